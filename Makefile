@@ -1,0 +1,52 @@
+# Every target makes the virtual environment that it needs, from python3 alone. An
+# empty file inside the environment, named after an extra, says that it is installed.
+
+PYTHON = python3
+VENV = .venv
+CONSTRAINTS =
+
+# The first of these that works: a name on the PATH can be a shim with nothing behind.
+OLDEST_PYTHON = $(shell for name in python3.10 python3.11 python3.12 python3; do \
+	$$name -c "import ensurepip" 2>/dev/null && echo $$name && break; done)
+
+.PHONY: demo test check test-oldest bench soak clean
+
+# The targets share an environment, and pip needs it to itself.
+.NOTPARALLEL:
+
+demo: $(VENV)/.examples
+	$(VENV)/bin/python examples/demo.py
+
+test: $(VENV)/.test
+	$(VENV)/bin/python -m pytest -n logical --maxprocesses 4
+
+check: $(VENV)/.dev
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/mypy
+	$(VENV)/bin/python -m pytest --quiet tests/test_layering.py
+
+test-oldest:
+	@$(MAKE) --no-print-directory test PYTHON=$(OLDEST_PYTHON) \
+		VENV=.venv-oldest CONSTRAINTS=.ci/oldest.txt
+
+bench: $(VENV)/.bench
+	$(VENV)/bin/python -m benchmarks
+
+soak: $(VENV)/.bench
+	$(VENV)/bin/python -m benchmarks.soak
+
+clean:
+	rm -rf .venv .venv-oldest build dist *.egg-info
+	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# The version is in __init__.py, and the installed metadata must follow it.
+$(VENV)/.%: setup.cfg pyproject.toml elementsckpt/__init__.py $(CONSTRAINTS) | $(VENV)/.made
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+		$(addprefix --constraint ,$(CONSTRAINTS)) --editable '.[$*]'
+	@touch $@
+
+$(VENV)/.made:
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@

@@ -1,0 +1,215 @@
+"""The only module that opens, writes, syncs, links, renames and removes.
+
+Each call that changes the disk goes through `syscall`, the one place where a test
+can make the n-th call fail, write short or be the last thing the process does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .errors import CheckpointError, DamagedError, ReadError, WriteError
+
+T = TypeVar("T")
+Buffer = Any  # One-dimensional bytes: bytes, bytearray, memoryview, uint8 ndarray.
+
+_READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
+# Links could lead out of the save folder, and opening a FIFO could wait for ever.
+_READ |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+_CREATE = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+# Errors that tell something about the file; others tell about the process.
+_DAMAGE = {
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENXIO,
+    errno.EIO,
+}
+_CALL_BYTES = 1 << 30  # Linux transfers at most 2 GiB a call.
+
+
+def syscall(call: Callable[..., T], *args: Any) -> T:
+    """Make one system call that changes the disk."""
+    return call(*args)
+
+
+def _change(path: str | Path, call: Callable[..., T], *args: Any) -> T:
+    try:
+        return syscall(call, *args)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        message = f"The disk refused a change ({reason}): {path}. {_remedy(error)}"
+        raise WriteError(message, error.errno) from error
+
+
+def _remedy(error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return "Check who may write there."
+    return "Earlier saves are untouched; free space or choose another directory."
+
+
+# Changes
+
+
+def make_folder(path: Path) -> None:
+    """Make one folder; its parent must exist.
+
+    Raises:
+      FileExistsError: something is there already.
+      WriteError: the disk refused.
+    """
+    try:
+        _change(path, os.mkdir, path)
+    except WriteError as error:
+        if isinstance(error.__cause__, FileExistsError):
+            raise error.__cause__ from None
+        raise
+
+
+def create(path: Path, *, exclusive: bool = True) -> int:
+    """Open a file for writing, new unless `exclusive` is False; returns its fd."""
+    flags = _CREATE | (os.O_EXCL if exclusive else os.O_TRUNC)
+    return _change(path, os.open, path, flags, 0o666)
+
+
+def write(fd: int, data: Buffer, offset: int, *, path: Path) -> None:
+    """Write all of `data` at `offset`; a short write is continued."""
+    view = memoryview(data)
+    while view:
+        done = _change(path, os.pwrite, fd, view[:_CALL_BYTES], offset)
+        view, offset = view[done:], offset + done
+
+
+def sync(fd: int, *, path: Path) -> None:
+    """Make the file's contents durable."""
+    _change(path, os.fsync, fd)
+
+
+def sync_folder(path: Path) -> None:
+    """Make the folder's entries durable."""
+    try:
+        fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    except OSError as error:
+        raise WriteError(f"Cannot open the folder {path}: {error.strerror}.") from error
+    try:
+        _change(path, os.fsync, fd)
+    finally:
+        os.close(fd)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Give a file its final name, replacing what has that name."""
+    _change(target, os.replace, source, target)
+
+
+def remove(path: Path) -> None:
+    """Remove one file."""
+    _change(path, os.unlink, path)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove one empty folder."""
+    _change(path, os.rmdir, path)
+
+
+# Reading
+
+
+class File:
+    """A regular file open for reading, closed when nobody holds it any more.
+
+    Args:
+      path: The file. Links, FIFOs, devices and folders are refused.
+
+    Raises:
+      DamagedError: there is no such file, or it is not a regular one.
+      ReadError: the system refused, for lack of permission or file descriptors.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fd = -1
+        try:
+            self._fd = os.open(path, _READ)
+            status = os.fstat(self._fd)
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        self.size = status.st_size
+        if not stat.S_ISREG(status.st_mode):
+            raise DamagedError(f"{path} is not a regular file.")
+
+    @property
+    def fd(self) -> int:
+        return self._fd
+
+    def read(self, memory: Buffer, offset: int) -> None:
+        """Fill `memory`, uint8[n] and writable, with the bytes from `offset` on.
+
+        Raises:
+          DamagedError: the file ends before, or the disk cannot read it.
+        """
+        view = memoryview(memory)
+        while view:
+            try:
+                done = os.preadv(self._fd, [view[:_CALL_BYTES]], offset)
+            except OSError as error:
+                raise _unreadable(self.path, error) from error
+            if not done:
+                raise DamagedError(
+                    f"{self.path} is truncated: it ends at byte {offset}, "
+                    f"{len(view)} bytes early."
+                )
+            view, offset = view[done:], offset + done
+
+    def close(self) -> None:
+        """Close the file now."""
+        if self._fd >= 0:
+            with contextlib.suppress(OSError):
+                os.close(self._fd)
+            self._fd = -1
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _unreadable(path: Path, error: OSError) -> CheckpointError:
+    reason = error.strerror or str(error)
+    if error.errno in _DAMAGE:
+        return DamagedError(f"Cannot read {path}: {reason}.")
+    return ReadError(f"Cannot read {path}: {reason}. The save itself may be fine.")
+
+
+def read_file(path: Path) -> bytes:
+    """Return the whole content of a regular file.
+
+    Raises:
+      DamagedError: there is no such file, or it is not a regular one.
+    """
+    file = File(path)
+    try:
+        content = bytearray(file.size)
+        file.read(content, 0)
+        return bytes(content)
+    finally:
+        file.close()
+
+
+def lock(fd: int) -> bool:
+    """Take the file's lock without waiting; death of the process frees it.
+
+    Returns:
+      False if another process holds it or the file system has no locks.
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except OSError:
+        return False

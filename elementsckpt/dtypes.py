@@ -1,0 +1,150 @@
+"""NumPy dtypes ⇄ JSON, structurally, and their names in safetensors files.
+
+`dtype.str` alone is not enough: it gives `<V2` for bfloat16 and forgets the fields
+of structured dtypes.
+"""
+
+from __future__ import annotations
+
+import importlib
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+# ml_dtypes defines the scalar types that accelerators use and NumPy lacks.
+_EXTENSION = "ml_dtypes"
+_TAGS = {
+    "|b1": "BOOL",
+    "|u1": "U8",
+    "|i1": "I8",
+    "<u2": "U16",
+    "<i2": "I16",
+    "<u4": "U32",
+    "<i4": "I32",
+    "<u8": "U64",
+    "<i8": "I64",
+    "<f2": "F16",
+    "<f4": "F32",
+    "<f8": "F64",
+    "bfloat16": "BF16",
+    "float8_e4m3fn": "F8_E4M3",
+    "float8_e5m2": "F8_E5M2",
+}
+
+
+class UnknownDtypeError(TypeError):
+    """The dtype has no encoding here; its arrays go through pickle."""
+
+
+def encode(dtype: np.dtype[Any]) -> Any:
+    """Return the dtype as JSON: a string, or an object for what has parts.
+
+    Raises:
+      UnknownDtypeError: it holds Python objects or comes from an unknown package.
+    """
+    code = _CODES.get(dtype)
+    if code is None:
+        code = _encode(dtype)
+        if isinstance(code, str):
+            _CODES[dtype] = code
+    return code
+
+
+_CODES: dict[np.dtype[Any], str] = {}
+
+
+def _encode(dtype: np.dtype[Any]) -> Any:
+    if dtype.hasobject and dtype.kind != "T":
+        raise UnknownDtypeError(dtype)
+    if dtype.kind == "T":
+        return {"string": _missing_string(dtype)}
+    if dtype.subdtype is not None:
+        base, shape = dtype.subdtype
+        return {"base": encode(base), "shape": list(shape)}
+    if dtype.names is not None:
+        if dtype.type is not np.void:  # np.record, whose arrays have a class too.
+            raise UnknownDtypeError(dtype)
+        return _encode_fields(dtype)
+    if dtype.type.__module__.partition(".")[0] == _EXTENSION:
+        return dtype.type.__name__
+    if dtype.isbuiltin == 2 or dtype.kind not in "biufcmMSUV":
+        raise UnknownDtypeError(dtype)
+    return dtype.str
+
+
+def _encode_fields(dtype: np.dtype[Any]) -> dict[str, Any]:
+    fields = []
+    table: Any = dtype.fields
+    for name in dtype.names or ():
+        field, offset, *title = table[name]
+        fields.append([name, encode(field), offset, *title])
+    return {
+        "fields": fields,
+        "itemsize": dtype.itemsize,
+        "aligned": dtype.isalignedstruct,
+    }
+
+
+def _missing_string(dtype: Any) -> dict[str, Any]:
+    """Describe a StringDType: whether it converts, and its missing value."""
+    description: dict[str, Any] = {"coerce": bool(dtype.coerce)}
+    if hasattr(dtype, "na_object"):
+        missing = dtype.na_object
+        if isinstance(missing, float) and missing != missing:
+            missing = {"$float": "nan"}
+        elif missing is not None and type(missing) is not str:
+            raise UnknownDtypeError(dtype)
+        description["missing"] = missing
+    return description
+
+
+def decode(code: Any) -> np.dtype[Any]:
+    """Return the dtype that `encode` described.
+
+    Raises:
+      ValueError, TypeError, KeyError: `code` describes no dtype.
+      ImportError: it needs ml_dtypes, which is not installed.
+    """
+    if isinstance(code, str):
+        return _decode_name(code)
+    if "base" in code:
+        return np.dtype((decode(code["base"]), tuple(code["shape"])))
+    if "string" in code:
+        return _decode_string(code["string"])
+    names, formats, offsets, titles = [], [], [], []
+    for name, field, offset, *title in code["fields"]:
+        names.append(name)
+        formats.append(decode(field))
+        offsets.append(offset)
+        titles.append(title[0] if title else None)
+    spec: dict[str, Any] = {"names": names, "formats": formats, "offsets": offsets}
+    if any(title is not None for title in titles):
+        spec["titles"] = titles
+    spec["itemsize"] = code["itemsize"]
+    make: Any = np.dtype
+    return make(spec, align=bool(code["aligned"]))  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=1024)
+def _decode_name(code: str) -> np.dtype[Any]:
+    if code[0] in "<>|=":
+        dtype = np.dtype(code)
+        if dtype.hasobject or dtype.str != code:
+            raise ValueError(f"not a dtype that elementsckpt writes: {code!r}")
+        return dtype
+    scalar = getattr(importlib.import_module(_EXTENSION), code)
+    return np.dtype(scalar)  # type: ignore[no-any-return]
+
+
+def _decode_string(description: dict[str, Any]) -> np.dtype[Any]:
+    kwargs: dict[str, Any] = {"coerce": description["coerce"]}
+    if "missing" in description:
+        missing = description["missing"]
+        kwargs["na_object"] = float("nan") if isinstance(missing, dict) else missing
+    return np.dtypes.StringDType(**kwargs)
+
+
+def tag(code: Any) -> str | None:
+    """Return the name that safetensors files use for an encoded dtype, or None."""
+    return _TAGS.get(code) if isinstance(code, str) else None

@@ -1,0 +1,93 @@
+"""Folders that the elements package wrote: one pickle for each component or shard.
+
+<save folder>/
+  agent.pkl           a component
+  replay-0000.pkl     shards of a component, from five digits on unpadded
+  done                empty; marks the save as complete
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from . import disk, pickles
+from .errors import DamagedError, PickleError
+
+_SHARD = re.compile(r"(.+)-(\d{4,})\.pkl")
+
+
+def is_save(path: Path) -> bool:
+    """Tell whether the folder is a complete save of elements."""
+    return os.path.lexists(path / "done") and bool(_pickles(path))
+
+
+def files(path: Path) -> dict[str, list[Path]]:
+    """Return the files of each component, shards in their order, by key."""
+    components: dict[str, list[Path]] = {}
+    shards: dict[str, list[tuple[int, Path]]] = {}
+    for name in _pickles(path):
+        match = _SHARD.fullmatch(name)
+        if match:
+            shards.setdefault(match[1], []).append((int(match[2]), path / name))
+        else:
+            components[name.removesuffix(".pkl")] = [path / name]
+    for key, numbered in shards.items():
+        components.setdefault(key, [file for _, file in sorted(numbered)])
+    return dict(sorted(components.items()))
+
+
+def is_sharded(files: list[Path]) -> bool:
+    """Tell whether the files of a component are shards."""
+    return _SHARD.fullmatch(files[0].name) is not None
+
+
+def read(file: Path, key: str, *, allow_pickle: bool) -> Any:
+    """Return what a file holds.
+
+    Args:
+      file: A pickle of a component or shard.
+      key: The component's key, for errors.
+      allow_pickle: Whether the pickle may run code. If not, builtin containers,
+        scalars and NumPy arrays are admitted.
+
+    Raises:
+      PickleError: it holds more than is admitted, or classes that are not there.
+      DamagedError: it cannot be read.
+    """
+    content = disk.read_file(file)
+    try:
+        return (
+            pickle.loads(content) if allow_pickle else pickles.load_restricted(content)
+        )
+    except pickles.ForbiddenError as error:
+        raise PickleError(
+            f"{key} in {file} needs {error}, and more than builtin containers, scalars "
+            f"and NumPy arrays is read only with allow_pickle=True, because a pickle "
+            f"can run any code. Pass it if you trust who wrote the file."
+        ) from error
+    except (ImportError, AttributeError) as error:
+        raise PickleError(
+            f"{key} in {file} needs a class that was not found: {error}."
+        ) from error
+    except Exception as error:
+        raise DamagedError(
+            f"{file}, which holds {key}, is damaged: {error}."
+        ) from error
+
+
+def shards(files: list[Path], key: str, *, allow_pickle: bool) -> Iterator[Any]:
+    """Yield the shards one by one, which is a generator, as elements gave it."""
+    for file in files:
+        yield read(file, key, allow_pickle=allow_pickle)
+
+
+def _pickles(path: Path) -> list[str]:
+    try:
+        return [name for name in os.listdir(path) if name.endswith(".pkl")]
+    except OSError:
+        return []

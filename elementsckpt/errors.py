@@ -1,0 +1,98 @@
+"""Everything that can go wrong, by what the caller can do about it.
+
+    CheckpointError
+    ├── SaveNotFoundError   FileNotFoundError  there is no save at this path
+    ├── SaveExistsError     FileExistsError    the path to save to is taken
+    ├── MissingKeyError     KeyError           no such component
+    ├── ComponentError      ValueError         this object cannot be registered
+    ├── StateError          ValueError         this state cannot be saved
+    ├── MetadataError       ValueError         this metadata cannot be saved
+    ├── MismatchError       ValueError         saved and current leaves differ
+    ├── PickleError         ValueError         pickle is needed and not allowed
+    ├── VersionError        ValueError         written by a newer elementsckpt
+    ├── DamagedError        OSError            files of a save changed or vanished
+    ├── ReadError           OSError            the system refused to open or read
+    └── WriteError          OSError            the disk refused a change
+
+Each is also the builtin that a caller would expect, so `except FileNotFoundError`
+works without importing anything from here.
+"""
+
+from __future__ import annotations
+
+
+class CheckpointError(Exception):
+    """Base of all errors that elementsckpt raises itself.
+
+    Args:
+      message: What is wrong, where, what was expected and found, and the remedy.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    def __str__(self) -> str:
+        # KeyError would quote the message and OSError would look for an errno.
+        return self.message
+
+
+class SaveNotFoundError(CheckpointError, FileNotFoundError):
+    """There is no save at this path."""
+
+
+class SaveExistsError(CheckpointError, FileExistsError):
+    """The path to save to holds a save or other files already."""
+
+
+class MissingKeyError(CheckpointError, KeyError):
+    """The save, or the checkpoint object, has no component under this key."""
+
+
+class ComponentError(CheckpointError, ValueError):
+    """The object, or the key, cannot be registered."""
+
+
+class StateError(CheckpointError, ValueError):
+    """A component's state holds something that cannot be saved."""
+
+
+class MetadataError(CheckpointError, ValueError):
+    """Metadata holds something that cannot be saved."""
+
+
+class MismatchError(CheckpointError, ValueError):
+    """Saved leaves do not fit the component's current state."""
+
+
+class PickleError(CheckpointError, ValueError):
+    """Loading needs pickle, which runs code, and that was not allowed."""
+
+
+class VersionError(CheckpointError, ValueError):
+    """The save was written in a newer version of the format."""
+
+
+class DamagedError(CheckpointError, OSError):
+    """Files of a save are truncated, changed, missing or not what they claim."""
+
+
+class ReadError(CheckpointError, OSError):
+    """The system refused to open or read, which says nothing about the save.
+
+    Permissions and exhausted file descriptors, for example: trying an older save
+    would not help, so nothing falls back because of it.
+    """
+
+
+class WriteError(CheckpointError, OSError):
+    """The disk refused a change; `errno` is the system's.
+
+    Args:
+      message: What could not be written and what to do.
+      errno: The system's error number, such as `errno.ENOSPC`.
+    """
+
+    def __init__(self, message: str, errno: int | None = None) -> None:
+        super().__init__(message)
+        self.errno = errno

@@ -1,0 +1,294 @@
+"""One leaf ⇄ bytes: what kinds of leaf there are and how each is stored.
+
+kind        stored as                                   `value` in the manifest
+python      its value in the manifest                   the scalar, or set of them
+str         UTF-8, lone surrogates included             -
+bytes       its bytes; bytearray likewise               -
+numpy       its elements                                -
+jax         its elements                                whether weakly typed
+key         uint32 data of typed PRNG keys              name of the generator
+torch       its elements                                parameter, requires_grad
+function    "module:qualname" of an importable one      the same
+pickle      cloudpickle, its arrays out-of-band         their leaf numbers
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import dtypes, jax_arrays, references, scalars, torch_tensors
+from .errors import MismatchError
+from .manifest import Leaf
+
+ARRAYS = frozenset({"numpy", "jax", "key", "torch"})
+_BYTES: dict[str, type] = {"bytes": bytes, "bytearray": bytearray}
+_AS_ARRAYS = frozenset({"jax", "key", "pickle"})
+_INLINE_BYTES = 1024  # Longer strings would make the manifest slow and unreadable.
+_PYTHON = (type(None), bool, int, float, complex, str, type(...), set, frozenset)
+_KINDS: dict[type, str] = dict.fromkeys(_PYTHON, "python")
+_KINDS |= {np.ndarray: "numpy", np.memmap: "numpy", bytes: "bytes"}
+_KINDS |= {bytearray: "bytearray"}
+PLAIN = _KINDS  # Types that are leaves, whatever their value.
+_BY_TYPE = frozenset({"python", "jax", "key"})  # The same for all of a type.
+_BYTE = "|u1"
+
+
+class Encoded(NamedTuple):
+    """A leaf without its place, and its storage.
+
+    Attributes:
+      leaf: Its entry in the manifest; `block` and `offset` are for the writer to set.
+      storage: Array whose elements in C order are the leaf's bytes, or None.
+    """
+
+    leaf: Leaf
+    storage: np.ndarray | None
+
+
+class UnstorableError(TypeError):
+    """No kind but pickle can hold the value."""
+
+
+def kind_of(value: Any) -> str:
+    """Return the kind of leaf that the value is, "pickle" if no other fits."""
+    kind = _KINDS.get(type(value))
+    if kind is None:
+        kind = _classify(value)
+        if kind in _BY_TYPE:
+            _KINDS[type(value)] = kind
+    return kind
+
+
+def _classify(value: Any) -> str:
+    if isinstance(value, np.generic):
+        return "python"
+    if jax_arrays.is_array(value):
+        return "key" if jax_arrays.is_key(value) else "jax"
+    if torch_tensors.is_tensor(value):
+        return "torch"
+    if callable(value) and references.path_of(value) is not None:
+        return "function"
+    return "pickle"
+
+
+def encode(
+    value: Any, name: str, kind: str, fetched: np.ndarray | None = None
+) -> Encoded:
+    """Describe a leaf and give its storage, without copying arrays.
+
+    Args:
+      value: The leaf.
+      name: Its name.
+      kind: Its kind, from `kind_of`.
+      fetched: For "jax" and "key", the value on the host.
+
+    Raises:
+      UnstorableError: nothing but pickle holds it.
+    """
+    try:
+        if kind == "numpy":
+            return _encode_numpy(value, name)
+        return _ENCODERS[kind](value, name, fetched)
+    except (dtypes.UnknownDtypeError, scalars.NotScalarError, KeyError) as error:
+        raise UnstorableError(value) from error
+
+
+def _encode_numpy(array: np.ndarray, name: str) -> Encoded:
+    if array.dtype.kind == "T":
+        return _encode_strings(array, name)
+    code = dtypes.encode(array.dtype)
+    flags = array.flags
+    if flags.c_contiguous or not flags.f_contiguous:
+        return Encoded(Leaf(name, "numpy", code, array.shape), array)
+    return Encoded(Leaf(name, "numpy", code, array.shape, "F"), array.T)
+
+
+def _encode_strings(array: np.ndarray, name: str) -> Encoded:
+    """Store a StringDType array as int64 lengths, -1 if missing, and the text."""
+    texts = [
+        item.encode() if isinstance(item, str) else None
+        for item in array.reshape(-1).tolist()
+    ]
+    lengths = [-1 if text is None else len(text) for text in texts]
+    data = np.array(lengths, "<i8").tobytes() + b"".join(filter(None, texts))
+    leaf = Leaf(name, "numpy", dtypes.encode(array.dtype), array.shape, value=len(data))
+    return Encoded(leaf, np.frombuffer(data, np.uint8))
+
+
+def _encode_python(value: Any, name: str, _: Any) -> Encoded:
+    if type(value) is str and len(value) > _INLINE_BYTES:
+        text = value.encode("utf-8", "surrogatepass")
+        return _encode_raw(text, name, "str")
+    return Encoded(Leaf(name, "python", value=scalars.encode(value)), None)
+
+
+def _encode_bytes(value: Any, name: str, _: Any) -> Encoded:
+    if len(value) <= _INLINE_BYTES:
+        return Encoded(Leaf(name, "python", value=scalars.encode(value)), None)
+    return _encode_raw(value, name, type(value).__name__)
+
+
+def _encode_raw(data: Any, name: str, kind: str) -> Encoded:
+    storage = np.frombuffer(data, np.uint8)
+    return Encoded(Leaf(name, kind, _BYTE, storage.shape), storage)
+
+
+def encode_pickle(payload: bytes, name: str, parts: list[int]) -> Encoded:
+    """Describe a pickled leaf whose arrays are the leaves numbered in `parts`."""
+    leaf, storage = _encode_raw(payload, name, "pickle")
+    leaf.value = parts
+    return Encoded(leaf, storage)
+
+
+def _encode_jax(value: Any, name: str, fetched: Any) -> Encoded:
+    weak = True if value.weak_type else None
+    code = dtypes.encode(fetched.dtype)
+    storage = np.asarray(fetched, order="C")
+    return Encoded(Leaf(name, "jax", code, value.shape, value=weak), storage)
+
+
+def _encode_key(value: Any, name: str, fetched: Any) -> Encoded:
+    generator = jax_arrays.implementation(value)
+    storage = np.asarray(fetched, order="C")
+    code = dtypes.encode(storage.dtype)
+    return Encoded(Leaf(name, "key", code, storage.shape, value=generator), storage)
+
+
+def _encode_torch(value: Any, name: str, _: Any) -> Encoded:
+    code, shape = torch_tensors.code(value), tuple(value.shape)
+    leaf = Leaf(name, "torch", code, shape, value=torch_tensors.traits(value))
+    return Encoded(leaf, torch_tensors.fetch(value))
+
+
+def _encode_function(value: Any, name: str, _: Any) -> Encoded:
+    return Encoded(Leaf(name, "function", value=references.path_of(value)), None)
+
+
+_ENCODERS: dict[str, Callable[[Any, str, Any], Encoded]] = {
+    "python": _encode_python,
+    "bytes": _encode_bytes,
+    "bytearray": _encode_bytes,
+    "jax": _encode_jax,
+    "key": _encode_key,
+    "torch": _encode_torch,
+    "function": _encode_function,
+}
+
+
+# Back
+
+
+def storage_of(leaf: Leaf) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    """Return the dtype and shape in which the leaf's elements are stored.
+
+    Raises:
+      ValueError, TypeError, KeyError: the manifest describes no such leaf.
+    """
+    if leaf.dtype is None:
+        return np.dtype(np.uint8), (0,)
+    if leaf.kind == "torch":
+        return torch_tensors.storage_dtype(leaf.dtype), leaf.shape
+    if _is_strings(leaf):
+        return np.dtype(np.uint8), (int(leaf.value),)
+    return dtypes.decode(leaf.dtype), leaf.shape
+
+
+def _is_strings(leaf: Leaf) -> bool:
+    return type(leaf.dtype) is dict and "string" in leaf.dtype
+
+
+def size_of(leaf: Leaf) -> int:
+    """Return how many bytes of blocks the leaf has."""
+    dtype, shape = storage_of(leaf)
+    return int(dtype.itemsize * math.prod(shape))
+
+
+def decode(
+    leaf: Leaf, memory: np.ndarray | None, offset: int, *, plain: bool = False
+) -> Any:
+    """Return the leaf, sharing `memory`.
+
+    JAX arrays and keys come as the NumPy array that `place` will transfer, pickled
+    leaves as their payload, and functions as their import path.
+
+    Args:
+      leaf: Its entry in the manifest.
+      memory: uint8[n], which the leaf may keep; None if it has no bytes.
+      offset: Where in `memory` the leaf starts.
+      plain: Whether torch tensors come as NumPy arrays too.
+
+    Raises:
+      ValueError, TypeError, KeyError: the manifest describes no such leaf.
+    """
+    if leaf.kind == "python":
+        return scalars.decode(leaf.value)
+    if leaf.kind == "function":
+        return str(leaf.value)
+    dtype, shape = storage_of(leaf)
+    if plain and leaf.kind == "torch":
+        dtype = dtypes.decode(leaf.dtype)
+    if memory is None:
+        array = np.empty(shape, dtype, leaf.order)
+    else:
+        array = np.ndarray(shape, dtype, memory, offset, order=leaf.order)
+    if leaf.kind == "numpy":
+        return _decode_strings(leaf, array) if _is_strings(leaf) else array
+    if leaf.kind in _AS_ARRAYS or (plain and leaf.kind == "torch"):
+        return array
+    if leaf.kind == "torch":
+        return torch_tensors.build(array, leaf.dtype, leaf.value)
+    if leaf.kind == "str":
+        return array.tobytes().decode("utf-8", "surrogatepass")
+    return _BYTES[leaf.kind](array.tobytes())
+
+
+def _decode_strings(leaf: Leaf, data: np.ndarray) -> np.ndarray:
+    count = math.prod(leaf.shape)
+    if not 0 <= 8 * count <= data.size:
+        raise ValueError("an array of strings is longer than its bytes")
+    lengths = data[: 8 * count].view("<i8").tolist()
+    array = np.empty(count, dtypes.decode(leaf.dtype))
+    missing = getattr(array.dtype, "na_object", None)
+    position = 8 * count
+    for index, length in enumerate(lengths):
+        if length < 0:
+            array[index] = missing
+            continue
+        array[index] = data[position : position + length].tobytes().decode()
+        position += length
+    return array.reshape(leaf.shape)
+
+
+def place(leaves: Mapping[int, Leaf], values: dict[int, Any], key: str) -> None:
+    """Turn decoded JAX leaves from NumPy arrays into what they were, in one transfer.
+
+    Args:
+      leaves: Leaf entries by number.
+      values: Decoded leaves by number; changed in place.
+      key: The component's key, for errors.
+
+    Raises:
+      MismatchError: JAX would silently halve the width of an element type.
+    """
+    numbers = [n for n, leaf in leaves.items() if leaf.kind in ("jax", "key")]
+    for number in numbers:
+        if jax_arrays.narrows(values[number].dtype):
+            raise MismatchError(
+                f"{key}/{leaves[number].name} is a JAX array of "
+                f"{values[number].dtype}, which JAX would silently make 32 bits wide. "
+                f"Set jax_enable_x64, as the run that saved it did."
+            )
+    if not numbers:
+        return
+    placed = jax_arrays.put([values[number] for number in numbers])
+    for number, array in zip(numbers, placed, strict=True):
+        leaf = leaves[number]
+        if leaf.kind == "key":
+            array = jax_arrays.wrap_key(array, leaf.value)
+        elif leaf.value:
+            array = jax_arrays.weaken(array)
+        values[number] = array

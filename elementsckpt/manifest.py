@@ -1,0 +1,306 @@
+"""The schema of `manifest.json`: the specification in code, and its validation.
+
+docs/format.md says the same in prose. The file is one JSON object with one line for
+each field and each component, so that people can look into it, and its last field is
+the digest of all bytes before it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+import msgspec
+import xxhash
+from msgspec import Meta, Raw, Struct
+
+from .errors import DamagedError, VersionError
+
+FORMAT: Literal["elementsckpt"] = "elementsckpt"
+VERSION = 1
+NAME = "manifest.json"
+BLOCK_BYTES = 16 << 20
+
+_INDEX = Annotated[int, Meta(ge=0, lt=1 << 62)]
+_DIGEST = Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+_FILE = re.compile(r"[A-Za-z0-9_%~-]+-\d{6,20}-\d{5,20}\.safetensors")
+_TAIL = b',\n"digest":"%s"}\n'
+_TAIL_BYTES = len(_TAIL) - 2 + 32
+
+
+class Leaf(Struct, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+    """One leaf: what it is and where its bytes are.
+
+    Attributes:
+      name: Path inside the component, joined by "/". For people; the identity of a
+        leaf is its position in the list.
+      kind: What to make of it; `elementsckpt.leaves` has the list.
+      dtype: Element type, as `elementsckpt.dtypes` encodes it.
+      shape: Sizes of its axes.
+      order: "F" if its bytes are those of the transposed array in C order.
+      block: First block with its bytes, or -1 if it has none. A leaf that does not
+        fit into the rest of that block goes on in the following ones.
+      offset: Where in that block it starts, in bytes.
+      value: What else the kind needs.
+    """
+
+    name: str
+    kind: str
+    dtype: Any = None
+    shape: tuple[_INDEX, ...] = ()
+    order: Literal["C", "F"] = "C"
+    block: Annotated[int, Meta(ge=-1)] = -1
+    offset: _INDEX = 0
+    value: Any = None
+
+
+class Node(Struct, omit_defaults=True, forbid_unknown_fields=True):
+    """One container: its kind and what it holds.
+
+    Attributes:
+      kind: "dict", "list", ...; `elementsckpt.tree` has the list.
+      children: A number n >= 0 is leaf n, and n < 0 is node -n - 1, which comes
+        earlier in the list. One number twice is one object twice.
+      keys: The keys or field names of the children, as scalars.
+      name: Class of a NamedTuple or dataclass as "module:qualname".
+      value: What else the kind needs.
+    """
+
+    kind: str
+    children: list[int] = []
+    keys: list[Any] = []
+    name: str = ""
+    value: Any = None
+
+
+class Tree(Struct, forbid_unknown_fields=True):
+    """The state of a component, or of one shard: containers ending in leaves."""
+
+    root: int
+    nodes: list[Node]
+    leaves: list[Leaf]
+
+
+class Segment(Struct, array_like=True, forbid_unknown_fields=True):
+    """One file of array bytes in the save folder."""
+
+    file: str
+    size: _INDEX
+
+
+class Block(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
+    """A byte range of a segment, and the xxh3-128 of it."""
+
+    segment: _INDEX
+    offset: _INDEX
+    size: Annotated[int, Meta(gt=0, le=BLOCK_BYTES)]
+    digest: _DIGEST
+
+
+class Component(Struct, forbid_unknown_fields=True):
+    """What one component saved.
+
+    Attributes:
+      key: Its key, as a scalar.
+      shards: Number of shards if its `save()` returned a generator, else None.
+      leaf_count: Leaves in all trees.
+      size_bytes: Bytes of its blocks.
+      segments: Files that hold its blocks.
+      blocks: In the order in which leaves refer to them.
+      trees: Its state, or one for each shard; `tree` decodes them one by one,
+        because there may be very many.
+    """
+
+    key: Any
+    shards: _INDEX | None
+    leaf_count: _INDEX
+    size_bytes: _INDEX
+    segments: list[Segment]
+    blocks: list[Block]
+    trees: list[Raw]
+
+    def tree(self, index: int = 0) -> Tree:
+        """Decode one tree.
+
+        Raises:
+          msgspec.ValidationError: it is not of this schema.
+        """
+        return _TREE.decode(self.trees[index])
+
+
+class Lineage(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a save comes from.
+
+    Attributes:
+      loaded_from: Path of the save that the writing object last loaded, as a
+        scalar, or None.
+    """
+
+    loaded_from: Any = None
+
+
+class Summary(Struct):
+    """The part of a component that `info` shows."""
+
+    key: Any
+    shards: _INDEX | None
+    leaf_count: _INDEX
+    size_bytes: _INDEX
+
+
+class Head(Struct, kw_only=True):
+    """What a manifest says without its components' contents.
+
+    Attributes:
+      format: Always "elementsckpt".
+      version: Of the format; readers refuse a higher one.
+      name: The save folder's name when it was written, as a scalar.
+      explicit: Whether the caller named the path: such a save is never pruned.
+      sequence: Order of the saves of a directory.
+      step: Step of the run, or None.
+      time: UTC, ISO 8601.
+      durable: Whether its files were synced.
+      metrics: Numbers by which saves are ranked.
+      metadata: The caller's, as `scalars.encode_metadata` encodes it.
+      lineage: Where the state came from.
+      libraries: Versions of elementsckpt, Python and the array libraries.
+    """
+
+    format: Literal["elementsckpt"] = FORMAT
+    version: int = VERSION
+    name: Any
+    explicit: bool
+    sequence: _INDEX
+    step: int | None
+    time: str
+    durable: bool
+    metrics: dict[str, Any]
+    metadata: Any
+    lineage: Lineage
+    libraries: dict[str, str]
+    components: list[Summary]
+
+
+class Manifest(Head, kw_only=True, forbid_unknown_fields=True):
+    """All of it."""
+
+    components: list[Component]  # type: ignore[assignment]
+    digest: _DIGEST = "0" * 32
+
+    def component(self, key: str) -> Component | None:
+        """Return the component under this key, or None."""
+        return next((c for c in self.components if c.key == key), None)
+
+
+class _Version(Struct):
+    format: str
+    version: int
+
+
+_TREE = msgspec.json.Decoder(Tree)
+_HEAD = msgspec.json.Decoder(Head)
+_MANIFEST = msgspec.json.Decoder(Manifest)
+_ENCODE = msgspec.json.Encoder().encode
+
+
+def encode(manifest: Manifest) -> bytes:
+    """Return the content of a manifest file."""
+    lines = []
+    for field in manifest.__struct_fields__:
+        value = getattr(manifest, field)
+        if field == "components":
+            lines.append(b'"components":[\n%s\n]' % b",\n".join(map(_ENCODE, value)))
+        elif field != "digest":
+            lines.append(b'"%s":%s' % (field.encode(), _ENCODE(value)))
+    body = b"{\n" + b",\n".join(lines)
+    return body + _TAIL % _digest(body)
+
+
+def encode_tree(tree: Tree) -> Raw:
+    """Return the tree as it stands in a manifest."""
+    return Raw(_ENCODE(tree))
+
+
+def decode(content: bytes, where: str) -> Manifest:
+    """Decode and check a manifest; `where` is what errors call it.
+
+    Raises:
+      DamagedError: it is not what was written.
+      VersionError: it was written in a newer version of the format.
+    """
+    manifest: Manifest = _decode(_MANIFEST, content, where)
+    for component in manifest.components:
+        _check(component, where)
+    return manifest
+
+
+def decode_head(content: bytes, where: str) -> Head:
+    """Like `decode`, without the components' contents."""
+    head: Head = _decode(_HEAD, content, where)
+    return head
+
+
+def _decode(decoder: Any, content: bytes, where: str) -> Any:
+    body, tail = content[:-_TAIL_BYTES], content[-_TAIL_BYTES:]
+    intact = tail == _TAIL % _digest(body)
+    try:
+        manifest = decoder.decode(content)
+        version = manifest.version
+    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
+        version = _version(content)
+        problem = f"{where} is not a manifest: {error}."
+        if intact and version <= VERSION:
+            raise DamagedError(problem) from error
+    if version > VERSION:  # Which may have moved its digest.
+        raise VersionError(
+            f"{where} is in version {version} of the format, and this elementsckpt "
+            f"reads versions up to {VERSION}: update elementsckpt to load it."
+        )
+    if not intact:
+        raise DamagedError(f"{where} is damaged: its digest does not match.")
+    return manifest
+
+
+def _version(content: bytes) -> int:
+    try:
+        found = msgspec.json.decode(content, type=_Version)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
+        return 0
+    return found.version if found.format == FORMAT else 0
+
+
+def digest(data: Any) -> str:
+    """Return the xxh3-128 of bytes, as 32 hexadecimal digits."""
+    return xxhash.xxh3_128_hexdigest(data)
+
+
+def _digest(body: bytes) -> bytes:
+    return digest(body).encode()
+
+
+def _check(component: Component, where: str) -> None:
+    """Refuse files outside the folder and blocks outside their file or overlapping.
+
+    Bytes that only one block claims also bound the memory that loading takes.
+    """
+    for segment in component.segments:
+        if not _FILE.fullmatch(segment.file):
+            raise DamagedError(f"{where} names a file {segment.file!r}: not a segment.")
+    ends = [0] * len(component.segments)
+    for block in sorted(component.blocks, key=lambda b: (b.segment, b.offset)):
+        if block.segment >= len(ends):
+            raise DamagedError(f"{where} has a block in a segment that it lacks.")
+        end = block.offset + block.size
+        if block.offset < ends[block.segment] or end > _size(component, block):
+            raise DamagedError(
+                f"{where} has a block at bytes {block.offset} to {end} that overlaps "
+                f"another or the end of {component.segments[block.segment].file}."
+            )
+        ends[block.segment] = end
+    count = 1 if component.shards is None else component.shards
+    if len(component.trees) != count:
+        raise DamagedError(f"{where} has {len(component.trees)} trees, not {count}.")
+
+
+def _size(component: Component, block: Block) -> int:
+    return component.segments[block.segment].size

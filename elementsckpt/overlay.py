@@ -1,0 +1,266 @@
+"""Partial loading: put saved leaves in the place of current ones, by name.
+
+The component needs to know nothing about it: it gets its own current state with the
+matched leaves replaced.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import dtypes, jax_arrays, leaves, scalars, torch_tensors, tree
+from .errors import MismatchError
+from .manifest import Leaf
+
+
+class Spec(NamedTuple):
+    """What two leaves must have in common for one to replace the other.
+
+    Attributes:
+      kind: "array", "key", or the Python type of anything else.
+      dtype: Element type of an array, generator of a key.
+      shape: Sizes of the axes.
+    """
+
+    kind: str
+    dtype: Any = None
+    shape: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        if self.kind not in ("array", "key"):
+            return self.kind
+        name = str(self.dtype) if self.kind == "array" else f"key<{self.dtype}>"
+        return f"{name}[{','.join(map(str, self.shape))}]"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which leaves to load.
+
+    Attributes:
+      regex: Matches the names of leaves, from their start; None matches all.
+      rename: Pattern to replacement, for the saved names that matched.
+      strict: Whether a matched leaf that only one side has is an error.
+      cast: Whether dtypes may differ, within NumPy's same-kind casting.
+    """
+
+    regex: str | None = None
+    rename: Mapping[str, str] | None = None
+    strict: bool = True
+    cast: bool = False
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether a component's state is simply replaced."""
+        return self.regex is None and not self.rename and self.strict and not self.cast
+
+    def matches(self, name: str) -> bool:
+        """Tell whether the leaf of this name is selected."""
+        return self.regex is None or re.match(self.regex, name) is not None
+
+    def renamed(self, name: str) -> str:
+        """Return the name under which a saved leaf is loaded."""
+        for pattern, replacement in (self.rename or {}).items():
+            name = re.sub(pattern, replacement, name)
+        return name
+
+
+@dataclass
+class Plan:
+    """What loading a component partially comes to; names have no key.
+
+    Attributes:
+      flat: The component's current state.
+      replace: Leaf number in `flat` and saved number.
+      problems: What does not fit, by name.
+    """
+
+    flat: tree.Flat
+    replace: list[tuple[int, int]] = field(default_factory=list)
+    loaded: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    problems: dict[str, str] = field(default_factory=dict)
+    renamed: dict[str, str] = field(default_factory=dict)
+
+
+def plan(
+    flat: tree.Flat, saved: Sequence[tuple[str, int, Spec]], selection: Selection
+) -> Plan:
+    """Match saved leaves with current ones.
+
+    Args:
+      flat: The component's current state, flattened without aliases.
+      saved: Name, number and spec of the saved leaves.
+      selection: Which of them to load.
+
+    Raises:
+      MismatchError: two saved leaves are renamed to the same name.
+    """
+    result = Plan(flat)
+    chosen = _choose(saved, selection, result)
+    current: dict[str, list[int]] = {}
+    for number, name in enumerate(flat.names):
+        current.setdefault(tree.display(name), []).append(number)
+    for name, sources in chosen.items():
+        targets = current.pop(name, [])
+        if not targets:
+            result.unexpected.append(name)
+        elif len(targets) != len(sources):
+            result.problems[name] = (
+                f"{len(sources)} saved leaves have this name and {len(targets)} "
+                f"current ones"
+            )
+        else:
+            for target, source in zip(targets, sources, strict=True):
+                _match(name, target, source, selection, result)
+    result.missing = [name for name in current if selection.matches(name)]
+    return result
+
+
+def _choose(
+    saved: Sequence[tuple[str, int, Spec]], selection: Selection, result: Plan
+) -> dict[str, list[tuple[int, Spec]]]:
+    chosen: dict[str, list[tuple[int, Spec]]] = {}
+    origins: dict[str, str] = {}
+    for name, number, spec in saved:
+        if not selection.matches(name):
+            continue
+        new = selection.renamed(name)
+        if origins.setdefault(new, name) != name:
+            raise MismatchError(
+                f"rename gives {origins[new]!r} and {name!r} the same name {new!r}. "
+                f"Make the pattern or the regex more specific; nothing was loaded."
+            )
+        if new != name:
+            result.renamed[name] = new
+        chosen.setdefault(new, []).append((number, spec))
+    return chosen
+
+
+def _match(
+    name: str,
+    target: int,
+    source: tuple[int, Spec],
+    selection: Selection,
+    result: Plan,
+) -> None:
+    number, saved = source
+    expected = spec_of(result.flat.values[target], result.flat.kinds[target])
+    if saved == expected or (selection.cast and _can_cast(saved, expected)):
+        result.replace.append((target, number))
+        result.loaded.append(name)
+    else:
+        result.problems[name] = f"saved {saved}, expected {expected}"
+
+
+def apply(plan: Plan, values: Mapping[int, Any]) -> Any:
+    """Return the current state with the planned leaves replaced.
+
+    Args:
+      plan: What to replace.
+      values: Saved leaves by number, arrays as NumPy arrays.
+    """
+    flat = plan.flat
+    merged = list(flat.values)
+    for target, number in plan.replace:
+        merged[target] = _fit(flat.values[target], flat.kinds[target], values[number])
+    return tree.unflatten(
+        flat.root, flat.nodes, merged, lambda number, _: flat.classes[number]
+    )
+
+
+def nearest(regex: str, names: Iterable[str], count: int = 5) -> list[str]:
+    """Return the names that look most like a pattern that matched none."""
+    return difflib.get_close_matches(regex, list(names), count, cutoff=0.0)
+
+
+# Leaves
+
+
+def spec_of(value: Any, kind: str) -> Spec:
+    """Return the spec of a current leaf."""
+    if kind == "key":
+        return Spec("key", jax_arrays.implementation(value), tuple(value.shape))
+    if kind == "torch":
+        return Spec("array", _dtype_name(torch_tensors.code(value)), tuple(value.shape))
+    if kind == "pickle" or getattr(getattr(value, "dtype", None), "hasobject", False):
+        return Spec("pickle")
+    if kind in ("numpy", "jax") or _is_number(value):
+        return Spec("array", str(value.dtype), tuple(value.shape))
+    return Spec("function" if kind == "function" else type(value).__name__)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, np.generic) and not isinstance(value, np.character)
+
+
+def spec_of_saved(leaf: Leaf) -> Spec:
+    """Return the spec of a saved leaf.
+
+    Raises:
+      ValueError, TypeError, KeyError: the manifest describes no such leaf.
+    """
+    if leaf.kind == "key":
+        return Spec("key", leaf.value, leaf.shape[:-1])
+    if leaf.kind in ("numpy", "jax", "torch"):
+        return Spec("array", _dtype_name(leaf.dtype), leaf.shape)
+    if leaf.kind == "python":
+        return spec_of(scalars.decode(leaf.value), "python")
+    return Spec(leaf.kind)
+
+
+def _dtype_name(code: Any) -> str:
+    return code if code == "bfloat16" else str(dtypes.decode(code))
+
+
+def _can_cast(saved: Spec, expected: Spec) -> bool:
+    if saved.kind != expected.kind or saved.shape != expected.shape:
+        return False
+    if saved.kind != "array":
+        return False
+    ranks = [_RANKS.find(_kind_letter(spec.dtype)) for spec in (saved, expected)]
+    return 0 <= ranks[0] <= ranks[1]
+
+
+_RANKS = "bufc"  # NumPy's same-kind order; "u" stands for both kinds of integers.
+
+
+def _kind_letter(name: str) -> str:
+    if name.startswith(("bfloat", "float")):
+        return "f"
+    if name.startswith(("int", "uint")):
+        return "u"
+    kind = np.dtype(name).kind
+    return "u" if kind == "i" else kind
+
+
+def _fit(current: Any, kind: str, value: Any) -> Any:
+    """Return a saved leaf as what the current one is."""
+    if kind == "key":
+        return jax_arrays.like_key(current, _host(value))
+    if kind in ("jax", "torch", "numpy") or _is_number(current):
+        array = _host(value)
+        if kind == "torch":
+            return torch_tensors.like(current, array)
+        if array.dtype != current.dtype:
+            array = array.astype(current.dtype)
+        if kind == "jax":
+            return jax_arrays.like(current, array)
+        return array if kind == "numpy" else array[()]
+    return value
+
+
+def _host(value: Any) -> np.ndarray:
+    """Return an array of any kind as a NumPy array."""
+    kind = leaves.kind_of(value)
+    if kind in ("jax", "key"):
+        (array,) = jax_arrays.fetch([value])
+        return array
+    return torch_tensors.fetch(value) if kind == "torch" else np.asarray(value)

@@ -1,0 +1,153 @@
+"""What only pickle can hold, with the arrays in it kept out of the pickle.
+
+Writing: cloudpickle, which also takes functions and classes of `__main__`. Reading:
+pickle, which runs code, so it is allowed or refused by the caller; or an unpickler
+that admits only builtin containers, scalars and NumPy arrays, for the folders that
+the elements package wrote.
+"""
+
+from __future__ import annotations
+
+import collections
+import importlib
+import io
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import cloudpickle
+import numpy as np
+
+from . import references
+
+_PROTOCOL = 5
+
+
+def dump(value: Any, out_of_band: Callable[[Any], int | None]) -> bytes:
+    """Pickle a value.
+
+    Args:
+      value: What to pickle.
+      out_of_band: Called with each object inside; returns the number under which the
+        object is stored elsewhere, or None to pickle it.
+
+    Raises:
+      Exception: whatever the object's own pickling raises.
+    """
+    file = io.BytesIO()
+    _Pickler(file, out_of_band).dump(value)
+    return file.getvalue()
+
+
+def load(payload: Any, parts: Callable[[int], Any]) -> Any:
+    """Unpickle what `dump` wrote; `parts` returns an out-of-band object by number."""
+    return _Unpickler(io.BytesIO(payload), parts).load()
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    def __init__(self, file: Any, out_of_band: Callable[[Any], int | None]) -> None:
+        super().__init__(file, protocol=_PROTOCOL, buffer_callback=self._keep_buffer)
+        self._out_of_band = out_of_band
+
+    def persistent_id(self, value: Any) -> int | None:
+        return self._out_of_band(value)
+
+    def reducer_override(self, value: Any) -> Any:
+        # By reference whatever can be found again: jitted functions, for example,
+        # are objects that pickle would otherwise take apart.
+        if callable(value) and references.path_of(value) is not None:
+            return value.__qualname__
+        return super().reducer_override(value)
+
+    @staticmethod
+    def _keep_buffer(buffer: pickle.PickleBuffer) -> bool:
+        return True  # In the pickle: arrays have been taken out before.
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, file: Any, parts: Callable[[int], Any]) -> None:
+        super().__init__(file)
+        self._parts = parts
+
+    def persistent_load(self, number: Any) -> Any:
+        return self._parts(number)
+
+
+class ForbiddenError(pickle.UnpicklingError):
+    """The pickle names something that the restricted unpickler does not admit."""
+
+
+def load_restricted(content: bytes) -> Any:
+    """Unpickle builtin containers, scalars and NumPy arrays; runs no foreign code.
+
+    Raises:
+      ForbiddenError: the pickle needs anything else.
+      Exception: the pickle is damaged.
+    """
+    return _Restricted(io.BytesIO(content)).load()
+
+
+class _Restricted(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        module = module.replace("numpy._core", "numpy.core")
+        admitted = _ADMITTED.get((module, name))
+        if admitted is None and module == "ml_dtypes":
+            admitted = _ml_dtype(name)
+        if admitted is None:
+            raise ForbiddenError(f"{module}.{name}")
+        return admitted
+
+    def persistent_load(self, number: Any) -> Any:
+        raise ForbiddenError("a persistent reference")
+
+
+class _NewArray:
+    """Stands for `numpy.ndarray`, which would allocate whatever size it is told."""
+
+
+def _reconstruct(subtype: Any, shape: Any, dtype: Any) -> np.ndarray:
+    # NumPy's own always asks for an empty array and then sets its state.
+    return np.ndarray((0,), np.int8)
+
+
+def _frombuffer(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
+    return np.frombuffer(data, dtype).reshape(shape, order=order)
+
+
+def _scalar(dtype: np.dtype[Any], data: Any = None) -> Any:
+    if dtype.hasobject:
+        return data
+    return np.ndarray((), dtype, bytearray(data))[()]
+
+
+def _bytearray(data: Any = b"", *encoding: str) -> bytearray:
+    if isinstance(data, int):
+        raise ForbiddenError("a bytearray of a given size")
+    return bytearray(data, *encoding)
+
+
+def _ml_dtype(name: str) -> Any:
+    try:
+        scalar = getattr(importlib.import_module("ml_dtypes"), name, None)
+    except ImportError:
+        return None
+    is_scalar = isinstance(scalar, type) and issubclass(scalar, np.generic)
+    return scalar if is_scalar else None
+
+
+_ADMITTED: dict[tuple[str, str], Any] = {
+    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy.core.multiarray", "scalar"): _scalar,
+    ("numpy.core.numeric", "_frombuffer"): _frombuffer,
+    ("numpy", "ndarray"): _NewArray,
+    ("numpy", "dtype"): np.dtype,
+    ("builtins", "bytearray"): _bytearray,
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("collections", "defaultdict"): collections.defaultdict,
+    ("collections", "deque"): collections.deque,
+    ("collections", "Counter"): collections.Counter,
+}
+_ADMITTED |= {
+    ("builtins", cls.__name__): cls
+    for cls in (bool, int, float, complex, str, list, tuple, dict, set, frozenset)
+}

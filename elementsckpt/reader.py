@@ -1,0 +1,221 @@
+"""Segment files → blocks: read in parallel into the leaves' own memory, and verify."""
+
+from __future__ import annotations
+
+import collections
+import mmap
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from . import disk
+from .errors import DamagedError
+from .manifest import Component, digest
+from .parallel import threads
+
+_OPEN_FILES = 256
+
+
+class Want(NamedTuple):
+    """Bytes of a leaf to read: where they begin and how many they are."""
+
+    block: int
+    offset: int
+    size: int
+
+
+class Memory(NamedTuple):
+    """Where the bytes of a leaf are now.
+
+    Attributes:
+      data: uint8[n], the leaf's own or shared with others; None for no bytes.
+      offset: Where in it the leaf begins.
+    """
+
+    data: np.ndarray | None
+    offset: int
+
+
+class Reader:
+    """Reads one component of a save.
+
+    Files stay open, up to a limit, so that a save which is removed while a generator
+    is being consumed can still be read.
+
+    Args:
+      folder: The save folder.
+      component: Its entry in the manifest.
+      name_of: Returns the name of a leaf in a block, by number of block, for errors.
+    """
+
+    def __init__(
+        self, folder: Path, component: Component, name_of: Callable[[int], str]
+    ) -> None:
+        self._folder = folder
+        self._component = component
+        self._name_of = name_of
+        self._lock = threading.Lock()
+        self._files: collections.OrderedDict[int, disk.File] = collections.OrderedDict()
+        self._maps: dict[int, np.ndarray] = {}
+        self._total = sum(block.size for block in component.blocks)
+
+    def hold(self) -> None:
+        """Open the files now, as many as may be open at once."""
+        for number in range(min(len(self._component.segments), _OPEN_FILES)):
+            self._file(number)
+
+    def read(self, wants: Sequence[Want], *, mapped: bool = False) -> list[Memory]:
+        """Read and verify bytes.
+
+        Args:
+          wants: What to read.
+          mapped: Whether to map files, copy-on-write, instead of reading them, for
+            leaves whose bytes lie together.
+
+        Returns:
+          Where each is; nobody else writes there.
+
+        Raises:
+          DamagedError: files are not what the manifest says.
+          ValueError, IndexError: the manifest describes no such leaf.
+        """
+        # Each byte belongs to one leaf, so leaves cannot multiply the memory.
+        if sum(want.size for want in wants) > self._total:
+            raise ValueError("the leaves have more bytes than the blocks")
+        to_read: dict[int, np.ndarray] = {}
+        to_check: dict[int, np.ndarray] = {}
+        shared: dict[int, np.ndarray] = {}
+        memories = []
+        for want in wants:
+            memory = self._map(want, to_check) if mapped else None
+            memories.append(memory or self._allocate(want, to_read, shared))
+        with threads() as run:
+            run(lambda item: self._check(*item), to_check.items())
+            run(lambda item: self._load(*item), to_read.items())
+        return memories
+
+    def verify(self) -> None:
+        """Read and verify all blocks, keeping none.
+
+        Raises:
+          DamagedError: files are not what the manifest says.
+        """
+        blocks = self._component.blocks
+
+        def load(number: int) -> None:
+            self._load(number, np.empty(blocks[number].size, np.uint8))
+
+        with threads() as run:
+            run(load, range(len(blocks)))
+
+    def _allocate(
+        self, want: Want, to_read: dict[int, np.ndarray], shared: dict[int, np.ndarray]
+    ) -> Memory:
+        """Give a leaf its memory and note which blocks to read into it."""
+        number, offset, size = want
+        if size == 0:
+            return Memory(None, 0)
+        if number < 0:
+            raise IndexError("a leaf has no block")
+        whole = self._component.blocks[number].size
+        if size < whole and offset + size <= whole:
+            data = shared.get(number)
+            if data is None:
+                _require_free(number, to_read)
+                data = shared[number] = to_read[number] = np.empty(whole, np.uint8)
+            return Memory(data, offset)
+        ends = self._ends(want)
+        data = np.empty(size, np.uint8)
+        begin = 0
+        for index, end in enumerate(ends, number):
+            _require_free(index, to_read)
+            to_read[index] = data[begin:end]
+            begin = end
+        return Memory(data, 0)
+
+    def _ends(self, want: Want) -> list[int]:
+        """Return where the blocks of a leaf that has its own end in it."""
+        ends: list[int] = []
+        end, number = 0, want.block
+        while end < want.size:
+            end += self._component.blocks[number].size
+            ends.append(end)
+            number += 1
+        if end != want.size or want.offset:
+            raise ValueError("a leaf begins or ends within a block of its own")
+        return ends
+
+    def _map(self, want: Want, to_check: dict[int, np.ndarray]) -> Memory | None:
+        """Give a leaf its place in a mapped file; None if it has no single one."""
+        if want.size == 0 or want.block < 0:
+            return None
+        first = self._component.blocks[want.block]
+        end, number = 0, want.block
+        while end < want.offset + want.size:
+            block = self._component.blocks[number]
+            if (block.segment, block.offset) != (first.segment, first.offset + end):
+                return None
+            end, number = end + block.size, number + 1
+        data = self._mapped_file(first.segment)
+        for index in range(want.block, number):
+            block = self._component.blocks[index]
+            to_check[index] = data[block.offset : block.offset + block.size]
+        return Memory(data, first.offset + want.offset)
+
+    def _mapped_file(self, number: int) -> np.ndarray:
+        if number not in self._maps:
+            protection = mmap.PROT_READ | mmap.PROT_WRITE
+            file = self._file(number)
+            content = mmap.mmap(file.fd, file.size, mmap.MAP_PRIVATE, protection)
+            self._maps[number] = np.frombuffer(content, np.uint8)
+        return self._maps[number]
+
+    def _load(self, number: int, memory: np.ndarray) -> None:
+        block = self._component.blocks[number]
+        try:
+            self._file(block.segment).read(memory, block.offset)
+        except DamagedError as error:
+            raise DamagedError(f"{error} {self._held(number)}") from error
+        self._check(number, memory)
+
+    def _check(self, number: int, memory: np.ndarray) -> None:
+        block = self._component.blocks[number]
+        found = digest(memory)
+        if found != block.digest:
+            raise DamagedError(
+                f"{self._path(block.segment)} is damaged between bytes {block.offset} "
+                f"and {block.offset + block.size}: their digest is {found}, expected "
+                f"{block.digest}. {self._held(number)}"
+            )
+
+    def _held(self, number: int) -> str:
+        return f"It holds {self._name_of(number)}."
+
+    def _path(self, segment: int) -> Path:
+        return self._folder / self._component.segments[segment].file
+
+    def _file(self, number: int) -> disk.File:
+        with self._lock:
+            file = self._files.pop(number, None) or self._open(number)
+            self._files[number] = file
+            if len(self._files) > _OPEN_FILES:
+                self._files.popitem(last=False)
+            return file
+
+    def _open(self, number: int) -> disk.File:
+        file = disk.File(self._path(number))
+        expected = self._component.segments[number].size
+        if file.size != expected:
+            raise DamagedError(
+                f"{file.path} is damaged: it has {file.size} bytes, "
+                f"expected {expected}."
+            )
+        return file
+
+
+def _require_free(block: int, taken: dict[int, np.ndarray]) -> None:
+    if block in taken:
+        raise ValueError("two leaves claim the same bytes")

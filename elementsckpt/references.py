@@ -1,0 +1,192 @@
+"""Classes and functions ⇄ their import paths, "module:qualname".
+
+Loading from a foreign path imports nothing: there a class comes from what the process
+has imported already, or from the component's current state.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from .manifest import Node
+
+_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made by a class statement.
+# Builtins that a defaultdict of a foreign save may call.
+_FACTORIES: tuple[type, ...] = (
+    int,
+    float,
+    complex,
+    bool,
+    str,
+    bytes,
+    list,
+    dict,
+    set,
+    tuple,
+)
+_FACTORY_NAMES = {factory: factory.__name__ for factory in _FACTORIES}
+
+
+def name_of(cls: type) -> str:
+    """Return the import path under which a class is recorded."""
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def path_of(value: Any) -> str | None:
+    """Return the import path that leads to this very object, or None."""
+    module = getattr(value, "__module__", None)
+    name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
+    if not isinstance(module, str) or not isinstance(name, str):
+        return None
+    if module == "__main__":  # Another program's would be another object.
+        return None
+    path = f"{module}:{name}"
+    return path if _find(path) is value else None
+
+
+def factory_name(factory: Any) -> str | None:
+    """Return the name of a builtin that defaultdicts use, or None."""
+    return _FACTORY_NAMES.get(factory) if isinstance(factory, type) else None
+
+
+def factory(name: str) -> type:
+    """Return the builtin of this name; KeyError if it is not one of the few."""
+    return {name: factory for factory, name in _FACTORY_NAMES.items()}[name]
+
+
+def _find(path: str) -> Any:
+    """Return what an import path leads to in the modules imported so far, or None."""
+    module, _, name = path.partition(":")
+    value = sys.modules.get(module)
+    for part in name.split("."):
+        value = getattr(value, part, None)
+    return value
+
+
+@functools.cache
+def is_namedtuple(cls: Any) -> bool:
+    """Tell whether instances of the class are a NamedTuple's fields and no more."""
+    fields = getattr(cls, "_fields", None)
+    return (
+        issubclass(cls, tuple)
+        and isinstance(fields, tuple)
+        and all(isinstance(field, str) for field in fields)
+        and cls.__reduce_ex__ is object.__reduce_ex__
+        and cls.__reduce__ is object.__reduce__
+    )
+
+
+@functools.cache
+def is_plain_dataclass(cls: Any) -> bool:
+    """Tell whether instances are a dataclass's attributes and no more.
+
+    One that derives from a builtin, or that says itself how to be pickled, is not.
+    """
+    if not dataclasses.is_dataclass(cls):
+        return False
+    base: Any = cls
+    while base.__flags__ & _HEAP_TYPE:
+        base = base.__base__
+    return (
+        base is object
+        and cls.__reduce_ex__ is object.__reduce_ex__
+        and cls.__reduce__ is object.__reduce__
+        and _is_library_method(cls, "__getstate__")
+        and _is_library_method(cls, "__setstate__")
+    )
+
+
+def _is_library_method(cls: type, name: str) -> bool:
+    method = getattr(cls, name, None)
+    if method is getattr(object, name, None):
+        return True
+    # dataclasses makes these for frozen ones with slots, chex for all of its own.
+    module = str(getattr(method, "__module__", ""))
+    return module.partition(".")[0] in ("dataclasses", "chex")
+
+
+def build_dataclass(cls: type, attributes: dict[str, Any]) -> Any:
+    """Return an instance with these attributes, without running `__init__`."""
+    instance: Any = object.__new__(cls)
+    setstate = getattr(cls, "__setstate__", None)
+    if setstate is not None and str(setstate.__module__).startswith("chex"):
+        setstate(instance, attributes)  # It registers the class with JAX, too.
+        return instance
+    for name, value in attributes.items():
+        object.__setattr__(instance, name, value)
+    return instance
+
+
+class Resolver:
+    """Finds the classes and functions that a saved state names.
+
+    Args:
+      imports: Whether modules may be imported, which runs their code.
+      current: Gives the classes and functions in the component's current state. It
+        is called once and only when something is not found otherwise, because it may
+        be expensive.
+    """
+
+    def __init__(
+        self, *, imports: bool, current: Callable[[], Iterable[Any]] | None = None
+    ) -> None:
+        self._imports = imports
+        self._current = current
+        self._known: list[Any] | None = None
+
+    def container(self, node: Node) -> type | None:
+        """Return the class of a NamedTuple, dataclass or FrozenDict, or None.
+
+        Only a class with the very fields of the manifest counts. One that moved to
+        another module is found in the current state, by its name and fields.
+        """
+        found = self._find(node.name)
+        if node.kind == "frozen":
+            return found if isinstance(found, type) else None
+        if _fits(found, node):
+            return found  # type: ignore[no-any-return]
+        qualname = node.name.partition(":")[2]
+        for known in self._from_current():
+            if getattr(known, "__qualname__", "") == qualname and _fits(known, node):
+                return known  # type: ignore[no-any-return]
+        return None
+
+    def function(self, path: str) -> Any:
+        """Return the function, or None.
+
+        On a foreign path only the current state's own count: any other, such as
+        `os.system`, would be called by the code that uses the state.
+        """
+        if self._imports:
+            return self._find(path)
+        known = self._from_current()
+        return next((x for x in known if callable(x) and path_of(x) == path), None)
+
+    def _find(self, path: str) -> Any:
+        if self._imports and not path.startswith("__main__:"):
+            try:
+                importlib.import_module(path.partition(":")[0])
+            except ImportError:
+                return None
+        return _find(path)
+
+    def _from_current(self) -> list[Any]:
+        if self._known is None:
+            self._known = list(self._current()) if self._current else []
+        return self._known
+
+
+def _fits(cls: Any, node: Node) -> bool:
+    if not isinstance(cls, type):
+        return False
+    if node.kind == "namedtuple":
+        return is_namedtuple(cls) and list(cls._fields) == node.keys  # type: ignore[attr-defined]
+    if not is_plain_dataclass(cls):
+        return False
+    declared = [field.name for field in dataclasses.fields(cls)]
+    return bool(declared == node.value)

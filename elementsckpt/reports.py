@@ -1,0 +1,115 @@
+"""What `save`, `load` and `info` return."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class SaveReport:
+    """What a save wrote.
+
+    Attributes:
+      path: The save folder.
+      step: Step of the run, or None.
+      sequence: Number of the save in its directory.
+      bytes_written: Size of the files written, 0 with `write=False`.
+      bytes_total: Size of all arrays and other leaves stored in blocks.
+      seconds: Time it took.
+    """
+
+    path: Path
+    step: int | None
+    sequence: int
+    bytes_written: int
+    bytes_total: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What a load did, or with `dry_run=True` would do.
+
+    Leaf names begin with their component's key: `agent/params/enc/w`.
+
+    Attributes:
+      path: The save folder that was loaded.
+      step: Its step, or None.
+      loaded: Leaves that were loaded, by their names in the component.
+      missing: Leaves that the component has and the save lacks.
+      unexpected: Leaves that the save has and the component lacks.
+      mismatched: Leaves whose shape or dtype differ; only a dry run returns any.
+      renamed: Saved name to new name.
+      plain: Containers that came back as a dict by field, and the class that was not
+        found, as "module:qualname".
+      fell_back_from: The newest save, if it is damaged and an older one was loaded.
+      bytes_read: Size of the blocks that were read.
+      seconds: Time it took, the components' own `load()` included.
+    """
+
+    path: Path
+    step: int | None
+    loaded: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    mismatched: tuple[str, ...] = ()
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    plain: Mapping[str, str] = field(default_factory=dict)
+    fell_back_from: Path | None = None
+    bytes_read: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class ComponentInfo:
+    """Size of a component in a save.
+
+    Attributes:
+      bytes: Size of the leaves stored in blocks.
+      leaves: Number of leaves, or None in a folder that elements wrote.
+      shards: Number of shards if it was saved as a generator, else None.
+    """
+
+    bytes: int
+    leaves: int | None
+    shards: int | None
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Where a save comes from.
+
+    Attributes:
+      loaded_from: Path of the save that the writing object last loaded, or None.
+    """
+
+    loaded_from: str | None = None
+
+
+@dataclass(frozen=True)
+class SaveInfo:
+    """What a save says about itself without any array being read.
+
+    Attributes:
+      path: The save folder.
+      step: Step of the run, or None.
+      sequence: Order of the saves of a directory; 0 for a folder of elements.
+      time: When it was written, in UTC.
+      metrics: Numbers given to `save`.
+      metadata: Metadata given to `save`.
+      components: Sizes by key.
+      lineage: Where the state came from.
+    """
+
+    path: Path
+    step: int | None
+    sequence: int
+    time: datetime
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    metadata: Any = field(default_factory=dict)
+    components: Mapping[str, ComponentInfo] = field(default_factory=dict)
+    lineage: Lineage = field(default_factory=Lineage)

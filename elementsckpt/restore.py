@@ -1,0 +1,245 @@
+"""A save → the states to hand to the components, or the reason why not.
+
+Everything is read and verified here, before any component's `load()` runs.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import overlay, tree
+from .errors import DamagedError, MismatchError
+from .folder import Found
+from .overlay import Plan, Selection
+from .reports import LoadReport
+from .stored import Notes, Options, Save, Stored
+
+_logger = logging.getLogger("elementsckpt")
+
+
+@dataclass
+class Restored:
+    """What was read from a save; names of leaves begin with their keys.
+
+    Attributes:
+      found: The save.
+      states: What to give to the `load()` of each component.
+      notes: What the report says about reading.
+      fell_back_from: The newest save, if it is damaged.
+    """
+
+    found: Found
+    notes: Notes
+    states: dict[str, Any] = field(default_factory=dict)
+    loaded: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    mismatched: dict[str, str] = field(default_factory=dict)
+    renamed: dict[str, str] = field(default_factory=dict)
+    fell_back_from: Path | None = None
+
+    def report(self, seconds: float) -> LoadReport:
+        """Return what the caller of `load` gets."""
+        return LoadReport(
+            path=self.found.path,
+            step=self.found.step,
+            loaded=tuple(self.loaded),
+            missing=tuple(self.missing),
+            unexpected=tuple(self.unexpected),
+            mismatched=tuple(self.mismatched),
+            renamed=self.renamed,
+            plain=self.notes.plain,
+            fell_back_from=self.fell_back_from,
+            bytes_read=self.notes.bytes_read,
+            seconds=seconds,
+        )
+
+
+def restore(
+    candidates: Sequence[Found],
+    keys: Iterable[str] | None,
+    *,
+    options: Callable[[Path], Options],
+    current: Callable[[str], Any] | None = None,
+    selection: Selection | None = None,
+    dry_run: bool = False,
+) -> Restored:
+    """Read components from the first save that is not damaged.
+
+    Args:
+      candidates: Saves, the newest first.
+      keys: Components to read; None for all that are in the save.
+      options: How to read the save at a path.
+      current: Returns the current state of a component. Without, selected leaves
+        are returned by themselves, not in the place of current ones.
+      selection: Which leaves to read; None for all.
+      dry_run: Whether what does not fit is returned instead of raised.
+
+    Raises:
+      DamagedError: all candidates are damaged.
+      MissingKeyError: the save lacks a component.
+      MismatchError: saved and current leaves do not fit.
+      PickleError: the save needs pickle, and that is not allowed.
+    """
+    wanted = None if keys is None else list(keys)
+    selection = selection or Selection()
+    damaged: list[DamagedError] = []
+    for found in candidates:
+        restored = Restored(found, Notes())
+        try:
+            save = Save(found, options(found.path), restored.notes, current)
+            components = save.components(save.keys() if wanted is None else wanted)
+            if selection.is_whole:
+                _read_whole(components, restored)
+            elif current is None:
+                _read_only(components, selection, restored)
+            else:
+                _read_some(components, current, selection, restored, dry_run)
+        except DamagedError as error:
+            damaged.append(error)
+            if len(candidates) > 1:
+                _logger.warning("The save %s is damaged: %s", found.path, error)
+            continue
+        if damaged:
+            restored.fell_back_from = candidates[0].path
+            _logger.warning("Loading the older save %s instead.", found.path)
+        return restored
+    raise _all_damaged(candidates, damaged)
+
+
+def _all_damaged(
+    candidates: Sequence[Found], damaged: Sequence[DamagedError]
+) -> DamagedError:
+    if len(damaged) == 1:
+        return damaged[0]
+    reasons = zip(candidates, damaged, strict=True)
+    lines = [f"\n  {found.path.name}: {error}" for found, error in reasons]
+    return DamagedError(
+        f"All {len(damaged)} saves in {candidates[0].path.parent} are damaged:"
+        f"{''.join(lines)}\nRestore one from a copy, or start in another directory."
+    )
+
+
+def _read_whole(components: Sequence[Stored], restored: Restored) -> None:
+    for component in components:
+        if component.streams:
+            component.verify()
+            restored.states[component.key] = component.shards()
+        else:
+            restored.states[component.key] = component.state()
+        restored.loaded += _full(component.key, (x for x, _ in component.names()))
+
+
+def _read_only(
+    components: Sequence[Stored], selection: Selection, restored: Restored
+) -> None:
+    for component in components:
+        _refuse_shards(component, component.streams)
+        numbers = {n: x for x, n in component.names() if selection.matches(x)}
+        if numbers:
+            restored.states[component.key] = component.some(numbers)
+            restored.loaded += _full(component.key, numbers.values())
+    if not restored.loaded:
+        raise _nothing_matched(components, selection, restored)
+
+
+def _read_some(
+    components: Sequence[Stored],
+    current: Callable[[str], Any],
+    selection: Selection,
+    restored: Restored,
+    dry_run: bool,
+) -> None:
+    plans = [_plan(component, current, selection) for component in components]
+    for component, plan in zip(components, plans, strict=True):
+        _note(component.key, plan, restored)
+    if not restored.loaded and not restored.mismatched:
+        raise _nothing_matched(components, selection, restored)
+    if not dry_run:
+        _refuse_mismatch(selection, restored)
+    for component, plan in zip(components, plans, strict=True):
+        if plan.replace:
+            values = component.values(source for _, source in plan.replace)
+            restored.states[component.key] = overlay.apply(plan, values)
+
+
+def _plan(
+    component: Stored, current: Callable[[str], Any], selection: Selection
+) -> Plan:
+    state = current(component.key)
+    if inspect.isgenerator(state):
+        state.close()
+    _refuse_shards(component, component.streams or inspect.isgenerator(state))
+    flat = tree.flatten(state, component.key, aliases=False)
+    return overlay.plan(flat, component.specs(), selection)
+
+
+def _refuse_shards(component: Stored, has_shards: bool) -> None:
+    if has_shards:
+        raise MismatchError(
+            f"{component.key!r} is saved in shards by a generator, so its leaves "
+            f"cannot be selected. Leave it out with keys=[...]; nothing was loaded."
+        )
+
+
+def _note(key: str, plan: Plan, restored: Restored) -> None:
+    restored.loaded += _full(key, plan.loaded)
+    restored.missing += _full(key, plan.missing)
+    restored.unexpected += _full(key, plan.unexpected)
+    for name, problem in plan.problems.items():
+        restored.mismatched[tree.full_name(key, name)] = problem
+    for old, new in plan.renamed.items():
+        restored.renamed[tree.full_name(key, old)] = tree.full_name(key, new)
+
+
+def _full(key: str, names: Iterable[str]) -> list[str]:
+    return [tree.full_name(key, name) for name in names]
+
+
+def _nothing_matched(
+    components: Sequence[Stored], selection: Selection, restored: Restored
+) -> MismatchError:
+    path = restored.found.path
+    if restored.unexpected:  # The pattern matched, but nothing that is here now.
+        some = ", ".join(restored.unexpected[:5])
+        return MismatchError(
+            f"None of the matched leaves of {path} is in the current state: {some}. "
+            f"Map their names with rename={{pattern: replacement}}; nothing was loaded."
+        )
+    names = [name for component in components for name, _ in component.names()]
+    near = ", ".join(map(repr, overlay.nearest(selection.regex or "", names)))
+    return MismatchError(
+        f"regex={selection.regex!r} matches no leaf of {path}. The nearest names are "
+        f"{near}. A pattern must match from the start of the name, which has no key; "
+        f"nothing was loaded."
+    )
+
+
+def _refuse_mismatch(selection: Selection, restored: Restored) -> None:
+    """Raise one error with everything that does not fit."""
+    lines = [f"{name}: {problem}" for name, problem in restored.mismatched.items()]
+    if selection.strict:
+        lines += [f"{name}: not in the save" for name in restored.missing]
+        lines += [f"{name}: only in the save" for name in restored.unexpected]
+    if not lines:
+        return
+    listed = "".join(f"\n  {line}" for line in lines)
+    raise MismatchError(
+        f"{len(lines)} leaves of {restored.found.path} do not fit the current state:"
+        f"{listed}\nNothing was loaded. {_remedies(selection, restored)}"
+    )
+
+
+def _remedies(selection: Selection, restored: Restored) -> str:
+    remedies = ["Select other leaves with regex="]
+    if restored.mismatched and not selection.cast:
+        remedies.append("convert dtypes, never shapes, with cast=True")
+    if selection.strict and (restored.missing or restored.unexpected):
+        remedies.append("map names with rename=")
+        remedies.append("load what both have with strict=False")
+    return f"{', or '.join(remedies)}."

@@ -1,0 +1,213 @@
+"""Python and NumPy scalars, and containers of them, ⇄ JSON, exactly.
+
+JSON has no NaN, no lone surrogates, no bytes, no tuples, only string keys, and
+readers that lose digits of long integers. What it holds exactly stays as it is, for
+people to read; the rest becomes an object with one `$name`, such as
+`{"$float": "nan"}`. A `dict` whose keys could be taken for that is a `$dict`.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import math
+import os
+import struct
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from . import dtypes
+
+_SAFE_INT = 1 << 53  # Beyond it, JSON readers that use doubles lose digits.
+_NAN = struct.pack("<d", math.nan)
+
+
+class NotScalarError(TypeError):
+    """The value is not a scalar that JSON can hold exactly, encoded or not."""
+
+
+def encode(value: Any) -> Any:
+    """Return a scalar, a tuple or a set of scalars as JSON.
+
+    Raises:
+      NotScalarError: the value, or something in it, is none of these.
+    """
+    encoder = _ENCODERS.get(type(value))
+    if encoder is not None:
+        return encoder(value)
+    if isinstance(value, np.generic):
+        return _encode_numpy(value)
+    raise NotScalarError(value)
+
+
+def decode(code: Any) -> Any:
+    """Return the scalar that `encode` gave `code` for.
+
+    Raises:
+      ValueError, TypeError, KeyError: no scalar has this encoding.
+    """
+    if not isinstance(code, dict):
+        if isinstance(code, list):
+            raise ValueError("a bare list is not an encoded scalar")
+        return code
+    ((name, value),) = code.items()
+    return _DECODERS[name](value)
+
+
+def _encode_int(value: int) -> Any:
+    # Hexadecimal: decimal is quadratic in length, and Python limits its digits.
+    return value if -_SAFE_INT < value < _SAFE_INT else {"$int": hex(value)}
+
+
+def _encode_float(value: float) -> Any:
+    if math.isfinite(value):
+        return value
+    bits = struct.pack("<d", value)
+    if math.isnan(value) and bits != _NAN:  # A NaN has a sign and a payload.
+        return {"$float": bits.hex()}
+    return {"$float": repr(value)}
+
+
+def _decode_float(code: str) -> float:
+    if code in ("nan", "inf", "-inf"):
+        return float(code)
+    return float(struct.unpack("<d", bytes.fromhex(code))[0])
+
+
+def _encode_str(value: str) -> Any:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return {"$str": value.encode("utf-8", "surrogatepass").hex()}
+    return value
+
+
+def _encode_complex(value: complex) -> Any:
+    return {"$complex": [_encode_float(value.real), _encode_float(value.imag)]}
+
+
+def _encode_numpy(value: np.generic) -> Any:
+    if type(value) is np.str_:
+        return {"$numpy": ["str", encode(str(value))]}
+    if type(value) is np.bytes_:
+        return {"$numpy": ["bytes", bytes(value).hex()]}
+    try:
+        return {"$numpy": [dtypes.encode(value.dtype), value.tobytes().hex()]}
+    except dtypes.UnknownDtypeError as error:
+        raise NotScalarError(value) from error
+
+
+def _decode_numpy(code: Any) -> Any:
+    kind, value = code
+    if kind == "str":
+        return np.str_(decode(value))
+    if kind == "bytes":
+        return np.bytes_(bytes.fromhex(value))
+    dtype = dtypes.decode(kind)
+    memory = bytearray.fromhex(value)  # Structured scalars stay views of it.
+    return np.ndarray((), dtype, memory)[()]
+
+
+def _encode_items(name: str) -> Callable[[Any], Any]:
+    return lambda value: {name: [encode(item) for item in value]}
+
+
+def _decode_items(container: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda code: container(decode(item) for item in code)
+
+
+_ENCODERS: dict[type, Callable[[Any], Any]] = {
+    type(None): lambda value: value,
+    bool: lambda value: value,
+    int: _encode_int,
+    float: _encode_float,
+    complex: _encode_complex,
+    str: _encode_str,
+    bytes: lambda value: {"$bytes": base64.b64encode(value).decode()},
+    bytearray: lambda value: {"$bytearray": base64.b64encode(value).decode()},
+    type(...): lambda value: {"$ellipsis": None},
+    tuple: _encode_items("$tuple"),
+    set: _encode_items("$set"),
+    frozenset: _encode_items("$frozenset"),
+}
+
+_DECODERS: dict[str, Callable[[Any], Any]] = {
+    "$int": lambda code: int(code, 16),
+    "$float": _decode_float,
+    "$complex": lambda code: complex(decode(code[0]), decode(code[1])),
+    "$str": lambda code: bytes.fromhex(code).decode("utf-8", "surrogatepass"),
+    "$bytes": lambda code: base64.b64decode(code, validate=True),
+    "$bytearray": lambda code: bytearray(base64.b64decode(code, validate=True)),
+    "$ellipsis": lambda code: ...,
+    "$numpy": _decode_numpy,
+    "$tuple": _decode_items(tuple),
+    "$set": _decode_items(set),
+    "$frozenset": _decode_items(frozenset),
+}
+
+
+# Metadata
+
+_PLAIN: dict[type, Callable[[Any], Any]] = {
+    str: str.__str__,
+    int: int.__index__,
+    float: float.__float__,
+}
+
+
+def encode_metadata(value: Any, where: str = "metadata") -> Any:
+    """Return metadata as JSON.
+
+    Args:
+      value: JSON types, tuples, mappings, dataclasses, NumPy scalars and paths,
+        nested in any way. Tuples come back as lists, dataclasses and mappings as
+        dicts, NumPy scalars as Python's, paths as strings.
+      where: What the error calls `value`.
+
+    Raises:
+      NotScalarError: something else is in there; the message is the place.
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if value is None or isinstance(value, bool):
+        return value
+    for base, plain in _PLAIN.items():  # Subclasses, such as IntEnum, by value.
+        if isinstance(value, base):
+            return encode(plain(value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = [field.name for field in dataclasses.fields(value)]
+        value = {name: getattr(value, name) for name in names}
+    if isinstance(value, Mapping):
+        return _encode_mapping(value, where)
+    if isinstance(value, (list, tuple)):
+        return [encode_metadata(item, f"{where}[{i}]") for i, item in enumerate(value)]
+    raise NotScalarError(f"{where} is a {type(value).__name__}")
+
+
+def _encode_mapping(value: Mapping[Any, Any], where: str) -> Any:
+    items = []
+    for key, item in value.items():
+        code = encode_metadata(key, f"the key {key!r} of {where}")
+        if isinstance(code, list):
+            raise NotScalarError(f"the key {key!r} of {where} is a sequence")
+        items.append([code, encode_metadata(item, f"{where}[{key!r}]")])
+    if any(type(key) is not str or key.startswith("$") for key, _ in items):
+        return {"$dict": items}
+    return dict(items)
+
+
+def decode_metadata(code: Any) -> Any:
+    """Return the metadata that `encode_metadata` gave `code` for."""
+    if isinstance(code, list):
+        return [decode_metadata(item) for item in code]
+    if not isinstance(code, dict):
+        return code
+    if "$dict" in code:
+        return {decode(k): decode_metadata(v) for k, v in code["$dict"]}
+    if len(code) == 1 and next(iter(code)).startswith("$"):
+        return decode(code)
+    return {key: decode_metadata(item) for key, item in code.items()}

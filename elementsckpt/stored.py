@@ -1,0 +1,401 @@
+"""One component of a save → its state, some of its leaves, or its shards.
+
+There are two sources with the same methods: a component that this library wrote, and
+one that elements wrote.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from . import disk, elements_folder, leaves, manifest, overlay, pickles, scalars, tree
+from .errors import (
+    CheckpointError,
+    DamagedError,
+    MissingKeyError,
+    PickleError,
+    ReadError,
+)
+from .folder import Found
+from .manifest import Component, Leaf, Manifest, Node, Tree
+from .reader import Reader, Want
+from .references import Resolver
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a save is read.
+
+    Attributes:
+      allow_pickle: Whether code from the save may run: pickles and imports.
+      mapped: Whether arrays are mapped instead of read.
+      plain: Whether the state is for looking at: NamedTuples and dataclasses become
+        dicts, arrays of JAX and torch NumPy's, functions their import paths.
+    """
+
+    allow_pickle: bool
+    mapped: bool = False
+    plain: bool = False
+
+
+@dataclass
+class Notes:
+    """What the report will say about loading.
+
+    Attributes:
+      plain: Container to the class that was not found; names begin with the key.
+      bytes_read: Size of the leaves that were read.
+    """
+
+    plain: dict[str, str] = field(default_factory=dict)
+    bytes_read: int = 0
+
+
+class Save:
+    """A save that is open for reading.
+
+    Args:
+      found: The save.
+      options: How to read it.
+      notes: Where to note what the report will say.
+      current: Returns the current state of the component with this key, for finding
+        classes in it, or None.
+
+    Raises:
+      DamagedError, VersionError: its manifest is not valid.
+    """
+
+    def __init__(
+        self,
+        found: Found,
+        options: Options,
+        notes: Notes,
+        current: Callable[[str], Any] | None = None,
+    ) -> None:
+        if found.error is not None:
+            raise found.error
+        self.path = found.path
+        self._options = options
+        self._notes = notes
+        self._current = current
+        self._manifest: Manifest | None = None
+        self._files: dict[str, list[Path]] = {}
+        if found.head is None:
+            self._files = elements_folder.files(found.path)
+        else:
+            where = found.path / manifest.NAME
+            self._manifest = manifest.decode(disk.read_file(where), str(where))
+
+    def keys(self) -> list[str]:
+        """Return the keys of its components."""
+        if self._manifest is None:
+            return list(self._files)
+        with damage(str(self.path / manifest.NAME)):
+            return [scalars.decode(item.key) for item in self._manifest.components]
+
+    def components(self, keys: Iterable[str]) -> list[Stored]:
+        """Return components by key.
+
+        Raises:
+          MissingKeyError: some are not in the save; the message lists what is.
+        """
+        wanted, here = list(keys), self.keys()
+        missing = [key for key in wanted if key not in here]
+        if missing:
+            raise MissingKeyError(
+                f"{self.path} has no {_listed(missing)}. It has {_listed(here)}. Pass "
+                f"keys=[...] to load only what it has; nothing was loaded."
+            )
+        return [self._component(key, here.index(key)) for key in wanted]
+
+    def _component(self, key: str, index: int) -> Stored:
+        if self._manifest is None:
+            return ElementsComponent(key, self._files[key], self._options, self._notes)
+        find = None if self._current is None else self._objects_of(key)
+        resolver = Resolver(imports=self._options.allow_pickle, current=find)
+        component = self._manifest.components[index]
+        return SavedComponent(
+            self.path, key, component, self._options, resolver, self._notes
+        )
+
+    def _objects_of(self, key: str) -> Callable[[], Iterable[Any]]:
+        def objects() -> Iterable[Any]:
+            assert self._current is not None
+            state = self._current(key)
+            if inspect.isgenerator(state):
+                state.close()
+                return []
+            flat = tree.flatten(state, key)
+            return [*flat.classes.values(), *(x for x in flat.values if callable(x))]
+
+        return objects
+
+
+def _listed(keys: Sequence[str]) -> str:
+    return ", ".join(map(repr, keys)) or "components"
+
+
+@contextlib.contextmanager
+def damage(where: str) -> Iterator[None]:
+    """Turn errors from decoding what a file says into a DamagedError."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except ImportError as error:
+        raise ReadError(
+            f"{where} needs a package that is not installed ({error}). Install it, or "
+            f"use elementsckpt.read for NumPy arrays."
+        ) from error
+    except (
+        *(ValueError, TypeError, KeyError, IndexError, AttributeError),
+        *(OverflowError, MemoryError, RecursionError, msgspec.MsgspecError),
+    ) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise DamagedError(f"{where} is not a valid save ({reason}).") from error
+
+
+class SavedComponent:
+    """A component that this library wrote."""
+
+    def __init__(
+        self,
+        path: Path,
+        key: str,
+        component: Component,
+        options: Options,
+        resolver: Resolver,
+        notes: Notes,
+    ) -> None:
+        self.key = key
+        self.streams = component.shards is not None
+        self._where = f"{key!r} in {path / manifest.NAME}"
+        self._component = component
+        self._options = options
+        self._resolver = resolver
+        self._notes = notes
+        self._reader = Reader(path, component, self._name_in_block)
+        self._only: Tree | None = None
+
+    def state(self) -> Any:
+        """Return the state, read and verified."""
+        with damage(self._where):
+            return self._state(self._tree())
+
+    def some(self, numbers: Iterable[int]) -> Any:
+        """Return the state with only these leaves, or None if there are none."""
+        with damage(self._where):
+            saved = self._tree()
+            values = self._values(saved, numbers, plain=True)
+            return tree.unflatten_some(saved.root, saved.nodes, values)
+
+    def names(self) -> list[tuple[str, int]]:
+        """Return name and number of each leaf, or of each shard."""
+        if self.streams:
+            return [(str(index), index) for index in range(self._shard_count)]
+        with damage(self._where):
+            return tree.names(self._tree())
+
+    def specs(self) -> list[tuple[str, int, overlay.Spec]]:
+        """Return name, number and spec of each leaf, reading none of their bytes."""
+        names = self.names()
+        with damage(self._where):
+            saved = self._tree().leaves
+            return [(x, n, overlay.spec_of_saved(saved[n])) for x, n in names]
+
+    def values(self, numbers: Iterable[int]) -> dict[int, Any]:
+        """Return leaves by number, all arrays as NumPy arrays, read and verified."""
+        with damage(self._where):
+            return self._values(self._tree(), numbers, plain=True)
+
+    def verify(self) -> None:
+        """Read all shards once, so that streaming them later will not fail."""
+        self._reader.hold()
+        self._reader.verify()
+        with damage(self._where):
+            for index in range(self._shard_count):
+                shard = self._component.tree(index)
+                for leaf in self._wanted(shard, range(len(shard.leaves))).values():
+                    if leaf.kind == "function":
+                        self._function(leaf)
+
+    def shards(self) -> Iterator[Any]:
+        """Return a generator of the shards."""
+        for index in range(self._shard_count):
+            with damage(self._where):
+                shard = self._state(self._component.tree(index))
+            yield shard
+
+    @property
+    def _shard_count(self) -> int:
+        return self._component.shards or 0
+
+    def _tree(self) -> Tree:
+        if self._only is None:
+            self._only = self._component.tree()
+        return self._only
+
+    def _state(self, saved: Tree) -> Any:
+        count = len(saved.leaves)
+        values = self._values(saved, range(count), plain=self._options.plain)
+        ordered = [values[number] for number in range(count)]
+
+        def find_class(number: int, node: Node) -> type | None:
+            return self._find_class(saved, number, node)
+
+        return tree.unflatten(saved.root, saved.nodes, ordered, find_class)
+
+    def _find_class(self, saved: Tree, number: int, node: Node) -> type | None:
+        if self._options.plain:
+            return None
+        cls = self._resolver.container(node)
+        if cls is None:
+            name = tree.container_name(saved, number)
+            self._notes.plain[tree.full_name(self.key, name)] = node.name
+        return cls
+
+    def _values(
+        self, saved: Tree, numbers: Iterable[int], *, plain: bool
+    ) -> dict[int, Any]:
+        wanted = self._wanted(saved, numbers)
+        sizes = [leaves.size_of(leaf) for leaf in wanted.values()]
+        wants = [
+            Want(leaf.block, leaf.offset, size)
+            for leaf, size in zip(wanted.values(), sizes, strict=True)
+        ]
+        memories = self._reader.read(wants, mapped=self._options.mapped)
+        self._notes.bytes_read += sum(sizes)
+        values = {
+            number: leaves.decode(leaf, *memory, plain=plain)
+            for (number, leaf), memory in zip(wanted.items(), memories, strict=True)
+        }
+        if not plain:
+            leaves.place(wanted, values, self.key)
+        for number, leaf in wanted.items():
+            if leaf.kind == "function" and not plain:
+                values[number] = self._function(leaf)
+            elif leaf.kind == "pickle":
+                values[number] = self._unpickle(leaf, values[number], values)
+        return values
+
+    def _wanted(self, saved: Tree, numbers: Iterable[int]) -> dict[int, Leaf]:
+        """Return leaves by number, with the arrays of those that are pickled."""
+        wanted = {number: saved.leaves[number] for number in numbers}
+        pickled = [leaf for leaf in wanted.values() if leaf.kind == "pickle"]
+        if pickled and not self._options.allow_pickle:
+            raise PickleError(
+                f"{self._full_name(pickled[0])} was saved with pickle, and loading it "
+                f"could run any code, so it needs allow_pickle=True. Pass that if you "
+                f"trust who wrote the save, or leave the leaf out with keys= or regex=."
+            )
+        for leaf in pickled:
+            wanted |= {number: saved.leaves[number] for number in leaf.value}
+        return wanted
+
+    def _function(self, leaf: Leaf) -> Any:
+        function = self._resolver.function(leaf.value)
+        if function is None:
+            raise PickleError(
+                f"{self._full_name(leaf)} is {leaf.value}, which is not in the "
+                f"component's current state or was not found. Pass allow_pickle=True "
+                f"if you trust who wrote the save, or leave the leaf out with regex=."
+            )
+        return function
+
+    def _unpickle(self, leaf: Leaf, payload: Any, values: dict[int, Any]) -> Any:
+        try:
+            return pickles.load(memoryview(payload), values.__getitem__)
+        except Exception as error:
+            raise PickleError(
+                f"{self._full_name(leaf)} cannot be unpickled: {error!r}. Make its "
+                f"class importable, or leave it out with keys= or regex=."
+            ) from error
+
+    def _full_name(self, leaf: Leaf) -> str:
+        return tree.full_name(self.key, leaf.name)
+
+    def _name_in_block(self, block: int) -> str:
+        """Return the name of a leaf in a block, for errors."""
+        with contextlib.suppress(Exception):
+            best = None
+            for index in range(len(self._component.trees)):
+                prefix = f"{index}/" if self.streams else ""
+                for leaf in self._component.tree(index).leaves:
+                    if 0 <= leaf.block <= block and (
+                        best is None or leaf.block >= best[0]
+                    ):
+                        best = leaf.block, prefix + leaf.name
+            if best is not None:
+                return tree.full_name(self.key, best[1])
+        return self.key
+
+
+class ElementsComponent:
+    """A component that elements wrote; its pickles are read whole."""
+
+    def __init__(
+        self, key: str, files: list[Path], options: Options, notes: Notes
+    ) -> None:
+        self.key = key
+        self.streams = elements_folder.is_sharded(files)
+        self._files = files
+        self._options = options
+        self._notes = notes
+        self._flat: tree.Flat | None = None
+
+    def state(self) -> Any:
+        """Return the state."""
+        (state,) = self._read()
+        return state
+
+    def some(self, numbers: Iterable[int]) -> Any:
+        """Return the state with only these leaves, or None if there are none."""
+        flat = self._flattened()
+        return tree.unflatten_some(flat.root, flat.nodes, self.values(numbers))
+
+    def names(self) -> list[tuple[str, int]]:
+        """Return name and number of each leaf, or of each shard."""
+        if self.streams:
+            return [(str(index), index) for index in range(len(self._files))]
+        names = self._flattened().names
+        return [(tree.display(name), number) for number, name in enumerate(names)]
+
+    def specs(self) -> list[tuple[str, int, overlay.Spec]]:
+        """Return name, number and spec of each leaf."""
+        flat = self._flattened()
+        return [
+            (name, number, overlay.spec_of(flat.values[number], flat.kinds[number]))
+            for name, number in self.names()
+        ]
+
+    def values(self, numbers: Iterable[int]) -> dict[int, Any]:
+        """Return leaves by number."""
+        return {number: self._flattened().values[number] for number in numbers}
+
+    def verify(self) -> None:
+        """Read all shards once, so that streaming them later will not fail."""
+        for _ in self._read():
+            pass
+
+    def shards(self) -> Iterator[Any]:
+        """Return a generator of the shards."""
+        yield from self._read()
+
+    def _read(self) -> Iterator[Any]:
+        allow = self._options.allow_pickle
+        return elements_folder.shards(self._files, self.key, allow_pickle=allow)
+
+    def _flattened(self) -> tree.Flat:
+        if self._flat is None:
+            self._flat = tree.flatten(self.state(), self.key, aliases=False)
+        return self._flat
+
+
+Stored = SavedComponent | ElementsComponent

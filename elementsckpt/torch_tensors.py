@@ -1,0 +1,90 @@
+"""Torch tensors and parameters ⇄ NumPy arrays; torch is looked up, not imported."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import numpy as np
+
+# Element types that both have, by torch's names; NumPy has no bfloat16 or float8, so
+# their bytes travel as integers of the same width.
+_CODES = {
+    "bool": ("|b1", "|b1"),
+    "uint8": ("|u1", "|u1"),
+    "int8": ("|i1", "|i1"),
+    "int16": ("<i2", "<i2"),
+    "int32": ("<i4", "<i4"),
+    "int64": ("<i8", "<i8"),
+    "float16": ("<f2", "<f2"),
+    "float32": ("<f4", "<f4"),
+    "float64": ("<f8", "<f8"),
+    "complex64": ("<c8", "<c8"),
+    "complex128": ("<c16", "<c16"),
+    "bfloat16": ("bfloat16", "<u2"),
+    "float8_e4m3fn": ("float8_e4m3fn", "|u1"),
+    "float8_e5m2": ("float8_e5m2", "|u1"),
+}
+_NAMES = {code: name for name, (code, _) in _CODES.items()}
+
+
+def is_tensor(value: Any) -> bool:
+    """Tell whether the value is a plain dense tensor or parameter of a known dtype."""
+    torch = sys.modules.get("torch")
+    if torch is None or not hasattr(torch, "nn"):
+        return False
+    if type(value) not in (torch.Tensor, torch.nn.Parameter):
+        return False
+    return value.layout is torch.strided and _name(value) in _CODES
+
+
+def code(tensor: Any) -> str:
+    """Return the tensor's dtype as `elementsckpt.dtypes` encodes it."""
+    return _CODES[_name(tensor)][0]
+
+
+def storage_dtype(code: str) -> np.dtype[Any]:
+    """Return the NumPy dtype in which elements of this dtype travel."""
+    return np.dtype(_CODES[_NAMES[code]][1])
+
+
+def fetch(tensor: Any) -> np.ndarray:
+    """Return the tensor as a NumPy array, which shares its memory if it can."""
+    torch = sys.modules["torch"]
+    plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
+    data = plain.reshape(-1).view(torch.uint8).numpy()
+    array: np.ndarray = data.view(storage_dtype(code(tensor)))
+    return array.reshape(tuple(tensor.shape))
+
+
+def traits(tensor: Any) -> dict[str, Any]:
+    """Return what a tensor is beyond its elements."""
+    torch = sys.modules["torch"]
+    return {
+        "parameter": isinstance(tensor, torch.nn.Parameter),
+        "requires_grad": bool(tensor.requires_grad),
+    }
+
+
+def build(array: np.ndarray, code: str, traits: dict[str, Any]) -> Any:
+    """Return a CPU tensor that shares the array's memory."""
+    torch = importlib.import_module("torch")
+    dtype = getattr(torch, _NAMES[code])
+    tensor = torch.empty(array.shape, dtype=dtype)
+    if array.size:
+        data = torch.from_numpy(array.reshape(-1).view(np.uint8))
+        tensor = data.view(dtype).reshape(array.shape)
+    if traits["parameter"]:
+        return torch.nn.Parameter(tensor, requires_grad=traits["requires_grad"])
+    return tensor.requires_grad_(traits["requires_grad"])
+
+
+def like(current: Any, array: np.ndarray) -> Any:
+    """Return the array as a tensor where and as `current` is."""
+    with sys.modules["torch"].no_grad():
+        return build(array, code(current), traits(current)).to(current.device)
+
+
+def _name(tensor: Any) -> str:
+    return str(tensor.dtype).rpartition(".")[2]

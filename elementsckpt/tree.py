@@ -1,0 +1,558 @@
+"""Nested state ⇄ structure and named leaves.
+
+    kind          holds
+    dict          items; keys are any hashable scalars. Likewise ordered
+                  (OrderedDict), counter, default (defaultdict), frozen (flax's
+                  FrozenDict)
+    list, tuple   items; likewise deque
+    namedtuple    fields; likewise dataclass, with all attributes it has
+    generator     state of a NumPy Generator; likewise randomstate (RandomState)
+
+Sets are leaves. A structure is a list of containers in which children come first, so
+neither reading nor building it recurses, and nothing in a file can be cyclic.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from . import jax_arrays, leaves, pickles, references, scalars
+from .errors import StateError
+from .manifest import Leaf, Node, Tree
+
+
+@dataclass
+class Flat:
+    """A state taken apart, its leaves still objects.
+
+    Attributes:
+      root: Number of the outermost container or leaf, as in `manifest.Node`.
+      nodes: Containers, children first.
+      classes: Classes of NamedTuples and dataclasses, by node.
+      names: Names of the leaves.
+      kinds: Kinds of the leaves.
+      values: The leaves.
+    """
+
+    root: int = 0
+    nodes: list[Node] = field(default_factory=list)
+    classes: dict[int, type] = field(default_factory=dict)
+    names: list[str] = field(default_factory=list)
+    kinds: list[str] = field(default_factory=list)
+    values: list[Any] = field(default_factory=list)
+
+
+def flatten(state: Any, key: str, *, aliases: bool = True) -> Flat:
+    """Take a state apart.
+
+    Args:
+      state: What a component's `save()` returned.
+      key: The component's key, for errors.
+      aliases: Whether an object met twice becomes one leaf or container. Without,
+        each place has leaves of its own, and so names of its own.
+
+    Raises:
+      StateError: the state is nested too deeply.
+    """
+    flattener = _Flattener(aliases)
+    try:
+        flattener.flat.root = flattener.visit(state, "")
+    except RecursionError as error:
+        raise StateError(
+            f"The state of {key!r} is nested too deeply to be saved. Return a flatter "
+            f"state from save(), for example lists instead of linked objects."
+        ) from error
+    return flattener.flat
+
+
+class _CycleError(Exception):
+    """A container holds itself; carries its id."""
+
+
+class _Flattener:
+    def __init__(self, aliases: bool) -> None:
+        self.flat = Flat()
+        self._aliases = aliases
+        # Holding the objects keeps their ids from being given to others.
+        self._seen: dict[int, tuple[int, Any]] = {}
+        self._open: set[int] = set()
+
+    def visit(self, value: Any, name: str) -> int:
+        kind = _container_kind(value)
+        if kind is None:
+            return self._leaf(value, name, leaves.kind_of(value))
+        identity = id(value)
+        if identity in self._seen:
+            return self._seen[identity][0]
+        if identity in self._open:
+            raise _CycleError(identity)
+        sizes = len(self.flat.nodes), len(self.flat.names)
+        self._open.add(identity)
+        try:
+            number = self._container(value, name, kind)
+        except (_CycleError, scalars.NotScalarError) as error:
+            if isinstance(error, _CycleError) and error.args[0] != identity:
+                raise
+            self._forget(*sizes)
+            number = self._leaf(value, name, "pickle")
+        finally:
+            self._open.discard(identity)
+        if self._aliases:
+            self._seen[identity] = number, value
+        return number
+
+    def _container(self, value: Any, name: str, kind: str) -> int:
+        node, keys, children = _TAKE_APART[kind](value)
+        prefix = f"{name}/" if name else ""
+        node.children = [
+            self.visit(child, f"{prefix}{key}")
+            for key, child in zip(keys, children, strict=True)
+        ]
+        self.flat.nodes.append(node)
+        if node.name:
+            self.flat.classes[len(self.flat.nodes) - 1] = type(value)
+        return -len(self.flat.nodes)
+
+    def _leaf(self, value: Any, name: str, kind: str) -> int:
+        flat = self.flat
+        if kind not in ("python", "bytes") and self._aliases:
+            seen = self._seen.get(id(value))
+            if seen is not None:
+                return seen[0]
+            self._seen[id(value)] = len(flat.names), value
+        flat.names.append(name)
+        flat.kinds.append(kind)
+        flat.values.append(value)
+        return len(flat.names) - 1
+
+    def _forget(self, node_count: int, leaf_count: int) -> None:
+        flat = self.flat
+        del flat.nodes[node_count:]
+        del flat.names[leaf_count:], flat.kinds[leaf_count:], flat.values[leaf_count:]
+        flat.classes = {n: c for n, c in flat.classes.items() if n < node_count}
+        self._seen = {
+            identity: (number, value)
+            for identity, (number, value) in self._seen.items()
+            if -node_count <= number < leaf_count
+        }
+
+
+# Containers
+
+_KINDS: dict[type, str] = {
+    dict: "dict",
+    collections.OrderedDict: "ordered",
+    collections.Counter: "counter",
+    collections.defaultdict: "default",
+    list: "list",
+    tuple: "tuple",
+    collections.deque: "deque",
+    np.random.Generator: "generator",
+    np.random.RandomState: "randomstate",
+}
+_FROZEN = "flax.core.frozen_dict:FrozenDict"
+_BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
+_Apart = tuple[Node, Sequence[Any], Sequence[Any]]
+
+
+def _container_kind(value: Any) -> str | None:
+    cls: Any = type(value)
+    kind = _KINDS.get(cls)
+    if kind == "generator" or kind == "randomstate":
+        return kind if _has_known_bits(value) else None
+    if kind is not None or cls in leaves.PLAIN:
+        return kind
+    if references.is_namedtuple(cls):
+        return None if getattr(value, "__dict__", None) else "namedtuple"
+    if references.is_plain_dataclass(cls):
+        return "dataclass"
+    return "frozen" if references.name_of(cls) == _FROZEN else None
+
+
+def _has_known_bits(rng: Any) -> bool:
+    bits = getattr(rng, "bit_generator", None) or rng._bit_generator
+    return type(bits).__name__ in _BIT_GENERATORS
+
+
+def _mapping(kind: str) -> Callable[[Any], _Apart]:
+    def take_apart(value: Any) -> _Apart:
+        keys = list(value)
+        return Node(kind, keys=_encode_keys(keys)), keys, list(value.values())
+
+    return take_apart
+
+
+def _encode_keys(keys: list[Any]) -> list[Any]:
+    try:
+        "".join(keys).encode()  # Raises unless all are strings that JSON can hold.
+        if all(type(key) is str for key in keys):
+            return keys
+    except (TypeError, UnicodeEncodeError):
+        pass
+    return [scalars.encode(key) for key in keys]
+
+
+def _default(value: collections.defaultdict[Any, Any]) -> _Apart:
+    node, keys, children = _mapping("default")(value)
+    factory = value.default_factory
+    node.value = references.factory_name(factory) if factory is not None else None
+    if factory is not None and node.value is None:
+        raise scalars.NotScalarError(factory)
+    return node, keys, children
+
+
+def _frozen(value: Any) -> _Apart:
+    node, keys, children = _mapping("frozen")(value.unfreeze())
+    node.name = _FROZEN
+    return node, keys, children
+
+
+def _sequence(kind: str) -> Callable[[Any], _Apart]:
+    return lambda value: (Node(kind), range(len(value)), list(value))
+
+
+def _deque(value: collections.deque[Any]) -> _Apart:
+    return Node("deque", value=value.maxlen), range(len(value)), list(value)
+
+
+def _namedtuple(value: Any) -> _Apart:
+    keys = list(value._fields)
+    return Node("namedtuple", keys=keys, name=_class_name(value)), keys, value
+
+
+def _dataclass(value: Any) -> _Apart:
+    declared = [field.name for field in dataclasses.fields(value)]
+    present = [name for name in declared if hasattr(value, name)]
+    extra = [x for x in getattr(value, "__dict__", ()) if x not in set(declared)]
+    keys = present + extra
+    node = Node("dataclass", keys=keys, name=_class_name(value), value=declared)
+    return node, keys, [getattr(value, name) for name in keys]
+
+
+def _class_name(value: Any) -> str:
+    return references.name_of(type(value))
+
+
+def _generator(value: np.random.Generator) -> _Apart:
+    bits = value.bit_generator
+    seed = bits.seed_seq
+    children = {"state": bits.state, "seed": None}
+    if type(seed) is np.random.SeedSequence:  # It decides what spawn() gives.
+        children["seed"] = seed.state
+    return Node("generator"), list(children), list(children.values())
+
+
+def _randomstate(value: np.random.RandomState) -> _Apart:
+    return Node("randomstate"), ["state"], [value.get_state(legacy=False)]
+
+
+_TAKE_APART: dict[str, Callable[[Any], _Apart]] = {
+    "dict": _mapping("dict"),
+    "ordered": _mapping("ordered"),
+    "counter": _mapping("counter"),
+    "default": _default,
+    "frozen": _frozen,
+    "list": _sequence("list"),
+    "tuple": _sequence("tuple"),
+    "deque": _deque,
+    "namedtuple": _namedtuple,
+    "dataclass": _dataclass,
+    "generator": _generator,
+    "randomstate": _randomstate,
+}
+
+
+# Leaves
+
+
+def encode(flat: Flat, key: str) -> tuple[Tree, list[np.ndarray | None]]:
+    """Describe a flat state for the manifest and give the storage of its leaves.
+
+    Args:
+      flat: The state.
+      key: The component's key, for errors.
+
+    Returns:
+      The tree, whose leaves have no place yet, and the storage of each leaf. Arrays
+      inside pickles are leaves after those of the state.
+
+    Raises:
+      StateError: a leaf cannot be saved.
+    """
+    encoder = _Encoder(key)
+    encoder.add_all(flat)
+    return Tree(flat.root, flat.nodes, encoder.leaves), encoder.storages
+
+
+class _Encoder:
+    def __init__(self, key: str) -> None:
+        self.leaves: list[Leaf] = []
+        self.storages: list[np.ndarray | None] = []
+        self._key = key
+        self._numbers: dict[int, tuple[int, Any]] = {}
+
+    def add_all(self, flat: Flat) -> None:
+        fetched = self._fetch(flat)
+        pickled = []
+        for number, kind in enumerate(flat.kinds):
+            name, value = flat.names[number], flat.values[number]
+            try:
+                leaf, storage = leaves.encode(value, name, kind, fetched.get(number))
+                if kind in leaves.ARRAYS:
+                    self._numbers[id(value)] = number, value
+            except leaves.UnstorableError:
+                pickled.append(number)
+                leaf, storage = Leaf(name, "pickle"), None
+            leaf.name = display(leaf.name)
+            self.leaves.append(leaf)
+            self.storages.append(storage)
+        for number in pickled:
+            encoded = self._pickle(flat.values[number], self.leaves[number].name)
+            self.leaves[number], self.storages[number] = encoded
+
+    def _fetch(self, flat: Flat) -> dict[int, np.ndarray]:
+        kinds = enumerate(flat.kinds)
+        numbers = [n for n, kind in kinds if kind == "jax" or kind == "key"]
+        for number in numbers:
+            self._check(flat.values[number], flat.names[number])
+        values = [flat.values[number] for number in numbers]
+        if not values:
+            return {}
+        return dict(zip(numbers, jax_arrays.fetch(values), strict=True))
+
+    def _check(self, value: Any, name: str) -> None:
+        problem = jax_arrays.problem(value)
+        if problem is not None:
+            raise StateError(f"{full_name(self._key, name)} {problem}.")
+
+    def _pickle(self, value: Any, name: str) -> leaves.Encoded:
+        parts: dict[int, None] = {}
+
+        def out_of_band(item: Any) -> int | None:
+            number = self._array(item, f"{name}/{len(parts)}")
+            if number is not None:
+                parts[number] = None
+            return number
+
+        try:
+            payload = pickles.dump(value, out_of_band)
+        except StateError:
+            raise
+        except Exception as error:
+            raise StateError(
+                f"{full_name(self._key, name)} is a {type(value).__qualname__} that "
+                f"cannot be saved: {error}. Leave it out of what save() returns and "
+                f"make it anew in load()."
+            ) from error
+        return leaves.encode_pickle(payload, name, list(parts))
+
+    def _array(self, value: Any, name: str) -> int | None:
+        """Make an array met in a pickle a leaf; return its number, or None."""
+        kind = leaves.kind_of(value)
+        if kind not in leaves.ARRAYS:
+            return None
+        if id(value) in self._numbers:
+            return self._numbers[id(value)][0]
+        fetched = None
+        if kind == "jax" or kind == "key":
+            self._check(value, name)
+            (fetched,) = jax_arrays.fetch([value])
+        try:
+            leaf, storage = leaves.encode(value, name, kind, fetched)
+        except leaves.UnstorableError:
+            return None
+        self._numbers[id(value)] = len(self.leaves), value
+        self.leaves.append(leaf)
+        self.storages.append(storage)
+        return len(self.leaves) - 1
+
+
+def display(name: str) -> str:
+    """Return the name with lone surrogates escaped, so that it is valid UTF-8."""
+    if name.isascii():
+        return name
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def full_name(key: str, name: str) -> str:
+    """Return the name of a leaf, or of a container, with its component's key."""
+    return f"{key}/{name}" if name else key
+
+
+# Back
+
+
+def names(tree: Tree) -> list[tuple[str, int]]:
+    """Return name and number of each leaf, an aliased leaf once for each place.
+
+    Raises:
+      ValueError, IndexError: the structure is not one that `flatten` makes.
+    """
+    references_count = sum(len(node.children) for node in tree.nodes) + 1
+    hidden = {n for leaf in tree.leaves if leaf.kind == "pickle" for n in leaf.value}
+    outer = len(tree.leaves) + len(tree.nodes)
+    if not hidden and references_count == outer:
+        return [(leaf.name, number) for number, leaf in enumerate(tree.leaves)]
+    return [(name, number) for name, number in _walk(tree) if number >= 0]
+
+
+def container_name(tree: Tree, node: int) -> str:
+    """Return the name of a container by its position in the list of nodes."""
+    return next((name for name, number in _walk(tree) if number == -node - 1), "")
+
+
+def _walk(tree: Tree) -> Iterator[tuple[str, int]]:
+    """Yield name and number of each container and leaf."""
+    # A hostile file could hold containers that double at each level.
+    left = 1_000_000 + 10 * len(tree.leaves)
+    stack = [("", tree.root)]
+    while stack:
+        name, number = stack.pop()
+        left -= 1
+        if left < 0:
+            raise ValueError("the same containers appear in too many places")
+        yield display(name), number
+        if number >= 0:
+            continue
+        node = tree.nodes[-number - 1]
+        prefix = f"{name}/" if name else ""
+        keys = child_keys(node)
+        for key, child in zip(reversed(keys), reversed(node.children), strict=True):
+            if child < 0 and child <= number:
+                raise ValueError("a container comes before what it holds")
+            stack.append((f"{prefix}{key}", child))
+
+
+def child_keys(node: Node) -> list[Any]:
+    """Return the keys, field names or positions of a node's children."""
+    if node.kind in ("list", "tuple", "deque"):
+        return list(range(len(node.children)))
+    if node.kind == "generator":
+        return ["state", "seed"]
+    if node.kind == "randomstate":
+        return ["state"]
+    return [scalars.decode(key) for key in node.keys]
+
+
+def unflatten(
+    root: int,
+    nodes: Sequence[Node],
+    values: Sequence[Any],
+    find_class: Callable[[int, Node], type | None],
+) -> Any:
+    """Put a state together.
+
+    Args:
+      root: As in `Flat`.
+      nodes: Containers, children first.
+      values: The leaves.
+      find_class: Returns the class for a node of kind namedtuple, dataclass or
+        frozen, or None to make a dict of it.
+
+    Raises:
+      ValueError, TypeError, KeyError, IndexError: `nodes` are not what `flatten` makes.
+    """
+    built: list[Any] = []
+    for number, node in enumerate(nodes):
+        children = [_child(n, values, built) for n in node.children]
+        cls = find_class(number, node) if node.name else None
+        kind = "dict" if node.name and cls is None else node.kind
+        built.append(_PUT_TOGETHER[kind](node, children, cls))
+    return _child(root, values, built)
+
+
+def unflatten_some(root: int, nodes: Sequence[Node], values: Mapping[int, Any]) -> Any:
+    """Put together the part of a state that holds some of its leaves.
+
+    Args:
+      root: As in `Flat`.
+      nodes: Containers, children first.
+      values: The leaves, by number.
+
+    Returns:
+      Nested dicts, and the sequences that are whole; a sequence that is not becomes a
+      dict by position. None without any leaf.
+    """
+    built: dict[int, Any] = dict(values)
+    for number, node in enumerate(nodes):
+        keys = child_keys(node)
+        pairs = zip(keys, node.children, strict=True)
+        items = {key: built[child] for key, child in pairs if child in built}
+        if not items:
+            continue
+        whole = len(items) == len(keys)
+        if whole and not node.name:
+            built[-number - 1] = _PUT_TOGETHER[node.kind](
+                node, list(items.values()), None
+            )
+        else:
+            built[-number - 1] = items
+    return built.get(root)
+
+
+def _child(number: int, values: Sequence[Any], built: list[Any]) -> Any:
+    if number >= 0:
+        return values[number]
+    return built[-number - 1]
+
+
+def _items(node: Node, children: list[Any]) -> Iterator[tuple[Any, Any]]:
+    return zip(child_keys(node), children, strict=True)
+
+
+def _put_default(node: Node, children: list[Any], _: Any) -> Any:
+    factory = None if node.value is None else references.factory(node.value)
+    return collections.defaultdict(factory, _items(node, children))
+
+
+def _put_counter(node: Node, children: list[Any], _: Any) -> Any:
+    counter: collections.Counter[Any] = collections.Counter()
+    dict.update(counter, _items(node, children))
+    return counter
+
+
+def _put_generator(node: Node, children: list[Any], _: Any) -> np.random.Generator:
+    state, seed = children
+    seed = np.random.SeedSequence(**(seed or {"entropy": 0}))
+    bits = _bit_generator(state["bit_generator"])(seed)
+    bits.state = state
+    return np.random.Generator(bits)
+
+
+def _put_randomstate(node: Node, children: list[Any], _: Any) -> Any:
+    (state,) = children
+    rng = np.random.RandomState(_bit_generator(state["bit_generator"])(0))
+    rng.set_state(state)
+    return rng
+
+
+def _bit_generator(name: str) -> Any:
+    if name not in _BIT_GENERATORS:
+        raise ValueError(f"no bit generator of NumPy's: {name!r}")
+    return getattr(np.random, name)
+
+
+_PUT_TOGETHER: dict[str, Callable[[Node, list[Any], Any], Any]] = {
+    "dict": lambda node, children, _: dict(_items(node, children)),
+    "ordered": lambda node, children, _: collections.OrderedDict(
+        _items(node, children)
+    ),
+    "counter": _put_counter,
+    "default": _put_default,
+    "frozen": lambda node, children, cls: cls(dict(_items(node, children))),
+    "list": lambda node, children, _: children,
+    "tuple": lambda node, children, _: tuple(children),
+    "deque": lambda node, children, _: collections.deque(children, node.value),
+    "namedtuple": lambda node, children, cls: tuple.__new__(cls, children),
+    "dataclass": lambda node, children, cls: references.build_dataclass(
+        cls, dict(_items(node, children))
+    ),
+    "generator": _put_generator,
+    "randomstate": _put_randomstate,
+}

@@ -1,0 +1,456 @@
+"""`cp.<key> = component`: what may be registered, as what, and by which protocol."""
+
+import rlcompleter
+import threading
+
+import elements
+import numpy as np
+import pytest
+
+import elementsckpt
+from elementsckpt import Checkpoint, CheckpointError, ComponentError
+
+
+class Box:
+    """A component that holds any state."""
+
+    def __init__(self, state=None):
+        self.state = state
+
+    def save(self):
+        return self.state
+
+    def load(self, data):
+        self.state = data
+
+
+class OnlySave:
+    def save(self):
+        return 1
+
+
+class OnlyLoad:
+    def load(self, data):
+        pass
+
+
+class SaveIsAnAttribute:
+    save = "not callable"
+
+    def load(self, data):
+        pass
+
+
+class HalvesOfTwoProtocols:
+    def save(self):
+        return 1
+
+    def load_state_dict(self, state):
+        pass
+
+
+REFUSED_OBJECTS = [
+    None,
+    3,
+    "text",
+    {"a": 1},
+    np.zeros(3),
+    object(),
+    OnlySave(),
+    OnlyLoad(),
+    SaveIsAnAttribute(),
+    HalvesOfTwoProtocols(),
+    Box,  # The class where an instance is meant: its save needs `self`.
+]
+
+
+@pytest.mark.parametrize("value", REFUSED_OBJECTS, ids=lambda x: type(x).__name__)
+def test_an_object_without_a_protocol_is_refused_at_once(value):
+    cp = Checkpoint()
+    with pytest.raises(ComponentError) as error:
+        cp.agent = value
+    assert isinstance(error.value, ValueError)
+    assert isinstance(error.value, CheckpointError)
+    assert "agent" in str(error.value)
+    assert "save" in str(error.value)
+    assert "load" in str(error.value)
+    assert list(cp) == []
+
+
+def test_a_refused_object_leaves_the_old_component_in_place():
+    cp = Checkpoint()
+    cp.agent = box = Box()
+    with pytest.raises(ComponentError):
+        cp.agent = 3
+    assert cp.agent is box
+
+
+METHODS = ["save", "load", "load_or_save", "exists", "latest", "saves", "wait", "close"]
+
+
+@pytest.mark.parametrize("key", METHODS)
+def test_a_key_that_shadows_a_method_is_refused_also_for_a_good_component(key):
+    cp = Checkpoint()
+    with pytest.raises(ComponentError) as error:
+        setattr(cp, key, Box())
+    assert key in str(error.value)
+    assert list(cp) == []
+    assert callable(getattr(cp, key))
+
+
+@pytest.mark.parametrize("key", ["_agent", "__agent", "__agent__", "_"])
+def test_a_key_with_a_leading_underscore_is_refused_also_for_a_good_component(key):
+    cp = Checkpoint()
+    with pytest.raises(ComponentError) as error:
+        setattr(cp, key, Box())
+    assert key in str(error.value)
+    assert list(cp) == []
+
+
+@pytest.mark.parametrize("key", ["", "a b", "1st", "a-b", "a/b", "..", "a.b", "a\0b"])
+def test_a_key_that_is_no_identifier_is_refused(key):
+    cp = Checkpoint()
+    with pytest.raises(ComponentError):
+        setattr(cp, key, Box())
+    assert list(cp) == []
+
+
+def test_a_refused_registration_leaves_the_checkpoint_usable(tmp_path):
+    cp = Checkpoint(tmp_path)
+    for key, value in (("agent", 3), ("save", Box()), ("_agent", Box())):
+        with pytest.raises(ComponentError):
+            setattr(cp, key, value)
+    cp.agent = Box(7)
+    cp.save()
+    cp.agent.state = 8
+    cp.load()
+    assert cp.agent.state == 7
+
+
+def test_any_other_identifier_is_a_key(tmp_path):
+    keys = ["a", "A", "größe", "模型", "step", "keys", "state_", "x1"]
+    cp = Checkpoint(tmp_path)
+    for number, key in enumerate(keys):
+        setattr(cp, key, Box(number))
+    assert list(cp) == keys
+    cp.save()
+    other = Checkpoint(tmp_path)
+    for key in keys:
+        setattr(other, key, Box())
+    other.load()
+    assert [getattr(other, key).state for key in keys] == list(range(len(keys)))
+
+
+def test_a_component_is_read_back_as_the_same_object():
+    cp = Checkpoint()
+    cp.agent = box = Box()
+    assert cp.agent is box
+
+
+def test_assigning_again_replaces_the_component(tmp_path):
+    cp = Checkpoint(tmp_path)
+    cp.agent = old = Box(1)
+    cp.agent = new = Box(2)
+    cp.save()
+    old.state = new.state = None
+    cp.load()
+    assert (old.state, new.state) == (None, 2)
+    assert len(cp) == 1
+
+
+def test_del_unregisters(tmp_path):
+    cp = Checkpoint(tmp_path)
+    cp.agent, cp.replay = Box(1), Box(2)
+    del cp.agent
+    assert list(cp) == ["replay"]
+    assert "agent" not in cp
+    cp.save()
+    assert set(elementsckpt.read(cp.latest())) == {"replay"}
+
+
+def test_del_of_an_unknown_key_is_an_attribute_error():
+    cp = Checkpoint()
+    with pytest.raises(AttributeError, match="agent"):
+        del cp.agent
+
+
+def test_an_unknown_attribute_is_an_attribute_error_that_lists_the_keys():
+    cp = Checkpoint()
+    cp.agent = Box()
+    with pytest.raises(AttributeError) as error:
+        _ = cp.agnet
+    assert "agnet" in str(error.value)
+    assert "agent" in str(error.value)
+
+
+def test_hasattr_and_getattr_with_a_default_work():
+    cp = Checkpoint()
+    cp.agent = Box()
+    assert hasattr(cp, "agent")
+    assert not hasattr(cp, "nope")
+    assert not hasattr(cp, "_nope")
+    assert getattr(cp, "nope", None) is None
+
+
+def test_in_iter_and_len_speak_of_keys_in_the_order_of_registration():
+    cp = Checkpoint()
+    assert list(cp) == []
+    assert len(cp) == 0
+    cp.b, cp.a = Box(), Box()
+    assert list(cp) == ["b", "a"]
+    assert len(cp) == 2
+    assert "a" in cp
+    assert "c" not in cp
+    assert "save" not in cp
+
+
+def test_an_empty_checkpoint_is_true_as_an_object_is_in_elements():
+    assert bool(Checkpoint())
+
+
+def test_dir_and_tab_completion_offer_keys_and_methods():
+    cp = Checkpoint()
+    cp.agent = Box()
+    assert {"agent", "save", "load_or_save"} <= set(dir(cp))
+    completer = rlcompleter.Completer({"cp": cp})
+    assert completer.complete("cp.age", 0).startswith("cp.agent")
+    assert completer.complete("cp.load_or", 0).startswith("cp.load_or_save")
+
+
+def test_repr_shows_directory_keys_and_newest_step(tmp_path):
+    cp = Checkpoint(tmp_path / "ckpt", step=123456)
+    assert str(tmp_path / "ckpt") in repr(cp)
+    assert "123456" not in repr(cp)
+    cp.agent, cp.replay = Box(1), Box(2)
+    cp.save()
+    assert "agent" in repr(cp)
+    assert "replay" in repr(cp)
+    assert "123456" in repr(cp)
+
+
+def test_repr_of_a_transient_checkpoint_works():
+    cp = Checkpoint()
+    cp.agent = Box()
+    assert "agent" in repr(cp)
+
+
+class SpeaksAll:
+    """Notes which protocol was used; each has a state of its own."""
+
+    def __init__(self):
+        self.got = {}
+
+    def save(self):
+        return "first"
+
+    def load(self, data):
+        self.got["load"] = data
+
+    def state_dict(self):
+        return {"second": 2}
+
+    def load_state_dict(self, state):
+        self.got["load_state_dict"] = state
+
+    def to_state_dict(self):
+        return {"third": 3}
+
+    def from_state_dict(self, state):
+        self.got["from_state_dict"] = state
+
+
+class SpeaksTorchAndFlax(SpeaksAll):
+    save = load = None
+
+
+class SpeaksFlax(SpeaksTorchAndFlax):
+    state_dict = load_state_dict = None
+
+
+class SaveNeedsAPath(SpeaksAll):
+    def save(self, path):
+        raise AssertionError("a save that needs arguments is another protocol")
+
+
+class SaveNeedsAKeyword(SpeaksAll):
+    def save(self, *, path):
+        raise AssertionError("a save that needs arguments is another protocol")
+
+
+class SaveAndStateDictNeedArguments(SaveNeedsAPath):
+    def state_dict(self, destination):
+        raise AssertionError("a state_dict that needs arguments is not the protocol")
+
+
+@pytest.mark.parametrize(
+    ("cls", "used"),
+    [
+        (SpeaksAll, {"load": "first"}),
+        (SpeaksTorchAndFlax, {"load_state_dict": {"second": 2}}),
+        (SpeaksFlax, {"from_state_dict": {"third": 3}}),
+        (SaveNeedsAPath, {"load_state_dict": {"second": 2}}),
+        (SaveNeedsAKeyword, {"load_state_dict": {"second": 2}}),
+        (SaveAndStateDictNeedArguments, {"from_state_dict": {"third": 3}}),
+    ],
+)
+def test_protocols_are_tried_in_their_order(tmp_path, cls, used):
+    cp = Checkpoint(tmp_path)
+    cp.agent = cls()
+    cp.save()
+    cp.load()
+    assert cp.agent.got == used
+
+
+def test_a_save_that_needs_arguments_is_refused_when_no_protocol_is_left():
+    class Model:
+        def save(self, path):
+            pass
+
+        def load(self, path):
+            pass
+
+    cp = Checkpoint()
+    with pytest.raises(ComponentError) as error:
+        cp.model = Model()
+    assert "model" in str(error.value)
+    assert "argument" in str(error.value)
+
+
+def test_optional_arguments_of_save_and_load_do_no_harm(tmp_path):
+    class Agent(Box):
+        def save(self, verbose=False, *args, **kwargs):
+            return super().save()
+
+        def load(self, data, regex=None):
+            assert regex is None
+            super().load(data)
+
+    cp = Checkpoint(tmp_path)
+    cp.agent = Agent(5)
+    cp.save()
+    cp.agent.state = None
+    cp.load()
+    assert cp.agent.state == 5
+
+
+def test_methods_of_a_wrapper_that_forwards_attributes_count(tmp_path):
+    class Wrapper:
+        def __init__(self, inner):
+            self.inner = inner
+
+        def __getattr__(self, name):
+            return getattr(self.inner, name)
+
+    box = Box(5)
+    cp = Checkpoint(tmp_path)
+    cp.agent = Wrapper(box)
+    cp.save()
+    box.state = None
+    cp.load()
+    assert box.state == 5
+
+
+PACKAGES = pytest.mark.parametrize(
+    "package", [elements, elementsckpt], ids=["elements", "elementsckpt"]
+)
+
+
+@PACKAGES
+def test_a_counter_is_saved_and_loaded(tmp_path, package):
+    cp = Checkpoint(tmp_path)
+    cp.step = package.Counter(7)
+    cp.save()
+    cp.step.increment(5)
+    cp.load()
+    assert int(cp.step) == 7
+    assert type(cp.step.value) is int
+
+
+@PACKAGES
+def test_a_counter_behaves_as_elements_does(package):
+    counter = package.Counter()
+    assert counter == 0
+    assert counter.value == 0
+    assert counter.save() == 0
+    counter.increment()
+    counter.increment(amount=4)
+    assert counter == 5
+    assert counter != 4
+    assert counter == package.Counter(5)
+    assert counter < package.Counter(6)
+    assert counter < 6
+    assert counter <= 5
+    assert counter > 4
+    assert counter >= 5
+    assert (counter != 5, counter < 5, counter > 5) == (False, False, False)
+    assert counter + 1 == 6
+    assert counter - 1 == 4
+    assert 7 - counter == 2
+    assert type(counter + 1) is int
+    assert int(counter) == 5
+    assert f"{counter}" == repr(counter) == "Counter(5)"
+    counter.reset()
+    assert counter == 0
+    counter.load(9)
+    assert counter.value == 9
+    with counter.lock:  # DreamerV3's agent reads and bumps its counters so.
+        counter.value += 1
+    assert counter == 10
+    assert package.Counter(initial=3) == 3
+    with pytest.raises(TypeError):
+        hash(counter)
+
+
+@PACKAGES
+def test_a_counter_loses_no_increment_between_threads(package):
+    counter = package.Counter()
+    start = threading.Barrier(8)
+
+    def count():
+        start.wait()
+        for _ in range(5_000):
+            counter.increment()
+
+    threads = [threading.Thread(target=count) for _ in range(8)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert counter == 40_000
+
+
+@PACKAGES
+def test_a_saveable_of_attributes_is_saved_and_loaded(tmp_path, package):
+    class Env(package.Saveable):
+        def __init__(self):
+            super().__init__(attrs=["level", "board"])
+            self.level, self.board, self.other = 1, np.arange(4), "kept"
+
+    cp = Checkpoint(tmp_path)
+    cp.env = env = Env()
+    assert set(env.save()) == {"level", "board"}
+    cp.save()
+    env.level, env.board, env.other = 2, None, "mine"
+    cp.load()
+    assert env.level == 1
+    assert env.other == "mine"
+    assert np.array_equal(env.board, np.arange(4))
+
+
+@PACKAGES
+def test_a_saveable_of_two_functions_is_saved_and_loaded(tmp_path, package):
+    got = []
+    cp = Checkpoint(tmp_path)
+    cp.norm = package.Saveable(save=lambda: {"mean": 0.5}, load=got.append)
+    cp.save()
+    cp.load()
+    assert got == [{"mean": 0.5}]
+
+
+def test_a_saveable_needs_attributes_or_both_functions():
+    for arguments in (
+        {},
+        {"save": dict},
+        {"load": dict},
+        {"attrs": ["a"], "save": dict, "load": dict},
+    ):
+        with pytest.raises((ValueError, TypeError)):
+            elementsckpt.Saveable(**arguments)
