@@ -10,27 +10,50 @@ cp.save()
 
 __version__ = "0.1.0"
 
-from . import checkpoint as checkpoint
-from .checkpoint import Checkpoint as Checkpoint
-from .checkpoint import info as info
-from .checkpoint import read as read
-from .components import Counter as Counter
-from .components import Saveable as Saveable
-from .errors import CheckpointError as CheckpointError
-from .errors import ComponentError as ComponentError
-from .errors import DamagedError as DamagedError
-from .errors import MetadataError as MetadataError
-from .errors import MismatchError as MismatchError
-from .errors import MissingKeyError as MissingKeyError
-from .errors import PickleError as PickleError
-from .errors import ReadError as ReadError
-from .errors import SaveExistsError as SaveExistsError
-from .errors import SaveNotFoundError as SaveNotFoundError
-from .errors import StateError as StateError
-from .errors import VersionError as VersionError
-from .errors import WriteError as WriteError
-from .reports import ComponentInfo as ComponentInfo
-from .reports import Lineage as Lineage
-from .reports import LoadReport as LoadReport
-from .reports import SaveInfo as SaveInfo
-from .reports import SaveReport as SaveReport
+from . import checkpoint
+from .checkpoint import Checkpoint, info, read
+from .components import Counter, Saveable
+from .errors import (
+    CheckpointError,
+    ComponentError,
+    DamagedError,
+    MetadataError,
+    MismatchError,
+    MissingKeyError,
+    PickleError,
+    ReadError,
+    SaveExistsError,
+    SaveNotFoundError,
+    StateError,
+    VersionError,
+    WriteError,
+)
+from .reports import ComponentInfo, Lineage, LoadReport, SaveInfo, SaveReport
+
+__all__ = [
+    "Checkpoint",
+    "CheckpointError",
+    "ComponentError",
+    "ComponentInfo",
+    "Counter",
+    "DamagedError",
+    "Lineage",
+    "LoadReport",
+    "MetadataError",
+    "MismatchError",
+    "MissingKeyError",
+    "PickleError",
+    "ReadError",
+    "SaveExistsError",
+    "SaveInfo",
+    "SaveNotFoundError",
+    "SaveReport",
+    "Saveable",
+    "StateError",
+    "VersionError",
+    "WriteError",
+    "__version__",
+    "checkpoint",
+    "info",
+    "read",
+]

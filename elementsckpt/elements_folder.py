@@ -81,8 +81,18 @@ def read(file: Path, key: str, *, allow_pickle: bool) -> Any:
 
 
 def shards(files: list[Path], key: str, *, allow_pickle: bool) -> Iterator[Any]:
-    """Yield the shards one by one, which is a generator, as elements gave it."""
-    for file in files:
+    """Yield what the files of a component hold, one by one.
+
+    Raises:
+      DamagedError: a shard is missing.
+      PickleError, DamagedError: as from `read`.
+    """
+    for number, file in enumerate(files):
+        match = _SHARD.fullmatch(file.name)
+        if match and int(match[2]) != number:
+            raise DamagedError(
+                f"{file.parent} lacks shard {number} of {key}: {file.name} is next."
+            )
         yield read(file, key, allow_pickle=allow_pickle)
 
 

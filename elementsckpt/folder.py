@@ -2,12 +2,15 @@
 
 A save being written is a folder with a locked `.manifest.json` and no
 `manifest.json`. Renaming the one to the other is the commit; the lock tells a save in
-progress from the leftovers of a process that died.
+progress from what a process that died has left. Folders come into being and vanish
+under a hidden name, so that whatever has a name without a dot is a save, was made by
+this library for one, or belongs to somebody else and is left alone.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import re
@@ -26,8 +29,10 @@ LATEST = "latest"
 _DRAFT = ".manifest.json"
 _LATEST_DRAFT = ".latest"
 _SAVE = re.compile(r"\d{8}T\d{6}F\d{6}(--?\d+)?")
+_HIDDEN = re.compile(rf"\.{_SAVE.pattern}")
 _STEP = re.compile(r"\d{8}T\d{6}F\d{6}-(-?\d+)")
 _SEGMENT = re.compile(r".+-(\d{6,})-\d{5,}\.safetensors")
+_TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOENT}
 _logger = logging.getLogger("elementsckpt")
 
 
@@ -133,7 +138,7 @@ class Directory:
     def sweep(self) -> None:
         """Remove what processes that died in the middle of a save left here."""
         for path in _folders(self.path):
-            if _SAVE.fullmatch(path.name):
+            if _HIDDEN.fullmatch(path.name) or _SAVE.fullmatch(path.name):
                 sweep(path)
 
 
@@ -192,16 +197,22 @@ def find(path: Path, directory: Directory | None = None) -> list[Found]:
     Raises:
       SaveNotFoundError: there is no save.
     """
-    if os.path.lexists(path / manifest.NAME):
-        return [_read_head(path)]
-    if elements_folder.is_save(path):
-        return [Found(path, None, None, 0)]
-    if directory is None or directory.path != path:
-        directory = Directory(path)
-    saves = directory.saves()
+    own = directory is not None and directory.path == path
+    here = None if own else _save_at(path)
+    if here is not None and here.error is None and here.head is not None:
+        return [here]
+    listing = directory if own and directory is not None else Directory(path)
+    # Stray files in a directory do not hide the saves in it.
+    saves = listing.saves()[::-1] or ([here] if here is not None else [])
     if not saves:
         raise SaveNotFoundError(f"There is no save in {path}: {_describe(path)}.")
-    return saves[::-1]
+    return saves
+
+
+def _save_at(path: Path) -> Found | None:
+    if os.path.lexists(path / manifest.NAME):
+        return _read_head(path)
+    return Found(path, None, None, 0) if elements_folder.is_save(path) else None
 
 
 def _describe(path: Path) -> str:
@@ -265,9 +276,10 @@ class Draft:
     def abandon(self) -> None:
         """Remove what was written, and the folders made for it; failing only warns."""
         remove(self.path, keep_folder=self.path not in self._made)
-        for folder in reversed(self._made[:-1]):
-            with contextlib.suppress(CheckpointError):
-                disk.remove_folder(folder)
+        for folder in reversed(self._made):
+            if folder != self.path:
+                with contextlib.suppress(CheckpointError):
+                    disk.remove_folder(folder)
         self._close()
 
     def _close(self) -> None:
@@ -283,10 +295,38 @@ def begin(directory: Path, step: int | None, *, fsync: bool) -> Draft:
     while True:
         path = directory / save_name(now, step)
         try:
-            disk.make_folder(path)
-            return _draft(path, [*made, path], fsync)
-        except (FileExistsError, _SweptError):
+            return Draft(path, [*made, path], _make_draft(path), fsync=fsync)
+        except _TakenError:
             now += timedelta(microseconds=1)
+        except CheckpointError:
+            _remove_folders(made)
+            raise
+
+
+class _TakenError(Exception):
+    """There is something of this name, or another process swept it away."""
+
+
+def _make_draft(path: Path) -> int:
+    """Make a save folder that has its locked draft from the first moment."""
+    hidden = path.with_name(f".{path.name}")
+    if os.path.lexists(path):
+        raise _TakenError
+    fd = -1
+    try:
+        disk.make_folder(hidden)
+        fd = disk.create(hidden / _DRAFT)
+        disk.lock(fd)
+        disk.rename(hidden, path)
+        return fd
+    except (FileExistsError, CheckpointError) as error:
+        if fd >= 0:
+            os.close(fd)
+        cause = error.__cause__ or error
+        if isinstance(cause, OSError) and cause.errno in _TAKEN:
+            raise _TakenError from error
+        remove(hidden)
+        raise
 
 
 def begin_at(path: Path, *, fsync: bool) -> Draft:
@@ -306,7 +346,13 @@ def begin_at(path: Path, *, fsync: bool) -> Draft:
                 f"Cannot save to {path}: {_occupied(path)}. Choose another path or "
                 f"remove it first; it was not touched."
             ) from None
-    return _draft(path, made, fsync)
+    try:
+        fd = disk.create(path / _DRAFT)
+    except CheckpointError:
+        _remove_folders(made)
+        raise
+    disk.lock(fd)
+    return Draft(path, made, fd, fsync=fsync)
 
 
 def _occupied(path: Path) -> str:
@@ -321,24 +367,6 @@ def save_name(now: datetime, step: int | None) -> str:
     return stamp if step is None else f"{stamp}-{step:012d}"
 
 
-class _SweptError(Exception):
-    """Another process took the empty new folder for a leftover."""
-
-
-def _draft(path: Path, made: list[Path], fsync: bool) -> Draft:
-    try:
-        fd = disk.create(path / _DRAFT)
-    except CheckpointError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            raise _SweptError from error
-        for folder in reversed(made):
-            with contextlib.suppress(CheckpointError):
-                disk.remove_folder(folder)
-        raise
-    disk.lock(fd)
-    return Draft(path, made, fd, fsync=fsync)
-
-
 def _make_folders(path: Path) -> list[Path]:
     """Make a folder and its parents; return those that were made, outermost first."""
     made: list[Path] = []
@@ -350,15 +378,22 @@ def _make_folders(path: Path) -> list[Path]:
     return made
 
 
+def _remove_folders(made: list[Path]) -> None:
+    for folder in reversed(made):
+        with contextlib.suppress(CheckpointError):
+            disk.remove_folder(folder)
+
+
 # Removing
 
 
 def sweep(path: Path) -> None:
     """Remove the folder if it is a save that a dead process left unfinished."""
     names = _names(path)
-    if manifest.NAME in names or not all(_is_ours(name) for name in names):
+    hidden = _HIDDEN.fullmatch(path.name) is not None
+    if not hidden and (_DRAFT not in names or manifest.NAME in names):
         return
-    if path.is_symlink() or (not names and not _SAVE.fullmatch(path.name)):
+    if path.is_symlink() or not all(map(_is_ours, names)):
         return
     with contextlib.ExitStack() as stack:
         if _DRAFT in names:
@@ -369,38 +404,39 @@ def sweep(path: Path) -> None:
             stack.callback(file.close)
             if not disk.lock(file.fd):
                 return
-        _logger.info("Removing %s, which a process that died left unfinished.", path)
+        _logger.info("Removing %s, which a process that died left there.", path)
         remove(path)
 
 
 def _is_ours(name: str) -> bool:
-    return name == _DRAFT or _SEGMENT.fullmatch(name) is not None
+    return name in (_DRAFT, manifest.NAME) or _SEGMENT.fullmatch(name) is not None
 
 
 def remove(path: Path, *, keep_folder: bool = False) -> None:
     """Remove a save folder of ours; failing only warns.
 
-    The manifest goes first: a save is removed at once or not at all. Files that are
-    not ours stay, and the folder with them.
+    It gets a hidden name first, so a save is removed at once or not at all. Files
+    that are not ours stay, and the folder with them.
+
+    Args:
+      path: The folder.
+      keep_folder: Whether only its contents go, manifest first.
     """
     try:
-        names = sorted(_names(path), key=lambda name: name != manifest.NAME)
-        for name in names:
-            if name == manifest.NAME or _is_ours(name):
+        if not keep_folder and _SAVE.fullmatch(path.name):
+            hidden = path.with_name(f".{path.name}")
+            disk.rename(path, hidden)
+            path = hidden
+        for name in sorted(_names(path), key=lambda name: name != manifest.NAME):
+            if _is_ours(name):
                 _remove_file(path / name)
         if not keep_folder and not _names(path):
             disk.remove_folder(path)
     except CheckpointError as error:
-        _logger.warning("Could not remove %s: %s", path, error)
+        if not isinstance(error.__cause__, FileNotFoundError):
+            _logger.warning("Could not remove %s: %s", path, error)
 
 
 def _remove_file(path: Path) -> None:
-    try:
-        if stat.S_ISDIR(os.lstat(path).st_mode):
-            return
+    if not stat.S_ISDIR(os.lstat(path).st_mode):
         disk.remove(path)
-    except FileNotFoundError:
-        pass
-    except CheckpointError as error:
-        if not isinstance(error.__cause__, FileNotFoundError):
-            raise

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -109,13 +109,14 @@ def _encode_numpy(array: np.ndarray, name: str) -> Encoded:
 
 def _encode_strings(array: np.ndarray, name: str) -> Encoded:
     """Store a StringDType array as int64 lengths, -1 if missing, and the text."""
-    texts = [
-        item.encode() if isinstance(item, str) else None
-        for item in array.reshape(-1).tolist()
-    ]
+    is_transposed = array.flags.f_contiguous and not array.flags.c_contiguous
+    items = (array.T if is_transposed else array).reshape(-1).tolist()
+    texts = [item.encode() if isinstance(item, str) else None for item in items]
     lengths = [-1 if text is None else len(text) for text in texts]
     data = np.array(lengths, "<i8").tobytes() + b"".join(filter(None, texts))
-    leaf = Leaf(name, "numpy", dtypes.encode(array.dtype), array.shape, value=len(data))
+    order: Literal["C", "F"] = "F" if is_transposed else "C"
+    code = dtypes.encode(array.dtype)
+    leaf = Leaf(name, "numpy", code, array.shape, order, value=len(data))
     return Encoded(leaf, np.frombuffer(data, np.uint8))
 
 
@@ -260,7 +261,7 @@ def _decode_strings(leaf: Leaf, data: np.ndarray) -> np.ndarray:
             continue
         array[index] = data[position : position + length].tobytes().decode()
         position += length
-    return array.reshape(leaf.shape)
+    return array.reshape(leaf.shape, order=leaf.order)
 
 
 def place(leaves: Mapping[int, Leaf], values: dict[int, Any], key: str) -> None:

@@ -82,10 +82,19 @@ class Tree(Struct, forbid_unknown_fields=True):
 
 
 class Segment(Struct, array_like=True, forbid_unknown_fields=True):
-    """One file of array bytes in the save folder."""
+    """One file of array bytes in the save folder.
+
+    Attributes:
+      file: Its name.
+      size: Its size in bytes.
+      start: Where its data begins; before it is the header.
+      digest: xxh3-128 of the header.
+    """
 
     file: str
     size: _INDEX
+    start: _INDEX
+    digest: _DIGEST
 
 
 class Block(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
@@ -286,7 +295,7 @@ def _check(component: Component, where: str) -> None:
     for segment in component.segments:
         if not _FILE.fullmatch(segment.file):
             raise DamagedError(f"{where} names a file {segment.file!r}: not a segment.")
-    ends = [0] * len(component.segments)
+    ends = [segment.start for segment in component.segments]
     for block in sorted(component.blocks, key=lambda b: (b.segment, b.offset)):
         if block.segment >= len(ends):
             raise DamagedError(f"{where} has a block in a segment that it lacks.")
@@ -294,7 +303,7 @@ def _check(component: Component, where: str) -> None:
         if block.offset < ends[block.segment] or end > _size(component, block):
             raise DamagedError(
                 f"{where} has a block at bytes {block.offset} to {end} that overlaps "
-                f"another or the end of {component.segments[block.segment].file}."
+                f"another, or an end of {component.segments[block.segment].file}."
             )
         ends[block.segment] = end
     count = 1 if component.shards is None else component.shards

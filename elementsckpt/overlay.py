@@ -55,6 +55,15 @@ class Selection:
     strict: bool = True
     cast: bool = False
 
+    def __post_init__(self) -> None:
+        for pattern in [self.regex or "", *(self.rename or {})]:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise MismatchError(
+                    f"{pattern!r} is not a regular expression: {error}."
+                ) from error
+
     @property
     def is_whole(self) -> bool:
         """Whether a component's state is simply replaced."""
@@ -91,7 +100,10 @@ class Plan:
 
 
 def plan(
-    flat: tree.Flat, saved: Sequence[tuple[str, int, Spec]], selection: Selection
+    flat: tree.Flat,
+    saved: Sequence[tuple[str, int, Spec]],
+    selection: Selection,
+    key: str,
 ) -> Plan:
     """Match saved leaves with current ones.
 
@@ -99,12 +111,13 @@ def plan(
       flat: The component's current state, flattened without aliases.
       saved: Name, number and spec of the saved leaves.
       selection: Which of them to load.
+      key: The component's key, for errors.
 
     Raises:
       MismatchError: two saved leaves are renamed to the same name.
     """
     result = Plan(flat)
-    chosen = _choose(saved, selection, result)
+    chosen = _choose(saved, selection, key, result)
     current: dict[str, list[int]] = {}
     for number, name in enumerate(flat.names):
         current.setdefault(tree.display(name), []).append(number)
@@ -125,7 +138,10 @@ def plan(
 
 
 def _choose(
-    saved: Sequence[tuple[str, int, Spec]], selection: Selection, result: Plan
+    saved: Sequence[tuple[str, int, Spec]],
+    selection: Selection,
+    key: str,
+    result: Plan,
 ) -> dict[str, list[tuple[int, Spec]]]:
     chosen: dict[str, list[tuple[int, Spec]]] = {}
     origins: dict[str, str] = {}
@@ -135,8 +151,9 @@ def _choose(
         new = selection.renamed(name)
         if origins.setdefault(new, name) != name:
             raise MismatchError(
-                f"rename gives {origins[new]!r} and {name!r} the same name {new!r}. "
-                f"Make the pattern or the regex more specific; nothing was loaded."
+                f"rename gives {key}/{origins[new]} and {key}/{name} the same name "
+                f"{key}/{new}. Make the pattern or the regex more specific; nothing "
+                f"was loaded."
             )
         if new != name:
             result.renamed[name] = new

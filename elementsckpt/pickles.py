@@ -55,8 +55,9 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def reducer_override(self, value: Any) -> Any:
         # By reference whatever can be found again: jitted functions, for example,
         # are objects that pickle would otherwise take apart.
-        if callable(value) and references.path_of(value) is not None:
-            return value.__qualname__
+        path = references.path_of(value) if callable(value) else None
+        if path is not None:
+            return path.partition(":")[2]
         return super().reducer_override(value)
 
     @staticmethod
@@ -126,6 +127,12 @@ def _bytearray(data: Any = b"", *encoding: str) -> bytearray:
     return bytearray(data, *encoding)
 
 
+def _encode(text: str, encoding: str) -> bytes:
+    if encoding != "latin1":  # What pickle writes for bytes in protocols 0 to 2.
+        raise ForbiddenError(f"the encoding {encoding}")
+    return text.encode("latin1")
+
+
 def _ml_dtype(name: str) -> Any:
     try:
         scalar = getattr(importlib.import_module("ml_dtypes"), name, None)
@@ -142,6 +149,7 @@ _ADMITTED: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): _NewArray,
     ("numpy", "dtype"): np.dtype,
     ("builtins", "bytearray"): _bytearray,
+    ("_codecs", "encode"): _encode,
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("collections", "defaultdict"): collections.defaultdict,
     ("collections", "deque"): collections.deque,

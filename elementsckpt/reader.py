@@ -206,14 +206,28 @@ class Reader:
             return file
 
     def _open(self, number: int) -> disk.File:
+        segment = self._component.segments[number]
         file = disk.File(self._path(number))
-        expected = self._component.segments[number].size
-        if file.size != expected:
+        if file.size != segment.size:
             raise DamagedError(
                 f"{file.path} is damaged: it has {file.size} bytes, "
-                f"expected {expected}."
+                f"expected {segment.size}."
+            )
+        header = np.empty(segment.start, np.uint8)
+        file.read(header, 0)
+        if digest(header) != segment.digest:
+            raise DamagedError(
+                f"{file.path} is damaged in its first {segment.start} bytes: their "
+                f"digest is {digest(header)}, expected {segment.digest}."
             )
         return file
+
+    def close(self) -> None:
+        """Close the files; reading opens them again."""
+        with self._lock:
+            for file in self._files.values():
+                file.close()
+            self._files.clear()
 
 
 def _require_free(block: int, taken: dict[int, np.ndarray]) -> None:

@@ -171,7 +171,7 @@ class Resolver:
         if self._imports and not path.startswith("__main__:"):
             try:
                 importlib.import_module(path.partition(":")[0])
-            except ImportError:
+            except Exception:  # Whatever its code raises: it is not to be had.
                 return None
         return _find(path)
 

@@ -5,6 +5,7 @@ Everything is read and verified here, before any component's `load()` runs.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Sequence
@@ -94,12 +95,15 @@ def restore(
         try:
             save = Save(found, options(found.path), restored.notes, current)
             components = save.components(save.keys() if wanted is None else wanted)
-            if selection.is_whole:
-                _read_whole(components, restored)
-            elif current is None:
-                _read_only(components, selection, restored)
-            else:
-                _read_some(components, current, selection, restored, dry_run)
+            with contextlib.ExitStack() as stack:
+                for component in components:
+                    stack.callback(component.close)
+                if selection.is_whole:
+                    _read_whole(components, restored)
+                elif current is None:
+                    _read_only(components, selection, restored)
+                else:
+                    _read_some(components, current, selection, restored, dry_run)
         except DamagedError as error:
             damaged.append(error)
             if len(candidates) > 1:
@@ -176,7 +180,7 @@ def _plan(
         state.close()
     _refuse_shards(component, component.streams or inspect.isgenerator(state))
     flat = tree.flatten(state, component.key, aliases=False)
-    return overlay.plan(flat, component.specs(), selection)
+    return overlay.plan(flat, component.specs(), selection, component.key)
 
 
 def _refuse_shards(component: Stored, has_shards: bool) -> None:

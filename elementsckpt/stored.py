@@ -181,7 +181,7 @@ class SavedComponent:
         self._options = options
         self._resolver = resolver
         self._notes = notes
-        self._reader = Reader(path, component, self._name_in_block)
+        self._reader = Reader(path, component, _name_in_block(component, key))
         self._only: Tree | None = None
 
     def state(self) -> Any:
@@ -228,14 +228,22 @@ class SavedComponent:
 
     def shards(self) -> Iterator[Any]:
         """Return a generator of the shards."""
-        for index in range(self._shard_count):
-            with damage(self._where):
-                shard = self._state(self._component.tree(index))
-            yield shard
+        try:
+            for index in range(self._shard_count):
+                with damage(self._where):
+                    shard = self._state(self._component.tree(index))
+                yield shard
+        finally:
+            self._reader.close()
 
     @property
     def _shard_count(self) -> int:
         return self._component.shards or 0
+
+    def close(self) -> None:
+        """Close the files, unless shards are still to be read from them."""
+        if not self.streams:
+            self._reader.close()
 
     def _tree(self) -> Tree:
         if self._only is None:
@@ -321,20 +329,21 @@ class SavedComponent:
     def _full_name(self, leaf: Leaf) -> str:
         return tree.full_name(self.key, leaf.name)
 
-    def _name_in_block(self, block: int) -> str:
-        """Return the name of a leaf in a block, for errors."""
+
+def _name_in_block(component: Component, key: str) -> Callable[[int], str]:
+    """Return what names a leaf in a block, for errors."""
+
+    def name(block: int) -> str:
+        best = -1, ""
         with contextlib.suppress(Exception):
-            best = None
-            for index in range(len(self._component.trees)):
-                prefix = f"{index}/" if self.streams else ""
-                for leaf in self._component.tree(index).leaves:
-                    if 0 <= leaf.block <= block and (
-                        best is None or leaf.block >= best[0]
-                    ):
+            for index in range(len(component.trees)):
+                prefix = "" if component.shards is None else f"{index}/"
+                for leaf in component.tree(index).leaves:
+                    if best[0] <= leaf.block <= block:
                         best = leaf.block, prefix + leaf.name
-            if best is not None:
-                return tree.full_name(self.key, best[1])
-        return self.key
+        return tree.full_name(key, best[1])
+
+    return name
 
 
 class ElementsComponent:
@@ -387,6 +396,9 @@ class ElementsComponent:
     def shards(self) -> Iterator[Any]:
         """Return a generator of the shards."""
         yield from self._read()
+
+    def close(self) -> None:
+        """Nothing is open."""
 
     def _read(self) -> Iterator[Any]:
         allow = self._options.allow_pickle

@@ -111,7 +111,7 @@ class _Flattener:
         node, keys, children = _TAKE_APART[kind](value)
         prefix = f"{name}/" if name else ""
         node.children = [
-            self.visit(child, f"{prefix}{key}")
+            self.visit(child, prefix + part(key))
             for key, child in zip(keys, children, strict=True)
         ]
         self.flat.nodes.append(node)
@@ -121,7 +121,8 @@ class _Flattener:
 
     def _leaf(self, value: Any, name: str, kind: str) -> int:
         flat = self.flat
-        if kind not in ("python", "bytes") and self._aliases:
+        is_value = kind in ("python", "bytes") and type(value) is not set
+        if self._aliases and not is_value:
             seen = self._seen.get(id(value))
             if seen is not None:
                 return seen[0]
@@ -208,9 +209,9 @@ def _default(value: collections.defaultdict[Any, Any]) -> _Apart:
 
 
 def _frozen(value: Any) -> _Apart:
-    node, keys, children = _mapping("frozen")(value.unfreeze())
-    node.name = _FROZEN
-    return node, keys, children
+    keys = list(value)
+    node = Node("frozen", keys=_encode_keys(keys), name=_FROZEN)
+    return node, keys, [value[key] for key in keys]
 
 
 def _sequence(kind: str) -> Callable[[Any], _Apart]:
@@ -380,6 +381,16 @@ def display(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
+def part(key: Any) -> str:
+    """Return what a key, field name or position adds to a name."""
+    if type(key) is str:
+        return key
+    try:
+        return str(key)
+    except ValueError:  # Python limits the digits of an int in decimal.
+        return hex(key) if isinstance(key, int) else type(key).__name__
+
+
 def full_name(key: str, name: str) -> str:
     """Return the name of a leaf, or of a container, with its component's key."""
     return f"{key}/{name}" if name else key
@@ -426,7 +437,7 @@ def _walk(tree: Tree) -> Iterator[tuple[str, int]]:
         for key, child in zip(reversed(keys), reversed(node.children), strict=True):
             if child < 0 and child <= number:
                 raise ValueError("a container comes before what it holds")
-            stack.append((f"{prefix}{key}", child))
+            stack.append((prefix + part(key), child))
 
 
 def child_keys(node: Node) -> list[Any]:

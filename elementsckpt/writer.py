@@ -237,7 +237,7 @@ class Writer:
         remaining = iter(digests)
         for file in files:
             number = len(self.segments)
-            self.segments.append(Segment(file.path.name, file.size))
+            self.segments.append(file.segment())
             for part, offset in zip(file.parts, file.offsets, strict=True):
                 self.blocks.append(Block(number, offset, part.size, next(remaining)))
 
@@ -297,10 +297,15 @@ class _SegmentFile:
                 position = end
         header = msgspec.json.encode(entries)
         header += b" " * (-(len(header) + 8) % _ALIGN)
-        data = len(header) + 8
-        self.offsets = [data + offset for offset in self.offsets]
-        self.size = data + position
+        self._start = len(header) + 8
+        self.offsets = [self._start + offset for offset in self.offsets]
+        self._size = self._start + position
         return len(header).to_bytes(8, "little") + header
+
+    def segment(self) -> Segment:
+        """Return the entry of the manifest."""
+        header = digest(self._header)
+        return Segment(self.path.name, self._size, self._start, header)
 
     def open(self, stack: contextlib.ExitStack) -> None:
         """Create the file with its header; it is closed when `stack` is."""

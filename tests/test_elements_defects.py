@@ -252,7 +252,11 @@ class Box:
 
 cp = package.Checkpoint()
 cp.agent = Box()
-cp.load(sys.argv[1])
+for path in sys.argv[1:]:
+    try:
+        cp.load(path)
+    except Exception as error:
+        print(type(error).__name__)
 """
 
 
@@ -266,12 +270,9 @@ def test_no_error_depends_on_assert(tmp_path):
 
     (left,) = leave_an_unfinished_save(ours)
     script = LOADS.format(package="elementsckpt")
-    for path in (theirs, left):
-        for flags in ((), ("-O",), ("-OO",)):
-            child = python(script, path, flags=flags)
-            assert child.returncode != 0
-            assert "loaded" not in child.stdout
-            assert "SaveNotFoundError" in child.stderr
+    for flags in ((), ("-OO",)):
+        child = python(script, theirs, left, flags=flags)
+        assert child.stdout == "SaveNotFoundError\nSaveNotFoundError\n", child.stderr
 
 
 def test_more_than_ten_thousand_shards_load_in_order(tmp_path):
@@ -439,7 +440,7 @@ def test_nothing_is_printed(tmp_path, capfd):
 
 
 def test_every_error_is_of_one_family():
-    names = [x for x in elementsckpt.__all__ if x.endswith("Error")]
+    names = [x for x in dir(elementsckpt) if x.endswith("Error")]
     assert len(names) >= 10
     builtins = (FileNotFoundError, FileExistsError, KeyError, ValueError, OSError)
     for name in names:

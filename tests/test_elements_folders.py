@@ -65,7 +65,6 @@ STATE = {
         "bool": np.array([True, False]),
         "text": np.array(["a", "bc"]),
         "complex": np.array([1j]),
-        "big endian": np.arange(3, dtype=">i4"),
         "half": np.ones(2, np.float16),
         "record": np.zeros(2, [("a", "i4"), ("b", "f8")]),
         "time": np.array(["2020-01-01"], "M8[D]"),
@@ -412,7 +411,7 @@ def test_allow_pickle_takes_what_the_restricted_way_refuses(logdir):
 @pytest.mark.parametrize("numpy", ["numpy.core", "numpy._core"])
 def test_arrays_pickled_by_numpy_1_and_2_load_with_either(logdir, numpy):
     state = {"a": np.arange(3), "b": np.float32(0.5)}
-    text = pickle.dumps(state, protocol=2)
+    text = pickle.dumps(state, protocol=3)  # Names are in plain text there.
     text = re.sub(rb"numpy\._?core\.", numpy.encode() + b".", text)
     assert f"{numpy}.multiarray".encode() in text
     (the_folder(logdir) / "agent.pkl").write_bytes(text)

@@ -10,7 +10,6 @@ import json
 import operator
 import pathlib
 import pickle
-import re
 import sys
 import uuid
 from types import SimpleNamespace
@@ -89,7 +88,7 @@ def stored(folder, leaf):
 
 
 def save(directory, state, key="box"):
-    cp = Checkpoint(directory)
+    cp = Checkpoint(directory, fsync=False)
     setattr(cp, key, Box(state))
     return cp.save().path
 
@@ -248,7 +247,7 @@ def test_array_in_pickle_is_a_block_of_its_own(tmp_path, name, order):
 
 def test_array_in_and_out_of_a_pickle_is_stored_once_and_comes_back_as_one(tmp_path):
     array = np.random.default_rng(0).random(2**16)
-    cp = Checkpoint(tmp_path)
+    cp = Checkpoint(tmp_path, fsync=False)
     cp.box = Box({"a": Holder(array=array), "b": array, "c": [Holder(other=array)]})
     assert cp.save().bytes_total < 1.5 * array.nbytes
     cp.load()
@@ -274,7 +273,7 @@ def test_damaged_array_in_a_pickle_is_noticed(tmp_path):
     content = bytearray(file.read_bytes())
     content[content.index(array[5000:5100].tobytes())] ^= 1
     file.write_bytes(content)
-    cp = Checkpoint(tmp_path)
+    cp = Checkpoint(tmp_path, fsync=False)
     cp.box = Box()
     with pytest.raises(elementsckpt.DamagedError, match="box/leaf"):
         cp.load(folder)
@@ -315,7 +314,7 @@ def armed(tmp_path):
     """A save with a bomb, and the file that appears when it goes off."""
     went_off = tmp_path / "went off"
     state = {"safe": np.arange(3), "deep": [{"bomb": Bomb(went_off)}]}
-    cp = Checkpoint(tmp_path / "run")
+    cp = Checkpoint(tmp_path / "run", fsync=False)
     cp.agent, cp.other = Box(state), Box({"x": 1})
     folder = cp.save().path
     assert not went_off.exists()
@@ -342,14 +341,15 @@ LOADS = {
 def test_foreign_pickle_is_refused_by_name_and_runs_no_code(armed, name):
     folder, went_off = armed
     cp = Checkpoint()
-    cp.agent = Box({"safe": np.zeros(3, int), "deep": [{"bomb": "untouched"}]})
+    untouched = Holder()
+    cp.agent = Box({"safe": np.zeros(3, int), "deep": [{"bomb": untouched}]})
     with pytest.raises(PickleError, match="agent/deep/0/bomb") as caught:
         LOADS[name](folder, cp)
     assert "allow_pickle=True" in str(caught.value)
     assert isinstance(caught.value, ValueError)
     assert not went_off.exists()
     assert cp.agent.state["safe"].tolist() == [0, 0, 0]
-    assert cp.agent.state["deep"] == [{"bomb": "untouched"}]
+    assert cp.agent.state["deep"] == [{"bomb": untouched}]
 
 
 @pytest.mark.parametrize("name", ["transient", "functions", "read"])
@@ -481,7 +481,7 @@ def test_pickled_shard_of_a_foreign_generator_is_refused_before_any_load(tmp_pat
         def load(self, data):
             self.state = list(data)
 
-    cp = Checkpoint(tmp_path / "run")
+    cp = Checkpoint(tmp_path / "run", fsync=False)
     cp.a, cp.stream = Box(1), Stream()
     folder = cp.save().path
     foreign = Checkpoint()
@@ -490,16 +490,6 @@ def test_pickled_shard_of_a_foreign_generator_is_refused_before_any_load(tmp_pat
         foreign.load(folder)
     assert foreign.a.state == foreign.stream.state == "untouched"
     assert not went_off.exists()
-
-
-def test_every_pickled_leaf_of_a_foreign_save_is_named(tmp_path):
-    folder = save(tmp_path, {"a": Holder(x=1), "b": [Holder(x=2)], "c": 3})
-    cp = Checkpoint()
-    cp.box = Box()
-    with pytest.raises(PickleError) as caught:
-        cp.load(folder)
-    assert re.search("box/a", str(caught.value))
-    assert re.search("box/b/0", str(caught.value))
 
 
 # Pickles that do not load
@@ -517,7 +507,7 @@ def _refuse(text):
 
 
 def test_pickle_that_fails_to_load_names_the_leaf_and_changes_nothing(tmp_path):
-    cp = Checkpoint(tmp_path)
+    cp = Checkpoint(tmp_path, fsync=False)
     cp.first, cp.second = Box({"x": 1}), Box({"deep": [Fickle()]})
     cp.save()
     cp.first, cp.second = Box("untouched"), Box("untouched")
@@ -533,7 +523,7 @@ def test_pickle_of_a_class_that_is_gone_names_the_leaf(tmp_path, monkeypatch):
     source.write_text("class Gone:\n    pass\n")
     monkeypatch.syspath_prepend(tmp_path)
     module = importlib.import_module("module_that_goes")
-    cp = Checkpoint(tmp_path / "run")
+    cp = Checkpoint(tmp_path / "run", fsync=False)
     cp.box = Box({"leaf": module.Gone()})
     cp.save()
     monkeypatch.delitem(sys.modules, "module_that_goes")

@@ -61,7 +61,9 @@ def test_any_state_comes_back_the_same_in_the_own_directory(state):
 def test_any_state_comes_back_the_same_through_functions(state, mmap):
     with tempfile.TemporaryDirectory() as directory:
         path = f"{directory}/save"
-        elementsckpt.checkpoint.save(path, {"any key/at all": lambda: state})
+        elementsckpt.checkpoint.save(
+            path, {"any key/at all": lambda: state}, fsync=False
+        )
         loaded = []
         functions = {"any key/at all": loaded.append}
         elementsckpt.checkpoint.load(path, functions, mmap=mmap)
@@ -291,7 +293,7 @@ def test_overlapping_views_come_back_as_what_they_show():
 
 @pytest.mark.parametrize("mmap", [False, True])
 def test_loaded_arrays_are_written_without_changing_the_save(tmp_path, mmap):
-    cp = Checkpoint(tmp_path)
+    cp = Checkpoint(tmp_path, fsync=False)
     cp.box = Box({"small": np.arange(9), "large": np.arange(300_000)})
     cp.save()
     for _ in range(2):
@@ -368,7 +370,7 @@ def test_memory_mapped_array_comes_back_equal(tmp_path, own):
 
 def test_array_met_twice_is_stored_once_and_comes_back_as_one(tmp_path):
     array = np.random.default_rng(0).random(2**17)
-    cp = Checkpoint(tmp_path)
+    cp = Checkpoint(tmp_path, fsync=False)
     cp.box = Box({"online": [array], "target": {"x": array}})
     report = cp.save()
     assert report.bytes_total < 1.5 * array.nbytes
@@ -391,7 +393,7 @@ def test_equal_but_distinct_arrays_stay_distinct(size, mmap):
 
 def test_array_of_two_components_comes_back_as_two(tmp_path):
     array = np.arange(5)
-    cp = Checkpoint(tmp_path)
+    cp = Checkpoint(tmp_path, fsync=False)
     cp.a, cp.b = Box(array), Box(array)
     cp.save()
     cp.load()

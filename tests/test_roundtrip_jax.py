@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 import tempfile
 from collections.abc import Callable
 from typing import Any
@@ -139,7 +140,7 @@ def test_donating_a_loaded_array_changes_no_other():
 
 
 def test_arrays_given_to_jax_by_load_are_never_written_again(tmp_path):
-    cp = Checkpoint(tmp_path)
+    cp = Checkpoint(tmp_path, fsync=False)
     cp.box = Box({"a": np.arange(1000.0, dtype=np.float32)})
     cp.save()
     placed = []
@@ -152,7 +153,7 @@ def test_arrays_given_to_jax_by_load_are_never_written_again(tmp_path):
 
 def test_read_gives_numpy_arrays_and_the_data_of_keys(tmp_path):
     key = jax.random.key(3)
-    cp = Checkpoint(tmp_path)
+    cp = Checkpoint(tmp_path, fsync=False)
     cp.box = Box({"w": jnp.arange(3, dtype=jnp.bfloat16), "key": key})
     cp.save()
     found = elementsckpt.read(tmp_path)["box"]
@@ -177,7 +178,7 @@ def test_wide_elements_come_back_the_same_where_jax_has_them(x64):
 def test_wide_elements_are_never_narrowed_in_silence(tmp_path):
     jax.config.update("jax_enable_x64", True)
     try:
-        cp = Checkpoint(tmp_path)
+        cp = Checkpoint(tmp_path, fsync=False)
         cp.box = Box({"wide": jnp.arange(3.0), "narrow": jnp.ones(3, jnp.float32)})
         cp.save()
     finally:
@@ -227,7 +228,7 @@ def test_saves_and_loads_need_no_implicit_transfer(tmp_path, guarded):
             "keys": jax.random.split(jax.random.key(0), 3),
             "opt": optax.adam(1e-3).init({"w": jnp.ones(3)}),
         }
-    cp = Checkpoint(tmp_path)
+    cp = Checkpoint(tmp_path, fsync=False)
     cp.box = Box(state)
     cp.save()
     cp.load()
@@ -247,7 +248,7 @@ def test_saves_and_loads_need_no_implicit_transfer(tmp_path, guarded):
 def test_deleted_array_is_an_error_that_names_key_and_leaf(tmp_path):
     array = jnp.ones(3)
     array.delete()
-    cp = Checkpoint(tmp_path)
+    cp = Checkpoint(tmp_path, fsync=False)
     cp.agent = Box({"params": {"enc/w": array, "fine": jnp.ones(1)}})
     with pytest.raises(StateError, match="agent/params/enc/w") as caught:
         cp.save()
@@ -259,7 +260,7 @@ def test_donated_array_is_an_error_that_names_key_and_leaf(tmp_path):
     array = jnp.ones(3)
     jax.jit(lambda x: x + 1, donate_argnums=0)(array)
     assert array.is_deleted()
-    cp = Checkpoint(tmp_path)
+    cp = Checkpoint(tmp_path, fsync=False)
     cp.agent = Box([0, array])
     with pytest.raises(StateError, match="agent/1"):
         cp.save()
@@ -271,7 +272,7 @@ def test_deleted_key_is_an_error_that_names_key_and_leaf(tmp_path):
     jax.random.key_data(key).delete()
     key = jax.random.clone(jax.random.key(1))
     key.delete()
-    cp = Checkpoint(tmp_path)
+    cp = Checkpoint(tmp_path, fsync=False)
     cp.agent = Box({"rng": key})
     with pytest.raises(StateError, match="agent/rng"):
         cp.save()
@@ -279,7 +280,7 @@ def test_deleted_key_is_an_error_that_names_key_and_leaf(tmp_path):
 
 
 def test_tracer_is_an_error_that_names_key_and_leaf(tmp_path):
-    cp = Checkpoint(tmp_path)
+    cp = Checkpoint(tmp_path, fsync=False)
 
     @jax.jit
     def save(x):
@@ -299,6 +300,12 @@ def params():
     return {"dense/kernel": jnp.ones((2, 3)), "dense": {"bias": jnp.zeros(3)}}
 
 
+def noisy_sgd():
+    if "seed" in inspect.signature(optax.noisy_sgd).parameters:
+        return optax.noisy_sgd(0.1, seed=1)
+    return optax.noisy_sgd(0.1, key=jax.random.key(1))
+
+
 OPTIMIZERS = {
     "sgd": lambda: optax.sgd(0.1, momentum=0.9),
     "adam": lambda: optax.adam(1e-3),
@@ -312,11 +319,7 @@ OPTIMIZERS = {
     ),
     "steps": lambda: optax.MultiSteps(optax.adam(0.1), 3),
     "injected": lambda: optax.inject_hyperparams(optax.adam)(learning_rate=0.1),
-    "noise": lambda: (
-        optax.noisy_sgd(0.1, key=jax.random.PRNGKey(1))
-        if "key" in optax.noisy_sgd.__code__.co_varnames
-        else optax.noisy_sgd(0.1, seed=1)
-    ),
+    "noise": noisy_sgd,
     "empty": lambda: optax.identity(),
 }
 

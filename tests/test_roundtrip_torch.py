@@ -94,7 +94,7 @@ def test_tensor_met_twice_comes_back_as_one_and_equal_tensors_as_two():
 
 @pytest.mark.parametrize("mmap", [False, True])
 def test_loaded_tensors_are_written_without_changing_the_save(tmp_path, mmap):
-    cp = Checkpoint(tmp_path)
+    cp = Checkpoint(tmp_path, fsync=False)
     cp.box = Box({"small": torch.ones(3), "large": torch.ones(300_000)})
     cp.save()
     for _ in range(2):
@@ -118,7 +118,7 @@ def test_large_tensor_comes_back_the_same():
 
 
 def test_read_gives_numpy_arrays(tmp_path):
-    cp = Checkpoint(tmp_path)
+    cp = Checkpoint(tmp_path, fsync=False)
     state = {"w": torch.arange(3.0), "half": torch.arange(3, dtype=torch.bfloat16)}
     cp.box = Box(state)
     cp.save()
@@ -149,7 +149,7 @@ def test_sparse_tensor_comes_back_the_same_in_the_own_directory():
 
 
 def test_tensor_without_data_is_an_error_that_names_key_and_leaf(tmp_path):
-    cp = Checkpoint(tmp_path)
+    cp = Checkpoint(tmp_path, fsync=False)
     cp.agent = Box({"layer/w": torch.ones(3, device="meta")})
     with pytest.raises(StateError, match="agent/layer/w"):
         cp.save()
@@ -184,7 +184,7 @@ def test_module_and_optimizer_go_on_as_if_never_saved(tmp_path, own):
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, [lambda epoch: 0.9])
     train(model, optimizer, 3)
     scheduler.step()
-    cp = Checkpoint(tmp_path)
+    cp = Checkpoint(tmp_path, fsync=False)
     cp.model, cp.optimizer, cp.scheduler = model, optimizer, scheduler
     cp.save()
 
@@ -209,7 +209,7 @@ def test_tied_weights_of_a_module_stay_tied(tmp_path):
         return model
 
     model, again = tied(), tied()
-    cp = Checkpoint(tmp_path)
+    cp = Checkpoint(tmp_path, fsync=False)
     cp.model = model
     cp.save()
     cp.model = again
@@ -220,7 +220,7 @@ def test_tied_weights_of_a_module_stay_tied(tmp_path):
 
 def test_layer_of_a_module_is_loaded_by_regex(tmp_path):
     model, again = network(), network()
-    cp = Checkpoint(tmp_path)
+    cp = Checkpoint(tmp_path, fsync=False)
     cp.model = model
     cp.save()
     before = again.state_dict()["head.weight"].clone()

@@ -43,7 +43,7 @@ def closing_over(thing):
 def things():
     """What nothing can save, by description."""
     lock, event = threading.Lock(), threading.Event()
-    with socket.socket() as one, open(os.devnull) as file:
+    with socket.socket() as one, open(os.devnull, "w") as file:
         yield {
             "lock": lock,
             "recursive lock": threading.RLock(),
@@ -67,8 +67,8 @@ def things():
 
 def assert_no_trace(directory):
     """Fail if the directory holds a save, or any part of one, hidden or not."""
-    assert not Checkpoint(directory).saves()
-    assert not Checkpoint(directory).exists()
+    assert not Checkpoint(directory, fsync=False).saves()
+    assert not Checkpoint(directory, fsync=False).exists()
     if directory.exists():
         assert [path for path in directory.iterdir() if path.is_dir()] == []
         shown = [path for path in directory.iterdir() if path.name[0] != "."]
@@ -98,7 +98,7 @@ def test_unsaveable_leaf_is_an_error_that_names_it_and_leaves_no_trace(
     tmp_path, things, name
 ):
     directory = tmp_path / "run"
-    cp = Checkpoint(directory)
+    cp = Checkpoint(directory, fsync=False)
     cp.first = Box({"w": np.ones(300_000)})
     cp.agent = Box({"w": np.ones(300_000), "deep": [0, {"leaf": things[name]}]})
     with pytest.raises(StateError, match=r"agent/deep/1/leaf") as caught:
@@ -117,7 +117,7 @@ def test_unsaveable_leaf_is_an_error_also_when_nothing_is_written(tmp_path):
 
 
 def test_unsaveable_state_itself_is_an_error_that_names_the_key(tmp_path):
-    cp = Checkpoint(tmp_path)
+    cp = Checkpoint(tmp_path, fsync=False)
     cp.agent = Box(threading.Lock())
     with pytest.raises(StateError, match="agent"):
         cp.save()
@@ -129,7 +129,7 @@ def test_unsaveable_leaf_in_any_container_is_named(tmp_path, make):
     lock = threading.Lock()
     state = make(1, lock) if make in (Point, Slotted) else make([1, lock])
     name = "y" if make in (Point, Slotted) else "second" if make == Pair._make else "1"
-    cp = Checkpoint(tmp_path)
+    cp = Checkpoint(tmp_path, fsync=False)
     cp.agent = Box({"a": state})
     with pytest.raises(StateError, match=f"agent/a/{name}"):
         cp.save()
@@ -137,7 +137,7 @@ def test_unsaveable_leaf_in_any_container_is_named(tmp_path, make):
 
 
 def test_the_cause_is_in_the_error(tmp_path):
-    cp = Checkpoint(tmp_path)
+    cp = Checkpoint(tmp_path, fsync=False)
     cp.agent = Box({"leaf": Breaking()})
     with pytest.raises(StateError, match="in my own code") as caught:
         cp.save()
@@ -145,7 +145,7 @@ def test_the_cause_is_in_the_error(tmp_path):
 
 
 def test_older_saves_and_the_next_one_are_not_harmed(tmp_path):
-    cp = Checkpoint(tmp_path)
+    cp = Checkpoint(tmp_path, fsync=False)
     cp.agent = Box({"x": 1})
     first = cp.save().path
     cp.agent.state = {"x": threading.Lock()}
@@ -188,7 +188,7 @@ def test_unsaveable_leaf_of_a_late_shard_leaves_no_trace(tmp_path):
                 yield {"x": np.ones(100_000)}
             yield {"x": threading.Lock()}
 
-    cp = Checkpoint(tmp_path)
+    cp = Checkpoint(tmp_path, fsync=False)
     cp.replay = Stream()
     with pytest.raises(StateError, match=r"replay.*x"):
         cp.save()
@@ -320,7 +320,7 @@ CYCLES = [
 @pytest.mark.parametrize("make", CYCLES)
 def test_cycle_comes_back_or_is_an_error_that_names_the_key(tmp_path, make):
     state, is_restored = make()
-    cp = Checkpoint(tmp_path)
+    cp = Checkpoint(tmp_path, fsync=False)
     cp.agent = Box(state)
     refusal = save_or_refusal(cp)
     if refusal is not None:
@@ -357,7 +357,7 @@ WRAPS = {
 @pytest.mark.parametrize("name", WRAPS)
 def test_very_deep_state_comes_back_or_is_a_clear_error(tmp_path, name, depth):
     wrap, unwrap = WRAPS[name]
-    cp = Checkpoint(tmp_path)
+    cp = Checkpoint(tmp_path, fsync=False)
     cp.agent = Box(nest(wrap, depth))
     refusal = save_or_refusal(cp)
     if refusal is not None:
@@ -379,7 +379,7 @@ def test_deep_linked_objects_come_back_or_are_a_clear_error(tmp_path):
         node = Node(i)
         node.next = state
         state = node
-    cp = Checkpoint(tmp_path)
+    cp = Checkpoint(tmp_path, fsync=False)
     cp.agent = Box({"chain": state})
     refusal = save_or_refusal(cp)
     if refusal is not None:
@@ -396,7 +396,7 @@ def test_deep_linked_objects_come_back_or_are_a_clear_error(tmp_path):
 def test_two_hundred_levels_are_no_problem(tmp_path):
     for wrap, _ in WRAPS.values():
         state = nest(wrap, 200 if wrap is not WRAPS["mixed"][0] else 66)
-        cp = Checkpoint(tmp_path)
+        cp = Checkpoint(tmp_path, fsync=False)
         cp.agent = Box(state)
         cp.save()
         cp.agent = Box()
@@ -412,7 +412,7 @@ def test_exception_of_the_component_passes_through_with_its_key(tmp_path):
         def save(self):
             raise RuntimeError("my own trouble")
 
-    cp = Checkpoint(tmp_path)
+    cp = Checkpoint(tmp_path, fsync=False)
     cp.first = Box({"w": np.ones(300_000)})
     cp.agent = Failing()
     with pytest.raises(RuntimeError, match="my own trouble") as caught:
