@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import platform
@@ -20,17 +21,18 @@ from .components import Component
 from .elements_folder import files as elements_files
 from .errors import (
     ComponentError,
+    DamagedError,
     MetadataError,
     MissingKeyError,
     SaveNotFoundError,
 )
 from .folder import Directory, Draft, Found
-from .manifest import Manifest
+from .manifest import Head, Manifest
 from .overlay import Selection
 from .reports import ComponentInfo, Lineage, LoadReport, SaveInfo, SaveReport
 from .restore import Restored, restore
 from .store import add_note, store
-from .stored import Options
+from .stored import Options, damage
 
 AnyPath = str | os.PathLike[str]
 _FUTURE_METHODS = frozenset({"best", "prune", "delete", "copy_of", "preempted"})
@@ -261,7 +263,7 @@ class Checkpoint:
             if not dry_run:
                 loadfns = {key: component.load for key, component in selected.items()}
                 _hand_over(restored, loadfns)
-                object.__setattr__(self, "_loaded_from", str(restored.found.path))
+                self._loaded_from = manifest.display(str(restored.found.path))
         return restored.report(time.monotonic() - start)
 
     def load_or_save(self) -> bool:
@@ -307,8 +309,12 @@ class Checkpoint:
 
     def saves(self) -> list[SaveInfo]:
         """Return the saves in the directory that are not damaged, oldest first."""
-        found = [x for x in self._required_listing().saves() if x.error is None]
-        return [_info(save) for save in found]
+        infos = []
+        for found in self._required_listing().saves():
+            if found.error is None:
+                with contextlib.suppress(DamagedError):
+                    infos.append(_info(found))
+        return infos
 
     # Ending
 
@@ -360,7 +366,7 @@ def _local(path: AnyPath) -> Path:
         raise ValueError(
             f"{text}: only local paths are supported. Save locally and copy the folder."
         )
-    return Path(text).absolute()
+    return Path(text).expanduser().absolute()
 
 
 # The functional form
@@ -533,15 +539,15 @@ def _save(
         draft.path if draft else target or directory.path / folder.save_name(now, step)
     )
     written = manifest.Manifest(
-        name=scalars.encode(path.name),
+        name=manifest.display(path.name),
         explicit=explicit,
         sequence=sequence,
         step=step,
-        time=now.isoformat(),
+        time=now,
         durable=fsync,
         metrics={},
         metadata=encoded,
-        lineage=manifest.Lineage(scalars.encode(loaded_from)),
+        lineage=manifest.Lineage(loaded_from),
         libraries=_libraries(),
         components=[],
     )
@@ -610,11 +616,16 @@ def _info(found: Found) -> SaveInfo:
     if found.head is None:
         return _elements_info(found)
     head = found.head
+    with damage(str(found.path / manifest.NAME)):
+        return _info_of(found.path, head)
+
+
+def _info_of(path: Path, head: Head) -> SaveInfo:
     return SaveInfo(
-        path=found.path,
+        path=path,
         step=head.step,
         sequence=head.sequence,
-        time=datetime.fromisoformat(head.time),
+        time=head.time,
         metrics=head.metrics,
         metadata=scalars.decode_metadata(head.metadata),
         components={
@@ -623,7 +634,7 @@ def _info(found: Found) -> SaveInfo:
             )
             for item in head.components
         },
-        lineage=Lineage(scalars.decode(head.lineage.loaded_from)),
+        lineage=Lineage(head.lineage.loaded_from),
     )
 
 

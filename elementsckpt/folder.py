@@ -21,7 +21,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from . import disk, elements_folder, manifest, scalars
+from . import disk, elements_folder, manifest
 from .errors import CheckpointError, ReadError, SaveExistsError, SaveNotFoundError
 from .manifest import Head
 
@@ -65,7 +65,7 @@ class Found:
         """Whether it was written here, under this name, as one of a sequence."""
         if self.head is None or self.head.explicit:
             return False
-        return bool(self.path.name == scalars.decode(self.head.name))
+        return manifest.display(self.path.name) == self.head.name
 
     @property
     def rank(self) -> tuple[Any, ...]:

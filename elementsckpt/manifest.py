@@ -8,6 +8,7 @@ the digest of all bytes before it.
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -141,11 +142,11 @@ class Lineage(Struct, frozen=True, forbid_unknown_fields=True):
     """Where a save comes from.
 
     Attributes:
-      loaded_from: Path of the save that the writing object last loaded, as a
-        scalar, or None.
+      loaded_from: Path of the save that the writing object last loaded, lone
+        surrogates escaped, or None.
     """
 
-    loaded_from: Any = None
+    loaded_from: str | None = None
 
 
 class Summary(Struct):
@@ -163,11 +164,11 @@ class Head(Struct, kw_only=True):
     Attributes:
       format: Always "elementsckpt".
       version: Of the format; readers refuse a higher one.
-      name: The save folder's name when it was written, as a scalar.
+      name: The save folder's name when it was written, lone surrogates escaped.
       explicit: Whether the caller named the path: such a save is never pruned.
       sequence: Order of the saves of a directory.
       step: Step of the run, or None.
-      time: UTC, ISO 8601.
+      time: When it was written, in UTC.
       durable: Whether its files were synced.
       metrics: Numbers by which saves are ranked.
       metadata: The caller's, as `scalars.encode_metadata` encodes it.
@@ -177,11 +178,11 @@ class Head(Struct, kw_only=True):
 
     format: Literal["elementsckpt"] = FORMAT
     version: int = VERSION
-    name: Any
+    name: str
     explicit: bool
     sequence: _INDEX
     step: int | None
-    time: str
+    time: Annotated[datetime, Meta(tz=True)]
     durable: bool
     metrics: dict[str, Any]
     metadata: Any
@@ -276,6 +277,13 @@ def _version(content: bytes) -> int:
     except (msgspec.MsgspecError, RecursionError, UnicodeError):
         return 0
     return found.version if found.format == FORMAT else 0
+
+
+def display(text: str) -> str:
+    """Return the text with lone surrogates escaped, so that it is valid UTF-8."""
+    if text.isascii():
+        return text
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def digest(data: Any) -> str:

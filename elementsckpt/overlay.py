@@ -16,7 +16,7 @@ import numpy as np
 
 from . import dtypes, jax_arrays, leaves, scalars, torch_tensors, tree
 from .errors import MismatchError
-from .manifest import Leaf
+from .manifest import Leaf, display
 
 
 class Spec(NamedTuple):
@@ -120,7 +120,7 @@ def plan(
     chosen = _choose(saved, selection, key, result)
     current: dict[str, list[int]] = {}
     for number, name in enumerate(flat.names):
-        current.setdefault(tree.display(name), []).append(number)
+        current.setdefault(display(name), []).append(number)
     for name, sources in chosen.items():
         targets = current.pop(name, [])
         if not targets:

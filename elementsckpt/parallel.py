@@ -2,39 +2,67 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
-from typing import Protocol, TypeVar
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 _THREADS = min(8, (os.cpu_count() or 1) + 1)
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Run(Protocol):
-    """Call a function for each item, in parallel, and return the results in order."""
+def run(call: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """Call a function for each item, in parallel.
 
-    def __call__(self, call: Callable[[T], R], items: Iterable[T]) -> list[R]: ...
+    The calling thread works too, and does all of it alone where no thread can be
+    started any more: in exit hooks, and in threads that outlive the main one.
 
+    Args:
+      call: The function.
+      items: Its arguments.
 
-@contextlib.contextmanager
-def threads() -> Iterator[Run]:
-    """Give a `Run` whose calls have all ended when it returns or raises."""
-    with ThreadPoolExecutor(_THREADS, "elementsckpt") as pool:
+    Returns:
+      The results, in order.
 
-        def run(call: Callable[[T], R], items: Iterable[T]) -> list[R]:
-            work = list(items)
-            if len(work) <= 1:
-                return [call(item) for item in work]
-            futures = [pool.submit(call, item) for item in work]
+    Raises:
+      BaseException: the first that a call raised, when all threads have ended.
+    """
+    work = list(items)
+    results: list[Any] = [None] * len(work)
+    remaining = iter(range(len(work)))
+    lock = threading.Lock()
+    errors: list[BaseException] = []
+
+    def labour() -> None:
+        while not errors:
+            with lock:
+                number = next(remaining, None)
+            if number is None:
+                return
             try:
-                return [future.result() for future in futures]
-            except BaseException:
-                for future in futures:
-                    future.cancel()
-                wait(futures)
-                raise
+                results[number] = call(work[number])
+            except BaseException as error:
+                errors.append(error)
 
-        yield run
+    helpers = _start(labour, min(_THREADS, len(work)) - 1)
+    try:
+        labour()
+    finally:
+        for helper in helpers:
+            helper.join()
+    if errors:
+        raise errors[0]
+    return results
+
+
+def _start(target: Callable[[], None], count: int) -> list[threading.Thread]:
+    threads: list[threading.Thread] = []
+    for _ in range(count):
+        thread = threading.Thread(target=target, name="elementsckpt", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            break
+        threads.append(thread)
+    return threads

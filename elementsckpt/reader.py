@@ -14,7 +14,7 @@ import numpy as np
 from . import disk
 from .errors import DamagedError
 from .manifest import Component, digest
-from .parallel import threads
+from .parallel import run
 
 _OPEN_FILES = 256
 
@@ -92,9 +92,8 @@ class Reader:
         for want in wants:
             memory = self._map(want, to_check) if mapped else None
             memories.append(memory or self._allocate(want, to_read, shared))
-        with threads() as run:
-            run(lambda item: self._check(*item), to_check.items())
-            run(lambda item: self._load(*item), to_read.items())
+        run(lambda item: self._check(*item), to_check.items())
+        run(lambda item: self._load(*item), to_read.items())
         return memories
 
     def verify(self) -> None:
@@ -108,8 +107,7 @@ class Reader:
         def load(number: int) -> None:
             self._load(number, np.empty(blocks[number].size, np.uint8))
 
-        with threads() as run:
-            run(load, range(len(blocks)))
+        run(load, range(len(blocks)))
 
     def _allocate(
         self, want: Want, to_read: dict[int, np.ndarray], shared: dict[int, np.ndarray]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -155,7 +156,7 @@ def damage(where: str) -> Iterator[None]:
             f"use elementsckpt.read for NumPy arrays."
         ) from error
     except (
-        *(ValueError, TypeError, KeyError, IndexError, AttributeError),
+        *(ValueError, TypeError, KeyError, IndexError, AttributeError, struct.error),
         *(OverflowError, MemoryError, RecursionError, msgspec.MsgspecError),
     ) as error:
         reason = f"{type(error).__name__}: {error}"
@@ -374,7 +375,7 @@ class ElementsComponent:
         if self.streams:
             return [(str(index), index) for index in range(len(self._files))]
         names = self._flattened().names
-        return [(tree.display(name), number) for number, name in enumerate(names)]
+        return [(manifest.display(name), number) for number, name in enumerate(names)]
 
     def specs(self) -> list[tuple[str, int, overlay.Spec]]:
         """Return name, number and spec of each leaf."""

@@ -24,7 +24,7 @@ import numpy as np
 
 from . import jax_arrays, leaves, pickles, references, scalars
 from .errors import StateError
-from .manifest import Leaf, Node, Tree
+from .manifest import Leaf, Node, Tree, display
 
 
 @dataclass
@@ -372,13 +372,6 @@ class _Encoder:
         self.leaves.append(leaf)
         self.storages.append(storage)
         return len(self.leaves) - 1
-
-
-def display(name: str) -> str:
-    """Return the name with lone surrogates escaped, so that it is valid UTF-8."""
-    if name.isascii():
-        return name
-    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def part(key: Any) -> str:

@@ -21,7 +21,7 @@ import numpy as np
 
 from . import disk
 from .manifest import BLOCK_BYTES, Block, Segment, digest
-from .parallel import threads
+from .parallel import run
 
 SEGMENT_BYTES = 64 << 20
 SMALL_BYTES = 64 << 10  # Leaves below share blocks,
@@ -202,7 +202,7 @@ class Writer:
         Raises:
           WriteError: the disk refused.
         """
-        with threads() as run, contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as stack:
             planned = run(lambda part: digest(part.data()), self._pending)
             files = list(self._lay_out())
             for file in files:

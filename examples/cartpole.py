@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save-every", type=int, default=1000, metavar="STEPS")
     parser.add_argument("--from-checkpoint", type=pathlib.Path, metavar="PATH")
-    parser.add_argument("--from-checkpoint-regex", metavar="REGEX")
+    parser.add_argument("--from-checkpoint-regex", default=".*", metavar="REGEX")
     parser.add_argument("--eval-only", action="store_true")
     parser.add_argument("--check-resume", action="store_true")
     args = parser.parse_args()
@@ -134,31 +134,34 @@ def evaluate(agent: "Agent", task: str, episodes: int = 20) -> float:
 
 def check_resume(args: argparse.Namespace) -> int:
     """Train without and with a stop half way, and compare all there is."""
-    never = float("inf")
+    never, half = float("inf"), args.steps // 2
     with tempfile.TemporaryDirectory() as folder:
         straight, halves = pathlib.Path(folder, "straight"), pathlib.Path(folder, "two")
         print(f"One run of {args.steps} steps.")
-        one = train(args, straight, args.steps, never)
-        print("\nThe same in two halves; the second has new objects and loads them.")
-        train(args, halves, args.steps // 2, never)
-        two = train(args, halves, args.steps, never)
-    expected, found = (
-        {
-            name: bits(leaf)
-            for key in cp
-            for name, leaf in leaves(getattr(cp, key).save(), key)
-        }
-        for cp in (one, two)
-    )
-    for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
-            print(f"\nThe first leaf that differs: {name}")
-            return 1
-    print(f"\nAll {len(expected)} leaves are identical.")
+        whole = train(args, straight, args.steps, never)
+        print(
+            f"\nOne that stops after {half} steps, and new objects that load its save."
+        )
+        stopped = train(args, halves, half, never)
+        loaded = train(args, halves, half, never)
+        print("\nNew objects again, which load the save and go on.")
+        resumed = train(args, halves, args.steps, never)
+    for moment, one, two in ("load", stopped, loaded), ("end", whole, resumed):
+        expected, found = everything(one), everything(two)
+        for name in sorted(expected.keys() | found.keys()):
+            if expected.get(name) != found.get(name):
+                print(f"\nThe first leaf that differs after the {moment}: {name}")
+                return 1
+    print(f"\nAll {len(expected)} leaves are identical, after the load and at the end.")
     return 0
 
 
-def leaves(state: Any, name: str) -> Iterator[tuple[str, Any]]:
+def everything(cp: elementsckpt.Checkpoint) -> dict[str, Any]:
+    states = {key: getattr(cp, key).save() for key in cp}
+    return {name[1:]: bits(leaf) for name, leaf in leaves(states)}
+
+
+def leaves(state: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     if hasattr(state, "_asdict"):
         state = state._asdict()
     if isinstance(state, (list, tuple, deque)):

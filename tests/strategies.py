@@ -25,7 +25,7 @@ from hypothesis.extra import numpy as npst
 import elementsckpt
 
 PROPERTY = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 
 NUMPY_2 = np.lib.NumpyVersion(np.__version__) >= "2.0.0"
@@ -245,32 +245,44 @@ def hashable(value: Any) -> bool:
     return True
 
 
-@st.composite
-def states(draw: st.DrawFn) -> Any:
+def states() -> st.SearchStrategy[Any]:
     """Nested states that need no pickle, some of whose arrays occur twice."""
-    pool = draw(st.lists(arrays(), min_size=1, max_size=3))
-    leaf = st.one_of(scalars(), arrays(), st.sampled_from(pool), generators(), sets())
+    return _STATES
 
-    def extend(children: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-        lists = st.lists(children, max_size=3)
-        dicts = st.dictionaries(keys().filter(hashable), children, max_size=3)
-        factories = st.sampled_from([None, int, list, dict])
-        return st.one_of(
-            lists,
-            lists.map(tuple),
-            dicts,
-            dicts.map(OrderedDict),
-            st.builds(defaultdict, factories, dicts),
-            dicts.map(Counter),
-            st.builds(deque, lists, st.sampled_from([None, 5])),
-            st.builds(Pair, children, children),
-            st.builds(Empty),
-            st.builds(Point, children, children),
-            st.builds(Frozen, children),
-            st.builds(Slotted, children, children),
-        )
 
-    return draw(st.recursive(leaf, extend, max_leaves=10))
+def _containers(children: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    lists = st.lists(children, max_size=3)
+    dicts = st.dictionaries(keys().filter(hashable), children, max_size=3)
+    factories = st.sampled_from([None, int, list, dict])
+    return st.one_of(
+        lists,
+        lists.map(tuple),
+        dicts,
+        dicts.map(OrderedDict),
+        st.builds(defaultdict, factories, dicts),
+        dicts.map(Counter),
+        st.builds(deque, lists, st.sampled_from([None, 5])),
+        st.builds(Pair, children, children),
+        st.builds(Empty),
+        st.builds(Point, children, children),
+        st.builds(Frozen, children),
+        st.builds(Slotted, children, children),
+    )
+
+
+# Made once: hypothesis takes longer to put a strategy together than to draw from it.
+_STATES = st.recursive(
+    st.one_of(
+        scalars(),
+        arrays(),
+        st.shared(arrays(), key="an array that occurs in several places"),
+        st.shared(arrays(), key="another"),
+        generators(),
+        sets(),
+    ),
+    _containers,
+    max_leaves=10,
+)
 
 
 # The comparison
@@ -362,11 +374,21 @@ class _Comparison:
         # By position: a NaN that is a key cannot be looked up.
         items = zip(expected.items(), actual.items(), strict=True)
         for (key, value), (_, other) in items:
-            self.compare(value, other, f"{path}[{key!r}]")
+            shown = hex(key) if type(key) is int else repr(key)  # Of any length.
+            self.compare(value, other, f"{path}[{shown}]")
 
 
 def _rank(value: Any) -> tuple[str, str]:
-    return type(value).__name__, repr(value)
+    """Return what puts members of a set into an order: all of their bits."""
+    if isinstance(value, np.generic):
+        text = value.tobytes().hex()
+    elif isinstance(value, (float, complex)):
+        text = struct.pack("<2d", value.real, value.imag).hex()
+    elif isinstance(value, (tuple, frozenset)):
+        text = repr([_rank(item) for item in value])
+    else:
+        text = repr(value)
+    return type(value).__name__, text
 
 
 def _is_dataclass(value: Any) -> bool:

@@ -82,7 +82,7 @@ def stored(folder, leaf):
     manifest = json.loads((folder / "manifest.json").read_text())
     (component,) = manifest["components"]
     segment, start, size, _ = component["blocks"][leaf["block"]]
-    file, _ = component["segments"][segment]
+    file, *_ = component["segments"][segment]
     start += leaf.get("offset", 0)
     return (folder / file).read_bytes()[start : start + size]
 

@@ -178,7 +178,7 @@ CODES = [
 def test_array_keeps_dtype_byte_order_and_memory_order(code, layout):
     raw = np.arange(24 * np.dtype(code).itemsize, dtype=np.uint8) % 100
     source = np.frombuffer((raw % 2 if code == "?" else raw).tobytes(), code)
-    if np.dtype(code).kind in "Ug":
+    if code[-2:] in ("U3", "g", "G"):  # Not all bits are allowed there.
         source = np.arange(24).astype(code)
     array = lay_out(source.reshape(2, 3, 4), layout)
     assert_same(array, round_trip(array))

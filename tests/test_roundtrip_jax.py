@@ -301,9 +301,9 @@ def params():
 
 
 def noisy_sgd():
-    if "seed" in inspect.signature(optax.noisy_sgd).parameters:
-        return optax.noisy_sgd(0.1, seed=1)
-    return optax.noisy_sgd(0.1, key=jax.random.key(1))
+    if "key" in inspect.signature(optax.noisy_sgd).parameters:
+        return optax.noisy_sgd(0.1, key=jax.random.key(1))
+    return optax.noisy_sgd(0.1, seed=1)
 
 
 OPTIMIZERS = {
@@ -345,6 +345,8 @@ def assert_same_values(expected, actual):
     """Compare what was computed: here what is aliased depends on JAX alone."""
     leaves = [jax.tree_util.tree_leaves(tree) for tree in (expected, actual)]
     for one, other in zip(*leaves, strict=True):
+        if hasattr(one, "dtype") and jnp.issubdtype(one.dtype, jax.dtypes.prng_key):
+            one, other = jax.random.key_data(one), jax.random.key_data(other)
         np.testing.assert_array_equal(one, other)
 
 
@@ -371,7 +373,6 @@ def test_flax_frozen_dict_stays_frozen():
     state = flax.core.freeze({"b": {"w": jnp.ones(2)}, "a": (1, {"c": None})})
     loaded = round_trip({"params": state})
     assert_same({"params": state}, loaded)
-    assert loaded["params"] == state
     assert hash(round_trip(flax.core.freeze({}))) == hash(flax.core.freeze({}))
     with pytest.raises(ValueError, match="immutable"):
         loaded["params"]["b"] = 1

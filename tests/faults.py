@@ -1,0 +1,574 @@
+"""Faults for the seam of `elementsckpt.disk`, and saves to inject them into.
+
+Every change of the disk goes through `disk.syscall`, so replacing this one function
+makes the n-th change fail, write short, or be the last thing that the process does.
+Run as a script, this file forks a child for each line it reads that makes a save and
+dies in it: a process without threads may fork, and a pytest process has threads.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import threading
+import traceback
+from typing import NamedTuple
+
+import numpy as np
+
+from elementsckpt import Checkpoint, WriteError, disk, store, writer
+
+ROOT = pathlib.Path(__file__).parent.parent
+DIED = 70
+SEGMENT_BYTES = 100_000  # The stream below is flushed once before its end.
+
+
+def use_small_segments(setattr=setattr):
+    """Make saves of a few hundred kB have several segments."""
+    setattr(store, "SEGMENT_BYTES", SEGMENT_BYTES)
+    setattr(writer, "SEGMENT_BYTES", SEGMENT_BYTES)
+
+
+# A save whose values tell which one it is
+
+
+class Box:
+    """A component that holds a state and counts its loads."""
+
+    def __init__(self, state=None):
+        self.state = state
+        self.loads = 0
+
+    def save(self):
+        return self.state
+
+    def load(self, data):
+        self.state = data
+        self.loads += 1
+
+
+class Stream(Box):
+    """A component that saves shard by shard."""
+
+    def save(self):
+        yield from self.state
+
+    def load(self, data):
+        super().load(list(data))
+
+
+def make(directory, value=0, **options):
+    """Return a checkpoint of three components whose state tells its value."""
+    cp = Checkpoint(directory, step=value, **options)
+    cp.agent = Box({"w": np.full((150, 150), value, np.float32), "n": np.arange(value)})
+    cp.step = Box(value)
+    cp.replay = Stream([{"x": np.full(9_000, value + i)} for i in range(4)])
+    return cp
+
+
+def value_of(cp):
+    """Return the value whose state the checkpoint holds; it must be whole."""
+    value = cp.step.state
+    assert np.array_equal(cp.agent.state["w"], np.full((150, 150), value, np.float32))
+    assert np.array_equal(cp.agent.state["n"], np.arange(value))
+    assert len(cp.replay.state) == 4
+    for index, shard in enumerate(cp.replay.state):
+        assert np.array_equal(shard["x"], np.full(9_000, value + index))
+    return value
+
+
+def files_of(save):
+    """Return the names of the files that belong in a save folder."""
+    content = json.loads((save / "manifest.json").read_bytes())
+    segments = [x[0] for item in content["components"] for x in item["segments"]]
+    return {"manifest.json", *segments}
+
+
+# Faults, each in the place of `disk.syscall`
+
+
+class Counts:
+    """Counts the calls and makes them one at a time.
+
+    Nothing is synced: that would show only when the power goes off.
+    """
+
+    def __init__(self):
+        self.count = 0
+        self.lock = threading.RLock()
+
+    def __call__(self, call, *args):
+        with self.lock:
+            self.count += 1
+            return self.make(call, *args)
+
+    def make(self, call, *args):
+        return None if call is os.fsync else call(*args)
+
+
+class Fails(Counts):
+    """Raises an error at the n-th call, and at all later ones if it sticks."""
+
+    def __init__(self, n, error, *, sticky=False):
+        super().__init__()
+        self.n, self.error, self.sticky = n, error, sticky
+
+    def make(self, call, *args):
+        if self.count == self.n or (self.sticky and self.count > self.n):
+            raise self.error
+        return super().make(call, *args)
+
+
+class FailsAfterCommit(Counts):
+    """Raises an error at the first sync after a manifest got its name."""
+
+    def __init__(self, syscall):
+        super().__init__()
+        self.syscall = syscall
+        self.is_committed = False
+
+    def make(self, call, *args):
+        if self.is_committed and call is os.fsync:
+            self.is_committed = False
+            raise OSError(errno.EIO, "injected")
+        result = self.syscall(call, *args)
+        if call is os.replace and args[1].name == "manifest.json":
+            self.is_committed = True
+        return result
+
+
+class WritesShort(Counts):
+    """Writes only a part of what it is given, of a different length each time."""
+
+    def make(self, call, *args):
+        if call is os.pwrite:
+            fd, data, offset = args
+            args = fd, data[: 1 + (self.count * 7919) % len(data)], offset
+        return super().make(call, *args)
+
+
+class Interjects(Counts):
+    """Does something else just before the n-th call."""
+
+    def __init__(self, n, action):
+        super().__init__()
+        self.n, self.action = n, action
+
+    def make(self, call, *args):
+        if self.count == self.n:
+            self.action()
+        return super().make(call, *args)
+
+
+class Dies(Counts):
+    """Ends the process at the n-th call: before it, after it, or half through it.
+
+    "half" counts only the calls that can be half done.
+    """
+
+    def __init__(self, n, when):
+        super().__init__()
+        self.n, self.when = n, when
+
+    def make(self, call, *args):
+        if self.when == "half" and call is not os.pwrite:
+            self.count -= 1
+            return super().make(call, *args)
+        if self.count == self.n:
+            if self.when == "half":
+                fd, data, offset = args
+                call(fd, data[: len(data) // 2], offset)
+            if self.when == "after":
+                super().make(call, *args)
+            os._exit(DIED)
+        return super().make(call, *args)
+
+
+class Records(Counts):
+    """Makes a list of the calls, of which nothing more has to be looked up."""
+
+    def __init__(self):
+        super().__init__()
+        self.events = []
+
+    def make(self, call, *args):
+        if call is os.fsync:
+            event = Sync(os.fstat(args[0]).st_ino)
+        elif call is os.pwrite:
+            event = Write(os.fstat(args[0]).st_ino, bytes(args[1]), args[2])
+        result = super().make(call, *args)
+        if call is os.open:
+            event = Create(args[0], os.fstat(result).st_ino)
+        elif call is os.mkdir:
+            event = Create(args[0], os.stat(args[0]).st_ino, is_folder=True)
+        elif call is os.replace:
+            event = Rename(*args)
+        elif call in (os.unlink, os.rmdir):
+            event = Remove(args[0])
+        self.events.append(event)  # Fails if it is a call that is not known here.
+        return result
+
+
+# The medium below the page cache
+
+
+class Create(NamedTuple):
+    """A file or folder came into being, or a file was emptied."""
+
+    path: pathlib.Path
+    inode: int
+    is_folder: bool = False
+
+
+class Write(NamedTuple):
+    """Bytes were written to a file."""
+
+    inode: int
+    data: bytes
+    offset: int
+
+
+class Sync(NamedTuple):
+    """The contents of a file, or the names in a folder, were made durable."""
+
+    inode: int
+
+
+class Rename(NamedTuple):
+    """A file or folder got another name in the same folder."""
+
+    source: pathlib.Path
+    target: pathlib.Path
+
+
+class Remove(NamedTuple):
+    """A file or folder lost its name."""
+
+    path: pathlib.Path
+
+
+class Medium:
+    """What a disk holds, and what it has only been told.
+
+    It assumes no more than POSIX promises. What was synced stays. What was not may be
+    there or not after a power failure, each write and each change of a name by
+    itself. A rename is there or not.
+
+    Args:
+      root: Folder whose present contents are durable.
+    """
+
+    def __init__(self, root):
+        self.root = root
+        self.folders = {}  # Inode to the names in it, synced, and changes since.
+        self.files = {}  # Inode to its bytes, synced, and writes since.
+        self.names = {}  # Path to inode: what the system sees now.
+        self._scan(root)
+
+    def _scan(self, path):
+        inode = self.names[path] = path.stat().st_ino
+        if path.is_dir():
+            content = {child.name: self._scan(child) for child in path.iterdir()}
+            self.folders[inode] = content, []
+        else:
+            self.files[inode] = path.read_bytes(), []
+        return inode
+
+    def take(self, event):
+        """Take one event in."""
+        match event:
+            case Write(inode, data, offset):
+                self.files[inode][1].append((data, offset))
+            case Sync(inode) if inode in self.files:
+                self.files[inode] = _written(*self.files[inode]), []
+            case Sync(inode):
+                self.folders[inode] = _changed(*self.folders[inode]), []
+            case Create(path, inode, is_folder):
+                if self.names.get(path) != inode:
+                    self._change(path.parent, {path.name: inode})
+                    self.names[path] = inode
+                    kinds = (self.folders, {}) if is_folder else (self.files, b"")
+                    kinds[0][inode] = kinds[1], []
+                else:
+                    self.files[inode][1].append(None)
+            case Rename(source, target):
+                inode = self.names[source]
+                change = {source.name: None, target.name: inode}
+                self._change(source.parent, change)
+                moved = [x for x in self.names if x == source or source in x.parents]
+                for path in moved:
+                    new = target / path.relative_to(source)
+                    self.names[new] = self.names.pop(path)
+            case Remove(path):
+                self._change(path.parent, {path.name: None})
+                del self.names[path]
+
+    def _change(self, folder, change):
+        self.folders[self.names[folder]][1].append(change)
+
+    def lose_power(self, target, keeps):
+        """Write what is left after a power failure to another folder.
+
+        Args:
+          target: The folder to make.
+          keeps: Called for each write ("data") and each change of names ("name") that
+            was not synced; returns whether it is kept.
+        """
+        self._restore(self.names[self.root], target, keeps)
+
+    def _restore(self, inode, target, keeps):
+        if inode in self.files:
+            content, pending = self.files[inode]
+            target.write_bytes(_written(content, [x for x in pending if keeps("data")]))
+            return
+        content, pending = self.folders[inode]
+        target.mkdir()
+        names = _changed(content, [x for x in pending if keeps("name")])
+        for name, child in names.items():
+            self._restore(child, target / name, keeps)
+
+
+def _written(content, writes):
+    content = bytearray(content)
+    for write in writes:
+        if write is None:
+            content.clear()
+            continue
+        data, offset = write
+        content.extend(bytes(max(0, offset - len(content))))
+        content[offset : offset + len(data)] = data
+    return bytes(content)
+
+
+def _changed(content, changes):
+    for change in changes:
+        content = {**content, **change}
+    return {name: inode for name, inode in content.items() if inode is not None}
+
+
+# Situations: what was there, and the save to be interrupted
+
+
+class Situation:
+    """A save, with what was there before it.
+
+    The values of the saves that were there before are up to 3, the new one has 7.
+
+    Args:
+      root: A folder that exists and is empty.
+    """
+
+    old = None  # Value of the newest save that was there.
+    new = 7
+
+    def __init__(self, root):
+        self.root = pathlib.Path(root)
+        self.directory = self.root / "ckpt"
+
+    def prepare(self):
+        """Make what was there before."""
+
+    def checkpoint(self, value=new, keep=1, **options):
+        """Return a new checkpoint object, as another process would have it."""
+        return make(self.directory, value, keep=keep, **options)
+
+    def save(self, cp):
+        """Make the save that is going to be interrupted."""
+        return cp.save()
+
+
+class First(Situation):
+    """Nothing is there, nor are the directory and its parent."""
+
+    def __init__(self, root):
+        super().__init__(root)
+        self.directory = self.root / "run" / "ckpt"
+
+
+class Again(Situation):
+    """An earlier save is there, which the new one replaces."""
+
+    old = 1
+
+    def prepare(self):
+        self.checkpoint(self.old, fsync=False).save()
+
+
+class Prunes(Situation):
+    """Several earlier saves are there."""
+
+    old = 3
+
+    def prepare(self):
+        for value in (1, 2, 3):
+            self.checkpoint(value, keep=None, fsync=False).save()
+
+
+class Sweeps(Situation):
+    """An earlier save is there, and what processes that died have left."""
+
+    old = 2
+
+    def prepare(self):
+        save = self.checkpoint(self.old, fsync=False).save().path
+
+        def name(number):
+            return save.name[:-1] + str(number)
+
+        unfinished = self.directory / name(20)
+        shutil.copytree(save, unfinished)
+        (unfinished / "manifest.json").rename(unfinished / ".manifest.json")
+        shutil.copytree(unfinished, self.directory / f".{name(21)}")
+        shutil.copytree(save, self.directory / f".{name(22)}")
+        (self.directory / f".{name(23)}").mkdir()
+        begun = self.directory / f".{name(24)}"
+        begun.mkdir()
+        (begun / ".manifest.json").touch()
+        (self.directory / ".latest").write_text("half a na")
+
+
+class Abandons(Again):
+    """The save fails because of a component and is made once more without it."""
+
+    def save(self, cp):
+        cp.broken = Broken(RuntimeError("broken"))
+        try:
+            super().save(cp)
+        except RuntimeError:
+            del cp.broken
+            return super().save(cp)
+
+
+class TakesBack(Again):
+    """The save fails when its manifest has its name, and is made once more."""
+
+    def save(self, cp):
+        syscall = disk.syscall
+        disk.syscall = FailsAfterCommit(syscall)
+        try:
+            super().save(cp)
+        except WriteError:
+            disk.syscall = syscall
+            return super().save(cp)
+
+
+class Explicit(Situation):
+    """The save goes to a path, whose parent is not there."""
+
+    def __init__(self, root):
+        super().__init__(root)
+        self.directory = self.root / "exports" / "best"
+
+    def checkpoint(self, value=Situation.new, **options):
+        return make(None, value, **options)
+
+    def save(self, cp):
+        return cp.save(self.directory)
+
+
+class ExplicitAgain(Explicit):
+    """The path holds a save that a process which died has left unfinished."""
+
+    def prepare(self):
+        self.save(self.checkpoint(1, fsync=False))
+        manifest = self.directory / "manifest.json"
+        manifest.rename(manifest.with_name(".manifest.json"))
+
+
+class ExplicitAbandons(Abandons, Explicit):
+    """The save to a path fails because of a component and is made once more."""
+
+    old = None
+
+    def prepare(self):
+        self.directory.mkdir(parents=True)
+
+
+class ExplicitTakesBack(TakesBack, Explicit):
+    """The save to a path fails when its manifest has its name, and is made again."""
+
+    old = None
+
+    def prepare(self):
+        self.directory.mkdir(parents=True)
+
+
+PLAIN = First, Again, Prunes, Sweeps, Explicit, ExplicitAgain
+ALL = *PLAIN, Abandons, TakesBack, ExplicitAbandons, ExplicitTakesBack
+
+
+class Broken:
+    """A component that cannot be saved."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def save(self):
+        raise self.error
+
+    def load(self, data):
+        raise AssertionError(data)
+
+
+# A process that forks children to die
+
+
+class Graveyard:
+    """A process that forks one child for each save that is to be interrupted."""
+
+    def __enter__(self):
+        path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
+        # A library's threads would make it a process that should not fork.
+        env = {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, **env},
+            text=True,
+        )
+        return self
+
+    def __exit__(self, *_):
+        self.process.communicate()
+
+    def dies(self, situation, n, when):
+        """Make the save in a child; returns whether it died at the n-th call.
+
+        False means that it ran through, with fewer calls than that.
+        """
+        order = [type(situation).__name__, str(situation.root), n, when]
+        self.process.stdin.write(json.dumps(order) + "\n")
+        self.process.stdin.flush()
+        status = int(self.process.stdout.readline())
+        assert status in (0, DIED), f"the save failed by itself at call {n}, {when}"
+        return status == DIED
+
+
+def serve():
+    for line in sys.stdin:
+        pid = os.fork()
+        if not pid:
+            die(*json.loads(line))
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+
+
+def die(name, root, n, when):
+    try:
+        situation = {kind.__name__: kind for kind in ALL}[name](root)
+        use_small_segments()
+        disk.syscall = Dies(n, when)
+        situation.save(situation.checkpoint())
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    serve()

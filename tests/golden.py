@@ -1,0 +1,123 @@
+"""The states of the golden save, and the script that wrote it.
+
+`python tests/golden.py tests/data/golden-1` writes it again, which only a new version
+of the format, under a new name, is a reason for.
+"""
+
+import collections
+import dataclasses
+import decimal
+import sys
+import typing
+
+import flax.core
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+
+import elementsckpt
+
+
+class Pair(typing.NamedTuple):
+    first: object
+    second: object
+
+
+@dataclasses.dataclass
+class Point:
+    x: object
+    y: object = 2
+
+
+def python():
+    shared = [1, 2]
+    return {
+        "scalars": [None, True, 7, -(1 << 70), 0.1, -0.0, float("nan"), 1e300, 2 - 1j],
+        "text": ["", "plain", "é\U0001f600", "\ud800 alone", "long " * 500],
+        "bytes": [b"", b"\xff\x00", bytearray(b"ab"), b"x" * 2000, bytearray(2000)],
+        "sets": [set(), {1, "a", (2, 3)}, frozenset({1.5})],
+        "keys": {1: "int", 2.5: "float", (1, "a"): "tuple", None: "none", b"\xff": 0},
+        "maps": [
+            collections.OrderedDict(b=1, a=2),
+            collections.Counter("hello"),
+            collections.defaultdict(list, a=[1]),
+            flax.core.FrozenDict({"a": {"b": 1}}),
+        ],
+        "sequences": [[], (), [[], ()], collections.deque([1, 2], maxlen=4)],
+        "classes": [Pair(1, []), Point(1), Point("a", Pair(1, 2))],
+        "shared": [shared, shared],
+    }
+
+
+def numpy():
+    rng = np.random.default_rng(3)
+    rng.spawn(1)
+    shared = np.arange(4)
+    codes = "?bBhHiIlLqQefdFD"
+    return {
+        "dtypes": [np.arange(3).astype(code) for code in codes],
+        "orders": [np.arange(3).astype(code) for code in (">i2", ">f8", "<c8")],
+        "small": [np.arange(3).astype(getattr(ml_dtypes, x)) for x in SMALL],
+        "times": np.array(["2026-11-20", "NaT"], "M8[D]"),
+        "text": np.array(["a", "é"]),
+        "bytes": np.array([b"a", b"bc"]),
+        "record": np.array([(1, [2, 3])], [("a", "<i4"), ("b", ">f8", (2,))]),
+        "shapes": [np.float32(1), np.array(2.0), np.zeros((0, 3)), np.ones((2, 1, 2))],
+        "fortran": np.asfortranarray(np.arange(6).reshape(2, 3)),
+        "large": np.arange(200_000, dtype="<i4").reshape(1000, 200) % 7,
+        "shared": [shared, shared],
+        "generators": [rng, np.random.RandomState(5)],
+    }
+
+
+SMALL = ("bfloat16", "float8_e4m3fn", "float8_e5m2", "int4")
+
+
+def jax_arrays():
+    weak = jnp.asarray(1.0)
+    return {
+        "arrays": [jnp.arange(6.0).reshape(2, 3), jnp.ones(2, jnp.bfloat16), weak],
+        "keys": [jax.random.key(1), jax.random.split(jax.random.key(2, impl="rbg"), 2)],
+    }
+
+
+def torch_tensors():
+    import torch
+
+    weight = torch.nn.Parameter(torch.arange(6.0).reshape(2, 3))
+    return [weight, torch.ones(2, dtype=torch.bfloat16), weight]
+
+
+def functions():
+    return [jax.nn.relu, collections.OrderedDict]
+
+
+def pickled():
+    array = np.arange(5)
+    odd = np.empty(2, object)
+    odd[:] = [array, decimal.Decimal("1.5")]
+    return {"odd": odd, "array": array}
+
+
+def shards():
+    for number in range(3):
+        yield {"number": number, "data": np.full(10, number)}
+
+
+STATES = {
+    "python": python,
+    "numpy": numpy,
+    "jax": jax_arrays,
+    "torch": torch_tensors,
+    "functions": functions,
+    "pickled": pickled,
+    "shards": shards,
+    "any text: é/..\ud800": lambda: "key",
+}
+
+if __name__ == "__main__":
+    sys.modules["golden"] = sys.modules["__main__"]
+    for cls in (Pair, Point):
+        cls.__module__ = "golden"
+    print(elementsckpt.checkpoint.save(sys.argv[1], STATES, metadata={"for": "ever"}))

@@ -1,0 +1,241 @@
+"""docs/format.md is enough to read a save, and what it says stays readable for ever."""
+
+import base64
+import collections
+import json
+import pathlib
+import re
+import struct
+import typing
+
+import msgspec
+import numpy as np
+import pytest
+import safetensors.numpy
+import xxhash
+
+import elementsckpt
+from elementsckpt import manifest
+
+DATA = pathlib.Path(__file__).parent / "data"
+
+
+class Pair(typing.NamedTuple):
+    first: object
+    second: object
+
+
+def numpy_state():
+    rng = np.random.default_rng(0)
+    shared = rng.normal(size=(3, 4)).astype("f4")
+    return {
+        "params": {"enc/w": shared, "enc/b": np.arange(5, dtype=">i2")},
+        "target": {"enc/w": shared},
+        "large": rng.integers(0, 255, (2500, 10_000), dtype=np.uint8),
+        "wide": rng.normal(size=(3, 1_500_000)),
+        "fortran": np.asfortranarray(rng.normal(size=(300, 200))),
+        "strided": rng.normal(size=(600, 400))[::2, ::3],
+        "record": np.zeros(3, [("a", "<i4"), ("b", ">f8", (2,))]),
+        "scalar": np.float32(0.5),
+        "empty": np.zeros((0, 3)),
+        "list": [1, 2.5, None, True, "é", b"\xff", float("nan"), 1 << 70],
+        "text": "é" * 3000,
+        "tuple": (1 + 2j, ()),
+        "counts": collections.Counter("hello"),
+        "pair": Pair([], {1: "one"}),
+    }
+
+
+def write(path, **states):
+    savefns = {key: (lambda state=state: state) for key, state in states.items()}
+    return elementsckpt.checkpoint.save(path, savefns).path
+
+
+class PlainReader:
+    """Reads a save by docs/format.md alone, with json, safetensors and NumPy."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        content = (folder / "manifest.json").read_bytes()
+        body, _, tail = content.rpartition(b',\n"digest":')
+        assert json.loads(tail.rstrip(b"}\n")) == xxhash.xxh3_128_hexdigest(body)
+        self.manifest = json.loads(content)
+        assert self.manifest["format"] == "elementsckpt"
+        assert self.manifest["version"] == 1
+
+    def read(self, key):
+        (entry,) = [x for x in self.manifest["components"] if x["key"] == key]
+        self.contents = {
+            file: (self.folder / file).read_bytes() for file, *_ in entry["segments"]
+        }
+        blocks = [self.block(entry, *block) for block in entry["blocks"]]
+        trees = [self.tree(tree, blocks) for tree in entry["trees"]]
+        return trees[0] if entry["shards"] is None else trees
+
+    def block(self, entry, segment, offset, size, digest):
+        file, length, start, header = entry["segments"][segment]
+        content = self.contents[file]
+        assert len(content) == length
+        assert xxhash.xxh3_128_hexdigest(content[:start]) == header
+        data = content[offset : offset + size]
+        assert xxhash.xxh3_128_hexdigest(data) == digest
+        return data
+
+    def tree(self, tree, blocks):
+        leaves = [self.leaf(leaf, blocks) for leaf in tree["leaves"]]
+        nodes = []
+
+        def at(number):
+            return leaves[number] if number >= 0 else nodes[-number - 1]
+
+        for node in tree["nodes"]:
+            children = [at(number) for number in node.get("children", [])]
+            keys = [self.scalar(key) for key in node.get("keys", [])]
+            if node["kind"] in ("list", "deque"):
+                nodes.append(children)
+            elif node["kind"] == "tuple":
+                nodes.append(tuple(children))
+            else:
+                nodes.append(dict(zip(keys, children, strict=True)))
+        return at(tree["root"])
+
+    def leaf(self, leaf, blocks):
+        if leaf["kind"] == "python":
+            return self.scalar(leaf.get("value"))
+        dtype, shape = self.dtype(leaf["dtype"]), leaf.get("shape", [])
+        size = int(np.prod(shape)) * dtype.itemsize
+        first, offset = leaf.get("block", -1), leaf.get("offset", 0)
+        data = b""
+        while first >= 0 and len(data) < offset + size:
+            data, first = data + blocks[first], first + 1
+        data = data[offset : offset + size]
+        array = np.frombuffer(data, dtype).reshape(shape, order=leaf.get("order", "C"))
+        return array.tobytes().decode() if leaf["kind"] == "str" else array
+
+    def dtype(self, code):
+        if isinstance(code, str):
+            return np.dtype(code)
+        if "base" in code:
+            return np.dtype((self.dtype(code["base"]), tuple(code["shape"])))
+        names, types, offsets = zip(*code["fields"], strict=True)
+        formats = [self.dtype(x) for x in types]
+        spec = {"names": names, "formats": formats, "offsets": offsets}
+        return np.dtype({**spec, "itemsize": code["itemsize"]})
+
+    def scalar(self, code):
+        if not isinstance(code, dict):
+            return code
+        ((name, value),) = code.items()
+        if name == "$float":
+            special = {"nan": np.nan, "inf": np.inf, "-inf": -np.inf}
+            return special.get(value) or struct.unpack("<d", bytes.fromhex(value))[0]
+        if name == "$bytes":
+            return base64.b64decode(value)
+        if name == "$numpy":
+            data = np.frombuffer(bytes.fromhex(value[1]), self.dtype(value[0]))
+            return data[0]
+        readers = {"$int": lambda x: int(x, 16), "$complex": lambda x: complex(*x)}
+        return readers[name](value)
+
+
+def assert_equal(found, expected):
+    if isinstance(expected, Pair):
+        expected = expected._asdict()
+    if isinstance(expected, dict):
+        assert list(found) == list(expected)
+        for key in expected:
+            assert_equal(found[key], expected[key])
+    elif isinstance(expected, (list, tuple)):
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            assert_equal(one, other)
+    elif isinstance(expected, np.ndarray):
+        assert found.dtype == expected.dtype
+        np.testing.assert_array_equal(found, expected)
+    else:
+        assert found == expected or (found != found and expected != expected)
+
+
+def test_a_save_is_read_by_the_text_of_the_format_alone(tmp_path):
+    state = numpy_state()
+    reader = PlainReader(write(tmp_path / "save", agent=state))
+    assert_equal(reader.read("agent"), state)
+
+
+def test_shards_are_read_by_the_text_of_the_format_alone(tmp_path):
+    shards = [{"x": np.full(1000, i), "i": i} for i in range(10)]
+    path = tmp_path / "save"
+    elementsckpt.checkpoint.save(path, {"replay": lambda: (x for x in shards)})
+    assert_equal(PlainReader(path).read("replay"), shards)
+
+
+def test_the_safetensors_package_opens_every_segment(tmp_path):
+    state = numpy_state()
+    path = write(tmp_path / "save", agent=state)
+    tensors = {}
+    for file in path.glob("*.safetensors"):
+        tensors |= safetensors.numpy.load_file(file)
+    np.testing.assert_array_equal(tensors["params/enc/w"], state["params"]["enc/w"])
+    np.testing.assert_array_equal(tensors["fortran"], state["fortran"].T)
+    np.testing.assert_array_equal(tensors["strided"], state["strided"])
+    assert tensors["params/enc/b"].dtype == np.uint8, "big-endian has no type there"
+    for name in ("large", "wide"):
+        rows = {
+            tuple(map(int, match.groups())): value
+            for key, value in tensors.items()
+            if (match := re.fullmatch(rf"{name}\[(\d+):(\d+)\]", key))
+        }
+        assert len(rows) > 1
+        joined = np.concatenate([rows[key] for key in sorted(rows)])
+        np.testing.assert_array_equal(joined, state[name])
+
+
+def test_names_that_segments_cannot_have_are_escaped(tmp_path):
+    state = {
+        "a/b": np.zeros(1),
+        "a": {"b": np.ones(1)},
+        "__metadata__": np.full(1, 2.0),
+        "": np.full(1, 3.0),
+        "\ud800": np.full(1, 4.0),
+    }
+    path = write(tmp_path / "save", agent=state)
+    (file,) = path.glob("*.safetensors")
+    tensors = safetensors.numpy.load_file(file)
+    real = [value for key, value in tensors.items() if "padding" not in key]
+    assert sorted(float(value[0]) for value in real) == [0, 1, 2, 3, 4]
+
+
+def test_blocks_are_at_most_16_mib_and_data_is_aligned(tmp_path):
+    path = write(tmp_path / "save", agent=numpy_state())
+    (entry,) = json.loads((path / "manifest.json").read_bytes())["components"]
+    assert all(0 < size <= 16 << 20 for _, _, size, _ in entry["blocks"])
+    assert all(offset % 64 == 0 for _, offset, _, _ in entry["blocks"])
+
+
+@pytest.mark.parametrize("change", ["field", "tail", "digest"])
+def test_a_newer_version_is_refused_with_both_versions(tmp_path, change):
+    path = write(tmp_path / "save", agent={"w": np.zeros(3)})
+    file = path / "manifest.json"
+    body = file.read_bytes().rpartition(b',\n"digest":')[0]
+    body = body.replace(b'"version":1', b'"version":7')
+    if change == "field":
+        body = body.replace(b'"format":', b'"shape_of_things":"to come",\n"format":')
+    digest = xxhash.xxh3_128_hexdigest(body).encode()
+    tails = {
+        "field": b',\n"digest":"%s"}\n' % digest,
+        "tail": b',\n"checksum":"sha3"}\n',
+        "digest": b',\n"digest":"%s"}\n' % (b"0" * 32),
+    }
+    file.write_bytes(body + tails[change])
+    with pytest.raises(elementsckpt.VersionError, match=r"version 7.*up to 1"):
+        elementsckpt.read(path)
+
+
+def test_the_schema_and_the_text_have_the_same_fields():
+    text = (DATA.parent.parent / "docs" / "format.md").read_text("utf-8")
+    for struct_type in (manifest.Manifest, manifest.Component, manifest.Tree):
+        for field in struct_type.__struct_fields__:
+            assert f"`{field}`" in text or f'"{field}"' in text, field
+    for struct_type in (manifest.Leaf, manifest.Node):
+        for info in msgspec.structs.fields(struct_type):
+            assert f"`{info.name}`" in text, info.name
