@@ -134,6 +134,9 @@ def _decode_name(code: str) -> np.dtype[Any]:
             raise ValueError(f"not a dtype that elementsckpt writes: {code!r}")
         return dtype
     scalar = getattr(importlib.import_module(_EXTENSION), code)
+    if not (isinstance(scalar, type) and issubclass(scalar, np.generic)):
+        # NumPy would make an array of objects of it: of addresses from a file.
+        raise ValueError(f"not an element type: {code!r}")
     return np.dtype(scalar)  # type: ignore[no-any-return]
 
 

@@ -25,7 +25,7 @@ from elementsckpt import Checkpoint, WriteError, disk, store, writer
 
 ROOT = pathlib.Path(__file__).parent.parent
 DIED = 70
-SEGMENT_BYTES = 100_000  # The stream below is flushed once before its end.
+SEGMENT_BYTES = 2000  # The stream below is flushed once before its end.
 
 
 def use_small_segments(setattr=setattr):
@@ -65,20 +65,20 @@ class Stream(Box):
 def make(directory, value=0, **options):
     """Return a checkpoint of three components whose state tells its value."""
     cp = Checkpoint(directory, step=value, **options)
-    cp.agent = Box({"w": np.full((150, 150), value, np.float32), "n": np.arange(value)})
+    cp.agent = Box({"w": np.full((130, 130), value, np.float32), "n": np.arange(value)})
     cp.step = Box(value)
-    cp.replay = Stream([{"x": np.full(9_000, value + i)} for i in range(4)])
+    cp.replay = Stream([{"x": np.full(100, value + i)} for i in range(4)])
     return cp
 
 
 def value_of(cp):
     """Return the value whose state the checkpoint holds; it must be whole."""
     value = cp.step.state
-    assert np.array_equal(cp.agent.state["w"], np.full((150, 150), value, np.float32))
+    assert np.array_equal(cp.agent.state["w"], np.full((130, 130), value, np.float32))
     assert np.array_equal(cp.agent.state["n"], np.arange(value))
     assert len(cp.replay.state) == 4
     for index, shard in enumerate(cp.replay.state):
-        assert np.array_equal(shard["x"], np.full(9_000, value + index))
+        assert np.array_equal(shard["x"], np.full(100, value + index))
     return value
 
 

@@ -1,0 +1,363 @@
+"""One test for each promise of docs/guarantees.md that has no file of its own."""
+
+import errno
+import json
+import logging
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import xxhash
+
+import elementsckpt
+from elementsckpt import disk
+
+
+class Box:
+    def __init__(self, state=None):
+        self.state = state
+        self.loads = 0
+
+    def save(self):
+        return self.state
+
+    def load(self, data):
+        self.state = data
+        self.loads += 1
+
+
+def checkpoint(directory, keep=2, **states):
+    cp = elementsckpt.Checkpoint(directory, keep=keep)
+    for key, state in states.items():
+        setattr(cp, key, Box(state))
+    return cp
+
+
+def flip_last_byte(save, key="agent"):
+    (file,) = save.glob(f"{key}-*.safetensors")
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.unlink()
+    file.write_bytes(content)
+
+
+def rewrite(save, change):
+    """Change a manifest and sign it, as somebody would who forges one."""
+    file = save / "manifest.json"
+    content = json.loads(file.read_bytes())
+    del content["digest"]
+    change(content)
+    body = json.dumps(content).encode()[:-1]
+    digest = xxhash.xxh3_128_hexdigest(body).encode()
+    file.write_bytes(body + b',\n"digest":"%s"}\n' % digest)
+
+
+def test_promise_2_only_what_was_written_here_is_removed(tmp_path):
+    directory = tmp_path / "ckpt"
+    cp = checkpoint(directory, keep=1, agent=np.zeros(3))
+    first = cp.save().path
+    shutil.copytree(first, directory / "backup")
+    cp.save(directory / "explicit")
+    old = directory / "20200101T000000F000000"
+    old.mkdir()
+    (old / "agent.pkl").write_bytes(b"")
+    (old / "done").write_bytes(b"")
+    (directory / "notes.txt").write_text("mine")
+    (directory / "20210101T000000F000000").mkdir()
+    (directory / "20220101T000000F000000").mkdir()
+    (directory / "20220101T000000F000000" / "data.bin").write_bytes(b"mine")
+    others = {path.name for path in directory.iterdir()} - {first.name}
+    newest = cp.save().path
+    assert {path.name for path in directory.iterdir()} == others | {newest.name}
+
+
+def test_promise_3_order_is_by_sequence(tmp_path):
+    cp = checkpoint(tmp_path, keep=None, agent=0)
+    paths = []
+    for number in range(3):
+        cp.agent.state = number
+        paths.append(cp.save().path)
+    # Names, modification times and the recorded clock all say the reverse.
+    for number, path in enumerate(paths):
+        new = tmp_path / f"2000010{3 - number}T000000F000000"
+        path.rename(new)
+        os.utime(new, (1000 - number, 1000 - number))
+
+        def backdate(content, number=number, new=new):
+            content["name"] = new.name
+            content["time"] = f"2000-01-0{3 - number}T00:00:00+00:00"
+
+        rewrite(new, backdate)
+    again = checkpoint(tmp_path, keep=2, agent=None)
+    assert again.load_or_save()
+    assert again.agent.state == 2
+    assert [info.sequence for info in again.saves()] == [1, 2, 3]
+    assert again.save().sequence == 4
+    assert [info.sequence for info in again.saves()] == [3, 4]
+
+
+def test_promise_4_a_damaged_newest_save_is_replaced_by_the_newest_good_one(
+    tmp_path, caplog
+):
+    cp = checkpoint(tmp_path, agent=np.zeros(1000))
+    good = cp.save().path
+    cp.agent.state = np.ones(1000)
+    bad = cp.save().path
+    flip_last_byte(bad)
+    with caplog.at_level(logging.WARNING, "elementsckpt"):
+        report = cp.load()
+    assert report.path == good
+    assert report.fell_back_from == bad
+    np.testing.assert_array_equal(cp.agent.state, np.zeros(1000))
+    assert str(bad) in caplog.text
+    assert "agent" in caplog.text
+    assert str(good) in caplog.text
+
+
+def test_promise_4_a_named_save_is_never_substituted(tmp_path):
+    cp = checkpoint(tmp_path, agent=np.zeros(1000))
+    cp.save()
+    bad = cp.save().path
+    flip_last_byte(bad)
+    with pytest.raises(elementsckpt.DamagedError, match=r"agent-\d+.*holds agent"):
+        cp.load(bad)
+    assert cp.agent.loads == 0
+
+
+@pytest.mark.parametrize("fault", ["damage", "pickle", "key", "class", "shards"])
+def test_promise_5_nothing_is_loaded_unless_everything_can_be(tmp_path, fault):
+    class Shards(Box):
+        def save(self):
+            return (np.full(1000, i) for i in range(3))
+
+    cp = checkpoint(tmp_path / "own", first=np.zeros(3), last=np.zeros(1000))
+    cp.replay = Shards()
+    save = cp.save(tmp_path / "save").path
+    other = checkpoint(tmp_path / "other", first=1)
+    if fault == "damage":
+        flip_last_byte(save, "last")
+        other.last = Box()
+    elif fault == "pickle":
+        cp.last.state = {"odd": {np.dtype("f4"): 1}}
+        save = cp.save(tmp_path / "pickled").path
+        other.last = Box()
+    elif fault == "key":
+        other.absent = Box()
+    elif fault == "class":
+
+        def lie(content):
+            content["components"][1]["trees"][0]["leaves"][0]["kind"] = "nothing"
+
+        rewrite(save, lie)
+        other.last = Box()
+    else:
+        flip_last_byte(save, "replay")
+        other.replay = Shards()
+    with pytest.raises(elementsckpt.CheckpointError):
+        other.load(save)
+    assert other.first.loads == 0
+    assert other.first.state == 1
+
+
+SPY = """
+import pathlib
+
+class Spy:
+    def __reduce__(self):
+        return pathlib.Path.touch, (pathlib.Path({marker!r}),)
+"""
+
+
+def test_promise_7_a_foreign_save_runs_no_code(tmp_path):
+    marker = tmp_path / "code-ran"
+    scope = {"__name__": "spy"}
+    exec(SPY.format(marker=str(marker)), scope)
+    cp = checkpoint(
+        tmp_path / "theirs", agent={"w": np.zeros(3), "spy": scope["Spy"]()}
+    )
+    cp.save()
+    mine = checkpoint(tmp_path / "mine", agent=None)
+    with pytest.raises(elementsckpt.PickleError, match=r"agent/spy.*allow_pickle=True"):
+        mine.load(tmp_path / "theirs")
+    with pytest.raises(elementsckpt.PickleError, match="agent/spy"):
+        elementsckpt.read(tmp_path / "theirs")
+    elementsckpt.info(tmp_path / "theirs")
+    elementsckpt.read(tmp_path / "theirs", regex="w")
+    assert not marker.exists()
+    assert mine.agent.loads == 0
+    mine.load(tmp_path / "theirs", allow_pickle=True)
+    assert marker.exists()
+
+
+def test_promise_7_a_foreign_save_cannot_name_functions_to_call(tmp_path):
+    cp = checkpoint(tmp_path / "theirs", agent={"activation": os.path.join})
+    save = cp.save().path
+    rewrite(save, lambda x: _leaf(x).update(value="posix:system"))
+    mine = checkpoint(tmp_path / "mine", agent={"activation": os.path.join})
+    with pytest.raises(elementsckpt.PickleError, match="agent/activation is posix"):
+        mine.load(save)
+    rewrite(save, lambda x: _leaf(x).update(value="posixpath:join"))
+    mine.load(save)
+    assert mine.agent.state == {"activation": os.path.join}
+
+
+def _leaf(content):
+    return content["components"][0]["trees"][0]["leaves"][0]
+
+
+def _set(*path):
+    *outer, last, value = path
+
+    def change(content):
+        for step in outer:
+            content = content[step]
+        content[last] = value
+
+    return change
+
+
+LEAF = ("components", 0, "trees", 0, "leaves", 0)
+NODE = ("components", 0, "trees", 0, "nodes", 0)
+HOSTILE = {
+    "huge array": _set(*LEAF, "shape", [1 << 40]),
+    "huge product": _set(*LEAF, "shape", [1 << 31] * 8),
+    "huge empty array": _set(*LEAF, "shape", [0, 1 << 61]),
+    "negative size": _set(*LEAF, "shape", [-1]),
+    "many axes": _set(*LEAF, "shape", [1] * 100),
+    "block beyond the last": _set(*LEAF, "block", 99),
+    "offset beyond the block": _set(*LEAF, "offset", 1 << 50),
+    "unknown kind": _set(*LEAF, "kind", "exec"),
+    "unknown field": _set(*LEAF, "callback", "exec"),
+    "object dtype": _set(*LEAF, "dtype", "|O"),
+    "odd dtype": _set(*LEAF, "dtype", {"fields": 7}),
+    "module for a dtype": _set(*LEAF, "dtype", "finfo"),
+    "child beyond the last": _set(*NODE, "children", [99]),
+    "container in itself": _set(*NODE, "children", [-1]),
+    "fewer keys than children": _set(*NODE, "keys", []),
+    "unknown container": _set(*NODE, "kind", "object"),
+    "unhashable key": _set(*NODE, "keys", [{"$set": []}, "b"]),
+    "root beyond the last": _set("components", 0, "trees", 0, "root", -9),
+    "file outside": _set(
+        "components", 0, "segments", 0, 0, "../w-000001-00000.safetensors"
+    ),
+    "absolute file": _set("components", 0, "segments", 0, 0, "/etc/passwd"),
+    "file with NUL": _set(
+        "components", 0, "segments", 0, 0, "a\0-000001-00000.safetensors"
+    ),
+    "larger file": _set("components", 0, "segments", 0, 1, 1 << 40),
+    "block beyond the file": _set("components", 0, "blocks", 0, 1, 1 << 40),
+    "larger block": _set("components", 0, "blocks", 0, 2, 1 << 24),
+    "no segment": _set("components", 0, "segments", []),
+    "same block twice": lambda x: x["components"][0]["blocks"].append(
+        x["components"][0]["blocks"][0]
+    ),
+    "many shards": _set("components", 0, "shards", 1 << 40),
+    "no components": _set("components", None),
+    "other format": _set("format", "zip"),
+    "sequence of text": _set("sequence", "1"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_promise_8_hostile_manifests_are_refused(tmp_path, name):
+    state = {"w": np.zeros(100), "b": np.ones(3, "f4")}
+    save = checkpoint(tmp_path / "own", agent=state).save(tmp_path / "save").path
+    rewrite(save, HOSTILE[name])
+    mine = checkpoint(tmp_path / "mine", agent=None)
+    for mmap in (False, True):
+        with pytest.raises(elementsckpt.CheckpointError) as caught:
+            mine.load(save, mmap=mmap)
+        assert "save" in str(caught.value)
+        with pytest.raises(elementsckpt.CheckpointError):
+            elementsckpt.read(save, mmap=mmap)
+    assert mine.agent.loads == 0
+
+
+def test_promise_8_containers_that_double_do_not_hang(tmp_path):
+    save = checkpoint(tmp_path / "own", agent=[[1]]).save(tmp_path / "save").path
+
+    def double(content):
+        tree = content["components"][0]["trees"][0]
+        nodes = [{"kind": "list", "children": [-n, -n]} for n in range(1, 200)]
+        tree["nodes"] = [{"kind": "list", "children": [0]}, *nodes]
+        tree["root"] = -200
+
+    rewrite(save, double)
+    with pytest.raises(elementsckpt.CheckpointError, match="too many places"):
+        elementsckpt.checkpoint.load(save, {"agent": lambda data: None})
+
+
+def test_promise_8_deep_manifests_are_refused(tmp_path):
+    save = checkpoint(tmp_path / "own", agent=1).save(tmp_path / "save").path
+    deep = "[" * 100_000 + "]" * 100_000
+    body = (save / "manifest.json").read_bytes().rpartition(b',\n"digest"')[0]
+    body = body.replace(b'"metadata":{}', b'"metadata":' + deep.encode())
+    digest = xxhash.xxh3_128_hexdigest(body).encode()
+    (save / "manifest.json").write_bytes(body + b',\n"digest":"%s"}\n' % digest)
+    with pytest.raises(elementsckpt.CheckpointError):
+        elementsckpt.info(save)
+
+
+LOAD = """
+import resource, sys
+import elementsckpt
+resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
+try:
+    elementsckpt.checkpoint.load(sys.argv[1], {"agent": lambda data: None})
+except elementsckpt.CheckpointError as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "folder", "device"])
+@pytest.mark.parametrize("name", ["manifest.json", "agent-000001-00000.safetensors"])
+def test_promise_8_links_and_fifos_are_refused(tmp_path, kind, name):
+    save = (
+        checkpoint(tmp_path / "own", agent=np.zeros(100)).save(tmp_path / "save").path
+    )
+    moved = (save / name).rename(tmp_path / "moved")
+    if kind == "fifo":
+        os.mkfifo(save / name)
+    elif kind == "folder":
+        (save / name).mkdir()
+    else:
+        target = moved if kind == "link" else pathlib.Path("/dev/zero")
+        (save / name).symlink_to(target)
+    found = subprocess.run(
+        [sys.executable, "-c", LOAD, save],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert found.stdout.startswith("DamagedError")
+    assert name in found.stdout
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO])
+def test_promise_10_a_full_disk_costs_the_new_save_only(tmp_path, monkeypatch, number):
+    cp = checkpoint(tmp_path / "ckpt", agent=np.zeros(100_000))
+    old = cp.save().path
+    before = {path: path.read_bytes() for path in old.iterdir()}
+
+    def full(call, *args):
+        if call is os.pwrite:
+            raise OSError(number, os.strerror(number))
+        return call(*args)
+
+    monkeypatch.setattr(disk, "syscall", full)
+    with pytest.raises(elementsckpt.WriteError, match=os.strerror(number)) as caught:
+        cp.save()
+    assert caught.value.errno == number
+    assert isinstance(caught.value, OSError)
+    monkeypatch.undo()
+    assert {path: path.read_bytes() for path in old.iterdir()} == before
+    assert sorted(path.name for path in (tmp_path / "ckpt").iterdir()) == sorted(
+        ["latest", old.name]
+    )
+    assert cp.load().path == old
+    assert cp.save().sequence == 2
