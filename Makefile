@@ -21,9 +21,9 @@ test: $(VENV)/.test
 	$(VENV)/bin/python -m pytest -n logical --maxprocesses 4
 
 check: $(VENV)/.dev
-	$(VENV)/bin/ruff format --check
-	$(VENV)/bin/ruff check
-	$(VENV)/bin/mypy
+	$(VENV)/bin/python -m ruff format --check
+	$(VENV)/bin/python -m ruff check
+	$(VENV)/bin/python -m mypy
 	$(VENV)/bin/python -m pytest --quiet tests/test_layering.py
 
 test-oldest:

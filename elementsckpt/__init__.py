@@ -1,17 +1,13 @@
 """One object holds a run's whole training state, and brings it back.
 
-cp = elementsckpt.Checkpoint("logdir/ckpt")
-cp.step = step
-cp.agent = agent
-cp.load_or_save()
-...
-cp.save()
+Register components as attributes of a `Checkpoint`, call `load_or_save()` before the
+training loop and `save()` in it. README.md shows how, docs/ says what is promised.
 """
 
 __version__ = "0.1.0"
 
 from . import checkpoint
-from .checkpoint import Checkpoint, info, read
+from .checkpoint import Checkpoint
 from .components import Counter, Saveable
 from .errors import (
     CheckpointError,
@@ -28,6 +24,7 @@ from .errors import (
     VersionError,
     WriteError,
 )
+from .look import info, read
 from .reports import ComponentInfo, Lineage, LoadReport, SaveInfo, SaveReport
 
 __all__ = [

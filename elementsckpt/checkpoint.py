@@ -3,38 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import os
-import platform
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from . import components, folder, manifest, scalars
+from . import components, folder, manifest
 from .components import Component
-from .elements_folder import files as elements_files
+from .disk import AnyPath, local
 from .errors import (
     ComponentError,
     DamagedError,
-    MetadataError,
     MissingKeyError,
     SaveNotFoundError,
+    add_note,
 )
-from .folder import Directory, Draft, Found
-from .manifest import Head, Manifest
+from .folder import Directory, Found
+from .look import describe
 from .overlay import Selection
-from .reports import ComponentInfo, Lineage, LoadReport, SaveInfo, SaveReport
+from .reports import LoadReport, SaveInfo, SaveReport
 from .restore import Restored, restore
-from .store import add_note, store
-from .stored import Options, damage
+from .store import store
+from .stored import Options
 
-AnyPath = str | os.PathLike[str]
 _FUTURE_METHODS = frozenset({"best", "prune", "delete", "copy_of", "preempted"})
 
 
@@ -83,7 +76,7 @@ class Checkpoint:
             raise ValueError(
                 f"keep={keep!r}: pass the number of saves to keep, or None."
             )
-        self._directory = None if directory is None else _local(directory)
+        self._directory = None if directory is None else local(directory)
         self._keep = keep
         self._step = step
         self._write = write
@@ -176,14 +169,14 @@ class Checkpoint:
           Exception: what a component's own `save()` raises, with a note of its key.
         """
         selected = self._select(keys)
-        target = None if path is None else _local(path)
+        target = None if path is None else local(path)
         if target is None and self._directory is None:
             raise ValueError(
                 "This Checkpoint has no directory: pass a path to save(), or a "
                 "directory to Checkpoint()."
             )
         with self._lock:
-            return _save(
+            return store(
                 {key: component.save for key, component in selected.items()},
                 target=target,
                 listing=self._listing,
@@ -285,7 +278,7 @@ class Checkpoint:
     def _candidates(self, path: AnyPath | None) -> list[Found]:
         if path is None:
             path = self._required_listing().path
-        return folder.find(_local(path), self._listing)
+        return folder.find(local(path), self._listing)
 
     def _trusts(self, save: Path, allow_pickle: bool | None) -> bool:
         if allow_pickle is not None:
@@ -313,7 +306,7 @@ class Checkpoint:
         for found in self._required_listing().saves():
             if found.error is None:
                 with contextlib.suppress(DamagedError):
-                    infos.append(_info(found))
+                    infos.append(describe(found))
         return infos
 
     # Ending
@@ -360,15 +353,6 @@ def _listed(keys: Iterable[str]) -> str:
     return ", ".join(map(repr, keys)) or "none"
 
 
-def _local(path: AnyPath) -> Path:
-    text = os.fspath(path)
-    if "://" in text:
-        raise ValueError(
-            f"{text}: only local paths are supported. Save locally and copy the folder."
-        )
-    return Path(text).expanduser().absolute()
-
-
 # The functional form
 
 
@@ -394,8 +378,8 @@ def save(
 
     Source: elements.checkpoint.save.
     """
-    return _save(
-        savefns, target=_local(path), metadata=metadata, write=write, fsync=fsync
+    return store(
+        savefns, target=local(path), metadata=metadata, write=write, fsync=fsync
     )
 
 
@@ -421,7 +405,7 @@ def load(
     """
     start = time.monotonic()
     options = Options(bool(allow_pickle), mmap)
-    restored = restore(folder.find(_local(path)), loadfns, options=lambda _: options)
+    restored = restore(folder.find(local(path)), loadfns, options=lambda _: options)
     _hand_over(restored, loadfns)
     return restored.report(time.monotonic() - start)
 
@@ -429,70 +413,9 @@ def load(
 def exists(path: AnyPath) -> bool:
     """Tell whether the path is a save or a directory with saves, even damaged ones."""
     try:
-        return bool(folder.find(_local(path)))
+        return bool(folder.find(local(path)))
     except SaveNotFoundError:
         return False
-
-
-def info(path: AnyPath) -> SaveInfo:
-    """Return what a save says about itself, reading no arrays.
-
-    Args:
-      path: A save, or a directory whose newest good save is meant.
-
-    Raises:
-      SaveNotFoundError: there is no save.
-      DamagedError, VersionError: its manifest is not valid.
-    """
-    found = folder.find(_local(path))
-    good = [save for save in found if save.error is None]
-    if good:
-        return _info(good[0])
-    assert found[0].error is not None
-    raise found[0].error
-
-
-def read(
-    path: AnyPath,
-    keys: Iterable[str] | None = None,
-    regex: str | None = None,
-    mmap: bool = True,
-    *,
-    allow_pickle: bool | None = None,
-) -> dict[str, Any]:
-    """Return the states in a save as NumPy arrays, without the objects they are for.
-
-    Args:
-      path: A save, or a directory whose newest good save is meant.
-      keys: Components to read; all by default.
-      regex: Reads only leaves whose names it matches from their start. A list or
-        tuple of which some is left out becomes a dict by position.
-      mmap: Whether arrays are mapped, copy-on-write, instead of read.
-      allow_pickle: Whether pickled leaves may be read, which can run code.
-
-    Returns:
-      State by key. NamedTuples and dataclasses are dicts by field, JAX and torch
-      arrays are NumPy arrays, typed keys their data, functions their import paths. A
-      component that was saved by a generator is a list of its shards.
-
-    Raises:
-      CheckpointError: as for `Checkpoint.load`.
-    """
-    options = Options(bool(allow_pickle), mmap, plain=True)
-    candidates = folder.find(_local(path))
-    if isinstance(keys, str):
-        raise ValueError(f"keys is a list of keys: pass keys=[{keys!r}].")
-    wanted = None if keys is None else list(keys)
-    restored = restore(
-        candidates,
-        wanted,
-        options=lambda _: options,
-        selection=Selection(regex),
-    )
-    return {
-        key: list(state) if inspect.isgenerator(state) else state
-        for key, state in restored.states.items()
-    }
 
 
 def _hand_over(restored: Restored, loadfns: Mapping[str, Callable[[Any], Any]]) -> None:
@@ -503,155 +426,3 @@ def _hand_over(restored: Restored, loadfns: Mapping[str, Callable[[Any], Any]]) 
             path = restored.found.path
             add_note(error, f"Raised while loading the component {key!r} from {path}.")
             raise
-
-
-# One save
-
-
-def _save(
-    savefns: Mapping[str, Callable[[], Any]],
-    *,
-    target: Path | None,
-    listing: Directory | None = None,
-    keep: int | None = None,
-    step: int | None = None,
-    metadata: Any = None,
-    loaded_from: str | None = None,
-    write: bool,
-    fsync: bool,
-) -> SaveReport:
-    """Write a save to `target`, or to a new folder of the directory `listing`."""
-    start = time.monotonic()
-    encoded = _encode_metadata(metadata)
-    explicit = target is not None
-    directory = Directory(target.parent) if target is not None else listing
-    assert directory is not None
-    sequence = directory.next_sequence()
-    draft = None
-    if write:
-        if target is None:
-            directory.sweep()
-            draft = folder.begin(directory.path, step, fsync=fsync)
-        else:
-            draft = folder.begin_at(target, fsync=fsync)
-    now = datetime.now(timezone.utc)
-    path = (
-        draft.path if draft else target or directory.path / folder.save_name(now, step)
-    )
-    written = manifest.Manifest(
-        name=manifest.display(path.name),
-        explicit=explicit,
-        sequence=sequence,
-        step=step,
-        time=now,
-        durable=fsync,
-        metrics={},
-        metadata=encoded,
-        lineage=manifest.Lineage(loaded_from),
-        libraries=_libraries(),
-        components=[],
-    )
-    bytes_written = _write(written, savefns, draft, fsync=fsync)
-    if draft is not None and not explicit:
-        directory.write_latest(path.name, fsync=fsync)
-        if keep is not None:
-            directory.prune(keep)
-    return SaveReport(
-        path=path,
-        step=step,
-        sequence=sequence,
-        bytes_written=bytes_written,
-        bytes_total=sum(component.size_bytes for component in written.components),
-        seconds=time.monotonic() - start,
-    )
-
-
-def _write(
-    written: Manifest,
-    savefns: Mapping[str, Callable[[], Any]],
-    draft: Draft | None,
-    *,
-    fsync: bool,
-) -> int:
-    """Store the components and commit; returns the size of the files written."""
-    where = None if draft is None else draft.path
-    try:
-        stored = store(savefns, where, sequence=written.sequence, fsync=fsync)
-        for component in stored:
-            written.components.append(component)
-        if draft is None:
-            return 0
-        content = manifest.encode(written)
-        draft.commit(content)
-    except BaseException:
-        if draft is not None:
-            draft.abandon()
-        raise
-    segments = [x.size for item in written.components for x in item.segments]
-    return len(content) + sum(segments)
-
-
-def _encode_metadata(metadata: Any) -> Any:
-    try:
-        return scalars.encode_metadata({} if metadata is None else metadata)
-    except (scalars.NotScalarError, RecursionError) as error:
-        problem = "it holds itself" if isinstance(error, RecursionError) else error
-        raise MetadataError(
-            f"Metadata cannot be saved: {problem}. It may hold JSON types, tuples, "
-            f"mappings, dataclasses, NumPy scalars and paths; nothing was written."
-        ) from error
-
-
-def _libraries() -> dict[str, str]:
-    """Return the versions that a save depends on, of libraries imported already."""
-    versions = {"python": platform.python_version(), "numpy": np.__version__}
-    for name in ("elementsckpt", "jax", "torch", "ml_dtypes"):
-        version = getattr(sys.modules.get(name), "__version__", None)
-        if isinstance(version, str):
-            versions[name] = version
-    return versions
-
-
-def _info(found: Found) -> SaveInfo:
-    if found.head is None:
-        return _elements_info(found)
-    head = found.head
-    with damage(str(found.path / manifest.NAME)):
-        return _info_of(found.path, head)
-
-
-def _info_of(path: Path, head: Head) -> SaveInfo:
-    return SaveInfo(
-        path=path,
-        step=head.step,
-        sequence=head.sequence,
-        time=head.time,
-        metrics=head.metrics,
-        metadata=scalars.decode_metadata(head.metadata),
-        components={
-            scalars.decode(item.key): ComponentInfo(
-                item.size_bytes, item.leaf_count, item.shards
-            )
-            for item in head.components
-        },
-        lineage=Lineage(head.lineage.loaded_from),
-    )
-
-
-def _elements_info(found: Found) -> SaveInfo:
-    sizes = {
-        key: ComponentInfo(
-            bytes=sum(file.stat().st_size for file in files),
-            leaves=None,
-            shards=len(files) if len(files) > 1 else None,
-        )
-        for key, files in elements_files(found.path).items()
-    }
-    modified = (found.path / "done").stat().st_mtime
-    return SaveInfo(
-        path=found.path,
-        step=found.step,
-        sequence=0,
-        time=datetime.fromtimestamp(modified, timezone.utc),
-        components=sizes,
-    )

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from .errors import CheckpointError, DamagedError, ReadError, WriteError
 
 T = TypeVar("T")
+AnyPath = str | os.PathLike[str]
 Buffer = Any  # One-dimensional bytes: bytes, bytearray, memoryview, uint8 ndarray.
 
 _READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
@@ -54,6 +55,20 @@ def _remedy(error: OSError) -> str:
     if isinstance(error, PermissionError):
         return "Check who may write there."
     return "Earlier saves are untouched; free space or choose another directory."
+
+
+def local(path: AnyPath) -> Path:
+    """Return a path as an absolute one on this machine, `~` expanded.
+
+    Raises:
+      ValueError: it is the address of something that is not a local file.
+    """
+    text = os.fspath(path)
+    if "://" in text:
+        raise ValueError(
+            f"{text}: only local paths are supported. Save locally and copy the folder."
+        )
+    return Path(text).expanduser().absolute()
 
 
 # Changes

@@ -137,7 +137,7 @@ def _decode_name(code: str) -> np.dtype[Any]:
     if not (isinstance(scalar, type) and issubclass(scalar, np.generic)):
         # NumPy would make an array of objects of it: of addresses from a file.
         raise ValueError(f"not an element type: {code!r}")
-    return np.dtype(scalar)  # type: ignore[no-any-return]
+    return np.dtype(scalar)
 
 
 def _decode_string(description: dict[str, Any]) -> np.dtype[Any]:

@@ -1,9 +1,11 @@
 """Folders that the elements package wrote: one pickle for each component or shard.
 
-<save folder>/
-  agent.pkl           a component
-  replay-0000.pkl     shards of a component, from five digits on unpadded
-  done                empty; marks the save as complete
+    <save folder>/
+      agent.pkl           a component
+      replay-0000.pkl     shards of a component, from five digits on unpadded
+      done                empty; marks the save as complete
+
+Their pickles are admitted only as far as `pickles.load_restricted` goes, unless asked.
 """
 
 from __future__ import annotations

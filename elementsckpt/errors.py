@@ -96,3 +96,11 @@ class WriteError(CheckpointError, OSError):
     def __init__(self, message: str, errno: int | None = None) -> None:
         super().__init__(message)
         self.errno = errno
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """Add a note to an exception, as `add_note` does from Python 3.11 on."""
+    if hasattr(error, "add_note"):
+        error.add_note(note)
+    else:
+        error.__notes__ = [*getattr(error, "__notes__", []), note]

@@ -56,7 +56,9 @@ def fetch(values: Sequence[Any]) -> list[np.ndarray]:
 
 def implementation(key: Any) -> str:
     """Return the name of a typed key's random number generator."""
-    return str(sys.modules["jax"].random.key_impl(key))
+    found = sys.modules["jax"].random.key_impl(key)
+    # Until 0.4.34 or so an object that prints as an abbreviation.
+    return str(getattr(getattr(found, "_impl", None), "name", found))
 
 
 def narrows(dtype: np.dtype[Any]) -> bool:

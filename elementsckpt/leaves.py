@@ -1,15 +1,17 @@
 """One leaf ⇄ bytes: what kinds of leaf there are and how each is stored.
 
-kind        stored as                                   `value` in the manifest
-python      its value in the manifest                   the scalar, or set of them
-str         UTF-8, lone surrogates included             -
-bytes       its bytes; bytearray likewise               -
-numpy       its elements                                -
-jax         its elements                                whether weakly typed
-key         uint32 data of typed PRNG keys              name of the generator
-torch       its elements                                parameter, requires_grad
-function    "module:qualname" of an importable one      the same
-pickle      cloudpickle, its arrays out-of-band         their leaf numbers
+    kind        stored as                                   `value` in the manifest
+    python      its value in the manifest                   the scalar, or set of them
+    str         UTF-8, lone surrogates included             -
+    bytes       its bytes; bytearray likewise               -
+    numpy       its elements                                -
+    jax         its elements                                whether weakly typed
+    key         uint32 data of typed PRNG keys              name of the generator
+    torch       its elements                                parameter, requires_grad
+    function    "module:qualname" of an importable one      the same
+    pickle      cloudpickle, its arrays out-of-band         their leaf numbers
+
+This is where NumPy, JAX, torch and pickle meet; each has a module below this one.
 """
 
 from __future__ import annotations

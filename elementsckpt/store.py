@@ -1,150 +1,140 @@
-"""Components' `save()` functions → the components of a manifest and their segments."""
+"""The components → a save."""
 
 from __future__ import annotations
 
-import inspect
-import re
-from collections.abc import Callable, Iterator, Mapping
+import platform
+import sys
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-from . import dtypes, scalars, tree
-from .manifest import Component, Tree, encode_tree
-from .writer import SEGMENT_BYTES, Entry, Writer
+import numpy as np
 
-_STEM_LENGTH = 80  # File names may have 255 bytes.
+from . import drafts, manifest, scalars
+from .collect import collect
+from .drafts import Draft
+from .errors import MetadataError
+from .folder import Directory
+from .manifest import Manifest
+from .reports import SaveReport
 
 
 def store(
     savefns: Mapping[str, Callable[[], Any]],
-    folder: Path | None,
     *,
-    sequence: int,
+    target: Path | None,
+    listing: Directory | None = None,
+    keep: int | None = None,
+    step: int | None = None,
+    metadata: Any = None,
+    loaded_from: str | None = None,
+    write: bool,
     fsync: bool,
-) -> Iterator[Component]:
-    """Call each function and write what it returns, one after the other.
+) -> SaveReport:
+    """Write a save.
 
     Args:
-      savefns: What returns the state of a component, by key.
-      folder: The save folder, or None to do everything but write.
-      sequence: Number of the save.
-      fsync: Whether to make the segments durable.
-
-    Yields:
-      The manifest entry of each component, whose segments are written.
+      savefns: Functions that return a state, by key.
+      target: Folder to write, or None for a new one in the directory.
+      listing: The directory, without a target.
+      keep: How many saves to keep in the directory; None keeps all.
+      step: Step of the run, or None.
+      metadata: The caller's.
+      loaded_from: Path of the save that the run last loaded, or None.
+      write: Whether to write anything at all.
+      fsync: Whether the save is durable on return.
 
     Raises:
-      StateError: a state cannot be saved.
-      WriteError: the disk refused.
+      CheckpointError: as for `Checkpoint.save`.
     """
-    stems = _stems(list(savefns))
-    for key, savefn in savefns.items():
-        writer = None
-        if folder is not None:
-            writer = Writer(folder, stems[key], sequence=sequence, fsync=fsync)
-        yield _Storing(key, writer).run(savefn)
-
-
-class _Storing:
-    """Stores one component."""
-
-    def __init__(self, key: str, writer: Writer | None) -> None:
-        self._key = key
-        self._writer = writer
-        self._leaf_count = 0
-        self._size_bytes = 0
-
-    def run(self, savefn: Callable[[], Any]) -> Component:
-        state = self._call(savefn)
-        shards = None
-        if inspect.isgenerator(state):
-            trees = list(self._shards(state))
-            shards = len(trees)
+    start = time.monotonic()
+    encoded = _encode_metadata(metadata)
+    explicit = target is not None
+    directory = Directory(target.parent) if target is not None else listing
+    assert directory is not None
+    sequence = directory.next_sequence()
+    draft = None
+    if write:
+        if target is None:
+            directory.sweep()
+            draft = drafts.begin(directory.path, step, fsync=fsync)
         else:
-            trees = [encode_tree(self._add(state, ""))]
-            del state
-        if self._writer is not None:
-            self._writer.flush()
-        return Component(
-            key=scalars.encode(self._key),
-            shards=shards,
-            leaf_count=self._leaf_count,
-            size_bytes=self._size_bytes,
-            segments=[] if self._writer is None else self._writer.segments,
-            blocks=[] if self._writer is None else self._writer.blocks,
-            trees=trees,
-        )
-
-    def _call(self, function: Callable[[], Any]) -> Any:
-        """Call the component's code; its errors get a note that names the key."""
-        try:
-            return function()
-        except StopIteration:
-            raise
-        except Exception as error:
-            add_note(error, f"Raised while saving the component {self._key!r}.")
-            raise
-
-    def _shards(self, generator: Any) -> Iterator[Any]:
-        """Store shard by shard; the generator may reuse its arrays after each."""
-        index = 0
-        while True:
-            try:
-                shard = self._call(generator.__next__)
-            except StopIteration:
-                return
-            yield encode_tree(self._add(shard, f"{index}/"))
-            del shard
-            index += 1
-            if self._writer is None:
-                continue
-            if self._writer.pending_bytes >= SEGMENT_BYTES:
-                self._writer.flush()
-            else:
-                self._writer.own()
-
-    def _add(self, state: Any, prefix: str) -> Tree:
-        flat = tree.flatten(state, self._key)
-        saved, storages = tree.encode(flat, self._key)
-        self._leaf_count += len(saved.leaves)
-        self._size_bytes += sum(x.nbytes for x in storages if x is not None)
-        if self._writer is not None:
-            entries = [
-                None
-                if storage is None
-                else Entry(f"{prefix}{leaf.name}" or self._key, storage, _tag(leaf))
-                for leaf, storage in zip(saved.leaves, storages, strict=True)
-            ]
-            for leaf, place in zip(
-                saved.leaves, self._writer.add(entries), strict=True
-            ):
-                leaf.block, leaf.offset = place
-        return saved
+            draft = drafts.begin_at(target, fsync=fsync)
+    now = datetime.now(timezone.utc)
+    path = (
+        draft.path if draft else target or directory.path / drafts.save_name(now, step)
+    )
+    written = manifest.Manifest(
+        name=manifest.display(path.name),
+        explicit=explicit,
+        sequence=sequence,
+        step=step,
+        time=now,
+        durable=fsync,
+        metrics={},
+        metadata=encoded,
+        lineage=manifest.Lineage(loaded_from),
+        libraries=_libraries(),
+        components=[],
+    )
+    bytes_written = _write(written, savefns, draft, fsync=fsync)
+    if draft is not None and not explicit:
+        directory.write_latest(path.name, fsync=fsync)
+        if keep is not None:
+            directory.prune(keep)
+    return SaveReport(
+        path=path,
+        step=step,
+        sequence=sequence,
+        bytes_written=bytes_written,
+        bytes_total=sum(component.size_bytes for component in written.components),
+        seconds=time.monotonic() - start,
+    )
 
 
-def _tag(leaf: Any) -> str | None:
-    return dtypes.tag(leaf.dtype)
+def _write(
+    written: Manifest,
+    savefns: Mapping[str, Callable[[], Any]],
+    draft: Draft | None,
+    *,
+    fsync: bool,
+) -> int:
+    """Store the components and commit; returns the size of the files written."""
+    where = None if draft is None else draft.path
+    try:
+        collected = collect(savefns, where, sequence=written.sequence, fsync=fsync)
+        for component in collected:
+            written.components.append(component)
+        if draft is None:
+            return 0
+        content = manifest.encode(written)
+        draft.commit(content)
+    except BaseException:
+        if draft is not None:
+            draft.abandon()
+        raise
+    segments = [x.size for item in written.components for x in item.segments]
+    return len(content) + sum(segments)
 
 
-def add_note(error: BaseException, note: str) -> None:
-    """Add a note to an exception, as `add_note` does from Python 3.11 on."""
-    if hasattr(error, "add_note"):
-        error.add_note(note)
-    else:
-        error.__notes__ = [*getattr(error, "__notes__", []), note]
+def _encode_metadata(metadata: Any) -> Any:
+    try:
+        return scalars.encode_metadata({} if metadata is None else metadata)
+    except (scalars.NotScalarError, RecursionError) as error:
+        problem = "it holds itself" if isinstance(error, RecursionError) else error
+        raise MetadataError(
+            f"Metadata cannot be saved: {problem}. It may hold JSON types, tuples, "
+            f"mappings, dataclasses, NumPy scalars and paths; nothing was written."
+        ) from error
 
 
-def _stems(keys: list[str]) -> dict[str, str]:
-    """Return a start of file names for each key, safe and different in any case."""
-    stems: dict[str, str] = {}
-    taken: set[str] = set()
-    for number, key in enumerate(keys):
-        # What quote leaves as it is, without the dot: no hidden files, no "..".
-        safe = quote(key, safe="", errors="surrogatepass").replace(".", "%2E")
-        stem = re.sub(r"%[0-9A-F]?$", "", safe[:_STEM_LENGTH]) or "component"
-        if stem.casefold() in taken or stem != safe:
-            stem = f"{stem}~{number}"
-        taken.add(stem.casefold())
-        stems[key] = stem
-    return stems
+def _libraries() -> dict[str, str]:
+    """Return the versions that a save depends on, of libraries imported already."""
+    versions = {"python": platform.python_version(), "numpy": np.__version__}
+    for name in ("elementsckpt", "jax", "torch", "ml_dtypes"):
+        version = getattr(sys.modules.get(name), "__version__", None)
+        if isinstance(version, str):
+            versions[name] = version
+    return versions

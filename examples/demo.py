@@ -62,24 +62,23 @@ def train_and_kill(logdir: pathlib.Path) -> int:
 
 def look(directory: pathlib.Path) -> None:
     title("2. Look at what is left")
-    saves = elementsckpt.Checkpoint(directory).saves()
-    check(len(saves) >= 3, f"there are {len(saves)} saves")
-    unfinished = 0
+    saves = [save.path.name for save in elementsckpt.Checkpoint(directory).saves()]
+    check(len(saves) == 3, f"there are {len(saves)} saves, not 3")
+    unfinished = False
     for path in sorted(directory.iterdir()):
         if path.name == "latest":
             print(f"  | latest: {path.read_text()}")
-        elif path == saves[-1].path:
-            print(f"  | {path.name}/")
-            for file in sorted(path.iterdir()):
-                print(f"  |     {file.name:30} {file.stat().st_size / 1e3:7.1f} kB")
-        elif path in [save.path for save in saves]:
+        elif path.name in saves:
             print(f"  | {path.name}/")
         else:
-            print(f"  | {path.name}/ (no manifest.json)")
-            unfinished += 1
+            print(f"  | {path.name}/ (unfinished)")
+            unfinished = True
+        if path.name == saves[-1]:
+            for file in sorted(path.iterdir()):
+                print(f"  |     {file.name:30} {file.stat().st_size / 1e3:7.1f} kB")
     say("Each folder is a complete save, readable with any safetensors library.")
     if unfinished:
-        say("The run died while it wrote one more: without a manifest it is no save.")
+        say("The run died while it wrote one more. That is not a save, and harms none.")
 
 
 def resume(logdir: pathlib.Path, step: int) -> float:
@@ -151,11 +150,13 @@ def start(*flags: object) -> "subprocess.Popen[str]":
 def shown(process: "subprocess.Popen[str]", *, every: int = 1) -> Iterator[str]:
     """Yield the lines that a run prints; show them, but of its steps every n-th."""
     steps = 0
-    for line in filter(None, map(str.rstrip, process.stdout or ())):
+    assert process.stdout
+    for line in filter(None, map(str.rstrip, process.stdout)):
         steps += line.startswith("Step ")
         if not line.startswith("Step ") or steps % every == 0:
             print(f"  | {line}", flush=True)
         yield line
+    process.stdout.close()
     check(process.wait() <= 0, f"it ended with exit status {process.returncode}")
 
 

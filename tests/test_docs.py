@@ -78,7 +78,9 @@ def test_each_promise_names_tests_that_exist():
 
 
 def test_commands_in_the_readme_are_targets_of_the_makefile():
-    commands = re.findall(r"^make (\S+)", (ROOT / "README.md").read_text(), re.MULTILINE)
+    commands = re.findall(
+        r"^make (\S+)", (ROOT / "README.md").read_text(), re.MULTILINE
+    )
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert commands
     assert set(commands) <= set(targets)

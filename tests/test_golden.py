@@ -14,7 +14,8 @@ SAVE = pathlib.Path(__file__).parent / "data" / "golden-1"
 KEYS = [
     key
     for key in golden.STATES
-    if key not in ("shards", "torch") or (key == "torch" and importlib.util.find_spec(key))
+    if key not in ("shards", "torch")
+    or (key == "torch" and importlib.util.find_spec(key))
 ]
 
 

@@ -26,7 +26,8 @@ ALLOWED = {
         *("torch_tensors", "jax_arrays", "scalars", "dtypes", "references"),
         "manifest",
     },
-    "tree": {"leaves", "jax_arrays", "scalars", "pickles", "references", "manifest"},
+    "containers": {"leaves", "scalars", "references", "manifest"},
+    "tree": {"containers", "leaves", "jax_arrays", "scalars", "pickles", "manifest"},
     "overlay": {
         *("tree", "leaves", "torch_tensors", "jax_arrays", "scalars", "dtypes"),
         "manifest",
@@ -34,20 +35,26 @@ ALLOWED = {
     "writer": {"manifest", "parallel", "disk"},
     "reader": {"manifest", "parallel", "disk"},
     "elements_folder": {"pickles", "disk"},
-    "folder": {"elements_folder", "scalars", "manifest", "disk"},
-    "store": {"writer", "tree", "scalars", "dtypes", "manifest"},
+    "drafts": {"elements_folder", "manifest", "disk"},
+    "folder": {"drafts", "elements_folder", "manifest", "disk"},
+    "collect": {"writer", "tree", "scalars", "dtypes", "manifest"},
     "stored": {
         *("folder", "elements_folder", "reader", "overlay", "tree", "leaves"),
         *("scalars", "pickles", "references", "manifest", "disk"),
     },
     "reports": set(),
+    "store": {"collect", "drafts", "folder", "reports", "scalars", "manifest"},
     "restore": {"stored", "folder", "reports", "overlay", "tree"},
+    "look": {
+        *("restore", "reports", "stored", "folder", "elements_folder", "overlay"),
+        *("scalars", "manifest", "disk"),
+    },
     "components": set(),
     "checkpoint": {
-        *("components", "restore", "reports", "store", "stored", "folder"),
-        *("elements_folder", "overlay", "scalars", "manifest"),
+        *("components", "look", "store", "restore", "reports", "stored", "folder"),
+        *("overlay", "manifest", "disk"),
     },
-    "__init__": {"checkpoint", "components", "reports"},
+    "__init__": {"checkpoint", "look", "components", "reports"},
 }
 
 DEPENDENCIES = {"numpy", "cloudpickle", "zstandard", "xxhash", "msgspec"}

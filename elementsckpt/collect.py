@@ -1,0 +1,146 @@
+"""Calls the components' `save()` and writes what they return.
+
+The counterpart of `stored`: there a component's state comes out of a save.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from . import dtypes, scalars, tree
+from .errors import add_note
+from .manifest import Component, Tree, encode_tree
+from .writer import SEGMENT_BYTES, Entry, Writer
+
+_STEM_LENGTH = 80  # File names may have 255 bytes.
+
+
+def collect(
+    savefns: Mapping[str, Callable[[], Any]],
+    folder: Path | None,
+    *,
+    sequence: int,
+    fsync: bool,
+) -> Iterator[Component]:
+    """Call each function and write what it returns, one after the other.
+
+    Args:
+      savefns: What returns the state of a component, by key.
+      folder: The save folder, or None to do everything but write.
+      sequence: Number of the save.
+      fsync: Whether to make the segments durable.
+
+    Yields:
+      The manifest entry of each component, whose segments are written.
+
+    Raises:
+      StateError: a state cannot be saved.
+      WriteError: the disk refused.
+    """
+    stems = _stems(list(savefns))
+    for key, savefn in savefns.items():
+        writer = None
+        if folder is not None:
+            writer = Writer(folder, stems[key], sequence=sequence, fsync=fsync)
+        yield _Collecting(key, writer).run(savefn)
+
+
+class _Collecting:
+    """Writes one component."""
+
+    def __init__(self, key: str, writer: Writer | None) -> None:
+        self._key = key
+        self._writer = writer
+        self._leaf_count = 0
+        self._size_bytes = 0
+
+    def run(self, savefn: Callable[[], Any]) -> Component:
+        state = self._call(savefn)
+        shards = None
+        if inspect.isgenerator(state):
+            trees = list(self._shards(state))
+            shards = len(trees)
+        else:
+            trees = [encode_tree(self._add(state, ""))]
+            del state
+        if self._writer is not None:
+            self._writer.flush()
+        return Component(
+            key=scalars.encode(self._key),
+            shards=shards,
+            leaf_count=self._leaf_count,
+            size_bytes=self._size_bytes,
+            segments=[] if self._writer is None else self._writer.segments,
+            blocks=[] if self._writer is None else self._writer.blocks,
+            trees=trees,
+        )
+
+    def _call(self, function: Callable[[], Any]) -> Any:
+        """Call the component's code; its errors get a note that names the key."""
+        try:
+            return function()
+        except StopIteration:
+            raise
+        except Exception as error:
+            add_note(error, f"Raised while saving the component {self._key!r}.")
+            raise
+
+    def _shards(self, generator: Any) -> Iterator[Any]:
+        """Store shard by shard; the generator may reuse its arrays after each."""
+        index = 0
+        while True:
+            try:
+                shard = self._call(generator.__next__)
+            except StopIteration:
+                return
+            yield encode_tree(self._add(shard, f"{index}/"))
+            del shard
+            index += 1
+            if self._writer is None:
+                continue
+            if self._writer.pending_bytes >= SEGMENT_BYTES:
+                self._writer.flush()
+            else:
+                self._writer.own()
+
+    def _add(self, state: Any, prefix: str) -> Tree:
+        flat = tree.flatten(state, self._key)
+        saved, storages = tree.encode(flat, self._key)
+        self._leaf_count += len(saved.leaves)
+        self._size_bytes += sum(x.nbytes for x in storages if x is not None)
+        if self._writer is not None:
+            entries = [
+                None
+                if storage is None
+                else Entry(f"{prefix}{leaf.name}" or self._key, storage, _tag(leaf))
+                for leaf, storage in zip(saved.leaves, storages, strict=True)
+            ]
+            for leaf, place in zip(
+                saved.leaves, self._writer.add(entries), strict=True
+            ):
+                leaf.block, leaf.offset = place
+        return saved
+
+
+def _tag(leaf: Any) -> str | None:
+    return dtypes.tag(leaf.dtype)
+
+
+def _stems(keys: list[str]) -> dict[str, str]:
+    """Return a start of file names for each key, safe and different in any case."""
+    stems: dict[str, str] = {}
+    taken: set[str] = set()
+    for number, key in enumerate(keys):
+        # What quote leaves as it is, without the dot: no hidden files, no "..".
+        safe = quote(key, safe="", errors="surrogatepass").replace(".", "%2E")
+        stem = re.sub(r"%[0-9A-F]?$", "", safe[:_STEM_LENGTH]) or "component"
+        if stem.casefold() in taken or stem != safe:
+            stem = f"{stem}~{number}"
+        taken.add(stem.casefold())
+        stems[key] = stem
+    return stems

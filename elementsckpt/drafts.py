@@ -1,0 +1,254 @@
+"""Save folders that are being written, and their removal.
+
+A draft is a folder with a locked `.manifest.json` and no `manifest.json`. Renaming the
+one to the other is the commit; the lock tells a save in progress from what a process
+that died has left. Folders come into being and vanish under a hidden name, so that
+whatever has a name without a dot is a save, was made by this library for one, or
+belongs to somebody else and is left alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import re
+import stat
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+from . import disk, elements_folder, manifest
+from .errors import CheckpointError, SaveExistsError
+
+SAVE = re.compile(r"\d{8}T\d{6}F\d{6}(--?\d+)?")
+SEGMENT = re.compile(r".+-(\d{6,})-\d{5,}\.safetensors")
+HIDDEN = re.compile(rf"\.{SAVE.pattern}")
+DRAFT = ".manifest.json"
+_TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOENT}
+_logger = logging.getLogger("elementsckpt")
+
+
+class Draft:
+    """A save folder that is being written.
+
+    Args:
+      path: The folder.
+      made: Folders that were made for it, outermost first.
+      fd: Its open and locked manifest draft.
+      fsync: Whether to make it durable.
+    """
+
+    def __init__(self, path: Path, made: list[Path], fd: int, *, fsync: bool) -> None:
+        self.path = path
+        self._made = made
+        self._fd = fd
+        self._fsync = fsync
+
+    def commit(self, content: bytes) -> None:
+        """Make the folder a save: complete and, with fsync, durable on return.
+
+        Everything the manifest relies on is durable before its name is.
+
+        Raises:
+          WriteError: the disk refused; the caller should `abandon` it.
+        """
+        draft = self.path / DRAFT
+        disk.write(self._fd, content, 0, path=draft)
+        if self._fsync:
+            disk.sync(self._fd, path=draft)
+            disk.sync_folder(self.path)
+        disk.rename(draft, self.path / manifest.NAME)
+        if self._fsync:
+            disk.sync_folder(self.path)
+            for folder in reversed(self._made or [self.path]):
+                disk.sync_folder(folder.parent)
+        self._close()
+
+    def abandon(self) -> None:
+        """Remove what was written, and the folders made for it; failing only warns."""
+        remove(self.path, keep_folder=self.path not in self._made)
+        for folder in reversed(self._made):
+            if folder != self.path:
+                with contextlib.suppress(CheckpointError):
+                    disk.remove_folder(folder)
+        self._close()
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def begin(directory: Path, step: int | None, *, fsync: bool) -> Draft:
+    """Begin a save in a directory, under a name that no other has."""
+    made = _make_folders(directory)
+    now = datetime.now(timezone.utc)
+    while True:
+        path = directory / save_name(now, step)
+        try:
+            return Draft(path, [*made, path], _make_draft(path), fsync=fsync)
+        except _TakenError:
+            now += timedelta(microseconds=1)
+        except CheckpointError:
+            _remove_folders(made)
+            raise
+
+
+class _TakenError(Exception):
+    """There is something of this name, or another process swept it away."""
+
+
+def _make_draft(path: Path) -> int:
+    """Make a save folder that has its locked draft from the first moment."""
+    hidden = path.with_name(f".{path.name}")
+    if os.path.lexists(path):
+        raise _TakenError
+    fd = -1
+    try:
+        disk.make_folder(hidden)
+        fd = disk.create(hidden / DRAFT)
+        disk.lock(fd)
+        disk.rename(hidden, path)
+        return fd
+    except (FileExistsError, CheckpointError) as error:
+        if fd >= 0:
+            os.close(fd)
+        cause = error.__cause__ or error
+        if isinstance(cause, OSError) and cause.errno in _TAKEN:
+            raise _TakenError from error
+        remove(hidden)
+        raise
+
+
+def begin_at(path: Path, *, fsync: bool) -> Draft:
+    """Begin a save in this very folder.
+
+    Raises:
+      SaveExistsError: it holds something already.
+    """
+    sweep(path)
+    made = _make_folders(path.parent)
+    try:
+        disk.make_folder(path)
+        made.append(path)
+    except FileExistsError:
+        if not path.is_dir() or names_in(path):
+            raise SaveExistsError(
+                f"Cannot save to {path}: {_occupied(path)}. Choose another path or "
+                f"remove it first; it was not touched."
+            ) from None
+    try:
+        fd = disk.create(path / DRAFT)
+    except CheckpointError:
+        _remove_folders(made)
+        raise
+    disk.lock(fd)
+    return Draft(path, made, fd, fsync=fsync)
+
+
+def _occupied(path: Path) -> str:
+    if os.path.lexists(path / manifest.NAME) or elements_folder.is_save(path):
+        return "it holds a save already"
+    return f"it {contents(path)}" if path.is_dir() else "it is a file"
+
+
+def save_name(now: datetime, step: int | None) -> str:
+    """Return the name of a save folder, as elements would."""
+    stamp = now.strftime("%Y%m%dT%H%M%SF%f")
+    return stamp if step is None else f"{stamp}-{step:012d}"
+
+
+def _make_folders(path: Path) -> list[Path]:
+    """Make a folder and its parents; return those that were made, outermost first."""
+    made: list[Path] = []
+    missing = [p for p in [path, *path.parents] if not p.exists()]
+    for folder in reversed(missing):
+        with contextlib.suppress(FileExistsError):
+            disk.make_folder(folder)
+            made.append(folder)
+    return made
+
+
+def _remove_folders(made: list[Path]) -> None:
+    for folder in reversed(made):
+        with contextlib.suppress(CheckpointError):
+            disk.remove_folder(folder)
+
+
+# Removing
+
+
+def sweep(path: Path) -> None:
+    """Remove the folder if it is a save that a dead process left unfinished."""
+    names = names_in(path)
+    hidden = HIDDEN.fullmatch(path.name) is not None
+    if not hidden and (DRAFT not in names or manifest.NAME in names):
+        return
+    if path.is_symlink() or not all(map(_is_ours, names)):
+        return
+    with contextlib.ExitStack() as stack:
+        if DRAFT in names:
+            try:
+                file = disk.File(path / DRAFT)
+            except CheckpointError:
+                return
+            stack.callback(file.close)
+            if not disk.lock(file.fd):
+                return
+        _logger.info("Removing %s, which a process that died left there.", path)
+        remove(path)
+
+
+def _is_ours(name: str) -> bool:
+    return name in (DRAFT, manifest.NAME) or SEGMENT.fullmatch(name) is not None
+
+
+def remove(path: Path, *, keep_folder: bool = False) -> None:
+    """Remove a save folder of ours; failing only warns.
+
+    It gets a hidden name first, so a save is removed at once or not at all. Files
+    that are not ours stay, and the folder with them.
+
+    Args:
+      path: The folder.
+      keep_folder: Whether only its contents go, manifest first.
+    """
+    try:
+        if not keep_folder and SAVE.fullmatch(path.name):
+            hidden = path.with_name(f".{path.name}")
+            disk.rename(path, hidden)
+            path = hidden
+        for name in sorted(names_in(path), key=lambda name: name != manifest.NAME):
+            if _is_ours(name):
+                _remove_file(path / name)
+        if not keep_folder and not names_in(path):
+            disk.remove_folder(path)
+    except CheckpointError as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
+            _logger.warning("Could not remove %s: %s", path, error)
+
+
+def _remove_file(path: Path) -> None:
+    if not stat.S_ISDIR(os.lstat(path).st_mode):
+        disk.remove(path)
+
+
+# Listing
+
+
+def names_in(path: Path) -> list[str]:
+    """Return the names in a folder, none if it cannot be listed."""
+    try:
+        return os.listdir(path)
+    except OSError:
+        return []
+
+
+def contents(path: Path) -> str:
+    """Say what a folder holds, for errors."""
+    names = sorted(names_in(path))
+    if not names:
+        return "is empty"
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return f"holds {', '.join(names[:8])}{more}"

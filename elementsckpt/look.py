@@ -1,0 +1,129 @@
+"""Looking into a save without the objects that it is for."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from . import elements_folder, folder, manifest, scalars
+from .disk import AnyPath, local
+from .folder import Found
+from .manifest import Head
+from .overlay import Selection
+from .reports import ComponentInfo, Lineage, SaveInfo
+from .restore import restore
+from .stored import Options, damage
+
+
+def info(path: AnyPath) -> SaveInfo:
+    """Return what a save says about itself, reading no arrays.
+
+    Args:
+      path: A save, or a directory whose newest good save is meant.
+
+    Raises:
+      SaveNotFoundError: there is no save.
+      DamagedError, VersionError: its manifest is not valid.
+    """
+    found = folder.find(local(path))
+    good = [save for save in found if save.error is None]
+    if good:
+        return describe(good[0])
+    assert found[0].error is not None
+    raise found[0].error
+
+
+def read(
+    path: AnyPath,
+    keys: Iterable[str] | None = None,
+    regex: str | None = None,
+    mmap: bool = True,
+    *,
+    allow_pickle: bool | None = None,
+) -> dict[str, Any]:
+    """Return the states in a save as NumPy arrays, without the objects they are for.
+
+    Args:
+      path: A save, or a directory whose newest good save is meant.
+      keys: Components to read; all by default.
+      regex: Reads only leaves whose names it matches from their start. A list or
+        tuple of which some is left out becomes a dict by position.
+      mmap: Whether arrays are mapped, copy-on-write, instead of read.
+      allow_pickle: Whether pickled leaves may be read, which can run code.
+
+    Returns:
+      State by key. NamedTuples and dataclasses are dicts by field, JAX and torch
+      arrays are NumPy arrays, typed keys their data, functions their import paths. A
+      component that was saved by a generator is a list of its shards.
+
+    Raises:
+      CheckpointError: as for `Checkpoint.load`.
+    """
+    options = Options(bool(allow_pickle), mmap, plain=True)
+    candidates = folder.find(local(path))
+    if isinstance(keys, str):
+        raise ValueError(f"keys is a list of keys: pass keys=[{keys!r}].")
+    wanted = None if keys is None else list(keys)
+    restored = restore(
+        candidates,
+        wanted,
+        options=lambda _: options,
+        selection=Selection(regex),
+    )
+    return {
+        key: list(state) if inspect.isgenerator(state) else state
+        for key, state in restored.states.items()
+    }
+
+
+def describe(found: Found) -> SaveInfo:
+    """Return what a found save says about itself.
+
+    Raises:
+      DamagedError: its manifest is not valid.
+    """
+    if found.head is None:
+        return _describe_elements(found)
+    head = found.head
+    with damage(str(found.path / manifest.NAME)):
+        return _describe_head(found.path, head)
+
+
+def _describe_head(path: Path, head: Head) -> SaveInfo:
+    return SaveInfo(
+        path=path,
+        step=head.step,
+        sequence=head.sequence,
+        time=head.time,
+        metrics=head.metrics,
+        metadata=scalars.decode_metadata(head.metadata),
+        components={
+            scalars.decode(item.key): ComponentInfo(
+                item.size_bytes, item.leaf_count, item.shards
+            )
+            for item in head.components
+        },
+        lineage=Lineage(head.lineage.loaded_from),
+    )
+
+
+def _describe_elements(found: Found) -> SaveInfo:
+    sizes = {
+        key: ComponentInfo(
+            bytes=sum(file.stat().st_size for file in files),
+            leaves=None,
+            shards=len(files) if len(files) > 1 else None,
+        )
+        for key, files in elements_folder.files(found.path).items()
+    }
+    modified = (found.path / "done").stat().st_mtime
+    return SaveInfo(
+        path=found.path,
+        step=found.step,
+        sequence=0,
+        time=datetime.fromtimestamp(modified, timezone.utc),
+        components=sizes,
+    )
