@@ -23,7 +23,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from . import dtypes, jax_arrays, references, scalars, torch_tensors
-from .errors import MismatchError
+from .errors import MismatchError, ReadError
 from .manifest import Leaf
 
 ARRAYS = frozenset({"numpy", "jax", "key", "torch"})
@@ -75,6 +75,13 @@ def _classify(value: Any) -> str:
     if callable(value) and references.path_of(value) is not None:
         return "function"
     return "pickle"
+
+
+def problem(value: Any, kind: str) -> str | None:
+    """Say why the leaf cannot be saved and what to do, or return None."""
+    if kind == "torch":
+        return torch_tensors.problem(value)
+    return jax_arrays.problem(value) if kind in ("jax", "key") else None
 
 
 def encode(
@@ -291,7 +298,17 @@ def place(leaves: Mapping[int, Leaf], values: dict[int, Any], key: str) -> None:
     for number, array in zip(numbers, placed, strict=True):
         leaf = leaves[number]
         if leaf.kind == "key":
-            array = jax_arrays.wrap_key(array, leaf.value)
+            array = _wrap_key(array, leaf, key)
         elif leaf.value:
             array = jax_arrays.weaken(array)
         values[number] = array
+
+
+def _wrap_key(data: Any, leaf: Leaf, key: str) -> Any:
+    try:
+        return jax_arrays.wrap_key(data, leaf.value)
+    except (ValueError, TypeError) as error:  # This says nothing about the save.
+        raise ReadError(
+            f"{key}/{leaf.name} holds typed keys of {leaf.value!r}, which the "
+            f"installed JAX does not make: {error}. Install one that does."
+        ) from error

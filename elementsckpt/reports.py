@@ -14,7 +14,7 @@ class SaveReport:
     """What a save wrote.
 
     Attributes:
-      path: The save folder.
+      path: The save folder, absolute.
       step: Step of the run, or None.
       sequence: Number of the save in its directory.
       bytes_written: Size of the files written, 0 with `write=False`.
@@ -37,7 +37,7 @@ class LoadReport:
     Leaf names begin with their component's key: `agent/params/enc/w`.
 
     Attributes:
-      path: The save folder that was loaded.
+      path: The save folder that was loaded, absolute.
       step: Its step, or None.
       loaded: Leaves that were loaded, by their names in the component.
       missing: Leaves that the component has and the save lacks.

@@ -136,5 +136,5 @@ def _libraries() -> dict[str, str]:
     for name in ("elementsckpt", "jax", "torch", "ml_dtypes"):
         version = getattr(sys.modules.get(name), "__version__", None)
         if isinstance(version, str):
-            versions[name] = version
+            versions[name] = str(version)  # Torch has a type of its own.
     return versions

@@ -13,6 +13,9 @@ import numpy as np
 _CODES = {
     "bool": ("|b1", "|b1"),
     "uint8": ("|u1", "|u1"),
+    "uint16": ("<u2", "<u2"),
+    "uint32": ("<u4", "<u4"),
+    "uint64": ("<u8", "<u8"),
     "int8": ("|i1", "|i1"),
     "int16": ("<i2", "<i2"),
     "int32": ("<i4", "<i4"),
@@ -24,19 +27,31 @@ _CODES = {
     "complex128": ("<c16", "<c16"),
     "bfloat16": ("bfloat16", "<u2"),
     "float8_e4m3fn": ("float8_e4m3fn", "|u1"),
+    "float8_e4m3fnuz": ("float8_e4m3fnuz", "|u1"),
     "float8_e5m2": ("float8_e5m2", "|u1"),
+    "float8_e5m2fnuz": ("float8_e5m2fnuz", "|u1"),
+    "float8_e8m0fnu": ("float8_e8m0fnu", "|u1"),
 }
 _NAMES = {code: name for name, (code, _) in _CODES.items()}
 
 
 def is_tensor(value: Any) -> bool:
-    """Tell whether the value is a plain dense tensor or parameter of a known dtype."""
+    """Tell whether the value is a plain dense tensor or parameter."""
     torch = sys.modules.get("torch")
     if torch is None or not hasattr(torch, "nn"):
         return False
     if type(value) not in (torch.Tensor, torch.nn.Parameter):
         return False
-    return value.layout is torch.strided and _name(value) in _CODES
+    return value.layout is torch.strided and not value.is_quantized
+
+
+def problem(tensor: Any) -> str | None:
+    """Say why the tensor cannot be saved and what to do, or return None."""
+    if tensor.is_meta:
+        return "is a tensor without data, on the device meta: initialize it first"
+    if _name(tensor) not in _CODES:
+        return f"is a tensor of {tensor.dtype}: convert it to another dtype first"
+    return None
 
 
 def code(tensor: Any) -> str:

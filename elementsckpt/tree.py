@@ -164,6 +164,9 @@ class _Encoder:
         self._numbers: dict[int, tuple[int, Any]] = {}
 
     def add_all(self, flat: Flat) -> None:
+        for number, kind in enumerate(flat.kinds):
+            if kind != "numpy" and kind in leaves.ARRAYS:
+                self._check(flat.values[number], flat.names[number], kind)
         fetched = self._fetch(flat)
         pickled = []
         for number, kind in enumerate(flat.kinds):
@@ -185,15 +188,13 @@ class _Encoder:
     def _fetch(self, flat: Flat) -> dict[int, np.ndarray]:
         kinds = enumerate(flat.kinds)
         numbers = [n for n, kind in kinds if kind == "jax" or kind == "key"]
-        for number in numbers:
-            self._check(flat.values[number], flat.names[number])
         values = [flat.values[number] for number in numbers]
         if not values:
             return {}
         return dict(zip(numbers, jax_arrays.fetch(values), strict=True))
 
-    def _check(self, value: Any, name: str) -> None:
-        problem = jax_arrays.problem(value)
+    def _check(self, value: Any, name: str, kind: str) -> None:
+        problem = leaves.problem(value, kind)
         if problem is not None:
             raise StateError(f"{full_name(self._key, name)} {problem}.")
 
@@ -225,9 +226,9 @@ class _Encoder:
             return None
         if id(value) in self._numbers:
             return self._numbers[id(value)][0]
+        self._check(value, name, kind)
         fetched = None
         if kind == "jax" or kind == "key":
-            self._check(value, name)
             (fetched,) = jax_arrays.fetch([value])
         try:
             leaf, storage = leaves.encode(value, name, kind, fetched)

@@ -65,7 +65,7 @@ def numpy():
         "record": np.array([(1, [2, 3])], [("a", "<i4"), ("b", ">f8", (2,))]),
         "shapes": [np.float32(1), np.array(2.0), np.zeros((0, 3)), np.ones((2, 1, 2))],
         "fortran": np.asfortranarray(np.arange(6).reshape(2, 3)),
-        "large": np.arange(200_000, dtype="<i4").reshape(1000, 200) % 7,
+        "large": np.arange(40_000, dtype="<i4").reshape(200, 200) % 7,
         "shared": [shared, shared],
         "generators": [rng, np.random.RandomState(5)],
     }

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import (
     LAYOUTS,
-    NUMPY_2,
+    NUMPY,
     PROPERTY,
     Box,
     Empty,
@@ -139,8 +139,8 @@ NUMPY_SCALARS = [
     *(np.longdouble("0.1"), np.complex64(1 - 2j), np.complex128(complex(-0.0, 1))),
     *(np.clongdouble(3j), np.str_("text"), np.str_(""), np.str_("\ud800")),
     *(np.bytes_(b"\xff\0x"), np.bytes_(b""), np.void(b"\0\1\2")),
-    *(np.datetime64("2026-11-20"), np.datetime64("NaT"), np.datetime64(7, "25s")),
-    *(np.timedelta64(3, "ns"), np.timedelta64("NaT"), np.timedelta64(3)),
+    *(np.datetime64("2026-11-20"), np.datetime64("NaT", "ns"), np.datetime64(7, "25s")),
+    *(np.timedelta64(3, "ns"), np.timedelta64("NaT", "D"), np.timedelta64(3, "M")),
     *(ml_dtypes.bfloat16(1.5), ml_dtypes.float8_e5m2(-0.0), ml_dtypes.int4(-8)),
     np.array([(1, 2.5)], [("a", ">i4"), ("b", "<f8")])[0],
 ]
@@ -169,7 +169,9 @@ CODES = [
     *("?", "b", "B", "<i2", ">i2", "<u4", ">u4", "<i8", ">i8", "<u8", ">u8"),
     *("<f2", ">f2", "<f4", ">f4", "<f8", ">f8", "<c8", ">c8", "<c16", ">c16"),
     *("g", "G", "<U3", ">U3", "S1", "S5", "V1", "V3", "V16"),
-    *("<M8[ns]", ">M8[D]", "<M8[25s]", "<M8", "<m8[us]", ">m8[7h]", "<m8"),
+    # Times without a unit are going out of use: NumPy 2.5 warns of each.
+    *(() if NUMPY >= "2.5.0" else ("<M8", "<m8")),
+    *("<M8[ns]", ">M8[D]", "<M8[25s]", "<m8[us]", ">m8[7h]"),
 ]
 
 
@@ -241,7 +243,7 @@ def test_structured_array_keeps_every_detail_of_its_dtype(name, layout):
 
 def string_arrays():
     """Arrays of NumPy 2's strings of any length; none where NumPy is older."""
-    if not NUMPY_2:
+    if NUMPY < "2.0.0":
         return []
     words = ["", "short", "\0", "é😀" * 50, "x" * 5000, "end"]
     kinds = [{}, {"coerce": False}, {"na_object": None}, {"na_object": math.nan}]
