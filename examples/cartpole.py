@@ -1,4 +1,4 @@
-"""A DQN that can be killed at any moment and goes on from its last save.
+r"""A DQN that can be killed at any moment and goes on from its last save.
 
     python examples/cartpole.py --logdir logdir/cartpole    # train
     python examples/cartpole.py --logdir logdir/cartpole    # the same again: resume
@@ -7,7 +7,7 @@
         --from-checkpoint logdir/cartpole/ckpt --from-checkpoint-regex "params/hidden.*"
     python examples/cartpole.py --check-resume              # prove that nothing is lost
 
-Lines that begin with `cp` are all there is to checkpoints. What a run is, beyond its
+The few lines with `cp` are all there is to checkpoints. What a run is, beyond its
 command line, is in four components, each with a `save` and a `load`: so a resumed run
 is the uninterrupted one bit for bit, even if it was stopped in mid-episode.
 """

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from elementsckpt import Checkpoint, WriteError, disk, store, writer
+from elementsckpt import Checkpoint, WriteError, disk
 
 ROOT = pathlib.Path(__file__).parent.parent
 DIED = 70
@@ -29,9 +29,10 @@ SEGMENT_BYTES = 2000  # The stream below is flushed once before its end.
 
 
 def use_small_segments(setattr=setattr):
-    """Make saves of a few hundred kB have several segments."""
-    setattr(store, "SEGMENT_BYTES", SEGMENT_BYTES)
-    setattr(writer, "SEGMENT_BYTES", SEGMENT_BYTES)
+    """Make saves of a few kB have several segments."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("elementsckpt.") and hasattr(module, "SEGMENT_BYTES"):
+            setattr(module, "SEGMENT_BYTES", SEGMENT_BYTES)
 
 
 # A save whose values tell which one it is
@@ -92,11 +93,13 @@ def files_of(save):
 # Faults, each in the place of `disk.syscall`
 
 
-class Counts:
-    """Counts the calls and makes them one at a time.
+def unsynced(call, *args):
+    """Make a call, but sync nothing: that shows only when the power fails."""
+    return None if call is os.fsync else call(*args)
 
-    Nothing is synced: that would show only when the power goes off.
-    """
+
+class Counts:
+    """Counts the calls and makes them one at a time, syncing nothing."""
 
     def __init__(self):
         self.count = 0
@@ -108,7 +111,7 @@ class Counts:
             return self.make(call, *args)
 
     def make(self, call, *args):
-        return None if call is os.fsync else call(*args)
+        return unsynced(call, *args)
 
 
 class Fails(Counts):
@@ -161,14 +164,16 @@ class Interjects(Counts):
 
     def make(self, call, *args):
         if self.count == self.n:
+            disk.syscall = unsynced  # Else its threads would wait for this one.
             self.action()
+            disk.syscall = self
         return super().make(call, *args)
 
 
 class Dies(Counts):
-    """Ends the process at the n-th call: before it, after it, or half through it.
+    """Ends the process before the n-th call, or half through the n-th write.
 
-    "half" counts only the calls that can be half done.
+    As calls are made one at a time, dying after one is dying before the next.
     """
 
     def __init__(self, n, when):
@@ -178,13 +183,10 @@ class Dies(Counts):
     def make(self, call, *args):
         if self.when == "half" and call is not os.pwrite:
             self.count -= 1
-            return super().make(call, *args)
-        if self.count == self.n:
+        elif self.count == self.n:
             if self.when == "half":
                 fd, data, offset = args
                 call(fd, data[: len(data) // 2], offset)
-            if self.when == "after":
-                super().make(call, *args)
             os._exit(DIED)
         return super().make(call, *args)
 
