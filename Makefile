@@ -34,7 +34,7 @@ bench: $(VENV)/.bench
 	$(VENV)/bin/python -m benchmarks
 
 soak: $(VENV)/.bench
-	$(VENV)/bin/python -m benchmarks.soak
+	$(VENV)/bin/python tests/soak.py
 
 clean:
 	rm -rf .venv .venv-oldest build dist *.egg-info

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    Bundle,
     RuleBasedStateMachine,
     initialize,
     invariant,
@@ -43,7 +42,9 @@ states = st.fixed_dictionaries(
     }
 )
 metadatas = st.dictionaries(st.text(max_size=3), st.integers(-9, 9), max_size=2)
-keysets = st.sets(st.sampled_from(KEYS), min_size=1).map(sorted)
+some_keys = st.sets(st.sampled_from(KEYS), min_size=1).map(sorted)
+keysets = st.one_of(st.just(list(KEYS)), some_keys)  # Mostly all of them.
+all_states = st.fixed_dictionaries(dict.fromkeys(KEYS, states))
 
 
 class Box:
@@ -70,7 +71,8 @@ class Stream(Box):
         super().load(dict(data))
 
 
-def component(key):
+def make(key):
+    """Return a component; one of them saves in shards."""
     return Stream() if key == "replay" else Box()
 
 
@@ -112,8 +114,6 @@ class Save:
 
 class Run(RuleBasedStateMachine):
     """A run with one directory, and the model of it."""
-
-    names = Bundle("names")
 
     def __init__(self):
         super().__init__()
@@ -161,36 +161,29 @@ class Run(RuleBasedStateMachine):
 
     # The run
 
-    @initialize(keep=KEEPS, keys=keysets)
-    def start(self, keep, keys):
-        self.reopen(keep, keys)
+    @initialize(keep=KEEPS, keys=keysets, values=all_states)
+    def start(self, keep, keys, values):
+        self.reopen(keep, keys, values)
 
-    @rule(keep=KEEPS, keys=keysets)
-    def reopen(self, keep, keys):
+    @rule(keep=KEEPS, keys=keysets, values=all_states)
+    def reopen(self, keep, keys, values):
         self.keep = keep
         self.cp = Checkpoint(self.directory, keep=keep, fsync=False)
-        for key in keys:
-            setattr(self.cp, key, component(key))
         self.values = dict.fromkeys(keys)
+        for key in keys:
+            setattr(self.cp, key, make(key))
+        self.work(values)
 
-    @rule(data=st.data())
-    def work(self, data):
+    @rule(values=all_states)
+    def work(self, values):
         for key in self.values:
-            self.set(key, data.draw(states))
+            getattr(self.cp, key).state = values[key]
+            self.values[key] = copy.deepcopy(values[key])
 
-    def set(self, key, value):
-        getattr(self.cp, key).state = value
-        self.values[key] = copy.deepcopy(value)
-
-    def has_state(self):
-        return all(value is not None for value in self.values.values())
-
-    @precondition(has_state)
     @rule(metadata=metadatas)
     def save(self, metadata):
         self.saved(list(self.values), self.cp.save(metadata=metadata), metadata)
 
-    @precondition(has_state)
     @rule(keys=keysets)
     def save_some(self, keys):
         keys = [key for key in keys if key in self.values] or list(self.values)
@@ -208,7 +201,6 @@ class Run(RuleBasedStateMachine):
             for save in ours[: -self.keep]:
                 self.saves.remove(save)
 
-    @precondition(has_state)
     @rule(inside=st.booleans(), metadata=metadatas)
     def save_to_a_path(self, inside, metadata):
         parent, saves = self.root / "exports", self.exports
@@ -223,12 +215,9 @@ class Run(RuleBasedStateMachine):
         with pytest.raises(SaveExistsError):
             self.cp.save(path)
 
-    @rule()
-    def load(self):
-        self.load_some(list(KEYS))
-
+    @precondition(lambda self: self.saves)
     @rule(keys=keysets)
-    def load_some(self, keys):
+    def load(self, keys):
         keys = [key for key in self.values if key in keys]
         expected = self.expected(keys)
         if isinstance(expected, type):
@@ -242,7 +231,6 @@ class Run(RuleBasedStateMachine):
         for key in keys:
             self.values[key] = copy.deepcopy(expected.values[key])
 
-    @precondition(has_state)
     @rule()
     def resume(self):
         expected = self.expected(self.values)
@@ -261,7 +249,7 @@ class Run(RuleBasedStateMachine):
     @rule(data=st.data())
     def load_a_path(self, data):
         save = data.draw(st.sampled_from(self.saves + self.exports))
-        loaded = {key: component(key) for key in save.values}
+        loaded = {key: make(key) for key in save.values}
         loadfns = {key: box.load for key, box in loaded.items()}
         if save.damaged:
             with pytest.raises(DamagedError):
@@ -372,8 +360,8 @@ def protected(save):
 
 
 Run.TestCase.settings = settings(
-    max_examples=60,
-    stateful_step_count=25,
+    max_examples=120,
+    stateful_step_count=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
