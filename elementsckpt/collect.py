@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from . import dtypes, scalars, tree
+from . import scalars, tree
 from .errors import add_note
 from .manifest import Component, Tree, encode_tree
-from .writer import SEGMENT_BYTES, Entry, Writer
+from .writer import SEGMENT_BYTES, Writer
 
 _STEM_LENGTH = 80  # File names may have 255 bytes.
 
@@ -114,21 +114,8 @@ class _Collecting:
         self._leaf_count += len(saved.leaves)
         self._size_bytes += sum(x.nbytes for x in storages if x is not None)
         if self._writer is not None:
-            entries = [
-                None
-                if storage is None
-                else Entry(f"{prefix}{leaf.name}" or self._key, storage, _tag(leaf))
-                for leaf, storage in zip(saved.leaves, storages, strict=True)
-            ]
-            for leaf, place in zip(
-                saved.leaves, self._writer.add(entries), strict=True
-            ):
-                leaf.block, leaf.offset = place
+            self._writer.add(saved.leaves, storages, prefix)
         return saved
-
-
-def _tag(leaf: Any) -> str | None:
-    return dtypes.tag(leaf.dtype)
 
 
 def _stems(keys: list[str]) -> dict[str, str]:

@@ -182,7 +182,7 @@ def child_keys(node: Node) -> list[Any]:
         return ["state", "seed"]
     if node.kind == "randomstate":
         return ["state"]
-    return [scalars.decode(key) for key in node.keys]
+    return [k if type(k) is str else scalars.decode(k) for k in node.keys]
 
 
 def _items(node: Node, children: list[Any]) -> Iterator[tuple[Any, Any]]:

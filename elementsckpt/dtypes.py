@@ -44,10 +44,11 @@ def encode(dtype: np.dtype[Any]) -> Any:
       UnknownDtypeError: it holds Python objects or comes from an unknown package.
     """
     code = _CODES.get(dtype)
-    if code is None:
-        code = _encode(dtype)
-        if isinstance(code, str):
-            _CODES[dtype] = code
+    if code is not None:
+        return code
+    code = _encode(dtype)
+    if isinstance(code, str):
+        _CODES[dtype] = code
     return code
 
 

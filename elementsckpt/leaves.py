@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
@@ -39,16 +39,9 @@ _BY_TYPE = frozenset({"python", "jax", "key"})  # The same for all of a type.
 _BYTE = "|u1"
 
 
-class Encoded(NamedTuple):
-    """A leaf without its place, and its storage.
-
-    Attributes:
-      leaf: Its entry in the manifest; `block` and `offset` are for the writer to set.
-      storage: Array whose elements in C order are the leaf's bytes, or None.
-    """
-
-    leaf: Leaf
-    storage: np.ndarray | None
+# A leaf's entry in the manifest, whose place is for the writer to set, and its storage:
+# an array whose elements in C order are the leaf's bytes, or None.
+Encoded = tuple[Leaf, np.ndarray | None]
 
 
 class UnstorableError(TypeError):
@@ -107,13 +100,13 @@ def encode(
 
 
 def _encode_numpy(array: np.ndarray, name: str) -> Encoded:
-    if array.dtype.kind == "T":
-        return _encode_strings(array, name)
     code = dtypes.encode(array.dtype)
+    if type(code) is dict and "string" in code:
+        return _encode_strings(array, name)
     flags = array.flags
     if flags.c_contiguous or not flags.f_contiguous:
-        return Encoded(Leaf(name, "numpy", code, array.shape), array)
-    return Encoded(Leaf(name, "numpy", code, array.shape, "F"), array.T)
+        return (Leaf(name, "numpy", code, array.shape), array)
+    return (Leaf(name, "numpy", code, array.shape, "F"), array.T)
 
 
 def _encode_strings(array: np.ndarray, name: str) -> Encoded:
@@ -126,56 +119,56 @@ def _encode_strings(array: np.ndarray, name: str) -> Encoded:
     order: Literal["C", "F"] = "F" if is_transposed else "C"
     code = dtypes.encode(array.dtype)
     leaf = Leaf(name, "numpy", code, array.shape, order, value=len(data))
-    return Encoded(leaf, np.frombuffer(data, np.uint8))
+    return (leaf, np.frombuffer(data, np.uint8))
 
 
 def _encode_python(value: Any, name: str, _: Any) -> Encoded:
     if type(value) is str and len(value) > _INLINE_BYTES:
         text = value.encode("utf-8", "surrogatepass")
         return _encode_raw(text, name, "str")
-    return Encoded(Leaf(name, "python", value=scalars.encode(value)), None)
+    return (Leaf(name, "python", value=scalars.encode(value)), None)
 
 
 def _encode_bytes(value: Any, name: str, _: Any) -> Encoded:
     if len(value) <= _INLINE_BYTES:
-        return Encoded(Leaf(name, "python", value=scalars.encode(value)), None)
+        return (Leaf(name, "python", value=scalars.encode(value)), None)
     return _encode_raw(value, name, type(value).__name__)
 
 
 def _encode_raw(data: Any, name: str, kind: str) -> Encoded:
     storage = np.frombuffer(data, np.uint8)
-    return Encoded(Leaf(name, kind, _BYTE, storage.shape), storage)
+    return (Leaf(name, kind, _BYTE, storage.shape), storage)
 
 
 def encode_pickle(payload: bytes, name: str, parts: list[int]) -> Encoded:
     """Describe a pickled leaf whose arrays are the leaves numbered in `parts`."""
     leaf, storage = _encode_raw(payload, name, "pickle")
     leaf.value = parts
-    return Encoded(leaf, storage)
+    return (leaf, storage)
 
 
 def _encode_jax(value: Any, name: str, fetched: Any) -> Encoded:
     weak = True if value.weak_type else None
     code = dtypes.encode(fetched.dtype)
     storage = np.asarray(fetched, order="C")
-    return Encoded(Leaf(name, "jax", code, value.shape, value=weak), storage)
+    return (Leaf(name, "jax", code, value.shape, value=weak), storage)
 
 
 def _encode_key(value: Any, name: str, fetched: Any) -> Encoded:
     generator = jax_arrays.implementation(value)
     storage = np.asarray(fetched, order="C")
     code = dtypes.encode(storage.dtype)
-    return Encoded(Leaf(name, "key", code, storage.shape, value=generator), storage)
+    return (Leaf(name, "key", code, storage.shape, value=generator), storage)
 
 
 def _encode_torch(value: Any, name: str, _: Any) -> Encoded:
     code, shape = torch_tensors.code(value), tuple(value.shape)
     leaf = Leaf(name, "torch", code, shape, value=torch_tensors.traits(value))
-    return Encoded(leaf, torch_tensors.fetch(value))
+    return (leaf, torch_tensors.fetch(value))
 
 
 def _encode_function(value: Any, name: str, _: Any) -> Encoded:
-    return Encoded(Leaf(name, "function", value=references.path_of(value)), None)
+    return (Leaf(name, "function", value=references.path_of(value)), None)
 
 
 _ENCODERS: dict[str, Callable[[Any, str, Any], Encoded]] = {
@@ -192,33 +185,40 @@ _ENCODERS: dict[str, Callable[[Any, str, Any], Encoded]] = {
 # Back
 
 
-def storage_of(leaf: Leaf) -> tuple[np.dtype[Any], tuple[int, ...]]:
-    """Return the dtype and shape in which the leaf's elements are stored.
+# Element type and shape in which a leaf is stored, and how many bytes that is.
+Layout = tuple[np.dtype[Any], tuple[int, ...], int]
+_NO_BYTES: Layout = (np.dtype(np.uint8), (0,), 0)
+
+
+def layout_of(leaf: Leaf) -> Layout:
+    """Return how the leaf's elements are stored.
 
     Raises:
       ValueError, TypeError, KeyError: the manifest describes no such leaf.
     """
+    shape = leaf.shape
     if leaf.dtype is None:
-        return np.dtype(np.uint8), (0,)
+        return _NO_BYTES
     if leaf.kind == "torch":
-        return torch_tensors.storage_dtype(leaf.dtype), leaf.shape
-    if _is_strings(leaf):
-        return np.dtype(np.uint8), (int(leaf.value),)
-    return dtypes.decode(leaf.dtype), leaf.shape
+        dtype = torch_tensors.storage_dtype(leaf.dtype)
+    elif _is_strings(leaf):
+        dtype, shape = np.dtype(np.uint8), (int(leaf.value),)
+    else:
+        dtype = dtypes.decode(leaf.dtype)
+    return dtype, shape, dtype.itemsize * math.prod(shape)
 
 
 def _is_strings(leaf: Leaf) -> bool:
     return type(leaf.dtype) is dict and "string" in leaf.dtype
 
 
-def size_of(leaf: Leaf) -> int:
-    """Return how many bytes of blocks the leaf has."""
-    dtype, shape = storage_of(leaf)
-    return int(dtype.itemsize * math.prod(shape))
-
-
 def decode(
-    leaf: Leaf, memory: np.ndarray | None, offset: int, *, plain: bool = False
+    leaf: Leaf,
+    layout: Layout,
+    memory: np.ndarray | None,
+    offset: int,
+    *,
+    plain: bool = False,
 ) -> Any:
     """Return the leaf, sharing `memory`.
 
@@ -227,6 +227,7 @@ def decode(
 
     Args:
       leaf: Its entry in the manifest.
+      layout: How it is stored.
       memory: uint8[n], which the leaf may keep; None if it has no bytes.
       offset: Where in `memory` the leaf starts.
       plain: Whether torch tensors come as NumPy arrays too.
@@ -234,26 +235,27 @@ def decode(
     Raises:
       ValueError, TypeError, KeyError: the manifest describes no such leaf.
     """
-    if leaf.kind == "python":
+    kind = leaf.kind
+    if kind == "python":
         return scalars.decode(leaf.value)
-    if leaf.kind == "function":
+    if kind == "function":
         return str(leaf.value)
-    dtype, shape = storage_of(leaf)
-    if plain and leaf.kind == "torch":
+    dtype, shape, _ = layout
+    if plain and kind == "torch":
         dtype = dtypes.decode(leaf.dtype)
     if memory is None:
         array = np.empty(shape, dtype, leaf.order)
     else:
         array = np.ndarray(shape, dtype, memory, offset, order=leaf.order)
-    if leaf.kind == "numpy":
+    if kind == "numpy":
         return _decode_strings(leaf, array) if _is_strings(leaf) else array
-    if leaf.kind in _AS_ARRAYS or (plain and leaf.kind == "torch"):
+    if kind in _AS_ARRAYS or (plain and kind == "torch"):
         return array
-    if leaf.kind == "torch":
+    if kind == "torch":
         return torch_tensors.build(array, leaf.dtype, leaf.value)
-    if leaf.kind == "str":
+    if kind == "str":
         return array.tobytes().decode("utf-8", "surrogatepass")
-    return _BYTES[leaf.kind](array.tobytes())
+    return _BYTES[kind](array.tobytes())
 
 
 def _decode_strings(leaf: Leaf, data: np.ndarray) -> np.ndarray:

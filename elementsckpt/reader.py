@@ -7,7 +7,6 @@ import mmap
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -19,24 +18,12 @@ from .parallel import run
 _OPEN_FILES = 256
 
 
-class Want(NamedTuple):
-    """Bytes of a leaf to read: where they begin and how many they are."""
-
-    block: int
-    offset: int
-    size: int
-
-
-class Memory(NamedTuple):
-    """Where the bytes of a leaf are now.
-
-    Attributes:
-      data: uint8[n], the leaf's own or shared with others; None for no bytes.
-      offset: Where in it the leaf begins.
-    """
-
-    data: np.ndarray | None
-    offset: int
+# Bytes of a leaf to read: number of the block in which they begin, where in it, and
+# how many they are.
+Want = tuple[int, int, int]
+# Where the bytes of a leaf are: uint8[n] that it may keep, None without any, and where
+# in it the leaf begins.
+Memory = tuple[np.ndarray | None, int]
 
 
 class Reader:
@@ -83,7 +70,7 @@ class Reader:
           ValueError, IndexError: the manifest describes no such leaf.
         """
         # Each byte belongs to one leaf, so leaves cannot multiply the memory.
-        if sum(want.size for want in wants) > self._total:
+        if sum(size for _, _, size in wants) > self._total:
             raise ValueError("the leaves have more bytes than the blocks")
         to_read: dict[int, np.ndarray] = {}
         to_check: dict[int, np.ndarray] = {}
@@ -115,7 +102,7 @@ class Reader:
         """Give a leaf its memory and note which blocks to read into it."""
         number, offset, size = want
         if size == 0:
-            return Memory(None, 0)
+            return None, 0
         if number < 0:
             raise IndexError("a leaf has no block")
         whole = self._component.blocks[number].size
@@ -124,7 +111,7 @@ class Reader:
             if data is None:
                 _require_free(number, to_read)
                 data = shared[number] = to_read[number] = np.empty(whole, np.uint8)
-            return Memory(data, offset)
+            return data, offset
         ends = self._ends(want)
         data = np.empty(size, np.uint8)
         begin = 0
@@ -132,36 +119,38 @@ class Reader:
             _require_free(index, to_read)
             to_read[index] = data[begin:end]
             begin = end
-        return Memory(data, 0)
+        return data, 0
 
     def _ends(self, want: Want) -> list[int]:
         """Return where the blocks of a leaf that has its own end in it."""
         ends: list[int] = []
-        end, number = 0, want.block
-        while end < want.size:
+        number, offset, size = want
+        end = 0
+        while end < size:
             end += self._component.blocks[number].size
             ends.append(end)
             number += 1
-        if end != want.size or want.offset:
+        if end != size or offset:
             raise ValueError("a leaf begins or ends within a block of its own")
         return ends
 
     def _map(self, want: Want, to_check: dict[int, np.ndarray]) -> Memory | None:
         """Give a leaf its place in a mapped file; None if it has no single one."""
-        if want.size == 0 or want.block < 0:
+        begin, offset, size = want
+        if size == 0 or begin < 0:
             return None
-        first = self._component.blocks[want.block]
-        end, number = 0, want.block
-        while end < want.offset + want.size:
+        first = self._component.blocks[begin]
+        end, number = 0, begin
+        while end < offset + size:
             block = self._component.blocks[number]
             if (block.segment, block.offset) != (first.segment, first.offset + end):
                 return None
             end, number = end + block.size, number + 1
         data = self._mapped_file(first.segment)
-        for index in range(want.block, number):
+        for index in range(begin, number):
             block = self._component.blocks[index]
             to_check[index] = data[block.offset : block.offset + block.size]
-        return Memory(data, first.offset + want.offset)
+        return data, first.offset + offset
 
     def _mapped_file(self, number: int) -> np.ndarray:
         if number not in self._maps:

@@ -26,7 +26,7 @@ from .errors import (
 )
 from .folder import Found
 from .manifest import Component, Leaf, Manifest, Node, Tree
-from .reader import Reader, Want
+from .reader import Reader
 from .references import Resolver
 
 
@@ -274,16 +274,17 @@ class SavedComponent:
         self, saved: Tree, numbers: Iterable[int], *, plain: bool
     ) -> dict[int, Any]:
         wanted = self._wanted(saved, numbers)
-        sizes = [leaves.size_of(leaf) for leaf in wanted.values()]
+        layouts = [leaves.layout_of(leaf) for leaf in wanted.values()]
         wants = [
-            Want(leaf.block, leaf.offset, size)
-            for leaf, size in zip(wanted.values(), sizes, strict=True)
+            (leaf.block, leaf.offset, size)
+            for leaf, (_, _, size) in zip(wanted.values(), layouts, strict=True)
         ]
         memories = self._reader.read(wants, mapped=self._options.mapped)
-        self._notes.bytes_read += sum(sizes)
+        self._notes.bytes_read += sum(size for _, _, size in wants)
+        placed = zip(wanted.items(), layouts, memories, strict=True)
         values = {
-            number: leaves.decode(leaf, *memory, plain=plain)
-            for (number, leaf), memory in zip(wanted.items(), memories, strict=True)
+            number: leaves.decode(leaf, layout, memory, offset, plain=plain)
+            for (number, leaf), layout, (memory, offset) in placed
         }
         if not plain:
             leaves.place(wanted, values, self.key)

@@ -74,6 +74,9 @@ class _Flattener:
         self._open: set[int] = set()
 
     def visit(self, value: Any, name: str) -> int:
+        leaf_kind = leaves.PLAIN.get(type(value))
+        if leaf_kind is not None:  # Most of what is met, without a second look.
+            return self._leaf(value, name, leaf_kind)
         kind = containers.kind_of(value)
         if kind is None:
             return self._leaf(value, name, leaves.kind_of(value))
@@ -101,7 +104,7 @@ class _Flattener:
         node, keys, children = containers.take_apart(value, kind)
         prefix = f"{name}/" if name else ""
         node.children = [
-            self.visit(child, prefix + part(key))
+            self.visit(child, prefix + (key if type(key) is str else part(key)))
             for key, child in zip(keys, children, strict=True)
         ]
         self.flat.nodes.append(node)
@@ -111,16 +114,16 @@ class _Flattener:
 
     def _leaf(self, value: Any, name: str, kind: str) -> int:
         flat = self.flat
+        number = len(flat.names)
         is_value = kind in ("python", "bytes") and type(value) is not set
         if self._aliases and not is_value:
-            seen = self._seen.get(id(value))
-            if seen is not None:
+            seen = self._seen.setdefault(id(value), (number, value))
+            if seen[0] != number:
                 return seen[0]
-            self._seen[id(value)] = len(flat.names), value
         flat.names.append(name)
         flat.kinds.append(kind)
         flat.values.append(value)
-        return len(flat.names) - 1
+        return number
 
     def _forget(self, node_count: int, leaf_count: int) -> None:
         flat = self.flat
@@ -178,7 +181,8 @@ class _Encoder:
             except leaves.UnstorableError:
                 pickled.append(number)
                 leaf, storage = Leaf(name, "pickle"), None
-            leaf.name = display(leaf.name)
+            if not name.isascii():
+                leaf.name = display(name)
             self.leaves.append(leaf)
             self.storages.append(storage)
         for number in pickled:
@@ -319,7 +323,7 @@ def unflatten(
     """
     built: list[Any] = []
     for number, node in enumerate(nodes):
-        children = [_child(n, values, built) for n in node.children]
+        children = [values[n] if n >= 0 else built[-n - 1] for n in node.children]
         cls = find_class(number, node) if node.name else None
         built.append(containers.put_together(node, children, cls))
     return _child(root, values, built)

@@ -12,15 +12,14 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, cast
 
 import msgspec
 import numpy as np
 
-from . import disk
-from .manifest import BLOCK_BYTES, Block, Segment, digest
+from . import disk, dtypes
+from .manifest import BLOCK_BYTES, Block, Leaf, Segment, digest
 from .parallel import run
 
 SEGMENT_BYTES = 64 << 20
@@ -31,98 +30,153 @@ _ALIGN = 64  # Of blocks: a cache line, and what XLA wants to share memory.
 _PADDING = "__padding_%d__"
 
 
-class Entry(NamedTuple):
-    """A leaf to write.
+class _Group:
+    """A block of several small leaves."""
 
-    Attributes:
-      name: What the segment calls it.
-      storage: Its elements; their C order is the order of its bytes.
-      tag: Element type in safetensors' terms, or None if it has none.
-    """
+    is_first = True  # A segment may end before it.
 
-    name: str
-    storage: np.ndarray
-    tag: str | None
+    def __init__(self) -> None:
+        self.size = 0
+        self.names: list[str] = []
+        self.tags: list[str | None] = []
+        self.storages: list[np.ndarray] = []
+        self.offsets: list[int] = []
+        self._owned_count = 0
+        self._has_gaps = False
 
-
-class Place(NamedTuple):
-    """Where a leaf begins: a block and the offset in it; the block is -1 for none."""
-
-    block: int
-    offset: int
-
-
-@dataclass
-class _Part:
-    """What one block holds: one piece of a large leaf, or several small leaves."""
-
-    entries: list[Entry] = field(default_factory=list)
-    offsets: list[int] = field(default_factory=list)
-    rows: tuple[int, int] | None = None
-    flat: bool = False
-    first: bool = True  # Of its leaf, so a segment may end before it.
-    size: int = 0
-    owned_count: int = 0  # Entries that are copies of ours.
-
-    def add(self, entry: Entry) -> int:
-        """Append a small leaf, aligned for its element type; returns its offset."""
-        offset = _round_up(self.size, max(1, entry.storage.dtype.alignment))
-        self.entries.append(entry)
+    def add(self, name: str, tag: str | None, storage: np.ndarray) -> int:
+        """Append a leaf, aligned for its elements; returns where it begins."""
+        offset = -(-self.size // storage.dtype.alignment) * storage.dtype.alignment
+        self._has_gaps = self._has_gaps or offset != self.size
+        self.names.append(name)
+        self.tags.append(tag)
+        self.storages.append(storage)
         self.offsets.append(offset)
-        self.size = offset + entry.storage.nbytes
+        self.size = offset + storage.nbytes
         return offset
 
-    def data(self) -> np.ndarray | bytes:
-        """Return the bytes, uint8[size], without copying unless they are scattered."""
-        if self.rows is not None:
-            return _flat_bytes(self._piece())
-        if len(self.entries) == 1:
-            return _flat_bytes(self.entries[0].storage)
+    def own(self, copies: dict[int, np.ndarray]) -> None:
+        """Copy the leaves that were added since the last call."""
+        for index in range(self._owned_count, len(self.storages)):
+            self.storages[index] = _copy(self.storages[index], copies)
+        self._owned_count = len(self.storages)
+
+    def data(self) -> bytes:
+        """Return the bytes, gathered."""
+        if not self._has_gaps:
+            with contextlib.suppress(TypeError, ValueError, BufferError):
+                # All dtypes and layouts that have a buffer, at C speed.
+                return b"".join(cast(list[Any], self.storages))
         chunks: list[Any] = []
         position = 0
-        for entry, offset in zip(self.entries, self.offsets, strict=True):
-            if offset > position:
-                chunks.append(bytes(offset - position))
-            chunks.append(_flat_bytes(entry.storage))
-            position = offset + entry.storage.nbytes
+        for storage, offset in zip(self.storages, self.offsets, strict=True):
+            chunks += [bytes(offset - position), _flat_bytes(storage)]
+            position = offset + storage.nbytes
         return b"".join(chunks)
 
-    def _piece(self) -> np.ndarray:
-        assert self.rows is not None
-        start, stop = self.rows
-        storage = self.entries[0].storage
-        if not self.flat:
-            return storage[start:stop]
-        if storage.flags.c_contiguous:
-            return storage.reshape(-1)[start:stop]
-        return storage.flat[start:stop]
+    def entries(self) -> Iterator[tuple[str, str, tuple[int, ...], int, int]]:
+        """Yield name, type, shape, begin and end of each leaf in the block."""
+        for name, tag, storage, begin in zip(
+            self.names, self.tags, self.storages, self.offsets, strict=True
+        ):
+            size = storage.nbytes
+            if tag is None:
+                yield name, "U8", (size,), begin, begin + size
+            else:
+                yield name, tag, storage.shape, begin, begin + size
 
-    def header(self) -> Iterator[tuple[str, str, list[int], int, int]]:
-        """Yield name, type, shape, start and end of each entry, relative to it."""
-        if self.rows is None:
-            for entry, offset in zip(self.entries, self.offsets, strict=True):
-                shape = list(entry.storage.shape)
-                end = offset + entry.storage.nbytes
-                if entry.tag is None:
-                    yield entry.name, "U8", [end - offset], offset, end
-                else:
-                    yield entry.name, entry.tag, shape, offset, end
-            return
-        (entry,), (start, stop) = self.entries, self.rows
-        shape = [stop - start, *([] if self.flat else entry.storage.shape[1:])]
-        name = f"{entry.name}[{start}:{stop}]"
-        if entry.tag is None:
-            yield name, "U8", [self.size], 0, self.size
+
+class _Piece:
+    """A block of one large leaf: all of it, some rows, or some elements of a row.
+
+    Args:
+      name: The leaf's name.
+      tag: Its element type in safetensors' terms, or None if it has none.
+      storage: The whole leaf.
+      size: Bytes in the block.
+      rows: First and last row, or element, that the block holds; None for all.
+      flat: Whether `rows` are elements.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        tag: str | None,
+        storage: np.ndarray,
+        size: int,
+        rows: tuple[int, int] | None = None,
+        *,
+        flat: bool = False,
+    ) -> None:
+        self._name = name
+        self._tag = tag
+        self._storage = storage
+        self._rows = rows
+        self._flat = flat
+        self.is_first = rows is None or rows[0] == 0
+        self.size = size
+
+    def own(self, copies: dict[int, np.ndarray]) -> None:
+        """Copy the leaf."""
+        self._storage = _copy(self._storage, copies)
+
+    def data(self) -> np.ndarray:
+        """Return the bytes, uint8[size], without copying unless they are scattered."""
+        return _flat_bytes(self._part())
+
+    def _part(self) -> np.ndarray:
+        if self._rows is None:
+            return self._storage
+        start, stop = self._rows
+        if not self._flat:
+            return self._storage[start:stop]
+        if self._storage.flags.c_contiguous:
+            return self._storage.reshape(-1)[start:stop]
+        return self._storage.flat[start:stop]
+
+    def entries(self) -> Iterator[tuple[str, str, tuple[int, ...], int, int]]:
+        """Yield name, type, shape, begin and end of the leaf, or of its rows."""
+        name, shape = self._name, self._storage.shape
+        if self._rows is not None:
+            start, stop = self._rows
+            name = f"{name}[{start}:{stop}]"
+            shape = (stop - start, *(() if self._flat else shape[1:]))
+        if self._tag is None:
+            yield name, "U8", (self.size,), 0, self.size
         else:
-            yield name, entry.tag, shape, 0, self.size
+            yield name, self._tag, shape, 0, self.size
+
+
+def _pieces(name: str, tag: str | None, storage: np.ndarray) -> Iterator[_Piece]:
+    """Cut a large leaf into blocks: of rows, or of elements where a row is larger."""
+    is_large_item = storage.itemsize > BLOCK_BYTES
+    if tag is None and (storage.flags.c_contiguous or is_large_item):
+        storage = _flat_bytes(storage)
+    if storage.nbytes <= BLOCK_BYTES:
+        yield _Piece(name, tag, storage, storage.nbytes)
+        return
+    count = len(storage)
+    unit = storage.nbytes // count
+    flat = unit > BLOCK_BYTES
+    if flat:
+        count, unit = storage.size, storage.itemsize
+    step = BLOCK_BYTES // unit
+    for start in range(0, count, step):
+        stop = min(start + step, count)
+        size = (stop - start) * unit
+        yield _Piece(name, tag, storage, size, (start, stop), flat=flat)
+
+
+def _copy(storage: np.ndarray, copies: dict[int, np.ndarray]) -> np.ndarray:
+    """Return a copy, the same for the pieces of one leaf."""
+    key = id(storage)
+    if key not in copies:
+        copies[key] = np.array(storage, order="C", subok=False)
+    return copies[key]
 
 
 def _flat_bytes(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-
-
-def _round_up(size: int, multiple: int) -> int:
-    return -(-size // multiple) * multiple
 
 
 class Writer:
@@ -138,62 +192,72 @@ class Writer:
     def __init__(self, folder: Path, stem: str, *, sequence: int, fsync: bool) -> None:
         self.segments: list[Segment] = []
         self.blocks: list[Block] = []
+        self.pending_bytes = 0
+        self._stem = stem
         self._name = f"{stem}-{sequence:06d}"
         self._folder = folder
         self._fsync = fsync
-        self._pending: list[_Part] = []
-        self._group: tuple[int, _Part] | None = None  # Where small leaves go on.
-        self._borrowed: list[_Part] = []
-        self.pending_bytes = 0
+        self._pending: list[_Group | _Piece] = []
+        self._group: _Group | None = None  # Where small leaves go on,
+        self._group_number = 0  # and which block it is.
+        self._borrowed: list[_Group | _Piece] = []
 
-    def add(self, entries: Sequence[Entry | None]) -> list[Place]:
-        """Plan where leaves go; nothing is written and nothing copied yet.
+    def add(
+        self, leaves: Sequence[Leaf], storages: Sequence[np.ndarray | None], prefix: str
+    ) -> None:
+        """Give leaves their places; nothing is written and nothing copied yet.
 
         Args:
-          entries: The leaves; None for one without bytes.
-
-        Returns:
-          The place of each.
+          leaves: Leaves whose `block` and `offset` are to be set.
+          storages: Their elements, whose C order is the order of their bytes.
+          prefix: Start of their names in the segment.
         """
-        places = [Place(-1, 0)] * len(entries)
         small = []
-        for number, entry in enumerate(entries):
-            if entry is None or entry.storage.nbytes == 0:
+        for leaf, storage in zip(leaves, storages, strict=True):
+            if storage is None or storage.nbytes == 0:
                 continue
-            self.pending_bytes += entry.storage.nbytes
-            if entry.storage.nbytes < SMALL_BYTES:
-                small.append((number, entry))
+            self.pending_bytes += storage.nbytes
+            if storage.nbytes < SMALL_BYTES:
+                small.append((leaf, storage))
                 continue
-            parts = list(_pieces(entry))
-            places[number] = Place(len(self.blocks) + len(self._pending), 0)
-            self._pending += parts
-            self._borrowed += parts
+            leaf.block = self._block_count
+            name = prefix + leaf.name or self._stem
+            pieces = list(_pieces(name, dtypes.tag(leaf.dtype), storage))
+            self._pending += pieces
+            self._borrowed += pieces
         # In this order no padding is needed: sizes are multiples of alignments.
-        small.sort(key=lambda item: -item[1].storage.dtype.alignment)
-        for number, entry in small:
-            places[number] = self._add_small(entry)
-        return places
+        small.sort(key=lambda item: -item[1].dtype.alignment)
+        for leaf, storage in small:
+            group = self._room_for(storage)
+            leaf.block = self._group_number
+            name = prefix + leaf.name or self._stem
+            leaf.offset = group.add(name, dtypes.tag(leaf.dtype), storage)
+        if small and self._group is not None:
+            self._borrowed.append(self._group)
 
-    def _add_small(self, entry: Entry) -> Place:
-        if self._group is None or not _has_room(self._group[1], entry):
-            self._group = len(self.blocks) + len(self._pending), _Part()
-            self._pending.append(self._group[1])
-        block, part = self._group
-        if not self._borrowed or self._borrowed[-1] is not part:
-            self._borrowed.append(part)
-        return Place(block, part.add(entry))
+    @property
+    def _block_count(self) -> int:
+        return len(self.blocks) + len(self._pending)
+
+    def _room_for(self, storage: np.ndarray) -> _Group:
+        group = self._group
+        if (
+            group is None
+            or storage.nbytes > GROUP_BYTES - group.size - _ALIGN
+            or len(group.storages) >= GROUP_LEAVES
+        ):
+            if group is not None:
+                self._borrowed.append(group)
+            group = self._group = _Group()
+            self._group_number = self._block_count
+            self._pending.append(group)
+        return group
 
     def own(self) -> None:
         """Copy what was added since the last call, so that its arrays may change."""
         copies: dict[int, np.ndarray] = {}
         for part in self._borrowed:
-            for index in range(part.owned_count, len(part.entries)):
-                entry = part.entries[index]
-                identity = id(entry.storage)
-                if identity not in copies:
-                    copies[identity] = np.array(entry.storage, order="C", subok=False)
-                part.entries[index] = entry._replace(storage=copies[identity])
-            part.owned_count = len(part.entries)
+            part.own(copies)
         self._borrowed.clear()
 
     def flush(self) -> None:
@@ -218,11 +282,11 @@ class Writer:
 
     def _lay_out(self) -> Iterator[_SegmentFile]:
         """Divide the pending blocks into segments, never a leaf between two."""
-        parts: list[_Part] = []
+        parts: list[_Group | _Piece] = []
         size = 0
         index = len(self.segments)
         for part in self._pending:
-            if parts and part.first and size + part.size > SEGMENT_BYTES:
+            if parts and part.is_first and size + part.size > SEGMENT_BYTES:
                 yield _SegmentFile(self._path(index), parts)
                 parts, size, index = [], 0, index + 1
             parts.append(part)
@@ -242,39 +306,10 @@ class Writer:
                 self.blocks.append(Block(number, offset, part.size, next(remaining)))
 
 
-def _has_room(part: _Part, entry: Entry) -> bool:
-    room = GROUP_BYTES - part.size - _ALIGN
-    return entry.storage.nbytes <= room and len(part.entries) < GROUP_LEAVES
-
-
-def _pieces(entry: Entry) -> Iterator[_Part]:
-    """Cut a large leaf into blocks: of rows, or of elements where a row is larger."""
-    storage = entry.storage
-    if entry.tag is None and (
-        storage.flags.c_contiguous or storage.itemsize > BLOCK_BYTES
-    ):
-        storage = _flat_bytes(storage)
-        entry = Entry(entry.name, storage, None)
-    if storage.nbytes <= BLOCK_BYTES:
-        yield _Part([entry], [0], size=storage.nbytes)
-        return
-    count = len(storage)
-    unit = storage.nbytes // count
-    flat = unit > BLOCK_BYTES
-    if flat:
-        count, unit = storage.size, storage.itemsize
-    step = BLOCK_BYTES // unit
-    for start in range(0, count, step):
-        stop = min(start + step, count)
-        size = (stop - start) * unit
-        rows = start, stop
-        yield _Part([entry], [0], rows, flat, first=start == 0, size=size)
-
-
 class _SegmentFile:
     """One file that is being written."""
 
-    def __init__(self, path: Path, parts: list[_Part]) -> None:
+    def __init__(self, path: Path, parts: list[_Group | _Piece]) -> None:
         self.path = path
         self.parts = parts
         self.offsets: list[int] = []
@@ -282,19 +317,20 @@ class _SegmentFile:
         self._header = self._plan()
 
     def _plan(self) -> bytes:
-        position, padding = 0, 0
-        entries: dict[str, Any] = {}
+        position = 0
+        entries: dict[str, _Entry] = {}
         for part in self.parts:
-            begin = _round_up(position, _ALIGN)
-            self.offsets.append(begin)
-            for name, tag, shape, start, end in part.header():
-                start, end = begin + start, begin + end
-                if start > position:
-                    gap = _entry("U8", [start - position], position, start)
-                    entries[_PADDING % padding] = gap
-                    padding += 1
-                entries[_unique(name, entries)] = _entry(tag, shape, start, end)
-                position = end
+            block = _round_up(position, _ALIGN)
+            self.offsets.append(block)
+            for name, tag, shape, begin, end in part.entries():
+                if block + begin > position:
+                    gap = block + begin - position
+                    padding = _Entry("U8", (gap,), (position, block + begin))
+                    entries[_PADDING % len(entries)] = padding
+                if name in entries or not name or name.startswith("__"):
+                    name = _unique(name, entries)
+                position = block + end
+                entries[name] = _Entry(tag, shape, (block + begin, position))
         header = msgspec.json.encode(entries)
         header += b" " * (-(len(header) + 8) % _ALIGN)
         self._start = len(header) + 8
@@ -339,15 +375,19 @@ class _SegmentFile:
         disk.sync(self._fd, path=self.path)
 
 
-def _entry(tag: str, shape: list[int], start: int, end: int) -> dict[str, Any]:
-    return {"dtype": tag, "shape": shape, "data_offsets": [start, end]}
+class _Entry(msgspec.Struct, gc=False):
+    dtype: str
+    shape: tuple[int, ...]
+    data_offsets: tuple[int, int]
 
 
-def _unique(name: str, taken: dict[str, Any]) -> str:
+def _unique(name: str, taken: dict[str, _Entry]) -> str:
     """Return a name that no other entry has and that safetensors does not reserve."""
-    if name and not name.startswith("__") and name not in taken:
-        return name
     number = len(taken)
     while f"{name}~{number}" in taken:
         number += 1
     return f"{name}~{number}"
+
+
+def _round_up(size: int, multiple: int) -> int:
+    return -(-size // multiple) * multiple
