@@ -11,7 +11,6 @@ Their pickles are admitted only as far as `pickles.load_restricted` goes, unless
 from __future__ import annotations
 
 import os
-import pickle
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,9 +62,8 @@ def read(file: Path, key: str, *, allow_pickle: bool) -> Any:
     """
     content = disk.read_file(file)
     try:
-        return (
-            pickle.loads(content) if allow_pickle else pickles.load_restricted(content)
-        )
+        load = pickles.load if allow_pickle else pickles.load_restricted
+        return load(content)
     except pickles.ForbiddenError as error:
         raise PickleError(
             f"{key} in {file} needs {error}, and more than builtin containers, scalars "

@@ -39,8 +39,20 @@ def dump(value: Any, out_of_band: Callable[[Any], int | None]) -> bytes:
     return file.getvalue()
 
 
-def load(payload: Any, parts: Callable[[int], Any]) -> Any:
-    """Unpickle what `dump` wrote; `parts` returns an out-of-band object by number."""
+def _no_parts(number: Any) -> Any:
+    raise pickle.UnpicklingError("a persistent reference")
+
+
+def load(payload: Any, parts: Callable[[Any], Any] = _no_parts) -> Any:
+    """Unpickle, which can run any code.
+
+    Args:
+      payload: The pickle, bytes-like.
+      parts: Returns an out-of-band object of what `dump` wrote, by number.
+
+    Raises:
+      Exception: whatever the code that it runs raises.
+    """
     return _Unpickler(io.BytesIO(payload), parts).load()
 
 
@@ -72,6 +84,15 @@ class _Unpickler(pickle.Unpickler):
 
     def persistent_load(self, number: Any) -> Any:
         return self._parts(number)
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return super().find_class(module, name)
+        except ModuleNotFoundError:  # NumPy 2 renamed what arrays are pickled by.
+            if module.startswith("numpy._core"):
+                module = module.replace("numpy._core", "numpy.core")
+                return super().find_class(module, name)
+            raise
 
 
 class ForbiddenError(pickle.UnpicklingError):

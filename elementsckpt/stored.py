@@ -158,6 +158,7 @@ def damage(where: str) -> Iterator[None]:
     except (
         *(ValueError, TypeError, KeyError, IndexError, AttributeError, struct.error),
         *(OverflowError, MemoryError, RecursionError, msgspec.MsgspecError),
+        Warning,  # NumPy's, where a user has made warnings errors.
     ) as error:
         reason = f"{type(error).__name__}: {error}"
         raise DamagedError(f"{where} is not a valid save ({reason}).") from error

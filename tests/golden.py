@@ -78,7 +78,12 @@ def jax_arrays():
     weak = jnp.asarray(1.0)
     return {
         "arrays": [jnp.arange(6.0).reshape(2, 3), jnp.ones(2, jnp.bfloat16), weak],
-        "keys": [jax.random.key(1), jax.random.split(jax.random.key(2, impl="rbg"), 2)],
+        "keys": [
+            jax.random.wrap_key_data(jnp.arange(2, dtype="u4"), impl="threefry2x32"),
+            jax.random.wrap_key_data(
+                jnp.arange(8, dtype="u4").reshape(2, 4), impl="rbg"
+            ),
+        ],
     }
 
 
