@@ -215,17 +215,20 @@ class Checkpoint:
     ) -> LoadReport:
         """Load the components; nothing changes before all is read and verified.
 
-        With `regex`, `rename`, `strict=False` or `cast=True` a component gets its own
-        current state with the matched leaves replaced.
+        A component gets what it saved, as it is. With `regex`, `rename`,
+        `strict=False` or `cast=True` it gets its own current state with the matched
+        leaves replaced, if their shapes and dtypes fit: `regex=".*"` loads all, and
+        checks.
 
         Args:
           path: A save, or a directory whose newest good save is meant. By default
             that of the directory.
           keys: Components to load; all by default.
           regex: Loads the leaves whose names it matches from their start, as
-            `re.match` does: `params/enc/.*`. Only their bytes are read.
-          rename: Pattern to replacement, for `re.sub` on the saved names.
-          strict: Whether a leaf that only one side has is an error.
+            `re.match` does: `params/enc/.*`. The key is not part of the name. Only
+            the bytes of these leaves are read.
+          rename: Pattern to replacement, for `re.sub` on the names that matched.
+          strict: Whether a matched leaf that only one side has is an error.
           cast: Whether to convert dtypes, within NumPy's same-kind casting.
           mmap: Whether arrays are mapped, copy-on-write, instead of read. They rely on
             the files then: do not truncate these, and expect network disks to be slow.
@@ -266,9 +269,15 @@ class Checkpoint:
           Whether it resumed.
 
         Raises:
+          ComponentError: nothing is registered yet.
           CheckpointError: there are saves, and none can be loaded. A run is never
             started afresh over them.
         """
+        if not self._components:
+            raise ComponentError(
+                "Nothing is registered. Assign the components first, such as "
+                "cp.agent = agent; what is registered later is not loaded."
+            )
         if self._required_listing().saves():
             self.load()
             return True

@@ -26,6 +26,7 @@ def collect(
     *,
     sequence: int,
     fsync: bool,
+    pickled: list[str],
 ) -> Iterator[Component]:
     """Call each function and write what it returns, one after the other.
 
@@ -34,6 +35,7 @@ def collect(
       folder: The save folder, or None to do everything but write.
       sequence: Number of the save.
       fsync: Whether to make the segments durable.
+      pickled: Where to note the names of leaves that only pickle holds.
 
     Yields:
       The manifest entry of each component, whose segments are written.
@@ -47,16 +49,17 @@ def collect(
         writer = None
         if folder is not None:
             writer = Writer(folder, stems[key], sequence=sequence, fsync=fsync)
-        yield _Collecting(key, writer).run(savefn)
+        yield _Collecting(key, writer, pickled).run(savefn)
 
 
 class _Collecting:
     """Writes one component."""
 
-    def __init__(self, key: str, writer: Writer | None) -> None:
+    def __init__(self, key: str, writer: Writer | None, pickled: list[str]) -> None:
         self._key = key
         self._writer = writer
         self._leaf_count = 0
+        self._pickled = pickled
         self._size_bytes = 0
 
     def run(self, savefn: Callable[[], Any]) -> Component:
@@ -112,6 +115,11 @@ class _Collecting:
         flat = tree.flatten(state, self._key)
         saved, storages = tree.encode(flat, self._key)
         self._leaf_count += len(saved.leaves)
+        self._pickled += [
+            tree.full_name(self._key, prefix + leaf.name)
+            for leaf in saved.leaves
+            if leaf.kind == "pickle"
+        ]
         self._size_bytes += sum(x.nbytes for x in storages if x is not None)
         if self._writer is not None:
             self._writer.add(saved.leaves, storages, prefix)

@@ -49,11 +49,17 @@ def component(key: str, value: Any) -> Component:
         reasons += [reason] if reason else []
     found = f" ({'; '.join(reasons)})" if reasons else ""
     raise ComponentError(
-        f"Cannot register {key!r}: a {type(value).__name__} has no usable save() and "
+        f"Cannot register {key!r}: {_described(value)} has no usable save() and "
         f"load(data){found}, nor state_dict() and load_state_dict(d), nor "
         f"to_state_dict() and from_state_dict(d). Add two such methods, or wrap it: "
-        f"elementsckpt.Saveable(save=..., load=...)."
+        f"elementsckpt.Saveable(save=lambda: value, load=function_that_sets_it)."
     )
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, type):
+        return f"{value.__name__} is a class, not an instance, which"
+    return f"an object of type {type(value).__name__}"
 
 
 def _problem(value: Any, save_name: str, load_name: str) -> str | None:
@@ -104,6 +110,8 @@ class Saveable:
         save: Callable[[], Any] | None = None,
         load: Callable[[Any], Any] | None = None,
     ) -> None:
+        if isinstance(attrs, str):
+            raise ValueError(f"attrs is a list of names: pass [{attrs!r}].")
         if (save is None) != (load is None) or (save is None) == (attrs is None):
             raise ValueError(
                 "Saveable takes either attrs, names of its own attributes, or the two "

@@ -19,10 +19,10 @@ from .stored import Options, damage
 
 
 def info(path: AnyPath) -> SaveInfo:
-    """Return what a save says about itself, reading no arrays.
+    """Return what a save says about itself, reading and verifying no arrays.
 
     Args:
-      path: A save, or a directory whose newest good save is meant.
+      path: A save, or a directory whose newest save with a valid manifest is meant.
 
     Raises:
       SaveNotFoundError: there is no save.

@@ -59,7 +59,7 @@ class Selection:
         for pattern in [self.regex or "", *(self.rename or {})]:
             try:
                 re.compile(pattern)
-            except re.error as error:
+            except (re.error, TypeError) as error:
                 raise MismatchError(
                     f"{pattern!r} is not a regular expression: {error}."
                 ) from error
@@ -88,6 +88,7 @@ class Plan:
       flat: The component's current state.
       replace: Leaf number in `flat` and saved number.
       problems: What does not fit, by name.
+      castable: Whether `cast=True` would make some of it fit.
     """
 
     flat: tree.Flat
@@ -96,6 +97,7 @@ class Plan:
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     problems: dict[str, str] = field(default_factory=dict)
+    castable: bool = False
     renamed: dict[str, str] = field(default_factory=dict)
 
 
@@ -175,6 +177,7 @@ def _match(
         result.loaded.append(name)
     else:
         result.problems[name] = f"saved {saved}, expected {expected}"
+        result.castable = result.castable or _can_cast(saved, expected)
 
 
 def apply(plan: Plan, values: Mapping[int, Any]) -> Any:

@@ -21,6 +21,7 @@ import numpy as np
 from . import references
 
 _PROTOCOL = 5
+_IN_MEMORY = (io.BytesIO, io.StringIO)
 
 
 def dump(value: Any, out_of_band: Callable[[Any], int | None]) -> bytes:
@@ -67,6 +68,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def reducer_override(self, value: Any) -> Any:
         # By reference whatever can be found again: jitted functions, for example,
         # are objects that pickle would otherwise take apart.
+        if isinstance(value, io.IOBase) and type(value) not in _IN_MEMORY:
+            raise TypeError("an open file")  # Cloudpickle would save its content.
         path = references.path_of(value) if callable(value) else None
         if path is not None:
             return path.partition(":")[2]

@@ -19,6 +19,8 @@ class SaveReport:
       sequence: Number of the save in its directory.
       bytes_written: Size of the files written, 0 with `write=False`.
       bytes_total: Size of all arrays and other leaves stored in blocks.
+      pickled: Leaves that only pickle could hold: they load from this directory, or
+        with `allow_pickle=True`.
       seconds: Time it took.
     """
 
@@ -27,6 +29,7 @@ class SaveReport:
     sequence: int
     bytes_written: int
     bytes_total: int
+    pickled: tuple[str, ...]
     seconds: float
 
 

@@ -31,6 +31,7 @@ class Restored:
       found: The save.
       states: What to give to the `load()` of each component.
       notes: What the report says about reading.
+      castable: Whether `cast=True` would make some of what is mismatched fit.
       fell_back_from: The newest save, if it is damaged.
     """
 
@@ -41,6 +42,7 @@ class Restored:
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     mismatched: dict[str, str] = field(default_factory=dict)
+    castable: bool = False
     renamed: dict[str, str] = field(default_factory=dict)
     fell_back_from: Path | None = None
 
@@ -120,7 +122,10 @@ def _all_damaged(
     candidates: Sequence[Found], damaged: Sequence[DamagedError]
 ) -> DamagedError:
     if len(damaged) == 1:
-        return damaged[0]
+        return DamagedError(
+            f"{damaged[0]} Load another save by its path, or restore this one from a "
+            f"copy; with keep=2 or more there is an older one to fall back to."
+        )
     reasons = zip(candidates, damaged, strict=True)
     lines = [f"\n  {found.path.name}: {error}" for found, error in reasons]
     return DamagedError(
@@ -195,6 +200,7 @@ def _note(key: str, plan: Plan, restored: Restored) -> None:
     restored.loaded += _full(key, plan.loaded)
     restored.missing += _full(key, plan.missing)
     restored.unexpected += _full(key, plan.unexpected)
+    restored.castable = restored.castable or plan.castable
     for name, problem in plan.problems.items():
         restored.mismatched[tree.full_name(key, name)] = problem
     for old, new in plan.renamed.items():
@@ -213,7 +219,7 @@ def _nothing_matched(
         some = ", ".join(restored.unexpected[:5])
         return MismatchError(
             f"None of the matched leaves of {path} is in the current state: {some}. "
-            f"Map their names with rename={{pattern: replacement}}; nothing was loaded."
+            f"{_rename_hint(selection)}; nothing was loaded."
         )
     names = [name for component in components for name, _ in component.names()]
     near = ", ".join(map(repr, overlay.nearest(selection.regex or "", names)))
@@ -222,6 +228,12 @@ def _nothing_matched(
         f"{near}. A pattern must match from the start of the name, which has no key; "
         f"nothing was loaded."
     )
+
+
+def _rename_hint(selection: Selection) -> str:
+    if selection.rename:
+        return f"rename={dict(selection.rename)} does not make these names fit"
+    return "Map their names with rename={pattern: replacement}"
 
 
 def _refuse_mismatch(selection: Selection, restored: Restored) -> None:
@@ -233,17 +245,18 @@ def _refuse_mismatch(selection: Selection, restored: Restored) -> None:
     if not lines:
         return
     listed = "".join(f"\n  {line}" for line in lines)
+    count = "1 leaf" if len(lines) == 1 else f"{len(lines)} leaves"
     raise MismatchError(
-        f"{len(lines)} leaves of {restored.found.path} do not fit the current state:"
+        f"The current state and {restored.found.path} differ in {count}:"
         f"{listed}\nNothing was loaded. {_remedies(selection, restored)}"
     )
 
 
 def _remedies(selection: Selection, restored: Restored) -> str:
-    remedies = ["Select other leaves with regex="]
-    if restored.mismatched and not selection.cast:
+    remedies = ["Leave leaves out with a regex such as '(?!.*head)'"]
+    if restored.castable:
         remedies.append("convert dtypes, never shapes, with cast=True")
     if selection.strict and (restored.missing or restored.unexpected):
         remedies.append("map names with rename=")
-        remedies.append("load what both have with strict=False")
+        remedies.append("load what only both have with strict=False")
     return f"{', or '.join(remedies)}."

@@ -185,7 +185,7 @@ def encode_metadata(value: Any, where: str = "metadata") -> Any:
         return _encode_mapping(value, where)
     if isinstance(value, (list, tuple)):
         return [encode_metadata(item, f"{where}[{i}]") for i, item in enumerate(value)]
-    raise NotScalarError(f"{where} is a {type(value).__name__}")
+    raise NotScalarError(f"{where} is of type {type(value).__name__}")
 
 
 def _encode_mapping(value: Mapping[Any, Any], where: str) -> Any:

@@ -79,7 +79,8 @@ def store(
         libraries=_libraries(),
         components=[],
     )
-    bytes_written = _write(written, savefns, draft, fsync=fsync)
+    pickled: list[str] = []
+    bytes_written = _write(written, savefns, draft, fsync=fsync, pickled=pickled)
     if draft is not None and not explicit:
         directory.write_latest(path.name, fsync=fsync)
         if keep is not None:
@@ -90,6 +91,7 @@ def store(
         sequence=sequence,
         bytes_written=bytes_written,
         bytes_total=sum(component.size_bytes for component in written.components),
+        pickled=tuple(pickled),
         seconds=time.monotonic() - start,
     )
 
@@ -100,13 +102,15 @@ def _write(
     draft: Draft | None,
     *,
     fsync: bool,
+    pickled: list[str],
 ) -> int:
     """Store the components and commit; returns the size of the files written."""
     where = None if draft is None else draft.path
     try:
-        collected = collect(savefns, where, sequence=written.sequence, fsync=fsync)
-        for component in collected:
-            written.components.append(component)
+        collected = collect(
+            savefns, where, sequence=written.sequence, fsync=fsync, pickled=pickled
+        )
+        written.components.extend(collected)
         if draft is None:
             return 0
         content = manifest.encode(written)

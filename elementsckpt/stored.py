@@ -111,8 +111,9 @@ class Save:
         missing = [key for key in wanted if key not in here]
         if missing:
             raise MissingKeyError(
-                f"{self.path} has no {_listed(missing)}. It has {_listed(here)}. Pass "
-                f"keys=[...] to load only what it has; nothing was loaded."
+                f"{self.path} has no {_listed(missing)}. It has {_listed(here)}. "
+                f"Nothing was loaded. To go on without what it lacks, load(keys=[...]) "
+                f"what it has; the next save() has all that is registered."
             )
         return [self._component(key, here.index(key)) for key in wanted]
 
@@ -221,6 +222,7 @@ class SavedComponent:
         """Read all shards once, so that streaming them later will not fail."""
         self._reader.hold()
         self._reader.verify()
+        self._notes.bytes_read += self._component.size_bytes
         with damage(self._where):
             for index in range(self._shard_count):
                 shard = self._component.tree(index)
@@ -281,7 +283,8 @@ class SavedComponent:
             for leaf, (_, _, size) in zip(wanted.values(), layouts, strict=True)
         ]
         memories = self._reader.read(wants, mapped=self._options.mapped)
-        self._notes.bytes_read += sum(size for _, _, size in wants)
+        if not self.streams:  # Whose bytes were counted when they were verified.
+            self._notes.bytes_read += sum(size for _, _, size in wants)
         placed = zip(wanted.items(), layouts, memories, strict=True)
         values = {
             number: leaves.decode(leaf, layout, memory, offset, plain=plain)
@@ -334,17 +337,20 @@ class SavedComponent:
 
 
 def _name_in_block(component: Component, key: str) -> Callable[[int], str]:
-    """Return what names a leaf in a block, for errors."""
+    """Return what names the leaves in a block, for errors."""
 
     def name(block: int) -> str:
-        best = -1, ""
+        last, names = -1, [""]  # The leaves that begin in the block, or last before it.
         with contextlib.suppress(Exception):
             for index in range(len(component.trees)):
                 prefix = "" if component.shards is None else f"{index}/"
                 for leaf in component.tree(index).leaves:
-                    if best[0] <= leaf.block <= block:
-                        best = leaf.block, prefix + leaf.name
-        return tree.full_name(key, best[1])
+                    if last < leaf.block <= block:
+                        last, names = leaf.block, []
+                    if leaf.block == last:
+                        names.append(prefix + leaf.name)
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        return tree.full_name(key, names[0]) + more
 
     return name
 
@@ -364,6 +370,7 @@ class ElementsComponent:
 
     def state(self) -> Any:
         """Return the state."""
+        self._notes.bytes_read += sum(file.stat().st_size for file in self._files)
         (state,) = self._read()
         return state
 
@@ -393,6 +400,7 @@ class ElementsComponent:
 
     def verify(self) -> None:
         """Read all shards once, so that streaming them later will not fail."""
+        self._notes.bytes_read += sum(file.stat().st_size for file in self._files)
         for _ in self._read():
             pass
 

@@ -217,7 +217,7 @@ class _Encoder:
             raise
         except Exception as error:
             raise StateError(
-                f"{full_name(self._key, name)} is a {type(value).__qualname__} that "
+                f"{full_name(self._key, name)}, of type {type(value).__qualname__}, "
                 f"cannot be saved: {error}. Leave it out of what save() returns and "
                 f"make it anew in load()."
             ) from error

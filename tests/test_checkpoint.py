@@ -104,8 +104,21 @@ def test_load_or_save_resumes_from_the_newest_save_and_says_so(tmp_path):
 
 def test_a_checkpoint_without_components_saves_and_loads(tmp_path):
     Checkpoint(tmp_path).save()
-    assert Checkpoint(tmp_path).load_or_save() is True
+    assert Checkpoint(tmp_path).load().loaded == ()
     assert elementsckpt.read(tmp_path) == {}
+
+
+def test_resuming_before_anything_is_registered_is_an_error(tmp_path):
+    make(tmp_path, 1).save()
+    with pytest.raises(ValueError, match=r"Nothing is registered.*cp\.agent = agent"):
+        Checkpoint(tmp_path).load_or_save()
+
+
+def test_the_report_of_a_save_names_what_went_through_pickle(tmp_path):
+    cp = make(tmp_path, {"w": np.zeros(3), "odd": [np.dtype("f4")]})
+    assert cp.save().pickled == ("agent/odd/0",)
+    cp.agent.state = {"w": np.zeros(3)}
+    assert cp.save().pickled == ()
 
 
 def test_two_checkpoint_objects_on_one_directory_see_each_others_saves(tmp_path):
