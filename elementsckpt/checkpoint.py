@@ -14,6 +14,7 @@ from . import components, folder, manifest
 from .components import Component
 from .disk import AnyPath, local
 from .errors import (
+    CheckpointError,
     ComponentError,
     DamagedError,
     MissingKeyError,
@@ -72,7 +73,7 @@ class Checkpoint:
         *,
         fsync: bool = True,
     ) -> None:
-        if keep is not None and keep < 1:
+        if keep is not None and (type(keep) is not int or keep < 1):
             raise ValueError(
                 f"keep={keep!r}: pass the number of saves to keep, or None."
             )
@@ -137,11 +138,11 @@ class Checkpoint:
         where = (
             "no directory" if self._directory is None else repr(str(self._directory))
         )
-        newest = None if self._directory is None else self.latest()
-        return (
-            f"Checkpoint({where}, keys={list(self._components)}, "
-            f"newest={newest.name if newest else None})"
-        )
+        newest: object = None
+        with contextlib.suppress(CheckpointError):
+            latest = None if self._directory is None else self.latest()
+            newest = latest.name if latest else None
+        return f"Checkpoint({where}, keys={list(self._components)}, newest={newest})"
 
     # Saving
 
@@ -305,9 +306,11 @@ class Checkpoint:
         return exists(self._required_listing().path if path is None else path)
 
     def latest(self) -> Path | None:
-        """Return the newest save in the directory that is not damaged, or None."""
-        found = [x for x in self._required_listing().saves() if x.error is None]
-        return found[-1].path if found else None
+        """Return the newest save whose manifest is not damaged, or None."""
+        found = self._required_listing().saves()
+        with contextlib.suppress(DamagedError):
+            return folder.newest(found[::-1]).path if found else None
+        return None
 
     def saves(self) -> list[SaveInfo]:
         """Return the saves in the directory that are not damaged, oldest first."""

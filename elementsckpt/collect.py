@@ -15,7 +15,7 @@ from urllib.parse import quote
 from . import scalars, tree
 from .errors import add_note
 from .manifest import Component, Tree, encode_tree
-from .writer import SEGMENT_BYTES, Writer
+from .writer import Writer
 
 _STEM_LENGTH = 80  # File names may have 255 bytes.
 
@@ -106,7 +106,7 @@ class _Collecting:
             index += 1
             if self._writer is None:
                 continue
-            if self._writer.pending_bytes >= SEGMENT_BYTES:
+            if self._writer.is_full:
                 self._writer.flush()
             else:
                 self._writer.own()

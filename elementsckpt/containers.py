@@ -34,8 +34,8 @@ _KINDS: dict[type, str] = {
     np.random.Generator: "generator",
     np.random.RandomState: "randomstate",
 }
-_FROZEN = "flax.core.frozen_dict:FrozenDict"
 _BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
+NAMED = frozenset({"namedtuple", "dataclass", "frozen"})  # They have a class.
 _Apart = tuple[Node, Sequence[Any], Sequence[Any]]
 
 
@@ -51,7 +51,7 @@ def kind_of(value: Any) -> str | None:
         return None if getattr(value, "__dict__", None) else "namedtuple"
     if references.is_plain_dataclass(cls):
         return "dataclass"
-    return "frozen" if references.name_of(cls) == _FROZEN else None
+    return "frozen" if references.name_of(cls) == references.FROZEN_DICT else None
 
 
 def _has_known_bits(rng: Any) -> bool:
@@ -88,7 +88,7 @@ def _default(value: collections.defaultdict[Any, Any]) -> _Apart:
 
 def _frozen(value: Any) -> _Apart:
     keys = list(value)
-    node = Node("frozen", keys=_encode_keys(keys), name=_FROZEN)
+    node = Node("frozen", keys=_encode_keys(keys), name=references.FROZEN_DICT)
     return node, keys, [value[key] for key in keys]
 
 
@@ -170,7 +170,7 @@ def put_together(node: Node, children: list[Any], cls: type | None) -> Any:
     Raises:
       ValueError, TypeError, KeyError: no container has this node.
     """
-    kind = "dict" if node.name and cls is None else node.kind
+    kind = "dict" if node.kind in NAMED and cls is None else node.kind
     return _PUT_TOGETHER[kind](node, children, cls)
 
 
@@ -198,6 +198,12 @@ def _put_counter(node: Node, children: list[Any], _: Any) -> Any:
     counter: collections.Counter[Any] = collections.Counter()
     dict.update(counter, _items(node, children))
     return counter
+
+
+def _put_namedtuple(node: Node, children: list[Any], cls: Any) -> Any:
+    if len(children) != len(node.keys):
+        raise ValueError("a NamedTuple has more or fewer items than fields")
+    return tuple.__new__(cls, children)
 
 
 def _put_generator(node: Node, children: list[Any], _: Any) -> np.random.Generator:
@@ -232,7 +238,7 @@ _PUT_TOGETHER: dict[str, Callable[[Node, list[Any], Any], Any]] = {
     "list": lambda node, children, _: children,
     "tuple": lambda node, children, _: tuple(children),
     "deque": lambda node, children, _: collections.deque(children, node.value),
-    "namedtuple": lambda node, children, cls: tuple.__new__(cls, children),
+    "namedtuple": _put_namedtuple,
     "dataclass": lambda node, children, cls: references.build_dataclass(
         cls, dict(_items(node, children))
     ),

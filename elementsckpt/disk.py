@@ -202,29 +202,61 @@ def _unreadable(path: Path, error: OSError) -> CheckpointError:
     return ReadError(f"Cannot read {path}: {reason}. The save itself may be fine.")
 
 
-def read_file(path: Path) -> bytes:
+def read_file(path: Path, *, limit_bytes: int | None = None) -> bytearray:
     """Return the whole content of a regular file.
 
+    Args:
+      path: The file.
+      limit_bytes: Size above which it is taken for damaged.
+
     Raises:
-      DamagedError: there is no such file, or it is not a regular one.
+      DamagedError: there is no such file, or it is not a regular one, or too large.
+      ReadError: the system refused.
     """
     file = File(path)
     try:
+        if limit_bytes is not None and file.size > limit_bytes:
+            raise DamagedError(f"{path} is damaged: it has {file.size} bytes.")
         content = bytearray(file.size)
         file.read(content, 0)
-        return bytes(content)
+        return content
     finally:
         file.close()
 
 
-def lock(fd: int) -> bool:
+def folders_in(path: Path) -> list[Path]:
+    """Return the folders in a folder, links to folders included.
+
+    Returns:
+      None of them if there is no such folder.
+
+    Raises:
+      ReadError: the system refused.
+    """
+    try:
+        with os.scandir(path) as entries:
+            return [path / entry.name for entry in entries if entry.is_dir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def lock(fd: int) -> bool | None:
     """Take the file's lock without waiting; death of the process frees it.
 
     Returns:
-      False if another process holds it or the file system has no locks.
+      Whether it was free, or None if the file system has no locks.
     """
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True
-    except OSError:
+    except BlockingIOError:
         return False
+    except OSError:
+        return None
+
+
+def is_removed(fd: int) -> bool:
+    """Tell whether the open file has no name any more."""
+    return os.fstat(fd).st_nlink == 0

@@ -14,7 +14,6 @@ import errno
 import logging
 import os
 import re
-import stat
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -61,9 +60,20 @@ class Draft:
         disk.rename(draft, self.path / manifest.NAME)
         if self._fsync:
             disk.sync_folder(self.path)
-            for folder in reversed(self._made or [self.path]):
-                disk.sync_folder(folder.parent)
+            for folder in self._relied_on():
+                disk.sync_folder(folder)
         self._close()
+
+    def _relied_on(self) -> list[Path]:
+        """Return the folders whose entries lead to this one, innermost first.
+
+        The directory, its parent, and the parents of folders made for this save. A
+        process that died in its first save may have made more, but no save of its
+        was durable, and each later one comes through here.
+        """
+        directory = self.path.parent
+        made = [folder.parent for folder in reversed(self._made)]
+        return list(dict.fromkeys([directory, directory.parent, *made]))
 
     def abandon(self) -> None:
         """Remove what was written, and the folders made for it; failing only warns."""
@@ -108,12 +118,15 @@ def _make_draft(path: Path) -> int:
     try:
         disk.make_folder(hidden)
         fd = disk.create(hidden / DRAFT)
-        disk.lock(fd)
+        if disk.lock(fd) is False or disk.is_removed(fd):  # A sweep was faster.
+            raise _TakenError
         disk.rename(hidden, path)
         return fd
-    except (FileExistsError, CheckpointError) as error:
+    except (FileExistsError, CheckpointError, _TakenError) as error:
         if fd >= 0:
             os.close(fd)
+        if isinstance(error, _TakenError):
+            raise
         cause = error.__cause__ or error
         if isinstance(cause, OSError) and cause.errno in _TAKEN:
             raise _TakenError from error
@@ -130,27 +143,30 @@ def begin_at(path: Path, *, fsync: bool) -> Draft:
     sweep(path)
     made = _make_folders(path.parent)
     try:
-        disk.make_folder(path)
-        made.append(path)
-    except FileExistsError:
-        if not path.is_dir() or names_in(path):
+        with contextlib.suppress(FileExistsError):
+            disk.make_folder(path)
+            made.append(path)
+        if not os.path.isdir(path) or names_in(path):
             raise SaveExistsError(
                 f"Cannot save to {path}: {_occupied(path)}. Choose another path or "
                 f"remove it first; it was not touched."
-            ) from None
-    try:
+            )
         fd = disk.create(path / DRAFT)
     except CheckpointError:
         _remove_folders(made)
         raise
-    disk.lock(fd)
+    if disk.lock(fd) is False or disk.is_removed(fd):
+        os.close(fd)
+        raise SaveExistsError(
+            f"Cannot save to {path}: another process is saving there."
+        )
     return Draft(path, made, fd, fsync=fsync)
 
 
 def _occupied(path: Path) -> str:
     if os.path.lexists(path / manifest.NAME) or elements_folder.is_save(path):
         return "it holds a save already"
-    return f"it {contents(path)}" if path.is_dir() else "it is a file"
+    return f"it {contents(path)}" if os.path.isdir(path) else "it is a file"
 
 
 def save_name(now: datetime, step: int | None) -> str:
@@ -162,11 +178,15 @@ def save_name(now: datetime, step: int | None) -> str:
 def _make_folders(path: Path) -> list[Path]:
     """Make a folder and its parents; return those that were made, outermost first."""
     made: list[Path] = []
-    missing = [p for p in [path, *path.parents] if not p.exists()]
-    for folder in reversed(missing):
-        with contextlib.suppress(FileExistsError):
-            disk.make_folder(folder)
-            made.append(folder)
+    missing = [p for p in [path, *path.parents] if not os.path.exists(p)]
+    try:
+        for folder in reversed(missing):
+            with contextlib.suppress(FileExistsError):
+                disk.make_folder(folder)
+                made.append(folder)
+    except CheckpointError:
+        _remove_folders(made)
+        raise
     return made
 
 
@@ -185,7 +205,7 @@ def sweep(path: Path) -> None:
     hidden = HIDDEN.fullmatch(path.name) is not None
     if not hidden and (DRAFT not in names or manifest.NAME in names):
         return
-    if path.is_symlink() or not all(map(_is_ours, names)):
+    if os.path.islink(path) or not all(map(_is_ours, names)):
         return
     with contextlib.ExitStack() as stack:
         if DRAFT in names:
@@ -207,31 +227,32 @@ def _is_ours(name: str) -> bool:
 def remove(path: Path, *, keep_folder: bool = False) -> None:
     """Remove a save folder of ours; failing only warns.
 
-    It gets a hidden name first, so a save is removed at once or not at all. Files
-    that are not ours stay, and the folder with them.
+    It gets a hidden name first, so a save is removed at once or not at all. If there
+    are files in it that are not ours, they stay, in a folder of the old name.
 
     Args:
       path: The folder.
       keep_folder: Whether only its contents go, manifest first.
     """
+    hidden = path
     try:
         if not keep_folder and SAVE.fullmatch(path.name):
             hidden = path.with_name(f".{path.name}")
             disk.rename(path, hidden)
-            path = hidden
-        for name in sorted(names_in(path), key=lambda name: name != manifest.NAME):
-            if _is_ours(name):
-                _remove_file(path / name)
-        if not keep_folder and not names_in(path):
-            disk.remove_folder(path)
-    except CheckpointError as error:
-        if not isinstance(error.__cause__, FileNotFoundError):
+        for name in sorted(names_in(hidden), key=lambda name: name != manifest.NAME):
+            if _is_ours(name) and not os.path.isdir(hidden / name):
+                disk.remove(hidden / name)
+        if keep_folder:
+            return
+        if names_in(hidden):
+            _logger.warning("Files that are not of the save stay in %s.", path)
+            if hidden != path:
+                disk.rename(hidden, path)
+        else:
+            disk.remove_folder(hidden)
+    except (CheckpointError, OSError) as error:
+        if not isinstance(error.__cause__, FileNotFoundError):  # Else it is gone.
             _logger.warning("Could not remove %s: %s", path, error)
-
-
-def _remove_file(path: Path) -> None:
-    if not stat.S_ISDIR(os.lstat(path).st_mode):
-        disk.remove(path)
 
 
 # Listing

@@ -134,7 +134,9 @@ def _decode_name(code: str) -> np.dtype[Any]:
         if dtype.hasobject or dtype.str != code:
             raise ValueError(f"not a dtype that elementsckpt writes: {code!r}")
         return dtype
-    scalar = getattr(importlib.import_module(_EXTENSION), code)
+    scalar = getattr(importlib.import_module(_EXTENSION), code, None)
+    if scalar is None:
+        raise ImportError(f"{_EXTENSION} has no {code!r}")
     if not (isinstance(scalar, type) and issubclass(scalar, np.generic)):
         # NumPy would make an array of objects of it: of addresses from a file.
         raise ValueError(f"not an element type: {code!r}")
@@ -146,6 +148,8 @@ def _decode_string(description: dict[str, Any]) -> np.dtype[Any]:
     if "missing" in description:
         missing = description["missing"]
         kwargs["na_object"] = float("nan") if isinstance(missing, dict) else missing
+    if not hasattr(np.dtypes, "StringDType"):
+        raise ImportError("strings of variable length need NumPy 2")
     return np.dtypes.StringDType(**kwargs)
 
 

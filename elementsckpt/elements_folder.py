@@ -63,7 +63,7 @@ def read(file: Path, key: str, *, allow_pickle: bool) -> Any:
     content = disk.read_file(file)
     try:
         load = pickles.load if allow_pickle else pickles.load_restricted
-        return load(content)
+        return load(bytes(content))
     except pickles.ForbiddenError as error:
         raise PickleError(
             f"{key} in {file} needs {error}, and more than builtin containers, scalars "

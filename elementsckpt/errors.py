@@ -20,6 +20,8 @@ works without importing anything from here.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class CheckpointError(Exception):
     """Base of all errors that elementsckpt raises itself.
@@ -96,6 +98,9 @@ class WriteError(CheckpointError, OSError):
     def __init__(self, message: str, errno: int | None = None) -> None:
         super().__init__(message)
         self.errno = errno
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.message, self.errno)
 
 
 def add_note(error: BaseException, note: str) -> None:

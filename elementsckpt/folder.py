@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+import math
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import disk, drafts, elements_folder, manifest
-from .errors import CheckpointError, ReadError, SaveNotFoundError
+from . import disk, drafts, elements_folder, manifest, reader
+from .errors import CheckpointError, DamagedError, ReadError, SaveNotFoundError
 from .manifest import Head
 
 LATEST = "latest"
 _LATEST_DRAFT = ".latest"
 _STEP = re.compile(r"\d{8}T\d{6}F\d{6}-(-?\d+)")
+_MANIFEST_BYTES = 1 << 32
 _logger = logging.getLogger("elementsckpt")
 
 
@@ -28,13 +30,14 @@ class Found:
       path: The save folder.
       head: What its manifest says; None if elements wrote it or it is damaged.
       error: Why it is damaged, or None.
-      sequence: Its number; 0 if elements wrote it; a guess if it is damaged.
+      sequence: Its number; 0 if elements wrote it. A guess if it is damaged: NaN, or
+        a half between two others, if nothing is left of it but its name.
     """
 
     path: Path
     head: Head | None
     error: CheckpointError | None
-    sequence: int
+    sequence: float
 
     @property
     def step(self) -> int | None:
@@ -47,7 +50,7 @@ class Found:
     @property
     def is_original(self) -> bool:
         """Whether it was written here, under this name, as one of a sequence."""
-        if self.head is None or self.head.explicit:
+        if self.head is None or self.head.explicit or os.path.islink(self.path):
             return False
         return manifest.display(self.path.name) == self.head.name
 
@@ -73,15 +76,16 @@ class Directory:
 
     def saves(self) -> list[Found]:
         """Return the saves here, oldest first, damaged ones included."""
-        found = [self._found(entry) for entry in _folders(self.path)]
+        found = [self._found(entry) for entry in disk.folders_in(self.path)]
         saves = [save for save in found if save is not None]
+        saves = [_place(x, saves) if math.isnan(x.sequence) else x for x in saves]
         names = {save.path.name for save in saves}
         self._cache = {k: v for k, v in self._cache.items() if k in names}
         return sorted(saves, key=lambda save: save.rank)
 
     def next_sequence(self) -> int:
         """Return the number of the next save."""
-        return 1 + max((save.sequence for save in self.saves()), default=0)
+        return 1 + int(max((save.sequence for save in self.saves()), default=0))
 
     def _found(self, path: Path) -> Found | None:
         try:
@@ -113,35 +117,34 @@ class Directory:
         except CheckpointError as error:
             _logger.warning("Could not update the file 'latest': %s", error)
 
-    def prune(self, keep: int) -> None:
-        """Remove all but the newest `keep` saves that were written here."""
+    def prune(self, keep: int, *, written: Path) -> None:
+        """Remove all but the newest `keep` saves that were written here.
+
+        Args:
+          keep: How many to keep.
+          written: A save that stays in any case.
+        """
         ours = [save for save in self.saves() if save.is_original]
         for save in ours[:-keep]:
-            drafts.remove(save.path)
+            # Generators that are still being read go on until the next save.
+            if save.path != written and not reader.is_streaming(save.path):
+                drafts.remove(save.path)
 
     def sweep(self) -> None:
         """Remove what processes that died in the middle of a save left here."""
-        for path in _folders(self.path):
+        for path in disk.folders_in(self.path):
             if drafts.HIDDEN.fullmatch(path.name) or drafts.SAVE.fullmatch(path.name):
                 drafts.sweep(path)
 
 
-def _folders(path: Path) -> Iterator[Path]:
-    try:
-        with os.scandir(path) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    yield path / entry.name
-    except (FileNotFoundError, NotADirectoryError):
-        return
-
-
 def _read_head(path: Path) -> Found:
     where = path / manifest.NAME
+    content = bytearray()
     try:
-        head = manifest.decode_head(disk.read_file(where), str(where))
+        content = disk.read_file(where, limit_bytes=_MANIFEST_BYTES)
+        head = manifest.decode_head(content, str(where))
     except CheckpointError as error:
-        return Found(path, None, error, _guess_sequence(path))
+        return Found(path, None, error, _guess_sequence(path, content))
     return Found(path, head, None, head.sequence)
 
 
@@ -152,15 +155,27 @@ def _looks_like_ours(path: Path) -> bool:
     ):
         return True
     try:
-        return manifest.FORMAT.encode() in disk.read_file(path / manifest.NAME)
+        where = path / manifest.NAME
+        content = disk.read_file(where, limit_bytes=_MANIFEST_BYTES)
+        return manifest.FORMAT.encode() in content
     except CheckpointError:
         return False
 
 
-def _guess_sequence(path: Path) -> int:
-    """Return the highest sequence in the names of a damaged save's segments."""
+def _guess_sequence(path: Path, content: bytearray) -> float:
+    """Return the sequence of a damaged save, from what is left of it, or NaN."""
+    match = re.search(rb'"sequence":(\d{1,15})\b', content)
+    if match:
+        return int(match[1])
     matches = [drafts.SEGMENT.fullmatch(name) for name in drafts.names_in(path)]
-    return max((int(match[1]) for match in matches if match), default=1)
+    return max((int(match[1]) for match in matches if match), default=math.nan)
+
+
+def _place(save: Found, others: list[Found]) -> Found:
+    """Put a damaged save without a sequence after the last one with a lower name."""
+    before = [x.sequence for x in others if x.path.name < save.path.name]
+    known = [sequence for sequence in before if not math.isnan(sequence)]
+    return dataclasses.replace(save, sequence=max(known, default=0) + 0.5)
 
 
 # Finding
@@ -181,11 +196,36 @@ def find(path: Path, directory: Directory | None = None) -> list[Found]:
     if here is not None and here.error is None and here.head is not None:
         return [here]
     listing = directory if own and directory is not None else Directory(path)
-    # Stray files in a directory do not hide the saves in it.
-    saves = listing.saves()[::-1] or ([here] if here is not None else [])
+    try:
+        saves = listing.saves()[::-1]
+    except CheckpointError:
+        if here is None:
+            raise
+        saves = []
+    if not saves and here is not None:  # Stray files do not hide the saves beside them.
+        return [here]
     if not saves:
         raise SaveNotFoundError(f"There is no save in {path}: {_describe(path)}.")
     return saves
+
+
+def newest(saves: list[Found]) -> Found:
+    """Return the first that is not damaged.
+
+    Args:
+      saves: The newest first.
+
+    Raises:
+      DamagedError: all are.
+      VersionError, ReadError: why the first that is not cannot be read.
+    """
+    for save in saves:
+        if save.error is None:
+            return save
+        if not isinstance(save.error, DamagedError):
+            raise save.error
+    assert saves[0].error is not None
+    raise saves[0].error
 
 
 def _save_at(path: Path) -> Found | None:
@@ -195,13 +235,13 @@ def _save_at(path: Path) -> Found | None:
 
 
 def _describe(path: Path) -> str:
-    if not path.exists():
-        parent = next(p for p in path.parents if p.exists())
+    if not os.path.exists(path):
+        parent = next(p for p in path.parents if os.path.exists(p))
         return (
             f"that path was not found ({parent} is there and {drafts.contents(parent)})"
         )
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return "it is a file, and a save is a folder"
-    if (path / drafts.DRAFT).exists():
+    if os.path.lexists(path / drafts.DRAFT):
         return "it is a save that was never finished"
     return f"the folder {drafts.contents(path)}"

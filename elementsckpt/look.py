@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import os
 from collections.abc import Iterable
 from datetime import datetime, timezone
 from pathlib import Path
@@ -28,12 +30,7 @@ def info(path: AnyPath) -> SaveInfo:
       SaveNotFoundError: there is no save.
       DamagedError, VersionError: its manifest is not valid.
     """
-    found = folder.find(local(path))
-    good = [save for save in found if save.error is None]
-    if good:
-        return describe(good[0])
-    assert found[0].error is not None
-    raise found[0].error
+    return describe(folder.newest(folder.find(local(path))))
 
 
 def read(
@@ -113,13 +110,13 @@ def _describe_head(path: Path, head: Head) -> SaveInfo:
 def _describe_elements(found: Found) -> SaveInfo:
     sizes = {
         key: ComponentInfo(
-            bytes=sum(file.stat().st_size for file in files),
+            bytes=sum(map(_size, files)),
             leaves=None,
-            shards=len(files) if len(files) > 1 else None,
+            shards=len(files) if elements_folder.is_sharded(files) else None,
         )
         for key, files in elements_folder.files(found.path).items()
     }
-    modified = (found.path / "done").stat().st_mtime
+    modified = os.lstat(found.path / "done").st_mtime
     return SaveInfo(
         path=found.path,
         step=found.step,
@@ -127,3 +124,9 @@ def _describe_elements(found: Found) -> SaveInfo:
         time=datetime.fromtimestamp(modified, timezone.utc),
         components=sizes,
     )
+
+
+def _size(file: Path) -> int:
+    with contextlib.suppress(OSError):
+        return os.lstat(file).st_size
+    return 0

@@ -180,7 +180,7 @@ class Head(Struct, kw_only=True):
     version: int = VERSION
     name: str
     explicit: bool
-    sequence: _INDEX
+    sequence: Annotated[int, Meta(ge=0, lt=1 << 53)]
     step: int | None
     time: Annotated[datetime, Meta(tz=True)]
     durable: bool
@@ -196,10 +196,6 @@ class Manifest(Head, kw_only=True, forbid_unknown_fields=True):
 
     components: list[Component]  # type: ignore[assignment]
     digest: _DIGEST = "0" * 32
-
-    def component(self, key: str) -> Component | None:
-        """Return the component under this key, or None."""
-        return next((c for c in self.components if c.key == key), None)
 
 
 class _Version(Struct):
@@ -231,7 +227,7 @@ def encode_tree(tree: Tree) -> Raw:
     return Raw(_ENCODE(tree))
 
 
-def decode(content: bytes, where: str) -> Manifest:
+def decode(content: bytes | bytearray, where: str) -> Manifest:
     """Decode and check a manifest; `where` is what errors call it.
 
     Raises:
@@ -244,14 +240,14 @@ def decode(content: bytes, where: str) -> Manifest:
     return manifest
 
 
-def decode_head(content: bytes, where: str) -> Head:
+def decode_head(content: bytes | bytearray, where: str) -> Head:
     """Like `decode`, without the components' contents."""
     head: Head = _decode(_HEAD, content, where)
     return head
 
 
-def _decode(decoder: Any, content: bytes, where: str) -> Any:
-    body, tail = content[:-_TAIL_BYTES], content[-_TAIL_BYTES:]
+def _decode(decoder: Any, content: bytes | bytearray, where: str) -> Any:
+    body, tail = memoryview(content)[:-_TAIL_BYTES], content[-_TAIL_BYTES:]
     intact = tail == _TAIL % _digest(body)
     try:
         manifest = decoder.decode(content)
@@ -271,7 +267,7 @@ def _decode(decoder: Any, content: bytes, where: str) -> Any:
     return manifest
 
 
-def _version(content: bytes) -> int:
+def _version(content: bytes | bytearray) -> int:
     try:
         found = msgspec.json.decode(content, type=_Version)
     except (msgspec.MsgspecError, RecursionError, UnicodeError):
@@ -291,7 +287,12 @@ def digest(data: Any) -> str:
     return xxhash.xxh3_128_hexdigest(data)
 
 
-def _digest(body: bytes) -> bytes:
+def new_digest() -> Any:
+    """Return an object that takes bytes piece by piece: `update`, `hexdigest`."""
+    return xxhash.xxh3_128()
+
+
+def _digest(body: bytes | bytearray | memoryview) -> bytes:
     return digest(body).encode()
 
 

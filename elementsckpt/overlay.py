@@ -7,6 +7,7 @@ matched leaves replaced.
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -76,7 +77,12 @@ class Selection:
     def renamed(self, name: str) -> str:
         """Return the name under which a saved leaf is loaded."""
         for pattern, replacement in (self.rename or {}).items():
-            name = re.sub(pattern, replacement, name)
+            try:
+                name = re.sub(pattern, replacement, name)
+            except (re.error, IndexError, TypeError) as error:
+                raise MismatchError(
+                    f"rename {pattern!r} to {replacement!r} fails on {name!r}: {error}."
+                ) from error
         return name
 
 
@@ -135,7 +141,8 @@ def plan(
         else:
             for target, source in zip(targets, sources, strict=True):
                 _match(name, target, source, selection, result)
-    result.missing = [name for name in current if selection.matches(name)]
+    known = {name for name, _, _ in saved}
+    result.missing = [x for x in current if selection.matches(x) and x not in known]
     return result
 
 
@@ -198,7 +205,8 @@ def apply(plan: Plan, values: Mapping[int, Any]) -> Any:
 
 def nearest(regex: str, names: Iterable[str], count: int = 5) -> list[str]:
     """Return the names that look most like a pattern that matched none."""
-    return difflib.get_close_matches(regex, list(names), count, cutoff=0.0)
+    some = itertools.islice(names, 2000)  # Comparing takes time.
+    return difflib.get_close_matches(regex, some, count, cutoff=0.0)
 
 
 # Leaves
@@ -209,12 +217,16 @@ def spec_of(value: Any, kind: str) -> Spec:
     if kind == "key":
         return Spec("key", jax_arrays.implementation(value), tuple(value.shape))
     if kind == "torch":
-        return Spec("array", _dtype_name(torch_tensors.code(value)), tuple(value.shape))
-    if kind == "pickle" or getattr(getattr(value, "dtype", None), "hasobject", False):
-        return Spec("pickle")
-    if kind in ("numpy", "jax") or _is_number(value):
-        return Spec("array", str(value.dtype), tuple(value.shape))
-    return Spec("function" if kind == "function" else type(value).__name__)
+        return Spec("array", _dtype(torch_tensors.code(value)), tuple(value.shape))
+    if kind == "jax" or _is_number(value):
+        return Spec("array", value.dtype, tuple(value.shape))
+    if kind == "numpy":
+        try:
+            dtypes.encode(value.dtype)
+        except dtypes.UnknownDtypeError:
+            return Spec("pickle")
+        return Spec("array", value.dtype, value.shape)
+    return Spec(kind if kind in ("pickle", "function") else type(value).__name__)
 
 
 def _is_number(value: Any) -> bool:
@@ -230,51 +242,63 @@ def spec_of_saved(leaf: Leaf) -> Spec:
     if leaf.kind == "key":
         return Spec("key", leaf.value, leaf.shape[:-1])
     if leaf.kind in ("numpy", "jax", "torch"):
-        return Spec("array", _dtype_name(leaf.dtype), leaf.shape)
+        return Spec("array", _dtype(leaf.dtype), leaf.shape)
     if leaf.kind == "python":
         return spec_of(scalars.decode(leaf.value), "python")
     return Spec(leaf.kind)
 
 
-def _dtype_name(code: Any) -> str:
-    return code if code == "bfloat16" else str(dtypes.decode(code))
+def _dtype(code: Any) -> Any:
+    """Return the dtype, or its name where torch has it and NumPy has not."""
+    try:
+        return dtypes.decode(code)
+    except ImportError:
+        return code
 
 
 def _can_cast(saved: Spec, expected: Spec) -> bool:
-    if saved.kind != expected.kind or saved.shape != expected.shape:
+    if (saved.kind, saved.shape) != ("array", expected.shape):
         return False
-    if saved.kind != "array":
+    if expected.kind != "array":
         return False
-    ranks = [_RANKS.find(_kind_letter(spec.dtype)) for spec in (saved, expected)]
-    return 0 <= ranks[0] <= ranks[1]
+    kinds = [_kind(spec.dtype) for spec in (saved, expected)]
+    if all(len(kind) == 1 for kind in kinds):  # Both are NumPy's own.
+        return np.can_cast(saved.dtype, expected.dtype, "same_kind")
+    # NumPy takes any conversion to or from the others for one of the same kind.
+    before, after = (_RANKS.find(kind[0]) for kind in kinds)
+    return 0 <= before <= after
 
 
-_RANKS = "bufc"  # NumPy's same-kind order; "u" stands for both kinds of integers.
+_RANKS = "buifc"  # Kinds, each of which may be cast to those after it.
 
 
-def _kind_letter(name: str) -> str:
+def _kind(dtype: Any) -> str:
+    """Return NumPy's letter for the kind of a dtype, and a "+" if it is not NumPy's."""
+    name = str(dtype)
     if name.startswith(("bfloat", "float")):
-        return "f"
-    if name.startswith(("int", "uint")):
-        return "u"
-    kind = np.dtype(name).kind
-    return "u" if kind == "i" else kind
+        kind = "f"
+    else:
+        kind = name[0] if name.startswith(("int", "uint")) else ""
+    is_own = isinstance(dtype, np.dtype) and dtype.type.__module__ == "numpy"
+    return str(dtype.kind) if is_own else f"{kind or '?'}+"
 
 
 def _fit(current: Any, kind: str, value: Any) -> Any:
     """Return a saved leaf as what the current one is."""
     if kind == "key":
         return jax_arrays.like_key(current, _host(value))
-    if kind in ("jax", "torch", "numpy") or _is_number(current):
-        array = _host(value)
-        if kind == "torch":
-            return torch_tensors.like(current, array)
-        if array.dtype != current.dtype:
-            array = array.astype(current.dtype)
-        if kind == "jax":
-            return jax_arrays.like(current, array)
-        return array if kind == "numpy" else array[()]
-    return value
+    if kind not in ("jax", "torch", "numpy") and not _is_number(current):
+        return value
+    array = _host(value)
+    if kind == "numpy" and array.dtype.hasobject and array.dtype.kind == "O":
+        return array
+    wanted = dtypes.decode(torch_tensors.code(current)) if kind == "torch" else None
+    array = array.astype(wanted or current.dtype, order="K", copy=False)
+    if kind == "torch":
+        return torch_tensors.like(current, array)
+    if kind == "jax":
+        return jax_arrays.like(current, array)
+    return array if kind == "numpy" else array[()]
 
 
 def _host(value: Any) -> np.ndarray:

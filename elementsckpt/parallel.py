@@ -46,14 +46,21 @@ def run(call: Callable[[T], R], items: Iterable[T]) -> list[R]:
                 errors.append(error)
 
     helpers = _start(labour, min(_THREADS, len(work)) - 1)
-    try:
-        labour()
-    finally:
-        for helper in helpers:
-            helper.join()
+    labour()
+    for helper in helpers:
+        _join(helper, errors)
     if errors:
         raise errors[0]
     return results
+
+
+def _join(thread: threading.Thread, errors: list[BaseException]) -> None:
+    """Wait, also after Ctrl-C: until they end, threads use the caller's files."""
+    while thread.is_alive():
+        try:
+            thread.join()
+        except BaseException as error:
+            errors.append(error)
 
 
 def _start(target: Callable[[], None], count: int) -> list[threading.Thread]:

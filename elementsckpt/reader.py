@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import mmap
 import threading
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,13 @@ from .errors import DamagedError
 from .manifest import Component, digest
 from .parallel import run
 
-_OPEN_FILES = 256
+_OPEN_FILES = 64  # Of each component that is being read.
+_streams: weakref.WeakSet[Reader] = weakref.WeakSet()
+
+
+def is_streaming(folder: Path) -> bool:
+    """Tell whether this process still reads a generator from the save folder."""
+    return any(stream.folder == folder for stream in list(_streams))
 
 
 # Bytes of a leaf to read: number of the block in which they begin, where in it, and
@@ -29,9 +37,6 @@ Memory = tuple[np.ndarray | None, int]
 class Reader:
     """Reads one component of a save.
 
-    Files stay open, up to a limit, so that a save which is removed while a generator
-    is being consumed can still be read.
-
     Args:
       folder: The save folder.
       component: Its entry in the manifest.
@@ -41,18 +46,18 @@ class Reader:
     def __init__(
         self, folder: Path, component: Component, name_of: Callable[[int], str]
     ) -> None:
-        self._folder = folder
+        self.folder = folder
         self._component = component
         self._name_of = name_of
         self._lock = threading.Lock()
         self._files: collections.OrderedDict[int, disk.File] = collections.OrderedDict()
         self._maps: dict[int, np.ndarray] = {}
+        self._recent: dict[int, np.ndarray] = {}
         self._total = sum(block.size for block in component.blocks)
 
     def hold(self) -> None:
-        """Open the files now, as many as may be open at once."""
-        for number in range(min(len(self._component.segments), _OPEN_FILES)):
-            self._file(number)
+        """Keep the save from being pruned by this process until `close`."""
+        _streams.add(self)
 
     def read(self, wants: Sequence[Want], *, mapped: bool = False) -> list[Memory]:
         """Read and verify bytes.
@@ -74,27 +79,16 @@ class Reader:
             raise ValueError("the leaves have more bytes than the blocks")
         to_read: dict[int, np.ndarray] = {}
         to_check: dict[int, np.ndarray] = {}
-        shared: dict[int, np.ndarray] = {}
+        # Shards that follow each other share blocks.
+        shared = dict(self._recent)
         memories = []
         for want in wants:
             memory = self._map(want, to_check) if mapped else None
             memories.append(memory or self._allocate(want, to_read, shared))
         run(lambda item: self._check(*item), to_check.items())
         run(lambda item: self._load(*item), to_read.items())
+        self._recent = dict(list(shared.items())[-1:])
         return memories
-
-    def verify(self) -> None:
-        """Read and verify all blocks, keeping none.
-
-        Raises:
-          DamagedError: files are not what the manifest says.
-        """
-        blocks = self._component.blocks
-
-        def load(number: int) -> None:
-            self._load(number, np.empty(blocks[number].size, np.uint8))
-
-        run(load, range(len(blocks)))
 
     def _allocate(
         self, want: Want, to_read: dict[int, np.ndarray], shared: dict[int, np.ndarray]
@@ -146,26 +140,25 @@ class Reader:
             if (block.segment, block.offset) != (first.segment, first.offset + end):
                 return None
             end, number = end + block.size, number + 1
-        data = self._mapped_file(first.segment)
+        data = self._mapped_file(first.segment, begin)
         for index in range(begin, number):
             block = self._component.blocks[index]
             to_check[index] = data[block.offset : block.offset + block.size]
         return data, first.offset + offset
 
-    def _mapped_file(self, number: int) -> np.ndarray:
+    def _mapped_file(self, number: int, block: int) -> np.ndarray:
         if number not in self._maps:
             protection = mmap.PROT_READ | mmap.PROT_WRITE
-            file = self._file(number)
+            with self._naming(block):
+                file = self._file(number)
             content = mmap.mmap(file.fd, file.size, mmap.MAP_PRIVATE, protection)
             self._maps[number] = np.frombuffer(content, np.uint8)
         return self._maps[number]
 
     def _load(self, number: int, memory: np.ndarray) -> None:
         block = self._component.blocks[number]
-        try:
+        with self._naming(number):
             self._file(block.segment).read(memory, block.offset)
-        except DamagedError as error:
-            raise DamagedError(f"{error} {self._held(number)}") from error
         self._check(number, memory)
 
     def _check(self, number: int, memory: np.ndarray) -> None:
@@ -178,11 +171,19 @@ class Reader:
                 f"{block.digest}. {self._held(number)}"
             )
 
+    @contextlib.contextmanager
+    def _naming(self, block: int) -> Iterator[None]:
+        """Add to an error which leaf is in the block."""
+        try:
+            yield
+        except DamagedError as error:
+            raise DamagedError(f"{error} {self._held(block)}") from error
+
     def _held(self, number: int) -> str:
         return f"It holds {self._name_of(number)}."
 
     def _path(self, segment: int) -> Path:
-        return self._folder / self._component.segments[segment].file
+        return self.folder / self._component.segments[segment].file
 
     def _file(self, number: int) -> disk.File:
         with self._lock:
@@ -210,11 +211,13 @@ class Reader:
         return file
 
     def close(self) -> None:
-        """Close the files; reading opens them again."""
+        """Close the files and let go of the save."""
+        _streams.discard(self)
         with self._lock:
             for file in self._files.values():
                 file.close()
             self._files.clear()
+            self._recent = {}
 
 
 def _require_free(block: int, taken: dict[int, np.ndarray]) -> None:

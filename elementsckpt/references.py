@@ -15,6 +15,7 @@ from typing import Any
 
 from .manifest import Node
 
+FROZEN_DICT = "flax.core.frozen_dict:FrozenDict"
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made by a class statement.
 # Builtins that a defaultdict of a foreign save may call.
 _FACTORIES: tuple[type, ...] = (
@@ -62,9 +63,10 @@ def factory(name: str) -> type:
 def _find(path: str) -> Any:
     """Return what an import path leads to in the modules imported so far, or None."""
     module, _, name = path.partition(":")
-    value = sys.modules.get(module)
+    value: Any = sys.modules.get(module)
     for part in name.split("."):
-        value = getattr(value, part, None)
+        # Not getattr: modules can have one that imports what is asked for.
+        value = getattr(value, "__dict__", {}).get(part)
     return value
 
 
@@ -147,7 +149,7 @@ class Resolver:
         """
         found = self._find(node.name)
         if node.kind == "frozen":
-            return found if isinstance(found, type) else None
+            return found if node.name == FROZEN_DICT else None
         if _fits(found, node):
             return found  # type: ignore[no-any-return]
         qualname = node.name.partition(":")[2]

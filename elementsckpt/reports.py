@@ -50,7 +50,7 @@ class LoadReport:
       plain: Containers that came back as a dict by field, and the class that was not
         found, as "module:qualname".
       fell_back_from: The newest save, if it is damaged and an older one was loaded.
-      bytes_read: Size of the blocks that were read.
+      bytes_read: Size of the leaves that were read.
       seconds: Time it took, the components' own `load()` included.
     """
 

@@ -114,6 +114,8 @@ def restore(
         if damaged:
             restored.fell_back_from = candidates[0].path
             _logger.warning("Loading the older save %s instead.", found.path)
+        for name, path in restored.notes.plain.items():
+            _logger.warning("%s comes back as a dict: %s was not found.", name, path)
         return restored
     raise _all_damaged(candidates, damaged)
 
@@ -141,7 +143,7 @@ def _read_whole(components: Sequence[Stored], restored: Restored) -> None:
             restored.states[component.key] = component.shards()
         else:
             restored.states[component.key] = component.state()
-        restored.loaded += _full(component.key, (x for x, _ in component.names()))
+        restored.loaded += _full(component.key, component.contents())
 
 
 def _read_only(

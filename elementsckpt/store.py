@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import sys
 import time
@@ -15,10 +16,12 @@ import numpy as np
 from . import drafts, manifest, scalars
 from .collect import collect
 from .drafts import Draft
-from .errors import MetadataError
+from .errors import CheckpointError, MetadataError
 from .folder import Directory
 from .manifest import Manifest
 from .reports import SaveReport
+
+_logger = logging.getLogger("elementsckpt")
 
 
 def store(
@@ -80,15 +83,15 @@ def store(
         components=[],
     )
     pickled: list[str] = []
-    bytes_written = _write(written, savefns, draft, fsync=fsync, pickled=pickled)
+    bytes_written = _write(
+        written, savefns, draft, directory, fsync=fsync, pickled=pickled
+    )
     if draft is not None and not explicit:
-        directory.write_latest(path.name, fsync=fsync)
-        if keep is not None:
-            directory.prune(keep)
+        _tidy(directory, path, keep, fsync=fsync)
     return SaveReport(
         path=path,
         step=step,
-        sequence=sequence,
+        sequence=written.sequence,
         bytes_written=bytes_written,
         bytes_total=sum(component.size_bytes for component in written.components),
         pickled=tuple(pickled),
@@ -96,10 +99,21 @@ def store(
     )
 
 
+def _tidy(directory: Directory, path: Path, keep: int | None, *, fsync: bool) -> None:
+    """Point to the new save and prune; the save is made, so failing only warns."""
+    try:
+        directory.write_latest(path.name, fsync=fsync)
+        if keep is not None:
+            directory.prune(keep, written=path)
+    except (CheckpointError, OSError) as error:
+        _logger.warning("Saved %s, but could not prune: %s", path, error)
+
+
 def _write(
     written: Manifest,
     savefns: Mapping[str, Callable[[], Any]],
     draft: Draft | None,
+    directory: Directory,
     *,
     fsync: bool,
     pickled: list[str],
@@ -113,6 +127,8 @@ def _write(
         written.components.extend(collected)
         if draft is None:
             return 0
+        # Others may have saved meanwhile, and order is that of the commits.
+        written.sequence = max(written.sequence, directory.next_sequence())
         content = manifest.encode(written)
         draft.commit(content)
     except BaseException:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import logging
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ from .folder import Found
 from .manifest import Component, Leaf, Manifest, Node, Tree
 from .reader import Reader
 from .references import Resolver
+
+_logger = logging.getLogger("elementsckpt")
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,12 @@ class Save:
     def _objects_of(self, key: str) -> Callable[[], Iterable[Any]]:
         def objects() -> Iterable[Any]:
             assert self._current is not None
-            state = self._current(key)
+            try:
+                state = self._current(key)
+            except Exception as error:
+                # What it knows is missed, and said, where it was needed.
+                _logger.warning("%r has no current state to look in: %s", key, error)
+                return []
             if inspect.isgenerator(state):
                 state.close()
                 return []
@@ -153,12 +161,17 @@ def damage(where: str) -> Iterator[None]:
         raise
     except ImportError as error:
         raise ReadError(
-            f"{where} needs a package that is not installed ({error}). Install it, or "
-            f"use elementsckpt.read for NumPy arrays."
+            f"{where} needs what is not installed here ({error}). Install it, or use "
+            f"elementsckpt.read for NumPy arrays."
+        ) from error
+    except MemoryError as error:
+        raise ReadError(
+            f"{where} does not fit into memory. Load less of it with keys= or regex=, "
+            f"or map its arrays with mmap=True."
         ) from error
     except (
-        *(ValueError, TypeError, KeyError, IndexError, AttributeError, struct.error),
-        *(OverflowError, MemoryError, RecursionError, msgspec.MsgspecError),
+        *(ValueError, TypeError, KeyError, IndexError, struct.error),
+        *(OverflowError, RecursionError, msgspec.MsgspecError),
         Warning,  # NumPy's, where a user has made warnings errors.
     ) as error:
         reason = f"{type(error).__name__}: {error}"
@@ -199,10 +212,16 @@ class SavedComponent:
             values = self._values(saved, numbers, plain=True)
             return tree.unflatten_some(saved.root, saved.nodes, values)
 
-    def names(self) -> list[tuple[str, int]]:
-        """Return name and number of each leaf, or of each shard."""
+    def contents(self) -> list[str]:
+        """Return the name of each leaf, or of each shard."""
         if self.streams:
-            return [(str(index), index) for index in range(self._shard_count)]
+            return [str(index) for index in range(self._shard_count)]
+        with damage(self._where):
+            saved = self._tree()
+            return [saved.leaves[number].name for number in tree.visible(saved)]
+
+    def names(self) -> list[tuple[str, int]]:
+        """Return name and number of each leaf, an aliased one for each place."""
         with damage(self._where):
             return tree.names(self._tree())
 
@@ -221,24 +240,21 @@ class SavedComponent:
     def verify(self) -> None:
         """Read all shards once, so that streaming them later will not fail."""
         self._reader.hold()
-        self._reader.verify()
         self._notes.bytes_read += self._component.size_bytes
-        with damage(self._where):
-            for index in range(self._shard_count):
-                shard = self._component.tree(index)
-                for leaf in self._wanted(shard, range(len(shard.leaves))).values():
-                    if leaf.kind == "function":
-                        self._function(leaf)
+        for index in range(self._shard_count):
+            self._shard(index)
 
     def shards(self) -> Iterator[Any]:
         """Return a generator of the shards."""
         try:
             for index in range(self._shard_count):
-                with damage(self._where):
-                    shard = self._state(self._component.tree(index))
-                yield shard
+                yield self._shard(index)
         finally:
             self._reader.close()
+
+    def _shard(self, index: int) -> Any:
+        with damage(self._where):
+            return self._state(self._component.tree(index))
 
     @property
     def _shard_count(self) -> int:
@@ -291,13 +307,23 @@ class SavedComponent:
             for (number, leaf), layout, (memory, offset) in placed
         }
         if not plain:
-            leaves.place(wanted, values, self.key)
+            self._place(wanted, values)
         for number, leaf in wanted.items():
             if leaf.kind == "function" and not plain:
                 values[number] = self._function(leaf)
             elif leaf.kind == "pickle":
                 values[number] = self._unpickle(leaf, values[number], values)
         return values
+
+    def _place(self, wanted: dict[int, Leaf], values: dict[int, Any]) -> None:
+        try:
+            leaves.place(wanted, values, self.key)
+        except CheckpointError:
+            raise
+        except Exception as error:  # This says nothing about the save.
+            raise ReadError(
+                f"JAX could not make arrays of {self.key!r}: {error}"
+            ) from error
 
     def _wanted(self, saved: Tree, numbers: Iterable[int]) -> dict[int, Leaf]:
         """Return leaves by number, with the arrays of those that are pickled."""
@@ -379,10 +405,14 @@ class ElementsComponent:
         flat = self._flattened()
         return tree.unflatten_some(flat.root, flat.nodes, self.values(numbers))
 
-    def names(self) -> list[tuple[str, int]]:
-        """Return name and number of each leaf, or of each shard."""
+    def contents(self) -> list[str]:
+        """Return the name of each leaf, or of each shard."""
         if self.streams:
-            return [(str(index), index) for index in range(len(self._files))]
+            return [str(index) for index in range(len(self._files))]
+        return [name for name, _ in self.names()]
+
+    def names(self) -> list[tuple[str, int]]:
+        """Return name and number of each leaf."""
         names = self._flattened().names
         return [(manifest.display(name), number) for number, name in enumerate(names)]
 

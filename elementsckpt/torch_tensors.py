@@ -85,7 +85,9 @@ def traits(tensor: Any) -> dict[str, Any]:
 def build(array: np.ndarray, code: str, traits: dict[str, Any]) -> Any:
     """Return a CPU tensor that shares the array's memory."""
     torch = importlib.import_module("torch")
-    dtype = getattr(torch, _NAMES[code])
+    dtype = getattr(torch, _NAMES[code], None)
+    if dtype is None:
+        raise ImportError(f"torch has no {code!r}")
     tensor = torch.empty(array.shape, dtype=dtype)
     if array.size:
         data = torch.from_numpy(array.reshape(-1).view(np.uint8))

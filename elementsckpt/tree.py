@@ -6,6 +6,7 @@ neither reading nor building it recurses, and nothing in a file can be cyclic.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from . import containers, jax_arrays, leaves, pickles, scalars
-from .errors import StateError
+from .errors import MismatchError, StateError
 from .manifest import Leaf, Node, Tree, display
 
 
@@ -266,31 +267,44 @@ def names(tree: Tree) -> list[tuple[str, int]]:
     """Return name and number of each leaf, an aliased leaf once for each place.
 
     Raises:
+      MismatchError: there are too many places.
       ValueError, IndexError: the structure is not one that `flatten` makes.
     """
-    references_count = sum(len(node.children) for node in tree.nodes) + 1
-    hidden = {n for leaf in tree.leaves if leaf.kind == "pickle" for n in leaf.value}
-    outer = len(tree.leaves) + len(tree.nodes)
-    if not hidden and references_count == outer:
-        return [(leaf.name, number) for number, leaf in enumerate(tree.leaves)]
+    reference_count = sum(len(node.children) for node in tree.nodes) + 1
+    numbers = visible(tree)
+    if reference_count == len(numbers) + len(tree.nodes):
+        return [(tree.leaves[number].name, number) for number in numbers]
     return [(name, number) for name, number in _walk(tree) if number >= 0]
+
+
+def visible(tree: Tree) -> list[int]:
+    """Return the numbers of the leaves that are not parts of a pickled one."""
+    hidden = {n for leaf in tree.leaves if leaf.kind == "pickle" for n in leaf.value}
+    return [number for number in range(len(tree.leaves)) if number not in hidden]
 
 
 def container_name(tree: Tree, node: int) -> str:
     """Return the name of a container by its position in the list of nodes."""
-    return next((name for name, number in _walk(tree) if number == -node - 1), "")
+    with contextlib.suppress(MismatchError):
+        for name, number in _walk(tree):
+            if number == -node - 1:
+                return name
+    return ""
 
 
 def _walk(tree: Tree) -> Iterator[tuple[str, int]]:
     """Yield name and number of each container and leaf."""
-    # A hostile file could hold containers that double at each level.
+    # Containers that hold others twice double the places at each level.
     left = 1_000_000 + 10 * len(tree.leaves)
     stack = [("", tree.root)]
     while stack:
         name, number = stack.pop()
         left -= 1
         if left < 0:
-            raise ValueError("the same containers appear in too many places")
+            raise MismatchError(
+                "The same containers appear in too many places for their leaves to be "
+                "selected by name. Load the component without regex."
+            )
         yield display(name), number
         if number >= 0:
             continue
@@ -324,7 +338,7 @@ def unflatten(
     built: list[Any] = []
     for number, node in enumerate(nodes):
         children = [values[n] if n >= 0 else built[-n - 1] for n in node.children]
-        cls = find_class(number, node) if node.name else None
+        cls = find_class(number, node) if node.kind in containers.NAMED else None
         built.append(containers.put_together(node, children, cls))
     return _child(root, values, built)
 
@@ -349,7 +363,7 @@ def unflatten_some(root: int, nodes: Sequence[Node], values: Mapping[int, Any]) 
         if not items:
             continue
         whole = len(items) == len(keys)
-        if whole and not node.name:
+        if whole and node.kind not in containers.NAMED:
             built[-number - 1] = containers.put_together(
                 node, list(items.values()), None
             )

@@ -19,13 +19,16 @@ import msgspec
 import numpy as np
 
 from . import disk, dtypes
-from .manifest import BLOCK_BYTES, Block, Leaf, Segment, digest
+from .manifest import BLOCK_BYTES, Block, Leaf, Segment, digest, new_digest
 from .parallel import run
 
 SEGMENT_BYTES = 64 << 20
 SMALL_BYTES = 64 << 10  # Leaves below share blocks,
 GROUP_BYTES = 1 << 20  # of at most this size,
 GROUP_LEAVES = 4096  # and at most this many leaves.
+SEGMENT_LEAVES = 100_000  # Other tools refuse headers of more than 100 MB.
+_OPEN_FILES = 16
+_COPY_BYTES = 1 << 20
 _ALIGN = 64  # Of blocks: a cache line, and what XLA wants to share memory.
 _PADDING = "__padding_%d__"
 
@@ -34,6 +37,11 @@ class _Group:
     """A block of several small leaves."""
 
     is_first = True  # A segment may end before it.
+
+    @property
+    def leaf_count(self) -> int:
+        """Number of leaves in the block."""
+        return len(self.names)
 
     def __init__(self) -> None:
         self.size = 0
@@ -87,7 +95,7 @@ class _Group:
 
 
 class _Piece:
-    """A block of one large leaf: all of it, some rows, or some elements of a row.
+    """A block of one large leaf: all of it, some rows, or some elements of them.
 
     Args:
       name: The leaf's name.
@@ -97,6 +105,8 @@ class _Piece:
       rows: First and last row, or element, that the block holds; None for all.
       flat: Whether `rows` are elements.
     """
+
+    leaf_count = 1
 
     def __init__(
         self,
@@ -192,7 +202,8 @@ class Writer:
     def __init__(self, folder: Path, stem: str, *, sequence: int, fsync: bool) -> None:
         self.segments: list[Segment] = []
         self.blocks: list[Block] = []
-        self.pending_bytes = 0
+        self._pending_bytes = 0
+        self._pending_leaves = 0
         self._stem = stem
         self._name = f"{stem}-{sequence:06d}"
         self._folder = folder
@@ -216,7 +227,8 @@ class Writer:
         for leaf, storage in zip(leaves, storages, strict=True):
             if storage is None or storage.nbytes == 0:
                 continue
-            self.pending_bytes += storage.nbytes
+            self._pending_bytes += storage.nbytes
+            self._pending_leaves += 1
             if storage.nbytes < SMALL_BYTES:
                 small.append((leaf, storage))
                 continue
@@ -260,50 +272,58 @@ class Writer:
             part.own(copies)
         self._borrowed.clear()
 
+    @property
+    def is_full(self) -> bool:
+        """Whether what is pending fills a segment."""
+        is_many = self._pending_leaves >= SEGMENT_LEAVES
+        return is_many or self._pending_bytes >= SEGMENT_BYTES
+
     def flush(self) -> None:
         """Write all that is pending, in parallel, and make it durable.
 
         Raises:
           WriteError: the disk refused.
         """
+        files = list(self._lay_out())
+        for start in range(0, len(files), _OPEN_FILES):
+            self._write(files[start : start + _OPEN_FILES])
+        self._pending, self._group = [], None
+        self._pending_bytes = self._pending_leaves = 0
+        self._borrowed.clear()
+
+    def _write(self, files: Sequence[_SegmentFile]) -> None:
         with contextlib.ExitStack() as stack:
-            planned = run(lambda part: digest(part.data()), self._pending)
-            files = list(self._lay_out())
             for file in files:
                 file.open(stack)
-            places = [(file, n) for file in files for n in range(len(file.parts))]
-            work = zip(places, planned, strict=True)
-            written = run(lambda item: item[0][0].write(item[0][1], item[1]), work)
+            work = [(file, index) for file in files for index in range(len(file.parts))]
+            digests = iter(run(lambda item: item[0].write(item[1]), work))
             if self._fsync:
                 run(lambda file: file.sync(), files)
-        self._record(files, written)
-        self._pending, self._group, self.pending_bytes = [], None, 0
-        self._borrowed.clear()
+        for file in files:
+            number = len(self.segments)
+            self.segments.append(file.segment())
+            for part, offset in zip(file.parts, file.offsets, strict=True):
+                self.blocks.append(Block(number, offset, part.size, next(digests)))
 
     def _lay_out(self) -> Iterator[_SegmentFile]:
         """Divide the pending blocks into segments, never a leaf between two."""
         parts: list[_Group | _Piece] = []
-        size = 0
+        size, count = 0, 0
         index = len(self.segments)
         for part in self._pending:
-            if parts and part.is_first and size + part.size > SEGMENT_BYTES:
+            is_full = size + part.size > SEGMENT_BYTES
+            is_full = is_full or count + part.leaf_count > SEGMENT_LEAVES
+            if parts and part.is_first and is_full:
                 yield _SegmentFile(self._path(index), parts)
-                parts, size, index = [], 0, index + 1
+                parts, size, count, index = [], 0, 0, index + 1
             parts.append(part)
             size += part.size
+            count += part.leaf_count
         if parts:
             yield _SegmentFile(self._path(index), parts)
 
     def _path(self, index: int) -> Path:
         return self._folder / f"{self._name}-{index:05d}.safetensors"
-
-    def _record(self, files: list[_SegmentFile], digests: list[str]) -> None:
-        remaining = iter(digests)
-        for file in files:
-            number = len(self.segments)
-            self.segments.append(file.segment())
-            for part, offset in zip(file.parts, file.offsets, strict=True):
-                self.blocks.append(Block(number, offset, part.size, next(remaining)))
 
 
 class _SegmentFile:
@@ -349,26 +369,29 @@ class _SegmentFile:
         stack.callback(os.close, self._fd)
         disk.write(self._fd, self._header, 0, path=self.path)
 
-    def write(self, index: int, planned: str) -> str:
+    def write(self, index: int) -> str:
         """Write a block and return its digest.
 
         Other threads may write to the arrays of a live replay buffer while it is
-        being saved. What they change is in the save or not, but a block that changed
-        since its digest was taken is written again from a copy, so that it always
-        has the digest which the manifest says.
+        being saved. So what is hashed and written is a copy, of a size that stays in
+        the processor's cache: the array is read from memory once.
 
         Args:
           index: Number of the block in this file.
-          planned: Digest that it had before.
         """
         data, offset = self.parts[index].data(), self.offsets[index]
-        disk.write(self._fd, data, offset, path=self.path)
-        written = digest(data)
-        if written != planned and not isinstance(data, bytes):
-            data = bytes(data)
+        if isinstance(data, bytes):
             disk.write(self._fd, data, offset, path=self.path)
-            written = digest(data)
-        return written
+            return digest(data)
+        hasher = new_digest()
+        memory = np.empty(min(_COPY_BYTES, data.size), np.uint8)
+        for start in range(0, data.size, _COPY_BYTES):
+            source = data[start : start + _COPY_BYTES]
+            copy = memory[: source.size]
+            np.copyto(copy, source)
+            hasher.update(copy)
+            disk.write(self._fd, copy, offset + start, path=self.path)
+        return str(hasher.hexdigest())
 
     def sync(self) -> None:
         """Make the file's contents durable."""

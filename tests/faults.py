@@ -156,18 +156,20 @@ class WritesShort(Counts):
 
 
 class Interjects(Counts):
-    """Does something else just before the n-th call."""
+    """Does something else just before the n-th call, or just after it."""
 
-    def __init__(self, n, action):
+    def __init__(self, n, action, when):
         super().__init__()
-        self.n, self.action = n, action
+        self.n, self.action, self.when = n, action, when
 
     def make(self, call, *args):
-        if self.count == self.n:
-            disk.syscall = unsynced  # Else its threads would wait for this one.
-            self.action()
-            disk.syscall = self
-        return super().make(call, *args)
+        if self.count != self.n:
+            return super().make(call, *args)
+        result = super().make(call, *args) if self.when == "after" else None
+        disk.syscall = unsynced  # Else its threads would wait for this one.
+        self.action()
+        disk.syscall = self
+        return super().make(call, *args) if self.when == "before" else result
 
 
 class Dies(Counts):
@@ -267,13 +269,15 @@ class Medium:
 
     def __init__(self, root):
         self.root = root
-        self.folders = {}  # Inode to the names in it, synced, and changes since.
-        self.files = {}  # Inode to its bytes, synced, and writes since.
-        self.names = {}  # Path to inode: what the system sees now.
+        self.folders = {}  # Names in each folder, as synced, and the changes since.
+        self.files = {}  # Bytes of each file, as synced, and the writes since.
+        self.names = {}  # Path to file or folder: what the system sees now.
+        self.inodes = {}  # Inode to file or folder; the system uses inodes again.
         self._scan(root)
 
     def _scan(self, path):
         inode = self.names[path] = path.stat().st_ino
+        self.inodes[inode] = inode
         if path.is_dir():
             content = {child.name: self._scan(child) for child in path.iterdir()}
             self.folders[inode] = content, []
@@ -285,22 +289,27 @@ class Medium:
         """Take one event in."""
         match event:
             case Write(inode, data, offset):
-                self.files[inode][1].append((data, offset))
-            case Sync(inode) if inode in self.files:
-                self.files[inode] = _written(*self.files[inode]), []
+                self.files[self.inodes[inode]][1].append((data, offset))
             case Sync(inode):
-                self.folders[inode] = _changed(*self.folders[inode]), []
-            case Create(path, inode, is_folder):
-                if self.names.get(path) != inode:
-                    self._change(path.parent, {path.name: inode})
-                    self.names[path] = inode
-                    kinds = (self.folders, {}) if is_folder else (self.files, b"")
-                    kinds[0][inode] = kinds[1], []
+                number = self.inodes[inode]
+                if number in self.files:
+                    self.files[number] = _written(*self.files[number]), []
                 else:
-                    self.files[inode][1].append(None)
+                    self.folders[number] = _changed(*self.folders[number]), []
+            case Create(path, inode) if path in self.names:
+                self.files[self.inodes[inode]][1].append(None)
+            case Create(path, inode, is_folder):
+                number = inode if inode not in self.inodes else -1
+                while number in self.files or number in self.folders:
+                    number -= 1
+                self.inodes[inode] = self.names[path] = number
+                self._change(path.parent, {path.name: number})
+                if is_folder:
+                    self.folders[number] = {}, []
+                else:
+                    self.files[number] = b"", []
             case Rename(source, target):
-                inode = self.names[source]
-                change = {source.name: None, target.name: inode}
+                change = {source.name: None, target.name: self.names[source]}
                 self._change(source.parent, change)
                 moved = [x for x in self.names if x == source or source in x.parents]
                 for path in moved:
@@ -323,12 +332,12 @@ class Medium:
         """
         self._restore(self.names[self.root], target, keeps)
 
-    def _restore(self, inode, target, keeps):
-        if inode in self.files:
-            content, pending = self.files[inode]
+    def _restore(self, number, target, keeps):
+        if number in self.files:
+            content, pending = self.files[number]
             target.write_bytes(_written(content, [x for x in pending if keeps("data")]))
             return
-        content, pending = self.folders[inode]
+        content, pending = self.folders[number]
         target.mkdir()
         names = _changed(content, [x for x in pending if keeps("name")])
         for name, child in names.items():
@@ -350,7 +359,7 @@ def _written(content, writes):
 def _changed(content, changes):
     for change in changes:
         content = {**content, **change}
-    return {name: inode for name, inode in content.items() if inode is not None}
+    return {name: number for name, number in content.items() if number is not None}
 
 
 # Situations: what was there, and the save to be interrupted

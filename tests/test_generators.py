@@ -5,6 +5,7 @@ import inspect
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -156,7 +157,7 @@ def test_generators_of_two_loads_are_independent(tmp_path):
     assert list(first) == [1, 2, 3]
 
 
-def test_a_generator_is_good_after_its_save_was_pruned(tmp_path):
+def test_a_save_is_pruned_only_when_its_generator_has_been_read(tmp_path):
     cp = Checkpoint(tmp_path)
     cp.replay = Replay([np.full(100_000, i) for i in range(4)])
     path = cp.save().path
@@ -165,12 +166,15 @@ def test_a_generator_is_good_after_its_save_was_pruned(tmp_path):
     assert set(next(kept)) == {0}
     cp.replay.shards = ["other"]
     for _ in range(3):
-        cp.save()
-    assert not path.exists()
+        newest = cp.save().path
+        assert saves_in(tmp_path) == {path, newest}
     assert [set(x) for x in kept] == [{1}, {2}, {3}]
+    assert saves_in(tmp_path) == {path, newest}
+    newest = cp.save().path
+    assert saves_in(tmp_path) == {newest}
 
 
-def test_an_untouched_generator_is_good_after_its_save_was_pruned(tmp_path):
+def test_an_untouched_generator_keeps_its_save_from_being_pruned(tmp_path):
     cp = Checkpoint(tmp_path)
     cp.replay = Replay([np.full(3, i) for i in range(4)])
     path = cp.save().path
@@ -178,9 +182,31 @@ def test_an_untouched_generator_is_good_after_its_save_was_pruned(tmp_path):
     kept = cp.replay.got
     cp.replay.shards = ["other"]
     cp.save()
-    assert not path.exists()
-    del cp
+    assert path in saves_in(tmp_path)
     assert [set(x) for x in kept] == [{0}, {1}, {2}, {3}]
+
+
+def test_a_generator_that_nobody_wants_does_not_keep_its_save(tmp_path):
+    cp = Checkpoint(tmp_path)
+    cp.replay = Replay([1, 2])
+    cp.save()
+    cp.load()
+    cp.replay.got = None
+    newest = cp.save().path
+    assert saves_in(tmp_path) == {newest}
+
+
+def test_a_generator_is_good_after_a_person_removed_its_save(tmp_path):
+    cp = Checkpoint(tmp_path)
+    cp.replay = Replay([np.full(100_000, i) for i in range(4)])
+    path = cp.save().path
+    cp.load()
+    shutil.rmtree(path)
+    assert [set(x) for x in cp.replay.got] == [{0}, {1}, {2}, {3}]
+
+
+def saves_in(directory):
+    return {path for path in directory.iterdir() if path.is_dir()}
 
 
 def test_the_state_is_streamed_on_from_a_loaded_generator(tmp_path):

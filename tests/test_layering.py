@@ -36,7 +36,7 @@ ALLOWED = {
     "reader": {"manifest", "parallel", "disk"},
     "elements_folder": {"pickles", "disk"},
     "drafts": {"elements_folder", "manifest", "disk"},
-    "folder": {"drafts", "elements_folder", "manifest", "disk"},
+    "folder": {"drafts", "reader", "elements_folder", "manifest", "disk"},
     "collect": {"writer", "tree", "scalars", "manifest"},
     "stored": {
         *("folder", "elements_folder", "reader", "overlay", "tree", "leaves"),

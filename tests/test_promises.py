@@ -163,6 +163,42 @@ def test_promise_5_nothing_is_loaded_unless_everything_can_be(tmp_path, fault):
     assert other.first.state == 1
 
 
+def test_promise_7_a_foreign_save_cannot_name_classes_to_call(tmp_path):
+    marker = tmp_path / "code-ran"
+    state = {"args": ["touch", str(marker)]}
+    save = checkpoint(tmp_path / "theirs", agent=state).save().path
+    mine = checkpoint(tmp_path / "mine", agent=None)
+    for kind in ("frozen", "dataclass", "namedtuple", "dict"):
+
+        def name_popen(content, kind=kind):
+            content["components"][0]["trees"][0]["nodes"][-1].update(
+                kind=kind, name="subprocess:Popen"
+            )
+
+        rewrite(save, name_popen)
+        mine.load(save)
+        assert mine.agent.state == state
+        assert not marker.exists()
+
+
+def test_promise_7_a_foreign_save_imports_nothing(tmp_path):
+    state = {"x": 1}
+    save = checkpoint(tmp_path / "theirs", agent=state).save().path
+
+    def name_lazy(content):
+        content["components"][0]["trees"][0]["nodes"][0].update(
+            kind="namedtuple", name="numpy:f2py.anything"
+        )
+
+    rewrite(save, name_lazy)
+    script = (
+        "import sys, elementsckpt\n"
+        "elementsckpt.checkpoint.load(sys.argv[1], {'agent': print})\n"
+        "assert 'numpy.f2py' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", script, save], check=True)
+
+
 SPY = """
 import pathlib
 
@@ -287,8 +323,11 @@ def test_promise_8_containers_that_double_do_not_hang(tmp_path):
         tree["root"] = -200
 
     rewrite(save, double)
+    loaded = {}
+    elementsckpt.checkpoint.load(save, {"agent": lambda data: loaded.update(data=data)})
+    assert loaded["data"][0] is loaded["data"][1]
     with pytest.raises(elementsckpt.CheckpointError, match="too many places"):
-        elementsckpt.checkpoint.load(save, {"agent": lambda data: None})
+        elementsckpt.read(save, regex="0")
 
 
 def test_promise_8_deep_manifests_are_refused(tmp_path):

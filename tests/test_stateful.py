@@ -100,8 +100,9 @@ class Save:
 
     @property
     def rank(self):
-        is_original = not self.explicit and not self.is_copy
-        return not self.explicit, self.sequence, is_original, self.path.name
+        # A damaged manifest does not tell; the names of segments have the sequence.
+        explicit = self.explicit and self.is_listed
+        return not explicit, self.sequence, self.is_prunable, self.path.name
 
     @property
     def is_listed(self):

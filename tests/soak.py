@@ -1,0 +1,323 @@
+"""Kill saving processes and corrupt saves, at random, for as long as you like.
+
+    python tests/soak.py --minutes 5 --seed 1
+
+Kills: a process saves a growing replay without pause and says so after each `save()`.
+It is killed with SIGKILL at random moments and started again. No save of which it had
+said so may be lost, every resume must be whole, and nothing else may pile up.
+
+Corruption: random bytes of random files of a save are changed, cut off, swapped or
+removed. Loading gives the right data or a CheckpointError, never anything else.
+
+It prints its seeds; the same seed makes the same random choices, though a process is
+never killed at quite the same moment twice. It exits with 1 at the first failure and
+leaves the directory there to be looked at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+import logging
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+
+import numpy as np
+
+import elementsckpt
+from elementsckpt import Checkpoint, CheckpointError
+
+SHARD_BYTES = 40_000
+MOST_SHARDS = 200  # Then a new directory is begun.
+
+
+# The run: everything in it follows from its step
+
+
+class Agent:
+    """Parameters: one array with a block of its own, many small ones, scalars."""
+
+    def __init__(self):
+        self.step = 0
+
+    def save(self):
+        return agent_state(self.step)
+
+    def load(self, data):
+        require(same(data, agent_state(int(data["step"]))), "the agent is not whole")
+        self.step = int(data["step"])
+
+
+class Replay:
+    """A stream that grows by a shard each step."""
+
+    def __init__(self):
+        self.length = 0
+
+    def save(self):
+        for index in range(self.length):
+            yield shard(index)
+
+    def load(self, data):
+        self.length = 0
+        for found in data:
+            require(same(found, shard(self.length)), "a shard is not whole")
+            self.length += 1
+
+
+def agent_state(step):
+    rng = np.random.default_rng(step)
+    layers = {f"layer{n}": rng.random((9, n + 1)) for n in range(20)}
+    return {"step": step, "w": rng.random((300, 300)), "layers": layers, "name": "ünï"}
+
+
+def shard(index):
+    rng = np.random.default_rng(index)
+    return {"x": rng.integers(0, 256, SHARD_BYTES, np.uint8), "index": index}
+
+
+def same(left, right):
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(
+            same(left[key], right[key]) for key in left
+        )
+    if isinstance(left, np.ndarray):
+        return left.dtype == right.dtype and np.array_equal(left, right)
+    return type(left) is type(right) and left == right
+
+
+def require(condition, message):
+    if not condition:
+        raise AssertionError(message)
+
+
+def make(directory=None, **options):
+    cp = Checkpoint(directory, **options)
+    cp.agent, cp.replay = Agent(), Replay()
+    return cp
+
+
+def resume(cp):
+    """Load the newest save; returns its step, after checking all of it."""
+    require(cp.load_or_save(), "there is no save")
+    require(cp.agent.step == cp.replay.length, "components are of different saves")
+    return cp.agent.step
+
+
+def work(directory, keep, fsync):
+    """Save without pause, and say so after each save, until killed."""
+    cp = make(directory, keep=keep, fsync=fsync)
+    if cp.load_or_save():
+        require(cp.agent.step == cp.replay.length, "components are of different saves")
+    while True:
+        report = cp.save(metadata={"step": cp.agent.step})
+        # One write of less than a page: it is in the pipe whole or not at all.
+        line = json.dumps([report.sequence, cp.agent.step]) + "\n"
+        os.write(1, line.encode())
+        cp.agent.step += 1
+        cp.replay.length += 1
+
+
+# Kills
+
+
+class Kills:
+    """One directory, and the processes that save into it one after the other."""
+
+    def __init__(self, root, rng):
+        self.root, self.rng = root, rng
+        self.figures = collections.Counter()
+        self.begin()
+
+    def begin(self):
+        self.directory = self.root / f"run{self.figures['directories']}"
+        self.figures["directories"] += 1
+        self.keep = self.rng.choice([1, 1, 2, 3])
+        self.confirmed = 0, 0
+
+    def once(self):
+        """Let one or two processes save for a while, kill them and look."""
+        count = 1 if self.rng.random() < 0.8 else 2
+        fsync = self.rng.random() < 0.5
+        processes = [self.start(fsync) for _ in range(count)]
+        # A few die while they resume, the others while or after they save.
+        if self.rng.random() < 0.9:
+            for process in processes:
+                process.stdout.read(1)
+        time.sleep(self.rng.expovariate(10))
+        for process in processes:
+            process.send_signal(signal.SIGKILL)
+        for process in processes:
+            output, errors = process.communicate()
+            require(b"Traceback" not in errors, f"it failed: {errors.decode()}")
+            require(process.returncode == -signal.SIGKILL, "it ended by itself")
+            lines = output.decode().split("\n")[:-1]
+            # The first byte of the first line has been read above.
+            said = [json.loads("[" + line.lstrip("[")) for line in lines]
+            self.figures["saves"] += len(said)
+            self.confirmed = max([self.confirmed, *map(tuple, said)])
+        self.figures["kills"] += count
+        self.check(alone=count == 1)
+
+    def start(self, fsync):
+        order = ["--work", str(self.directory), str(self.keep), str(int(fsync))]
+        return subprocess.Popen(
+            [sys.executable, __file__, *order],
+            bufsize=0,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def check(self, *, alone):
+        sequence, step = self.confirmed
+        cp = make(self.directory, keep=self.keep, fsync=False)
+        saves = cp.saves()
+        newest = saves[-1].sequence if saves else 0
+        require(newest >= sequence, f"save {sequence} is lost; the newest is {newest}")
+        if not saves:
+            return
+        found = resume(cp)
+        if alone:
+            require(found >= step, f"step {step} is lost; the newest is {found}")
+        self.figures["resumes"] += 1
+        self.figures["unfinished"] += sum(
+            (path / ".manifest.json").exists() for path in self.directory.iterdir()
+        )
+        cp.save()
+        names = {save.path.name for save in cp.saves()}
+        require(len(names) <= self.keep, f"there are {len(names)} saves")
+        require(
+            set(os.listdir(self.directory)) == {*names, "latest"},
+            f"there is more than saves: {os.listdir(self.directory)}",
+        )
+        self.confirmed = cp.saves()[-1].sequence, found
+        if found > MOST_SHARDS:
+            shutil.rmtree(self.directory)
+            self.begin()
+
+
+# Corruption
+
+
+class Corruption:
+    """One save, copied and corrupted again and again."""
+
+    def __init__(self, root, rng):
+        self.root, self.rng = root, rng
+        self.figures = collections.Counter()
+        cp = make(fsync=False)
+        cp.agent.step = cp.replay.length = 7
+        self.good = cp.save(root / "good").path
+        self.bad = root / "bad"
+
+    def once(self):
+        """Corrupt a copy and load it in one of several ways."""
+        shutil.copytree(self.good, self.bad)
+        for _ in range(self.rng.choice([1, 1, 1, 2, 5])):
+            self.corrupt()
+        self.figures["corruptions"] += 1
+        self.figures[self.look()] += 1
+        shutil.rmtree(self.bad)
+
+    def look(self):
+        way = self.rng.choice(["load", "mmap", "partly", "read", "info"])
+        cp = make()
+        try:
+            if way == "read":
+                states = elementsckpt.read(self.bad)
+                require(same(states["agent"], agent_state(7)), "read: the agent")
+                right = [shard(index) for index in range(7)]
+                require(all(map(same, states["replay"], right)), "read: the shards")
+            elif way == "info":
+                require(len(elementsckpt.info(self.bad).components) == 2, "info")
+            elif way == "partly":
+                cp.agent.step = 7  # What is not loaded is as it was.
+                cp.load(self.bad, keys=["agent"], regex="layers/|step")
+            else:
+                cp.load(self.bad, mmap=way == "mmap")
+                require((cp.agent.step, cp.replay.length) == (7, 7), way)
+        except CheckpointError:
+            return "refused"
+        return "right all the same"
+
+    def corrupt(self):
+        rng = self.rng
+        files = sorted(self.bad.iterdir())
+        if not files:
+            return
+        file = rng.choice(files)
+        size = file.stat().st_size
+        start = rng.randrange(size + 1)
+        length = min(size - start, rng.choice([1, 2, 8, 64, 4096, 1 << 20]))
+        kind = rng.choice(
+            ["bytes", "bytes", "bit", "zeros", "cut", "grow", "move", "gone"]
+        )
+        self.figures[kind] += 1
+        if kind == "gone":
+            file.unlink()
+        elif kind == "cut":
+            os.truncate(file, start)
+        elif kind == "grow":
+            with file.open("ab") as stream:
+                stream.write(rng.randbytes(length))
+        elif kind == "move":
+            other = rng.choice(files)
+            content = other.read_bytes()
+            other.write_bytes(file.read_bytes())
+            file.write_bytes(content)
+        else:
+            content = bytearray(file.read_bytes())
+            if kind == "bit" and start < size:
+                content[start] ^= 1 << rng.randrange(8)
+            elif kind == "bytes":
+                content[start : start + length] = rng.randbytes(length)
+            elif kind == "zeros":
+                content[start : start + length] = bytes(length)
+            file.write_bytes(content)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--minutes", type=float, default=5)
+    parser.add_argument(
+        "--seed", type=int, default=random.SystemRandom().getrandbits(32)
+    )
+    parser.add_argument(
+        "--directory", type=pathlib.Path, help="default: a temporary one"
+    )
+    parser.add_argument("--work", nargs=3, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.work:
+        directory, keep, fsync = args.work
+        work(directory, int(keep), bool(int(fsync)))
+    logging.disable(
+        logging.CRITICAL
+    )  # That damaged saves are reported is no news here.
+    warnings.simplefilter("error")
+    root = pathlib.Path(tempfile.mkdtemp(prefix="soak-", dir=args.directory))
+    print(f"seed {args.seed}, {args.minutes:g} minutes, in {root}", flush=True)
+    seconds = 60 * args.minutes
+    for kind, share in ((Kills, 0.7), (Corruption, 0.3)):
+        folder = root / kind.__name__.lower()
+        folder.mkdir()
+        soak = kind(folder, random.Random(f"{args.seed} {kind.__name__}"))
+        end = time.monotonic() + share * seconds
+        while time.monotonic() < end:
+            soak.once()
+        counts = ", ".join(f"{count} {name}" for name, count in soak.figures.items())
+        print(f"{kind.__name__}: {counts}", flush=True)
+    shutil.rmtree(root)
+    print("all was well")
+
+
+if __name__ == "__main__":
+    main()
