@@ -227,7 +227,7 @@ class Checkpoint:
           keys: Components to load; all by default.
           regex: Loads the leaves whose names it matches from their start, as
             `re.match` does: `params/enc/.*`. The key is not part of the name. Only
-            the bytes of these leaves are read.
+            the blocks that hold these leaves are read.
           rename: Pattern to replacement, for `re.sub` on the names that matched.
           strict: Whether a matched leaf that only one side has is an error.
           cast: Whether to convert dtypes, within NumPy's same-kind casting.

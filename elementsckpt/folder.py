@@ -85,7 +85,9 @@ class Directory:
 
     def next_sequence(self) -> int:
         """Return the number of the next save."""
-        return 1 + int(max((save.sequence for save in self.saves()), default=0))
+        numbers = [save.sequence for save in self.saves()]
+        # One beyond what anybody reaches is in a copy that somebody made up.
+        return 1 + int(max((x for x in numbers if x < 1 << 52), default=0))
 
     def _found(self, path: Path) -> Found | None:
         try:

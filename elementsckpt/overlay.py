@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import dtypes, jax_arrays, leaves, scalars, torch_tensors, tree
+from . import containers, dtypes, jax_arrays, leaves, scalars, torch_tensors, tree
 from .errors import MismatchError
 from .manifest import Leaf, display
 
@@ -195,12 +195,20 @@ def apply(plan: Plan, values: Mapping[int, Any]) -> Any:
       values: Saved leaves by number, arrays as NumPy arrays.
     """
     flat = plan.flat
-    merged = list(flat.values)
+    built: dict[int, Any] = {}
     for target, number in plan.replace:
-        merged[target] = _fit(flat.values[target], flat.kinds[target], values[number])
-    return tree.unflatten(
-        flat.root, flat.nodes, merged, lambda number, _: flat.classes[number]
-    )
+        built[target] = _fit(flat.values[target], flat.kinds[target], values[number])
+
+    def current(number: int) -> Any:
+        return flat.values[number] if number >= 0 else flat.containers[-number - 1]
+
+    for number, node in enumerate(flat.nodes):
+        # A container in which nothing is replaced stays the object that it is.
+        if any(child in built for child in node.children):
+            children = [built.get(n, current(n)) for n in node.children]
+            cls = type(flat.containers[number])
+            built[-number - 1] = containers.put_together(node, children, cls)
+    return built.get(flat.root, current(flat.root))
 
 
 def nearest(regex: str, names: Iterable[str], count: int = 5) -> list[str]:

@@ -143,7 +143,7 @@ class Save:
                 state.close()
                 return []
             flat = tree.flatten(state, key)
-            return [*flat.classes.values(), *(x for x in flat.values if callable(x))]
+            return [*map(type, flat.containers), *filter(callable, flat.values)]
 
         return objects
 

@@ -25,7 +25,7 @@ class Flat:
     Attributes:
       root: Number of the outermost container or leaf, as in `manifest.Node`.
       nodes: Containers, children first.
-      classes: Classes of NamedTuples and dataclasses, by node.
+      containers: The containers themselves.
       names: Names of the leaves.
       kinds: Kinds of the leaves.
       values: The leaves.
@@ -33,7 +33,7 @@ class Flat:
 
     root: int = 0
     nodes: list[Node] = field(default_factory=list)
-    classes: dict[int, type] = field(default_factory=dict)
+    containers: list[Any] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     kinds: list[str] = field(default_factory=list)
     values: list[Any] = field(default_factory=list)
@@ -109,8 +109,7 @@ class _Flattener:
             for key, child in zip(keys, children, strict=True)
         ]
         self.flat.nodes.append(node)
-        if node.name:
-            self.flat.classes[len(self.flat.nodes) - 1] = type(value)
+        self.flat.containers.append(value)
         return -len(self.flat.nodes)
 
     def _leaf(self, value: Any, name: str, kind: str) -> int:
@@ -128,9 +127,8 @@ class _Flattener:
 
     def _forget(self, node_count: int, leaf_count: int) -> None:
         flat = self.flat
-        del flat.nodes[node_count:]
+        del flat.nodes[node_count:], flat.containers[node_count:]
         del flat.names[leaf_count:], flat.kinds[leaf_count:], flat.values[leaf_count:]
-        flat.classes = {n: c for n, c in flat.classes.items() if n < node_count}
         self._seen = {
             identity: (number, value)
             for identity, (number, value) in self._seen.items()

@@ -29,7 +29,15 @@ ALLOWED = {
     "containers": {"leaves", "scalars", "references", "manifest"},
     "tree": {"containers", "leaves", "jax_arrays", "scalars", "pickles", "manifest"},
     "overlay": {
-        *("tree", "leaves", "torch_tensors", "jax_arrays", "scalars", "dtypes"),
+        *(
+            "tree",
+            "containers",
+            "leaves",
+            "torch_tensors",
+            "jax_arrays",
+            "scalars",
+            "dtypes",
+        ),
         "manifest",
     },
     "writer": {"dtypes", "manifest", "parallel", "disk"},
