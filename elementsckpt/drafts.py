@@ -18,12 +18,13 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from . import disk, elements_folder, manifest
-from .errors import CheckpointError, SaveExistsError
+from .errors import CheckpointError, SaveExistsError, WriteError
 
 SAVE = re.compile(r"\d{8}T\d{6}F\d{6}(--?\d+)?")
 SEGMENT = re.compile(r".+-(\d{6,})-\d{5,}\.safetensors")
 HIDDEN = re.compile(rf"\.{SAVE.pattern}")
 DRAFT = ".manifest.json"
+_ATTEMPTS = 100
 _TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOENT}
 _logger = logging.getLogger("elementsckpt")
 
@@ -77,7 +78,8 @@ class Draft:
 
     def abandon(self) -> None:
         """Remove what was written, and the folders made for it; failing only warns."""
-        remove(self.path, keep_folder=self.path not in self._made)
+        keep_folder = self.path not in self._made
+        remove(self.path, keep_folder=keep_folder, fsync=self._fsync)
         for folder in reversed(self._made):
             if folder != self.path:
                 with contextlib.suppress(CheckpointError):
@@ -92,17 +94,22 @@ class Draft:
 
 def begin(directory: Path, step: int | None, *, fsync: bool) -> Draft:
     """Begin a save in a directory, under a name that no other has."""
-    made = _make_folders(directory)
+    made: list[Path] = []
     now = datetime.now(timezone.utc)
-    while True:
-        path = directory / save_name(now, step)
+    for attempt in range(_ATTEMPTS):
+        path = directory / save_name(now + timedelta(microseconds=attempt), step)
         try:
+            made += _make_folders(directory)
             return Draft(path, [*made, path], _make_draft(path), fsync=fsync)
         except _TakenError:
-            now += timedelta(microseconds=1)
+            pass
         except CheckpointError:
             _remove_folders(made)
             raise
+    raise WriteError(
+        f"Cannot make a save folder in {directory}: {_ATTEMPTS} times something was in "
+        f"the way, or the directory vanished. Check what it is and who else uses it."
+    )
 
 
 class _TakenError(Exception):
@@ -122,15 +129,14 @@ def _make_draft(path: Path) -> int:
             raise _TakenError
         disk.rename(hidden, path)
         return fd
-    except (FileExistsError, CheckpointError, _TakenError) as error:
+    except BaseException as error:
         if fd >= 0:
             os.close(fd)
-        if isinstance(error, _TakenError):
-            raise
         cause = error.__cause__ or error
         if isinstance(cause, OSError) and cause.errno in _TAKEN:
             raise _TakenError from error
-        remove(hidden)
+        if not isinstance(error, _TakenError):
+            remove(hidden)
         raise
 
 
@@ -200,7 +206,11 @@ def _remove_folders(made: list[Path]) -> None:
 
 
 def sweep(path: Path) -> None:
-    """Remove the folder if it is a save that a dead process left unfinished."""
+    """Remove the folder if it is a save that a dead process left unfinished.
+
+    Raises:
+      WriteError: the disk refused.
+    """
     names = names_in(path)
     hidden = HIDDEN.fullmatch(path.name) is not None
     if not hidden and (DRAFT not in names or manifest.NAME in names):
@@ -217,29 +227,44 @@ def sweep(path: Path) -> None:
             if not disk.lock(file.fd):
                 return
         _logger.info("Removing %s, which a process that died left there.", path)
-        remove(path)
+        _remove(path, keep_folder=False, fsync=False)
 
 
 def _is_ours(name: str) -> bool:
     return name in (DRAFT, manifest.NAME) or SEGMENT.fullmatch(name) is not None
 
 
-def remove(path: Path, *, keep_folder: bool = False) -> None:
+def remove(path: Path, *, keep_folder: bool = False, fsync: bool = False) -> None:
     """Remove a save folder of ours; failing only warns.
 
-    It gets a hidden name first, so a save is removed at once or not at all. If there
-    are files in it that are not ours, they stay, in a folder of the old name.
+    It gets a hidden name first, so a save is removed at once or not at all. At a path
+    that the caller named, it becomes a draft again, which can be swept, and the draft
+    goes last. Files that are not ours stay, in a folder of the old name.
 
     Args:
       path: The folder.
-      keep_folder: Whether only its contents go, manifest first.
+      keep_folder: Whether only its contents go.
+      fsync: Whether the first step is made durable before the next.
     """
+    try:
+        _remove(path, keep_folder=keep_folder, fsync=fsync)
+    except (CheckpointError, OSError) as error:
+        _logger.warning("Could not remove %s: %s", path, error)
+
+
+def _remove(path: Path, *, keep_folder: bool, fsync: bool) -> None:
     hidden = path
     try:
         if not keep_folder and SAVE.fullmatch(path.name):
             hidden = path.with_name(f".{path.name}")
             disk.rename(path, hidden)
-        for name in sorted(names_in(hidden), key=lambda name: name != manifest.NAME):
+            if fsync:
+                disk.sync_folder(path.parent)
+        if os.path.lexists(hidden / manifest.NAME):
+            disk.rename(hidden / manifest.NAME, hidden / DRAFT)
+            if fsync and hidden == path:
+                disk.sync_folder(path)
+        for name in sorted(names_in(hidden), key=lambda name: name == DRAFT):
             if _is_ours(name) and not os.path.isdir(hidden / name):
                 disk.remove(hidden / name)
         if keep_folder:
@@ -250,9 +275,9 @@ def remove(path: Path, *, keep_folder: bool = False) -> None:
                 disk.rename(hidden, path)
         else:
             disk.remove_folder(hidden)
-    except (CheckpointError, OSError) as error:
+    except CheckpointError as error:
         if not isinstance(error.__cause__, FileNotFoundError):  # Else it is gone.
-            _logger.warning("Could not remove %s: %s", path, error)
+            raise
 
 
 # Listing

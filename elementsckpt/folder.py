@@ -119,24 +119,28 @@ class Directory:
         except CheckpointError as error:
             _logger.warning("Could not update the file 'latest': %s", error)
 
-    def prune(self, keep: int, *, written: Path) -> None:
+    def prune(self, keep: int, *, written: Path, fsync: bool) -> None:
         """Remove all but the newest `keep` saves that were written here.
 
         Args:
           keep: How many to keep.
           written: A save that stays in any case.
+          fsync: Whether that they are gone is made durable.
         """
         ours = [save for save in self.saves() if save.is_original]
         for save in ours[:-keep]:
             # Generators that are still being read go on until the next save.
             if save.path != written and not reader.is_streaming(save.path):
-                drafts.remove(save.path)
+                drafts.remove(save.path, fsync=fsync)
 
     def sweep(self) -> None:
         """Remove what processes that died in the middle of a save left here."""
         for path in disk.folders_in(self.path):
             if drafts.HIDDEN.fullmatch(path.name) or drafts.SAVE.fullmatch(path.name):
-                drafts.sweep(path)
+                try:
+                    drafts.sweep(path)
+                except CheckpointError as error:
+                    _logger.warning("Could not remove %s: %s", path, error)
 
 
 def _read_head(path: Path) -> Found:

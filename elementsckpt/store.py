@@ -104,7 +104,7 @@ def _tidy(directory: Directory, path: Path, keep: int | None, *, fsync: bool) ->
     try:
         directory.write_latest(path.name, fsync=fsync)
         if keep is not None:
-            directory.prune(keep, written=path)
+            directory.prune(keep, written=path, fsync=fsync)
     except (CheckpointError, OSError) as error:
         _logger.warning("Saved %s, but could not prune: %s", path, error)
 
