@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,9 +97,7 @@ def restore(
         try:
             save = Save(found, options(found.path), restored.notes, current)
             components = save.components(save.keys() if wanted is None else wanted)
-            with contextlib.ExitStack() as stack:
-                for component in components:
-                    stack.callback(component.close)
+            with _closing(components):
                 if selection.is_whole:
                     _read_whole(components, restored)
                 elif current is None:
@@ -107,7 +105,8 @@ def restore(
                 else:
                     _read_some(components, current, selection, restored, dry_run)
         except DamagedError as error:
-            damaged.append(error)
+            # Without its traceback, which would keep what was read alive.
+            damaged.append(error.with_traceback(None))
             if len(candidates) > 1:
                 _logger.warning("The save %s is damaged: %s", found.path, error)
             continue
@@ -118,6 +117,19 @@ def restore(
             _logger.warning("%s comes back as a dict: %s was not found.", name, path)
         return restored
     raise _all_damaged(candidates, damaged)
+
+
+@contextlib.contextmanager
+def _closing(components: Sequence[Stored]) -> Iterator[None]:
+    """Close the files, except those from which shards are still to be read."""
+    failed = True
+    try:
+        yield
+        failed = False
+    finally:
+        for component in components:
+            if failed or not component.streams:
+                component.close()
 
 
 def _all_damaged(

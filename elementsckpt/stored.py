@@ -261,9 +261,8 @@ class SavedComponent:
         return self._component.shards or 0
 
     def close(self) -> None:
-        """Close the files, unless shards are still to be read from them."""
-        if not self.streams:
-            self._reader.close()
+        """Close the files."""
+        self._reader.close()
 
     def _tree(self) -> Tree:
         if self._only is None:

@@ -361,8 +361,8 @@ def protected(save):
 
 
 Run.TestCase.settings = settings(
-    max_examples=120,
-    stateful_step_count=40,
+    max_examples=60,
+    stateful_step_count=30,
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
