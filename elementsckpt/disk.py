@@ -225,7 +225,7 @@ def read_file(path: Path, *, limit_bytes: int | None = None) -> bytearray:
 
 
 def folders_in(path: Path) -> list[Path]:
-    """Return the folders in a folder, links to folders included.
+    """Return the folders in a folder, and the links, which may lead to folders.
 
     Returns:
       None of them if there is no such folder.
@@ -235,7 +235,8 @@ def folders_in(path: Path) -> list[Path]:
     """
     try:
         with os.scandir(path) as entries:
-            return [path / entry.name for entry in entries if entry.is_dir()]
+            found = [x.name for x in entries if x.is_symlink() or x.is_dir()]
+        return [path / name for name in found]
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:

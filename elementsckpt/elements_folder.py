@@ -5,18 +5,19 @@
       replay-0000.pkl     shards of a component, from five digits on unpadded
       done                empty; marks the save as complete
 
-Their pickles are admitted only as far as `pickles.load_restricted` goes, unless asked.
+Their pickles are admitted only as far as `load_restricted` goes, unless asked.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from . import disk, pickles
+from . import disk, pickles, restricted
 from .errors import DamagedError, PickleError
 
 _SHARD = re.compile(r"(.+)-(\d{4,})\.pkl")
@@ -47,6 +48,15 @@ def is_sharded(files: list[Path]) -> bool:
     return _SHARD.fullmatch(files[0].name) is not None
 
 
+def size_bytes(files: list[Path]) -> int:
+    """Return the size of files, those that are gone left out."""
+    total = 0
+    for file in files:
+        with contextlib.suppress(OSError):
+            total += os.lstat(file).st_size
+    return total
+
+
 def read(file: Path, key: str, *, allow_pickle: bool) -> Any:
     """Return what a file holds.
 
@@ -62,9 +72,9 @@ def read(file: Path, key: str, *, allow_pickle: bool) -> Any:
     """
     content = disk.read_file(file)
     try:
-        load = pickles.load if allow_pickle else pickles.load_restricted
+        load = pickles.load if allow_pickle else restricted.load_restricted
         return load(bytes(content))
-    except pickles.ForbiddenError as error:
+    except restricted.ForbiddenError as error:
         raise PickleError(
             f"{key} in {file} needs {error}, and more than builtin containers, scalars "
             f"and NumPy arrays is read only with allow_pickle=True, because a pickle "
@@ -74,6 +84,8 @@ def read(file: Path, key: str, *, allow_pickle: bool) -> Any:
         raise PickleError(
             f"{key} in {file} needs a class that was not found: {error}."
         ) from error
+    except MemoryError:
+        raise
     except Exception as error:
         raise DamagedError(
             f"{file}, which holds {key}, is damaged: {error}."

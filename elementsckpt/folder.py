@@ -30,8 +30,8 @@ class Found:
       path: The save folder.
       head: What its manifest says; None if elements wrote it or it is damaged.
       error: Why it is damaged, or None.
-      sequence: Its number; 0 if elements wrote it. A guess if it is damaged: NaN, or
-        a half between two others, if nothing is left of it but its name.
+      sequence: Its number; 0 if elements wrote it. A guess if it is damaged, which
+        may be a half, between two others.
     """
 
     path: Path
@@ -78,23 +78,22 @@ class Directory:
         """Return the saves here, oldest first, damaged ones included."""
         found = [self._found(entry) for entry in disk.folders_in(self.path)]
         saves = [save for save in found if save is not None]
-        saves = [_place(x, saves) if math.isnan(x.sequence) else x for x in saves]
+        good = [save for save in saves if save.is_original]
+        saves = [save if save.error is None else _place(save, good) for save in saves]
         names = {save.path.name for save in saves}
         self._cache = {k: v for k, v in self._cache.items() if k in names}
         return sorted(saves, key=lambda save: save.rank)
 
     def next_sequence(self) -> int:
         """Return the number of the next save."""
-        numbers = [save.sequence for save in self.saves()]
-        # One beyond what anybody reaches is in a copy that somebody made up.
-        return 1 + int(max((x for x in numbers if x < 1 << 52), default=0))
+        newest = max((save.sequence for save in self.saves()), default=0)
+        return min(1 + math.ceil(newest), manifest.MAX_SEQUENCE - 1)
 
     def _found(self, path: Path) -> Found | None:
         try:
             status = os.lstat(path / manifest.NAME)
         except OSError:
-            is_old = elements_folder.is_save(path)
-            return Found(path, None, None, 0) if is_old else None
+            return self._without_manifest(path)
         signature = status.st_mtime_ns, status.st_size, status.st_ino
         known = self._cache.get(path.name)
         if known is None or known[0] != signature:
@@ -103,6 +102,14 @@ class Directory:
                 self._cache[path.name] = known
         found = known[1]
         return found if found.error is None or _looks_like_ours(path) else None
+
+    def _without_manifest(self, path: Path) -> Found | None:
+        if elements_folder.is_save(path):
+            return Found(path, None, None, 0)
+        if drafts.SAVE.fullmatch(path.name) and not os.path.exists(path):
+            error = DamagedError(f"{path} is a link to a folder that is not there.")
+            return Found(path, None, error, 0)
+        return None
 
     def write_latest(self, name: str, *, fsync: bool) -> None:
         """Point `latest` at a save. It is for people: failing only warns."""
@@ -169,19 +176,20 @@ def _looks_like_ours(path: Path) -> bool:
 
 
 def _guess_sequence(path: Path, content: bytearray) -> float:
-    """Return the sequence of a damaged save, from what is left of it, or NaN."""
-    match = re.search(rb'"sequence":(\d{1,15})\b', content)
-    if match:
-        return int(match[1])
+    """Return the sequence of a damaged save, as far as what is left of it tells."""
+    found = re.findall(rb'"sequence":\s*(\d{1,12})\b', content)
     matches = [drafts.SEGMENT.fullmatch(name) for name in drafts.names_in(path)]
-    return max((int(match[1]) for match in matches if match), default=math.nan)
+    found += [match[1] for match in matches if match]
+    return max(map(int, found), default=0)
 
 
 def _place(save: Found, others: list[Found]) -> Found:
-    """Put a damaged save without a sequence after the last one with a lower name."""
+    """Put a damaged save after the last one written here before, if not later."""
+    if not drafts.SAVE.fullmatch(save.path.name):
+        return save
     before = [x.sequence for x in others if x.path.name < save.path.name]
-    known = [sequence for sequence in before if not math.isnan(sequence)]
-    return dataclasses.replace(save, sequence=max(known, default=0) + 0.5)
+    least = max(before, default=0) + 0.5
+    return dataclasses.replace(save, sequence=max(save.sequence, least))
 
 
 # Finding

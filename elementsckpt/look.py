@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import os
 from collections.abc import Iterable
@@ -110,7 +109,7 @@ def _describe_head(path: Path, head: Head) -> SaveInfo:
 def _describe_elements(found: Found) -> SaveInfo:
     sizes = {
         key: ComponentInfo(
-            bytes=sum(map(_size, files)),
+            bytes=elements_folder.size_bytes(files),
             leaves=None,
             shards=len(files) if elements_folder.is_sharded(files) else None,
         )
@@ -124,9 +123,3 @@ def _describe_elements(found: Found) -> SaveInfo:
         time=datetime.fromtimestamp(modified, timezone.utc),
         components=sizes,
     )
-
-
-def _size(file: Path) -> int:
-    with contextlib.suppress(OSError):
-        return os.lstat(file).st_size
-    return 0

@@ -21,6 +21,7 @@ FORMAT: Literal["elementsckpt"] = "elementsckpt"
 VERSION = 1
 NAME = "manifest.json"
 BLOCK_BYTES = 16 << 20
+MAX_SEQUENCE = 1 << 52  # Beyond it, somebody made it up.
 
 _INDEX = Annotated[int, Meta(ge=0, lt=1 << 62)]
 _DIGEST = Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
@@ -180,7 +181,7 @@ class Head(Struct, kw_only=True):
     version: int = VERSION
     name: str
     explicit: bool
-    sequence: Annotated[int, Meta(ge=0, lt=1 << 53)]
+    sequence: Annotated[int, Meta(ge=0, lt=MAX_SEQUENCE)]
     step: int | None
     time: Annotated[datetime, Meta(tz=True)]
     durable: bool
@@ -204,6 +205,7 @@ class _Version(Struct):
 
 
 _TREE = msgspec.json.Decoder(Tree)
+_VERSION = msgspec.json.Decoder(_Version)
 _HEAD = msgspec.json.Decoder(Head)
 _MANIFEST = msgspec.json.Decoder(Manifest)
 _ENCODE = msgspec.json.Encoder().encode
@@ -219,7 +221,7 @@ def encode(manifest: Manifest) -> bytes:
         elif field != "digest":
             lines.append(b'"%s":%s' % (field.encode(), _ENCODE(value)))
     body = b"{\n" + b",\n".join(lines)
-    return body + _TAIL % _digest(body)
+    return body + _TAIL % digest(body).encode()
 
 
 def encode_tree(tree: Tree) -> Raw:
@@ -248,31 +250,18 @@ def decode_head(content: bytes | bytearray, where: str) -> Head:
 
 def _decode(decoder: Any, content: bytes | bytearray, where: str) -> Any:
     body, tail = memoryview(content)[:-_TAIL_BYTES], content[-_TAIL_BYTES:]
-    intact = tail == _TAIL % _digest(body)
-    try:
-        manifest = decoder.decode(content)
-        version = manifest.version
-    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
-        version = _version(content)
-        problem = f"{where} is not a manifest: {error}."
-        if intact and version <= VERSION:
-            raise DamagedError(problem) from error
-    if version > VERSION:  # Which may have moved its digest.
-        raise VersionError(
-            f"{where} is in version {version} of the format, and this elementsckpt "
-            f"reads versions up to {VERSION}: update elementsckpt to load it."
-        )
-    if not intact:
+    if tail != _TAIL % digest(body).encode():  # It is there in every version.
         raise DamagedError(f"{where} is damaged: its digest does not match.")
-    return manifest
-
-
-def _version(content: bytes | bytearray) -> int:
     try:
-        found = msgspec.json.decode(content, type=_Version)
-    except (msgspec.MsgspecError, RecursionError, UnicodeError):
-        return 0
-    return found.version if found.format == FORMAT else 0
+        version = _VERSION.decode(content).version
+        if version > VERSION:
+            raise VersionError(
+                f"{where} is in version {version} of the format, and this elementsckpt "
+                f"reads versions up to {VERSION}: update elementsckpt to load it."
+            )
+        return decoder.decode(content)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
+        raise DamagedError(f"{where} is not a manifest: {error}.") from error
 
 
 def display(text: str) -> str:
@@ -290,10 +279,6 @@ def digest(data: Any) -> str:
 def new_digest() -> Any:
     """Return an object that takes bytes piece by piece: `update`, `hexdigest`."""
     return xxhash.xxh3_128()
-
-
-def _digest(body: bytes | bytearray | memoryview) -> bytes:
-    return digest(body).encode()
 
 
 def _check(component: Component, where: str) -> None:

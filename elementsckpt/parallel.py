@@ -45,31 +45,51 @@ def run(call: Callable[[T], R], items: Iterable[T]) -> list[R]:
             except BaseException as error:
                 errors.append(error)
 
-    helpers = _start(labour, min(_THREADS, len(work)) - 1)
-    labour()
-    for helper in helpers:
-        _join(helper, errors)
+    ended: list[threading.Event] = []
+    try:
+        _start(labour, min(_THREADS, len(work)) - 1, ended)
+        labour()
+    except BaseException as error:  # Ctrl-C, anywhere: stops the others, too.
+        errors.append(error)
+    for event in ended:
+        _wait(event, errors)
     if errors:
         raise errors[0]
     return results
 
 
-def _join(thread: threading.Thread, errors: list[BaseException]) -> None:
-    """Wait, also after Ctrl-C: until they end, threads use the caller's files."""
-    while thread.is_alive():
-        try:
-            thread.join()
-        except BaseException as error:
-            errors.append(error)
-
-
-def _start(target: Callable[[], None], count: int) -> list[threading.Thread]:
-    threads: list[threading.Thread] = []
+def _start(
+    labour: Callable[[], None], count: int, ended: list[threading.Event]
+) -> None:
     for _ in range(count):
-        thread = threading.Thread(target=target, name="elementsckpt", daemon=True)
+        event = threading.Event()
+
+        def work(event: threading.Event = event) -> None:
+            try:
+                labour()
+            finally:
+                event.set()
+
+        thread = threading.Thread(target=work, name="elementsckpt", daemon=True)
+        ended.append(event)
         try:
             thread.start()
         except RuntimeError:
-            break
-        threads.append(thread)
-    return threads
+            ended.remove(event)
+            return
+        except BaseException:
+            if thread.ident is None:
+                ended.remove(event)
+            raise
+
+
+def _wait(event: threading.Event, errors: list[BaseException]) -> None:
+    """Wait, also after Ctrl-C: until they end, threads use the caller's files.
+
+    Not by `Thread.join`, which takes a thread for ended when it is interrupted.
+    """
+    while not event.is_set():
+        try:
+            event.wait()
+        except BaseException as error:
+            errors.append(error)

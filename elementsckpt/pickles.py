@@ -1,22 +1,17 @@
 """What only pickle can hold, with the arrays in it kept out of the pickle.
 
 Writing: cloudpickle, which also takes functions and classes of `__main__`. Reading:
-pickle, which runs code, so it is allowed or refused by the caller; or an unpickler
-that admits only builtin containers, scalars and NumPy arrays, for the folders that
-the elements package wrote.
+pickle, which runs code, so it is allowed or refused by the caller.
 """
 
 from __future__ import annotations
 
-import collections
-import importlib
 import io
 import pickle
 from collections.abc import Callable
 from typing import Any
 
 import cloudpickle
-import numpy as np
 
 from . import references
 
@@ -96,90 +91,3 @@ class _Unpickler(pickle.Unpickler):
                 module = module.replace("numpy._core", "numpy.core")
                 return super().find_class(module, name)
             raise
-
-
-class ForbiddenError(pickle.UnpicklingError):
-    """The pickle names something that the restricted unpickler does not admit."""
-
-
-def load_restricted(content: bytes) -> Any:
-    """Unpickle builtin containers, scalars and NumPy arrays; runs no foreign code.
-
-    Raises:
-      ForbiddenError: the pickle needs anything else.
-      Exception: the pickle is damaged.
-    """
-    return _Restricted(io.BytesIO(content)).load()
-
-
-class _Restricted(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        module = module.replace("numpy._core", "numpy.core")
-        admitted = _ADMITTED.get((module, name))
-        if admitted is None and module == "ml_dtypes":
-            admitted = _ml_dtype(name)
-        if admitted is None:
-            raise ForbiddenError(f"{module}.{name}")
-        return admitted
-
-    def persistent_load(self, number: Any) -> Any:
-        raise ForbiddenError("a persistent reference")
-
-
-class _NewArray:
-    """Stands for `numpy.ndarray`, which would allocate whatever size it is told."""
-
-
-def _reconstruct(subtype: Any, shape: Any, dtype: Any) -> np.ndarray:
-    # NumPy's own always asks for an empty array and then sets its state.
-    return np.ndarray((0,), np.int8)
-
-
-def _frombuffer(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
-    return np.frombuffer(data, dtype).reshape(shape, order=order)
-
-
-def _scalar(dtype: np.dtype[Any], data: Any = None) -> Any:
-    if dtype.hasobject:
-        return data
-    return np.ndarray((), dtype, bytearray(data))[()]
-
-
-def _bytearray(data: Any = b"", *encoding: str) -> bytearray:
-    if isinstance(data, int):
-        raise ForbiddenError("a bytearray of a given size")
-    return bytearray(data, *encoding)
-
-
-def _encode(text: str, encoding: str) -> bytes:
-    if encoding != "latin1":  # What pickle writes for bytes in protocols 0 to 2.
-        raise ForbiddenError(f"the encoding {encoding}")
-    return text.encode("latin1")
-
-
-def _ml_dtype(name: str) -> Any:
-    try:
-        scalar = getattr(importlib.import_module("ml_dtypes"), name, None)
-    except ImportError:
-        return None
-    is_scalar = isinstance(scalar, type) and issubclass(scalar, np.generic)
-    return scalar if is_scalar else None
-
-
-_ADMITTED: dict[tuple[str, str], Any] = {
-    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-    ("numpy.core.multiarray", "scalar"): _scalar,
-    ("numpy.core.numeric", "_frombuffer"): _frombuffer,
-    ("numpy", "ndarray"): _NewArray,
-    ("numpy", "dtype"): np.dtype,
-    ("builtins", "bytearray"): _bytearray,
-    ("_codecs", "encode"): _encode,
-    ("collections", "OrderedDict"): collections.OrderedDict,
-    ("collections", "defaultdict"): collections.defaultdict,
-    ("collections", "deque"): collections.deque,
-    ("collections", "Counter"): collections.Counter,
-}
-_ADMITTED |= {
-    ("builtins", cls.__name__): cls
-    for cls in (bool, int, float, complex, str, list, tuple, dict, set, frozenset)
-}

@@ -5,20 +5,30 @@ from __future__ import annotations
 import collections
 import contextlib
 import mmap
+import resource
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from . import disk
-from .errors import DamagedError
+from .errors import DamagedError, ReadError
 from .manifest import Component, digest
 from .parallel import run
 
 _OPEN_FILES = 64  # Of each component that is being read.
 _streams: weakref.WeakSet[Reader] = weakref.WeakSet()
+
+
+def _map_limit() -> int:
+    """Return how many files to map: before Python 3.13 each takes a descriptor."""
+    if sys.version_info >= (3, 13):
+        return sys.maxsize
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
 
 
 def is_streaming(folder: Path) -> bool:
@@ -131,7 +141,7 @@ class Reader:
     def _map(self, want: Want, to_check: dict[int, np.ndarray]) -> Memory | None:
         """Give a leaf its place in a mapped file; None if it has no single one."""
         begin, offset, size = want
-        if size == 0 or begin < 0:
+        if size == 0 or begin < 0 or len(self._maps) >= _map_limit():
             return None
         first = self._component.blocks[begin]
         end, number = 0, begin
@@ -140,7 +150,12 @@ class Reader:
             if (block.segment, block.offset) != (first.segment, first.offset + end):
                 return None
             end, number = end + block.size, number + 1
-        data = self._mapped_file(first.segment, begin)
+        try:
+            data = self._mapped_file(first.segment, begin)
+        except DamagedError:
+            raise
+        except OSError:  # No more maps are to be had; the rest is read.
+            return None
         for index in range(begin, number):
             block = self._component.blocks[index]
             to_check[index] = data[block.offset : block.offset + block.size]
@@ -151,7 +166,10 @@ class Reader:
             protection = mmap.PROT_READ | mmap.PROT_WRITE
             with self._naming(block):
                 file = self._file(number)
-            content = mmap.mmap(file.fd, file.size, mmap.MAP_PRIVATE, protection)
+            options: Any = {} if sys.version_info < (3, 13) else {"trackfd": False}
+            content = mmap.mmap(
+                file.fd, file.size, mmap.MAP_PRIVATE, protection, **options
+            )
             self._maps[number] = np.frombuffer(content, np.uint8)
         return self._maps[number]
 
@@ -187,7 +205,13 @@ class Reader:
 
     def _file(self, number: int) -> disk.File:
         with self._lock:
-            file = self._files.pop(number, None) or self._open(number)
+            file = self._files.pop(number, None)
+            if file is None:
+                try:
+                    file = self._open(number)
+                except ReadError:  # Too many open files, perhaps because of these.
+                    self._files.clear()
+                    file = self._open(number)
             self._files[number] = file
             if len(self._files) > _OPEN_FILES:
                 self._files.popitem(last=False)

@@ -135,14 +135,14 @@ class Save:
             assert self._current is not None
             try:
                 state = self._current(key)
+                if inspect.isgenerator(state):
+                    state.close()
+                    return []
+                flat = tree.flatten(state, key)
             except Exception as error:
                 # What it knows is missed, and said, where it was needed.
                 _logger.warning("%r has no current state to look in: %s", key, error)
                 return []
-            if inspect.isgenerator(state):
-                state.close()
-                return []
-            flat = tree.flatten(state, key)
             return [*map(type, flat.containers), *filter(callable, flat.values)]
 
         return objects
@@ -395,8 +395,9 @@ class ElementsComponent:
 
     def state(self) -> Any:
         """Return the state."""
-        self._notes.bytes_read += sum(file.stat().st_size for file in self._files)
-        (state,) = self._read()
+        self._notes.bytes_read += elements_folder.size_bytes(self._files)
+        with damage(f"{self.key!r} in {self._files[0]}"):
+            (state,) = self._read()
         return state
 
     def some(self, numbers: Iterable[int]) -> Any:
@@ -429,9 +430,10 @@ class ElementsComponent:
 
     def verify(self) -> None:
         """Read all shards once, so that streaming them later will not fail."""
-        self._notes.bytes_read += sum(file.stat().st_size for file in self._files)
-        for _ in self._read():
-            pass
+        self._notes.bytes_read += elements_folder.size_bytes(self._files)
+        with damage(f"{self.key!r} in {self._files[0]}"):
+            for _ in self._read():
+                pass
 
     def shards(self) -> Iterator[Any]:
         """Return a generator of the shards."""
