@@ -166,7 +166,7 @@ def assert_tidy(situation):
 
 @pytest.mark.parametrize("when", ["before", "half"])
 @pytest.mark.parametrize("kind", ALL)
-def test_death_at_any_call_leaves_the_old_save_or_the_new(
+def test_promise_1_death_at_any_call_leaves_the_old_or_the_new_save(
     kind, when, fresh, graveyard, inject
 ):
     inject(unsynced)
@@ -432,7 +432,7 @@ def record(situation, inject, **options):
 
 
 @pytest.mark.parametrize("kind", [First, Again, Prunes, Explicit])
-def test_the_order_of_writes_is_the_law(kind, fresh, inject):
+def test_promise_1_the_order_of_writes_is_kept(kind, fresh, inject):
     situation = fresh(kind)
     medium = Medium(situation.root)
     events = record(situation, inject)
@@ -478,7 +478,7 @@ KEEPS = {
 
 @pytest.mark.parametrize("keeps", KEEPS)
 @pytest.mark.parametrize("kind", ALL)
-def test_power_loss_at_any_call_leaves_the_old_save_or_the_new(
+def test_promise_1_power_loss_at_any_call_leaves_the_old_or_the_new_save(
     kind, keeps, fresh, inject, memory_path
 ):
     situation = fresh(kind)
