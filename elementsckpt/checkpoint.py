@@ -138,11 +138,13 @@ class Checkpoint:
         where = (
             "no directory" if self._directory is None else repr(str(self._directory))
         )
-        newest: object = None
+        newest = "none"
         with contextlib.suppress(CheckpointError):
-            latest = None if self._directory is None else self.latest()
-            newest = latest.name if latest else None
-        return f"Checkpoint({where}, keys={list(self._components)}, newest={newest})"
+            found = [] if self._listing is None else self._listing.saves()[::-1]
+            if found:
+                save = folder.newest(found)
+                newest = f"{save.path.name}, step {save.step}"
+        return f"Checkpoint({where}, keys={list(self._components)}, newest: {newest})"
 
     # Saving
 

@@ -233,9 +233,14 @@ class SavedComponent:
             return [(x, n, overlay.spec_of_saved(saved[n])) for x, n in names]
 
     def values(self, numbers: Iterable[int]) -> dict[int, Any]:
-        """Return leaves by number, all arrays as NumPy arrays, read and verified."""
+        """Return leaves by number, arrays as NumPy arrays, read and verified."""
         with damage(self._where):
-            return self._values(self._tree(), numbers, plain=True)
+            saved = self._tree()
+            kinds = {number: saved.leaves[number].kind for number in numbers}
+            arrays = [n for n, kind in kinds.items() if kind in leaves.ARRAYS]
+            others = [n for n in kinds if n not in set(arrays)]
+            values = self._values(saved, arrays, plain=True)
+            return values | self._values(saved, others, plain=False)
 
     def verify(self) -> None:
         """Read all shards once, so that streaming them later will not fail."""

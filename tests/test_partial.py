@@ -1,6 +1,9 @@
 """Loading a part: `regex`, `rename`, `strict`, `cast`, `dry_run`."""
 
+import collections
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -420,3 +423,17 @@ def test_dry_run_finds_damage(tmp_path):
     segment.write_bytes(segment.read_bytes().replace(b"\x07" * 9, b"damaged!!", 1))
     with pytest.raises(elementsckpt.DamagedError, match="agent/a"):
         cp.load(path, dry_run=True)
+
+
+def test_functions_and_pickled_leaves_load_partially_as_what_they_were(tmp_path):
+    odd = collections.UserDict(w=np.arange(3), j=jnp.arange(3))
+    box = Box({"kept": jax.nn.relu, "f": jax.nn.relu, "odd": odd})
+    cp = Checkpoint(tmp_path)
+    cp.agent = box
+    cp.save()
+    box.state = {"kept": jax.nn.tanh, "f": jax.nn.tanh, "odd": collections.UserDict()}
+    cp.load(regex="f|odd")
+    assert box.state["kept"] is jax.nn.tanh
+    assert box.state["f"] is jax.nn.relu
+    np.testing.assert_array_equal(box.state["odd"]["w"], np.arange(3))
+    assert isinstance(box.state["odd"]["j"], jax.Array)
