@@ -113,7 +113,8 @@ def sync_folder(path: Path) -> None:
     try:
         fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
     except OSError as error:
-        raise WriteError(f"Cannot open the folder {path}: {error.strerror}.") from error
+        message = f"Cannot open the folder {path}: {error.strerror}."
+        raise WriteError(message, error.errno) from error
     try:
         _change(path, os.fsync, fd)
     finally:
