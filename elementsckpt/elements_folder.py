@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from . import disk, pickles, restricted
+from . import disk, pickles
 from .errors import DamagedError, PickleError
 
 _SHARD = re.compile(r"(.+)-(\d{4,})\.pkl")
@@ -70,6 +70,8 @@ def read(file: Path, key: str, *, allow_pickle: bool) -> Any:
       PickleError: it holds more than is admitted, or classes that are not there.
       DamagedError: it cannot be read.
     """
+    from . import restricted  # Here, as most runs never need it, and it takes a while.
+
     content = disk.read_file(file)
     try:
         load = pickles.load if allow_pickle else restricted.load_restricted

@@ -6,7 +6,6 @@ matched leaves replaced.
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -213,6 +212,8 @@ def apply(plan: Plan, values: Mapping[int, Any]) -> Any:
 
 def nearest(regex: str, names: Iterable[str], count: int = 5) -> list[str]:
     """Return the names that look most like a pattern that matched none."""
+    import difflib  # Here, as it takes a while and is for errors only.
+
     some = itertools.islice(names, 2000)  # Comparing takes time.
     return difflib.get_close_matches(regex, some, count, cutoff=0.0)
 

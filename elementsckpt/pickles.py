@@ -6,12 +6,11 @@ pickle, which runs code, so it is allowed or refused by the caller.
 
 from __future__ import annotations
 
+import functools
 import io
 import pickle
 from collections.abc import Callable
 from typing import Any
-
-import cloudpickle
 
 from . import references
 
@@ -31,7 +30,7 @@ def dump(value: Any, out_of_band: Callable[[Any], int | None]) -> bytes:
       Exception: whatever the object's own pickling raises.
     """
     file = io.BytesIO()
-    _Pickler(file, out_of_band).dump(value)
+    _pickler_class()(file, out_of_band).dump(value)
     return file.getvalue()
 
 
@@ -52,27 +51,30 @@ def load(payload: Any, parts: Callable[[Any], Any] = _no_parts) -> Any:
     return _Unpickler(io.BytesIO(payload), parts).load()
 
 
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    def __init__(self, file: Any, out_of_band: Callable[[Any], int | None]) -> None:
-        super().__init__(file, protocol=_PROTOCOL, buffer_callback=self._keep_buffer)
-        self._out_of_band = out_of_band
+@functools.cache
+def _pickler_class() -> Any:
+    import cloudpickle  # Here, as most runs never need it, and it takes a while.
 
-    def persistent_id(self, value: Any) -> int | None:
-        return self._out_of_band(value)
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+        def __init__(self, file: Any, out_of_band: Callable[[Any], int | None]) -> None:
+            # True: buffers go into the pickle; arrays have been taken out before.
+            super().__init__(file, protocol=_PROTOCOL, buffer_callback=lambda _: True)
+            self._out_of_band = out_of_band
 
-    def reducer_override(self, value: Any) -> Any:
-        # By reference whatever can be found again: jitted functions, for example,
-        # are objects that pickle would otherwise take apart.
-        if isinstance(value, io.IOBase) and type(value) not in _IN_MEMORY:
-            raise TypeError("an open file")  # Cloudpickle would save its content.
-        path = references.path_of(value) if callable(value) else None
-        if path is not None:
-            return path.partition(":")[2]
-        return super().reducer_override(value)
+        def persistent_id(self, value: Any) -> int | None:
+            return self._out_of_band(value)
 
-    @staticmethod
-    def _keep_buffer(buffer: pickle.PickleBuffer) -> bool:
-        return True  # In the pickle: arrays have been taken out before.
+        def reducer_override(self, value: Any) -> Any:
+            if isinstance(value, io.IOBase) and type(value) not in _IN_MEMORY:
+                raise TypeError("an open file")  # Cloudpickle would save its content.
+            # By reference whatever can be found again: jitted functions, for example,
+            # are objects that pickle would otherwise take apart.
+            path = references.path_of(value) if callable(value) else None
+            if path is not None:
+                return path.partition(":")[2]
+            return super().reducer_override(value)
+
+    return Pickler
 
 
 class _Unpickler(pickle.Unpickler):
