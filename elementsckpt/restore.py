@@ -18,7 +18,8 @@ from .errors import DamagedError, MismatchError
 from .folder import Found
 from .overlay import Plan, Selection
 from .reports import LoadReport
-from .stored import Notes, Options, Save, Stored
+from .source import Save, Stored
+from .stored import Notes, Options
 
 _logger = logging.getLogger("elementsckpt")
 

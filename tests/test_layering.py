@@ -48,12 +48,16 @@ ALLOWED = {
     "folder": {"drafts", "reader", "elements_folder", "manifest", "disk"},
     "collect": {"writer", "tree", "scalars", "manifest"},
     "stored": {
-        *("folder", "elements_folder", "reader", "overlay", "tree", "leaves"),
-        *("scalars", "pickles", "references", "manifest", "disk"),
+        *("elements_folder", "reader", "overlay", "tree", "leaves", "pickles"),
+        *("references", "manifest"),
+    },
+    "source": {
+        *("stored", "folder", "elements_folder", "tree", "references", "scalars"),
+        *("manifest", "disk"),
     },
     "reports": set(),
     "store": {"collect", "drafts", "folder", "reports", "scalars", "manifest"},
-    "restore": {"stored", "folder", "reports", "overlay", "tree"},
+    "restore": {"source", "stored", "folder", "reports", "overlay", "tree"},
     "look": {
         *("restore", "reports", "stored", "folder", "elements_folder", "overlay"),
         *("scalars", "manifest", "disk"),

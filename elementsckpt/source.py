@@ -1,0 +1,109 @@
+"""A save that is open for reading, whoever wrote it."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import disk, elements_folder, manifest, scalars, tree
+from .errors import MissingKeyError
+from .folder import Found
+from .manifest import Manifest
+from .references import Resolver
+from .stored import ElementsComponent, Notes, Options, SavedComponent, damage
+
+Stored = SavedComponent | ElementsComponent
+_logger = logging.getLogger("elementsckpt")
+
+
+class Save:
+    """A save that is open for reading.
+
+    Args:
+      found: The save.
+      options: How to read it.
+      notes: Where to note what the report will say.
+      current: Returns the current state of the component with this key, for finding
+        classes in it, or None.
+
+    Raises:
+      DamagedError, VersionError: its manifest is not valid.
+    """
+
+    def __init__(
+        self,
+        found: Found,
+        options: Options,
+        notes: Notes,
+        current: Callable[[str], Any] | None = None,
+    ) -> None:
+        if found.error is not None:
+            raise found.error
+        self.path = found.path
+        self._options = options
+        self._notes = notes
+        self._current = current
+        self._manifest: Manifest | None = None
+        self._files: dict[str, list[Path]] = {}
+        if found.head is None:
+            self._files = elements_folder.files(found.path)
+        else:
+            where = found.path / manifest.NAME
+            self._manifest = manifest.decode(disk.read_file(where), str(where))
+
+    def keys(self) -> list[str]:
+        """Return the keys of its components."""
+        if self._manifest is None:
+            return list(self._files)
+        with damage(str(self.path / manifest.NAME)):
+            return [scalars.decode(item.key) for item in self._manifest.components]
+
+    def components(self, keys: Iterable[str]) -> list[Stored]:
+        """Return components by key.
+
+        Raises:
+          MissingKeyError: some are not in the save; the message lists what is.
+        """
+        wanted, here = list(keys), self.keys()
+        missing = [key for key in wanted if key not in here]
+        if missing:
+            raise MissingKeyError(
+                f"{self.path} has no {_listed(missing)}. It has {_listed(here)}. "
+                f"Nothing was loaded. To go on without what it lacks, load(keys=[...]) "
+                f"what it has; the next save() has all that is registered."
+            )
+        return [self._component(key, here.index(key)) for key in wanted]
+
+    def _component(self, key: str, index: int) -> Stored:
+        if self._manifest is None:
+            return ElementsComponent(key, self._files[key], self._options, self._notes)
+        find = None if self._current is None else self._objects_of(key)
+        resolver = Resolver(imports=self._options.allow_pickle, current=find)
+        component = self._manifest.components[index]
+        return SavedComponent(
+            self.path, key, component, self._options, resolver, self._notes
+        )
+
+    def _objects_of(self, key: str) -> Callable[[], Iterable[Any]]:
+        def objects() -> Iterable[Any]:
+            assert self._current is not None
+            try:
+                state = self._current(key)
+                if inspect.isgenerator(state):
+                    state.close()
+                    return []
+                flat = tree.flatten(state, key)
+            except Exception as error:
+                # What it knows is missed, and said, where it was needed.
+                _logger.warning("%r has no current state to look in: %s", key, error)
+                return []
+            return [*map(type, flat.containers), *filter(callable, flat.values)]
+
+        return objects
+
+
+def _listed(keys: Sequence[str]) -> str:
+    return ", ".join(map(repr, keys)) or "components"
