@@ -20,6 +20,7 @@ import traceback
 from typing import NamedTuple
 
 import numpy as np
+from boxes import Box, Stream
 
 from elementsckpt import Checkpoint, WriteError, disk
 
@@ -36,31 +37,6 @@ def use_small_segments(setattr=setattr):
 
 
 # A save whose values tell which one it is
-
-
-class Box:
-    """A component that holds a state and counts its loads."""
-
-    def __init__(self, state=None):
-        self.state = state
-        self.loads = 0
-
-    def save(self):
-        return self.state
-
-    def load(self, data):
-        self.state = data
-        self.loads += 1
-
-
-class Stream(Box):
-    """A component that saves shard by shard."""
-
-    def save(self):
-        yield from self.state
-
-    def load(self, data):
-        super().load(list(data))
 
 
 def make(directory, value=0, **options):

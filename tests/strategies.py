@@ -18,6 +18,7 @@ from collections.abc import Mapping, Set
 from typing import Any, NamedTuple
 
 import numpy as np
+from boxes import Box
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
@@ -29,19 +30,6 @@ PROPERTY = settings(
 )
 
 NUMPY = np.lib.NumpyVersion(np.__version__)
-
-
-class Box:
-    """A component that is nothing but its state."""
-
-    def __init__(self, state: Any = None) -> None:
-        self.state = state
-
-    def save(self) -> Any:
-        return self.state
-
-    def load(self, data: Any) -> None:
-        self.state = data
 
 
 def round_trip(

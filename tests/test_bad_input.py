@@ -4,16 +4,13 @@ Every message says what went wrong, where, what was expected against what was fo
 and what to do about it.
 """
 
-import os
-import pathlib
 import re
-import subprocess
-import sys
 import threading
 
 import jax
 import numpy as np
 import pytest
+from boxes import Box, make, python
 
 import elementsckpt
 from elementsckpt import (
@@ -25,29 +22,6 @@ from elementsckpt import (
     SaveNotFoundError,
     StateError,
 )
-
-ROOT = pathlib.Path(elementsckpt.__file__).resolve().parents[1]
-
-
-class Box:
-    """A component that holds any state and counts its loads."""
-
-    def __init__(self, state=None):
-        self.state = state
-        self.loads = 0
-
-    def save(self):
-        return self.state
-
-    def load(self, data):
-        self.state = data
-        self.loads += 1
-
-
-def make(directory=None, state=None):
-    cp = Checkpoint(directory)
-    cp.agent = Box(state)
-    return cp
 
 
 def tree(directory):
@@ -510,14 +484,7 @@ def test_python_o_makes_no_difference(tmp_path):
     for flags in ((), ("-OO",)):
         directory = tmp_path / "".join(("run", *flags))
         directory.mkdir()
-        child = subprocess.run(
-            [sys.executable, *flags, "-c", ALL_AT_ONCE],
-            cwd=directory,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        child = python(ALL_AT_ONCE, flags=flags, cwd=directory)
         assert child.returncode == 0, child.stderr
         text = child.stdout.replace(str(directory), "<cwd>")
         text = re.sub(r"0x[0-9a-f]+", "<id>", text)

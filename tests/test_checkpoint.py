@@ -7,14 +7,13 @@ import gc
 import os
 import pathlib
 import re
-import subprocess
-import sys
 import threading
 import types
 
 import elements
 import numpy as np
 import pytest
+from boxes import Box, make, python, visible
 
 import elementsckpt
 from elementsckpt import (
@@ -28,24 +27,6 @@ from elementsckpt import (
     SaveNotFoundError,
     SaveReport,
 )
-
-ROOT = pathlib.Path(elementsckpt.__file__).resolve().parents[1]
-
-
-class Box:
-    """A component that holds any state and counts what is done with it."""
-
-    def __init__(self, state=None):
-        self.state = state
-        self.saves = self.loads = 0
-
-    def save(self):
-        self.saves += 1
-        return self.state
-
-    def load(self, data):
-        self.state = data
-        self.loads += 1
 
 
 class Shards:
@@ -62,16 +43,6 @@ class Shards:
 
     def load(self, data):
         self.shards = list(data)
-
-
-def make(directory=None, state=None, **kwargs):
-    cp = Checkpoint(directory, **kwargs)
-    cp.agent = Box(state)
-    return cp
-
-
-def visible(directory):
-    return sorted(x.name for x in directory.iterdir() if not x.name.startswith("."))
 
 
 def saved_values(directory):
@@ -1095,13 +1066,7 @@ atexit.register(save, "atexit")
 
 
 def test_forks_exit_hooks_and_threads_that_outlive_the_main_one_can_save(tmp_path):
-    child = subprocess.run(
-        [sys.executable, "-c", LATE_AND_ELSEWHERE, str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    child = python(LATE_AND_ELSEWHERE, tmp_path)
     assert child.returncode == 0, child.stderr
     assert "Error" not in child.stderr, child.stderr
     names = ["atexit", "fork", "main", "thread"]

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from strategies import Box, Frozen, Pair, Point, assert_same, round_trip
+from boxes import Box
+from strategies import Frozen, Pair, Point, assert_same, round_trip
 
 import elementsckpt
 from elementsckpt import Checkpoint

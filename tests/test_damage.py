@@ -10,6 +10,7 @@ import signal
 import numpy as np
 import pytest
 import xxhash
+from boxes import Box, LazyStream
 
 import elementsckpt
 from elementsckpt import (
@@ -21,33 +22,11 @@ from elementsckpt import (
 )
 
 
-class Box:
-    """A component that holds any state and counts its loads."""
-
-    def __init__(self, state=None):
-        self.state = state
-        self.loads = 0
-
-    def save(self):
-        return self.state
-
-    def load(self, data):
-        self.state = data
-        self.loads += 1
-
-
-class Stream:
+class Stream(LazyStream):
     """Saves a stream and keeps the list of what load() is given."""
 
-    def __init__(self, shards=()):
-        self.shards = shards
-        self.got = None
-
-    def save(self):
-        yield from self.shards
-
     def load(self, data):
-        self.got = list(data)
+        super().load(list(data))
 
 
 BIG = np.arange(20_000, dtype=np.float32)  # 80 kB: alone in its block.

@@ -10,6 +10,8 @@ import pathlib
 import subprocess
 import sys
 
+from boxes import visible
+
 import elementsckpt
 
 ROOT = pathlib.Path(elementsckpt.__file__).resolve().parents[1]
@@ -302,10 +304,6 @@ def run(tmp_path, replaced, logdir, phase):
     )
     assert child.returncode == 0, child.stdout + child.stderr
     return json.loads(child.stderr.splitlines()[-1])
-
-
-def visible(directory):
-    return sorted(x.name for x in directory.iterdir() if not x.name.startswith("."))
 
 
 def test_dreamerv3_tells_the_same_story_with_either_package(tmp_path):

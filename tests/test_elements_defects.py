@@ -5,15 +5,13 @@ nobody has to believe it.
 """
 
 import os
-import pathlib
 import pickle
 import signal
-import subprocess
-import sys
 
 import elements
 import numpy as np
 import pytest
+from boxes import Box, LazyStream, python
 
 import elementsckpt
 from elementsckpt import (
@@ -24,37 +22,6 @@ from elementsckpt import (
     SaveNotFoundError,
 )
 
-ROOT = pathlib.Path(elementsckpt.__file__).resolve().parents[1]
-
-
-class Box:
-    """A component that holds any state and counts its loads."""
-
-    def __init__(self, state=None):
-        self.state = state
-        self.loads = 0
-
-    def save(self):
-        return self.state
-
-    def load(self, data):
-        self.state = data
-        self.loads += 1
-
-
-class Stream:
-    """Saves a stream and keeps what load() is given, as it is."""
-
-    def __init__(self, shards=()):
-        self.shards = shards
-        self.got = None
-
-    def save(self):
-        yield from self.shards
-
-    def load(self, data):
-        self.got = data
-
 
 def make(package, directory, **kwargs):
     cp = package.Checkpoint(str(directory), **kwargs)
@@ -64,16 +31,6 @@ def make(package, directory, **kwargs):
 
 def folders(directory):
     return [x for x in directory.iterdir() if x.is_dir()]
-
-
-def python(script, *arguments, flags=()):
-    return subprocess.run(
-        [sys.executable, *flags, "-c", script, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 DIES_IN_ITS_SAVE = """
@@ -282,7 +239,7 @@ def test_more_than_ten_thousand_shards_load_in_order(tmp_path):
     # test_elements_folders.py has the same with folders that elements wrote.
     assert sorted(["x-9999.pkl", "x-10000.pkl"]) == ["x-10000.pkl", "x-9999.pkl"]
     cp = Checkpoint(tmp_path)
-    cp.replay = Stream(range(10_002))
+    cp.replay = LazyStream(range(10_002))
     cp.save()
     cp.load()
     assert list(cp.replay.got) == list(range(10_002))
@@ -292,7 +249,7 @@ def test_two_generators_that_are_read_late_yield_each_its_own_data(tmp_path):
     got = {}
     for package in (elements, elementsckpt):
         cp = package.Checkpoint(str(tmp_path / package.__name__))
-        cp.one, cp.two = Stream([1, 11]), Stream([2, 22])
+        cp.one, cp.two = LazyStream([1, 11]), LazyStream([2, 22])
         cp.save()
         cp.load()
         got[package] = list(cp.one.got), list(cp.two.got)
@@ -303,7 +260,7 @@ def test_two_generators_that_are_read_late_yield_each_its_own_data(tmp_path):
 def test_an_empty_generator_can_be_loaded(tmp_path):
     for package in (elements, elementsckpt):
         cp = package.Checkpoint(str(tmp_path / package.__name__))
-        cp.replay = Stream()
+        cp.replay = LazyStream()
         cp.save()
         if package is elements:
             with pytest.raises(KeyError):

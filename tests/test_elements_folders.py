@@ -10,6 +10,7 @@ import re
 import elements
 import numpy as np
 import pytest
+from boxes import Box, LazyStream
 
 import elementsckpt
 from elementsckpt import (
@@ -19,36 +20,6 @@ from elementsckpt import (
     PickleError,
     SaveNotFoundError,
 )
-
-
-class Box:
-    """A component that holds any state and counts its loads."""
-
-    def __init__(self, state=None):
-        self.state = state
-        self.loads = 0
-
-    def save(self):
-        return self.state
-
-    def load(self, data):
-        self.state = data
-        self.loads += 1
-
-
-class Stream:
-    """Saves a stream and keeps what load() is given, as it is."""
-
-    def __init__(self, shards=()):
-        self.shards = shards
-        self.got = None
-
-    def save(self):
-        yield from self.shards
-
-    def load(self, data):
-        self.got = data
-
 
 STATE = {
     "params": {
@@ -96,7 +67,7 @@ def logdir(tmp_path):
     cp = elements.Checkpoint(elements.Path(str(tmp_path)) / "ckpt", step=120)
     cp.step = elements.Counter(120)
     cp.agent = Box(STATE)
-    cp.replay = Stream({"i": i, "x": np.full(3, i)} for i in range(5))
+    cp.replay = LazyStream({"i": i, "x": np.full(3, i)} for i in range(5))
     cp.save()
     return tmp_path / "ckpt"
 
@@ -108,7 +79,7 @@ def the_folder(directory):
 
 def opened(directory=None, **kwargs):
     cp = Checkpoint(directory, **kwargs)
-    cp.step, cp.agent, cp.replay = elements.Counter(), Box(), Stream()
+    cp.step, cp.agent, cp.replay = elements.Counter(), Box(), LazyStream()
     return cp
 
 
@@ -249,22 +220,22 @@ def test_info_tells_of_an_old_save_what_its_folder_tells(logdir):
 def test_more_than_ten_thousand_old_shards_load_in_numeric_order(tmp_path):
     count = 10_001
     theirs = elements.Checkpoint()
-    theirs.replay = Stream(range(count))
+    theirs.replay = LazyStream(range(count))
     theirs.save(str(tmp_path / "old"))
     theirs.load(str(tmp_path / "old"))
     assert list(theirs.replay.got)[1000:1002] == [1000, 10000]
     cp = Checkpoint()
-    cp.replay = Stream()
+    cp.replay = LazyStream()
     cp.load(tmp_path / "old")
     assert list(cp.replay.got) == list(range(count))
 
 
 def test_generators_of_an_old_save_are_independent_and_read_late(tmp_path):
     theirs = elements.Checkpoint()
-    theirs.one, theirs.two = Stream([1, 11]), Stream([2, 22])
+    theirs.one, theirs.two = LazyStream([1, 11]), LazyStream([2, 22])
     theirs.save(str(tmp_path / "old"))
     cp = Checkpoint()
-    cp.one, cp.two = Stream(), Stream()
+    cp.one, cp.two = LazyStream(), LazyStream()
     cp.load(tmp_path / "old")
     assert (list(cp.one.got), list(cp.two.got)) == ([1, 11], [2, 22])
 

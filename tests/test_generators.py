@@ -3,47 +3,23 @@
 import gc
 import inspect
 import os
-import pathlib
 import re
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from boxes import Box, LazyStream, python
 
 import elementsckpt
 from elementsckpt import Checkpoint, CheckpointError
 
-ROOT = pathlib.Path(elementsckpt.__file__).resolve().parents[1]
 
-
-class Replay:
+class Replay(LazyStream):
     """Saves a stream and keeps the generator that load() is given."""
-
-    def __init__(self, shards=()):
-        self.shards = shards
-        self.got = None
-
-    def save(self):
-        yield from self.shards
 
     def load(self, data):
         assert inspect.isgenerator(data)
-        self.got = data
-
-
-class Box:
-    def __init__(self, state=None):
-        self.state = state
-        self.loads = 0
-
-    def save(self):
-        return self.state
-
-    def load(self, data):
-        self.state = data
-        self.loads += 1
+        super().load(data)
 
 
 def test_no_shard_comes_back_as_an_empty_generator(tmp_path):
@@ -331,15 +307,8 @@ print(peak_mb() - before)
 
 
 def test_memory_is_bounded_by_one_shard_and_one_segment_not_by_the_stream(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     for verb in ("save", "load"):
-        child = subprocess.run(
-            [sys.executable, "-c", MEMORY, str(tmp_path), verb],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        child = python(MEMORY, tmp_path, verb)
         assert child.returncode == 0, child.stderr
         grown_mb = float(re.search(r"[\d.]+", child.stdout)[0])
         assert grown_mb < 96, f"{verb}: {grown_mb:.0f} MB for a stream of 800 MB"

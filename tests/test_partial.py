@@ -6,24 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from boxes import Box
 
 import elementsckpt
 from elementsckpt import Checkpoint, CheckpointError, MismatchError
-
-
-class Box:
-    """A component that holds any state and counts its loads."""
-
-    def __init__(self, state=None):
-        self.state = state
-        self.loads = 0
-
-    def save(self):
-        return self.state
-
-    def load(self, data):
-        self.state = data
-        self.loads += 1
 
 
 def params(value, shape=(2, 3), dtype=np.float32):

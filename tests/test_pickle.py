@@ -16,7 +16,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from strategies import Box, assert_same, round_trip
+from boxes import Box
+from strategies import assert_same, round_trip
 
 import elementsckpt
 from elementsckpt import Checkpoint, PickleError

@@ -6,28 +6,14 @@ import logging
 import os
 import pathlib
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import xxhash
+from boxes import Box, python
 
 import elementsckpt
 from elementsckpt import disk
-
-
-class Box:
-    def __init__(self, state=None):
-        self.state = state
-        self.loads = 0
-
-    def save(self):
-        return self.state
-
-    def load(self, data):
-        self.state = data
-        self.loads += 1
 
 
 def checkpoint(directory, keep=2, **states):
@@ -196,7 +182,7 @@ def test_promise_7_a_foreign_save_imports_nothing(tmp_path):
         "elementsckpt.checkpoint.load(sys.argv[1], {'agent': print})\n"
         "assert 'numpy.f2py' not in sys.modules\n"
     )
-    subprocess.run([sys.executable, "-c", script, save], check=True)
+    python(script, save, check=True)
 
 
 SPY = """
@@ -366,13 +352,7 @@ def test_promise_8_links_and_fifos_are_refused(tmp_path, kind, name):
     else:
         target = moved if kind == "link" else pathlib.Path("/dev/zero")
         (save / name).symlink_to(target)
-    found = subprocess.run(
-        [sys.executable, "-c", LOAD, save],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
+    found = python(LOAD, save, check=True, timeout=60)
     assert found.stdout.startswith("DamagedError")
     assert name in found.stdout
 

@@ -6,22 +6,10 @@ import threading
 import elements
 import numpy as np
 import pytest
+from boxes import Box
 
 import elementsckpt
 from elementsckpt import Checkpoint, CheckpointError, ComponentError
-
-
-class Box:
-    """A component that holds any state."""
-
-    def __init__(self, state=None):
-        self.state = state
-
-    def save(self):
-        return self.state
-
-    def load(self, data):
-        self.state = data
 
 
 class OnlySave:

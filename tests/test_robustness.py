@@ -8,11 +8,9 @@ import gc
 import json
 import logging
 import os
-import pathlib
 import pickle
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import types
@@ -20,37 +18,12 @@ import types
 import numpy as np
 import pytest
 import xxhash
+from boxes import Box, Stream, python
 
 import elementsckpt
 from elementsckpt import Checkpoint, disk, parallel, writer
 
-ROOT = pathlib.Path(__file__).parent.parent
 LOGGER = "elementsckpt"
-
-
-class Box:
-    """A component that holds a state and counts its loads."""
-
-    def __init__(self, state=None):
-        self.state = state
-        self.loads = 0
-
-    def save(self):
-        return self.state
-
-    def load(self, data):
-        self.state = data
-        self.loads += 1
-
-
-class Stream(Box):
-    """A component that saves shard by shard."""
-
-    def save(self):
-        yield from self.state
-
-    def load(self, data):
-        super().load(list(data))
 
 
 def make(directory=None, keep=1, **states):
@@ -84,8 +57,7 @@ def sequence_of(save):
 
 def run_limited(script, *args):
     """Run a script that sets limits of its own process; returns what it prints."""
-    command = [sys.executable, "-c", script, *map(str, args)]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    result = python(script, *args)
     assert result.returncode == 0, result.stderr
     return result.stdout.split()
 

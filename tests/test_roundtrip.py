@@ -12,13 +12,13 @@ from collections import Counter, OrderedDict, defaultdict, deque
 import ml_dtypes
 import numpy as np
 import pytest
+from boxes import Box, Stream
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import (
     LAYOUTS,
     NUMPY,
     PROPERTY,
-    Box,
     Empty,
     Frozen,
     Pair,
@@ -73,13 +73,6 @@ def test_any_state_comes_back_the_same_through_functions(state, mmap):
 @PROPERTY
 @given(st.lists(states(), max_size=4))
 def test_any_shards_come_back_the_same_and_in_order(shards):
-    class Stream(Box):
-        def save(self):
-            yield from self.state
-
-        def load(self, data):
-            self.state = list(data)
-
     with tempfile.TemporaryDirectory() as directory:
         cp = Checkpoint(directory, fsync=False)
         cp.stream = Stream(shards)

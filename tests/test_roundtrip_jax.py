@@ -17,9 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from boxes import Box
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import PROPERTY, Box, assert_same, round_trip
+from strategies import PROPERTY, assert_same, round_trip
 
 import elementsckpt
 from elementsckpt import Checkpoint, CheckpointError, StateError

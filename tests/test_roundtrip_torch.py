@@ -4,9 +4,10 @@ import collections
 
 import numpy as np
 import pytest
+from boxes import Box
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import PROPERTY, Box, assert_same, round_trip
+from strategies import PROPERTY, assert_same, round_trip
 
 import elementsckpt
 from elementsckpt import Checkpoint, StateError

@@ -9,7 +9,8 @@ import types
 
 import numpy as np
 import pytest
-from strategies import Box, Pair, Point, Slotted, assert_same
+from boxes import Box
+from strategies import Pair, Point, Slotted, assert_same
 
 import elementsckpt
 from elementsckpt import Checkpoint, StateError
