@@ -196,15 +196,15 @@ def layout_of(leaf: Leaf) -> Layout:
     Raises:
       ValueError, TypeError, KeyError: the manifest describes no such leaf.
     """
-    shape = leaf.shape
-    if leaf.dtype is None:
+    shape, code = leaf.shape, leaf.dtype
+    if code is None:
         return _NO_BYTES
     if leaf.kind == "torch":
-        dtype = torch_tensors.storage_dtype(leaf.dtype)
-    elif _is_strings(leaf):
+        dtype = torch_tensors.storage_dtype(code)
+    elif type(code) is not str and _is_strings(leaf):
         dtype, shape = np.dtype(np.uint8), (int(leaf.value),)
     else:
-        dtype = dtypes.decode(leaf.dtype)
+        dtype = dtypes.decode(code)
     return dtype, shape, dtype.itemsize * math.prod(shape)
 
 
@@ -236,6 +236,8 @@ def decode(
       ValueError, TypeError, KeyError: the manifest describes no such leaf.
     """
     kind = leaf.kind
+    if kind == "numpy" and memory is not None and type(leaf.dtype) is str:
+        return np.ndarray(layout[1], layout[0], memory, offset, None, leaf.order)
     if kind == "python":
         return scalars.decode(leaf.value)
     if kind == "function":

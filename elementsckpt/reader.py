@@ -91,8 +91,13 @@ class Reader:
         to_check: dict[int, np.ndarray] = {}
         # Shards that follow each other share blocks.
         shared = dict(self._recent)
-        memories = []
+        memories: list[Memory] = []
         for want in wants:
+            number, offset, size = want
+            data = shared.get(number)
+            if data is not None and 0 < size <= data.size - offset and not mapped:
+                memories.append((data, offset))  # Most of many small leaves.
+                continue
             memory = self._map(want, to_check) if mapped else None
             memories.append(memory or self._allocate(want, to_read, shared))
         run(lambda item: self._check(*item), to_check.items())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import platform
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -152,7 +151,8 @@ def _encode_metadata(metadata: Any) -> Any:
 
 def _libraries() -> dict[str, str]:
     """Return the versions that a save depends on, of libraries imported already."""
-    versions = {"python": platform.python_version(), "numpy": np.__version__}
+    python = ".".join(map(str, sys.version_info[:3]))
+    versions = {"python": python, "numpy": np.__version__}
     for name in ("elementsckpt", "jax", "torch", "ml_dtypes"):
         version = getattr(sys.modules.get(name), "__version__", None)
         if isinstance(version, str):
