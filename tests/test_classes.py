@@ -67,7 +67,7 @@ SAVE = """
 
 
 @pytest.fixture
-def workplace(tmp_path):
+def two_programs(tmp_path):
     """A folder with a module and a save of its classes, written by a process."""
     (tmp_path / "classes_of_a_run.py").write_text(textwrap.dedent(MODULE))
     run(tmp_path, SAVE)
@@ -97,9 +97,9 @@ def run(folder, script):
 # Not imported for a foreign path
 
 
-def test_foreign_class_that_is_not_imported_comes_back_by_field(workplace):
+def test_foreign_class_that_is_not_imported_comes_back_by_field(two_programs):
     run(
-        workplace,
+        two_programs,
         """
         cp = Checkpoint()
         cp.box = Box()
@@ -121,12 +121,14 @@ def test_foreign_class_that_is_not_imported_comes_back_by_field(workplace):
         assert "classes_of_a_run" not in sys.modules
         """,
     )
-    assert not (workplace / "imported").exists()
+    assert not (two_programs / "imported").exists()
 
 
-def test_foreign_root_of_a_class_that_is_not_imported_is_reported_by_its_key(workplace):
+def test_foreign_root_of_a_class_that_is_not_imported_is_reported_by_its_key(
+    two_programs,
+):
     run(
-        workplace,
+        two_programs,
         """
         cp = Checkpoint()
         cp.box = Box()
@@ -135,12 +137,12 @@ def test_foreign_root_of_a_class_that_is_not_imported_is_reported_by_its_key(wor
         assert list(report.plain) == ["box"]
         """,
     )
-    assert not (workplace / "imported").exists()
+    assert not (two_programs / "imported").exists()
 
 
-def test_nothing_that_looks_at_a_foreign_save_imports_its_classes(workplace):
+def test_nothing_that_looks_at_a_foreign_save_imports_its_classes(two_programs):
     run(
-        workplace,
+        two_programs,
         """
         import elementsckpt
         found = elementsckpt.read("save")["box"]
@@ -157,12 +159,12 @@ def test_nothing_that_looks_at_a_foreign_save_imports_its_classes(workplace):
         assert "classes_of_a_run" not in sys.modules
         """,
     )
-    assert not (workplace / "imported").exists()
+    assert not (two_programs / "imported").exists()
 
 
-def test_allowing_pickle_or_owning_the_directory_finds_the_classes(workplace):
+def test_allowing_pickle_or_owning_the_directory_finds_the_classes(two_programs):
     run(
-        workplace,
+        two_programs,
         """
         cp = Checkpoint("save")
         cp.box = Box()
@@ -178,9 +180,9 @@ def test_allowing_pickle_or_owning_the_directory_finds_the_classes(workplace):
     )
 
 
-def test_foreign_class_that_is_imported_already_is_used(workplace):
+def test_foreign_class_that_is_imported_already_is_used(two_programs):
     run(
-        workplace,
+        two_programs,
         """
         import classes_of_a_run as run
         cp = Checkpoint()
@@ -194,10 +196,10 @@ def test_foreign_class_that_is_imported_already_is_used(workplace):
     )
 
 
-def test_own_directory_whose_module_is_gone_still_loads_by_field(workplace):
-    (workplace / "classes_of_a_run.py").unlink()
+def test_own_directory_whose_module_is_gone_still_loads_by_field(two_programs):
+    (two_programs / "classes_of_a_run.py").unlink()
     run(
-        workplace,
+        two_programs,
         """
         cp = Checkpoint("save")
         cp.box = Box()
@@ -209,10 +211,10 @@ def test_own_directory_whose_module_is_gone_still_loads_by_field(workplace):
     )
 
 
-def test_own_directory_whose_module_breaks_on_import_still_loads_by_field(workplace):
-    (workplace / "classes_of_a_run.py").write_text("raise ValueError('broken')\n")
+def test_own_directory_whose_module_breaks_on_import_still_loads_by_field(two_programs):
+    (two_programs / "classes_of_a_run.py").write_text("raise ValueError('broken')\n")
     run(
-        workplace,
+        two_programs,
         """
         cp = Checkpoint("save")
         cp.box = Box()
@@ -261,16 +263,16 @@ CURRENT = """
 """
 
 
-def test_class_of_a_renamed_module_is_found_through_the_current_state(workplace):
-    (workplace / "renamed_module.py").write_text(textwrap.dedent(MOVED))
+def test_class_of_a_renamed_module_is_found_through_the_current_state(two_programs):
+    (two_programs / "renamed_module.py").write_text(textwrap.dedent(MOVED))
     script = "from renamed_module import Moments, Outer, State\n"
-    run(workplace, script + textwrap.dedent(CURRENT))
-    assert not (workplace / "imported").exists()
+    run(two_programs, script + textwrap.dedent(CURRENT))
+    assert not (two_programs / "imported").exists()
 
 
-def test_class_that_moved_to_main_is_found_through_the_current_state(workplace):
-    run(workplace, textwrap.dedent(MOVED) + textwrap.dedent(CURRENT))
-    assert not (workplace / "imported").exists()
+def test_class_that_moved_to_main_is_found_through_the_current_state(two_programs):
+    run(two_programs, textwrap.dedent(MOVED) + textwrap.dedent(CURRENT))
+    assert not (two_programs / "imported").exists()
 
 
 def test_class_of_another_programs_main_is_found_through_the_current_state(tmp_path):
