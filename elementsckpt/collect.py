@@ -26,8 +26,7 @@ def collect(
     *,
     sequence: int,
     fsync: bool,
-    pickled: list[str],
-) -> Iterator[Component]:
+) -> Iterator[tuple[Component, list[str]]]:
     """Call each function and write what it returns, one after the other.
 
     Args:
@@ -35,10 +34,10 @@ def collect(
       folder: The save folder, or None to do everything but write.
       sequence: Number of the save.
       fsync: Whether to make the segments durable.
-      pickled: Where to note the names of leaves that only pickle holds.
 
     Yields:
-      The manifest entry of each component, whose segments are written.
+      The manifest entry of each component, whose segments are written, and the names
+      of its leaves that only pickle holds.
 
     Raises:
       StateError: a state cannot be saved.
@@ -49,17 +48,18 @@ def collect(
         writer = None
         if folder is not None:
             writer = Writer(folder, stems[key], sequence=sequence, fsync=fsync)
-        yield _Collecting(key, writer, pickled).run(savefn)
+        collecting = _Collecting(key, writer)
+        yield collecting.run(savefn), collecting.pickled
 
 
 class _Collecting:
     """Writes one component."""
 
-    def __init__(self, key: str, writer: Writer | None, pickled: list[str]) -> None:
+    def __init__(self, key: str, writer: Writer | None) -> None:
         self._key = key
         self._writer = writer
         self._leaf_count = 0
-        self._pickled = pickled
+        self.pickled: list[str] = []
         self._size_bytes = 0
 
     def run(self, savefn: Callable[[], Any]) -> Component:
@@ -115,7 +115,7 @@ class _Collecting:
         flat = tree.flatten(state, self._key)
         saved, storages = tree.encode(flat, self._key)
         self._leaf_count += len(saved.leaves)
-        self._pickled += [
+        self.pickled += [
             tree.full_name(self._key, prefix + leaf.name)
             for leaf in saved.leaves
             if leaf.kind == "pickle"

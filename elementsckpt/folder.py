@@ -106,8 +106,12 @@ class Directory:
     def _without_manifest(self, path: Path) -> Found | None:
         if elements_folder.is_save(path):
             return Found(path, None, None, 0)
-        if drafts.SAVE.fullmatch(path.name) and not os.path.exists(path):
-            error = DamagedError(f"{path} is a link to a folder that is not there.")
+        is_dangling = os.path.islink(path) and not os.path.exists(path)
+        if is_dangling and drafts.SAVE.fullmatch(path.name):
+            error = DamagedError(
+                f"{path} is a link to a folder that is not there. Bring the folder "
+                f"back, or remove the link."
+            )
             return Found(path, None, error, 0)
         return None
 
@@ -177,7 +181,8 @@ def _looks_like_ours(path: Path) -> bool:
 
 def _guess_sequence(path: Path, content: bytearray) -> float:
     """Return the sequence of a damaged save, as far as what is left of it tells."""
-    found = re.findall(rb'"sequence":\s*(\d{1,12})\b', content)
+    # The first: metadata, which comes later, may use the word, too.
+    found = re.findall(rb'"sequence":\s*(\d{1,12})\b', content)[:1]
     matches = [drafts.SEGMENT.fullmatch(name) for name in drafts.names_in(path)]
     found += [match[1] for match in matches if match]
     return max(map(int, found), default=0)

@@ -81,10 +81,7 @@ def store(
         libraries=_libraries(),
         components=[],
     )
-    pickled: list[str] = []
-    bytes_written = _write(
-        written, savefns, draft, directory, fsync=fsync, pickled=pickled
-    )
+    bytes_written, pickled = _write(written, savefns, draft, directory, fsync=fsync)
     if draft is not None and not explicit:
         _tidy(directory, path, keep, fsync=fsync)
     return SaveReport(
@@ -115,17 +112,22 @@ def _write(
     directory: Directory,
     *,
     fsync: bool,
-    pickled: list[str],
-) -> int:
-    """Store the components and commit; returns the size of the files written."""
+) -> tuple[int, list[str]]:
+    """Store the components and commit.
+
+    Returns:
+      The size of the files written, and the names of leaves that went through pickle.
+    """
     where = None if draft is None else draft.path
+    pickled: list[str] = []
     try:
-        collected = collect(
-            savefns, where, sequence=written.sequence, fsync=fsync, pickled=pickled
-        )
-        written.components.extend(collected)
+        for component, names in collect(
+            savefns, where, sequence=written.sequence, fsync=fsync
+        ):
+            written.components.append(component)
+            pickled += names
         if draft is None:
-            return 0
+            return 0, pickled
         # Others may have saved meanwhile, and order is that of the commits.
         written.sequence = max(written.sequence, directory.next_sequence())
         content = manifest.encode(written)
@@ -135,7 +137,7 @@ def _write(
             draft.abandon()
         raise
     segments = [x.size for item in written.components for x in item.segments]
-    return len(content) + sum(segments)
+    return len(content) + sum(segments), pickled
 
 
 def _encode_metadata(metadata: Any) -> Any:

@@ -847,3 +847,24 @@ def test_segments_of_many_small_leaves_open_elsewhere(tmp_path, monkeypatch):
     cp.load()
     assert cp.agent.state == state
     gc.collect()
+
+
+def test_a_link_to_a_save_that_is_not_there_never_means_a_fresh_start(tmp_path):
+    cp = make(tmp_path / "ckpt", agent=1)
+    path = cp.save().path
+    path.rename(tmp_path / "moved")
+    path.symlink_to(tmp_path / "unmounted")
+    with pytest.raises(elementsckpt.DamagedError, match="link to a folder that is not"):
+        make(tmp_path / "ckpt", agent=2).load_or_save()
+
+
+def test_metadata_that_speaks_of_a_sequence_does_not_mislead(tmp_path):
+    cp = make(tmp_path, keep=None, agent=1)
+    old = cp.save(metadata={"sequence": 900}).path
+    manifest = old / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes()[:-5])
+    cp.agent.state = 2
+    assert cp.save().sequence == 2
+    report = cp.load()
+    assert report.fell_back_from is None
+    assert cp.agent.state == 2
