@@ -31,7 +31,7 @@ test-oldest:
 		VENV=.venv-oldest CONSTRAINTS=.ci/oldest.txt
 
 bench: $(VENV)/.bench
-	$(VENV)/bin/python -m benchmarks
+	$(VENV)/bin/python -m benchmarks --write
 
 soak: $(VENV)/.bench
 	$(VENV)/bin/python tests/soak.py

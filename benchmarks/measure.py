@@ -1,0 +1,208 @@
+"""What a row is, and the rounds that measure it."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import random
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+from . import raw
+from .peers import Peer
+from .states import State, same
+
+SLOW_MS = 4000  # A case that takes longer is measured only
+SLOW_ROUNDS = 2  # so many times.
+
+Sample = dict[str, float]  # What was measured: {"ms": 12.5, "MB written": 20.0}.
+Case = Callable[[Path], Sample]  # Measures once; may write to the empty folder.
+
+
+class Target(NamedTuple):
+    """`of` is at most `at_most` times `to`, or, without `to`, at most `at_most`."""
+
+    of: str
+    to: str | None
+    at_most: float
+    measure: str = "ms"
+
+
+class Row(NamedTuple):
+    """One piece of work, and the ways to do it.
+
+    Attributes:
+      title: The work, or on a curve the size of it.
+      note: What to know before comparing.
+      cases: The ways; None stands for a library that is not installed.
+      targets: What the design demands.
+      curve: The work, if the row is one size of several.
+      size: The number of it.
+    """
+
+    title: str
+    note: str
+    cases: dict[str, Case | None]
+    targets: Sequence[Target] = ()
+    curve: str = ""
+    size: float = 0
+
+
+class Setting(NamedTuple):
+    """What rows are made of: peers, an empty folder, a divisor of sizes."""
+
+    peers: dict[str, Peer | None]
+    folder: Path
+    divisor: int
+
+    @property
+    def ours(self) -> Peer:
+        """The one that cannot be missing."""
+        peer = self.peers["elementsckpt"]
+        assert peer is not None
+        return peer
+
+    def saves(self, state: State, *names: str) -> dict[str, Case | None]:
+        """Return a case for the raw limit, and one for each peer."""
+        cases: dict[str, Case | None] = {"raw": timed(partial(raw.write, state))}
+        for name in names:
+            peer = self.peers[name]
+            cases[name] = peer and timed(partial(peer.save, state))
+        return cases
+
+    def loads(
+        self, state: State, *names: str, before: Callable[[Path], object] = id
+    ) -> dict[str, Case | None]:
+        """Save in each way, and return the cases that load it.
+
+        Args:
+          state: What is saved.
+          names: The peers; the raw limit comes by itself.
+          before: Called with the saved folder each time, before the clock starts.
+        """
+        where = self.folder / "raw"
+        where.mkdir()
+        raw.write(state, where)
+        ways: dict[str, Callable[[], State] | None] = {
+            "raw": partial(raw.read, state, where)
+        }
+        for name in names:
+            peer = self.peers[name]
+            ways[name] = peer and partial(peer.load, self.saved(state, name))
+        return {
+            name: way and loading(way, state, partial(before, self.folder / name))
+            for name, way in ways.items()
+        }
+
+    def saved(self, state: State, name: str) -> Path:
+        """Save with one peer, unless that has been done, and return where."""
+        where = self.folder / name
+        if not where.exists():
+            where.mkdir()
+            peer = self.peers[name]
+            assert peer is not None
+            peer.save(state, where)
+        return where
+
+    def without(self, ability: str, names: Iterable[str]) -> str:
+        """Return the names of those whose `ability` is not "yes"."""
+        found = [(name, getattr(self.peers[name], ability, "yes")) for name in names]
+        lacking = [f"{name} {does}" for name, does in found if does != "yes"]
+        return ", ".join(text.removesuffix(" no") for text in lacking)
+
+
+def settle() -> None:
+    """Leave nothing for the next call to pay for.
+
+    Writes dirty pages to the disk, collects garbage, and gives free memory back to
+    the system, so that what is loaded gets fresh memory.
+    """
+    os.sync()
+    gc.collect()
+    getattr(ctypes.CDLL(None), "malloc_trim", id)(0)  # Of glibc only.
+
+
+def milliseconds(call: Callable[[], Any]) -> float:
+    """Return how long a call took."""
+    start = time.perf_counter()
+    call()
+    return 1000 * (time.perf_counter() - start)
+
+
+def timed(call: Callable[[Path], Any]) -> Case:
+    """Return the case that measures a call."""
+
+    def case(folder: Path) -> Sample:
+        settle()
+        return {"ms": milliseconds(partial(call, folder))}
+
+    return case
+
+
+def loading(
+    call: Callable[[], State], expected: State, before: Callable[[], object] = tuple
+) -> Case:
+    """Return the case of a load that must give the arrays of `expected`."""
+
+    def case(_: Path) -> Sample:
+        before()
+        settle()
+        start = time.perf_counter()
+        loaded = call()
+        seconds = time.perf_counter() - start
+        assert same(loaded, expected)
+        return {"ms": 1000 * seconds}
+
+    return case
+
+
+def measure(name: str, row: Row, rounds: int, folder: Path) -> dict[str, Any]:
+    """Run a row's rounds, and return the row as it is written to JSON.
+
+    Each round runs each case once, in random order, so that what else the machine does
+    strikes all alike. The first round warms up and does not count.
+    """
+    samples: dict[str, list[Sample]] = {name: [] for name in row.cases}
+    left = {x: rounds for x, case in row.cases.items() if case is not None}
+    order = random.Random(0)
+    for number in range(rounds + 1):
+        for case_name in order.sample(list(left), len(left)):
+            case = row.cases[case_name]
+            assert case is not None
+            if number > left[case_name]:
+                continue
+            with tempfile.TemporaryDirectory(dir=folder) as empty:
+                sample = case(Path(empty))
+            if number:
+                samples[case_name].append(sample)
+            elif sample.get("ms", 0) > SLOW_MS:
+                left[case_name] = min(rounds, SLOW_ROUNDS)
+    cases = {
+        x: {key: [sample[key] for sample in found] for key in (found or [{}])[0]}
+        for x, found in samples.items()
+    }
+    return {
+        "name": name,
+        "title": row.title,
+        "note": row.note,
+        "curve": row.curve,
+        "size": row.size,
+        "cases": cases,
+        "targets": [judge(target, cases) for target in row.targets],
+    }
+
+
+def judge(target: Target, cases: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
+    """Return a target with the value that was reached: a ratio of medians."""
+    value = None
+    names = [target.of] if target.to is None else [target.of, target.to]
+    if all(cases[name] for name in names):
+        of, *to = (median(cases[name][target.measure]) for name in names)
+        value = of / to[0] if to else of
+    return {**target._asdict(), "value": value}

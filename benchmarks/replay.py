@@ -1,0 +1,125 @@
+"""Rows about a replay buffer: what changed is written, and what compresses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import elementsckpt
+
+from . import raw
+from .measure import Case, Row, Sample, Setting, Target, loading, timed
+from .states import FRAME_BYTES, Replay, State, large, size_bytes, tiled_frames, weights
+
+CHANGED = {"0 %": 0.0, "1 %": 0.01, "10 %": 0.1, "100 %": 1.0}
+
+
+def replay(setting: Setting) -> Row:
+    buffer = Replay(round(2e9 / FRAME_BYTES) // setting.divisor)
+    state = buffer.save()
+    cp = checkpoint(setting.folder / "replay", buffer.save)
+    cp.save()
+    elements = setting.peers["elements"]
+    return Row(
+        f"replay of {size_bytes(state) / 1e9:.1f} GB, part of it changed",
+        "A ring buffer of frames, actions and rewards, all random bits. Only the first "
+        "save has no save before it in its directory. Hashing is xxh3 of the same "
+        f"bytes in memory on {raw.CORES} threads; what 0 % takes beyond it is the "
+        "check of the segments before they are linked, and the commit.",
+        {
+            "first save": written(lambda folder: checkpoint(folder, buffer.save)),
+            **{
+                f"{name} changed": written(
+                    lambda _: cp, before=partial(buffer.overwrite, fraction)
+                )
+                for name, fraction in CHANGED.items()
+            },
+            "hashing": timed(lambda _: raw.digest(state)),
+            "elements": elements and timed(partial(elements.save, state)),
+        },
+        [
+            Target("1 % changed", "first save", 0.2),
+            Target("1 % changed", "first save", 0.03, "MB written"),
+        ],
+    )
+
+
+def compress_frames(setting: Setting) -> Row:
+    state = {"image": tiled_frames(45_000 // setting.divisor)}
+    return Row(
+        f"compression of frames, {size_bytes(state) / 1e6:.0f} MB",
+        "Made frames: 8 x 8 tiles of 16 textures, one tile in 20 changes from frame "
+        "to frame. Frames of a real game compress more or less than these.",
+        {
+            "save, compress=None": stored(state, None),
+            "save, compress='auto'": stored(state, "auto"),
+            "load, compress=None": brought_back(state, None, setting.folder),
+            "load, compress='auto'": brought_back(state, "auto", setting.folder),
+        },
+    )
+
+
+def compress_weights(setting: Setting) -> Row:
+    state, size = large(setting.divisor, weights)
+    return Row(
+        f"compression of parameters, {size}",
+        "Normally distributed float32, which compression would not halve: the "
+        "difference is what it costs to find that out.",
+        {
+            "save, compress=None": stored(state, None),
+            "save, compress='auto'": stored(state, "auto"),
+        },
+        [Target("save, compress='auto'", "save, compress=None", 1.05)],
+    )
+
+
+def checkpoint(
+    directory: Path, save: Callable[[], State], **options: Any
+) -> elementsckpt.Checkpoint:
+    """Return the checkpoint of one component, whose state is what `save` returns."""
+    cp = elementsckpt.Checkpoint(directory, **options)
+    cp.state = elementsckpt.Saveable(save=save, load=lambda _: None)
+    return cp
+
+
+def written(
+    make: Callable[[Path], elementsckpt.Checkpoint],
+    before: Callable[[], object] = tuple,
+) -> Case:
+    """Return the case that measures a save, and the bytes that it reports."""
+
+    def case(folder: Path) -> Sample:
+        cp = make(folder)
+        before()
+        case = timed(lambda _: reports.append(cp.save()))
+        reports: list[elementsckpt.SaveReport] = []
+        return {**case(folder), "MB written": reports[0].bytes_written / 1e6}
+
+    return case
+
+
+def stored(state: State, compress: str | None) -> Case:
+    """Return the case that measures a save, and the size of its folder."""
+
+    def case(folder: Path) -> Sample:
+        cp = checkpoint(folder, lambda: state, compress=compress)
+        sample = timed(lambda _: cp.save())(folder)
+        sizes = [x.stat().st_size for x in folder.rglob("*") if x.is_file()]
+        return {**sample, "MB stored": sum(sizes) / 1e6}
+
+    return case
+
+
+def brought_back(state: State, compress: str | None, folder: Path) -> Case:
+    """Save, and return the case that loads it."""
+    directory = folder / str(compress)
+    checkpoint(directory, lambda: state, compress=compress).save()
+
+    def load() -> State:
+        loaded: State = {}
+        elementsckpt.checkpoint.load(directory, {"state": loaded.update})
+        return loaded
+
+    return loading(load, state)

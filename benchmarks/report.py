@@ -1,0 +1,112 @@
+"""Results as text for a terminal, and as Markdown."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from statistics import median
+from typing import Any
+
+UNIT = "elementsckpt"  # What the others are compared with.
+QUICK = (
+    "Quick: sizes are a tenth, fixed costs weigh ten times as much, and targets, which "
+    "are for the full sizes, are only a hint."
+)
+
+
+def text(row: dict[str, Any]) -> str:
+    """Return a row for a terminal."""
+    title = ": ".join(filter(None, [row["curve"], row["title"]]))
+    lines = ["", title, textwrap.fill(row["note"], 88)]
+    cells = table(row)
+    width = max(len(line[0]) for line in cells)
+    for name, *others in cells:
+        lines.append(f"  {name:{width}}" + "".join(f"{x:>16}" for x in others))
+    for target in row["targets"]:
+        _, work, limit, value, verdict = judged(row, target)
+        lines.append(f"  {work}: {value} (target {limit}) {verdict}")
+    return "\n".join(lines)
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """Return what was measured on, the targets, and each row."""
+    about = dict(result["about"])
+    versions = about.pop("versions")
+    about |= {"versions": ", ".join(f"{x} {versions[x]}" for x in versions)}
+    parts = [
+        grid([("measured on", ""), *((x, str(about[x])) for x in about)]),
+        f"Rounds: {result['rounds']}. " + (QUICK if result["quick"] else ""),
+        "### Targets",
+        grid(
+            [
+                ("work", "measured", "target", "reached", ""),
+                *(judged(x, target) for x in result["rows"] for target in x["targets"]),
+            ]
+        ),
+    ]
+    for title, rows in groupby(
+        result["rows"], lambda row: row["curve"] or row["title"]
+    ):
+        first, *others = rows
+        cells = curve([first, *others]) if first["curve"] else table(first)
+        parts += [f"### {title[0].upper()}{title[1:]}", first["note"], grid(cells)]
+    return "\n\n".join(part.strip() for part in parts)
+
+
+def table(row: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Return a row's heading and lines: median, smallest, largest, and what else."""
+    found = [measures for measures in row["cases"].values() if measures]
+    main, *others = found[0] if found else ["ms"]
+    unit = row["cases"].get(UNIT, {}).get("ms")
+    lines = [("", main, "min", "max", *([f"x {UNIT}"] if unit else []), *others)]
+    for name, measures in row["cases"].items():
+        if not measures:
+            lines.append((name, "not installed", *[""] * (len(lines[0]) - 2)))
+            continue
+        values = measures[main]
+        middle = [median(values), min(values), max(values)]
+        cells = [number(value) for value in middle]
+        if unit:
+            cells.append(f"{middle[0] / median(unit):.2f}")
+        cells += [number(median(measures[x])) if x in measures else "" for x in others]
+        lines.append((name, *cells))
+    return lines
+
+
+def curve(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """Return one table of rows that differ in size: medians, and those for a unit."""
+    _, unit = next(iter(rows[0]["cases"].values()))
+    lines = [(f"ms ({unit})", *(row["title"] for row in rows))]
+    for name in rows[0]["cases"]:
+        found = [row["cases"][name] for row in rows]
+        cells = [
+            f"{number(median(x['ms']))} ({number(median(x[unit]))})" if x else ""
+            for x in found
+        ]
+        lines.append((name, *cells))
+    return lines
+
+
+def judged(row: dict[str, Any], target: dict[str, Any]) -> tuple[str, ...]:
+    """Return what is demanded of which row, what was reached, and the verdict."""
+    of, to, value = target["of"], target["to"], target["value"]
+    measure = "" if target["measure"] == "ms" else f", {target['measure']}"
+    work = (of if to is None else f"{of} / {to}") + measure
+    limit = f"<= {target['at_most']:g}"
+    if value is None:
+        return row["title"], work, limit, "not installed", ""
+    verdict = "met" if value <= target["at_most"] else "MISSED"
+    return row["title"], work, limit, f"{value:.3g}", verdict
+
+
+def number(value: float) -> str:
+    """Return three digits at least, and never an exponent."""
+    return f"{value:,.{0 if abs(value) >= 1000 else 1 if abs(value) >= 10 else 2}f}"
+
+
+def grid(lines: Iterable[Sequence[str]]) -> str:
+    """Return a table of Markdown, numbers to the right."""
+    first, *others = lines
+    rule = ["---", *["---:"] * (len(first) - 1)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [first, rule, *others])

@@ -1,0 +1,133 @@
+"""Rows about saving and loading all of a state, or one layer of it."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+import elementsckpt
+
+from .measure import Row, Setting, Target, loading, timed
+from .states import State, large, tiny
+
+LARGE = "elementsckpt", "elements", "orbax", "safetensors", "torch DCP", "flax msgpack"
+TINY = "elementsckpt", "elements", "orbax", "torch DCP", "flax msgpack", "pickle"
+
+
+def save_large(setting: Setting) -> Row:
+    state, size = large(setting.divisor)
+    return Row(
+        f"save, {size}",
+        f"Raw is parallel write and fsync. Not durable: "
+        f"{setting.without('syncs', LARGE)}.",
+        setting.saves(state, *LARGE),
+        [
+            Target("elementsckpt", "raw", 1.15),
+            Target("elementsckpt", "elements", 0.4),
+        ],
+    )
+
+
+def load_large(setting: Setting) -> Row:
+    state, size = large(setting.divisor)
+    cases = setting.loads(state, *LARGE)
+    mapped = partial(setting.ours.load, setting.folder / "elementsckpt")
+    cases["elementsckpt mmap"] = loading(partial(mapped, mmap=True), state)
+    return Row(
+        f"load, {size}",
+        f"Into fresh memory, from the page cache. Raw is parallel read. Not verified: "
+        f"raw, {setting.without('verifies', LARGE)}.",
+        cases,
+        [
+            Target("elementsckpt", "elements", 0.25),
+            Target("elementsckpt", "safetensors", 1.0),
+            Target("elementsckpt", "torch DCP", 1.0),
+            Target("elementsckpt mmap", "elements", 0.05),
+        ],
+    )
+
+
+def load_cold(setting: Setting) -> Row:
+    state, size = large(setting.divisor)
+    cases = setting.loads(state, *LARGE, before=evict)
+    where = setting.folder / "elementsckpt"
+    mapped = partial(setting.ours.load, where, mmap=True)
+    cases["elementsckpt mmap"] = loading(mapped, state, partial(evict, where))
+    return Row(
+        f"cold load, {size}",
+        "As above, but the files are not in the page cache. What is below the file "
+        "system, such as the host of a virtual machine, may still hold them.",
+        cases,
+    )
+
+
+def evict(folder: Path) -> None:
+    """Put the files out of the page cache."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())  # Dirty pages stay.
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def save_tiny(setting: Setting) -> Row:
+    state, size = tiny(setting.divisor)
+    cases = setting.saves(state, *TINY)
+    unsynced = partial(setting.ours.save, state, fsync=False)
+    return Row(
+        f"save, {size}",
+        f"Not durable: {setting.without('syncs', TINY)}.",
+        {**cases, "elementsckpt fsync=False": timed(unsynced)},
+        [Target("elementsckpt", "elements", 0.8)],
+    )
+
+
+def load_tiny(setting: Setting) -> Row:
+    state, size = tiny(setting.divisor)
+    return Row(
+        f"load, {size}",
+        f"Not verified: raw, {setting.without('verifies', TINY)}.",
+        setting.loads(state, *TINY),
+        [Target("elementsckpt", "elements", 0.8)],
+    )
+
+
+def load_layer(setting: Setting) -> Row:
+    state, size = large(setting.divisor)
+    layer = "layer064"
+    blank = {x: {k: np.zeros_like(v) for k, v in y.items()} for x, y in state.items()}
+
+    def matching(where: Path) -> State:
+        loaded: State = {}
+        transfer = elementsckpt.Checkpoint()
+        transfer.state = elementsckpt.Saveable(save=lambda: blank, load=loaded.update)
+        transfer.load(where / "save", regex=f"{layer}/.*")
+        return {layer: loaded[layer]}
+
+    def picked(where: Path) -> State:
+        peer = setting.peers["elements"]
+        assert peer is not None
+        return {layer: peer.load(where)[layer]}
+
+    def opened(where: Path) -> State:
+        from safetensors import safe_open
+
+        with safe_open(where / "save", framework="numpy") as file:
+            names = [name for name in file.keys() if name.startswith(layer)]  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in names}
+
+    ways = {"elementsckpt": matching, "elements": picked, "safetensors": opened}
+    return Row(
+        f"load one layer of 128, {size}",
+        "By `regex`. elements can only load all of it. safetensors, by `safe_open`, "
+        "verifies nothing.",
+        {
+            name: setting.peers[name]
+            and loading(partial(way, setting.saved(state, name)), {layer: state[layer]})
+            for name, way in ways.items()
+        },
+        [Target("elementsckpt", "elements", 0.01)],
+    )
