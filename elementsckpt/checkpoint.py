@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from . import components, folder, manifest
+from . import components, compression, folder, manifest
+from .background import Background
 from .components import Component
+from .compression import Compress
 from .disk import AnyPath, local
 from .errors import (
     CheckpointError,
@@ -26,7 +28,9 @@ from .look import describe
 from .overlay import Selection
 from .reports import LoadReport, SaveInfo, SaveReport
 from .restore import Restored, restore
-from .store import store
+from .reuse import Memory
+from .staging import Staging, default_bytes
+from .store import Manner, Saving, store
 from .stored import Options
 
 _FUTURE_METHODS = frozenset({"best", "prune", "delete", "copy_of", "preempted"})
@@ -53,15 +57,30 @@ class Checkpoint:
         component named `step`, if there is one.
       write: Whether `save` writes. With False it does everything else, for all but
         one process of a group, for example.
-      fsync: Whether a save is durable when `save` returns. Without, it is complete or
+      background: Whether `save` returns as soon as later changes cannot reach what is
+        being saved: arrays that changed have been copied, JAX arrays are held. A
+        thread does the rest, for one save at a time. What goes wrong there is logged
+        at once and raised by the next `save`, `wait` or `close`. When the interpreter
+        ends, it finishes the save first, except in `os._exit`.
+      compress: Which leaves are stored as zstd frames: with "auto" those of 64 KiB or
+        more that it at least halves, with None none, with a level from 1 to 22 all.
+        Only what is stored as it is can be mapped.
+      fsync: Whether a save is durable when it is finished. Without, it is complete or
         absent after a crash of the process, but not after one of the machine.
+      staging_bytes: Memory for the copies that saves in the background make. It is
+        reused, and when it is full, `save` writes before it returns. By default an
+        eighth of the machine's memory, or of what the job may use.
+
+    What did not change since the newest save in the directory is not written again:
+    the new save gets hard links to the files that hold it, where the file system has
+    links.
 
     Source: elements.Checkpoint.
     """
 
     _OWN = frozenset(
-        {"_directory", "_keep", "_step", "_write", "_fsync"}
-        | {"_components", "_lock", "_listing", "_loaded_from"}
+        {"_directory", "_step", "_manner", "_background", "_staging"}
+        | {"_components", "_lock", "_listing", "_memory", "_loaded_from"}
     )
 
     def __init__(
@@ -71,20 +90,29 @@ class Checkpoint:
         step: Any = None,
         write: bool = True,
         *,
+        background: bool = False,
+        compress: Compress = "auto",
         fsync: bool = True,
+        staging_bytes: int | None = None,
     ) -> None:
         if keep is not None and (type(keep) is not int or keep < 1):
             raise ValueError(
                 f"keep={keep!r}: pass the number of saves to keep, or None."
             )
+        if staging_bytes is not None and staging_bytes < 0:
+            raise ValueError(f"staging_bytes={staging_bytes}: pass a number of bytes.")
         self._directory = None if directory is None else local(directory)
-        self._keep = keep
         self._step = step
-        self._write = write
-        self._fsync = fsync
+        self._manner = Manner(keep, write, fsync, compression.check(compress))
+        self._background: Background[SaveReport] | None = None
+        self._staging: Staging | None = None
+        if background:
+            limit = default_bytes() if staging_bytes is None else staging_bytes
+            self._background, self._staging = Background(), Staging(limit)
         self._components: dict[str, Component] = {}
         self._lock = threading.RLock()
         self._listing = None if self._directory is None else Directory(self._directory)
+        self._memory = Memory()
         self._loaded_from: str | None = None
 
     # Registration
@@ -157,6 +185,9 @@ class Checkpoint:
     ) -> SaveReport:
         """Save the components; complete, and durable with fsync, on return.
 
+        In the background, the report says what is known so far; `wait` returns it
+        complete. If the save before is not finished, this waits for it.
+
         Args:
           path: Folder to write instead of a new one in the directory. It must not
             exist or be empty, is never pruned, and does not move `latest`.
@@ -168,7 +199,8 @@ class Checkpoint:
           SaveExistsError: `path` holds something.
           StateError: a state holds what cannot be saved; the message names the leaf.
           MetadataError: metadata of another type; the message says where.
-          WriteError: the disk refused; earlier saves are untouched.
+          WriteError: the disk refused; earlier saves are untouched. In the background,
+            also what went wrong with the save before.
           Exception: what a component's own `save()` raises, with a note of its key.
         """
         selected = self._select(keys)
@@ -178,18 +210,29 @@ class Checkpoint:
                 "This Checkpoint has no directory: pass a path to save(), or a "
                 "directory to Checkpoint()."
             )
+        savefns = {key: component.save for key, component in selected.items()}
         with self._lock:
-            return store(
-                {key: component.save for key, component in selected.items()},
-                target=target,
-                listing=self._listing,
-                keep=self._keep,
-                step=self._current_step(),
-                metadata=metadata,
-                loaded_from=self._loaded_from,
-                write=self._write,
-                fsync=self._fsync,
-            )
+            self._wait()
+
+            def begin() -> Saving:
+                return Saving(
+                    self._manner,
+                    target=target,
+                    listing=self._listing,
+                    memory=self._memory,
+                    staging=self._staging,
+                    step=self._current_step(),
+                    metadata=metadata,
+                    loaded_from=self._loaded_from,
+                )
+
+            if self._background is None or not self._manner.write:
+                return store(begin, savefns)
+            saving = begin()
+            saving.take(savefns, background=True)
+            report = saving.report(is_finished=False)
+            self._background.start(saving.finish)
+            return report
 
     def _current_step(self) -> int | None:
         if self._step is not None:
@@ -251,6 +294,8 @@ class Checkpoint:
         selected = self._select(keys)
         start = time.monotonic()
         with self._lock:
+            if self._background is not None:
+                self._background.join()
             restored = restore(
                 self._candidates(path),
                 selected,
@@ -281,11 +326,15 @@ class Checkpoint:
                 "Nothing is registered. Assign the components first, such as "
                 "cp.agent = agent; what is registered later is not loaded."
             )
-        if self._required_listing().saves():
-            self.load()
-            return True
-        self.save()
-        return False
+        listing = self._required_listing()
+        with self._lock:
+            if self._background is not None:
+                self._background.join()
+            if listing.saves():
+                self.load()
+                return True
+            self.save()
+            return False
 
     def _candidates(self, path: AnyPath | None) -> list[Found]:
         if path is None:
@@ -325,20 +374,40 @@ class Checkpoint:
 
     # Ending
 
-    def wait(self) -> None:
-        """Return when no thread is saving or loading with this object."""
+    def wait(self) -> SaveReport | None:
+        """Return when nothing is being saved or loaded with this object.
+
+        Returns:
+          The report of the save in the background that was begun last, or None if
+          there was none since the last `wait`.
+
+        Raises:
+          Exception: what went wrong with that save.
+        """
         with self._lock:
-            pass
+            return self._wait()
+
+    def _wait(self) -> SaveReport | None:
+        return None if self._background is None else self._background.wait()
 
     def close(self) -> None:
-        """Wait for what is under way; the object stays usable."""
-        self.wait()
+        """Wait, as `wait` does, and free memory; the object stays usable."""
+        with self._lock:
+            try:
+                self._wait()
+            finally:
+                if self._staging is not None:
+                    self._staging = Staging(self._staging.limit_bytes)
 
     def __enter__(self) -> Checkpoint:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, *_: object) -> None:
+        # What went wrong in the background is logged; it must not hide another error.
+        with (
+            contextlib.nullcontext() if kind is None else contextlib.suppress(Exception)
+        ):
+            self.close()
 
     def _select(self, keys: Iterable[str] | None) -> dict[str, Component]:
         if keys is None:
@@ -376,6 +445,7 @@ def save(
     write: bool = True,
     *,
     metadata: Any = None,
+    compress: Compress = "auto",
     fsync: bool = True,
 ) -> SaveReport:
     """Write one save to this very folder.
@@ -385,6 +455,7 @@ def save(
       savefns: Functions that return a state, by key. Keys may be any text.
       write: As for `Checkpoint`.
       metadata: As for `Checkpoint.save`.
+      compress: As for `Checkpoint`.
       fsync: As for `Checkpoint`.
 
     Raises:
@@ -392,9 +463,8 @@ def save(
 
     Source: elements.checkpoint.save.
     """
-    return store(
-        savefns, target=local(path), metadata=metadata, write=write, fsync=fsync
-    )
+    manner = Manner(write=write, fsync=fsync, compress=compression.check(compress))
+    return store(lambda: Saving(manner, target=local(path), metadata=metadata), savefns)
 
 
 def load(

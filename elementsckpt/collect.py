@@ -8,56 +8,77 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 from . import scalars, tree
 from .errors import add_note
 from .manifest import Component, Tree, encode_tree
-from .writer import Writer
+from .reuse import Known
+from .writer import ComponentWriter, Writer
 
 _STEM_LENGTH = 80  # File names may have 255 bytes.
 
 
+@dataclass
+class Collected:
+    """What a component saved.
+
+    Attributes:
+      key: Its key.
+      component: Its entry in the manifest, without segments and blocks.
+      writer: What writes these, or None if nothing is written.
+      pickled: Names of its leaves that only pickle holds.
+    """
+
+    key: str
+    component: Component
+    writer: ComponentWriter | None
+    pickled: list[str]
+
+
 def collect(
     savefns: Mapping[str, Callable[[], Any]],
-    folder: Path | None,
+    writer: Writer | None,
+    known: Callable[[str], Known],
     *,
-    sequence: int,
-    fsync: bool,
-) -> Iterator[tuple[Component, list[str]]]:
-    """Call each function and write what it returns, one after the other.
+    background: bool,
+) -> list[Collected]:
+    """Call each function and give what it returns to the writer.
 
     Args:
       savefns: What returns the state of a component, by key.
-      folder: The save folder, or None to do everything but write.
-      sequence: Number of the save.
-      fsync: Whether to make the segments durable.
-
-    Yields:
-      The manifest entry of each component, whose segments are written, and the names
-      of its leaves that only pickle holds.
+      writer: What writes, or None to do everything but write.
+      known: Returns what an earlier save of a component holds.
+      background: Whether the writer owns what it was given when this returns, instead
+        of having written it.
 
     Raises:
       StateError: a state cannot be saved.
       WriteError: the disk refused.
     """
     stems = _stems(list(savefns))
+    collected = []
     for key, savefn in savefns.items():
-        writer = None
-        if folder is not None:
-            writer = Writer(folder, stems[key], sequence=sequence, fsync=fsync)
-        collecting = _Collecting(key, writer)
-        yield collecting.run(savefn), collecting.pickled
+        own = None if writer is None else writer.component(stems[key], known(key))
+        collecting = _Collecting(key, writer, own)
+        component = collecting.run(savefn)
+        collected.append(Collected(key, component, own, collecting.pickled))
+        if writer is not None:
+            writer.own() if background else writer.flush()
+    return collected
 
 
 class _Collecting:
     """Writes one component."""
 
-    def __init__(self, key: str, writer: Writer | None) -> None:
+    def __init__(
+        self, key: str, writer: Writer | None, own: ComponentWriter | None
+    ) -> None:
         self._key = key
         self._writer = writer
+        self._own = own
         self._leaf_count = 0
         self.pickled: list[str] = []
         self._size_bytes = 0
@@ -71,15 +92,15 @@ class _Collecting:
         else:
             trees = [encode_tree(self._add(state, ""))]
             del state
-        if self._writer is not None:
-            self._writer.flush()
+        if self._own is not None:
+            self._own.close()
         return Component(
             key=scalars.encode(self._key),
             shards=shards,
             leaf_count=self._leaf_count,
             size_bytes=self._size_bytes,
-            segments=[] if self._writer is None else self._writer.segments,
-            blocks=[] if self._writer is None else self._writer.blocks,
+            segments=[],
+            blocks=[],
             trees=trees,
         )
 
@@ -104,12 +125,10 @@ class _Collecting:
             yield encode_tree(self._add(shard, f"{index}/"))
             del shard
             index += 1
-            if self._writer is None:
-                continue
-            if self._writer.is_full:
-                self._writer.flush()
-            else:
+            if self._writer is not None:
                 self._writer.own()
+                if self._writer.is_full:
+                    self._writer.flush()
 
     def _add(self, state: Any, prefix: str) -> Tree:
         flat = tree.flatten(state, self._key)
@@ -121,8 +140,8 @@ class _Collecting:
             if leaf.kind == "pickle"
         ]
         self._size_bytes += sum(x.nbytes for x in storages if x is not None)
-        if self._writer is not None:
-            self._writer.add(saved.leaves, storages, prefix)
+        if self._own is not None:
+            self._own.add(saved.leaves, storages, flat.values, prefix)
         return saved
 
 

@@ -126,6 +126,15 @@ def rename(source: Path, target: Path) -> None:
     _change(target, os.replace, source, target)
 
 
+def link(source: Path, target: Path) -> None:
+    """Give a file a second name, which must be free; links are not followed."""
+    _change(target, _link, source, target)
+
+
+def _link(source: Path, target: Path) -> None:
+    os.link(source, target, follow_symlinks=False)
+
+
 def remove(path: Path) -> None:
     """Remove one file."""
     _change(path, os.unlink, path)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import math
 import os
 import re
+import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,30 +74,34 @@ class Directory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock = threading.Lock()
         # Manifests can be large, so each is read once, unless it changes.
         self._cache: dict[str, tuple[Any, Found]] = {}
 
     def saves(self) -> list[Found]:
         """Return the saves here, oldest first, damaged ones included."""
-        found = [self._found(entry) for entry in disk.folders_in(self.path)]
-        saves = [save for save in found if save is not None]
+        with self._lock:
+            found = [self._found(entry) for entry in disk.folders_in(self.path)]
+            saves = [save for save in found if save is not None]
+            names = {save.path.name for save in saves}
+            self._cache = {k: v for k, v in self._cache.items() if k in names}
         good = [save for save in saves if save.is_original]
         saves = [save if save.error is None else _place(save, good) for save in saves]
-        names = {save.path.name for save in saves}
-        self._cache = {k: v for k, v in self._cache.items() if k in names}
         return sorted(saves, key=lambda save: save.rank)
 
-    def next_sequence(self) -> int:
-        """Return the number of the next save."""
-        newest = max((save.sequence for save in self.saves()), default=0)
-        return min(1 + math.ceil(newest), manifest.MAX_SEQUENCE - 1)
+    def note(self, path: Path, head: Head) -> None:
+        """Take note of a save that was just written, so that it need not be read."""
+        with contextlib.suppress(OSError), self._lock:
+            status = os.lstat(path / manifest.NAME)
+            found = Found(path, head, None, head.sequence)
+            self._cache[path.name] = _signature(status), found
 
     def _found(self, path: Path) -> Found | None:
         try:
             status = os.lstat(path / manifest.NAME)
         except OSError:
             return self._without_manifest(path)
-        signature = status.st_mtime_ns, status.st_size, status.st_ino
+        signature = _signature(status)
         known = self._cache.get(path.name)
         if known is None or known[0] != signature:
             known = signature, _read_head(path)
@@ -152,6 +159,10 @@ class Directory:
                     drafts.sweep(path)
                 except CheckpointError as error:
                     _logger.warning("Could not remove %s: %s", path, error)
+
+
+def _signature(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def _read_head(path: Path) -> Found:
@@ -226,6 +237,12 @@ def find(path: Path, directory: Directory | None = None) -> list[Found]:
     if not saves:
         raise SaveNotFoundError(f"There is no save in {path}: {_describe(path)}.")
     return saves
+
+
+def next_sequence(saves: Iterable[Found]) -> int:
+    """Return the number of the save that follows these."""
+    newest = max((save.sequence for save in saves), default=0)
+    return min(1 + math.ceil(newest), manifest.MAX_SEQUENCE - 1)
 
 
 def newest(saves: list[Found]) -> Found:

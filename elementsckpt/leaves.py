@@ -27,6 +27,8 @@ from .errors import MismatchError, ReadError
 from .manifest import Leaf
 
 ARRAYS = frozenset({"numpy", "jax", "key", "torch"})
+# Kinds whose storage nobody can write to.
+IMMUTABLE = frozenset({"jax", "key", "str", "bytes", "pickle"})
 _BYTES: dict[str, type] = {"bytes": bytes, "bytearray": bytearray}
 _AS_ARRAYS = frozenset({"jax", "key", "pickle"})
 _INLINE_BYTES = 1024  # Longer strings would make the manifest slow and unreadable.

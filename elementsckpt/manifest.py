@@ -20,7 +20,7 @@ from .errors import DamagedError, VersionError
 FORMAT: Literal["elementsckpt"] = "elementsckpt"
 VERSION = 1
 NAME = "manifest.json"
-BLOCK_BYTES = 16 << 20
+MAX_BLOCK_BYTES = 16 << 20
 MAX_SEQUENCE = 1 << 52  # Beyond it, somebody made it up.
 
 _INDEX = Annotated[int, Meta(ge=0, lt=1 << 62)]
@@ -100,12 +100,27 @@ class Segment(Struct, array_like=True, forbid_unknown_fields=True):
 
 
 class Block(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
-    """A byte range of a segment, and the xxh3-128 of it."""
+    """A byte range of a segment.
+
+    Attributes:
+      segment: Position of the segment in its list.
+      offset: Where in the file the range begins.
+      size: Bytes in the file.
+      digest: xxh3-128 of the content.
+      unpacked: Size of the content if the range is a zstd frame, or 0 if the range is
+        the content itself.
+    """
 
     segment: _INDEX
     offset: _INDEX
-    size: Annotated[int, Meta(gt=0, le=BLOCK_BYTES)]
+    size: Annotated[int, Meta(gt=0, le=2 * MAX_BLOCK_BYTES)]
     digest: _DIGEST
+    unpacked: Annotated[int, Meta(ge=0, le=MAX_BLOCK_BYTES)] = 0
+
+    @property
+    def content_size(self) -> int:
+        """Size of the content in bytes."""
+        return self.unpacked or self.size
 
 
 class Component(Struct, forbid_unknown_fields=True):
@@ -115,7 +130,7 @@ class Component(Struct, forbid_unknown_fields=True):
       key: Its key, as a scalar.
       shards: Number of shards if its `save()` returned a generator, else None.
       leaf_count: Leaves in all trees.
-      size_bytes: Bytes of its blocks.
+      size_bytes: Size of the leaves that are stored in blocks.
       segments: Files that hold its blocks.
       blocks: In the order in which leaves refer to them.
       trees: Its state, or one for each shard; `tree` decodes them one by one,
@@ -197,6 +212,15 @@ class Manifest(Head, kw_only=True, forbid_unknown_fields=True):
 
     components: list[Component]  # type: ignore[assignment]
     digest: _DIGEST = "0" * 32
+
+    def head(self) -> Head:
+        """Return the part that `decode_head` would return."""
+        fields = {name: getattr(self, name) for name in Head.__struct_fields__}
+        fields["components"] = [
+            Summary(item.key, item.shards, item.leaf_count, item.size_bytes)
+            for item in self.components
+        ]
+        return Head(**fields)
 
 
 class _Version(Struct):

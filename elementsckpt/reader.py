@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from . import disk
+from .compression import unpack
 from .errors import DamagedError, ReadError
-from .manifest import Component, digest
+from .manifest import Block, Component, Segment, digest
 from .parallel import run
 
 _OPEN_FILES = 64  # Of each component that is being read.
@@ -44,6 +45,80 @@ Want = tuple[int, int, int]
 Memory = tuple[np.ndarray | None, int]
 
 
+def open_segment(path: Path, segment: Segment) -> disk.File:
+    """Open a segment for reading, its size and header verified.
+
+    Raises:
+      DamagedError: it is not what the manifest says.
+    """
+    file = disk.File(path)
+    if file.size != segment.size:
+        raise DamagedError(
+            f"{path} is damaged: it has {file.size} bytes, expected {segment.size}."
+        )
+    header = np.empty(segment.start, np.uint8)
+    file.read(header, 0)
+    if digest(header) != segment.digest:
+        raise DamagedError(
+            f"{path} is damaged in its first {segment.start} bytes: their digest is "
+            f"{digest(header)}, expected {segment.digest}."
+        )
+    return file
+
+
+def read_block(file: disk.File, block: Block, memory: np.ndarray) -> None:
+    """Fill memory, uint8[block.content_size], with a block's content, verified.
+
+    Raises:
+      DamagedError: it is not what the manifest says.
+    """
+    if not block.unpacked:
+        file.read(memory, block.offset)
+    else:
+        _unpack(file.path, block, stored_bytes(file, block), memory)
+    _verify(file.path, block, memory)
+
+
+def stored_bytes(file: disk.File, block: Block) -> np.ndarray:
+    """Return a block's bytes in the file, uint8[block.size], not verified."""
+    stored = np.empty(block.size, np.uint8)
+    file.read(stored, block.offset)
+    return stored
+
+
+def verify_stored(path: Path, block: Block, stored: np.ndarray) -> None:
+    """Verify a block's bytes in the file.
+
+    Raises:
+      DamagedError: they are not what was written.
+    """
+    content = stored
+    if block.unpacked:
+        content = np.empty(block.unpacked, np.uint8)
+        _unpack(path, block, stored, content)
+    _verify(path, block, content)
+
+
+def _unpack(path: Path, block: Block, stored: np.ndarray, memory: np.ndarray) -> None:
+    try:
+        unpack(stored, memory)
+    except DamagedError as error:
+        raise DamagedError(f"{_range(path, block)}: {error}") from error
+
+
+def _verify(path: Path, block: Block, content: np.ndarray) -> None:
+    found = digest(content)
+    if found != block.digest:
+        raise DamagedError(
+            f"{_range(path, block)}: the digest is {found}, expected {block.digest}."
+        )
+
+
+def _range(path: Path, block: Block) -> str:
+    end = block.offset + block.size
+    return f"{path} is damaged between bytes {block.offset} and {end}"
+
+
 class Reader:
     """Reads one component of a save.
 
@@ -63,7 +138,7 @@ class Reader:
         self._files: collections.OrderedDict[int, disk.File] = collections.OrderedDict()
         self._maps: dict[int, np.ndarray] = {}
         self._recent: dict[int, np.ndarray] = {}
-        self._total = sum(block.size for block in component.blocks)
+        self._total = sum(block.content_size for block in component.blocks)
 
     def hold(self) -> None:
         """Keep the save from being pruned by this process until `close`."""
@@ -114,7 +189,7 @@ class Reader:
             return None, 0
         if number < 0:
             raise IndexError("a leaf has no block")
-        whole = self._component.blocks[number].size
+        whole = self._component.blocks[number].content_size
         if size < whole and offset + size <= whole:
             data = shared.get(number)
             if data is None:
@@ -136,7 +211,7 @@ class Reader:
         number, offset, size = want
         end = 0
         while end < size:
-            end += self._component.blocks[number].size
+            end += self._component.blocks[number].content_size
             ends.append(end)
             number += 1
         if end != size or offset:
@@ -152,7 +227,8 @@ class Reader:
         end, number = 0, begin
         while end < offset + size:
             block = self._component.blocks[number]
-            if (block.segment, block.offset) != (first.segment, first.offset + end):
+            place = block.segment, block.offset
+            if block.unpacked or place != (first.segment, first.offset + end):
                 return None
             end, number = end + block.size, number + 1
         try:
@@ -181,18 +257,12 @@ class Reader:
     def _load(self, number: int, memory: np.ndarray) -> None:
         block = self._component.blocks[number]
         with self._naming(number):
-            self._file(block.segment).read(memory, block.offset)
-        self._check(number, memory)
+            read_block(self._file(block.segment), block, memory)
 
     def _check(self, number: int, memory: np.ndarray) -> None:
         block = self._component.blocks[number]
-        found = digest(memory)
-        if found != block.digest:
-            raise DamagedError(
-                f"{self._path(block.segment)} is damaged between bytes {block.offset} "
-                f"and {block.offset + block.size}: their digest is {found}, expected "
-                f"{block.digest}. {self._held(number)}"
-            )
+        with self._naming(number):
+            _verify(self._path(block.segment), block, memory)
 
     @contextlib.contextmanager
     def _naming(self, block: int) -> Iterator[None]:
@@ -200,10 +270,7 @@ class Reader:
         try:
             yield
         except DamagedError as error:
-            raise DamagedError(f"{error} {self._held(block)}") from error
-
-    def _held(self, number: int) -> str:
-        return f"It holds {self._name_of(number)}."
+            raise DamagedError(f"{error} It holds {self._name_of(block)}.") from error
 
     def _path(self, segment: int) -> Path:
         return self.folder / self._component.segments[segment].file
@@ -223,21 +290,7 @@ class Reader:
             return file
 
     def _open(self, number: int) -> disk.File:
-        segment = self._component.segments[number]
-        file = disk.File(self._path(number))
-        if file.size != segment.size:
-            raise DamagedError(
-                f"{file.path} is damaged: it has {file.size} bytes, "
-                f"expected {segment.size}."
-            )
-        header = np.empty(segment.start, np.uint8)
-        file.read(header, 0)
-        if digest(header) != segment.digest:
-            raise DamagedError(
-                f"{file.path} is damaged in its first {segment.start} bytes: their "
-                f"digest is {digest(header)}, expected {segment.digest}."
-            )
-        return file
+        return open_segment(self._path(number), self._component.segments[number])
 
     def close(self) -> None:
         """Close the files and let go of the save."""

@@ -17,17 +17,22 @@ class SaveReport:
       path: The save folder, absolute.
       step: Step of the run, or None.
       sequence: Number of the save in its directory.
+      is_finished: Whether the save is complete. A save in the background is not when
+        `save` returns, and knows what it wrote and reused later: `wait` returns that.
       bytes_written: Size of the files written, 0 with `write=False`.
+      bytes_reused: Size in the files of what an earlier save holds already.
       bytes_total: Size of all arrays and other leaves stored in blocks.
       pickled: Leaves that only pickle could hold: they load from this directory, or
         with `allow_pickle=True`.
-      seconds: Time it took.
+      seconds: Time it took, or so far.
     """
 
     path: Path
     step: int | None
     sequence: int
+    is_finished: bool
     bytes_written: int
+    bytes_reused: int
     bytes_total: int
     pickled: tuple[str, ...]
     seconds: float

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -13,131 +15,234 @@ from typing import Any
 import numpy as np
 
 from . import drafts, manifest, scalars
-from .collect import collect
+from .collect import Collected, collect
+from .compression import Compress
 from .drafts import Draft
 from .errors import CheckpointError, MetadataError
-from .folder import Directory
+from .folder import Directory, next_sequence
 from .manifest import Manifest
 from .reports import SaveReport
+from .reuse import NOTHING, Known, LostError, Memory, Remembered
+from .staging import Staging
+from .writer import Settings, Writer
+
+_SHARD_BYTES = 48 << 20  # What a save that is not in the background copies of shards.
 
 _logger = logging.getLogger("elementsckpt")
 
 
-def store(
-    savefns: Mapping[str, Callable[[], Any]],
-    *,
-    target: Path | None,
-    listing: Directory | None = None,
-    keep: int | None = None,
-    step: int | None = None,
-    metadata: Any = None,
-    loaded_from: str | None = None,
-    write: bool,
-    fsync: bool,
-) -> SaveReport:
-    """Write a save.
+@dataclass(frozen=True)
+class Manner:
+    """How saves are written.
+
+    Attributes:
+      keep: How many to keep in the directory; None keeps all.
+      write: Whether to write anything at all.
+      fsync: Whether a save is durable when it is finished.
+      compress: Which leaves are compressed.
+    """
+
+    keep: int | None = None
+    write: bool = True
+    fsync: bool = True
+    compress: Compress = "auto"
+
+
+class Saving:
+    """One save: `take` the state of the components, then `finish` it, in any thread.
 
     Args:
-      savefns: Functions that return a state, by key.
+      manner: How to write it.
       target: Folder to write, or None for a new one in the directory.
       listing: The directory, without a target.
-      keep: How many saves to keep in the directory; None keeps all.
+      memory: What earlier saves of the directory hold.
+      staging: Memory for copies of what the save owns.
       step: Step of the run, or None.
       metadata: The caller's.
       loaded_from: Path of the save that the run last loaded, or None.
-      write: Whether to write anything at all.
-      fsync: Whether the save is durable on return.
 
     Raises:
       CheckpointError: as for `Checkpoint.save`.
     """
-    start = time.monotonic()
-    encoded = _encode_metadata(metadata)
-    explicit = target is not None
-    directory = Directory(target.parent) if target is not None else listing
-    assert directory is not None
-    sequence = directory.next_sequence()
-    draft = None
-    if write:
-        if target is None:
+
+    def __init__(
+        self,
+        manner: Manner,
+        *,
+        target: Path | None,
+        listing: Directory | None = None,
+        memory: Memory | None = None,
+        staging: Staging | None = None,
+        step: int | None = None,
+        metadata: Any = None,
+        loaded_from: str | None = None,
+    ) -> None:
+        self._begin = time.monotonic()
+        encoded = _encode_metadata(metadata)
+        directory = Directory(target.parent) if target is not None else listing
+        assert directory is not None
+        self._manner = manner
+        self._directory = directory
+        self._memory = memory or Memory()
+        self._saves = directory.saves()
+        self._draft: Draft | None = None
+        if manner.write and target is None:
             directory.sweep()
-            draft = drafts.begin(directory.path, step, fsync=fsync)
-        else:
-            draft = drafts.begin_at(target, fsync=fsync)
-    now = datetime.now(timezone.utc)
-    path = (
-        draft.path if draft else target or directory.path / drafts.save_name(now, step)
-    )
-    written = manifest.Manifest(
-        name=manifest.display(path.name),
-        explicit=explicit,
-        sequence=sequence,
-        step=step,
-        time=now,
-        durable=fsync,
-        metrics={},
-        metadata=encoded,
-        lineage=manifest.Lineage(loaded_from),
-        libraries=_libraries(),
-        components=[],
-    )
-    bytes_written, pickled = _write(written, savefns, draft, directory, fsync=fsync)
-    if draft is not None and not explicit:
-        _tidy(directory, path, keep, fsync=fsync)
-    return SaveReport(
-        path=path,
-        step=step,
-        sequence=written.sequence,
-        bytes_written=bytes_written,
-        bytes_total=sum(component.size_bytes for component in written.components),
-        pickled=tuple(pickled),
-        seconds=time.monotonic() - start,
-    )
+            self._draft = drafts.begin(directory.path, step, fsync=manner.fsync)
+        elif manner.write and target is not None:
+            self._draft = drafts.begin_at(target, fsync=manner.fsync)
+        now = datetime.now(timezone.utc)
+        name = directory.path / drafts.save_name(now, step)
+        self.path = self._draft.path if self._draft else target or name
+        self._manifest = Manifest(
+            name=manifest.display(self.path.name),
+            explicit=target is not None,
+            sequence=next_sequence(self._saves),
+            step=step,
+            time=now,
+            durable=manner.fsync,
+            metrics={},
+            metadata=encoded,
+            lineage=manifest.Lineage(loaded_from),
+            libraries=_libraries(),
+            components=[],
+        )
+        self._collected: list[Collected] = []
+        self._writer: Writer | None = None
+        if self._draft is not None:
+            settings = Settings(
+                self.path,
+                self._manifest.sequence,
+                fsync=manner.fsync,
+                compress=manner.compress,
+                staging=staging or Staging(_SHARD_BYTES),
+            )
+            self._writer = Writer(settings)
+
+    def take(
+        self, savefns: Mapping[str, Callable[[], Any]], *, background: bool = False
+    ) -> None:
+        """Call the functions, which return a state, and write or own what they return.
+
+        Args:
+          savefns: The functions by key.
+          background: Whether to own it only, and leave the writing to `finish`.
+        """
+        with self._abandoning():
+            self._collected = collect(
+                savefns, self._writer, self._known, background=background
+            )
+        self._manifest.components = [item.component for item in self._collected]
+
+    def _known(self, key: str) -> Known:
+        if self._manifest.explicit:
+            return NOTHING  # Such a save is for taking away.
+        return self._memory.known(
+            key,
+            self._saves,
+            self.path,
+            sequence=self._manifest.sequence,
+            fsync=self._manner.fsync,
+            compress=self._manner.compress,
+        )
+
+    def finish(self) -> SaveReport:
+        """Write the rest, commit and prune."""
+        if self._writer is None or self._draft is None:
+            return self.report(is_finished=True)
+        with self._abandoning():
+            self._writer.finish()
+            for item in self._collected:
+                assert item.writer is not None
+                item.component.segments = item.writer.segments
+                item.component.blocks = item.writer.blocks
+            # Others may have saved meanwhile, and order is that of the commits.
+            sequence = next_sequence(self._directory.saves())
+            written = self._manifest
+            written.sequence = max(written.sequence, sequence)
+            content = manifest.encode(written)
+            self._draft.commit(content)
+        if not written.explicit:
+            self._remember()
+            self._tidy()
+        return self.report(is_finished=True, manifest_bytes=len(content))
+
+    @contextlib.contextmanager
+    def _abandoning(self) -> Iterator[None]:
+        """Leave no trace of the save if it fails."""
+        try:
+            yield
+        except LostError:
+            self._memory.distrust(self._manifest.sequence)
+            self._abandon()
+            raise
+        except BaseException:
+            self._abandon()
+            raise
+
+    def _abandon(self) -> None:
+        if self._draft is not None:
+            self._draft.abandon()
+
+    def _remember(self) -> None:
+        """Take note of what was saved, for listing it and for reuse by the next."""
+        self._directory.note(self.path, self._manifest.head())
+        sequence = self._manifest.sequence
+        self._memory.remember(
+            {
+                item.key: Remembered(
+                    self.path,
+                    sequence,
+                    item.writer.segments,
+                    item.writer.blocks,
+                    item.writer.heads,
+                    item.writer.owners,
+                )
+                for item in self._collected
+                if item.writer is not None
+            }
+        )
+
+    def _tidy(self) -> None:
+        """Point to the new save and prune; it is made, so failing only warns."""
+        try:
+            fsync, keep = self._manner.fsync, self._manner.keep
+            self._directory.write_latest(self.path.name, fsync=fsync)
+            if keep is not None:
+                self._directory.prune(keep, written=self.path, fsync=fsync)
+        except (CheckpointError, OSError) as error:
+            _logger.warning("Saved %s, but could not prune: %s", self.path, error)
+
+    def report(self, *, is_finished: bool, manifest_bytes: int = 0) -> SaveReport:
+        """Return what the caller of `save` gets."""
+        writers = [item.writer for item in self._collected if item.writer is not None]
+        written = sum(writer.bytes_written for writer in writers)
+        return SaveReport(
+            path=self.path,
+            step=self._manifest.step,
+            sequence=self._manifest.sequence,
+            is_finished=is_finished,
+            bytes_written=written + manifest_bytes,
+            bytes_reused=sum(writer.bytes_reused for writer in writers),
+            bytes_total=sum(item.component.size_bytes for item in self._collected),
+            pickled=tuple(name for item in self._collected for name in item.pickled),
+            seconds=time.monotonic() - self._begin,
+        )
 
 
-def _tidy(directory: Directory, path: Path, keep: int | None, *, fsync: bool) -> None:
-    """Point to the new save and prune; the save is made, so failing only warns."""
+def store(
+    begin: Callable[[], Saving], savefns: Mapping[str, Callable[[], Any]]
+) -> SaveReport:
+    """Save in this thread, and a second time if what was to be reused is lost."""
     try:
-        directory.write_latest(path.name, fsync=fsync)
-        if keep is not None:
-            directory.prune(keep, written=path, fsync=fsync)
-    except (CheckpointError, OSError) as error:
-        _logger.warning("Saved %s, but could not prune: %s", path, error)
-
-
-def _write(
-    written: Manifest,
-    savefns: Mapping[str, Callable[[], Any]],
-    draft: Draft | None,
-    directory: Directory,
-    *,
-    fsync: bool,
-) -> tuple[int, list[str]]:
-    """Store the components and commit.
-
-    Returns:
-      The size of the files written, and the names of leaves that went through pickle.
-    """
-    where = None if draft is None else draft.path
-    pickled: list[str] = []
-    try:
-        for component, names in collect(
-            savefns, where, sequence=written.sequence, fsync=fsync
-        ):
-            written.components.append(component)
-            pickled += names
-        if draft is None:
-            return 0, pickled
-        # Others may have saved meanwhile, and order is that of the commits.
-        written.sequence = max(written.sequence, directory.next_sequence())
-        content = manifest.encode(written)
-        draft.commit(content)
-    except BaseException:
-        if draft is not None:
-            draft.abandon()
-        raise
-    segments = [x.size for item in written.components for x in item.segments]
-    return len(content) + sum(segments), pickled
+        saving = begin()
+        saving.take(savefns)
+        return saving.finish()
+    except LostError as error:
+        _logger.warning("Saving again without reuse: %s", error)
+    saving = begin()
+    saving.take(savefns)
+    return saving.finish()
 
 
 def _encode_metadata(metadata: Any) -> Any:

@@ -1,282 +1,85 @@
-"""Blocks → segment files: cut leaves into blocks, hash and write them in parallel.
-
-A segment is a valid safetensors file: eight bytes with the size of the header, a JSON
-header padded with spaces so that data starts at a multiple of 64, and the data. Each
-entry of the header is a leaf, some rows of one, or padding.
-
-Source: the layout is safetensors' (github.com/huggingface/safetensors).
-"""
+"""Blocks → segments: what is known is reused, the rest written in parallel."""
 
 from __future__ import annotations
 
 import contextlib
-import os
+import weakref
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import msgspec
 import numpy as np
 
-from . import disk, dtypes
-from .manifest import BLOCK_BYTES, Block, Leaf, Segment, digest, new_digest
+from . import compression
+from .blocks import Cutter, Group, Large, Part
+from .compression import Compress
+from .manifest import Block, Leaf, Segment
 from .parallel import run
+from .reuse import NOTHING, Known
+from .segments import PackedFile, RawFile, SegmentFile
+from .staging import Staging
 
 SEGMENT_BYTES = 64 << 20
-SMALL_BYTES = 64 << 10  # Leaves below share blocks,
-GROUP_BYTES = 1 << 20  # of at most this size,
-GROUP_LEAVES = 4096  # and at most this many leaves.
 SEGMENT_LEAVES = 100_000  # Other tools refuse headers of more than 100 MB.
 _OPEN_FILES = 16
-_COPY_BYTES = 1 << 20
-_ALIGN = 64  # Of blocks: a cache line, and what XLA wants to share memory.
-_PADDING = "__padding_%d__"
+_SAMPLES = 4
 
 
-class _Group:
-    """A block of several small leaves."""
+@dataclass(frozen=True)
+class Settings:
+    """How the components of a save are written.
 
-    is_first = True  # A segment may end before it.
-
-    @property
-    def leaf_count(self) -> int:
-        """Number of leaves in the block."""
-        return len(self.names)
-
-    def __init__(self) -> None:
-        self.size = 0
-        self.names: list[str] = []
-        self.tags: list[str | None] = []
-        self.storages: list[np.ndarray] = []
-        self.offsets: list[int] = []
-        self._owned_count = 0
-        self._has_gaps = False
-
-    def add(self, name: str, tag: str | None, storage: np.ndarray) -> int:
-        """Append a leaf, aligned for its elements; returns where it begins."""
-        offset = -(-self.size // storage.dtype.alignment) * storage.dtype.alignment
-        self._has_gaps = self._has_gaps or offset != self.size
-        self.names.append(name)
-        self.tags.append(tag)
-        self.storages.append(storage)
-        self.offsets.append(offset)
-        self.size = offset + storage.nbytes
-        return offset
-
-    def own(self, copies: dict[int, np.ndarray]) -> None:
-        """Copy the leaves that were added since the last call."""
-        for index in range(self._owned_count, len(self.storages)):
-            self.storages[index] = _copy(self.storages[index], copies)
-        self._owned_count = len(self.storages)
-
-    def data(self) -> bytes:
-        """Return the bytes, gathered."""
-        if not self._has_gaps:
-            with contextlib.suppress(TypeError, ValueError, BufferError):
-                # All dtypes and layouts that have a buffer, at C speed.
-                return b"".join(cast(list[Any], self.storages))
-        chunks: list[Any] = []
-        position = 0
-        for storage, offset in zip(self.storages, self.offsets, strict=True):
-            chunks += [bytes(offset - position), _flat_bytes(storage)]
-            position = offset + storage.nbytes
-        return b"".join(chunks)
-
-    def entries(self) -> Iterator[tuple[str, str, tuple[int, ...], int, int]]:
-        """Yield name, type, shape, begin and end of each leaf in the block."""
-        for name, tag, storage, begin in zip(
-            self.names, self.tags, self.storages, self.offsets, strict=True
-        ):
-            size = storage.nbytes
-            if tag is None:
-                yield name, "U8", (size,), begin, begin + size
-            else:
-                yield name, tag, storage.shape, begin, begin + size
-
-
-class _Piece:
-    """A block of one large leaf: all of it, some rows, or some elements of them.
-
-    Args:
-      name: The leaf's name.
-      tag: Its element type in safetensors' terms, or None if it has none.
-      storage: The whole leaf.
-      size: Bytes in the block.
-      rows: First and last row, or element, that the block holds; None for all.
-      flat: Whether `rows` are elements.
+    Attributes:
+      folder: The save folder.
+      sequence: Number of the save; part of the file names.
+      fsync: Whether segments are made durable.
+      compress: Which leaves are compressed.
+      staging: Memory for the copies of arrays that may change.
     """
 
-    leaf_count = 1
-
-    def __init__(
-        self,
-        name: str,
-        tag: str | None,
-        storage: np.ndarray,
-        size: int,
-        rows: tuple[int, int] | None = None,
-        *,
-        flat: bool = False,
-    ) -> None:
-        self._name = name
-        self._tag = tag
-        self._storage = storage
-        self._rows = rows
-        self._flat = flat
-        self.is_first = rows is None or rows[0] == 0
-        self.size = size
-
-    def own(self, copies: dict[int, np.ndarray]) -> None:
-        """Copy the leaf."""
-        self._storage = _copy(self._storage, copies)
-
-    def data(self) -> np.ndarray:
-        """Return the bytes, uint8[size], without copying unless they are scattered."""
-        return _flat_bytes(self._part())
-
-    def _part(self) -> np.ndarray:
-        if self._rows is None:
-            return self._storage
-        start, stop = self._rows
-        if not self._flat:
-            return self._storage[start:stop]
-        if self._storage.flags.c_contiguous:
-            return self._storage.reshape(-1)[start:stop]
-        return self._storage.flat[start:stop]
-
-    def entries(self) -> Iterator[tuple[str, str, tuple[int, ...], int, int]]:
-        """Yield name, type, shape, begin and end of the leaf, or of its rows."""
-        name, shape = self._name, self._storage.shape
-        if self._rows is not None:
-            start, stop = self._rows
-            name = f"{name}[{start}:{stop}]"
-            shape = (stop - start, *(() if self._flat else shape[1:]))
-        if self._tag is None:
-            yield name, "U8", (self.size,), 0, self.size
-        else:
-            yield name, self._tag, shape, 0, self.size
-
-
-def _pieces(name: str, tag: str | None, storage: np.ndarray) -> Iterator[_Piece]:
-    """Cut a large leaf into blocks: of rows, or of elements where a row is larger."""
-    is_large_item = storage.itemsize > BLOCK_BYTES
-    if tag is None and (storage.flags.c_contiguous or is_large_item):
-        storage = _flat_bytes(storage)
-    if storage.nbytes <= BLOCK_BYTES:
-        yield _Piece(name, tag, storage, storage.nbytes)
-        return
-    count = len(storage)
-    unit = storage.nbytes // count
-    flat = unit > BLOCK_BYTES
-    if flat:
-        count, unit = storage.size, storage.itemsize
-    step = BLOCK_BYTES // unit
-    for start in range(0, count, step):
-        stop = min(start + step, count)
-        size = (stop - start) * unit
-        yield _Piece(name, tag, storage, size, (start, stop), flat=flat)
-
-
-def _copy(storage: np.ndarray, copies: dict[int, np.ndarray]) -> np.ndarray:
-    """Return a copy, the same for the pieces of one leaf."""
-    key = id(storage)
-    if key not in copies:
-        copies[key] = np.array(storage, order="C", subok=False)
-    return copies[key]
-
-
-def _flat_bytes(array: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    folder: Path
+    sequence: int
+    fsync: bool
+    compress: Compress
+    staging: Staging
 
 
 class Writer:
-    """Writes the leaves of one component into segments of a save folder.
+    """Writes the components of one save."""
 
-    Args:
-      folder: The save folder.
-      stem: Start of the file names.
-      sequence: Number of the save; part of the file names.
-      fsync: Whether segments are made durable.
-    """
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._components: list[ComponentWriter] = []
 
-    def __init__(self, folder: Path, stem: str, *, sequence: int, fsync: bool) -> None:
-        self.segments: list[Segment] = []
-        self.blocks: list[Block] = []
-        self._pending_bytes = 0
-        self._pending_leaves = 0
-        self._stem = stem
-        self._name = f"{stem}-{sequence:06d}"
-        self._folder = folder
-        self._fsync = fsync
-        self._pending: list[_Group | _Piece] = []
-        self._group: _Group | None = None  # Where small leaves go on,
-        self._group_number = 0  # and which block it is.
-        self._borrowed: list[_Group | _Piece] = []
-
-    def add(
-        self, leaves: Sequence[Leaf], storages: Sequence[np.ndarray | None], prefix: str
-    ) -> None:
-        """Give leaves their places; nothing is written and nothing copied yet.
+    def component(self, stem: str, known: Known = NOTHING) -> ComponentWriter:
+        """Begin a component.
 
         Args:
-          leaves: Leaves whose `block` and `offset` are to be set.
-          storages: Their elements, whose C order is the order of their bytes.
-          prefix: Start of their names in the segment.
+          stem: Start of the names of its files.
+          known: What an earlier save holds.
         """
-        small = []
-        for leaf, storage in zip(leaves, storages, strict=True):
-            if storage is None or storage.nbytes == 0:
-                continue
-            self._pending_bytes += storage.nbytes
-            self._pending_leaves += 1
-            if storage.nbytes < SMALL_BYTES:
-                small.append((leaf, storage))
-                continue
-            leaf.block = self._block_count
-            name = prefix + leaf.name or self._stem
-            pieces = list(_pieces(name, dtypes.tag(leaf.dtype), storage))
-            self._pending += pieces
-            self._borrowed += pieces
-        # In this order no padding is needed: sizes are multiples of alignments.
-        small.sort(key=lambda item: -item[1].dtype.alignment)
-        for leaf, storage in small:
-            group = self._room_for(storage)
-            leaf.block = self._group_number
-            name = prefix + leaf.name or self._stem
-            leaf.offset = group.add(name, dtypes.tag(leaf.dtype), storage)
-        if small and self._group is not None:
-            self._borrowed.append(self._group)
-
-    @property
-    def _block_count(self) -> int:
-        return len(self.blocks) + len(self._pending)
-
-    def _room_for(self, storage: np.ndarray) -> _Group:
-        group = self._group
-        if (
-            group is None
-            or storage.nbytes > GROUP_BYTES - group.size - _ALIGN
-            or len(group.storages) >= GROUP_LEAVES
-        ):
-            if group is not None:
-                self._borrowed.append(group)
-            group = self._group = _Group()
-            self._group_number = self._block_count
-            self._pending.append(group)
-        return group
+        component = ComponentWriter(stem, known, self._settings)
+        self._components.append(component)
+        return component
 
     def own(self) -> None:
-        """Copy what was added since the last call, so that its arrays may change."""
-        copies: dict[int, np.ndarray] = {}
-        for part in self._borrowed:
-            part.own(copies)
-        self._borrowed.clear()
+        """Make what was added so far safe from later changes to its arrays.
+
+        What an earlier save holds is found, and the rest copied, or written if there
+        is no room for a copy.
+        """
+        work = [(x, part) for x in self._components for part in x.borrowed()]
+        if not all(run(lambda item: item[0].own(item[1]), work)):
+            self.flush()
+        for component in self._components:
+            component.let_go()
 
     @property
     def is_full(self) -> bool:
-        """Whether what is pending fills a segment."""
-        is_many = self._pending_leaves >= SEGMENT_LEAVES
-        return is_many or self._pending_bytes >= SEGMENT_BYTES
+        """Whether more is pending than should be held."""
+        size = sum(component.pending_bytes for component in self._components)
+        return size >= self._settings.staging.limit_bytes
 
     def flush(self) -> None:
         """Write all that is pending, in parallel, and make it durable.
@@ -284,133 +87,237 @@ class Writer:
         Raises:
           WriteError: the disk refused.
         """
-        files = list(self._lay_out())
+        unsettled = [(x, part) for x in self._components for part in x.unsettled()]
+        run(lambda item: item[0].known.find(item[1]), unsettled)
+        if self._settings.compress == "auto":
+            run(_probe, [leaf for x in self._components for leaf in x.unprobed()])
+        self._write([file for x in self._components for file in x.lay_out()])
+        for component in self._components:
+            component.clear()
+        self._settings.staging.reset()
+
+    def finish(self) -> None:
+        """Write what is left, and anew what is live in segments that are mostly dead.
+
+        Raises:
+          WriteError: the disk refused.
+          LostError: a block to be written anew is damaged.
+        """
+        self.flush()
+        self._write([file for x in self._components for file in x.lay_out_moved()])
+        for component in self._components:
+            component.conclude()
+
+    def _write(self, files: Sequence[SegmentFile]) -> None:
         for start in range(0, len(files), _OPEN_FILES):
-            self._write(files[start : start + _OPEN_FILES])
-        self._pending, self._group = [], None
-        self._pending_bytes = self._pending_leaves = 0
-        self._borrowed.clear()
-
-    def _write(self, files: Sequence[_SegmentFile]) -> None:
-        with contextlib.ExitStack() as stack:
-            for file in files:
-                file.open(stack)
-            work = [(file, index) for file in files for index in range(len(file.parts))]
-            digests = iter(run(lambda item: item[0].write(item[1]), work))
-            if self._fsync:
-                run(lambda file: file.sync(), files)
-        for file in files:
-            number = len(self.segments)
-            self.segments.append(file.segment())
-            for part, offset in zip(file.parts, file.offsets, strict=True):
-                self.blocks.append(Block(number, offset, part.size, next(digests)))
-
-    def _lay_out(self) -> Iterator[_SegmentFile]:
-        """Divide the pending blocks into segments, never a leaf between two."""
-        parts: list[_Group | _Piece] = []
-        size, count = 0, 0
-        index = len(self.segments)
-        for part in self._pending:
-            is_full = size + part.size > SEGMENT_BYTES
-            is_full = is_full or count + part.leaf_count > SEGMENT_LEAVES
-            if parts and part.is_first and is_full:
-                yield _SegmentFile(self._path(index), parts)
-                parts, size, count, index = [], 0, 0, index + 1
-            parts.append(part)
-            size += part.size
-            count += part.leaf_count
-        if parts:
-            yield _SegmentFile(self._path(index), parts)
-
-    def _path(self, index: int) -> Path:
-        return self._folder / f"{self._name}-{index:05d}.safetensors"
+            batch = files[start : start + _OPEN_FILES]
+            with contextlib.ExitStack() as stack:
+                for file in batch:
+                    file.open(stack)
+                work = [(file, i) for file in batch for i in range(len(file.parts))]
+                run(lambda item: item[0].write(item[1]), work)
+                run(lambda file: file.end(fsync=self._settings.fsync), batch)
 
 
-class _SegmentFile:
-    """One file that is being written."""
+class ComponentWriter:
+    """Writes one component, when the `Writer` that began it says so.
 
-    def __init__(self, path: Path, parts: list[_Group | _Piece]) -> None:
-        self.path = path
-        self.parts = parts
-        self.offsets: list[int] = []
-        self._fd = -1
-        self._header = self._plan()
+    Attributes:
+      known: What an earlier save holds.
+      pending_bytes: Size of the leaves that are not written yet.
+      segments: The component's segments, when `Writer.finish` has returned.
+      blocks: Its blocks, likewise.
+      heads: `blocks.head_of` each block, None where that is unknown.
+      owners: Digests of the blocks of immutable arrays, by the arrays' ids.
+      bytes_written: Size of the files that were written.
+      bytes_reused: Size of the blocks that were not.
+    """
 
-    def _plan(self) -> bytes:
-        position = 0
-        entries: dict[str, _Entry] = {}
-        for part in self.parts:
-            block = _round_up(position, _ALIGN)
-            self.offsets.append(block)
-            for name, tag, shape, begin, end in part.entries():
-                if block + begin > position:
-                    gap = block + begin - position
-                    padding = _Entry("U8", (gap,), (position, block + begin))
-                    entries[_PADDING % len(entries)] = padding
-                if name in entries or not name or name.startswith("__"):
-                    name = _unique(name, entries)
-                position = block + end
-                entries[name] = _Entry(tag, shape, (block + begin, position))
-        header = msgspec.json.encode(entries)
-        header += b" " * (-(len(header) + 8) % _ALIGN)
-        self._start = len(header) + 8
-        self.offsets = [self._start + offset for offset in self.offsets]
-        self._size = self._start + position
-        return len(header).to_bytes(8, "little") + header
+    def __init__(self, stem: str, known: Known, settings: Settings) -> None:
+        self.known = known
+        self.pending_bytes = 0
+        self.segments: list[Segment] = []
+        self.blocks: list[Block] = []
+        self.heads: list[int | None] = []
+        self.owners: dict[int, tuple[weakref.ref[Any], list[str]]] = {}
+        self.bytes_written = 0
+        self.bytes_reused = 0
+        self._settings = settings
+        self._name = f"{stem}-{settings.sequence:06d}"
+        self._cutter = Cutter(stem)
+        self._pending: list[Part] = []
+        self._files: list[SegmentFile] = []
+        self._reused: list[Part] = []
 
-    def segment(self) -> Segment:
-        """Return the entry of the manifest."""
-        header = digest(self._header)
-        return Segment(self.path.name, self._size, self._start, header)
-
-    def open(self, stack: contextlib.ExitStack) -> None:
-        """Create the file with its header; it is closed when `stack` is."""
-        self._fd = disk.create(self.path)
-        stack.callback(os.close, self._fd)
-        disk.write(self._fd, self._header, 0, path=self.path)
-
-    def write(self, index: int) -> str:
-        """Write a block and return its digest.
-
-        Other threads may write to the arrays of a live replay buffer while it is
-        being saved. So what is hashed and written is a copy, of a size that stays in
-        the processor's cache: the array is read from memory once.
+    def add(
+        self,
+        leaves: Sequence[Leaf],
+        storages: Sequence[np.ndarray | None],
+        values: Sequence[Any],
+        prefix: str,
+    ) -> None:
+        """Give leaves their places; nothing is written and nothing copied yet.
 
         Args:
-          index: Number of the block in this file.
+          leaves: Leaves whose `block` and `offset` are to be set.
+          storages: Their elements, whose C order is the order of their bytes.
+          values: What the first of the leaves were made from.
+          prefix: Start of their names in the segments.
         """
-        data, offset = self.parts[index].data(), self.offsets[index]
-        if isinstance(data, bytes):
-            disk.write(self._fd, data, offset, path=self.path)
-            return digest(data)
-        hasher = new_digest()
-        memory = np.empty(min(_COPY_BYTES, data.size), np.uint8)
-        for start in range(0, data.size, _COPY_BYTES):
-            source = data[start : start + _COPY_BYTES]
-            copy = memory[: source.size]
-            np.copyto(copy, source)
-            hasher.update(copy)
-            disk.write(self._fd, copy, offset + start, path=self.path)
-        return str(hasher.hexdigest())
+        parts = self._cutter.add(leaves, storages, values, prefix)
+        self.pending_bytes += sum(x.nbytes for x in storages if x is not None)
+        self._pending += parts
+        for leaf in _leaves(parts):
+            leaf.recall(self.known.digests(leaf.owner))
 
-    def sync(self) -> None:
-        """Make the file's contents durable."""
-        disk.sync(self._fd, path=self.path)
+    def close(self) -> None:
+        """End the component: nothing will be added."""
+        self._cutter.close()
+
+    def borrowed(self) -> list[Part]:
+        """Return the pending blocks whose arrays may still change."""
+        return [x for x in self._pending if not x.is_stable and x.place is None]
+
+    def own(self, part: Part) -> bool:
+        """Find the block in an earlier save, or copy it; False without room."""
+        if part is not self._cutter.open:
+            self.known.find(part)
+        if part.place is None:
+            return part.own(self._settings.staging)
+        part.release()
+        return True
+
+    def let_go(self) -> None:
+        """Drop the arrays of which all is owned."""
+        for leaf in _leaves(self._pending):
+            if not leaf.is_stable:
+                leaf.storage = None
+
+    def unsettled(self) -> list[Part]:
+        """End the block of small leaves; return what is to be found or written."""
+        self._cutter.close()
+        return [part for part in self._pending if not part.is_settled]
+
+    def unprobed(self) -> list[Large]:
+        """Return leaves of which nobody knows whether to compress them."""
+        new = [part for part in self._pending if part.place is None]
+        return [leaf for leaf in _leaves(new) if leaf.is_packed is None]
+
+    def lay_out(self) -> list[SegmentFile]:
+        """Divide the pending blocks that are not known into files."""
+        return self._lay_out([part for part in self._pending if part.place is None])
+
+    def lay_out_moved(self) -> list[SegmentFile]:
+        """Divide the live blocks of segments that are mostly dead into files."""
+        moved = [part for part in self._reused if self.known.is_thin(part)]
+        self._reused = [part for part in self._reused if not self.known.is_thin(part)]
+        return self._lay_out(moved)
+
+    def _lay_out(self, parts: Sequence[Part]) -> list[SegmentFile]:
+        files: list[SegmentFile] = []
+        packed = [part for part in parts if self._is_packed(part)]
+        raw = [part for part in parts if not self._is_packed(part)]
+        for runs in _divide(_runs(raw)):
+            files.append(RawFile(self._path(len(files)), runs, self.known))
+        for runs in _divide([part] for part in packed):
+            path, compress = self._path(len(files)), self._settings.compress
+            files.append(PackedFile(path, runs, self.known, compress))
+        self._files += files
+        return files
+
+    def _is_packed(self, part: Part) -> bool:
+        if part.place is not None:
+            return part.place.block.unpacked > 0
+        compress = self._settings.compress
+        if compress == "auto" and not isinstance(part, Group):
+            return part.leaf.is_packed is True
+        return isinstance(compress, int)
+
+    def _path(self, index: int) -> Path:
+        index += len(self._files)
+        return self._settings.folder / f"{self._name}-{index:05d}.safetensors"
+
+    def clear(self) -> None:
+        """Let go of what was pending, all of which is written or known."""
+        for leaf in _leaves(self._pending):
+            digests = [piece.digest for piece in leaf.pieces if piece.digest]
+            if leaf.owner is not None and len(digests) == len(leaf.pieces):
+                self.owners[id(leaf.owner)] = weakref.ref(leaf.owner), digests
+            leaf.release()
+        for part in self._pending:
+            part.release()
+            if part.place is not None:
+                self._reused.append(part)
+        self._pending = []
+        self.pending_bytes = 0
+
+    def conclude(self) -> None:
+        """List segments and blocks, and drop the links that are not needed."""
+        self.known.settle()
+        found = [self.known.listed(part) for part in self._reused]
+        for file in self._files:
+            segment = file.segment()
+            self.bytes_written += segment.size
+            found += [(x.number, segment, file.block(x), x.head) for x in file.parts]
+        self.bytes_reused = sum(
+            part.place.block.size for part in self._reused if part.place
+        )
+        numbers: dict[str, int] = {}
+        for _, segment, block, head in sorted(found, key=lambda item: item[0]):
+            if segment.file not in numbers:
+                numbers[segment.file] = len(self.segments)
+                self.segments.append(segment)
+            block.segment = numbers[segment.file]
+            self.blocks.append(block)
+            self.heads.append(head)
+        self._files, self._reused = [], []
 
 
-class _Entry(msgspec.Struct, gc=False):
-    dtype: str
-    shape: tuple[int, ...]
-    data_offsets: tuple[int, int]
+def _leaves(parts: Sequence[Part]) -> list[Large]:
+    """Return the large leaves that the blocks are of."""
+    return list(dict.fromkeys(x.leaf for x in parts if not isinstance(x, Group)))
 
 
-def _unique(name: str, taken: dict[str, _Entry]) -> str:
-    """Return a name that no other entry has and that safetensors does not reserve."""
-    number = len(taken)
-    while f"{name}~{number}" in taken:
-        number += 1
-    return f"{name}~{number}"
+def _probe(leaf: Large) -> None:
+    """Decide whether to compress the leaf, from blocks spread over it."""
+    pieces = [piece for piece in leaf.pieces if piece.place is None]
+    count = min(_SAMPLES, len(pieces))
+    chosen = [pieces[i * len(pieces) // count] for i in range(count)]
+    leaf.is_packed = compression.is_worth_it([piece.data() for piece in chosen])
 
 
-def _round_up(size: int, multiple: int) -> int:
-    return -(-size // multiple) * multiple
+def _runs(parts: Sequence[Part]) -> Iterator[list[Part]]:
+    """Put blocks that follow each other in a leaf together."""
+    run: list[Part] = []
+    for part in parts:
+        follows = (
+            bool(run)
+            and not isinstance(part, Group)
+            and not isinstance(run[-1], Group)
+            and part.leaf is run[-1].leaf
+            and part.number == run[-1].number + 1
+        )
+        if run and not follows:
+            yield run
+            run = []
+        run.append(part)
+    if run:
+        yield run
+
+
+def _divide(runs: Iterator[list[Part]]) -> Iterator[list[list[Part]]]:
+    """Divide runs of blocks among segments, never a run between two."""
+    chosen: list[list[Part]] = []
+    size = count = 0
+    for run_ in runs:
+        run_size = sum(part.size for part in run_)
+        run_count = sum(part.leaf_count for part in run_)
+        is_full = size + run_size > SEGMENT_BYTES
+        if chosen and (is_full or count + run_count > SEGMENT_LEAVES):
+            yield chosen
+            chosen, size, count = [], 0, 0
+        chosen.append(run_)
+        size += run_size
+        count += run_count
+    if chosen:
+        yield chosen

@@ -9,7 +9,7 @@ from faults import Box, Counts, Stream
 
 import elementsckpt
 from elementsckpt import Checkpoint, disk
-from elementsckpt.manifest import BLOCK_BYTES
+from elementsckpt.blocks import BLOCK_BYTES
 
 LARGE = BLOCK_BYTES // 4 * 2 + 12345  # Elements of four bytes: three blocks.
 MEDIUM = 50_000  # A block of its own.

@@ -1,0 +1,227 @@
+"""One segment file that is being written.
+
+A segment is a valid safetensors file: eight bytes with the size of the header, a JSON
+header padded with spaces, and the data. Each entry of the header is a leaf, some rows
+of one, or padding.
+
+Source: the layout is safetensors' (github.com/huggingface/safetensors).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from . import compression, disk
+from .blocks import BLOCK_BYTES, Entry, Group, Part, head_of
+from .compression import Compress
+from .manifest import Block, Segment, digest
+from .reuse import Known
+
+_ALIGN = 64  # Of leaves: a cache line, and what XLA wants to share memory.
+_PADDING = "__padding_%d__"
+_ENTRY_BYTES = 256  # More than an entry takes, with its padding and without its name.
+_scratch = threading.local()
+
+
+class SegmentFile:
+    """A segment; there are two kinds, which differ in how they lay out data.
+
+    Args:
+      path: The file.
+      runs: Blocks, of which those that lie together in a leaf are a list.
+      known: Where to read blocks that are moved from a segment of an earlier save.
+    """
+
+    def __init__(self, path: Path, runs: Sequence[list[Part]], known: Known) -> None:
+        self.path = path
+        self.parts = [part for run in runs for part in run]
+        self._runs = runs
+        self._known = known
+        self._fd = -1
+        self._blocks: dict[int, Block] = {}
+        self._header = b""
+        self._size = 0
+
+    def open(self, stack: contextlib.ExitStack) -> None:
+        """Create the file; it is closed when `stack` is."""
+        self._fd = disk.create(self.path)
+        stack.callback(os.close, self._fd)
+
+    def write(self, index: int) -> None:
+        """Write the block at this position in `parts`."""
+        raise NotImplementedError
+
+    def end(self, *, fsync: bool) -> None:
+        """Write the header and make the file durable."""
+        disk.write(self._fd, self._header, 0, path=self.path)
+        if fsync:
+            disk.sync(self._fd, path=self.path)
+
+    def segment(self) -> Segment:
+        """Return the entry of the manifest."""
+        header = self._header
+        return Segment(self.path.name, self._size, len(header), digest(header))
+
+    def block(self, part: Part) -> Block:
+        """Return the entry of a block that was written; its segment is not set."""
+        return self._blocks[part.number]
+
+    def _content(self, part: Part) -> tuple[Any, str]:
+        """Return a block's bytes and their digest, and note it and the head.
+
+        Other threads may write to the arrays of a live replay buffer while it is being
+        saved. So what is hashed and written is a copy, of a size that stays in the
+        processor's cache: the array is read from memory once.
+        """
+        data = part.data()
+        if not part.is_stable and type(data) is not bytes:
+            memory = _scratch.__dict__.setdefault(
+                "memory", np.empty(BLOCK_BYTES, np.uint8)
+            )[: len(data)]
+            np.copyto(memory, data)
+            data = memory
+        part.head = head_of(data)
+        if part.digest is None or not part.is_stable:
+            part.digest = digest(data)
+        return data, part.digest
+
+
+class RawFile(SegmentFile):
+    """A segment that holds leaves as they are; its layout is known from the start."""
+
+    def __init__(self, path: Path, runs: Sequence[list[Part]], known: Known) -> None:
+        super().__init__(path, runs, known)
+        table = _Table()
+        offsets: list[int] = []
+        for run in runs:
+            begin = _round_up(table.end, _ALIGN)
+            position = begin
+            for part in run:
+                offsets.append(position)
+                position += part.size
+            for entry in _entries(run):
+                table.add(entry, begin)
+        self._header = table.header()
+        self._offsets = [len(self._header) + offset for offset in offsets]
+        self._size = len(self._header) + table.end
+
+    def write(self, index: int) -> None:
+        part, offset = self.parts[index], self._offsets[index]
+        if part.place is not None:
+            content: Any = self._known.read(part)
+            found, part.head = part.place.block.digest, part.place.head
+        else:
+            content, found = self._content(part)
+        disk.write(self._fd, content, offset, path=self.path)
+        self._blocks[part.number] = Block(0, offset, part.size, found)
+
+
+class PackedFile(SegmentFile):
+    """A segment of zstd frames, which follow each other as they get ready.
+
+    Args:
+      compress: As in `compression.pack`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        runs: Sequence[list[Part]],
+        known: Known,
+        compress: Compress,
+    ) -> None:
+        super().__init__(path, runs, known)
+        self._compress = compress
+        names = [entry.name for part in self.parts for entry in _entries([part], 0)]
+        room = len(msgspec.json.encode(names)) + _ENTRY_BYTES * len(names)
+        self._start = _round_up(8 + room, _ALIGN)
+        self._size = self._start
+        self._lock = threading.Lock()
+        self._entries: list[tuple[int, Entry]] = []
+
+    def write(self, index: int) -> None:
+        part = self.parts[index]
+        if part.place is not None:
+            stored: Any = self._known.read(part)
+            found, unpacked = part.place.block.digest, part.place.block.unpacked
+            part.head = part.place.head
+        else:
+            content, found = self._content(part)
+            frame = compression.pack(content, self._compress)
+            stored = content if frame is None else frame
+            unpacked = 0 if frame is None else part.size
+        size = len(stored)
+        with self._lock:
+            offset = _round_up(self._size, _ALIGN)
+            self._size = offset + size
+            entries = _entries([part], size if unpacked else None)
+            self._entries += [(offset - self._start, entry) for entry in entries]
+        disk.write(self._fd, stored, offset, path=self.path)
+        self._blocks[part.number] = Block(0, offset, size, found, unpacked)
+
+    def end(self, *, fsync: bool) -> None:
+        table = _Table()
+        for begin, entry in self._entries:
+            table.add(entry, begin)
+        self._header = table.header(self._start)
+        super().end(fsync=fsync)
+
+
+def _entries(run: Sequence[Part], packed_size: int | None = None) -> Iterable[Entry]:
+    """Return what is in a run of blocks, or in one that is packed."""
+    first, last = run[0], run[-1]
+    if isinstance(first, Group):
+        return first.entries(packed_size)
+    assert not isinstance(last, Group)
+    return [first.leaf.entry(first.start, last.stop, packed_size)]
+
+
+class _Tensor(msgspec.Struct, gc=False):
+    dtype: str
+    shape: tuple[int, ...]
+    data_offsets: tuple[int, int]
+
+
+class _Table:
+    """The header of a segment."""
+
+    def __init__(self) -> None:
+        self.end = 0  # Of the data so far.
+        self._tensors: dict[str, _Tensor] = {}
+
+    def add(self, entry: Entry, begin: int) -> None:
+        """Add an entry of a block that begins there; gaps become padding."""
+        start, end = begin + entry.begin, begin + entry.end
+        if start > self.end:
+            padding = _Tensor("U8", (start - self.end,), (self.end, start))
+            self._tensors[_PADDING % len(self._tensors)] = padding
+        name = entry.name
+        if name in self._tensors or not name or name.startswith("__"):
+            name = self._unique(name)
+        self._tensors[name] = _Tensor(entry.tag, entry.shape, (start, end))
+        self.end = end
+
+    def _unique(self, name: str) -> str:
+        """Return a name that no other entry has and that safetensors allows."""
+        number = len(self._tensors)
+        while f"{name}~{number}" in self._tensors:
+            number += 1
+        return f"{name}~{number}"
+
+    def header(self, size: int = 0) -> bytes:
+        """Return the bytes before the data, padded to `size` or what aligns it."""
+        text = msgspec.json.encode(self._tensors)
+        size = max(size, _round_up(8 + len(text), _ALIGN))
+        return (size - 8).to_bytes(8, "little") + text.ljust(size - 8)
+
+
+def _round_up(size: int, multiple: int) -> int:
+    return -(-size // multiple) * multiple

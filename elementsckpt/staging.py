@@ -1,0 +1,75 @@
+"""Memory for the copies that a background save owns, reused from save to save."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_ARENA_BYTES = 16 << 20
+_ALIGN = 64
+_SHARE = 8  # Of the machine's memory, or the job's.
+_LIMITS = (Path("/sys/fs/cgroup/memory.max"),)
+
+
+class Staging:
+    """Copies, up to a limit; threads may copy at the same time.
+
+    Args:
+      limit_bytes: How many bytes there may be.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self._lock = threading.Lock()
+        self._arenas: list[np.ndarray] = []
+        self._current = 0  # Number of the arena in use,
+        self._used = 0  # and how much of it is.
+
+    def copy(self, data: Any) -> np.ndarray | None:
+        """Return a copy of uint8[n], or None if there is no room.
+
+        It is valid until `reset`.
+        """
+        memory = self._allocate(len(data))
+        if memory is not None:
+            np.copyto(memory, data)
+        return memory
+
+    def _allocate(self, size: int) -> np.ndarray | None:
+        with self._lock:
+            if self._used + size > _ARENA_BYTES:
+                self._current, self._used = self._current + 1, 0
+            if self._current == len(self._arenas) and not self._grow():
+                return None
+            begin = self._used
+            self._used += -(-size // _ALIGN) * _ALIGN
+            return self._arenas[self._current][begin : begin + size]
+
+    def _grow(self) -> bool:
+        if (len(self._arenas) + 1) * _ARENA_BYTES > self.limit_bytes:
+            return False
+        arena = mmap.mmap(-1, _ARENA_BYTES)
+        with contextlib.suppress(AttributeError, OSError):
+            arena.madvise(mmap.MADV_HUGEPAGE)  # First use costs page faults.
+        self._arenas.append(np.frombuffer(arena, np.uint8))
+        return True
+
+    def reset(self) -> None:
+        """Make room: all copies made so far are no longer needed."""
+        with self._lock:
+            self._current = self._used = 0
+
+
+def default_bytes() -> int:
+    """Return an eighth of the memory that the machine has, or the job may use."""
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for path in _LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # Absent, or "max".
+            total = min(total, int(path.read_text()))
+    return total // _SHARE
