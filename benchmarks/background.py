@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 import jax
@@ -104,7 +105,7 @@ def background_numpy(setting: Setting) -> Row:
             array += 1
 
     ours = elementsckpt_saver(lambda: state, setting.folder / "elementsckpt")
-    parallel = f"memcpy, {raw.CORES} threads"
+    parallel = f"memcpy, {max(2, raw.CORES)} threads"
     return Row(
         f"background save of NumPy arrays, time blocked, {size}",
         "Each array is changed in place between saves. memcpy is `np.copyto` into "
@@ -113,9 +114,9 @@ def background_numpy(setting: Setting) -> Row:
             "elementsckpt": blocked(ours, change),
             "orbax": blocked(orbax_saver(lambda: state), change),
             "memcpy, 1 thread": copied(arrays, 1),
-            parallel: copied(arrays, raw.CORES),
+            parallel: copied(arrays, max(2, raw.CORES)),
         },
-        [Target("elementsckpt", parallel, 1.6)],
+        [Target("elementsckpt", x, 1.6) for x in ("memcpy, 1 thread", parallel)],
     )
 
 
@@ -174,20 +175,21 @@ def step_times(setting: Setting) -> Row:
         return percentiles([training.step() for _ in range(ALONE_STEPS)])
 
     def saving(saver: Saver | None) -> Case | None:
-        return saver and (lambda folder: percentiles(steps_beside(saver, folder)))
+        return saver and partial(beside, saver)
 
-    def steps_beside(saver: Saver, folder: Path) -> list[float]:
-        times = []
+    def beside(saver: Saver, folder: Path) -> Sample:
+        blocked, times = [], []
         for number in range(SAVES):
             training.refill()
             settle()
-            (folder / str(number)).mkdir()
-            saver.save(folder / str(number))
+            where = folder / str(number)
+            where.mkdir()
+            blocked.append(milliseconds(partial(saver.save, where)))
             waiting = threading.Thread(target=saver.wait)
             waiting.start()
             while waiting.is_alive():
                 times.append(training.step())
-        return times
+        return {**percentiles(times), "ms blocked": median(blocked)}
 
     ours = elementsckpt_saver(training.save, setting.folder / "elementsckpt")
     return Row(

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import elementsckpt
 
@@ -19,19 +21,18 @@ from .states import State, large, size_bytes
 
 
 def main(verb: str, name: str, folder: Path, divisor: int) -> None:
-    if verb == "save":
-        state, _ = large(divisor)
-        if name == "background":
-            call = partial(save_in_background, state, folder)
-        else:
-            call = partial(PEERS[name]().save, state, folder)
-    else:
+    call: Callable[[], Any]
+    if verb == "load":
         call = partial(PEERS[name]().load, folder)
+    else:
+        state, _ = large(divisor)
+        save = save_in_background if name == "background" else PEERS[name]().save
+        call = partial(save, state, folder)
     Path("/proc/self/clear_refs").write_text("5")  # Resets the peak.
     before = resident("VmRSS")
     result = call()
     added = resident("VmHWM") - before
-    print(added if verb == "save" else added - size_bytes(result) / 2**20)
+    print(added - size_bytes(result) / 2**20 if verb == "load" else added)
 
 
 def save_in_background(state: State, folder: Path) -> None:

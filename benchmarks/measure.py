@@ -111,10 +111,10 @@ class Setting(NamedTuple):
         return where
 
     def without(self, ability: str, names: Iterable[str]) -> str:
-        """Return the names of those whose `ability` is not "yes"."""
+        """Return the names of those whose `ability` is not "yes", and what it is."""
         found = [(name, getattr(self.peers[name], ability, "yes")) for name in names]
-        lacking = [f"{name} {does}" for name, does in found if does != "yes"]
-        return ", ".join(text.removesuffix(" no") for text in lacking)
+        lacking = [f"{name} ({does})" for name, does in found if does != "yes"]
+        return ", ".join(text.removesuffix(" (no)") for text in lacking)
 
 
 def settle() -> None:
@@ -183,10 +183,7 @@ def measure(name: str, row: Row, rounds: int, folder: Path) -> dict[str, Any]:
                 samples[case_name].append(sample)
             elif sample.get("ms", 0) > SLOW_MS:
                 left[case_name] = min(rounds, SLOW_ROUNDS)
-    cases = {
-        x: {key: [sample[key] for sample in found] for key in (found or [{}])[0]}
-        for x, found in samples.items()
-    }
+    cases = {x: by_measure(found) for x, found in samples.items()}
     return {
         "name": name,
         "title": row.title,
@@ -196,6 +193,12 @@ def measure(name: str, row: Row, rounds: int, folder: Path) -> dict[str, Any]:
         "cases": cases,
         "targets": [judge(target, cases) for target in row.targets],
     }
+
+
+def by_measure(samples: Sequence[Sample]) -> dict[str, list[float]]:
+    """Return the values of each measure."""
+    measures = samples[0] if samples else ()
+    return {x: [round(sample[x], 4) for sample in samples] for x in measures}
 
 
 def judge(target: Target, cases: dict[str, dict[str, list[float]]]) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import importlib
 import pickle
 import warnings
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,22 +18,43 @@ class Peer(NamedTuple):
     Attributes:
       save: Takes a state and the folder.
       load: Takes the folder and returns the state, in fresh memory.
-      calls: What is called, for the documentation.
-      package: The package that it comes in.
+      load_layer: Takes the folder, a state of the same shapes and the name of a layer,
+        and returns that layer alone.
       syncs: Whether a save is on the disk when it returns: yes, no or what of it.
       verifies: Whether a load checks what it reads: yes, no or what of it.
     """
 
     save: Callable[..., Any]
     load: Callable[..., State]
-    calls: str
-    package: str
+    load_layer: Callable[[Path, State, str], State]
     syncs: str
     verifies: str
 
 
-def checkpoint(library: str, calls: str, does: str) -> Peer:
-    """Return elements or elementsckpt, whose functions are the same."""
+def elementsckpt() -> Peer:
+    from elementsckpt import Checkpoint, Saveable
+
+    save, load = functional_form("elementsckpt")
+
+    def load_layer(folder: Path, current: State, layer: str) -> State:
+        loaded: State = {}
+        transfer = Checkpoint()
+        transfer.state = Saveable(save=lambda: current, load=loaded.update)
+        transfer.load(folder / "save", regex=f"{layer}/.*")
+        return {layer: loaded[layer]}
+
+    return Peer(save, load, load_layer, syncs="yes", verifies="yes")
+
+
+def elements() -> Peer:
+    save, load = functional_form("elements")
+    return Peer(save, load, out_of_all(load), syncs="no", verifies="no")
+
+
+def functional_form(
+    library: str,
+) -> tuple[Callable[..., None], Callable[..., State]]:
+    """Return how to save and load with elements or elementsckpt: the same calls."""
     functions = importlib.import_module(f"{library}.checkpoint")
 
     def save(state: State, folder: Path, **options: Any) -> None:
@@ -45,7 +65,12 @@ def checkpoint(library: str, calls: str, does: str) -> Peer:
         functions.load(folder / "save", {"state": loaded.update}, **options)
         return loaded
 
-    return Peer(save, load, calls, library, does, does)
+    return save, load
+
+
+def out_of_all(load: Callable[[Path], State]) -> Callable[[Path, State, str], State]:
+    """Return `load_layer` of those that can only load all."""
+    return lambda folder, current, layer: {layer: load(folder)[layer]}
 
 
 def orbax() -> Peer:
@@ -57,26 +82,35 @@ def orbax() -> Peer:
         checkpointer.save(folder / "save", args=ocp.args.PyTreeSave(state))
         checkpointer.wait_until_finished()
 
+    def load_layer(folder: Path, current: State, layer: str) -> State:
+        item = {layer: current[layer]}
+        args = ocp.args.PyTreeRestore(item, partial_restore=True)
+        return dict(checkpointer.restore(folder / "save", args=args))
+
     return Peer(
         save,
         lambda folder: checkpointer.restore(folder / "save"),
-        "`AsyncCheckpointer.save`, `wait_until_finished`; `restore`",
-        "orbax-checkpoint",
-        "(all but its metadata)",
-        "no",
+        load_layer,
+        syncs="all but its metadata",
+        verifies="no",
     )
 
 
 def safetensors() -> Peer:
+    from safetensors import safe_open
     from safetensors.numpy import load_file, save_file
+
+    def load_layer(folder: Path, current: State, layer: str) -> State:
+        with safe_open(folder / "save", framework="numpy") as file:
+            names = [name for name in file.keys() if name.startswith(f"{layer}/")]  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in names}
 
     return Peer(
         lambda state, folder: save_file(dict(leaves(state)), folder / "save"),
         lambda folder: load_file(folder / "save"),
-        "`numpy.save_file`; `numpy.load_file`",
-        "safetensors",
-        "no",
-        "no",
+        load_layer,
+        syncs="no",
+        verifies="no",
     )
 
 
@@ -86,7 +120,7 @@ def torch_dcp() -> Peer:
 
     # It says each time that this is one process.
     warnings.filterwarnings("ignore", "torch.distributed is disabled")
-    shapes: State = {}  # A load needs tensors of the right shape, made when it begins.
+    shapes: State = {}  # A load needs tensors like those that were saved last.
 
     def save(state: State, folder: Path) -> None:
         tensors = {name: torch.from_numpy(array) for name, array in leaves(state)}
@@ -94,53 +128,50 @@ def torch_dcp() -> Peer:
         shapes.update({name: (x.shape, x.dtype) for name, x in tensors.items()})
         dcp.save(tensors, checkpoint_id=folder / "save")
 
-    def load(folder: Path) -> State:
+    def load(folder: Path, prefix: str = "") -> State:
         tensors = {
             name: torch.empty(shape, dtype=dtype)
             for name, (shape, dtype) in shapes.items()
+            if name.startswith(prefix)
         }
         dcp.load(tensors, checkpoint_id=folder / "save")
         return {name: tensor.numpy() for name, tensor in tensors.items()}
 
-    calls = "`distributed.checkpoint.save`; `distributed.checkpoint.load`"
-    return Peer(save, load, calls, "torch", "yes", "no")
+    return Peer(
+        save,
+        load,
+        lambda folder, current, layer: load(folder, f"{layer}/"),
+        syncs="yes",
+        verifies="no",
+    )
 
 
 def flax_msgpack() -> Peer:
-    from flax import serialization
+    from flax.serialization import msgpack_restore, msgpack_serialize
 
     def save(state: State, folder: Path) -> None:
-        (folder / "save").write_bytes(serialization.msgpack_serialize(state))
+        (folder / "save").write_bytes(msgpack_serialize(state))
 
-    return Peer(
-        save,
-        lambda folder: serialization.msgpack_restore((folder / "save").read_bytes()),
-        "`serialization.msgpack_serialize`; `serialization.msgpack_restore`",
-        "flax",
-        "no",
-        "no",
-    )
+    def load(folder: Path) -> State:
+        return dict(msgpack_restore((folder / "save").read_bytes()))
+
+    return Peer(save, load, out_of_all(load), syncs="no", verifies="no")
 
 
 def plain_pickle() -> Peer:
-    return Peer(
-        lambda state, folder: (folder / "save").write_bytes(pickle.dumps(state)),
-        lambda folder: pickle.loads((folder / "save").read_bytes()),
-        "`pickle.dumps`; `pickle.loads`",
-        "python",
-        "no",
-        "no",
-    )
+    def save(state: State, folder: Path) -> None:
+        (folder / "save").write_bytes(pickle.dumps(state))
+
+    def load(folder: Path) -> State:
+        return dict(pickle.loads((folder / "save").read_bytes()))
+
+    return Peer(save, load, out_of_all(load), syncs="no", verifies="no")
 
 
 # Each raises ImportError if the library is not installed.
 PEERS: dict[str, Callable[[], Peer]] = {
-    "elementsckpt": partial(
-        checkpoint, "elementsckpt", "`checkpoint.save`; `checkpoint.load`", "yes"
-    ),
-    "elements": partial(
-        checkpoint, "elements", "`checkpoint.save`; `checkpoint.load`", "no"
-    ),
+    "elementsckpt": elementsckpt,
+    "elements": elements,
     "orbax": orbax,
     "safetensors": safetensors,
     "torch DCP": torch_dcp,

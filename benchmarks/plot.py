@@ -35,7 +35,7 @@ def targets(panel: Axes, rows: Rows) -> None:
     """Draw what part of each target was used up."""
     found = [
         (
-            f"{row['name']}: {target['of']}{of(target)}",
+            label(row, target),
             target["value"] / target["at_most"],
         )
         for row in rows
@@ -45,25 +45,27 @@ def targets(panel: Axes, rows: Rows) -> None:
     names, parts = [x for x, _ in found], [max(part, 0.01) for _, part in found]
     panel.barh(names, parts, color=[GOOD if x <= 1 else BAD for x in parts])
     panel.axvline(1, color="black", linewidth=1)
-    panel.set(title="Measured / target: left of 1 is met", xscale="log")
+    panel.set(title="measured / target: up to 1 is met", xscale="log")
     panel.invert_yaxis()
     panel.tick_params(axis="y", labelsize=8)
 
 
-def of(target: dict[str, Any]) -> str:
-    return "" if target["to"] is None else f" / {target['to']}"
+def label(row: dict[str, Any], target: dict[str, Any]) -> str:
+    to = "" if target["to"] is None else f" / {target['to']}"
+    measure = "" if target["measure"] == "ms" else f", {target['measure']}"
+    return f"{row['name']}: {target['of']}{to}{measure}"
 
 
 def replay(panel: Axes, rows: Rows) -> None:
-    """Draw the time of a save for each part that has changed."""
+    """Draw the time of a save for each part that changed."""
     for row in rows:
         if row["name"] == "replay":
             times = {x: median(y["ms"]) / 1000 for x, y in row["cases"].items() if y}
             colors = [COLORS.get(x, COLORS["elementsckpt"]) for x in times]
-            bars = panel.bar(list(times), list(times.values()), color=colors)
+            bars = panel.barh(list(times), list(times.values()), color=colors)
             panel.bar_label(bars, fmt="%.2f s")
-            panel.set(title=row["title"], ylabel="seconds")
-            panel.tick_params(axis="x", rotation=20)
+            panel.set(title=row["title"], xlabel="seconds")
+            panel.invert_yaxis()
 
 
 def curve(panel: Axes, rows: Rows, title: str, unit: str) -> None:
@@ -75,11 +77,11 @@ def curve(panel: Axes, rows: Rows, title: str, unit: str) -> None:
         panel.loglog(
             [row["size"] for row in some],
             [median(row["cases"][name]["ms"]) for row in some],
-            *("o-" if verb == "save" else "s--",),
+            "o-" if verb == "save" else "s--",
             color=COLORS[library],
             label=name,
         )
-    panel.set(title=title.capitalize(), xlabel=unit, ylabel="milliseconds")
+    panel.set(title=title, xlabel=unit, ylabel="milliseconds")
     panel.grid(alpha=0.3)
     if points:
         panel.legend()

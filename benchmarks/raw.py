@@ -7,55 +7,69 @@ sixteen files and one to eight threads, on two cores.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xxhash
 
-from .states import State, leaves
+from .states import State, leaves, size_bytes
 
 CORES = os.cpu_count() or 1
 FILES, THREADS = 8, 2 * CORES
-CALL_BUFFERS = 1024  # At most, for writev and preadv.
+ALONE_BYTES = 8 << 20  # Below, one file and no other thread.
+CALL_BUFFERS = 1024  # At most, for writev and readv.
 
 
 def write(state: State, folder: Path) -> None:
     """Write and sync all bytes in parallel."""
     arrays = [array for _, array in leaves(state)]
+    files = file_count(state)
 
     def work(number: int) -> None:
         with open(folder / str(number), "wb", buffering=0) as file:
-            for part in in_calls(arrays[number::FILES]):
+            for part in in_calls(arrays[number::files]):
                 done = os.writev(file.fileno(), part)
                 assert done == sum(array.nbytes for array in part)
             os.fsync(file.fileno())
 
-    with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(work, range(FILES)))
+    run(work, files)
 
 
 def read(state: State, folder: Path) -> State:
     """Read what `write` has written into fresh memory in parallel."""
     named = list(leaves(state))
+    files = file_count(state)
 
     def work(number: int) -> list[tuple[str, np.ndarray]]:
-        found = [(name, np.empty_like(array)) for name, array in named[number::FILES]]
+        found = [(name, np.empty_like(array)) for name, array in named[number::files]]
         with open(folder / str(number), "rb", buffering=0) as file:
             for part in in_calls([array for _, array in found]):
                 done = os.readv(file.fileno(), part)
                 assert done == sum(array.nbytes for array in part)
         return found
 
-    with ThreadPoolExecutor(THREADS) as pool:
-        return dict(chain(*pool.map(work, range(FILES))))
+    return dict(chain(*run(work, files)))
 
 
-def in_calls(arrays: Sequence[np.ndarray]) -> list[Sequence[np.ndarray]]:
+def file_count(state: State) -> int:
+    return FILES if size_bytes(state) > ALONE_BYTES else 1
+
+
+def in_calls(arrays: Sequence[Any]) -> list[Sequence[Any]]:
     starts = range(0, len(arrays), CALL_BUFFERS)
     return [arrays[start : start + CALL_BUFFERS] for start in starts]
+
+
+def run(work: Callable[[int], Any], count: int, threads: int = THREADS) -> list[Any]:
+    """Call a function with 0 to count - 1, in parallel."""
+    if count == 1:
+        return [work(0)]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(work, range(count)))
 
 
 def copy(
@@ -68,21 +82,16 @@ def copy(
         for source, target in pairs:
             np.copyto(target, source)
 
-    if threads == 1:
-        work(0)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, range(threads)))
+    run(work, threads, threads)
 
 
 def digest(state: State) -> None:
-    """Hash all bytes in memory in parallel."""
-    pieces = [
-        piece
-        for _, array in leaves(state)
-        for piece in np.split(
-            array.reshape(-1).view("u1"), range(1 << 20, array.nbytes, 1 << 20)
-        )
-    ]
-    with ThreadPoolExecutor(CORES) as pool:
-        list(pool.map(lambda part: xxhash.xxh3_128(part).digest(), pieces))
+    """Hash all bytes in memory in parallel, each mebibyte by itself."""
+    views = [array.reshape(-1).view("u1") for _, array in leaves(state)]
+    pieces = [x[i : i + (1 << 20)] for x in views for i in range(0, x.size, 1 << 20)]
+
+    def work(number: int) -> None:
+        for piece in pieces[number::THREADS]:
+            xxhash.xxh3_128_digest(piece)
+
+    run(work, THREADS)

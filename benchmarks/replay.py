@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import elementsckpt
 
 from . import raw
 from .measure import Case, Row, Sample, Setting, Target, loading, timed
-from .states import FRAME_BYTES, Replay, State, large, size_bytes, tiled_frames, weights
+from .states import FRAME_BYTES, Replay, State, game_frames, large, size_bytes, weights
 
 CHANGED = {"0 %": 0.0, "1 %": 0.01, "10 %": 0.1, "100 %": 1.0}
 
@@ -25,9 +27,8 @@ def replay(setting: Setting) -> Row:
     return Row(
         f"replay of {size_bytes(state) / 1e9:.1f} GB, part of it changed",
         "A ring buffer of frames, actions and rewards, all random bits. Only the first "
-        "save has no save before it in its directory. Hashing is xxh3 of the same "
-        f"bytes in memory on {raw.CORES} threads; what 0 % takes beyond it is the "
-        "check of the segments before they are linked, and the commit.",
+        "save has no save before it in its directory. Hashing alone is of the same "
+        "bytes in memory.",
         {
             "first save": written(lambda folder: checkpoint(folder, buffer.save)),
             **{
@@ -36,7 +37,8 @@ def replay(setting: Setting) -> Row:
                 )
                 for name, fraction in CHANGED.items()
             },
-            "hashing": timed(lambda _: raw.digest(state)),
+            "0 % changed, unchecked": unchecked(written(lambda _: cp)),
+            "hashing alone": timed(lambda _: raw.digest(state)),
             "elements": elements and timed(partial(elements.save, state)),
         },
         [
@@ -47,11 +49,11 @@ def replay(setting: Setting) -> Row:
 
 
 def compress_frames(setting: Setting) -> Row:
-    state = {"image": tiled_frames(45_000 // setting.divisor)}
+    state = {"image": game_frames(45_000 // setting.divisor)}
     return Row(
         f"compression of frames, {size_bytes(state) / 1e6:.0f} MB",
-        "Made frames: 8 x 8 tiles of 16 textures, one tile in 20 changes from frame "
-        "to frame. Frames of a real game compress more or less than these.",
+        "Frames made for this: 8 x 8 tiles of 16 textures; from frame to frame one "
+        "tile in 20 changes, and one pixel in 50 has a random color.",
         {
             "save, compress=None": stored(state, None),
             "save, compress='auto'": stored(state, "auto"),
@@ -71,7 +73,6 @@ def compress_weights(setting: Setting) -> Row:
             "save, compress=None": stored(state, None),
             "save, compress='auto'": stored(state, "auto"),
         },
-        [Target("save, compress='auto'", "save, compress=None", 1.05)],
     )
 
 
@@ -98,6 +99,12 @@ def written(
         return {**case(folder), "MB written": reports[0].bytes_written / 1e6}
 
     return case
+
+
+def unchecked(case: Case) -> Case:
+    """Return the case with segments linked as they are."""
+    never = mock.patch("elementsckpt.reuse.CHECK_EVERY", sys.maxsize)
+    return never(case)
 
 
 def stored(state: State, compress: str | None) -> Case:

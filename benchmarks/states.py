@@ -100,18 +100,20 @@ class Replay:
         self._position = (self._position + len(rows)) % capacity
 
 
-def tiled_frames(count: int) -> np.ndarray:
-    """Return frames of a game drawn with tiles, uint8[count, 64, 64, 3].
+def game_frames(count: int) -> np.ndarray:
+    """Return frames like those of a game drawn with tiles, uint8[count, 64, 64, 3].
 
-    Each frame is 8 x 8 tiles out of 16 textures of noise, and one tile in twenty is
-    another than in the frame before.
+    Each frame is 8 x 8 tiles out of 16 textures of noise. One tile in twenty is another
+    than in the frame before, and one pixel in fifty has a random color.
     """
     random = np.random.default_rng(0)
     textures = random.integers(0, 256, (16, 8, 8, 3), np.uint8)
     board = random.integers(0, 16, (8, 8))
     frames = np.empty((count, *FRAME), np.uint8)
     for frame in frames:
-        changed = random.random((8, 8)) < 0.05
+        changed = random.random((8, 8)) < 1 / 20
         board[changed] = random.integers(0, 16, changed.sum())
         frame[:] = textures[board].transpose(0, 2, 1, 3, 4).reshape(FRAME)
+        sparks = random.integers(0, 64, (2, 64 * 64 // 50))
+        frame[tuple(sparks)] = random.integers(0, 256, (sparks.shape[1], 3), np.uint8)
     return frames

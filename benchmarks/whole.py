@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-import elementsckpt
-
-from .measure import Row, Setting, Target, loading, timed
-from .states import State, large, tiny
+from . import raw
+from .measure import Case, Row, Setting, Target, loading, timed
+from .states import large, tiny
 
 LARGE = "elementsckpt", "elements", "orbax", "safetensors", "torch DCP", "flax msgpack"
-TINY = "elementsckpt", "elements", "orbax", "torch DCP", "flax msgpack", "pickle"
+TINY = *LARGE, "pickle"
 
 
 def save_large(setting: Setting) -> Row:
@@ -97,37 +96,23 @@ def load_tiny(setting: Setting) -> Row:
 
 def load_layer(setting: Setting) -> Row:
     state, size = large(setting.divisor)
-    layer = "layer064"
-    blank = {x: {k: np.zeros_like(v) for k, v in y.items()} for x, y in state.items()}
-
-    def matching(where: Path) -> State:
-        loaded: State = {}
-        transfer = elementsckpt.Checkpoint()
-        transfer.state = elementsckpt.Saveable(save=lambda: blank, load=loaded.update)
-        transfer.load(where / "save", regex=f"{layer}/.*")
-        return {layer: loaded[layer]}
-
-    def picked(where: Path) -> State:
-        peer = setting.peers["elements"]
-        assert peer is not None
-        return {layer: peer.load(where)[layer]}
-
-    def opened(where: Path) -> State:
-        from safetensors import safe_open
-
-        with safe_open(where / "save", framework="numpy") as file:
-            names = [name for name in file.keys() if name.startswith(layer)]  # noqa: SIM118
-            return {name: file.get_tensor(name) for name in names}
-
-    ways = {"elementsckpt": matching, "elements": picked, "safetensors": opened}
+    current = {x: {k: np.zeros_like(v) for k, v in y.items()} for x, y in state.items()}
+    name = "layer064"
+    layer = {name: state[name]}
+    where = setting.folder / "raw"
+    where.mkdir()
+    raw.write(layer, where)
+    cases: dict[str, Case | None] = {}
+    cases["raw"] = loading(partial(raw.read, layer, where), layer)
+    for x in LARGE:
+        peer = setting.peers[x]
+        cases[x] = peer and loading(
+            partial(peer.load_layer, setting.saved(state, x), current, name), layer
+        )
     return Row(
         f"load one layer of 128, {size}",
-        "By `regex`. elements can only load all of it. safetensors, by `safe_open`, "
-        "verifies nothing.",
-        {
-            name: setting.peers[name]
-            and loading(partial(way, setting.saved(state, name)), {layer: state[layer]})
-            for name, way in ways.items()
-        },
+        "elements and flax msgpack can only load all of it. Not verified: raw, "
+        f"{setting.without('verifies', LARGE)}.",
+        cases,
         [Target("elementsckpt", "elements", 0.01)],
     )
