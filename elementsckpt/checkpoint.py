@@ -256,6 +256,7 @@ class Checkpoint:
         strict: bool = True,
         cast: bool = False,
         mmap: bool = False,
+        verify: bool = True,
         allow_pickle: bool | None = None,
         dry_run: bool = False,
     ) -> LoadReport:
@@ -276,8 +277,16 @@ class Checkpoint:
           rename: Pattern to replacement, for `re.sub` on the names that matched.
           strict: Whether a matched leaf that only one side has is an error.
           cast: Whether to convert dtypes, within NumPy's same-kind casting.
-          mmap: Whether arrays are mapped, copy-on-write, instead of read. They rely on
-            the files then: do not truncate these, and expect network disks to be slow.
+          mmap: Whether arrays that are stored as they are, each in one place, become
+            copy-on-write views of the files instead of being read. Writing to them
+            changes nothing on the disk. They outlive a save that is pruned or removed,
+            whose space is free only when they are gone. But truncating or overwriting
+            the files changes them or ends the process, on a network disk each first
+            access may wait for the network, and if it is gone end the process, too.
+            The rest is read: compressed leaves, and those of which a later save wrote
+            only a part anew.
+          verify: Whether to verify what is mapped, which reads all of it once. Without,
+            a load takes no time, and damage goes unnoticed.
           allow_pickle: Whether code from the save may run. By default only inside
             this object's own directory.
           dry_run: Whether to return the report without loading; what does not fit is
@@ -299,7 +308,9 @@ class Checkpoint:
             restored = restore(
                 self._candidates(path),
                 selected,
-                options=lambda save: Options(self._trusts(save, allow_pickle), mmap),
+                options=lambda save: Options(
+                    self._trusts(save, allow_pickle), mmap, verify
+                ),
                 current=lambda key: selected[key].save(),
                 selection=Selection(regex, rename, strict, cast),
                 dry_run=dry_run,
@@ -472,6 +483,7 @@ def load(
     loadfns: Mapping[str, Callable[[Any], Any]],
     *,
     mmap: bool = False,
+    verify: bool = True,
     allow_pickle: bool | None = None,
 ) -> LoadReport:
     """Load components of a save and give each to its function.
@@ -480,6 +492,7 @@ def load(
       path: A save, or a directory whose newest good save is meant.
       loadfns: Functions that take a state, by key.
       mmap: As for `Checkpoint.load`.
+      verify: As for `Checkpoint.load`.
       allow_pickle: Whether code from the save may run; not by default.
 
     Raises:
@@ -488,7 +501,7 @@ def load(
     Source: elements.checkpoint.load.
     """
     start = time.monotonic()
-    options = Options(bool(allow_pickle), mmap)
+    options = Options(bool(allow_pickle), mmap, verify)
     restored = restore(folder.find(local(path)), loadfns, options=lambda _: options)
     _hand_over(restored, loadfns)
     return restored.report(time.monotonic() - start)

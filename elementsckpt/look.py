@@ -38,6 +38,7 @@ def read(
     regex: str | None = None,
     mmap: bool = True,
     *,
+    verify: bool = True,
     allow_pickle: bool | None = None,
 ) -> dict[str, Any]:
     """Return the states in a save as NumPy arrays, without the objects they are for.
@@ -47,7 +48,9 @@ def read(
       keys: Components to read; all by default.
       regex: Reads only leaves whose names it matches from their start. A list or
         tuple of which some is left out becomes a dict by position.
-      mmap: Whether arrays are mapped, copy-on-write, instead of read.
+      mmap: Whether arrays are mapped, copy-on-write, instead of read, as for
+        `Checkpoint.load`.
+      verify: Whether to verify what is mapped.
       allow_pickle: Whether pickled leaves may be read, which can run code.
 
     Returns:
@@ -58,7 +61,7 @@ def read(
     Raises:
       CheckpointError: as for `Checkpoint.load`.
     """
-    options = Options(bool(allow_pickle), mmap, plain=True)
+    options = Options(bool(allow_pickle), mmap, verify, plain=True)
     candidates = folder.find(local(path))
     if isinstance(keys, str):
         raise ValueError(f"keys is a list of keys: pass keys=[{keys!r}].")

@@ -144,13 +144,35 @@ class Reader:
         """Keep the save from being pruned by this process until `close`."""
         _streams.add(self)
 
-    def read(self, wants: Sequence[Want], *, mapped: bool = False) -> list[Memory]:
+    def map(
+        self, wants: Sequence[Want], mappable: Sequence[bool], *, verify: bool
+    ) -> list[Memory]:
+        """Map bytes copy-on-write where they lie together as they are; read the rest.
+
+        Args:
+          wants: What to map.
+          mappable: Which of these may be mapped.
+          verify: Whether to verify what is mapped, too.
+
+        Returns, Raises:
+          As `read`.
+        """
+        to_check: dict[int, np.ndarray] = {}
+        mapped = [
+            self._map(want, to_check) if may else None
+            for want, may in zip(wants, mappable, strict=True)
+        ]
+        if verify:
+            run(lambda item: self._check(*item), to_check.items())
+        pairs = zip(wants, mapped, strict=True)
+        others = iter(self.read([want for want, memory in pairs if memory is None]))
+        return [next(others) if memory is None else memory for memory in mapped]
+
+    def read(self, wants: Sequence[Want]) -> list[Memory]:
         """Read and verify bytes.
 
         Args:
           wants: What to read.
-          mapped: Whether to map files, copy-on-write, instead of reading them, for
-            leaves whose bytes lie together.
 
         Returns:
           Where each is; nobody else writes there.
@@ -163,19 +185,16 @@ class Reader:
         if sum(size for _, _, size in wants) > self._total:
             raise ValueError("the leaves have more bytes than the blocks")
         to_read: dict[int, np.ndarray] = {}
-        to_check: dict[int, np.ndarray] = {}
         # Shards that follow each other share blocks.
         shared = dict(self._recent)
         memories: list[Memory] = []
         for want in wants:
             number, offset, size = want
             data = shared.get(number)
-            if data is not None and 0 < size <= data.size - offset and not mapped:
+            if data is not None and 0 < size <= data.size - offset:
                 memories.append((data, offset))  # Most of many small leaves.
-                continue
-            memory = self._map(want, to_check) if mapped else None
-            memories.append(memory or self._allocate(want, to_read, shared))
-        run(lambda item: self._check(*item), to_check.items())
+            else:
+                memories.append(self._allocate(want, to_read, shared))
         run(lambda item: self._load(*item), to_read.items())
         self._recent = dict(list(shared.items())[-1:])
         return memories

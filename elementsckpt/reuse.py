@@ -169,7 +169,7 @@ class Known:
         """Remove the links that are not worth keeping."""
         for segment in self._segments:
             if segment.is_thin:
-                segment.unlink()
+                segment.drop()
 
 
 class Memory:
@@ -299,7 +299,7 @@ class _Linked:
             self._check()
         except CheckpointError as error:
             _logger.warning("Not reused, but written again: %s", error)
-            self.unlink()
+            self.drop()
             return False
         return True
 
@@ -321,7 +321,7 @@ class _Linked:
         """Open the link for reading."""
         return open_segment(self._path, self._segment)
 
-    def unlink(self) -> None:
+    def drop(self) -> None:
         """Remove the link."""
         if os.path.lexists(self._path):
             disk.remove(self._path)

@@ -29,13 +29,21 @@ class Options:
     Attributes:
       allow_pickle: Whether code from the save may run: pickles and imports.
       mapped: Whether arrays are mapped instead of read.
+      verify: Whether what is mapped is verified, as all that is read is.
       plain: Whether the state is for looking at: NamedTuples and dataclasses become
         dicts, arrays of JAX and torch NumPy's, functions their import paths.
     """
 
     allow_pickle: bool
     mapped: bool = False
+    verify: bool = True
     plain: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.verify and not self.mapped:
+            raise ValueError(
+                "verify=False is for mmap=True: what is read is verified on the way."
+            )
 
 
 @dataclass
@@ -201,7 +209,12 @@ class SavedComponent:
             (leaf.block, leaf.offset, size)
             for leaf, (_, _, size) in zip(wanted.values(), layouts, strict=True)
         ]
-        memories = self._reader.read(wants, mapped=self._options.mapped)
+        if self._options.mapped:
+            mappable = [leaf.kind in leaves.ARRAYS for leaf in wanted.values()]
+            verify = self._options.verify
+            memories = self._reader.map(wants, mappable, verify=verify)
+        else:
+            memories = self._reader.read(wants)
         if not self.streams:  # Whose bytes were counted when they were verified.
             self._notes.bytes_read += sum(size for _, _, size in wants)
         placed = zip(wanted.items(), layouts, memories, strict=True)

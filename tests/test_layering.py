@@ -41,12 +41,24 @@ ALLOWED = {
         ),
         "manifest",
     },
-    "writer": {"dtypes", "manifest", "parallel", "disk"},
-    "reader": {"manifest", "parallel", "disk"},
+    "compression": set(),
+    "background": set(),
+    "staging": set(),
+    "blocks": {"leaves", "dtypes", "manifest"},
+    "reader": {"compression", "manifest", "parallel", "disk"},
     "elements_folder": {"restricted", "pickles", "disk"},
     "drafts": {"elements_folder", "manifest", "disk"},
     "folder": {"drafts", "reader", "elements_folder", "manifest", "disk"},
-    "collect": {"writer", "tree", "scalars", "manifest"},
+    "reuse": {
+        *("folder", "reader", "blocks", "compression", "scalars", "manifest"),
+        *("parallel", "disk"),
+    },
+    "segments": {"reuse", "blocks", "compression", "manifest", "disk"},
+    "writer": {
+        *("segments", "reuse", "blocks", "compression", "staging", "manifest"),
+        "parallel",
+    },
+    "collect": {"writer", "reuse", "tree", "scalars", "manifest"},
     "stored": {
         *("elements_folder", "reader", "overlay", "tree", "leaves", "pickles"),
         *("references", "manifest"),
@@ -56,7 +68,10 @@ ALLOWED = {
         *("manifest", "disk"),
     },
     "reports": set(),
-    "store": {"collect", "drafts", "folder", "reports", "scalars", "manifest"},
+    "store": {
+        *("collect", "writer", "reuse", "staging", "compression", "drafts", "folder"),
+        *("reports", "scalars", "manifest"),
+    },
     "restore": {"source", "stored", "folder", "reports", "overlay", "tree"},
     "look": {
         *("restore", "reports", "stored", "folder", "elements_folder", "overlay"),
@@ -65,7 +80,8 @@ ALLOWED = {
     "components": set(),
     "checkpoint": {
         *("components", "look", "store", "restore", "reports", "stored", "folder"),
-        *("overlay", "manifest", "disk"),
+        *("background", "reuse", "staging", "compression", "overlay", "manifest"),
+        "disk",
     },
     "__init__": {"checkpoint", "look", "components", "reports"},
 }
