@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from . import machine, report
-from .measure import Setting, measure
+from .cases import Setting
 from .peers import Peer, installed
+from .rounds import measure
 from .rows import ROWS
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import elementsckpt
 
 from . import raw
-from .measure import Case, Row, Sample, Setting, Target, milliseconds, settle
+from .cases import Case, Row, Sample, Setting, Target, milliseconds, settle
 from .states import FRAME_BYTES, Replay, State, large, leaves, weights
 
 SAVES = 8  # In a round of the steps' times.

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from . import child
-from .measure import Case, Row, Sample, Setting, Target
+from .cases import Case, Row, Sample, Setting, Target
 from .states import large
 
 ROOT = Path(__file__).parent.parent

@@ -65,6 +65,7 @@ def replay(panel: Axes, rows: Rows) -> None:
             bars = panel.barh(list(times), list(times.values()), color=colors)
             panel.bar_label(bars, fmt="%.2f s")
             panel.set(title=row["title"], xlabel="seconds")
+            panel.margins(x=0.15)
             panel.invert_yaxis()
 
 

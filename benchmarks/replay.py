@@ -12,7 +12,7 @@ from unittest import mock
 import elementsckpt
 
 from . import raw
-from .measure import Case, Row, Sample, Setting, Target, loading, timed
+from .cases import Case, Row, Sample, Setting, Target, loading, timed
 from .states import FRAME_BYTES, Replay, State, game_frames, large, size_bytes, weights
 
 CHANGED = {"0 %": 0.0, "1 %": 0.01, "10 %": 0.1, "100 %": 1.0}

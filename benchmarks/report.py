@@ -26,7 +26,7 @@ def text(row: dict[str, Any]) -> str:
     for target in row["targets"]:
         _, work, limit, value, verdict = judged(row, target)
         lines.append(f"  {work}: {value} (target {limit}) {verdict}")
-    return "\n".join(lines)
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def markdown(result: dict[str, Any]) -> str:

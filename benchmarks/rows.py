@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from . import background, footprint, replay, scaling, whole
-from .measure import Row, Setting
+from .cases import Row, Setting
 
 ROWS: dict[str, Callable[[Setting], Row]] = {
     "save": whole.save_large,

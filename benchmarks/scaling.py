@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .measure import Case, Row, Sample, Setting
+from .cases import Case, Row, Sample, Setting
 from .states import State, noise, size_bytes
 
 LEAVES = 10, 100, 1_000, 10_000, 100_000

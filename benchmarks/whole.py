@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from . import raw
-from .measure import Case, Row, Setting, Target, loading, timed
+from .cases import Case, Row, Setting, Target, loading, timed
 from .states import large, tiny
 
 LARGE = "elementsckpt", "elements", "orbax", "safetensors", "torch DCP", "flax msgpack"
@@ -20,8 +20,7 @@ def save_large(setting: Setting) -> Row:
     state, size = large(setting.divisor)
     return Row(
         f"save, {size}",
-        f"Raw is parallel write and fsync. Not durable: "
-        f"{setting.without('syncs', LARGE)}.",
+        f"Raw is parallel write and fsync. {setting.not_durable(LARGE)}",
         setting.saves(state, *LARGE),
         [
             Target("elementsckpt", "raw", 1.15),
@@ -37,8 +36,8 @@ def load_large(setting: Setting) -> Row:
     cases["elementsckpt mmap"] = loading(partial(mapped, mmap=True), state)
     return Row(
         f"load, {size}",
-        f"Into fresh memory, from the page cache. Raw is parallel read. Not verified: "
-        f"raw, {setting.without('verifies', LARGE)}.",
+        f"Into fresh memory, from the page cache. Raw is parallel read. "
+        f"{setting.not_verified(LARGE)}",
         cases,
         [
             Target("elementsckpt", "elements", 0.25),
@@ -78,7 +77,7 @@ def save_tiny(setting: Setting) -> Row:
     unsynced = partial(setting.ours.save, state, fsync=False)
     return Row(
         f"save, {size}",
-        f"Not durable: {setting.without('syncs', TINY)}.",
+        setting.not_durable(TINY),
         {**cases, "elementsckpt fsync=False": timed(unsynced)},
         [Target("elementsckpt", "elements", 0.8)],
     )
@@ -88,7 +87,7 @@ def load_tiny(setting: Setting) -> Row:
     state, size = tiny(setting.divisor)
     return Row(
         f"load, {size}",
-        f"Not verified: raw, {setting.without('verifies', TINY)}.",
+        setting.not_verified(TINY),
         setting.loads(state, *TINY),
         [Target("elementsckpt", "elements", 0.8)],
     )
@@ -111,8 +110,8 @@ def load_layer(setting: Setting) -> Row:
         )
     return Row(
         f"load one layer of 128, {size}",
-        "elements and flax msgpack can only load all of it. Not verified: raw, "
-        f"{setting.without('verifies', LARGE)}.",
+        "elements and flax msgpack can only load all of it. "
+        f"{setting.not_verified(LARGE)}",
         cases,
         [Target("elementsckpt", "elements", 0.01)],
     )
