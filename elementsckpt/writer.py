@@ -97,7 +97,7 @@ class Writer:
         self._settings.staging.reset()
 
     def finish(self) -> None:
-        """Write what is left, and anew what is live in segments that are mostly dead.
+        """Write what is left, and anew what is live in segments not worth a link.
 
         Raises:
           WriteError: the disk refused.
@@ -214,9 +214,14 @@ class ComponentWriter:
         return self._lay_out([part for part in self._pending if part.place is None])
 
     def lay_out_moved(self) -> list[SegmentFile]:
-        """Divide the live blocks of segments that are mostly dead into files."""
-        moved = [part for part in self._reused if self.known.is_thin(part)]
-        self._reused = [part for part in self._reused if not self.known.is_thin(part)]
+        """Divide the live blocks of segments that are not worth a link into files."""
+        left = self.known.leave()
+        moved: list[Part] = []
+        kept: list[Part] = []
+        for part in self._reused:
+            assert part.place is not None
+            (moved if part.place.segment in left else kept).append(part)
+        self._reused = kept
         return self._lay_out(moved)
 
     def _lay_out(self, parts: Sequence[Part]) -> list[SegmentFile]:
