@@ -14,8 +14,8 @@ Compress = Literal["auto"] | int | None
 
 _AUTO_LEVEL = 1  # At several times the speed of the others, nearly as small.
 _FIRST_SAMPLE = 4 << 10
-_SECOND_SAMPLE = 128 << 10
-_HOPELESS = 0.9
+_SECOND_SAMPLE = 64 << 10
+_HOPELESS = 0.75
 _tools = threading.local()  # A zstd context may serve one thread at a time.
 
 

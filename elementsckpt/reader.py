@@ -21,6 +21,7 @@ from .errors import DamagedError, ReadError
 from .manifest import Block, Component, Segment, digest
 from .parallel import run
 
+_ALIGN = 64
 _OPEN_FILES = 64  # Of each component that is being read.
 _streams: weakref.WeakSet[Reader] = weakref.WeakSet()
 
@@ -213,10 +214,10 @@ class Reader:
             data = shared.get(number)
             if data is None:
                 _require_free(number, to_read)
-                data = shared[number] = to_read[number] = np.empty(whole, np.uint8)
+                data = shared[number] = to_read[number] = _memory(whole)
             return data, offset
         ends = self._ends(want)
-        data = np.empty(size, np.uint8)
+        data = _memory(size)
         begin = 0
         for index, end in enumerate(ends, number):
             _require_free(index, to_read)
@@ -319,6 +320,13 @@ class Reader:
                 file.close()
             self._files.clear()
             self._recent = {}
+
+
+def _memory(size: int) -> np.ndarray:
+    """Return uint8[size], aligned so that JAX can use it without copying."""
+    memory = np.empty(size + _ALIGN, np.uint8)
+    start = -memory.__array_interface__["data"][0] % _ALIGN
+    return memory[start : start + size]
 
 
 def _require_free(block: int, taken: dict[int, np.ndarray]) -> None:

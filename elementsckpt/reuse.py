@@ -30,6 +30,8 @@ from .reader import open_segment, stored_bytes, verify_stored
 
 # Of the blocks that are linked, each save reads one in this many, others each time.
 CHECK_EVERY = 16
+_MANY_SEGMENTS = 64
+_SMALL_BYTES = 4 << 20
 _logger = logging.getLogger("elementsckpt")
 
 
@@ -92,6 +94,7 @@ class Known:
             _Linked(remembered, number, folder, samples)
             for number, samples in enumerate(blocks)
         ]
+        self._left: set[int] = set()
 
     def digests(self, owner: Any) -> list[str] | None:
         """Return the digests of the blocks of an immutable array, if it is known."""
@@ -132,10 +135,18 @@ class Known:
                     return place
         return None
 
-    def is_thin(self, part: Part) -> bool:
-        """Tell whether most of the segment that holds the part is dead bytes."""
-        assert part.place is not None
-        return self._segments[part.place.segment].is_thin
+    def leave(self) -> set[int]:
+        """Choose the segments that are not worth a link; return their numbers.
+
+        They are mostly dead, or small and many: a component that changes a little each
+        time would otherwise be spread over as many files as it has blocks.
+        """
+        linked = {n for n, x in enumerate(self._segments) if x.live_bytes}
+        left = {n for n in linked if self._segments[n].is_thin}
+        if len(linked - left) > _MANY_SEGMENTS:
+            left |= {n for n in linked if self._segments[n].live_bytes < _SMALL_BYTES}
+        self._left = left
+        return left
 
     def listed(self, part: Part) -> tuple[int, Segment, Block, int | None]:
         """Return a part's number, its segment and block for the manifest, its head."""
@@ -166,10 +177,9 @@ class Known:
             ) from error
 
     def settle(self) -> None:
-        """Remove the links that are not worth keeping."""
-        for segment in self._segments:
-            if segment.is_thin:
-                segment.drop()
+        """Remove the links to the segments that `leave` chose."""
+        for number in self._left:
+            self._segments[number].drop()
 
 
 class Memory:

@@ -69,7 +69,7 @@ class Writer:
         What an earlier save holds is found, and the rest copied, or written if there
         is no room for a copy.
         """
-        work = [(x, part) for x in self._components for part in x.borrowed()]
+        work = [(x, part) for x in self._components for part in x.fresh()]
         if not all(run(lambda item: item[0].own(item[1]), work)):
             self.flush()
         for component in self._components:
@@ -97,7 +97,7 @@ class Writer:
         self._settings.staging.reset()
 
     def finish(self) -> None:
-        """Write what is left, and anew what is live in segments that are mostly dead.
+        """Write what is left, and anew what is live in segments not worth a link.
 
         Raises:
           WriteError: the disk refused.
@@ -146,6 +146,7 @@ class ComponentWriter:
         self._name = f"{stem}-{settings.sequence:06d}"
         self._cutter = Cutter(stem)
         self._pending: list[Part] = []
+        self._fresh: list[Part] = []
         self._files: list[SegmentFile] = []
         self._reused: list[Part] = []
 
@@ -164,7 +165,10 @@ class ComponentWriter:
           values: What the first of the leaves were made from.
           prefix: Start of their names in the segments.
         """
+        if self._cutter.open is not None:
+            self._fresh.append(self._cutter.open)
         parts = self._cutter.add(leaves, storages, values, prefix)
+        self._fresh += parts
         self.pending_bytes += sum(x.nbytes for x in storages if x is not None)
         self._pending += parts
         for leaf in _leaves(parts):
@@ -174,9 +178,10 @@ class ComponentWriter:
         """End the component: nothing will be added."""
         self._cutter.close()
 
-    def borrowed(self) -> list[Part]:
-        """Return the pending blocks whose arrays may still change."""
-        return [x for x in self._pending if not x.is_stable and x.place is None]
+    def fresh(self) -> list[Part]:
+        """Return the blocks added to since `let_go` whose arrays may still change."""
+        parts = dict.fromkeys(self._fresh)
+        return [part for part in parts if not part.is_stable and part.place is None]
 
     def own(self, part: Part) -> bool:
         """Find the block in an earlier save, or copy it; False without room."""
@@ -189,9 +194,10 @@ class ComponentWriter:
 
     def let_go(self) -> None:
         """Drop the arrays of which all is owned."""
-        for leaf in _leaves(self._pending):
+        for leaf in _leaves(self._fresh):
             if not leaf.is_stable:
                 leaf.storage = None
+        self._fresh = []
 
     def unsettled(self) -> list[Part]:
         """End the block of small leaves; return what is to be found or written."""
@@ -208,9 +214,14 @@ class ComponentWriter:
         return self._lay_out([part for part in self._pending if part.place is None])
 
     def lay_out_moved(self) -> list[SegmentFile]:
-        """Divide the live blocks of segments that are mostly dead into files."""
-        moved = [part for part in self._reused if self.known.is_thin(part)]
-        self._reused = [part for part in self._reused if not self.known.is_thin(part)]
+        """Divide the live blocks of segments that are not worth a link into files."""
+        left = self.known.leave()
+        moved: list[Part] = []
+        kept: list[Part] = []
+        for part in self._reused:
+            assert part.place is not None
+            (moved if part.place.segment in left else kept).append(part)
+        self._reused = kept
         return self._lay_out(moved)
 
     def _lay_out(self, parts: Sequence[Part]) -> list[SegmentFile]:
@@ -248,7 +259,7 @@ class ComponentWriter:
             part.release()
             if part.place is not None:
                 self._reused.append(part)
-        self._pending = []
+        self._pending, self._fresh = [], []
         self.pending_bytes = 0
 
     def conclude(self) -> None:
