@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from . import raw
 from .cases import Case, Row, Setting, Target, loading, timed
-from .states import large, tiny
+from .states import State, large, tiny
 
 LARGE = "elementsckpt", "elements", "orbax", "safetensors", "torch DCP", "flax msgpack"
 TINY = *LARGE, "pickle"
@@ -31,14 +32,11 @@ def save_large(setting: Setting) -> Row:
 
 def load_large(setting: Setting) -> Row:
     state, size = large(setting.divisor)
-    cases = setting.loads(state, *LARGE)
-    mapped = partial(setting.ours.load, setting.folder / "elementsckpt")
-    cases["elementsckpt mmap"] = loading(partial(mapped, mmap=True), state)
     return Row(
         f"load, {size}",
         f"Into fresh memory, from the page cache. Raw is parallel read. "
         f"{setting.not_verified(LARGE)}",
-        cases,
+        loads_and_maps(setting, state),
         [
             Target("elementsckpt", "elements", 0.25),
             Target("elementsckpt", "safetensors", 1.0),
@@ -50,16 +48,25 @@ def load_large(setting: Setting) -> Row:
 
 def load_cold(setting: Setting) -> Row:
     state, size = large(setting.divisor)
-    cases = setting.loads(state, *LARGE, before=evict)
-    where = setting.folder / "elementsckpt"
-    mapped = partial(setting.ours.load, where, mmap=True)
-    cases["elementsckpt mmap"] = loading(mapped, state, partial(evict, where))
     return Row(
         f"cold load, {size}",
         "As above, but the files are not in the page cache. What is below the file "
         "system, such as the host of a virtual machine, may still hold them.",
-        cases,
+        loads_and_maps(setting, state, before=evict),
     )
+
+
+def loads_and_maps(
+    setting: Setting, state: State, before: Callable[[Path], object] = id
+) -> dict[str, Case | None]:
+    """Return the cases that load, and those of elementsckpt that map."""
+    cases = setting.loads(state, *LARGE, before=before)
+    where = setting.folder / "elementsckpt"
+    mapped = partial(setting.ours.load, where, mmap=True)
+    ways = {"mmap": mapped, "mmap, verify=False": partial(mapped, verify=False)}
+    for name, way in ways.items():
+        cases[f"elementsckpt {name}"] = loading(way, state, partial(before, where))
+    return cases
 
 
 def evict(folder: Path) -> None:
