@@ -114,15 +114,16 @@ class _Collecting:
     def _add(self, state: Any, prefix: str) -> Tree:
         flat = tree.flatten(state, self._key)
         saved, storages = tree.encode(flat, self._key)
-        self._leaf_count += len(saved.leaves)
+        self._leaf_count += sum(len(group.names) for group in saved.leaves)
         self.pickled += [
-            tree.full_name(self._key, prefix + leaf.name)
-            for leaf in saved.leaves
-            if leaf.kind == "pickle"
+            tree.full_name(self._key, prefix + name)
+            for group in saved.leaves
+            if group.kind == "pickle"
+            for name in group.names
         ]
-        self._size_bytes += sum(x.nbytes for x in storages if x is not None)
+        self._size_bytes += sum(len(x) * x[0].nbytes for x in storages if x)
         if self._writer is not None:
-            self._writer.add(saved.leaves, storages, prefix)
+            saved.leaves = self._writer.add(saved.leaves, storages, prefix)
         return saved
 
 

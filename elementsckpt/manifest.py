@@ -30,23 +30,24 @@ _TAIL = b',\n"digest":"%s"}\n'
 _TAIL_BYTES = len(_TAIL) - 2 + 32
 
 
-class Leaf(Struct, omit_defaults=True, forbid_unknown_fields=True, gc=False):
-    """One leaf: what it is and where its bytes are.
+class Leaves(
+    Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False
+):
+    """Leaves that differ in name and content only, their bytes one after the other.
 
     Attributes:
-      name: Path inside the component, joined by "/". For people; the identity of a
-        leaf is its position in the list.
-      kind: What to make of it; `elementsckpt.leaves` has the list.
+      kind: What to make of each; `elementsckpt.leaves` has the list.
       dtype: Element type, as `elementsckpt.dtypes` encodes it.
-      shape: Sizes of its axes.
-      order: "F" if its bytes are those of the transposed array in C order.
-      block: First block with its bytes, or -1 if it has none. A leaf that does not
-        fit into the rest of that block goes on in the following ones.
-      offset: Where in that block it starts, in bytes.
+      shape: Sizes of the axes of each.
+      order: "F" if the bytes of each are those of the transposed array in C order.
+      block: First block with their bytes, or -1 if they have none. One leaf that does
+        not fit into the rest of that block goes on in the following ones.
+      offset: Where in that block the first starts, in bytes.
       value: What else the kind needs.
+      names: Path of each inside the component, joined by "/". For people; the identity
+        of a leaf is its position.
     """
 
-    name: str
     kind: str
     dtype: Any = None
     shape: tuple[_INDEX, ...] = ()
@@ -54,6 +55,7 @@ class Leaf(Struct, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     block: Annotated[int, Meta(ge=-1)] = -1
     offset: _INDEX = 0
     value: Any = None
+    names: list[str]
 
 
 class Node(Struct, omit_defaults=True, forbid_unknown_fields=True):
@@ -61,8 +63,8 @@ class Node(Struct, omit_defaults=True, forbid_unknown_fields=True):
 
     Attributes:
       kind: "dict", "list", ...; `elementsckpt.tree` has the list.
-      children: A number n >= 0 is leaf n, and n < 0 is node -n - 1, which comes
-        earlier in the list. One number twice is one object twice.
+      children: A number n >= 0 is leaf n of the tree, and n < 0 is node -n - 1, which
+        comes earlier in the list. One number twice is one object twice.
       keys: The keys or field names of the children, as scalars.
       name: Class of a NamedTuple or dataclass as "module:qualname".
       value: What else the kind needs.
@@ -80,7 +82,7 @@ class Tree(Struct, forbid_unknown_fields=True):
 
     root: int
     nodes: list[Node]
-    leaves: list[Leaf]
+    leaves: list[Leaves]
 
 
 class Segment(Struct, array_like=True, forbid_unknown_fields=True):

@@ -16,7 +16,7 @@ import numpy as np
 
 from . import containers, dtypes, jax_arrays, leaves, scalars, torch_tensors, tree
 from .errors import MismatchError
-from .manifest import Leaf, display
+from .manifest import Leaves, display
 
 
 class Spec(NamedTuple):
@@ -242,19 +242,21 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, np.generic) and not isinstance(value, np.character)
 
 
-def spec_of_saved(leaf: Leaf) -> Spec:
-    """Return the spec of a saved leaf.
+def specs_of_saved(group: Leaves) -> list[Spec]:
+    """Return the spec of each leaf of a saved group.
 
     Raises:
-      ValueError, TypeError, KeyError: the manifest describes no such leaf.
+      ValueError, TypeError, KeyError: the manifest describes no such leaves.
     """
-    if leaf.kind == "key":
-        return Spec("key", leaf.value, leaf.shape[:-1])
-    if leaf.kind in ("numpy", "jax", "torch"):
-        return Spec("array", _dtype(leaf.dtype), leaf.shape)
-    if leaf.kind == "python":
-        return spec_of(scalars.decode(leaf.value), "python")
-    return Spec(leaf.kind)
+    if group.kind == "python":
+        return [spec_of(scalars.decode(code), "python") for code in group.value]
+    if group.kind == "key":
+        spec = Spec("key", group.value, group.shape[:-1])
+    elif group.kind in leaves.ARRAYS:
+        spec = Spec("array", _dtype(group.dtype), group.shape)
+    else:
+        spec = Spec(group.kind)
+    return [spec] * len(group.names)
 
 
 def _dtype(code: Any) -> Any:

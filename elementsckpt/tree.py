@@ -6,8 +6,10 @@ neither reading nor building it recurses, and nothing in a file can be cyclic.
 
 from __future__ import annotations
 
+import bisect
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +17,7 @@ import numpy as np
 
 from . import containers, jax_arrays, leaves, pickles, scalars
 from .errors import MismatchError, StateError
-from .manifest import Leaf, Node, Tree, display
+from .manifest import Leaves, Node, Tree, display
 
 
 @dataclass
@@ -70,8 +72,7 @@ class _Flattener:
     def __init__(self, aliases: bool) -> None:
         self.flat = Flat()
         self._aliases = aliases
-        # Holding the objects keeps their ids from being given to others.
-        self._seen: dict[int, tuple[int, Any]] = {}
+        self._seen: dict[int, int] = {}  # Numbers by id of what `flat` keeps alive.
         self._open: set[int] = set()
 
     def visit(self, value: Any, name: str) -> int:
@@ -83,7 +84,7 @@ class _Flattener:
             return self._leaf(value, name, leaves.kind_of(value))
         identity = id(value)
         if identity in self._seen:
-            return self._seen[identity][0]
+            return self._seen[identity]
         if identity in self._open:
             raise _CycleError(identity)
         sizes = len(self.flat.nodes), len(self.flat.names)
@@ -98,7 +99,7 @@ class _Flattener:
         finally:
             self._open.discard(identity)
         if self._aliases:
-            self._seen[identity] = number, value
+            self._seen[identity] = number
         return number
 
     def _container(self, value: Any, name: str, kind: str) -> int:
@@ -117,9 +118,9 @@ class _Flattener:
         number = len(flat.names)
         is_value = kind in ("python", "bytes") and type(value) is not set
         if self._aliases and not is_value:
-            seen = self._seen.setdefault(id(value), (number, value))
-            if seen[0] != number:
-                return seen[0]
+            seen = self._seen.setdefault(id(value), number)
+            if seen != number:
+                return seen
         flat.names.append(name)
         flat.kinds.append(kind)
         flat.values.append(value)
@@ -130,8 +131,8 @@ class _Flattener:
         del flat.nodes[node_count:], flat.containers[node_count:]
         del flat.names[leaf_count:], flat.kinds[leaf_count:], flat.values[leaf_count:]
         self._seen = {
-            identity: (number, value)
-            for identity, (number, value) in self._seen.items()
+            identity: number
+            for identity, number in self._seen.items()
             if -node_count <= number < leaf_count
         }
 
@@ -139,62 +140,127 @@ class _Flattener:
 # Leaves
 
 
-def encode(flat: Flat, key: str) -> tuple[Tree, list[np.ndarray | None]]:
-    """Describe a flat state for the manifest and give the storage of its leaves.
+Storages = list[list[np.ndarray]]  # Of each group of leaves; empty without bytes.
+
+
+def encode(flat: Flat, key: str) -> tuple[Tree, Storages]:
+    """Describe a flat state for the manifest and give the storages of its leaves.
 
     Args:
-      flat: The state.
+      flat: The state, which becomes part of the tree.
       key: The component's key, for errors.
 
     Returns:
-      The tree, whose leaves have no place yet, and the storage of each leaf. Arrays
-      inside pickles are leaves after those of the state.
+      The tree, in which leaves of one form are together and have no place yet, and
+      their storages. Arrays inside pickles are leaves, too.
 
     Raises:
       StateError: a leaf cannot be saved.
     """
-    encoder = _Encoder(key)
-    encoder.add_all(flat)
-    return Tree(flat.root, flat.nodes, encoder.leaves), encoder.storages
+    encoder = _Encoder(flat, key)
+    encoder.encode()
+    return encoder.result()
+
+
+@dataclass
+class _Group:
+    """Leaves of one form: their numbers in the flat state, storages and own values."""
+
+    form: leaves.Form
+    numbers: list[int] = field(default_factory=list)
+    storages: list[np.ndarray] = field(default_factory=list)
+    values: list[Any] = field(default_factory=list)
 
 
 class _Encoder:
-    def __init__(self, key: str) -> None:
-        self.leaves: list[Leaf] = []
-        self.storages: list[np.ndarray | None] = []
+    def __init__(self, flat: Flat, key: str) -> None:
+        self._flat = flat
         self._key = key
-        self._numbers: dict[int, tuple[int, Any]] = {}
+        self._names = list(flat.names)  # Arrays in pickles come after the others.
+        self._groups: dict[Any, _Group] = {}
+        self._pickled: list[int] = []
+        self._arrays: dict[int, tuple[int, Any]] | None = None
 
-    def add_all(self, flat: Flat) -> None:
+    def encode(self) -> None:
+        flat = self._flat
+        self._check_all()
+        fetched = self._fetch()
+        alike: dict[Any, _Group] = {}
         for number, kind in enumerate(flat.kinds):
-            if kind != "numpy" and kind in leaves.ARRAYS:
-                self._check(flat.values[number], flat.names[number], kind)
-        fetched = self._fetch(flat)
-        pickled = []
-        for number, kind in enumerate(flat.kinds):
-            name, value = flat.names[number], flat.values[number]
+            value = flat.values[number]
+            if kind == "numpy":
+                # Most leaves are as another was: these need no second look.
+                has_c_order = leaves.has_c_order(value)
+                traits = value.dtype, value.shape, has_c_order
+                if traits in alike:
+                    group = alike[traits]
+                    group.numbers.append(number)
+                    group.storages.append(value if has_c_order else value.T)
+                    continue
             try:
-                leaf, storage = leaves.encode(value, name, kind, fetched.get(number))
-                if kind in leaves.ARRAYS:
-                    self._numbers[id(value)] = number, value
+                encoded = leaves.encode(value, kind, fetched.get(number))
             except leaves.UnstorableError:
-                pickled.append(number)
-                leaf, storage = Leaf(name, "pickle"), None
-            if not name.isascii():
-                leaf.name = display(name)
-            self.leaves.append(leaf)
-            self.storages.append(storage)
-        for number in pickled:
-            encoded = self._pickle(flat.values[number], self.leaves[number].name)
-            self.leaves[number], self.storages[number] = encoded
+                self._pickled.append(number)
+                continue
+            group = self._add(number, encoded)
+            if kind == "numpy" and type(group.form.dtype) is str:
+                alike[traits] = group
+        for number in self._pickled:
+            self._add(number, self._pickle(flat.values[number], flat.names[number]))
 
-    def _fetch(self, flat: Flat) -> dict[int, np.ndarray]:
-        kinds = enumerate(flat.kinds)
+    def result(self) -> tuple[Tree, Storages]:
+        """Number the leaves group by group."""
+        groups = self._groups.values()
+        order = [number for group in groups for number in group.numbers]
+        positions = dict(zip(order, range(len(order)), strict=True))
+        flat = self._flat
+        for node in flat.nodes:
+            node.children = [n if n < 0 else positions[n] for n in node.children]
+        for group in groups:
+            if group.form.kind == "pickle":
+                group.values = [[positions[n] for n in x] for x in group.values]
+        root = flat.root if flat.root < 0 else positions[flat.root]
+        described = [self._describe(group) for group in groups]
+        return Tree(root, flat.nodes, described), [group.storages for group in groups]
+
+    def _describe(self, group: _Group) -> Leaves:
+        kind, dtype, shape, order, value = group.form
+        return Leaves(
+            kind=kind,
+            dtype=dtype,
+            shape=shape,
+            order=order,
+            value=group.values if kind in leaves.OWN_VALUE else value,
+            names=[display(self._names[number]) for number in group.numbers],
+        )
+
+    def _add(self, number: int, encoded: leaves.Encoded) -> _Group:
+        form, storage, value = encoded
+        # An element type that has parts cannot be hashed, so its leaves stay alone.
+        key = number if type(form.dtype) is dict else form
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = _Group(form)
+        group.numbers.append(number)
+        if storage is not None:
+            group.storages.append(storage)
+        if form.kind in leaves.OWN_VALUE:
+            group.values.append(value)
+        return group
+
+    def _fetch(self) -> dict[int, np.ndarray]:
+        kinds = enumerate(self._flat.kinds)
         numbers = [n for n, kind in kinds if kind == "jax" or kind == "key"]
-        values = [flat.values[number] for number in numbers]
+        values = [self._flat.values[number] for number in numbers]
         if not values:
             return {}
         return dict(zip(numbers, jax_arrays.fetch(values), strict=True))
+
+    def _check_all(self) -> None:
+        flat = self._flat
+        for number, kind in enumerate(flat.kinds):
+            if kind != "numpy" and kind in leaves.ARRAYS:
+                self._check(flat.values[number], flat.names[number], kind)
 
     def _check(self, value: Any, name: str, kind: str) -> None:
         problem = leaves.problem(value, kind)
@@ -202,13 +268,11 @@ class _Encoder:
             raise StateError(f"{full_name(self._key, name)} {problem}.")
 
     def _pickle(self, value: Any, name: str) -> leaves.Encoded:
-        parts: dict[int, None] = {}
+        parts: dict[int, int] = {}  # Leaf number to position among the parts.
 
         def out_of_band(item: Any) -> int | None:
             number = self._array(item, f"{name}/{len(parts)}")
-            if number is not None:
-                parts[number] = None
-            return number
+            return None if number is None else parts.setdefault(number, len(parts))
 
         try:
             payload = pickles.dump(value, out_of_band)
@@ -220,27 +284,39 @@ class _Encoder:
                 f"cannot be saved: {error}. Leave it out of what save() returns and "
                 f"make it anew in load()."
             ) from error
-        return leaves.encode_pickle(payload, name, list(parts))
+        return leaves.encode_pickle(payload, list(parts))
 
     def _array(self, value: Any, name: str) -> int | None:
         """Make an array met in a pickle a leaf; return its number, or None."""
         kind = leaves.kind_of(value)
         if kind not in leaves.ARRAYS:
             return None
-        if id(value) in self._numbers:
-            return self._numbers[id(value)][0]
+        if self._arrays is None:
+            self._arrays = self._state_arrays()
+        if id(value) in self._arrays:
+            return self._arrays[id(value)][0]
         self._check(value, name, kind)
         fetched = None
         if kind == "jax" or kind == "key":
             (fetched,) = jax_arrays.fetch([value])
         try:
-            leaf, storage = leaves.encode(value, name, kind, fetched)
+            encoded = leaves.encode(value, kind, fetched)
         except leaves.UnstorableError:
             return None
-        self._numbers[id(value)] = len(self.leaves), value
-        self.leaves.append(leaf)
-        self.storages.append(storage)
-        return len(self.leaves) - 1
+        number = len(self._names)
+        self._arrays[id(value)] = number, value  # Which keeps the id from others.
+        self._names.append(name)
+        self._add(number, encoded)
+        return number
+
+    def _state_arrays(self) -> dict[int, tuple[int, Any]]:
+        """Return number and value of the state's arrays, by id."""
+        flat, pickled = self._flat, set(self._pickled)
+        return {
+            id(value): (number, value)
+            for number, value in enumerate(flat.values)
+            if flat.kinds[number] in leaves.ARRAYS and number not in pickled
+        }
 
 
 def part(key: Any) -> str:
@@ -261,6 +337,11 @@ def full_name(key: str, name: str) -> str:
 # Back
 
 
+def leaf_names(tree: Tree) -> list[str]:
+    """Return the name of each leaf, by number."""
+    return [name for group in tree.leaves for name in group.names]
+
+
 def names(tree: Tree) -> list[tuple[str, int]]:
     """Return name and number of each leaf, an aliased leaf once for each place.
 
@@ -271,14 +352,42 @@ def names(tree: Tree) -> list[tuple[str, int]]:
     reference_count = sum(len(node.children) for node in tree.nodes) + 1
     numbers = visible(tree)
     if reference_count == len(numbers) + len(tree.nodes):
-        return [(tree.leaves[number].name, number) for number in numbers]
+        every = leaf_names(tree)
+        return [(every[number], number) for number in numbers]
     return [(name, number) for name, number in _walk(tree) if number >= 0]
 
 
 def visible(tree: Tree) -> list[int]:
     """Return the numbers of the leaves that are not parts of a pickled one."""
-    hidden = {n for leaf in tree.leaves if leaf.kind == "pickle" for n in leaf.value}
-    return [number for number in range(len(tree.leaves)) if number not in hidden]
+    pickles = (group for group in tree.leaves if group.kind == "pickle")
+    hidden = {n for group in pickles for parts in group.value for n in parts}
+    count = sum(len(group.names) for group in tree.leaves)
+    return [number for number in range(count) if number not in hidden]
+
+
+def groups(tree: Tree) -> dict[int, Leaves]:
+    """Return the groups of leaves by the number of their first leaf."""
+    sizes = [len(group.names) for group in tree.leaves]
+    starts = itertools.accumulate(sizes, initial=0)
+    return dict(zip(starts, tree.leaves, strict=False))
+
+
+def pick(tree: Tree, numbers: Iterable[int]) -> dict[int, Leaves]:
+    """Return some leaves by number, each in a group of its own.
+
+    Raises:
+      IndexError, ValueError, TypeError, KeyError: the tree has no such leaf.
+    """
+    ends = list(itertools.accumulate(len(group.names) for group in tree.leaves))
+    picked = {}
+    for number in numbers:
+        if number < 0:
+            raise IndexError("a leaf has a negative number")
+        position = bisect.bisect_right(ends, number)
+        group = tree.leaves[position]
+        first = ends[position] - len(group.names)
+        picked[number] = leaves.one_of(group, number - first)
+    return picked
 
 
 def container_name(tree: Tree, node: int) -> str:
@@ -293,7 +402,7 @@ def container_name(tree: Tree, node: int) -> str:
 def _walk(tree: Tree) -> Iterator[tuple[str, int]]:
     """Yield name and number of each container and leaf."""
     # Containers that hold others twice double the places at each level.
-    left = 1_000_000 + 10 * len(tree.leaves)
+    left = 1_000_000 + 10 * sum(len(group.names) for group in tree.leaves)
     stack = [("", tree.root)]
     while stack:
         name, number = stack.pop()
@@ -318,7 +427,7 @@ def _walk(tree: Tree) -> Iterator[tuple[str, int]]:
 def unflatten(
     root: int,
     nodes: Sequence[Node],
-    values: Sequence[Any],
+    values: Mapping[int, Any],
     find_class: Callable[[int, Node], type | None],
 ) -> Any:
     """Put a state together.
@@ -326,7 +435,7 @@ def unflatten(
     Args:
       root: As in `Flat`.
       nodes: Containers, children first.
-      values: The leaves.
+      values: The leaves, by number.
       find_class: Returns the class for a node of kind namedtuple, dataclass or
         frozen, or None to make a dict of it.
 
@@ -370,7 +479,7 @@ def unflatten_some(root: int, nodes: Sequence[Node], values: Mapping[int, Any]) 
     return built.get(root)
 
 
-def _child(number: int, values: Sequence[Any], built: list[Any]) -> Any:
+def _child(number: int, values: Mapping[int, Any], built: list[Any]) -> Any:
     if number >= 0:
         return values[number]
     return built[-number - 1]

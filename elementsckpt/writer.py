@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 
 from . import disk, dtypes
-from .manifest import BLOCK_BYTES, Block, Leaf, Segment, digest, new_digest
+from .manifest import BLOCK_BYTES, Block, Leaves, Segment, digest, new_digest
 from .parallel import run
 
 SEGMENT_BYTES = 64 << 20
@@ -33,65 +33,79 @@ _ALIGN = 64  # Of blocks: a cache line, and what XLA wants to share memory.
 _PADDING = "__padding_%d__"
 
 
+class _Tensors(NamedTuple):
+    """Entries of a segment's header, in lists: what tensors a block holds and where.
+
+    Attributes:
+      names: Names of the leaves, or of rows of one.
+      dtypes: Their element types in safetensors' terms.
+      shapes: Sizes of their axes.
+      begins, ends: Where their bytes are, from the start of the block.
+    """
+
+    names: list[str]
+    dtypes: list[str]
+    shapes: list[tuple[int, ...]]
+    begins: list[int]
+    ends: list[int]
+
+
 class _Group:
     """A block of several small leaves."""
 
     is_first = True  # A segment may end before it.
 
+    def __init__(self) -> None:
+        self.size = 0
+        self.tensors = _Tensors([], [], [], [], [])
+        self.gaps: list[tuple[int, int]] = []
+        self._chunks: list[np.ndarray | bytes] = []
+        self._owned_count = 0
+
     @property
     def leaf_count(self) -> int:
         """Number of leaves in the block."""
-        return len(self.names)
+        return len(self.tensors.names)
 
-    def __init__(self) -> None:
-        self.size = 0
-        self.names: list[str] = []
-        self.tags: list[str | None] = []
-        self.storages: list[np.ndarray] = []
-        self.offsets: list[int] = []
-        self._owned_count = 0
-        self._has_gaps = False
+    def room_for(self, size: int) -> int:
+        """Return how many more leaves of this size may be added."""
+        room = (GROUP_BYTES - self.size - _ALIGN) // size
+        return max(0, min(room, GROUP_LEAVES - self.leaf_count))
 
-    def add(self, name: str, tag: str | None, storage: np.ndarray) -> int:
-        """Append a leaf, aligned for its elements; returns where it begins."""
-        offset = -(-self.size // storage.dtype.alignment) * storage.dtype.alignment
-        self._has_gaps = self._has_gaps or offset != self.size
-        self.names.append(name)
-        self.tags.append(tag)
-        self.storages.append(storage)
-        self.offsets.append(offset)
-        self.size = offset + storage.nbytes
-        return offset
+    def add(
+        self, names: Sequence[str], storages: Sequence[np.ndarray], tag: str | None
+    ) -> int:
+        """Append leaves of one form, aligned for their elements.
+
+        Returns:
+          Where the first begins.
+        """
+        first = storages[0]
+        begin, size, count = self.size, first.nbytes, len(storages)
+        start = _round_up(begin, first.dtype.alignment)
+        if start != begin:
+            self.gaps.append((begin, start))
+            self._chunks.append(bytes(start - begin))
+        self.size = start + size * count
+        shape = (size,) if tag is None else first.shape
+        tensors = self.tensors
+        tensors.names.extend(names)
+        tensors.dtypes.extend([tag or "U8"] * count)
+        tensors.shapes.extend([shape] * count)
+        tensors.begins.extend(range(start, self.size, size))
+        tensors.ends.extend(range(start + size, self.size + size, size))
+        self._chunks.extend(storages)
+        return start
 
     def own(self, copies: dict[int, np.ndarray]) -> None:
         """Copy the leaves that were added since the last call."""
-        for index in range(self._owned_count, len(self.storages)):
-            self.storages[index] = _copy(self.storages[index], copies)
-        self._owned_count = len(self.storages)
+        new = self._chunks[self._owned_count :]
+        self._chunks[self._owned_count :] = map(_bytes_of, new)
+        self._owned_count = len(self._chunks)
 
     def data(self) -> bytes:
         """Return the bytes, gathered."""
-        if not self._has_gaps:
-            with contextlib.suppress(TypeError, ValueError, BufferError):
-                # All dtypes and layouts that have a buffer, at C speed.
-                return b"".join(cast(list[Any], self.storages))
-        chunks: list[Any] = []
-        position = 0
-        for storage, offset in zip(self.storages, self.offsets, strict=True):
-            chunks += [bytes(offset - position), _flat_bytes(storage)]
-            position = offset + storage.nbytes
-        return b"".join(chunks)
-
-    def entries(self) -> Iterator[tuple[str, str, tuple[int, ...], int, int]]:
-        """Yield name, type, shape, begin and end of each leaf in the block."""
-        for name, tag, storage, begin in zip(
-            self.names, self.tags, self.storages, self.offsets, strict=True
-        ):
-            size = storage.nbytes
-            if tag is None:
-                yield name, "U8", (size,), begin, begin + size
-            else:
-                yield name, tag, storage.shape, begin, begin + size
+        return b"".join(map(_bytes_of, self._chunks))
 
 
 class _Piece:
@@ -107,6 +121,7 @@ class _Piece:
     """
 
     leaf_count = 1
+    gaps = ()
 
     def __init__(
         self,
@@ -144,17 +159,17 @@ class _Piece:
             return self._storage.reshape(-1)[start:stop]
         return self._storage.flat[start:stop]
 
-    def entries(self) -> Iterator[tuple[str, str, tuple[int, ...], int, int]]:
-        """Yield name, type, shape, begin and end of the leaf, or of its rows."""
+    @property
+    def tensors(self) -> _Tensors:
+        """The leaf, or its rows."""
         name, shape = self._name, self._storage.shape
         if self._rows is not None:
             start, stop = self._rows
             name = f"{name}[{start}:{stop}]"
             shape = (stop - start, *(() if self._flat else shape[1:]))
         if self._tag is None:
-            yield name, "U8", (self.size,), 0, self.size
-        else:
-            yield name, self._tag, shape, 0, self.size
+            shape = (self.size,)
+        return _Tensors([name], [self._tag or "U8"], [shape], [0], [self.size])
 
 
 def _pieces(name: str, tag: str | None, storage: np.ndarray) -> Iterator[_Piece]:
@@ -183,6 +198,11 @@ def _copy(storage: np.ndarray, copies: dict[int, np.ndarray]) -> np.ndarray:
     if key not in copies:
         copies[key] = np.array(storage, order="C", subok=False)
     return copies[key]
+
+
+def _bytes_of(chunk: np.ndarray | bytes) -> bytes:
+    """Return the elements in C order, copied; what is copied stays as it is."""
+    return chunk if isinstance(chunk, bytes) else chunk.tobytes()
 
 
 def _flat_bytes(array: np.ndarray) -> np.ndarray:
@@ -214,50 +234,72 @@ class Writer:
         self._borrowed: list[_Group | _Piece] = []
 
     def add(
-        self, leaves: Sequence[Leaf], storages: Sequence[np.ndarray | None], prefix: str
-    ) -> None:
+        self,
+        groups: Sequence[Leaves],
+        storages: Sequence[Sequence[np.ndarray]],
+        prefix: str,
+    ) -> list[Leaves]:
         """Give leaves their places; nothing is written and nothing copied yet.
 
         Args:
-          leaves: Leaves whose `block` and `offset` are to be set.
-          storages: Their elements, whose C order is the order of their bytes.
+          groups: Leaves of one form each.
+          storages: Of each leaf of each group, its elements, whose C order is the order
+            of the bytes; none where they have no bytes.
           prefix: Start of their names in the segment.
+
+        Returns:
+          The groups with their places, divided where their bytes are.
         """
-        small = []
-        for leaf, storage in zip(leaves, storages, strict=True):
-            if storage is None or storage.nbytes == 0:
-                continue
-            self._pending_bytes += storage.nbytes
-            self._pending_leaves += 1
-            if storage.nbytes < SMALL_BYTES:
-                small.append((leaf, storage))
-                continue
-            leaf.block = self._block_count
-            name = prefix + leaf.name or self._stem
-            pieces = list(_pieces(name, dtypes.tag(leaf.dtype), storage))
-            self._pending += pieces
-            self._borrowed += pieces
+        placed: list[list[Leaves]] = [[group] for group in groups]
+        with_bytes = [n for n, x in enumerate(storages) if x and x[0].nbytes]
         # In this order no padding is needed: sizes are multiples of alignments.
-        small.sort(key=lambda item: -item[1].dtype.alignment)
-        for leaf, storage in small:
-            group = self._room_for(storage)
-            leaf.block = self._group_number
-            name = prefix + leaf.name or self._stem
-            leaf.offset = group.add(name, dtypes.tag(leaf.dtype), storage)
-        if small and self._group is not None:
+        with_bytes.sort(key=lambda n: -storages[n][0].dtype.alignment)
+        for number in with_bytes:
+            placed[number] = list(self._place(groups[number], storages[number], prefix))
+        if self._group is not None:
             self._borrowed.append(self._group)
+        return [part for parts in placed for part in parts]
+
+    def _place(
+        self, group: Leaves, storages: Sequence[np.ndarray], prefix: str
+    ) -> Iterator[Leaves]:
+        """Yield parts of a group, each within a block or one leaf."""
+        count, size = len(storages), storages[0].nbytes
+        self._pending_leaves += count
+        self._pending_bytes += count * size
+        names = [prefix + name or self._stem for name in group.names]
+        tag = dtypes.tag(group.dtype)
+        start = 0
+        while start < count:
+            if size >= SMALL_BYTES:
+                stop, block, offset = start + 1, self._block_count, 0
+                pieces = list(_pieces(names[start], tag, storages[start]))
+                self._pending += pieces
+                self._borrowed += pieces
+            else:
+                small = self._small_block(size)
+                stop = min(count, start + small.room_for(size))
+                block = self._group_number
+                offset = small.add(names[start:stop], storages[start:stop], tag)
+            yield msgspec.structs.replace(
+                group,
+                block=block,
+                offset=offset,
+                value=group.value[start:stop]
+                if group.kind == "pickle"
+                else group.value,
+                names=group.names[start:stop],
+            )
+            start = stop
 
     @property
     def _block_count(self) -> int:
         return len(self.blocks) + len(self._pending)
 
-    def _room_for(self, storage: np.ndarray) -> _Group:
+    def _small_block(self, size: int) -> _Group:
+        """Return the block to which leaves of this size are added."""
         group = self._group
-        if (
-            group is None
-            or storage.nbytes > GROUP_BYTES - group.size - _ALIGN
-            or len(group.storages) >= GROUP_LEAVES
-        ):
+        if group is None or not group.room_for(size):
             if group is not None:
                 self._borrowed.append(group)
             group = self._group = _Group()
@@ -342,15 +384,21 @@ class _SegmentFile:
         for part in self.parts:
             block = _round_up(position, _ALIGN)
             self.offsets.append(block)
-            for name, tag, shape, begin, end in part.entries():
-                if block + begin > position:
-                    gap = block + begin - position
-                    padding = _Entry("U8", (gap,), (position, block + begin))
-                    entries[_PADDING % len(entries)] = padding
-                if name in entries or not name or name.startswith("__"):
-                    name = _unique(name, entries)
-                position = block + end
-                entries[name] = _Entry(tag, shape, (block + begin, position))
+            gaps = [(block + begin, block + end) for begin, end in part.gaps]
+            if block > position:
+                gaps.append((position, block))
+            for begin, end in gaps:
+                padding = _Entry("U8", (end - begin,), (begin, end))
+                entries[_PADDING % len(entries)] = padding
+            names, types, shapes, begins, ends = part.tensors
+            places = zip(
+                [block + begin for begin in begins],
+                [block + end for end in ends],
+                strict=True,
+            )
+            tensors = map(_Entry, types, shapes, places)
+            entries.update(zip(_free(names, entries), tensors, strict=True))
+            position = block + part.size
         header = msgspec.json.encode(entries)
         header += b" " * (-(len(header) + 8) % _ALIGN)
         self._start = len(header) + 8
@@ -404,12 +452,20 @@ class _Entry(msgspec.Struct, gc=False):
     data_offsets: tuple[int, int]
 
 
-def _unique(name: str, taken: dict[str, _Entry]) -> str:
-    """Return a name that no other entry has and that safetensors does not reserve."""
-    number = len(taken)
-    while f"{name}~{number}" in taken:
-        number += 1
-    return f"{name}~{number}"
+def _free(names: Sequence[str], taken: Mapping[str, Any]) -> Sequence[str]:
+    """Return the names, changed where taken or reserved by safetensors."""
+    is_unique = len(set(names)) == len(names) and taken.keys().isdisjoint(names)
+    if is_unique and "" not in names and "\n__" not in "\n" + "\n".join(names):
+        return names
+    free: dict[str, None] = {}
+    for name in names:
+        if name in taken or name in free or not name or name.startswith("__"):
+            number = len(taken) + len(free)
+            while f"{name}~{number}" in taken or f"{name}~{number}" in free:
+                number += 1
+            name = f"{name}~{number}"
+        free[name] = None
+    return list(free)
 
 
 def _round_up(size: int, multiple: int) -> int:

@@ -82,7 +82,7 @@ class PlainReader:
         return data
 
     def tree(self, tree, blocks):
-        leaves = [self.leaf(leaf, blocks) for leaf in tree["leaves"]]
+        leaves = [x for group in tree["leaves"] for x in self.leaves(group, blocks)]
         nodes = []
 
         def at(number):
@@ -99,18 +99,24 @@ class PlainReader:
                 nodes.append(dict(zip(keys, children, strict=True)))
         return at(tree["root"])
 
-    def leaf(self, leaf, blocks):
-        if leaf["kind"] == "python":
-            return self.scalar(leaf.get("value"))
-        dtype, shape = self.dtype(leaf["dtype"]), leaf.get("shape", [])
+    def leaves(self, group, blocks):
+        count = len(group["names"])
+        if group["kind"] == "python":
+            assert len(group["value"]) == count
+            return [self.scalar(code) for code in group["value"]]
+        dtype, shape = self.dtype(group["dtype"]), group.get("shape", [])
         size = int(np.prod(shape)) * dtype.itemsize
-        first, offset = leaf.get("block", -1), leaf.get("offset", 0)
+        block, offset = group.get("block", -1), group.get("offset", 0)
         data = b""
-        while first >= 0 and len(data) < offset + size:
-            data, first = data + blocks[first], first + 1
-        data = data[offset : offset + size]
-        array = np.frombuffer(data, dtype).reshape(shape, order=leaf.get("order", "C"))
-        return array.tobytes().decode() if leaf["kind"] == "str" else array
+        while block >= 0 and len(data) < offset + count * size:
+            data, block = data + blocks[block], block + 1
+        order, found = group.get("order", "C"), []
+        for start in range(offset, offset + count * size, size) if size else [0]:
+            array = np.frombuffer(data[start : start + size], dtype)
+            array = array.reshape(shape, order=order)
+            is_text = group["kind"] == "str"
+            found.append(array.tobytes().decode() if is_text else array)
+        return found
 
     def dtype(self, code):
         if isinstance(code, str):
@@ -237,6 +243,6 @@ def test_the_schema_and_the_text_have_the_same_fields():
     for struct_type in (manifest.Manifest, manifest.Component, manifest.Tree):
         for field in struct_type.__struct_fields__:
             assert f"`{field}`" in text or f'"{field}"' in text, field
-    for struct_type in (manifest.Leaf, manifest.Node):
+    for struct_type in (manifest.Leaves, manifest.Node):
         for info in msgspec.structs.fields(struct_type):
             assert f"`{info.name}`" in text, info.name

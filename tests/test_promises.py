@@ -218,11 +218,11 @@ def test_promise_7_a_foreign_save_runs_no_code(tmp_path):
 def test_promise_7_a_foreign_save_cannot_name_functions_to_call(tmp_path):
     cp = checkpoint(tmp_path / "theirs", agent={"activation": os.path.join})
     save = cp.save().path
-    rewrite(save, lambda x: _leaf(x).update(value="posix:system"))
+    rewrite(save, lambda x: _leaf(x).update(value=["posix:system"]))
     mine = checkpoint(tmp_path / "mine", agent={"activation": os.path.join})
     with pytest.raises(elementsckpt.PickleError, match="agent/activation is posix"):
         mine.load(save)
-    rewrite(save, lambda x: _leaf(x).update(value="posixpath:join"))
+    rewrite(save, lambda x: _leaf(x).update(value=["posixpath:join"]))
     mine.load(save)
     assert mine.agent.state == {"activation": os.path.join}
 
