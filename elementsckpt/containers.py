@@ -70,7 +70,7 @@ def _mapping(kind: str) -> Callable[[Any], _Apart]:
 def _encode_keys(keys: list[Any]) -> list[Any]:
     try:
         "".join(keys).encode()  # Raises unless all are strings that JSON can hold.
-        if all(type(key) is str for key in keys):
+        if set(map(type, keys)) <= {str}:
             return keys
     except (TypeError, UnicodeEncodeError):
         pass

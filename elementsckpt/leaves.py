@@ -21,15 +21,13 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
-import msgspec
 import numpy as np
 
 from . import dtypes, jax_arrays, references, scalars, torch_tensors
 from .errors import MismatchError, ReadError
-from .manifest import Leaves
+from .manifest import OWN_VALUE, Leaves, part_of
 
 ARRAYS = frozenset({"numpy", "jax", "key", "torch"})
-OWN_VALUE = frozenset({"python", "function", "pickle"})  # `value` lists one for each.
 _BYTES: dict[str, type] = {"bytes": bytes, "bytearray": bytearray}
 _AS_ARRAYS = frozenset({"jax", "key", "pickle"})
 _INLINE_BYTES = 1024  # Longer strings would make the manifest slow and unreadable.
@@ -223,10 +221,9 @@ def one_of(group: Leaves, index: int) -> Leaves:
     Raises:
       ValueError, TypeError, KeyError, IndexError: there is no such leaf.
     """
-    start = group.offset + index * layout_of(group)[2]
-    value = [group.value[index]] if group.kind in OWN_VALUE else group.value
-    names = [group.names[index]]
-    return msgspec.structs.replace(group, offset=start, value=value, names=names)
+    part = part_of(group, index, index + 1)
+    part.offset += index * layout_of(group)[2]
+    return part
 
 
 def _is_strings(group: Leaves) -> bool:
@@ -257,7 +254,9 @@ def decode(
       ValueError, TypeError, KeyError: the manifest describes no such leaves.
     """
     kind = group.kind
-    if kind in OWN_VALUE and len(group.value) != len(group.names):
+    if kind in OWN_VALUE and (
+        type(group.value) is not list or len(group.value) != len(group.names)
+    ):
         raise ValueError("a group has more or fewer values than leaves")
     if kind == "python":
         return [scalars.decode(code) for code in group.value]

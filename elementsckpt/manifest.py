@@ -23,6 +23,9 @@ NAME = "manifest.json"
 BLOCK_BYTES = 16 << 20
 MAX_SEQUENCE = 1 << 52  # Beyond it, somebody made it up.
 
+# Kinds of leaves that have a value of their own each, so that `value` is a list.
+OWN_VALUE = frozenset({"python", "function", "pickle"})
+
 _INDEX = Annotated[int, Meta(ge=0, lt=1 << 62)]
 _DIGEST = Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
 _FILE = re.compile(r"[A-Za-z0-9_%~-]+-\d{6,20}-\d{5,20}\.safetensors")
@@ -43,7 +46,7 @@ class Leaves(
       block: First block with their bytes, or -1 if they have none. One leaf that does
         not fit into the rest of that block goes on in the following ones.
       offset: Where in that block the first starts, in bytes.
-      value: What else the kind needs.
+      value: What else the kind needs: for `OWN_VALUE`, a list of what each needs.
       names: Path of each inside the component, joined by "/". For people; the identity
         of a leaf is its position.
     """
@@ -229,6 +232,12 @@ def encode(manifest: Manifest) -> bytes:
 def encode_tree(tree: Tree) -> Raw:
     """Return the tree as it stands in a manifest."""
     return Raw(_ENCODE(tree))
+
+
+def part_of(group: Leaves, start: int, stop: int) -> Leaves:
+    """Return some leaves of a group, which still begin where the group does."""
+    own = group.value[start:stop] if group.kind in OWN_VALUE else group.value
+    return msgspec.structs.replace(group, value=own, names=group.names[start:stop])
 
 
 def decode(content: bytes | bytearray, where: str) -> Manifest:

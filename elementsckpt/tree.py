@@ -17,7 +17,7 @@ import numpy as np
 
 from . import containers, jax_arrays, leaves, pickles, scalars
 from .errors import MismatchError, StateError
-from .manifest import Leaves, Node, Tree, display
+from .manifest import OWN_VALUE, Leaves, Node, Tree, display
 
 
 @dataclass
@@ -55,13 +55,16 @@ def flatten(state: Any, key: str, *, aliases: bool = True) -> Flat:
     """
     flattener = _Flattener(aliases)
     try:
-        flattener.flat.root = flattener.visit(state, "")
+        (flattener.flat.root,) = flattener.visit([""], [state])
     except RecursionError as error:
         raise StateError(
             f"The state of {key!r} is nested too deeply to be saved. Return a flatter "
             f"state from save(), for example lists instead of linked objects."
         ) from error
     return flattener.flat
+
+
+_VALUES = frozenset({"python", "bytes"})  # Kinds whose leaves have no identity.
 
 
 class _CycleError(Exception):
@@ -75,13 +78,35 @@ class _Flattener:
         self._seen: dict[int, int] = {}  # Numbers by id of what `flat` keeps alive.
         self._open: set[int] = set()
 
-    def visit(self, value: Any, name: str) -> int:
-        leaf_kind = leaves.PLAIN.get(type(value))
-        if leaf_kind is not None:  # Most of what is met, without a second look.
-            return self._leaf(value, name, leaf_kind)
-        kind = containers.kind_of(value)
-        if kind is None:
-            return self._leaf(value, name, leaves.kind_of(value))
+    def visit(self, names: Iterable[str], values: Iterable[Any]) -> list[int]:
+        """Take apart what a container holds; return the numbers."""
+        flat, seen, plain = self.flat, self._seen, leaves.PLAIN
+        numbers = []
+        for name, value in zip(names, values, strict=True):
+            kind = plain.get(type(value))
+            if kind is None:  # Rarer, and worth a second look.
+                outer = containers.kind_of(value)
+                if outer is None:
+                    kind = leaves.kind_of(value)
+                else:
+                    number = self._container(value, name, outer)
+                    if number is not None:
+                        numbers.append(number)
+                        continue
+                    kind = "pickle"
+            number = len(flat.names)
+            is_value = kind in _VALUES and type(value) is not set
+            if self._aliases and not is_value:
+                number = seen.setdefault(id(value), number)
+            if number == len(flat.names):
+                flat.names.append(name)
+                flat.kinds.append(kind)
+                flat.values.append(value)
+            numbers.append(number)
+        return numbers
+
+    def _container(self, value: Any, name: str, kind: str) -> int | None:
+        """Take a container apart; return its number, None if only pickle holds it."""
         identity = id(value)
         if identity in self._seen:
             return self._seen[identity]
@@ -90,40 +115,22 @@ class _Flattener:
         sizes = len(self.flat.nodes), len(self.flat.names)
         self._open.add(identity)
         try:
-            number = self._container(value, name, kind)
+            node, keys, children = containers.take_apart(value, kind)
+            prefix = f"{name}/" if name else ""
+            names = [prefix + (k if type(k) is str else part(k)) for k in keys]
+            node.children = self.visit(names, children)
         except (_CycleError, scalars.NotScalarError) as error:
             if isinstance(error, _CycleError) and error.args[0] != identity:
                 raise
             self._forget(*sizes)
-            number = self._leaf(value, name, "pickle")
+            return None
         finally:
             self._open.discard(identity)
-        if self._aliases:
-            self._seen[identity] = number
-        return number
-
-    def _container(self, value: Any, name: str, kind: str) -> int:
-        node, keys, children = containers.take_apart(value, kind)
-        prefix = f"{name}/" if name else ""
-        node.children = [
-            self.visit(child, prefix + (key if type(key) is str else part(key)))
-            for key, child in zip(keys, children, strict=True)
-        ]
         self.flat.nodes.append(node)
         self.flat.containers.append(value)
-        return -len(self.flat.nodes)
-
-    def _leaf(self, value: Any, name: str, kind: str) -> int:
-        flat = self.flat
-        number = len(flat.names)
-        is_value = kind in ("python", "bytes") and type(value) is not set
-        if self._aliases and not is_value:
-            seen = self._seen.setdefault(id(value), number)
-            if seen != number:
-                return seen
-        flat.names.append(name)
-        flat.kinds.append(kind)
-        flat.values.append(value)
+        number = -len(self.flat.nodes)
+        if self._aliases:
+            self._seen[identity] = number
         return number
 
     def _forget(self, node_count: int, leaf_count: int) -> None:
@@ -192,8 +199,8 @@ class _Encoder:
                 # Most leaves are as another was: these need no second look.
                 has_c_order = leaves.has_c_order(value)
                 traits = value.dtype, value.shape, has_c_order
-                if traits in alike:
-                    group = alike[traits]
+                group = alike.get(traits)
+                if group is not None:
                     group.numbers.append(number)
                     group.storages.append(value if has_c_order else value.T)
                     continue
@@ -220,18 +227,21 @@ class _Encoder:
             if group.form.kind == "pickle":
                 group.values = [[positions[n] for n in x] for x in group.values]
         root = flat.root if flat.root < 0 else positions[flat.root]
-        described = [self._describe(group) for group in groups]
+        names = self._names
+        if not "".join(names).isascii():
+            names = [display(name) for name in names]
+        described = [self._describe(group, names) for group in groups]
         return Tree(root, flat.nodes, described), [group.storages for group in groups]
 
-    def _describe(self, group: _Group) -> Leaves:
+    def _describe(self, group: _Group, names: Sequence[str]) -> Leaves:
         kind, dtype, shape, order, value = group.form
         return Leaves(
             kind=kind,
             dtype=dtype,
             shape=shape,
             order=order,
-            value=group.values if kind in leaves.OWN_VALUE else value,
-            names=[display(self._names[number]) for number in group.numbers],
+            value=group.values if kind in OWN_VALUE else value,
+            names=[names[number] for number in group.numbers],
         )
 
     def _add(self, number: int, encoded: leaves.Encoded) -> _Group:
@@ -244,7 +254,7 @@ class _Encoder:
         group.numbers.append(number)
         if storage is not None:
             group.storages.append(storage)
-        if form.kind in leaves.OWN_VALUE:
+        if form.kind in OWN_VALUE:
             group.values.append(value)
         return group
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ import msgspec
 import numpy as np
 
 from . import disk, dtypes
-from .manifest import BLOCK_BYTES, Block, Leaves, Segment, digest, new_digest
+from .manifest import BLOCK_BYTES, Block, Leaves, Segment, digest, new_digest, part_of
 from .parallel import run
 
 SEGMENT_BYTES = 64 << 20
@@ -33,21 +34,22 @@ _ALIGN = 64  # Of blocks: a cache line, and what XLA wants to share memory.
 _PADDING = "__padding_%d__"
 
 
-class _Tensors(NamedTuple):
-    """Entries of a segment's header, in lists: what tensors a block holds and where.
+class _Run(NamedTuple):
+    """Tensors of one form that follow each other: leaves, or rows of one.
 
     Attributes:
-      names: Names of the leaves, or of rows of one.
-      dtypes: Their element types in safetensors' terms.
-      shapes: Sizes of their axes.
-      begins, ends: Where their bytes are, from the start of the block.
+      dtype: Element type in safetensors' terms.
+      shape: Sizes of the axes of each.
+      begin: Where the first begins in the block.
+      size: Bytes of each.
+      leaf_count: How many there are.
     """
 
-    names: list[str]
-    dtypes: list[str]
-    shapes: list[tuple[int, ...]]
-    begins: list[int]
-    ends: list[int]
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    size: int
+    leaf_count: int
 
 
 class _Group:
@@ -57,15 +59,15 @@ class _Group:
 
     def __init__(self) -> None:
         self.size = 0
-        self.tensors = _Tensors([], [], [], [], [])
-        self.gaps: list[tuple[int, int]] = []
+        self.names: list[str] = []
+        self.runs: list[_Run] = []
         self._chunks: list[np.ndarray | bytes] = []
         self._owned_count = 0
 
     @property
     def leaf_count(self) -> int:
         """Number of leaves in the block."""
-        return len(self.tensors.names)
+        return len(self.names)
 
     def room_for(self, size: int) -> int:
         """Return how many more leaves of this size may be added."""
@@ -84,16 +86,11 @@ class _Group:
         begin, size, count = self.size, first.nbytes, len(storages)
         start = _round_up(begin, first.dtype.alignment)
         if start != begin:
-            self.gaps.append((begin, start))
             self._chunks.append(bytes(start - begin))
         self.size = start + size * count
         shape = (size,) if tag is None else first.shape
-        tensors = self.tensors
-        tensors.names.extend(names)
-        tensors.dtypes.extend([tag or "U8"] * count)
-        tensors.shapes.extend([shape] * count)
-        tensors.begins.extend(range(start, self.size, size))
-        tensors.ends.extend(range(start + size, self.size + size, size))
+        self.names.extend(names)
+        self.runs.append(_Run(tag or "U8", shape, start, size, count))
         self._chunks.extend(storages)
         return start
 
@@ -121,7 +118,6 @@ class _Piece:
     """
 
     leaf_count = 1
-    gaps = ()
 
     def __init__(
         self,
@@ -160,16 +156,23 @@ class _Piece:
         return self._storage.flat[start:stop]
 
     @property
-    def tensors(self) -> _Tensors:
-        """The leaf, or its rows."""
-        name, shape = self._name, self._storage.shape
+    def names(self) -> list[str]:
+        """The name of the leaf, with its rows."""
+        if self._rows is None:
+            return [self._name]
+        start, stop = self._rows
+        return [f"{self._name}[{start}:{stop}]"]
+
+    @property
+    def runs(self) -> list[_Run]:
+        """The leaf, or its rows, as one tensor."""
+        shape = self._storage.shape
         if self._rows is not None:
             start, stop = self._rows
-            name = f"{name}[{start}:{stop}]"
             shape = (stop - start, *(() if self._flat else shape[1:]))
         if self._tag is None:
             shape = (self.size,)
-        return _Tensors([name], [self._tag or "U8"], [shape], [0], [self.size])
+        return [_Run(self._tag or "U8", shape, 0, self.size, 1)]
 
 
 def _pieces(name: str, tag: str | None, storage: np.ndarray) -> Iterator[_Piece]:
@@ -250,25 +253,26 @@ class Writer:
         Returns:
           The groups with their places, divided where their bytes are.
         """
-        placed: list[list[Leaves]] = [[group] for group in groups]
-        with_bytes = [n for n, x in enumerate(storages) if x and x[0].nbytes]
+        placed = [[group] for group in groups]
+        stored = [n for n, arrays in enumerate(storages) if arrays and arrays[0].nbytes]
         # In this order no padding is needed: sizes are multiples of alignments.
-        with_bytes.sort(key=lambda n: -storages[n][0].dtype.alignment)
-        for number in with_bytes:
-            placed[number] = list(self._place(groups[number], storages[number], prefix))
+        stored.sort(key=lambda n: -storages[n][0].dtype.alignment)
+        for n in stored:
+            placed[n] = self._place(groups[n], storages[n], prefix)
         if self._group is not None:
             self._borrowed.append(self._group)
         return [part for parts in placed for part in parts]
 
     def _place(
         self, group: Leaves, storages: Sequence[np.ndarray], prefix: str
-    ) -> Iterator[Leaves]:
-        """Yield parts of a group, each within a block or one leaf."""
+    ) -> list[Leaves]:
+        """Return the group in parts, each within a block or a single large leaf."""
         count, size = len(storages), storages[0].nbytes
         self._pending_leaves += count
         self._pending_bytes += count * size
         names = [prefix + name or self._stem for name in group.names]
         tag = dtypes.tag(group.dtype)
+        parts = []
         start = 0
         while start < count:
             if size >= SMALL_BYTES:
@@ -281,16 +285,11 @@ class Writer:
                 stop = min(count, start + small.room_for(size))
                 block = self._group_number
                 offset = small.add(names[start:stop], storages[start:stop], tag)
-            yield msgspec.structs.replace(
-                group,
-                block=block,
-                offset=offset,
-                value=group.value[start:stop]
-                if group.kind == "pickle"
-                else group.value,
-                names=group.names[start:stop],
-            )
+            part = group if stop - start == count else part_of(group, start, stop)
+            part.block, part.offset = block, offset
+            parts.append(part)
             start = stop
+        return parts
 
     @property
     def _block_count(self) -> int:
@@ -384,21 +383,18 @@ class _SegmentFile:
         for part in self.parts:
             block = _round_up(position, _ALIGN)
             self.offsets.append(block)
-            gaps = [(block + begin, block + end) for begin, end in part.gaps]
-            if block > position:
-                gaps.append((position, block))
-            for begin, end in gaps:
-                padding = _Entry("U8", (end - begin,), (begin, end))
-                entries[_PADDING % len(entries)] = padding
-            names, types, shapes, begins, ends = part.tensors
-            places = zip(
-                [block + begin for begin in begins],
-                [block + end for end in ends],
-                strict=True,
-            )
-            tensors = map(_Entry, types, shapes, places)
-            entries.update(zip(_free(names, entries), tensors, strict=True))
-            position = block + part.size
+            names = iter(_free(part.names, entries))
+            for dtype, shape, begin, size, count in part.runs:
+                begin += block
+                if begin > position:
+                    gap = _Entry("U8", (begin - position,), (position, begin))
+                    entries[_PADDING % len(entries)] = gap
+                position = begin + size * count
+                begins = range(begin, position, size)
+                ends = range(begin + size, position + size, size)
+                places = zip(begins, ends, strict=True)
+                tensors = map(_Entry, repeat(dtype), repeat(shape), places)
+                entries.update(zip(islice(names, count), tensors, strict=True))
         header = msgspec.json.encode(entries)
         header += b" " * (-(len(header) + 8) % _ALIGN)
         self._start = len(header) + 8
