@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 import contextlib
 import itertools
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -80,7 +81,8 @@ class _Flattener:
 
     def visit(self, names: Iterable[str], values: Iterable[Any]) -> list[int]:
         """Take apart what a container holds; return the numbers."""
-        flat, seen, plain = self.flat, self._seen, leaves.PLAIN
+        flat, plain = self.flat, leaves.PLAIN
+        seen = self._seen if self._aliases else None
         numbers = []
         for name, value in zip(names, values, strict=True):
             kind = plain.get(type(value))
@@ -96,7 +98,7 @@ class _Flattener:
                     kind = "pickle"
             number = len(flat.names)
             is_value = kind in _VALUES and type(value) is not set
-            if self._aliases and not is_value:
+            if seen is not None and not is_value:
                 number = seen.setdefault(id(value), number)
             if number == len(flat.names):
                 flat.names.append(name)
@@ -169,6 +171,10 @@ def encode(flat: Flat, key: str) -> tuple[Tree, Storages]:
     return encoder.result()
 
 
+# What NumPy arrays of one form have in common, and more, at the least cost.
+_TRAITS = operator.attrgetter("dtype", "shape", "strides")
+
+
 @dataclass
 class _Group:
     """Leaves of one form: their numbers in the flat state, storages and own values."""
@@ -190,30 +196,46 @@ class _Encoder:
 
     def encode(self) -> None:
         flat = self._flat
-        self._check_all()
-        fetched = self._fetch()
-        alike: dict[Any, _Group] = {}
+        arrays: dict[Any, list[int]] = {}
+        others = []
         for number, kind in enumerate(flat.kinds):
-            value = flat.values[number]
             if kind == "numpy":
-                # Most leaves are as another was: these need no second look.
-                has_c_order = leaves.has_c_order(value)
-                traits = value.dtype, value.shape, has_c_order
-                group = alike.get(traits)
-                if group is not None:
-                    group.numbers.append(number)
-                    group.storages.append(value if has_c_order else value.T)
-                    continue
-            try:
-                encoded = leaves.encode(value, kind, fetched.get(number))
-            except leaves.UnstorableError:
-                self._pickled.append(number)
-                continue
-            group = self._add(number, encoded)
-            if kind == "numpy" and type(group.form.dtype) is str:
-                alike[traits] = group
+                traits = _TRAITS(flat.values[number])
+                numbers = arrays.get(traits)
+                if numbers is None:
+                    numbers = arrays[traits] = []
+                numbers.append(number)
+            else:
+                others.append(number)
+        for numbers in arrays.values():
+            self._add_arrays(numbers)
+        fetched = self._fetch(others)
+        for number in others:
+            self._add_any(number, fetched.get(number))
         for number in self._pickled:
-            self._add(number, self._pickle(flat.values[number], flat.names[number]))
+            encoded = self._pickle(flat.values[number], flat.names[number])
+            self._add(number, encoded)
+
+    def _add_arrays(self, numbers: Sequence[int]) -> None:
+        """Add NumPy arrays that are alike: most leaves need no second look."""
+        first, *more = numbers
+        group = self._add_any(first)
+        if group is None or type(group.form.dtype) is not str:
+            for number in more:
+                self._add_any(number)
+            return
+        arrays = [self._flat.values[number] for number in more]
+        group.numbers += more
+        group.storages += [x.T for x in arrays] if group.form.order == "F" else arrays
+
+    def _add_any(self, number: int, fetched: np.ndarray | None = None) -> _Group | None:
+        """Add a leaf; return its group, or None if it is to be pickled later."""
+        value, kind = self._flat.values[number], self._flat.kinds[number]
+        try:
+            return self._add(number, leaves.encode(value, kind, fetched))
+        except leaves.UnstorableError:
+            self._pickled.append(number)
+            return None
 
     def result(self) -> tuple[Tree, Storages]:
         """Number the leaves group by group."""
@@ -258,19 +280,17 @@ class _Encoder:
             group.values.append(value)
         return group
 
-    def _fetch(self) -> dict[int, np.ndarray]:
-        kinds = enumerate(self._flat.kinds)
-        numbers = [n for n, kind in kinds if kind == "jax" or kind == "key"]
-        values = [self._flat.values[number] for number in numbers]
-        if not values:
-            return {}
-        return dict(zip(numbers, jax_arrays.fetch(values), strict=True))
-
-    def _check_all(self) -> None:
+    def _fetch(self, numbers: Sequence[int]) -> dict[int, np.ndarray]:
+        """Return JAX arrays and key data on the host, if all arrays can be saved."""
         flat = self._flat
-        for number, kind in enumerate(flat.kinds):
-            if kind != "numpy" and kind in leaves.ARRAYS:
-                self._check(flat.values[number], flat.names[number], kind)
+        arrays = [n for n in numbers if flat.kinds[n] in leaves.ARRAYS]
+        for number in arrays:
+            self._check(flat.values[number], flat.names[number], flat.kinds[number])
+        wanted = [n for n in arrays if flat.kinds[n] != "torch"]
+        if not wanted:
+            return {}
+        fetched = jax_arrays.fetch([flat.values[number] for number in wanted])
+        return dict(zip(wanted, fetched, strict=True))
 
     def _check(self, value: Any, name: str, kind: str) -> None:
         problem = leaves.problem(value, kind)
