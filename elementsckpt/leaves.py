@@ -53,7 +53,7 @@ class Form(NamedTuple):
 # Form and storage of a leaf, and the value that is its own. The storage is an array
 # whose elements in C order are the leaf's bytes, or None.
 Encoded = tuple[Form, np.ndarray | None, Any]
-_PYTHON_FORM = Form("python")
+PYTHON = Form("python")  # Of all scalars.
 
 
 class UnstorableError(TypeError):
@@ -134,12 +134,12 @@ def _encode_strings(array: np.ndarray) -> np.ndarray:
 def _encode_python(value: Any, _: Any) -> Encoded:
     if type(value) is str and len(value) > _INLINE_BYTES:
         return _encode_raw(value.encode("utf-8", "surrogatepass"), "str")
-    return _PYTHON_FORM, None, scalars.encode(value)
+    return PYTHON, None, scalars.encode(value)
 
 
 def _encode_bytes(value: Any, _: Any) -> Encoded:
     if len(value) <= _INLINE_BYTES:
-        return _PYTHON_FORM, None, scalars.encode(value)
+        return PYTHON, None, scalars.encode(value)
     return _encode_raw(value, type(value).__name__)
 
 
@@ -259,7 +259,7 @@ def decode(
     ):
         raise ValueError("a group has more or fewer values than leaves")
     if kind == "python":
-        return [scalars.decode(code) for code in group.value]
+        return scalars.decode_all(group.value)
     if kind == "function":
         return [str(path) for path in group.value]
     dtype, shape, size = layout
@@ -268,9 +268,10 @@ def decode(
     if memory is None:
         memory = _NOTHING
     count = len(group.names)
-    if count > 1 and group.order == "C" and 0 < len(shape) < _MAX_AXES:
+    if count > 1 and group.order == "C" and len(shape) < _MAX_AXES:
         # Rows of one array: several times faster than to make each.
-        arrays = list(np.ndarray((count, *shape), dtype, memory, offset))
+        rows = np.ndarray((count, *shape), dtype, memory, offset)
+        arrays = list(rows) if shape else [rows[i, ...] for i in range(count)]
     else:
         starts = range(offset, offset + count * size, size) if size else [0] * count
         arrays = [

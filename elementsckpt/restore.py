@@ -223,7 +223,7 @@ def _note(key: str, plan: Plan, restored: Restored) -> None:
 
 
 def _full(key: str, names: Iterable[str]) -> list[str]:
-    return [tree.full_name(key, name) for name in names]
+    return [f"{key}/{name}" if name else key for name in names]
 
 
 def _nothing_matched(

@@ -13,13 +13,14 @@ import dataclasses
 import math
 import os
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from . import dtypes
 
+NUMBERS = frozenset({bool, int, float})
 _SAFE_INT = 1 << 53  # Beyond it, JSON readers that use doubles lose digits.
 _NAN = struct.pack("<d", math.nan)
 
@@ -54,6 +55,21 @@ def decode(code: Any) -> Any:
         return code
     ((name, value),) = code.items()
     return _DECODERS[name](value)
+
+
+def decode_all(codes: Iterable[Any]) -> list[Any]:
+    """Return the scalars with these encodings, most of which are what they are."""
+    return [decode(x) if type(x) is dict or type(x) is list else x for x in codes]
+
+
+def are_plain(numbers: Sequence[float]) -> bool:
+    """Tell whether all these numbers, of the types in `NUMBERS`, encode as they are."""
+    try:
+        is_finite = all(map(math.isfinite, numbers))
+    except OverflowError:  # An int beyond all floats.
+        return False
+    ends = min(numbers, default=0), max(numbers, default=0)
+    return is_finite and ends[0] > -_SAFE_INT and ends[1] < _SAFE_INT
 
 
 def _encode_int(value: int) -> Any:

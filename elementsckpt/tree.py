@@ -197,18 +197,22 @@ class _Encoder:
     def encode(self) -> None:
         flat = self._flat
         arrays: dict[Any, list[int]] = {}
-        others = []
+        numerals, others = [], []
         for number, kind in enumerate(flat.kinds):
+            value = flat.values[number]
             if kind == "numpy":
-                traits = _TRAITS(flat.values[number])
+                traits = _TRAITS(value)
                 numbers = arrays.get(traits)
                 if numbers is None:
                     numbers = arrays[traits] = []
                 numbers.append(number)
+            elif type(value) in scalars.NUMBERS:
+                numerals.append(number)
             else:
                 others.append(number)
         for numbers in arrays.values():
             self._add_arrays(numbers)
+        self._add_numerals(numerals)
         fetched = self._fetch(others)
         for number in others:
             self._add_any(number, fetched.get(number))
@@ -227,6 +231,16 @@ class _Encoder:
         arrays = [self._flat.values[number] for number in more]
         group.numbers += more
         group.storages += [x.T for x in arrays] if group.form.order == "F" else arrays
+
+    def _add_numerals(self, numbers: Sequence[int]) -> None:
+        """Add Python's numbers, nearly all of which JSON holds as they are."""
+        values = [self._flat.values[number] for number in numbers]
+        if not scalars.are_plain(values):
+            values = list(map(scalars.encode, values))
+        if numbers:
+            group = self._groups.setdefault(leaves.PYTHON, _Group(leaves.PYTHON))
+            group.numbers += numbers
+            group.values += values
 
     def _add_any(self, number: int, fetched: np.ndarray | None = None) -> _Group | None:
         """Add a leaf; return its group, or None if it is to be pickled later."""
