@@ -182,11 +182,15 @@ def child_keys(node: Node) -> list[Any]:
         return ["state", "seed"]
     if node.kind == "randomstate":
         return ["state"]
-    return [k if type(k) is str else scalars.decode(k) for k in node.keys]
+    return scalars.decode_all(node.keys)
 
 
 def _items(node: Node, children: list[Any]) -> Iterator[tuple[Any, Any]]:
-    return zip(child_keys(node), children, strict=True)
+    return zip(scalars.decode_all(node.keys), children, strict=True)
+
+
+def _put_dict(node: Node, children: list[Any], _: Any) -> Any:
+    return dict(_items(node, children))
 
 
 def _put_default(node: Node, children: list[Any], _: Any) -> Any:
@@ -228,7 +232,7 @@ def _bit_generator(name: str) -> Any:
 
 
 _PUT_TOGETHER: dict[str, Callable[[Node, list[Any], Any], Any]] = {
-    "dict": lambda node, children, _: dict(_items(node, children)),
+    "dict": _put_dict,
     "ordered": lambda node, children, _: collections.OrderedDict(
         _items(node, children)
     ),

@@ -118,8 +118,8 @@ class SavedComponent:
             return [str(index) for index in range(self._shard_count)]
         with damage(self._where):
             saved = self._tree()
-            names = tree.leaf_names(saved)
-            return [names[number] for number in tree.visible(saved)]
+            names, hidden = tree.leaf_names(saved), tree.parts_of_pickles(saved)
+            return [x for n, x in enumerate(names) if n not in hidden]
 
     def names(self) -> list[tuple[str, int]]:
         """Return name and number of each leaf, an aliased one for each place."""

@@ -83,6 +83,7 @@ class _Flattener:
         """Take apart what a container holds; return the numbers."""
         flat, plain = self.flat, leaves.PLAIN
         seen = self._seen if self._aliases else None
+        count = len(flat.names)
         numbers = []
         for name, value in zip(names, values, strict=True):
             kind = plain.get(type(value))
@@ -92,19 +93,21 @@ class _Flattener:
                     kind = leaves.kind_of(value)
                 else:
                     number = self._container(value, name, outer)
+                    count = len(flat.names)
                     if number is not None:
                         numbers.append(number)
                         continue
                     kind = "pickle"
-            number = len(flat.names)
-            is_value = kind in _VALUES and type(value) is not set
-            if seen is not None and not is_value:
-                number = seen.setdefault(id(value), number)
-            if number == len(flat.names):
-                flat.names.append(name)
-                flat.kinds.append(kind)
-                flat.values.append(value)
-            numbers.append(number)
+            if seen is not None and (kind not in _VALUES or type(value) is set):
+                number = seen.setdefault(id(value), count)
+                if number != count:
+                    numbers.append(number)
+                    continue
+            flat.names.append(name)
+            flat.kinds.append(kind)
+            flat.values.append(value)
+            numbers.append(count)
+            count += 1
         return numbers
 
     def _container(self, value: Any, name: str, kind: str) -> int | None:
@@ -393,20 +396,19 @@ def names(tree: Tree) -> list[tuple[str, int]]:
       MismatchError: there are too many places.
       ValueError, IndexError: the structure is not one that `flatten` makes.
     """
-    reference_count = sum(len(node.children) for node in tree.nodes) + 1
-    numbers = visible(tree)
-    if reference_count == len(numbers) + len(tree.nodes):
-        every = leaf_names(tree)
-        return [(every[number], number) for number in numbers]
+    places = sum(len(node.children) for node in tree.nodes) + 1
+    found = leaf_names(tree)
+    hidden = parts_of_pickles(tree)
+    if places == len(found) - len(hidden) + len(tree.nodes):
+        numbered = zip(found, itertools.count(), strict=False)
+        return [(name, number) for name, number in numbered if number not in hidden]
     return [(name, number) for name, number in _walk(tree) if number >= 0]
 
 
-def visible(tree: Tree) -> list[int]:
-    """Return the numbers of the leaves that are not parts of a pickled one."""
+def parts_of_pickles(tree: Tree) -> set[int]:
+    """Return the numbers of the leaves that are parts of a pickled one."""
     pickles = (group for group in tree.leaves if group.kind == "pickle")
-    hidden = {n for group in pickles for parts in group.value for n in parts}
-    count = sum(len(group.names) for group in tree.leaves)
-    return [number for number in range(count) if number not in hidden]
+    return {n for group in pickles for parts in group.value for n in parts}
 
 
 def groups(tree: Tree) -> dict[int, Leaves]:
