@@ -114,14 +114,13 @@ class _Collecting:
     def _add(self, state: Any, prefix: str) -> Tree:
         flat = tree.flatten(state, self._key)
         saved, storages = tree.encode(flat, self._key)
-        self._leaf_count += sum(len(group.names) for group in saved.leaves)
-        self.pickled += [
-            tree.full_name(self._key, prefix + name)
-            for group in saved.leaves
-            if group.kind == "pickle"
-            for name in group.names
-        ]
-        self._size_bytes += sum(len(x) * x[0].nbytes for x in storages if x)
+        for group, arrays in zip(saved.leaves, storages, strict=True):
+            self._leaf_count += len(group.names)
+            if arrays:
+                self._size_bytes += len(arrays) * arrays[0].nbytes
+            if group.kind == "pickle":
+                names = [prefix + name for name in group.names]
+                self.pickled += [tree.full_name(self._key, name) for name in names]
         if self._writer is not None:
             saved.leaves = self._writer.add(saved.leaves, storages, prefix)
         return saved

@@ -18,10 +18,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
 
 import numpy as np
+from msgspec import Struct
 
 from . import dtypes, jax_arrays, references, scalars, torch_tensors
 from .errors import MismatchError, ReadError
@@ -40,7 +41,7 @@ _BY_TYPE = frozenset({"python", "jax", "key"})  # The same for all of a type.
 _BYTE = "|u1"
 
 
-class Form(NamedTuple):
+class Form(Struct, frozen=True, gc=False):
     """What leaves that are stored together have in common, as in `manifest.Leaves`."""
 
     kind: str
@@ -131,8 +132,13 @@ def _encode_strings(array: np.ndarray) -> np.ndarray:
     return np.frombuffer(data, np.uint8)
 
 
+def is_long(value: Any) -> bool:
+    """Tell whether a value of kind python is text too long for the manifest."""
+    return type(value) is str and len(value) > _INLINE_BYTES
+
+
 def _encode_python(value: Any, _: Any) -> Encoded:
-    if type(value) is str and len(value) > _INLINE_BYTES:
+    if is_long(value):
         return _encode_raw(value.encode("utf-8", "surrogatepass"), "str")
     return PYTHON, None, scalars.encode(value)
 
@@ -312,7 +318,7 @@ def _decode_strings(group: Leaves, data: np.ndarray) -> np.ndarray:
     return array.reshape(group.shape, order=group.order)
 
 
-def place(groups: Sequence[Leaves], decoded: list[list[Any]], key: str) -> None:
+def place(groups: Iterable[Leaves], decoded: list[list[Any]], key: str) -> None:
     """Turn decoded JAX leaves from NumPy arrays into what they were, in one transfer.
 
     Args:

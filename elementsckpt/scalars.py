@@ -13,14 +13,13 @@ import dataclasses
 import math
 import os
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from . import dtypes
 
-NUMBERS = frozenset({bool, int, float})
 _SAFE_INT = 1 << 53  # Beyond it, JSON readers that use doubles lose digits.
 _NAN = struct.pack("<d", math.nan)
 
@@ -43,6 +42,11 @@ def encode(value: Any) -> Any:
     raise NotScalarError(value)
 
 
+def encode_all(values: Iterable[Any]) -> list[Any]:
+    """Return scalars as JSON, the most common of which stay as they are."""
+    return [x if type(x) is float and math.isfinite(x) else encode(x) for x in values]
+
+
 def decode(code: Any) -> Any:
     """Return the scalar that `encode` gave `code` for.
 
@@ -60,16 +64,6 @@ def decode(code: Any) -> Any:
 def decode_all(codes: Iterable[Any]) -> list[Any]:
     """Return the scalars with these encodings, most of which are what they are."""
     return [decode(x) if type(x) is dict or type(x) is list else x for x in codes]
-
-
-def are_plain(numbers: Sequence[float]) -> bool:
-    """Tell whether all these numbers, of the types in `NUMBERS`, encode as they are."""
-    try:
-        is_finite = all(map(math.isfinite, numbers))
-    except OverflowError:  # An int beyond all floats.
-        return False
-    ends = min(numbers, default=0), max(numbers, default=0)
-    return is_finite and ends[0] > -_SAFE_INT and ends[1] < _SAFE_INT
 
 
 def _encode_int(value: int) -> Any:

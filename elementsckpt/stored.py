@@ -7,7 +7,6 @@ one that elements wrote.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -219,12 +218,12 @@ class SavedComponent:
             for group, layout, (memory, offset) in placed
         ]
         if not plain:
-            self._place(list(groups.values()), decoded)
+            self._place(groups.values(), decoded)
         values: dict[int, Any] = {}
         for (first, group), items in zip(groups.items(), decoded, strict=True):
             if group.kind == "function" and not plain:
                 items[:] = map(self._function, items, group.names)
-            values.update(zip(itertools.count(first), items, strict=False))
+            values.update(enumerate(items, first))
         for first, group in groups.items():
             if group.kind == "pickle":
                 for number, parts in enumerate(group.value, first):
@@ -233,7 +232,7 @@ class SavedComponent:
                     values[number] = self._unpickle(values[number], arrays, name)
         return values
 
-    def _place(self, groups: list[Leaves], decoded: list[list[Any]]) -> None:
+    def _place(self, groups: Iterable[Leaves], decoded: list[list[Any]]) -> None:
         try:
             leaves.place(groups, decoded, self.key)
         except CheckpointError:

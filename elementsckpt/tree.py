@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 from . import containers, jax_arrays, leaves, pickles, scalars
 from .errors import MismatchError, StateError
@@ -178,21 +179,22 @@ def encode(flat: Flat, key: str) -> tuple[Tree, Storages]:
 _TRAITS = operator.attrgetter("dtype", "shape", "strides")
 
 
-@dataclass
-class _Group:
-    """Leaves of one form: their numbers in the flat state, storages and own values."""
+class _Group(Struct):
+    """Leaves of one form, their numbers in the flat state, and their storages."""
 
-    form: leaves.Form
-    numbers: list[int] = field(default_factory=list)
-    storages: list[np.ndarray] = field(default_factory=list)
-    values: list[Any] = field(default_factory=list)
+    leaves: Leaves
+    numbers: list[int]
+    storages: list[np.ndarray]
 
 
 class _Encoder:
     def __init__(self, flat: Flat, key: str) -> None:
         self._flat = flat
         self._key = key
-        self._names = list(flat.names)  # Arrays in pickles come after the others.
+        self._names = flat.names
+        if not "".join(flat.names).isascii():
+            self._names = [display(name) for name in flat.names]
+        self._count = len(flat.names)  # Arrays in pickles come after the others.
         self._groups: dict[Any, _Group] = {}
         self._pickled: list[int] = []
         self._arrays: dict[int, tuple[int, Any]] | None = None
@@ -200,7 +202,7 @@ class _Encoder:
     def encode(self) -> None:
         flat = self._flat
         arrays: dict[Any, list[int]] = {}
-        numerals, others = [], []
+        plain, foreign, others = [], [], []
         for number, kind in enumerate(flat.kinds):
             value = flat.values[number]
             if kind == "numpy":
@@ -209,105 +211,115 @@ class _Encoder:
                 if numbers is None:
                     numbers = arrays[traits] = []
                 numbers.append(number)
-            elif type(value) in scalars.NUMBERS:
-                numerals.append(number)
+            elif kind == "python" and not leaves.is_long(value):
+                plain.append(number)
+            elif kind in leaves.ARRAYS:
+                foreign.append(number)
             else:
                 others.append(number)
+        if foreign:
+            self._add_foreign(foreign)
         for numbers in arrays.values():
             self._add_arrays(numbers)
-        self._add_numerals(numerals)
-        fetched = self._fetch(others)
+        if plain:
+            self._add_scalars(plain)
         for number in others:
-            self._add_any(number, fetched.get(number))
+            self._add_any(number)
         for number in self._pickled:
-            encoded = self._pickle(flat.values[number], flat.names[number])
-            self._add(number, encoded)
-
-    def _add_arrays(self, numbers: Sequence[int]) -> None:
-        """Add NumPy arrays that are alike: most leaves need no second look."""
-        first, *more = numbers
-        group = self._add_any(first)
-        if group is None or type(group.form.dtype) is not str:
-            for number in more:
-                self._add_any(number)
-            return
-        arrays = [self._flat.values[number] for number in more]
-        group.numbers += more
-        group.storages += [x.T for x in arrays] if group.form.order == "F" else arrays
-
-    def _add_numerals(self, numbers: Sequence[int]) -> None:
-        """Add Python's numbers, nearly all of which JSON holds as they are."""
-        values = [self._flat.values[number] for number in numbers]
-        if not scalars.are_plain(values):
-            values = list(map(scalars.encode, values))
-        if numbers:
-            group = self._groups.setdefault(leaves.PYTHON, _Group(leaves.PYTHON))
-            group.numbers += numbers
-            group.values += values
-
-    def _add_any(self, number: int, fetched: np.ndarray | None = None) -> _Group | None:
-        """Add a leaf; return its group, or None if it is to be pickled later."""
-        value, kind = self._flat.values[number], self._flat.kinds[number]
-        try:
-            return self._add(number, leaves.encode(value, kind, fetched))
-        except leaves.UnstorableError:
-            self._pickled.append(number)
-            return None
+            name = self._names[number]
+            self._add(number, name, self._pickle(flat.values[number], name))
 
     def result(self) -> tuple[Tree, Storages]:
         """Number the leaves group by group."""
         groups = self._groups.values()
         order = [number for group in groups for number in group.numbers]
-        positions = dict(zip(order, range(len(order)), strict=True))
+        places = dict(zip(order, range(len(order)), strict=True))
         flat = self._flat
         for node in flat.nodes:
-            node.children = [n if n < 0 else positions[n] for n in node.children]
-        for group in groups:
-            if group.form.kind == "pickle":
-                group.values = [[positions[n] for n in x] for x in group.values]
-        root = flat.root if flat.root < 0 else positions[flat.root]
-        names = self._names
-        if not "".join(names).isascii():
-            names = [display(name) for name in names]
-        described = [self._describe(group, names) for group in groups]
-        return Tree(root, flat.nodes, described), [group.storages for group in groups]
+            node.children = [n if n < 0 else places[n] for n in node.children]
+        if self._pickled:
+            for group in groups:
+                if group.leaves.kind == "pickle":
+                    parts = group.leaves.value
+                    group.leaves.value = [[places[n] for n in x] for x in parts]
+        root = flat.root if flat.root < 0 else places[flat.root]
+        tree = Tree(root, flat.nodes, [group.leaves for group in groups])
+        return tree, [group.storages for group in groups]
 
-    def _describe(self, group: _Group, names: Sequence[str]) -> Leaves:
-        kind, dtype, shape, order, value = group.form
-        return Leaves(
-            kind=kind,
-            dtype=dtype,
-            shape=shape,
-            order=order,
-            value=group.values if kind in OWN_VALUE else value,
-            names=[names[number] for number in group.numbers],
-        )
+    def _add_foreign(self, numbers: Sequence[int]) -> None:
+        """Add arrays of JAX and torch, if all of them can be saved."""
+        kinds, values = self._flat.kinds, self._flat.values
+        for number in numbers:
+            self._check(values[number], self._names[number], kinds[number])
+        on_device = [number for number in numbers if kinds[number] != "torch"]
+        fetched: dict[int, np.ndarray] = {}
+        if on_device:
+            arrays = jax_arrays.fetch([values[number] for number in on_device])
+            fetched = dict(zip(on_device, arrays, strict=True))
+        for number in numbers:
+            self._add_any(number, fetched.get(number))
 
-    def _add(self, number: int, encoded: leaves.Encoded) -> _Group:
+    def _add_arrays(self, numbers: Sequence[int]) -> None:
+        """Add NumPy arrays that are alike: most leaves need no second look."""
+        group = self._add_any(numbers[0])
+        more = numbers[1:]
+        if group is None or type(group.leaves.dtype) is not str:
+            for number in more:
+                self._add_any(number)
+        elif more:
+            arrays = [self._flat.values[number] for number in more]
+            is_f = group.leaves.order == "F"
+            group.storages.extend([x.T for x in arrays] if is_f else arrays)
+            group.numbers.extend(more)
+            group.leaves.names.extend([self._names[number] for number in more])
+
+    def _add_scalars(self, numbers: Sequence[int]) -> None:
+        try:
+            values = scalars.encode_all([self._flat.values[n] for n in numbers])
+        except scalars.NotScalarError:  # Some must be pickled.
+            for number in numbers:
+                self._add_any(number)
+            return
+        group = self._group(leaves.PYTHON, leaves.PYTHON)
+        group.numbers.extend(numbers)
+        group.leaves.value.extend(values)
+        group.leaves.names.extend([self._names[number] for number in numbers])
+
+    def _add_any(self, number: int, fetched: np.ndarray | None = None) -> _Group | None:
+        """Add a leaf; return its group, or None if it is to be pickled later."""
+        value, kind = self._flat.values[number], self._flat.kinds[number]
+        try:
+            encoded = leaves.encode(value, kind, fetched)
+        except leaves.UnstorableError:
+            self._pickled.append(number)
+            return None
+        return self._add(number, self._names[number], encoded)
+
+    def _add(self, number: int, name: str, encoded: leaves.Encoded) -> _Group:
         form, storage, value = encoded
         # An element type that has parts cannot be hashed, so its leaves stay alone.
-        key = number if type(form.dtype) is dict else form
-        group = self._groups.get(key)
-        if group is None:
-            group = self._groups[key] = _Group(form)
+        group = self._group(form, number if type(form.dtype) is dict else form)
         group.numbers.append(number)
+        group.leaves.names.append(name)
         if storage is not None:
             group.storages.append(storage)
         if form.kind in OWN_VALUE:
-            group.values.append(value)
+            group.leaves.value.append(value)
         return group
 
-    def _fetch(self, numbers: Sequence[int]) -> dict[int, np.ndarray]:
-        """Return JAX arrays and key data on the host, if all arrays can be saved."""
-        flat = self._flat
-        arrays = [n for n in numbers if flat.kinds[n] in leaves.ARRAYS]
-        for number in arrays:
-            self._check(flat.values[number], flat.names[number], flat.kinds[number])
-        wanted = [n for n in arrays if flat.kinds[n] != "torch"]
-        if not wanted:
-            return {}
-        fetched = jax_arrays.fetch([flat.values[number] for number in wanted])
-        return dict(zip(wanted, fetched, strict=True))
+    def _group(self, form: leaves.Form, key: Any) -> _Group:
+        group = self._groups.get(key)
+        if group is None:
+            described = Leaves(
+                kind=form.kind,
+                dtype=form.dtype,
+                shape=form.shape,
+                order=form.order,
+                value=[] if form.kind in OWN_VALUE else form.value,
+                names=[],
+            )
+            group = self._groups[key] = _Group(described, [], [])
+        return group
 
     def _check(self, value: Any, name: str, kind: str) -> None:
         problem = leaves.problem(value, kind)
@@ -350,10 +362,10 @@ class _Encoder:
             encoded = leaves.encode(value, kind, fetched)
         except leaves.UnstorableError:
             return None
-        number = len(self._names)
+        number = self._count
+        self._count += 1
         self._arrays[id(value)] = number, value  # Which keeps the id from others.
-        self._names.append(name)
-        self._add(number, encoded)
+        self._add(number, name, encoded)
         return number
 
     def _state_arrays(self) -> dict[int, tuple[int, Any]]:

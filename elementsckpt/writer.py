@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice, repeat
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -34,7 +34,7 @@ _ALIGN = 64  # Of blocks: a cache line, and what XLA wants to share memory.
 _PADDING = "__padding_%d__"
 
 
-class _Run(NamedTuple):
+class _Run(msgspec.Struct, gc=False):
     """Tensors of one form that follow each other: leaves, or rows of one.
 
     Attributes:
@@ -70,9 +70,9 @@ class _Group:
         return len(self.names)
 
     def room_for(self, size: int) -> int:
-        """Return how many more leaves of this size may be added."""
+        """Return how many more leaves of this size it takes; none if below 1."""
         room = (GROUP_BYTES - self.size - _ALIGN) // size
-        return max(0, min(room, GROUP_LEAVES - self.leaf_count))
+        return min(room, GROUP_LEAVES - len(self.names))
 
     def add(
         self, names: Sequence[str], storages: Sequence[np.ndarray], tag: str | None
@@ -83,16 +83,16 @@ class _Group:
           Where the first begins.
         """
         first = storages[0]
-        begin, size, count = self.size, first.nbytes, len(storages)
-        start = _round_up(begin, first.dtype.alignment)
-        if start != begin:
-            self._chunks.append(bytes(start - begin))
-        self.size = start + size * count
+        size, gap = first.nbytes, -self.size % first.dtype.alignment
+        if gap:
+            self._chunks.append(bytes(gap))
+        begin = self.size + gap
+        self.size = begin + size * len(storages)
         shape = (size,) if tag is None else first.shape
+        self.runs.append(_Run(tag or "U8", shape, begin, size, len(storages)))
         self.names.extend(names)
-        self.runs.append(_Run(tag or "U8", shape, start, size, count))
         self._chunks.extend(storages)
-        return start
+        return begin
 
     def own(self, copies: dict[int, np.ndarray]) -> None:
         """Copy the leaves that were added since the last call."""
@@ -281,8 +281,8 @@ class Writer:
                 self._pending += pieces
                 self._borrowed += pieces
             else:
-                small = self._small_block(size)
-                stop = min(count, start + small.room_for(size))
+                small, room = self._small_block(size)
+                stop = min(count, start + room)
                 block = self._group_number
                 offset = small.add(names[start:stop], storages[start:stop], tag)
             part = group if stop - start == count else part_of(group, start, stop)
@@ -295,16 +295,18 @@ class Writer:
     def _block_count(self) -> int:
         return len(self.blocks) + len(self._pending)
 
-    def _small_block(self, size: int) -> _Group:
-        """Return the block to which leaves of this size are added."""
+    def _small_block(self, size: int) -> tuple[_Group, int]:
+        """Return the block for leaves of this size, and how many more it takes."""
         group = self._group
-        if group is None or not group.room_for(size):
-            if group is not None:
-                self._borrowed.append(group)
-            group = self._group = _Group()
-            self._group_number = self._block_count
-            self._pending.append(group)
-        return group
+        if group is not None:
+            room = group.room_for(size)
+            if room > 0:
+                return group, room
+            self._borrowed.append(group)
+        group = self._group = _Group()
+        self._group_number = self._block_count
+        self._pending.append(group)
+        return group, group.room_for(size)
 
     def own(self) -> None:
         """Copy what was added since the last call, so that its arrays may change."""
@@ -384,17 +386,19 @@ class _SegmentFile:
             block = _round_up(position, _ALIGN)
             self.offsets.append(block)
             names = iter(_free(part.names, entries))
-            for dtype, shape, begin, size, count in part.runs:
-                begin += block
+            for tensors in part.runs:
+                begin, size = block + tensors.begin, tensors.size
                 if begin > position:
                     gap = _Entry("U8", (begin - position,), (position, begin))
                     entries[_PADDING % len(entries)] = gap
-                position = begin + size * count
+                position = begin + size * tensors.leaf_count
                 begins = range(begin, position, size)
                 ends = range(begin + size, position + size, size)
                 places = zip(begins, ends, strict=True)
-                tensors = map(_Entry, repeat(dtype), repeat(shape), places)
-                entries.update(zip(islice(names, count), tensors, strict=True))
+                made = map(_Entry, repeat(tensors.dtype), repeat(tensors.shape), places)
+                entries.update(
+                    zip(islice(names, tensors.leaf_count), made, strict=True)
+                )
         header = msgspec.json.encode(entries)
         header += b" " * (-(len(header) + 8) % _ALIGN)
         self._start = len(header) + 8
