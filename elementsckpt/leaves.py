@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -318,7 +318,7 @@ def _decode_strings(group: Leaves, data: np.ndarray) -> np.ndarray:
     return array.reshape(group.shape, order=group.order)
 
 
-def place(groups: Iterable[Leaves], decoded: list[list[Any]], key: str) -> None:
+def place(groups: Sequence[Leaves], decoded: list[list[Any]], key: str) -> None:
     """Turn decoded JAX leaves from NumPy arrays into what they were, in one transfer.
 
     Args:

@@ -100,8 +100,10 @@ class Reader:
                 continue
             memory = self._map(want, to_check) if mapped else None
             memories.append(memory or self._allocate(want, to_read, shared))
-        run(lambda item: self._check(*item), to_check.items())
-        run(lambda item: self._load(*item), to_read.items())
+        if to_check:
+            run(lambda item: self._check(*item), to_check.items())
+        if to_read:  # Not for most of many small shards.
+            run(lambda item: self._load(*item), to_read.items())
         self._recent = dict(list(shared.items())[-1:])
         return memories
 

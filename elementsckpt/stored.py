@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -176,7 +176,8 @@ class SavedComponent:
         return self._only
 
     def _state(self, saved: Tree) -> Any:
-        values = self._read(tree.groups(saved), plain=self._options.plain)
+        values = self._read(saved.leaves, plain=self._options.plain)
+        self._unpickle_all(tree.numbered(saved), values)
 
         def find_class(number: int, node: Node) -> type | None:
             return self._find_class(saved, number, node)
@@ -199,40 +200,46 @@ class SavedComponent:
         picked = tree.pick(saved, numbers)
         pickled = [group for group in picked.values() if group.kind == "pickle"]
         parts = [n for group in pickled for n in group.value[0]]
-        return self._read(picked | tree.pick(saved, parts), plain=plain)
+        picked |= tree.pick(saved, parts)
+        read = self._read(list(picked.values()), plain=plain)
+        values = dict(zip(picked, read, strict=True))
+        self._unpickle_all(picked.items(), values)
+        return values
 
-    def _read(self, groups: dict[int, Leaves], *, plain: bool) -> dict[int, Any]:
-        """Return leaves by number from groups by the number of their first."""
-        self._refuse_pickles(groups.values())
-        layouts = [leaves.layout_of(group) for group in groups.values()]
+    def _read(self, groups: Sequence[Leaves], *, plain: bool) -> list[Any]:
+        """Return the leaves of groups, pickled ones as their payload."""
+        self._refuse_pickles(groups)
+        layouts = [leaves.layout_of(group) for group in groups]
         wants = [
             (group.block, group.offset, size * len(group.names))
-            for group, (_, _, size) in zip(groups.values(), layouts, strict=True)
+            for group, (_, _, size) in zip(groups, layouts, strict=True)
         ]
         memories = self._reader.read(wants, mapped=self._options.mapped)
         if not self.streams:  # Whose bytes were counted when they were verified.
             self._notes.bytes_read += sum(size for _, _, size in wants)
-        placed = zip(groups.values(), layouts, memories, strict=True)
         decoded = [
             leaves.decode(group, layout, memory, offset, plain=plain)
-            for group, layout, (memory, offset) in placed
+            for group, layout, (memory, offset) in zip(
+                groups, layouts, memories, strict=True
+            )
         ]
         if not plain:
-            self._place(groups.values(), decoded)
-        values: dict[int, Any] = {}
-        for (first, group), items in zip(groups.items(), decoded, strict=True):
-            if group.kind == "function" and not plain:
-                items[:] = map(self._function, items, group.names)
-            values.update(enumerate(items, first))
-        for first, group in groups.items():
+            self._place(groups, decoded)
+            for group, items in zip(groups, decoded, strict=True):
+                if group.kind == "function":
+                    items[:] = map(self._function, items, group.names)
+        return [item for items in decoded for item in items]
+
+    def _unpickle_all(self, groups: Iterable[tuple[int, Leaves]], values: Any) -> None:
+        """Replace payloads by what they hold; groups come with their first number."""
+        for first, group in groups:
             if group.kind == "pickle":
                 for number, parts in enumerate(group.value, first):
                     arrays = [values[n] for n in parts]
                     name = group.names[number - first]
                     values[number] = self._unpickle(values[number], arrays, name)
-        return values
 
-    def _place(self, groups: Iterable[Leaves], decoded: list[list[Any]]) -> None:
+    def _place(self, groups: Sequence[Leaves], decoded: list[list[Any]]) -> None:
         try:
             leaves.place(groups, decoded, self.key)
         except CheckpointError:

@@ -11,7 +11,6 @@ import contextlib
 import itertools
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,8 +21,7 @@ from .errors import MismatchError, StateError
 from .manifest import OWN_VALUE, Leaves, Node, Tree, display
 
 
-@dataclass
-class Flat:
+class Flat(Struct):
     """A state taken apart, its leaves still objects.
 
     Attributes:
@@ -36,11 +34,11 @@ class Flat:
     """
 
     root: int = 0
-    nodes: list[Node] = field(default_factory=list)
-    containers: list[Any] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
-    kinds: list[str] = field(default_factory=list)
-    values: list[Any] = field(default_factory=list)
+    nodes: list[Node] = []
+    containers: list[Any] = []
+    names: list[str] = []
+    kinds: list[str] = []
+    values: list[Any] = []
 
 
 def flatten(state: Any, key: str, *, aliases: bool = True) -> Flat:
@@ -165,7 +163,8 @@ def encode(flat: Flat, key: str) -> tuple[Tree, Storages]:
 
     Returns:
       The tree, in which leaves of one form are together and have no place yet, and
-      their storages. Arrays inside pickles are leaves, too.
+      their storages, those of larger alignment first. Arrays inside pickles are
+      leaves, too.
 
     Raises:
       StateError: a leaf cannot be saved.
@@ -177,14 +176,16 @@ def encode(flat: Flat, key: str) -> tuple[Tree, Storages]:
 
 # What NumPy arrays of one form have in common, and more, at the least cost.
 _TRAITS = operator.attrgetter("dtype", "shape", "strides")
+_ALIGNMENT = operator.attrgetter("alignment")
 
 
 class _Group(Struct):
     """Leaves of one form, their numbers in the flat state, and their storages."""
 
     leaves: Leaves
-    numbers: list[int]
-    storages: list[np.ndarray]
+    alignment: int
+    numbers: list[int] = []
+    storages: list[np.ndarray] = []
 
 
 class _Encoder:
@@ -230,8 +231,8 @@ class _Encoder:
             self._add(number, name, self._pickle(flat.values[number], name))
 
     def result(self) -> tuple[Tree, Storages]:
-        """Number the leaves group by group."""
-        groups = self._groups.values()
+        """Number the leaves group by group, in the order of their alignment."""
+        groups = sorted(self._groups.values(), key=_ALIGNMENT, reverse=True)
         order = [number for group in groups for number in group.numbers]
         places = dict(zip(order, range(len(order)), strict=True))
         flat = self._flat
@@ -280,7 +281,7 @@ class _Encoder:
             for number in numbers:
                 self._add_any(number)
             return
-        group = self._group(leaves.PYTHON, leaves.PYTHON)
+        group = self._group(leaves.PYTHON, leaves.PYTHON, None)
         group.numbers.extend(numbers)
         group.leaves.value.extend(values)
         group.leaves.names.extend([self._names[number] for number in numbers])
@@ -298,7 +299,8 @@ class _Encoder:
     def _add(self, number: int, name: str, encoded: leaves.Encoded) -> _Group:
         form, storage, value = encoded
         # An element type that has parts cannot be hashed, so its leaves stay alone.
-        group = self._group(form, number if type(form.dtype) is dict else form)
+        key = number if type(form.dtype) is dict else form
+        group = self._group(form, key, storage)
         group.numbers.append(number)
         group.leaves.names.append(name)
         if storage is not None:
@@ -307,7 +309,7 @@ class _Encoder:
             group.leaves.value.append(value)
         return group
 
-    def _group(self, form: leaves.Form, key: Any) -> _Group:
+    def _group(self, form: leaves.Form, key: Any, storage: np.ndarray | None) -> _Group:
         group = self._groups.get(key)
         if group is None:
             described = Leaves(
@@ -318,7 +320,8 @@ class _Encoder:
                 value=[] if form.kind in OWN_VALUE else form.value,
                 names=[],
             )
-            group = self._groups[key] = _Group(described, [], [])
+            alignment = 0 if storage is None else storage.dtype.alignment
+            group = self._groups[key] = _Group(described, alignment)
         return group
 
     def _check(self, value: Any, name: str, kind: str) -> None:
@@ -423,11 +426,12 @@ def parts_of_pickles(tree: Tree) -> set[int]:
     return {n for group in pickles for parts in group.value for n in parts}
 
 
-def groups(tree: Tree) -> dict[int, Leaves]:
-    """Return the groups of leaves by the number of their first leaf."""
-    sizes = [len(group.names) for group in tree.leaves]
-    starts = itertools.accumulate(sizes, initial=0)
-    return dict(zip(starts, tree.leaves, strict=False))
+def numbered(tree: Tree) -> Iterator[tuple[int, Leaves]]:
+    """Yield the number of the first leaf of each group, and the group."""
+    number = 0
+    for group in tree.leaves:
+        yield number, group
+        number += len(group.names)
 
 
 def pick(tree: Tree, numbers: Iterable[int]) -> dict[int, Leaves]:
@@ -485,7 +489,7 @@ def _walk(tree: Tree) -> Iterator[tuple[str, int]]:
 def unflatten(
     root: int,
     nodes: Sequence[Node],
-    values: Mapping[int, Any],
+    values: Sequence[Any],
     find_class: Callable[[int, Node], type | None],
 ) -> Any:
     """Put a state together.
@@ -493,7 +497,7 @@ def unflatten(
     Args:
       root: As in `Flat`.
       nodes: Containers, children first.
-      values: The leaves, by number.
+      values: The leaves.
       find_class: Returns the class for a node of kind namedtuple, dataclass or
         frozen, or None to make a dict of it.
 
@@ -537,7 +541,7 @@ def unflatten_some(root: int, nodes: Sequence[Node], values: Mapping[int, Any]) 
     return built.get(root)
 
 
-def _child(number: int, values: Mapping[int, Any], built: list[Any]) -> Any:
+def _child(number: int, values: Sequence[Any], built: list[Any]) -> Any:
     if number >= 0:
         return values[number]
     return built[-number - 1]

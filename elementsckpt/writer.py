@@ -245,7 +245,8 @@ class Writer:
         """Give leaves their places; nothing is written and nothing copied yet.
 
         Args:
-          groups: Leaves of one form each.
+          groups: Leaves of one form each; no padding is needed if those of larger
+            alignment come first, as sizes are multiples of alignments.
           storages: Of each leaf of each group, its elements, whose C order is the order
             of the bytes; none where they have no bytes.
           prefix: Start of their names in the segment.
@@ -253,15 +254,15 @@ class Writer:
         Returns:
           The groups with their places, divided where their bytes are.
         """
-        placed = [[group] for group in groups]
-        stored = [n for n, arrays in enumerate(storages) if arrays and arrays[0].nbytes]
-        # In this order no padding is needed: sizes are multiples of alignments.
-        stored.sort(key=lambda n: -storages[n][0].dtype.alignment)
-        for n in stored:
-            placed[n] = self._place(groups[n], storages[n], prefix)
+        placed: list[Leaves] = []
+        for group, arrays in zip(groups, storages, strict=True):
+            if arrays and arrays[0].nbytes:
+                placed += self._place(group, arrays, prefix)
+            else:
+                placed.append(group)
         if self._group is not None:
             self._borrowed.append(self._group)
-        return [part for parts in placed for part in parts]
+        return placed
 
     def _place(
         self, group: Leaves, storages: Sequence[np.ndarray], prefix: str
