@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -31,8 +32,6 @@ _KINDS: dict[type, str] = {
     list: "list",
     tuple: "tuple",
     collections.deque: "deque",
-    np.random.Generator: "generator",
-    np.random.RandomState: "randomstate",
 }
 _BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
 NAMED = frozenset({"namedtuple", "dataclass", "frozen"})  # They have a class.
@@ -43,15 +42,25 @@ def kind_of(value: Any) -> str | None:
     """Return the kind of container that the value is; None for a leaf."""
     cls: Any = type(value)
     kind = _KINDS.get(cls)
-    if kind == "generator" or kind == "randomstate":
-        return kind if _has_known_bits(value) else None
     if kind is not None or cls in leaves.PLAIN:
         return kind
     if references.is_namedtuple(cls):
         return None if getattr(value, "__dict__", None) else "namedtuple"
     if references.is_plain_dataclass(cls):
         return "dataclass"
-    return "frozen" if references.name_of(cls) == references.FROZEN_DICT else None
+    if references.name_of(cls) == references.FROZEN_DICT:
+        return "frozen"
+    return _kind_of_random(value)
+
+
+def _kind_of_random(value: Any) -> str | None:
+    # NumPy imports it on first use, which takes a while.
+    random = sys.modules.get("numpy.random")
+    if random is None or type(value) not in (random.Generator, random.RandomState):
+        return None
+    if not _has_known_bits(value):
+        return None
+    return "generator" if type(value) is random.Generator else "randomstate"
 
 
 def _has_known_bits(rng: Any) -> bool:
