@@ -9,10 +9,10 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
+from msgspec import Struct
 
 from . import containers, dtypes, jax_arrays, leaves, scalars, torch_tensors, tree
 from .errors import MismatchError
@@ -39,8 +39,7 @@ class Spec(NamedTuple):
         return f"{name}[{','.join(map(str, self.shape))}]"
 
 
-@dataclass(frozen=True)
-class Selection:
+class Selection(Struct, frozen=True):
     """Which leaves to load.
 
     Attributes:
@@ -85,8 +84,7 @@ class Selection:
         return name
 
 
-@dataclass
-class Plan:
+class Plan(Struct):
     """What loading a component partially comes to; names have no key.
 
     Attributes:
@@ -97,13 +95,13 @@ class Plan:
     """
 
     flat: tree.Flat
-    replace: list[tuple[int, int]] = field(default_factory=list)
-    loaded: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    unexpected: list[str] = field(default_factory=list)
-    problems: dict[str, str] = field(default_factory=dict)
+    replace: list[tuple[int, int]] = []
+    loaded: list[str] = []
+    missing: list[str] = []
+    unexpected: list[str] = []
+    problems: dict[str, str] = {}
     castable: bool = False
-    renamed: dict[str, str] = field(default_factory=dict)
+    renamed: dict[str, str] = {}
 
 
 def plan(

@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from . import elements_folder, leaves, manifest, overlay, pickles, tree
 from .errors import CheckpointError, DamagedError, PickleError, ReadError
@@ -22,8 +22,7 @@ from .reader import Reader
 from .references import Resolver
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(Struct, frozen=True):
     """How a save is read.
 
     Attributes:
@@ -38,8 +37,7 @@ class Options:
     plain: bool = False
 
 
-@dataclass
-class Notes:
+class Notes(Struct):
     """What the report will say about loading.
 
     Attributes:
@@ -47,7 +45,7 @@ class Notes:
       bytes_read: Size of the leaves that were read.
     """
 
-    plain: dict[str, str] = field(default_factory=dict)
+    plain: dict[str, str] = {}
     bytes_read: int = 0
 
 
