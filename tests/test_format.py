@@ -175,6 +175,16 @@ def test_shards_are_read_by_the_text_of_the_format_alone(tmp_path):
     assert_equal(PlainReader(path).read("replay"), shards)
 
 
+def test_leaves_that_differ_in_name_and_content_only_are_one_entry(tmp_path):
+    state = {f"layer{i}": {"w": np.full(3, i), "n": i} for i in range(4)}
+    path = write(tmp_path / "save", agent=state)
+    (entry,) = json.loads((path / "manifest.json").read_bytes())["components"]
+    arrays, scalars = entry["trees"][0]["leaves"]
+    assert arrays["names"] == [f"layer{i}/w" for i in range(4)]
+    assert scalars["names"] == [f"layer{i}/n" for i in range(4)]
+    assert scalars["value"] == [0, 1, 2, 3]
+
+
 def test_the_safetensors_package_opens_every_segment(tmp_path):
     state = numpy_state()
     path = write(tmp_path / "save", agent=state)
