@@ -6,16 +6,16 @@ So data that was saved before gives the same blocks again, wherever it has moved
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
+import msgspec
 import numpy as np
 import xxhash
 
 from . import dtypes
 from .leaves import IMMUTABLE
-from .manifest import Block, Leaf
+from .manifest import Block, Leaves, part_of
 
 BLOCK_BYTES = 1 << 20  # What stays in a core's cache from copying to writing.
 SMALL_BYTES = 64 << 10  # Leaves below share blocks,
@@ -26,22 +26,22 @@ _ALIGN = 64
 _HEAD_BYTES = 4 << 10
 
 
-class Entry(NamedTuple):
-    """A leaf or some of its rows in the header of a segment.
+class Tensors(msgspec.Struct, gc=False):
+    """Tensors of one form that follow each other, in the header of a segment.
 
     Attributes:
-      name: What other tools see.
-      tag: Element type in safetensors' terms.
-      shape: Sizes of the axes.
-      begin: Where in the block, or run of blocks, it begins.
-      end: Where it ends.
+      dtype: Element type in safetensors' terms.
+      shape: Sizes of the axes of each.
+      begin: Where in the block, or run of blocks, the first begins.
+      size: Bytes of each.
+      count: How many there are.
     """
 
-    name: str
-    tag: str
+    dtype: str
     shape: tuple[int, ...]
     begin: int
-    end: int
+    size: int
+    count: int
 
 
 class Place(NamedTuple):
@@ -65,124 +65,101 @@ class Storage(Protocol):
         """Return a copy, uint8[n], or None if there is no room."""
 
 
-class Group:
+class Gathered:
     """A block of several small leaves.
 
     Attributes:
       number: Which block of the component it is.
       size: Its bytes.
-      place: Where an earlier save holds them, or None.
+      names: Names of the leaves.
+      place: Where an earlier save holds the block, or None.
       is_settled: Whether it was looked for in earlier saves.
       digest: Of the content, if it cannot change any more and is known.
       head: `head_of` the content, if it was looked at.
+      is_stable: Whether nobody writes to the memory any more.
     """
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.size = 0
+        self.names: list[str] = []
         self.place: Place | None = None
         self.is_settled = False
         self.digest: str | None = None
         self.head: int | None = None
+        self.is_stable = True
         self._weight = 0
-        self._names: list[str] = []
-        self._tags: list[str] = []
-        self._shapes: list[tuple[int, ...]] = []
-        self._begins: list[int] = []
-        self._ends: list[int] = []
-        self._owned: list[np.ndarray] = []  # The bytes up to the first of these:
-        self._borrowed: list[np.ndarray] = []
-        self._borrowed_stable = True
-        self._has_gaps = False
+        self._tensors: list[Tensors] = []
+        self._chunks: list[np.ndarray | bytes] = []
+        self._owned_count = 0  # Of the chunks.
 
     @property
     def leaf_count(self) -> int:
         """Number of leaves in the block."""
-        return len(self._names)
+        return len(self.names)
 
-    @property
-    def is_stable(self) -> bool:
-        """Whether nobody writes to the memory any more."""
-        return self._borrowed_stable
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether the last leaf's content ends the block."""
-        if self._weight < _LEAST_BYTES:
-            return False
-        last = self._borrowed[-1]
-        return _hash(last) % _CUT_BYTES < max(last.nbytes, _LEAF_BYTES)
-
-    def has_room_for(self, storage: np.ndarray) -> bool:
-        """Tell whether the leaf fits, too."""
-        weight = max(self._weight, self.size + _ALIGN)
-        return weight + max(storage.nbytes, _LEAF_BYTES) <= BLOCK_BYTES
+    def room_for(self, storages: Sequence[np.ndarray]) -> tuple[int, bool]:
+        """Return how many of these leaves it takes, and whether it ends after them."""
+        weight = max(storages[0].nbytes, _LEAF_BYTES)
+        room = (BLOCK_BYTES - _ALIGN - self._weight) // weight
+        count = min(len(storages), max(0, room))
+        first = max(0, (_LEAST_BYTES - self._weight - 1) // weight)
+        for index in range(first, count):
+            if _hash(storages[index]) % _CUT_BYTES < weight:
+                return index + 1, True
+        return count, False
 
     def add(
-        self, name: str, tag: str | None, storage: np.ndarray, *, is_stable: bool
+        self,
+        names: Sequence[str],
+        tag: str | None,
+        storages: Sequence[np.ndarray],
+        *,
+        is_stable: bool,
     ) -> int:
-        """Append a leaf, aligned for its elements; returns where it begins."""
-        alignment, size = storage.dtype.alignment, storage.nbytes
-        begin = -(-self.size // alignment) * alignment
-        self._has_gaps = self._has_gaps or begin != self.size
-        self._weight += max(size, _LEAF_BYTES)
-        self._names.append(name)
-        self._tags.append(tag or "U8")
-        self._shapes.append((size,) if tag is None else storage.shape)
-        self._begins.append(begin)
-        self._ends.append(begin + size)
-        self._borrowed.append(storage)
-        self._borrowed_stable = self._borrowed_stable and is_stable
-        self.size = begin + size
+        """Append leaves of one form, aligned for their elements.
+
+        Returns:
+          Where the first begins.
+        """
+        first, count = storages[0], len(storages)
+        size, gap = first.nbytes, -self.size % first.dtype.alignment
+        if gap:
+            self._chunks.append(bytes(gap))
+        begin = self.size + gap
+        self.size = begin + size * count
+        self._weight += gap + max(size, _LEAF_BYTES) * count
+        shape = (size,) if tag is None else first.shape
+        self._tensors.append(Tensors(tag or "U8", shape, begin, size, count))
+        self.names += names
+        self._chunks += storages
+        self.is_stable = self.is_stable and is_stable
         return begin
 
     def own(self, memory: Storage) -> bool:
         """Copy the leaves that were added since the last call; False without room."""
-        if not self._borrowed:
-            return True
-        copied = memory.copy(np.frombuffer(self._gathered(), np.uint8))
+        new = b"".join(map(_bytes_of, self._chunks[self._owned_count :]))
+        copied = memory.copy(np.frombuffer(new, np.uint8))
         if copied is None:
             return False
-        self._owned.append(copied)
-        self._borrowed.clear()
-        self._borrowed_stable = True
+        self._chunks[self._owned_count :] = [copied]
+        self._owned_count += 1
+        self.is_stable = True
         return True
 
-    def data(self) -> Any:
+    def data(self) -> np.ndarray | bytes:
         """Return the bytes, gathered."""
-        if not self._owned:
-            return self._gathered()
-        if not self._borrowed and len(self._owned) == 1:
-            return self._owned[0]
-        return b"".join([*cast(list[Any], self._owned), self._gathered()])
+        if self._owned_count == len(self._chunks) == 1:
+            return self._chunks[0]
+        return b"".join(map(_bytes_of, self._chunks))
 
-    def _gathered(self) -> bytes:
-        """Return the bytes of the leaves that are not owned."""
-        if not self._has_gaps:
-            with contextlib.suppress(TypeError, ValueError, BufferError):
-                # All dtypes and layouts that have a buffer, at C speed.
-                return b"".join(cast(list[Any], self._borrowed))
-        first = len(self._names) - len(self._borrowed)
-        position = self._ends[first - 1] if first else 0
-        chunks: list[Any] = []
-        for index, storage in enumerate(self._borrowed, first):
-            chunks += [bytes(self._begins[index] - position), flat_bytes(storage)]
-            position = self._ends[index]
-        return b"".join(chunks)
-
-    def entries(self, packed_size: int | None = None) -> Iterable[Entry]:
-        """Return the leaves in the block, or one entry for all if it is packed."""
-        if packed_size is None:
-            names, tags, shapes = self._names, self._tags, self._shapes
-            return map(Entry, names, tags, shapes, self._begins, self._ends)
-        name = self._names[0]
-        if len(self._names) > 1:
-            name = f"{name} ... {self._names[-1]}"
-        return [Entry(name, "U8", (packed_size,), 0, packed_size)]
+    def tensors(self, packed_size: int | None = None) -> list[Tensors]:
+        """Return the leaves in the block, or one tensor for all if it is packed."""
+        return self._tensors if packed_size is None else [_packed(packed_size)]
 
     def release(self) -> None:
         """Let go of the content."""
-        self._owned, self._borrowed = [], []
+        self._chunks = []
 
 
 class Large:
@@ -244,16 +221,19 @@ class Large:
             return flat_bytes(self.storage.reshape(-1)[start:stop])
         return flat_bytes(self.storage.flat[start:stop])
 
-    def entry(self, start: int, stop: int, packed_size: int | None = None) -> Entry:
-        """Return the entry of a range of rows or elements, packed or as it is."""
-        name, shape = self._name, self._shape
+    def name_of(self, start: int, stop: int) -> str:
+        """Return the name of a range of rows, or elements, or of all of them."""
+        is_all = stop - start == self._count
+        return self._name if is_all else f"{self._name}[{start}:{stop}]"
+
+    def tensor(self, start: int, stop: int) -> Tensors:
+        """Return a range of rows, or elements, as a tensor."""
+        size, shape = (stop - start) * self._unit, self._shape
+        if self._tag is None:
+            return _packed(size)
         if stop - start < self._count:
-            name = f"{name}[{start}:{stop}]"
             shape = (stop - start, *(() if self._is_flat else shape[1:]))
-        size = (stop - start) * self._unit if packed_size is None else packed_size
-        if self._tag is None or packed_size is not None:
-            return Entry(name, "U8", (size,), 0, size)
-        return Entry(name, self._tag, shape, 0, size)
+        return Tensors(self._tag, shape, 0, size, 1)
 
     def recall(self, digests: Sequence[str] | None) -> None:
         """Set the digests of its blocks, if they are known."""
@@ -267,7 +247,7 @@ class Large:
 
 
 class Piece:
-    """A block of a large leaf; attributes as of `Group`.
+    """A block of a large leaf; attributes as of `Gathered`.
 
     Args:
       leaf: The leaf.
@@ -313,12 +293,23 @@ class Piece:
             return self._owned
         return self.leaf.part(self.start, self.stop)
 
+    @property
+    def names(self) -> list[str]:
+        """Name of the leaf, with its rows."""
+        return [self.leaf.name_of(self.start, self.stop)]
+
+    def tensors(self, packed_size: int | None = None) -> list[Tensors]:
+        """Return the rows, packed or as they are, as one tensor."""
+        if packed_size is not None:
+            return [_packed(packed_size)]
+        return [self.leaf.tensor(self.start, self.stop)]
+
     def release(self) -> None:
         """Let go of the content."""
         self._owned = None
 
 
-Part = Group | Piece
+Part = Gathered | Piece
 
 
 class Cutter:
@@ -326,76 +317,102 @@ class Cutter:
 
     Args:
       stem: Name of a leaf that has none.
+
+    Attributes:
+      open: The block of small leaves that may still grow, or None.
     """
 
     def __init__(self, stem: str) -> None:
-        self.count = 0  # Of blocks so far.
+        self.open: Gathered | None = None
         self._stem = stem
-        self._group: Group | None = None  # Where small leaves go on.
+        self._count = 0  # Of blocks so far.
 
     def add(
         self,
-        leaves: Sequence[Leaf],
-        storages: Sequence[np.ndarray | None],
-        values: Sequence[Any],
+        groups: Sequence[Leaves],
+        storages: Sequence[Sequence[np.ndarray]],
+        owners: Sequence[Sequence[Any]],
         prefix: str,
-    ) -> list[Part]:
-        """Set `block` and `offset` of leaves; nothing is copied yet.
+    ) -> tuple[list[Leaves], list[Part]]:
+        """Give leaves their places; nothing is copied yet.
 
         Args:
-          leaves: The leaves.
-          storages: Their elements, whose C order is the order of their bytes.
-          values: What the first of the leaves were made from.
+          groups: Leaves of one form each; no padding is needed if those of larger
+            alignment come first, as sizes are multiples of alignments.
+          storages: Of each leaf of each group, its elements, whose C order is the order
+            of the bytes; none where they have no bytes.
+          owners: Of each leaf of each group, the immutable object whose content that
+            is, or None; none where there are none.
           prefix: Start of the leaves' names in segments.
 
         Returns:
-          The blocks that were begun; the last group may grow in the next call.
+          The groups with their places, divided where their bytes are, and the blocks
+          that were begun.
         """
+        placed: list[Leaves] = []
         parts: list[Part] = []
-        small = []
-        owned = {n for n, _ in enumerate(values) if leaves[n].kind == "jax"}
-        for number, (leaf, storage) in enumerate(zip(leaves, storages, strict=True)):
-            if storage is None or storage.nbytes == 0:
+        for group, arrays, its_owners in zip(groups, storages, owners, strict=True):
+            if not arrays or not arrays[0].nbytes:
+                placed.append(group)
                 continue
-            if storage.nbytes < SMALL_BYTES:
-                small.append((leaf, storage))
-                continue
-            large = Large(
-                prefix + leaf.name or self._stem,
-                dtypes.tag(leaf.dtype),
-                storage,
-                is_stable=leaf.kind in IMMUTABLE,
-                owner=values[number] if number in owned else None,
-            )
-            large.cut(self.count)
-            leaf.block = self.count
-            self.count += len(large.pieces)
-            parts += large.pieces
-        # In this order no padding is needed: sizes are multiples of alignments.
-        small.sort(key=lambda item: -item[1].dtype.alignment)
-        for leaf, storage in small:
-            group = self._group
-            if group is None or not group.has_room_for(storage):
-                group = self._group = Group(self.count)
-                self.count += 1
-                parts.append(group)
-            name = prefix + leaf.name or self._stem
-            leaf.block = group.number
-            tag = dtypes.tag(leaf.dtype)
-            is_stable = leaf.kind in IMMUTABLE
-            leaf.offset = group.add(name, tag, storage, is_stable=is_stable)
-            if group.is_complete:
-                self._group = None
-        return parts
+            names = [prefix + name or self._stem for name in group.names]
+            if arrays[0].nbytes < SMALL_BYTES:
+                placed += self._gather(group, names, arrays, parts)
+            else:
+                placed += self._cut(group, names, arrays, its_owners, parts)
+        return placed, parts
 
-    @property
-    def open(self) -> Group | None:
-        """The group that may still grow."""
-        return self._group
+    def _gather(
+        self,
+        group: Leaves,
+        names: Sequence[str],
+        storages: Sequence[np.ndarray],
+        parts: list[Part],
+    ) -> Iterator[Leaves]:
+        tag, is_stable = dtypes.tag(group.dtype), group.kind in IMMUTABLE
+        start = 0
+        while start < len(storages):
+            rest = storages[start:] if start else storages
+            if self.open is None:
+                self.open = Gathered(self._count)
+                self._count += 1
+                parts.append(self.open)
+            count, is_end = self.open.room_for(rest)
+            if count:
+                stop = start + count
+                part = group if count == len(storages) else part_of(group, start, stop)
+                part.block = self.open.number
+                part.offset = self.open.add(
+                    names[start:stop], tag, rest[:count], is_stable=is_stable
+                )
+                yield part
+                start = stop
+            if is_end or not count:
+                self.open = None
+
+    def _cut(
+        self,
+        group: Leaves,
+        names: Sequence[str],
+        storages: Sequence[np.ndarray],
+        owners: Sequence[Any],
+        parts: list[Part],
+    ) -> Iterator[Leaves]:
+        tag, is_stable = dtypes.tag(group.dtype), group.kind in IMMUTABLE
+        for index, (name, storage) in enumerate(zip(names, storages, strict=True)):
+            owner = owners[index] if owners else None
+            large = Large(name, tag, storage, is_stable=is_stable, owner=owner)
+            large.cut(self._count)
+            is_only = len(storages) == 1
+            part = group if is_only else part_of(group, index, index + 1)
+            part.block, part.offset = self._count, 0
+            self._count += len(large.pieces)
+            parts += large.pieces
+            yield part
 
     def close(self) -> None:
         """End the block of small leaves."""
-        self._group = None
+        self.open = None
 
 
 def head_of(data: Any) -> int:
@@ -406,6 +423,14 @@ def head_of(data: Any) -> int:
 def flat_bytes(array: np.ndarray) -> np.ndarray:
     """Return the elements in C order as bytes, copying only what is scattered."""
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+
+
+def _packed(size: int) -> Tensors:
+    return Tensors("U8", (size,), 0, size, 1)
+
+
+def _bytes_of(chunk: np.ndarray | bytes) -> bytes:
+    return chunk if isinstance(chunk, bytes) else chunk.tobytes()
 
 
 def _hash(storage: np.ndarray) -> int:

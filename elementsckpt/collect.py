@@ -8,9 +8,10 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
+
+from msgspec import Struct
 
 from . import scalars, tree
 from .errors import add_note
@@ -21,8 +22,7 @@ from .writer import ComponentWriter, Writer
 _STEM_LENGTH = 80  # File names may have 255 bytes.
 
 
-@dataclass
-class Collected:
+class Collected(Struct):
     """What a component saved.
 
     Attributes:
@@ -132,16 +132,16 @@ class _Collecting:
 
     def _add(self, state: Any, prefix: str) -> Tree:
         flat = tree.flatten(state, self._key)
-        saved, storages = tree.encode(flat, self._key)
-        self._leaf_count += len(saved.leaves)
-        self.pickled += [
-            tree.full_name(self._key, prefix + leaf.name)
-            for leaf in saved.leaves
-            if leaf.kind == "pickle"
-        ]
-        self._size_bytes += sum(x.nbytes for x in storages if x is not None)
+        saved, storages, owners = tree.encode(flat, self._key)
+        for group, arrays in zip(saved.leaves, storages, strict=True):
+            self._leaf_count += len(group.names)
+            if arrays:
+                self._size_bytes += len(arrays) * arrays[0].nbytes
+            if group.kind == "pickle":
+                names = [prefix + name for name in group.names]
+                self.pickled += [tree.full_name(self._key, name) for name in names]
         if self._own is not None:
-            self._own.add(saved.leaves, storages, flat.values, prefix)
+            saved.leaves = self._own.add(saved.leaves, storages, owners, prefix)
         return saved
 
 

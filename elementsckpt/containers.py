@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -31,8 +32,6 @@ _KINDS: dict[type, str] = {
     list: "list",
     tuple: "tuple",
     collections.deque: "deque",
-    np.random.Generator: "generator",
-    np.random.RandomState: "randomstate",
 }
 _BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
 NAMED = frozenset({"namedtuple", "dataclass", "frozen"})  # They have a class.
@@ -43,15 +42,25 @@ def kind_of(value: Any) -> str | None:
     """Return the kind of container that the value is; None for a leaf."""
     cls: Any = type(value)
     kind = _KINDS.get(cls)
-    if kind == "generator" or kind == "randomstate":
-        return kind if _has_known_bits(value) else None
     if kind is not None or cls in leaves.PLAIN:
         return kind
     if references.is_namedtuple(cls):
         return None if getattr(value, "__dict__", None) else "namedtuple"
     if references.is_plain_dataclass(cls):
         return "dataclass"
-    return "frozen" if references.name_of(cls) == references.FROZEN_DICT else None
+    if references.name_of(cls) == references.FROZEN_DICT:
+        return "frozen"
+    return _kind_of_random(value)
+
+
+def _kind_of_random(value: Any) -> str | None:
+    # NumPy imports it on first use, which takes a while.
+    random = sys.modules.get("numpy.random")
+    if random is None or type(value) not in (random.Generator, random.RandomState):
+        return None
+    if not _has_known_bits(value):
+        return None
+    return "generator" if type(value) is random.Generator else "randomstate"
 
 
 def _has_known_bits(rng: Any) -> bool:
@@ -70,7 +79,7 @@ def _mapping(kind: str) -> Callable[[Any], _Apart]:
 def _encode_keys(keys: list[Any]) -> list[Any]:
     try:
         "".join(keys).encode()  # Raises unless all are strings that JSON can hold.
-        if all(type(key) is str for key in keys):
+        if set(map(type, keys)) <= {str}:
             return keys
     except (TypeError, UnicodeEncodeError):
         pass
@@ -182,11 +191,15 @@ def child_keys(node: Node) -> list[Any]:
         return ["state", "seed"]
     if node.kind == "randomstate":
         return ["state"]
-    return [k if type(k) is str else scalars.decode(k) for k in node.keys]
+    return scalars.decode_all(node.keys)
 
 
 def _items(node: Node, children: list[Any]) -> Iterator[tuple[Any, Any]]:
-    return zip(child_keys(node), children, strict=True)
+    return zip(scalars.decode_all(node.keys), children, strict=True)
+
+
+def _put_dict(node: Node, children: list[Any], _: Any) -> Any:
+    return dict(_items(node, children))
 
 
 def _put_default(node: Node, children: list[Any], _: Any) -> Any:
@@ -228,7 +241,7 @@ def _bit_generator(name: str) -> Any:
 
 
 _PUT_TOGETHER: dict[str, Callable[[Node, list[Any], Any], Any]] = {
-    "dict": lambda node, children, _: dict(_items(node, children)),
+    "dict": _put_dict,
     "ordered": lambda node, children, _: collections.OrderedDict(
         _items(node, children)
     ),

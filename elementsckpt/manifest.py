@@ -23,6 +23,9 @@ NAME = "manifest.json"
 MAX_BLOCK_BYTES = 16 << 20
 MAX_SEQUENCE = 1 << 52  # Beyond it, somebody made it up.
 
+# Kinds of leaves that have a value of their own each, so that `value` is a list.
+OWN_VALUE = frozenset({"python", "function", "pickle"})
+
 _INDEX = Annotated[int, Meta(ge=0, lt=1 << 62)]
 _DIGEST = Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
 _FILE = re.compile(r"[A-Za-z0-9_%~-]+-\d{6,20}-\d{5,20}\.safetensors")
@@ -30,23 +33,24 @@ _TAIL = b',\n"digest":"%s"}\n'
 _TAIL_BYTES = len(_TAIL) - 2 + 32
 
 
-class Leaf(Struct, omit_defaults=True, forbid_unknown_fields=True, gc=False):
-    """One leaf: what it is and where its bytes are.
+class Leaves(
+    Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False
+):
+    """Leaves that differ in name and content only, their bytes one after the other.
 
     Attributes:
-      name: Path inside the component, joined by "/". For people; the identity of a
-        leaf is its position in the list.
-      kind: What to make of it; `elementsckpt.leaves` has the list.
+      kind: What to make of each; `elementsckpt.leaves` has the list.
       dtype: Element type, as `elementsckpt.dtypes` encodes it.
-      shape: Sizes of its axes.
-      order: "F" if its bytes are those of the transposed array in C order.
-      block: First block with its bytes, or -1 if it has none. A leaf that does not
-        fit into the rest of that block goes on in the following ones.
-      offset: Where in that block it starts, in bytes.
-      value: What else the kind needs.
+      shape: Sizes of the axes of each.
+      order: "F" if the bytes of each are those of the transposed array in C order.
+      block: First block with their bytes, or -1 if they have none. One leaf that does
+        not fit into the rest of that block goes on in the following ones.
+      offset: Where in that block the first starts, in bytes.
+      value: What else the kind needs: for `OWN_VALUE`, a list of what each needs.
+      names: Path of each inside the component, joined by "/". For people; the identity
+        of a leaf is its position.
     """
 
-    name: str
     kind: str
     dtype: Any = None
     shape: tuple[_INDEX, ...] = ()
@@ -54,6 +58,7 @@ class Leaf(Struct, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     block: Annotated[int, Meta(ge=-1)] = -1
     offset: _INDEX = 0
     value: Any = None
+    names: list[str]
 
 
 class Node(Struct, omit_defaults=True, forbid_unknown_fields=True):
@@ -61,8 +66,8 @@ class Node(Struct, omit_defaults=True, forbid_unknown_fields=True):
 
     Attributes:
       kind: "dict", "list", ...; `elementsckpt.tree` has the list.
-      children: A number n >= 0 is leaf n, and n < 0 is node -n - 1, which comes
-        earlier in the list. One number twice is one object twice.
+      children: A number n >= 0 is leaf n of the tree, and n < 0 is node -n - 1, which
+        comes earlier in the list. One number twice is one object twice.
       keys: The keys or field names of the children, as scalars.
       name: Class of a NamedTuple or dataclass as "module:qualname".
       value: What else the kind needs.
@@ -80,7 +85,7 @@ class Tree(Struct, forbid_unknown_fields=True):
 
     root: int
     nodes: list[Node]
-    leaves: list[Leaf]
+    leaves: list[Leaves]
 
 
 class Segment(Struct, array_like=True, forbid_unknown_fields=True):
@@ -251,6 +256,12 @@ def encode(manifest: Manifest) -> bytes:
 def encode_tree(tree: Tree) -> Raw:
     """Return the tree as it stands in a manifest."""
     return Raw(_ENCODE(tree))
+
+
+def part_of(group: Leaves, start: int, stop: int) -> Leaves:
+    """Return some leaves of a group, which still begin where the group does."""
+    own = group.value[start:stop] if group.kind in OWN_VALUE else group.value
+    return msgspec.structs.replace(group, value=own, names=group.names[start:stop])
 
 
 def decode(content: bytes | bytearray, where: str) -> Manifest:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
+from msgspec import Struct
 
 from . import containers, dtypes, jax_arrays, leaves, scalars, torch_tensors, tree
 from .errors import MismatchError
-from .manifest import Leaf, display
+from .manifest import Leaves, display
 
 
 class Spec(NamedTuple):
@@ -39,8 +39,7 @@ class Spec(NamedTuple):
         return f"{name}[{','.join(map(str, self.shape))}]"
 
 
-@dataclass(frozen=True)
-class Selection:
+class Selection(Struct, frozen=True):
     """Which leaves to load.
 
     Attributes:
@@ -85,8 +84,7 @@ class Selection:
         return name
 
 
-@dataclass
-class Plan:
+class Plan(Struct):
     """What loading a component partially comes to; names have no key.
 
     Attributes:
@@ -97,13 +95,13 @@ class Plan:
     """
 
     flat: tree.Flat
-    replace: list[tuple[int, int]] = field(default_factory=list)
-    loaded: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    unexpected: list[str] = field(default_factory=list)
-    problems: dict[str, str] = field(default_factory=dict)
+    replace: list[tuple[int, int]] = []
+    loaded: list[str] = []
+    missing: list[str] = []
+    unexpected: list[str] = []
+    problems: dict[str, str] = {}
     castable: bool = False
-    renamed: dict[str, str] = field(default_factory=dict)
+    renamed: dict[str, str] = {}
 
 
 def plan(
@@ -242,19 +240,21 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, np.generic) and not isinstance(value, np.character)
 
 
-def spec_of_saved(leaf: Leaf) -> Spec:
-    """Return the spec of a saved leaf.
+def specs_of_saved(group: Leaves) -> list[Spec]:
+    """Return the spec of each leaf of a saved group.
 
     Raises:
-      ValueError, TypeError, KeyError: the manifest describes no such leaf.
+      ValueError, TypeError, KeyError: the manifest describes no such leaves.
     """
-    if leaf.kind == "key":
-        return Spec("key", leaf.value, leaf.shape[:-1])
-    if leaf.kind in ("numpy", "jax", "torch"):
-        return Spec("array", _dtype(leaf.dtype), leaf.shape)
-    if leaf.kind == "python":
-        return spec_of(scalars.decode(leaf.value), "python")
-    return Spec(leaf.kind)
+    if group.kind == "python":
+        return [spec_of(scalars.decode(code), "python") for code in group.value]
+    if group.kind == "key":
+        spec = Spec("key", group.value, group.shape[:-1])
+    elif group.kind in leaves.ARRAYS:
+        spec = Spec("array", _dtype(group.dtype), group.shape)
+    else:
+        spec = Spec(group.kind)
+    return [spec] * len(group.names)
 
 
 def _dtype(code: Any) -> Any:

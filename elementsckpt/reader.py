@@ -196,7 +196,8 @@ class Reader:
                 memories.append((data, offset))  # Most of many small leaves.
             else:
                 memories.append(self._allocate(want, to_read, shared))
-        run(lambda item: self._load(*item), to_read.items())
+        if to_read:  # Not for most of many small shards.
+            run(lambda item: self._load(*item), to_read.items())
         self._recent = dict(list(shared.items())[-1:])
         return memories
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct, field
 
-@dataclass(frozen=True)
-class SaveReport:
+
+class SaveReport(Struct, frozen=True):
     """What a save wrote.
 
     Attributes:
@@ -38,8 +38,7 @@ class SaveReport:
     seconds: float
 
 
-@dataclass(frozen=True)
-class LoadReport:
+class LoadReport(Struct, frozen=True):
     """What a load did, or with `dry_run=True` would do.
 
     Leaf names begin with their component's key: `agent/params/enc/w`.
@@ -72,8 +71,7 @@ class LoadReport:
     seconds: float = 0.0
 
 
-@dataclass(frozen=True)
-class ComponentInfo:
+class ComponentInfo(Struct, frozen=True):
     """Size of a component in a save.
 
     Attributes:
@@ -87,8 +85,7 @@ class ComponentInfo:
     shards: int | None
 
 
-@dataclass(frozen=True)
-class Lineage:
+class Lineage(Struct, frozen=True):
     """Where a save comes from.
 
     Attributes:
@@ -98,8 +95,7 @@ class Lineage:
     loaded_from: str | None = None
 
 
-@dataclass(frozen=True)
-class SaveInfo:
+class SaveInfo(Struct, frozen=True):
     """What a save says about itself without any array being read.
 
     Attributes:

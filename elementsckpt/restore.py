@@ -9,9 +9,10 @@ import contextlib
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from . import overlay, tree
 from .errors import DamagedError, MismatchError
@@ -24,8 +25,7 @@ from .stored import Notes, Options
 _logger = logging.getLogger("elementsckpt")
 
 
-@dataclass
-class Restored:
+class Restored(Struct):
     """What was read from a save; names of leaves begin with their keys.
 
     Attributes:
@@ -38,13 +38,13 @@ class Restored:
 
     found: Found
     notes: Notes
-    states: dict[str, Any] = field(default_factory=dict)
-    loaded: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    unexpected: list[str] = field(default_factory=list)
-    mismatched: dict[str, str] = field(default_factory=dict)
+    states: dict[str, Any] = {}
+    loaded: list[str] = []
+    missing: list[str] = []
+    unexpected: list[str] = []
+    mismatched: dict[str, str] = {}
     castable: bool = False
-    renamed: dict[str, str] = field(default_factory=dict)
+    renamed: dict[str, str] = {}
     fell_back_from: Path | None = None
 
     def report(self, seconds: float) -> LoadReport:
@@ -223,7 +223,7 @@ def _note(key: str, plan: Plan, restored: Restored) -> None:
 
 
 def _full(key: str, names: Iterable[str]) -> list[str]:
-    return [tree.full_name(key, name) for name in names]
+    return [f"{key}/{name}" if name else key for name in names]
 
 
 def _nothing_matched(

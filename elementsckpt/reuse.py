@@ -13,11 +13,11 @@ import os
 import threading
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 from . import disk, manifest, scalars
 from .blocks import Part, Place, head_of
@@ -39,8 +39,7 @@ class LostError(DamagedError):
     """A block that was to be reused is damaged, and its content gone from memory."""
 
 
-@dataclass
-class Remembered:
+class Remembered(Struct):
     """What a component saved last, as far as the next save may reuse it.
 
     Attributes:
@@ -57,7 +56,7 @@ class Remembered:
     segments: list[Segment]
     blocks: list[Block]
     heads: list[int | None]
-    owners: dict[int, tuple[weakref.ref[Any], list[str]]] = field(default_factory=dict)
+    owners: dict[int, tuple[weakref.ref[Any], list[str]]] = {}
 
 
 class Known:

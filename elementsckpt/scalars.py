@@ -13,7 +13,7 @@ import dataclasses
 import math
 import os
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,11 @@ def encode(value: Any) -> Any:
     raise NotScalarError(value)
 
 
+def encode_all(values: Iterable[Any]) -> list[Any]:
+    """Return scalars as JSON, the most common of which stay as they are."""
+    return [x if type(x) is float and math.isfinite(x) else encode(x) for x in values]
+
+
 def decode(code: Any) -> Any:
     """Return the scalar that `encode` gave `code` for.
 
@@ -54,6 +59,11 @@ def decode(code: Any) -> Any:
         return code
     ((name, value),) = code.items()
     return _DECODERS[name](value)
+
+
+def decode_all(codes: Iterable[Any]) -> list[Any]:
+    """Return the scalars with these encodings, most of which are what they are."""
+    return [decode(x) if type(x) is dict or type(x) is list else x for x in codes]
 
 
 def _encode_int(value: int) -> Any:

@@ -12,7 +12,8 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import msgspec
 import numpy as np
 
 from . import compression, disk
-from .blocks import BLOCK_BYTES, Entry, Group, Part, head_of
+from .blocks import BLOCK_BYTES, Gathered, Part, Tensors, head_of
 from .compression import Compress
 from .manifest import Block, Segment, digest
 from .reuse import Known
@@ -107,8 +108,7 @@ class RawFile(SegmentFile):
             for part in run:
                 offsets.append(position)
                 position += part.size
-            for entry in _entries(run):
-                table.add(entry, begin)
+            table.add(*_tensors_of(run), begin)
         self._header = table.header()
         self._offsets = [len(self._header) + offset for offset in offsets]
         self._size = len(self._header) + table.end
@@ -140,12 +140,12 @@ class PackedFile(SegmentFile):
     ) -> None:
         super().__init__(path, runs, known)
         self._compress = compress
-        names = [entry.name for part in self.parts for entry in _entries([part], 0)]
+        names = [_packed_name(part) for part in self.parts]
         room = len(msgspec.json.encode(names)) + _ENTRY_BYTES * len(names)
         self._start = _round_up(8 + room, _ALIGN)
         self._size = self._start
         self._lock = threading.Lock()
-        self._entries: list[tuple[int, Entry]] = []
+        self._packed: list[tuple[int, list[str], list[Tensors]]] = []
 
     def write(self, index: int) -> None:
         part = self.parts[index]
@@ -162,29 +162,39 @@ class PackedFile(SegmentFile):
         with self._lock:
             offset = _round_up(self._size, _ALIGN)
             self._size = offset + size
-            entries = _entries([part], size if unpacked else None)
-            self._entries += [(offset - self._start, entry) for entry in entries]
+            names = [_packed_name(part)] if unpacked else part.names
+            tensors = part.tensors(size if unpacked else None)
+            self._packed.append((offset - self._start, names, tensors))
         disk.write(self._fd, stored, offset, path=self.path)
         self._blocks[part.number] = Block(0, offset, size, found, unpacked)
 
     def end(self, *, fsync: bool) -> None:
         table = _Table()
-        for begin, entry in self._entries:
-            table.add(entry, begin)
+        for begin, names, tensors in self._packed:
+            table.add(names, tensors, begin)
         self._header = table.header(self._start)
         super().end(fsync=fsync)
 
 
-def _entries(run: Sequence[Part], packed_size: int | None = None) -> Iterable[Entry]:
-    """Return what is in a run of blocks, or in one that is packed."""
+def _tensors_of(run: Sequence[Part]) -> tuple[list[str], list[Tensors]]:
+    """Return names and tensors of blocks that lie together in a leaf, or of one."""
     first, last = run[0], run[-1]
-    if isinstance(first, Group):
-        return first.entries(packed_size)
-    assert not isinstance(last, Group)
-    return [first.leaf.entry(first.start, last.stop, packed_size)]
+    if isinstance(first, Gathered) or isinstance(last, Gathered):
+        return first.names, first.tensors()
+    leaf = first.leaf
+    name, tensor = (
+        leaf.name_of(first.start, last.stop),
+        leaf.tensor(first.start, last.stop),
+    )
+    return [name], [tensor]
 
 
-class _Tensor(msgspec.Struct, gc=False):
+def _packed_name(part: Part) -> str:
+    names = part.names
+    return names[0] if len(names) == 1 else f"{names[0]} ... {names[-1]}"
+
+
+class _Entry(msgspec.Struct, gc=False):
     dtype: str
     shape: tuple[int, ...]
     data_offsets: tuple[int, int]
@@ -195,32 +205,44 @@ class _Table:
 
     def __init__(self) -> None:
         self.end = 0  # Of the data so far.
-        self._tensors: dict[str, _Tensor] = {}
+        self._entries: dict[str, _Entry] = {}
 
-    def add(self, entry: Entry, begin: int) -> None:
-        """Add an entry of a block that begins there; gaps become padding."""
-        start, end = begin + entry.begin, begin + entry.end
-        if start > self.end:
-            padding = _Tensor("U8", (start - self.end,), (self.end, start))
-            self._tensors[_PADDING % len(self._tensors)] = padding
-        name = entry.name
-        if name in self._tensors or not name or name.startswith("__"):
-            name = self._unique(name)
-        self._tensors[name] = _Tensor(entry.tag, entry.shape, (start, end))
-        self.end = end
-
-    def _unique(self, name: str) -> str:
-        """Return a name that no other entry has and that safetensors allows."""
-        number = len(self._tensors)
-        while f"{name}~{number}" in self._tensors:
-            number += 1
-        return f"{name}~{number}"
+    def add(self, names: Sequence[str], runs: Sequence[Tensors], block: int) -> None:
+        """Add the tensors of a block that begins there; gaps become padding."""
+        free = iter(_free(names, self._entries))
+        for tensors in runs:
+            begin, size = block + tensors.begin, tensors.size
+            if begin > self.end:
+                padding = _Entry("U8", (begin - self.end,), (self.end, begin))
+                self._entries[_PADDING % len(self._entries)] = padding
+            self.end = begin + size * tensors.count
+            begins = range(begin, self.end, size)
+            ends = range(begin + size, self.end + size, size)
+            places = zip(begins, ends, strict=True)
+            made = map(_Entry, repeat(tensors.dtype), repeat(tensors.shape), places)
+            self._entries.update(zip(islice(free, tensors.count), made, strict=True))
 
     def header(self, size: int = 0) -> bytes:
         """Return the bytes before the data, padded to `size` or what aligns it."""
-        text = msgspec.json.encode(self._tensors)
+        text = msgspec.json.encode(self._entries)
         size = max(size, _round_up(8 + len(text), _ALIGN))
         return (size - 8).to_bytes(8, "little") + text.ljust(size - 8)
+
+
+def _free(names: Sequence[str], taken: Mapping[str, Any]) -> Sequence[str]:
+    """Return the names, changed where taken or reserved by safetensors."""
+    is_unique = len(set(names)) == len(names) and taken.keys().isdisjoint(names)
+    if is_unique and "" not in names and "\n__" not in "\n" + "\n".join(names):
+        return names
+    free: dict[str, None] = {}
+    for name in names:
+        if name in taken or name in free or not name or name.startswith("__"):
+            number = len(taken) + len(free)
+            while f"{name}~{number}" in taken or f"{name}~{number}" in free:
+                number += 1
+            name = f"{name}~{number}"
+        free[name] = None
+    return list(free)
 
 
 def _round_up(size: int, multiple: int) -> int:

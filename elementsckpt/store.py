@@ -7,12 +7,12 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 from . import drafts, manifest, scalars
 from .collect import Collected, collect
@@ -31,8 +31,7 @@ _SHARD_BYTES = 48 << 20  # What a save that is not in the background copies of s
 _logger = logging.getLogger("elementsckpt")
 
 
-@dataclass(frozen=True)
-class Manner:
+class Manner(Struct, frozen=True):
     """How saves are written.
 
     Attributes:

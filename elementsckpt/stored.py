@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import struct
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from . import elements_folder, leaves, manifest, overlay, pickles, tree
 from .errors import CheckpointError, DamagedError, PickleError, ReadError
-from .manifest import Component, Leaf, Node, Tree
+from .manifest import Component, Leaves, Node, Tree
 from .reader import Reader
 from .references import Resolver
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(Struct, frozen=True):
     """How a save is read.
 
     Attributes:
@@ -46,8 +45,7 @@ class Options:
             )
 
 
-@dataclass
-class Notes:
+class Notes(Struct):
     """What the report will say about loading.
 
     Attributes:
@@ -55,7 +53,7 @@ class Notes:
       bytes_read: Size of the leaves that were read.
     """
 
-    plain: dict[str, str] = field(default_factory=dict)
+    plain: dict[str, str] = {}
     bytes_read: int = 0
 
 
@@ -116,7 +114,7 @@ class SavedComponent:
         """Return the state with only these leaves, or None if there are none."""
         with damage(self._where):
             saved = self._tree()
-            values = self._values(saved, numbers, plain=True)
+            values = self._some(saved, numbers, plain=True)
             return tree.unflatten_some(saved.root, saved.nodes, values)
 
     def contents(self) -> list[str]:
@@ -125,7 +123,8 @@ class SavedComponent:
             return [str(index) for index in range(self._shard_count)]
         with damage(self._where):
             saved = self._tree()
-            return [saved.leaves[number].name for number in tree.visible(saved)]
+            names, hidden = tree.leaf_names(saved), tree.parts_of_pickles(saved)
+            return [x for n, x in enumerate(names) if n not in hidden]
 
     def names(self) -> list[tuple[str, int]]:
         """Return name and number of each leaf, an aliased one for each place."""
@@ -136,18 +135,19 @@ class SavedComponent:
         """Return name, number and spec of each leaf, reading none of their bytes."""
         names = self.names()
         with damage(self._where):
-            saved = self._tree().leaves
-            return [(x, n, overlay.spec_of_saved(saved[n])) for x, n in names]
+            groups = self._tree().leaves
+            specs = [spec for x in groups for spec in overlay.specs_of_saved(x)]
+            return [(name, number, specs[number]) for name, number in names]
 
     def values(self, numbers: Iterable[int]) -> dict[int, Any]:
         """Return leaves by number, arrays as NumPy arrays, read and verified."""
         with damage(self._where):
             saved = self._tree()
-            kinds = {number: saved.leaves[number].kind for number in numbers}
-            arrays = [n for n, kind in kinds.items() if kind in leaves.ARRAYS]
-            others = [n for n in kinds if n not in set(arrays)]
-            values = self._values(saved, arrays, plain=True)
-            return values | self._values(saved, others, plain=False)
+            picked = tree.pick(saved, numbers)
+            arrays = [n for n, x in picked.items() if x.kind in leaves.ARRAYS]
+            others = [n for n, x in picked.items() if x.kind not in leaves.ARRAYS]
+            values = self._some(saved, arrays, plain=True)
+            return values | self._some(saved, others, plain=False)
 
     def verify(self) -> None:
         """Read all shards once, so that streaming them later will not fail."""
@@ -182,14 +182,13 @@ class SavedComponent:
         return self._only
 
     def _state(self, saved: Tree) -> Any:
-        count = len(saved.leaves)
-        values = self._values(saved, range(count), plain=self._options.plain)
-        ordered = [values[number] for number in range(count)]
+        values = self._read(saved.leaves, plain=self._options.plain)
+        self._unpickle_all(tree.numbered(saved), values)
 
         def find_class(number: int, node: Node) -> type | None:
             return self._find_class(saved, number, node)
 
-        return tree.unflatten(saved.root, saved.nodes, ordered, find_class)
+        return tree.unflatten(saved.root, saved.nodes, values, find_class)
 
     def _find_class(self, saved: Tree, number: int, node: Node) -> type | None:
         if self._options.plain:
@@ -200,40 +199,60 @@ class SavedComponent:
             self._notes.plain[tree.full_name(self.key, name)] = node.name
         return cls
 
-    def _values(
+    def _some(
         self, saved: Tree, numbers: Iterable[int], *, plain: bool
     ) -> dict[int, Any]:
-        wanted = self._wanted(saved, numbers)
-        layouts = [leaves.layout_of(leaf) for leaf in wanted.values()]
+        """Return leaves by number, with the arrays of those that are pickled."""
+        picked = tree.pick(saved, numbers)
+        pickled = [group for group in picked.values() if group.kind == "pickle"]
+        parts = [n for group in pickled for n in group.value[0]]
+        picked |= tree.pick(saved, parts)
+        read = self._read(list(picked.values()), plain=plain)
+        values = dict(zip(picked, read, strict=True))
+        self._unpickle_all(picked.items(), values)
+        return values
+
+    def _read(self, groups: Sequence[Leaves], *, plain: bool) -> list[Any]:
+        """Return the leaves of groups, pickled ones as their payload."""
+        self._refuse_pickles(groups)
+        layouts = [leaves.layout_of(group) for group in groups]
         wants = [
-            (leaf.block, leaf.offset, size)
-            for leaf, (_, _, size) in zip(wanted.values(), layouts, strict=True)
+            (group.block, group.offset, size * len(group.names))
+            for group, (_, _, size) in zip(groups, layouts, strict=True)
         ]
         if self._options.mapped:
-            mappable = [leaf.kind in leaves.ARRAYS for leaf in wanted.values()]
+            mappable = [group.kind in leaves.ARRAYS for group in groups]
             verify = self._options.verify
             memories = self._reader.map(wants, mappable, verify=verify)
         else:
             memories = self._reader.read(wants)
         if not self.streams:  # Whose bytes were counted when they were verified.
             self._notes.bytes_read += sum(size for _, _, size in wants)
-        placed = zip(wanted.items(), layouts, memories, strict=True)
-        values = {
-            number: leaves.decode(leaf, layout, memory, offset, plain=plain)
-            for (number, leaf), layout, (memory, offset) in placed
-        }
+        decoded = [
+            leaves.decode(group, layout, memory, offset, plain=plain)
+            for group, layout, (memory, offset) in zip(
+                groups, layouts, memories, strict=True
+            )
+        ]
         if not plain:
-            self._place(wanted, values)
-        for number, leaf in wanted.items():
-            if leaf.kind == "function" and not plain:
-                values[number] = self._function(leaf)
-            elif leaf.kind == "pickle":
-                values[number] = self._unpickle(leaf, values[number], values)
-        return values
+            self._place(groups, decoded)
+            for group, items in zip(groups, decoded, strict=True):
+                if group.kind == "function":
+                    items[:] = map(self._function, items, group.names)
+        return [item for items in decoded for item in items]
 
-    def _place(self, wanted: dict[int, Leaf], values: dict[int, Any]) -> None:
+    def _unpickle_all(self, groups: Iterable[tuple[int, Leaves]], values: Any) -> None:
+        """Replace payloads by what they hold; groups come with their first number."""
+        for first, group in groups:
+            if group.kind == "pickle":
+                for number, parts in enumerate(group.value, first):
+                    arrays = [values[n] for n in parts]
+                    name = group.names[number - first]
+                    values[number] = self._unpickle(values[number], arrays, name)
+
+    def _place(self, groups: Sequence[Leaves], decoded: list[list[Any]]) -> None:
         try:
-            leaves.place(wanted, values, self.key)
+            leaves.place(groups, decoded, self.key)
         except CheckpointError:
             raise
         except Exception as error:  # This says nothing about the save.
@@ -241,41 +260,36 @@ class SavedComponent:
                 f"JAX could not make arrays of {self.key!r}: {error}"
             ) from error
 
-    def _wanted(self, saved: Tree, numbers: Iterable[int]) -> dict[int, Leaf]:
-        """Return leaves by number, with the arrays of those that are pickled."""
-        wanted = {number: saved.leaves[number] for number in numbers}
-        pickled = [leaf for leaf in wanted.values() if leaf.kind == "pickle"]
-        if pickled and not self._options.allow_pickle:
+    def _refuse_pickles(self, groups: Iterable[Leaves]) -> None:
+        names = [x.names[0] for x in groups if x.kind == "pickle" and x.names]
+        if names and not self._options.allow_pickle:
             raise PickleError(
-                f"{self._full_name(pickled[0])} was saved with pickle, and loading it "
+                f"{self._full_name(names[0])} was saved with pickle, and loading it "
                 f"could run any code, so it needs allow_pickle=True. Pass that if you "
                 f"trust who wrote the save, or leave the leaf out with keys= or regex=."
             )
-        for leaf in pickled:
-            wanted |= {number: saved.leaves[number] for number in leaf.value}
-        return wanted
 
-    def _function(self, leaf: Leaf) -> Any:
-        function = self._resolver.function(leaf.value)
+    def _function(self, path: str, name: str) -> Any:
+        function = self._resolver.function(path)
         if function is None:
             raise PickleError(
-                f"{self._full_name(leaf)} is {leaf.value}, which is not in the "
-                f"component's current state or was not found. Pass allow_pickle=True "
-                f"if you trust who wrote the save, or leave the leaf out with regex=."
+                f"{self._full_name(name)} is {path}, which is not in the component's "
+                f"current state or was not found. Pass allow_pickle=True if you trust "
+                f"who wrote the save, or leave the leaf out with regex=."
             )
         return function
 
-    def _unpickle(self, leaf: Leaf, payload: Any, values: dict[int, Any]) -> Any:
+    def _unpickle(self, payload: Any, parts: list[Any], name: str) -> Any:
         try:
-            return pickles.load(memoryview(payload), values.__getitem__)
+            return pickles.load(memoryview(payload), parts.__getitem__)
         except Exception as error:
             raise PickleError(
-                f"{self._full_name(leaf)} cannot be unpickled: {error!r}. Make its "
+                f"{self._full_name(name)} cannot be unpickled: {error!r}. Make its "
                 f"class importable, or leave it out with keys= or regex=."
             ) from error
 
-    def _full_name(self, leaf: Leaf) -> str:
-        return tree.full_name(self.key, leaf.name)
+    def _full_name(self, name: str) -> str:
+        return tree.full_name(self.key, name)
 
 
 def _name_in_block(component: Component, key: str) -> Callable[[int], str]:
@@ -286,11 +300,11 @@ def _name_in_block(component: Component, key: str) -> Callable[[int], str]:
         with contextlib.suppress(Exception):
             for index in range(len(component.trees)):
                 prefix = "" if component.shards is None else f"{index}/"
-                for leaf in component.tree(index).leaves:
-                    if last < leaf.block <= block:
-                        last, names = leaf.block, []
-                    if leaf.block == last:
-                        names.append(prefix + leaf.name)
+                for group in component.tree(index).leaves:
+                    if last < group.block <= block:
+                        last, names = group.block, []
+                    if group.block == last:
+                        names += [prefix + name for name in group.names]
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         return tree.full_name(key, names[0]) + more
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -73,16 +74,14 @@ def fetch(tensor: Any) -> np.ndarray:
     return array.reshape(tuple(tensor.shape))
 
 
-def traits(tensor: Any) -> dict[str, Any]:
-    """Return what a tensor is beyond its elements."""
+def traits(tensor: Any) -> tuple[str, ...]:
+    """Return what a tensor is beyond its elements: "parameter", "requires_grad"."""
     torch = sys.modules["torch"]
-    return {
-        "parameter": isinstance(tensor, torch.nn.Parameter),
-        "requires_grad": bool(tensor.requires_grad),
-    }
+    found = ("parameter",) if isinstance(tensor, torch.nn.Parameter) else ()
+    return (*found, "requires_grad") if tensor.requires_grad else found
 
 
-def build(array: np.ndarray, code: str, traits: dict[str, Any]) -> Any:
+def build(array: np.ndarray, code: str, traits: Sequence[str]) -> Any:
     """Return a CPU tensor that shares the array's memory."""
     torch = importlib.import_module("torch")
     dtype = getattr(torch, _NAMES[code], None)
@@ -92,9 +91,10 @@ def build(array: np.ndarray, code: str, traits: dict[str, Any]) -> Any:
     if array.size:
         data = torch.from_numpy(array.reshape(-1).view(np.uint8))
         tensor = data.view(dtype).reshape(array.shape)
-    if traits["parameter"]:
-        return torch.nn.Parameter(tensor, requires_grad=traits["requires_grad"])
-    return tensor.requires_grad_(traits["requires_grad"])
+    requires_grad = "requires_grad" in traits
+    if "parameter" in traits:
+        return torch.nn.Parameter(tensor, requires_grad=requires_grad)
+    return tensor.requires_grad_(requires_grad)
 
 
 def like(current: Any, array: np.ndarray) -> Any:

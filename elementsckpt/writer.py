@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 from . import compression
-from .blocks import Cutter, Group, Large, Part
+from .blocks import Cutter, Gathered, Large, Part
 from .compression import Compress
-from .manifest import Block, Leaf, Segment
+from .manifest import Block, Leaves, Segment
 from .parallel import run
 from .reuse import NOTHING, Known
 from .segments import PackedFile, RawFile, SegmentFile
@@ -26,8 +26,7 @@ _OPEN_FILES = 16
 _SAMPLES = 4
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """How the components of a save are written.
 
     Attributes:
@@ -152,27 +151,26 @@ class ComponentWriter:
 
     def add(
         self,
-        leaves: Sequence[Leaf],
-        storages: Sequence[np.ndarray | None],
-        values: Sequence[Any],
+        groups: Sequence[Leaves],
+        storages: Sequence[Sequence[np.ndarray]],
+        owners: Sequence[Sequence[Any]],
         prefix: str,
-    ) -> None:
+    ) -> list[Leaves]:
         """Give leaves their places; nothing is written and nothing copied yet.
 
-        Args:
-          leaves: Leaves whose `block` and `offset` are to be set.
-          storages: Their elements, whose C order is the order of their bytes.
-          values: What the first of the leaves were made from.
-          prefix: Start of their names in the segments.
+        Args, Returns:
+          As for `Cutter.add`; the groups are returned.
         """
         if self._cutter.open is not None:
             self._fresh.append(self._cutter.open)
-        parts = self._cutter.add(leaves, storages, values, prefix)
+        placed, parts = self._cutter.add(groups, storages, owners, prefix)
         self._fresh += parts
-        self.pending_bytes += sum(x.nbytes for x in storages if x is not None)
         self._pending += parts
+        self.pending_bytes += sum(len(x) * x[0].nbytes for x in storages if x)
         for leaf in _leaves(parts):
-            leaf.recall(self.known.digests(leaf.owner))
+            if leaf.owner is not None:
+                leaf.recall(self.known.digests(leaf.owner))
+        return placed
 
     def close(self) -> None:
         """End the component: nothing will be added."""
@@ -240,7 +238,7 @@ class ComponentWriter:
         if part.place is not None:
             return part.place.block.unpacked > 0
         compress = self._settings.compress
-        if compress == "auto" and not isinstance(part, Group):
+        if compress == "auto" and not isinstance(part, Gathered):
             return part.leaf.is_packed is True
         return isinstance(compress, int)
 
@@ -286,7 +284,7 @@ class ComponentWriter:
 
 def _leaves(parts: Sequence[Part]) -> list[Large]:
     """Return the large leaves that the blocks are of."""
-    return list(dict.fromkeys(x.leaf for x in parts if not isinstance(x, Group)))
+    return list(dict.fromkeys(x.leaf for x in parts if not isinstance(x, Gathered)))
 
 
 def _probe(leaf: Large) -> None:
@@ -303,8 +301,8 @@ def _runs(parts: Sequence[Part]) -> Iterator[list[Part]]:
     for part in parts:
         follows = (
             bool(run)
-            and not isinstance(part, Group)
-            and not isinstance(run[-1], Group)
+            and not isinstance(part, Gathered)
+            and not isinstance(run[-1], Gathered)
             and part.leaf is run[-1].leaf
             and part.number == run[-1].number + 1
         )

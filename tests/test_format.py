@@ -82,7 +82,7 @@ class PlainReader:
         return data
 
     def tree(self, tree, blocks):
-        leaves = [self.leaf(leaf, blocks) for leaf in tree["leaves"]]
+        leaves = [x for group in tree["leaves"] for x in self.leaves(group, blocks)]
         nodes = []
 
         def at(number):
@@ -99,18 +99,24 @@ class PlainReader:
                 nodes.append(dict(zip(keys, children, strict=True)))
         return at(tree["root"])
 
-    def leaf(self, leaf, blocks):
-        if leaf["kind"] == "python":
-            return self.scalar(leaf.get("value"))
-        dtype, shape = self.dtype(leaf["dtype"]), leaf.get("shape", [])
+    def leaves(self, group, blocks):
+        count = len(group["names"])
+        if group["kind"] == "python":
+            assert len(group["value"]) == count
+            return [self.scalar(code) for code in group["value"]]
+        dtype, shape = self.dtype(group["dtype"]), group.get("shape", [])
         size = int(np.prod(shape)) * dtype.itemsize
-        first, offset = leaf.get("block", -1), leaf.get("offset", 0)
+        block, offset = group.get("block", -1), group.get("offset", 0)
         data = b""
-        while first >= 0 and len(data) < offset + size:
-            data, first = data + blocks[first], first + 1
-        data = data[offset : offset + size]
-        array = np.frombuffer(data, dtype).reshape(shape, order=leaf.get("order", "C"))
-        return array.tobytes().decode() if leaf["kind"] == "str" else array
+        while block >= 0 and len(data) < offset + count * size:
+            data, block = data + blocks[block], block + 1
+        order, found = group.get("order", "C"), []
+        for start in range(offset, offset + count * size, size) if size else [0]:
+            array = np.frombuffer(data[start : start + size], dtype)
+            array = array.reshape(shape, order=order)
+            is_text = group["kind"] == "str"
+            found.append(array.tobytes().decode() if is_text else array)
+        return found
 
     def dtype(self, code):
         if isinstance(code, str):
@@ -167,6 +173,16 @@ def test_shards_are_read_by_the_text_of_the_format_alone(tmp_path):
     path = tmp_path / "save"
     elementsckpt.checkpoint.save(path, {"replay": lambda: (x for x in shards)})
     assert_equal(PlainReader(path).read("replay"), shards)
+
+
+def test_leaves_that_differ_in_name_and_content_only_are_one_entry(tmp_path):
+    state = {f"layer{i}": {"w": np.full(3, i), "n": i} for i in range(4)}
+    path = write(tmp_path / "save", agent=state)
+    (entry,) = json.loads((path / "manifest.json").read_bytes())["components"]
+    arrays, scalars = entry["trees"][0]["leaves"]
+    assert arrays["names"] == [f"layer{i}/w" for i in range(4)]
+    assert scalars["names"] == [f"layer{i}/n" for i in range(4)]
+    assert scalars["value"] == [0, 1, 2, 3]
 
 
 def test_the_safetensors_package_opens_every_segment(tmp_path):
@@ -237,6 +253,6 @@ def test_the_schema_and_the_text_have_the_same_fields():
     for struct_type in (manifest.Manifest, manifest.Component, manifest.Tree):
         for field in struct_type.__struct_fields__:
             assert f"`{field}`" in text or f'"{field}"' in text, field
-    for struct_type in (manifest.Leaf, manifest.Node):
+    for struct_type in (manifest.Leaves, manifest.Node):
         for info in msgspec.structs.fields(struct_type):
             assert f"`{info.name}`" in text, info.name

@@ -100,6 +100,17 @@ def test_a_pattern_that_matches_nothing_lists_the_nearest_names(tmp_path):
     assert cp.agent.loads == 0
 
 
+def test_leaves_are_picked_from_among_thousands_alike(tmp_path):
+    saved(tmp_path, {f"w{i}": np.full(64, i) for i in range(10_000)} | {"n": [1, 2, 3]})
+    cp = opened(tmp_path, {f"w{i}": np.zeros(64, int) for i in range(10_000)})
+    cp.load(regex="w(0|4095|4096|7777|9999)$", strict=False)
+    loaded = {name: x for name, x in cp.agent.state.items() if x.any()}
+    assert set(loaded) == {"w4095", "w4096", "w7777", "w9999"}
+    for name, array in loaded.items():
+        np.testing.assert_array_equal(array, np.full(64, int(name[1:])))
+    assert elementsckpt.read(tmp_path, regex="n/1") == {"agent": {"n": {1: 2}}}
+
+
 def test_keys_with_slashes_are_part_of_the_leaf_name(tmp_path):
     saved(tmp_path, {"params": {"enc/conv0/kernel": np.ones(2), "head/w": np.ones(2)}})
     current = {"params": {"enc/conv0/kernel": np.zeros(2), "head/w": np.zeros(2)}}

@@ -218,11 +218,11 @@ def test_promise_7_a_foreign_save_runs_no_code(tmp_path):
 def test_promise_7_a_foreign_save_cannot_name_functions_to_call(tmp_path):
     cp = checkpoint(tmp_path / "theirs", agent={"activation": os.path.join})
     save = cp.save().path
-    rewrite(save, lambda x: _leaf(x).update(value="posix:system"))
+    rewrite(save, lambda x: _leaf(x).update(value=["posix:system"]))
     mine = checkpoint(tmp_path / "mine", agent={"activation": os.path.join})
     with pytest.raises(elementsckpt.PickleError, match="agent/activation is posix"):
         mine.load(save)
-    rewrite(save, lambda x: _leaf(x).update(value="posixpath:join"))
+    rewrite(save, lambda x: _leaf(x).update(value=["posixpath:join"]))
     mine.load(save)
     assert mine.agent.state == {"activation": os.path.join}
 
@@ -257,6 +257,10 @@ HOSTILE = {
     "object dtype": _set(*LEAF, "dtype", "|O"),
     "odd dtype": _set(*LEAF, "dtype", {"fields": 7}),
     "module for a dtype": _set(*LEAF, "dtype", "finfo"),
+    "more leaves than bytes": _set(*LEAF, "names", ["w"] * 9),
+    "more leaves than numbers": _set(*LEAF, "names", []),
+    "fewer values than leaves": lambda x: _leaf(x).update(kind="python", value=[]),
+    "values that are no list": lambda x: _leaf(x).update(kind="python", value={"a": 1}),
     "child beyond the last": _set(*NODE, "children", [99]),
     "container in itself": _set(*NODE, "children", [-1]),
     "fewer keys than children": _set(*NODE, "keys", []),

@@ -351,6 +351,32 @@ def test_thousands_of_tiny_leaves_come_back_the_same():
     assert_same(state, round_trip(state))
 
 
+FORMS = {
+    "without axes": np.array(0.5),
+    "vector": np.arange(3.0),
+    "as many axes as there can be": np.ones((1,) * 30 + (2, 3), np.int16),
+    "Fortran order": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+    "every other": np.arange(12.0)[::2],
+    "empty": np.zeros((0, 3)),
+    "structure": np.zeros(2, [("a", "<i4"), ("b", ">f8", (2,))]),
+    "structure without axes": np.zeros((), [("a", "u1"), ("b", "<f4")]),
+    "dates": np.array(["2026-11-20", "NaT"], "M8[D]"),
+    "text": np.array(["a", "é"]),
+    "short floats": np.ones(3, ml_dtypes.bfloat16),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("mmap", [False, True])
+def test_many_leaves_of_one_form_come_back_the_same(name, mmap):
+    form = FORMS[name]
+    arrays = [form.copy("K") for _ in range(5)]
+    for number, array in enumerate(arrays):
+        array.reshape(-1, order="A")[:1].view("u1")[:1] = number
+    state = {"first": arrays[0], "between": 1, "more": arrays[1:], "other": np.ones(1)}
+    assert_same(state, round_trip(state, mmap=mmap))
+
+
 @pytest.mark.parametrize("own", [False, True])
 def test_memory_mapped_array_comes_back_equal(tmp_path, own):
     array = np.memmap(tmp_path / "memory", np.float32, "w+", shape=(3, 4))
