@@ -286,7 +286,7 @@ class Writer:
                 stop = min(count, start + room)
                 block = self._group_number
                 offset = small.add(names[start:stop], storages[start:stop], tag)
-            part = group if stop - start == count else part_of(group, start, stop)
+            part = part_of(group, start, stop) if stop - start < count else group
             part.block, part.offset = block, offset
             parts.append(part)
             start = stop
