@@ -222,7 +222,7 @@ class _Encoder:
         if foreign:
             self._add_foreign(foreign)
         for numbers in arrays.values():
-            self._add_arrays(numbers)
+            self._add_alike(numbers)
         if plain:
             self._add_scalars(plain)
         for number in others:
@@ -234,7 +234,9 @@ class _Encoder:
     def result(self) -> tuple[Tree, Storages, Owners]:
         """Number the leaves group by group, in the order of their alignment."""
         groups = sorted(self._groups.values(), key=_ALIGNMENT, reverse=True)
-        order = [number for group in groups for number in group.numbers]
+        order: list[int] = []
+        for group in groups:
+            order += group.numbers
         places = dict(zip(order, range(len(order)), strict=True))
         flat = self._flat
         for node in flat.nodes:
@@ -269,14 +271,16 @@ class _Encoder:
         for number in numbers:
             self._add_any(number, fetched.get(number))
 
-    def _add_arrays(self, numbers: Sequence[int]) -> None:
+    def _add_alike(self, numbers: Sequence[int]) -> None:
         """Add NumPy arrays that are alike: most leaves need no second look."""
         group = self._add_any(numbers[0])
+        if len(numbers) == 1:
+            return
         more = numbers[1:]
         if group is None or type(group.leaves.dtype) is not str:
             for number in more:
                 self._add_any(number)
-        elif more:
+        else:
             arrays = [self._flat.values[number] for number in more]
             is_f = group.leaves.order == "F"
             group.storages.extend([x.T for x in arrays] if is_f else arrays)
