@@ -50,6 +50,7 @@ class Writer:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._components: list[ComponentWriter] = []
+        settings.staging.reset()  # The save before may have failed.
 
     def component(self, stem: str, known: Known = NOTHING) -> ComponentWriter:
         """Begin a component.
