@@ -1,9 +1,13 @@
-"""Components to save and load, and a process to do it in: what many tests share."""
+"""What many tests share: components, a process, a look into the files of a save."""
 
+import json
 import os
 import pathlib
 import subprocess
 import sys
+import typing
+
+import zstandard
 
 import elementsckpt
 from elementsckpt import Checkpoint
@@ -72,3 +76,61 @@ def python(script, *arguments, flags=(), **options):
         text=True,
         **options,
     )
+
+
+class Range(typing.NamedTuple):
+    """Bytes in a file of a save that nobody may change.
+
+    Attributes:
+      file: The file.
+      key: Component that they are of, or "manifest".
+      start: Where they begin.
+      end: Where they end.
+      content: Content of a block; None if they are something else.
+    """
+
+    file: pathlib.Path
+    key: str
+    start: int
+    end: int
+    content: bytes | None = None
+
+
+def protected(save):
+    """Return the ranges of a save that digests protect; others are padding or dead."""
+    manifest = save / "manifest.json"
+    ranges = [Range(manifest, "manifest", 0, manifest.stat().st_size)]
+    for item in json.loads(manifest.read_bytes())["components"]:
+        files = [save / name for name, *_ in item["segments"]]
+        for file, (_, _, start, _) in zip(files, item["segments"], strict=True):
+            ranges.append(Range(file, item["key"], 0, start))
+    return ranges + blocks(save)
+
+
+def blocks(save):
+    """Return the ranges of a save that are blocks, with their contents."""
+    ranges = []
+    for item in json.loads((save / "manifest.json").read_bytes())["components"]:
+        files = [save / name for name, *_ in item["segments"]]
+        contents = [memoryview(file.read_bytes()) for file in files]
+        for number, start, size, _, unpacked in item["blocks"]:
+            file = files[number]
+            content = bytes(contents[number][start : start + size])
+            if unpacked:
+                content = zstandard.decompress(content)
+            ranges.append(Range(file, item["key"], start, start + size, content))
+    return ranges
+
+
+def block_with(save, content):
+    """Return the only block of a save that holds these bytes."""
+    (found,) = (block for block in blocks(save) if content in block.content)
+    return found
+
+
+def damage(block):
+    """Change a byte in the middle of a block, in place."""
+    position = (block.start + block.end) // 2
+    content = bytearray(block.file.read_bytes())
+    content[position] ^= 1
+    block.file.write_bytes(content)

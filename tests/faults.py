@@ -17,23 +17,36 @@ import subprocess
 import sys
 import threading
 import traceback
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 from boxes import Box, Stream
 
-from elementsckpt import Checkpoint, WriteError, disk
+from elementsckpt import Checkpoint, WriteError, disk, segments
 
 ROOT = pathlib.Path(__file__).parent.parent
 DIED = 70
-SEGMENT_BYTES = 2000  # The stream below is flushed once before its end.
+BLOCK_BYTES = 2048
 
 
-def use_small_segments(setattr=setattr):
-    """Make saves of a few kB have several segments."""
-    for name, module in list(sys.modules.items()):
-        if name.startswith("elementsckpt.") and hasattr(module, "SEGMENT_BYTES"):
-            setattr(module, "SEGMENT_BYTES", SEGMENT_BYTES)
+def use_small_segments(setattr=setattr, block_bytes=BLOCK_BYTES):
+    """Make saves of a few kB have several segments of several blocks."""
+    sizes = {
+        "BLOCK_BYTES": block_bytes,
+        "SMALL_BYTES": block_bytes // 2,
+        "SEGMENT_BYTES": 3 * block_bytes,
+        # The stream below is flushed once before its end.
+        "_SHARD_BYTES": block_bytes,
+        "_ARENA_BYTES": block_bytes,
+    }
+    modules = [x for name, x in sys.modules.items() if name.startswith("elementsckpt.")]
+    for name, size in sizes.items():
+        having = [module for module in modules if hasattr(module, name)]
+        assert having, name
+        for module in having:
+            setattr(module, name, size)
+    setattr(segments, "_scratch", threading.local())  # Threads keep memory of a size.
 
 
 # A save whose values tell which one it is
@@ -42,20 +55,40 @@ def use_small_segments(setattr=setattr):
 def make(directory, value=0, **options):
     """Return a checkpoint of three components whose state tells its value."""
     cp = Checkpoint(directory, step=value, **options)
-    cp.agent = Box({"w": np.full((130, 130), value, np.float32), "n": np.arange(value)})
-    cp.step = Box(value)
-    cp.replay = Stream([{"x": np.full(100, value + i)} for i in range(4)])
+    cp.agent, cp.step = Box(agent_state(value)), Box(value)
+    cp.replay = Stream([{"x": x} for x in shards(value)])
     return cp
+
+
+def agent_state(value):
+    """Return arrays of which different values share all, most, a quarter or nothing."""
+    noise = np.random.default_rng(0).random((10, BLOCK_BYTES // 4), np.float32)
+    table, fleeting = noise[2:6], noise[6:10]
+    table[value % 4, 7] = value
+    fleeting[1:, 7] = value
+    return {
+        "same": noise[:2],
+        "table": table,
+        "fleeting": fleeting,
+        "constant": np.full(600, value, np.float32),  # It is compressed.
+        "n": np.arange(value),
+    }
+
+
+def shards(value):
+    """Return shards, of which those in the first block are always the same."""
+    return [np.full(100, i if i < 2 else value + i) for i in range(4)]
 
 
 def value_of(cp):
     """Return the value whose state the checkpoint holds; it must be whole."""
     value = cp.step.state
-    assert np.array_equal(cp.agent.state["w"], np.full((130, 130), value, np.float32))
-    assert np.array_equal(cp.agent.state["n"], np.arange(value))
-    assert len(cp.replay.state) == 4
-    for index, shard in enumerate(cp.replay.state):
-        assert np.array_equal(shard["x"], np.full(100, value + index))
+    expected = agent_state(value)
+    assert list(cp.agent.state) == list(expected)
+    for key, array in expected.items():
+        assert np.array_equal(cp.agent.state[key], array), key
+    loaded = [shard["x"] for shard in cp.replay.state]
+    assert np.array_equal(loaded, shards(value))
     return value
 
 
@@ -67,6 +100,11 @@ def files_of(save):
 
 
 # Faults, each in the place of `disk.syscall`
+
+
+def is_link(call):
+    """Tell whether the call gives a file a second name."""
+    return call is disk._link
 
 
 def unsynced(call, *args):
@@ -96,9 +134,11 @@ class Fails(Counts):
     def __init__(self, n, error, *, sticky=False):
         super().__init__()
         self.n, self.error, self.sticky = n, error, sticky
+        self.failed = []  # The calls.
 
     def make(self, call, *args):
         if self.count == self.n or (self.sticky and self.count > self.n):
+            self.failed.append(call)
             raise self.error
         return super().make(call, *args)
 
@@ -139,13 +179,32 @@ class Interjects(Counts):
         self.n, self.action, self.when = n, action, when
 
     def make(self, call, *args):
-        if self.count != self.n:
+        if call is os.fsync:
+            self.count -= 1
+        if call is os.fsync or self.count != self.n:
             return super().make(call, *args)
         result = super().make(call, *args) if self.when == "after" else None
         disk.syscall = unsynced  # Else its threads would wait for this one.
-        self.action()
+        in_another_thread(self.action)
         disk.syscall = self
         return super().make(call, *args) if self.when == "before" else result
+
+
+def in_another_thread(action):
+    """Do something as another process would: without what this thread has at hand."""
+    errors = []
+
+    def work():
+        try:
+            action()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
 
 
 class Dies(Counts):
@@ -159,7 +218,8 @@ class Dies(Counts):
         self.n, self.when = n, when
 
     def make(self, call, *args):
-        if self.when == "half" and call is not os.pwrite:
+        # What was not synced shows only when the power fails.
+        if call is os.fsync or (self.when == "half" and call is not os.pwrite):
             self.count -= 1
         elif self.count == self.n:
             if self.when == "half":
@@ -188,6 +248,8 @@ class Records(Counts):
             event = Create(args[0], os.stat(args[0]).st_ino, is_folder=True)
         elif call is os.replace:
             event = Rename(*args)
+        elif is_link(call):
+            event = Link(*args)
         elif call in (os.unlink, os.rmdir):
             event = Remove(args[0])
         self.events.append(event)  # Fails if it is a call that is not known here.
@@ -221,6 +283,13 @@ class Sync(NamedTuple):
 
 class Rename(NamedTuple):
     """A file or folder got another name in the same folder."""
+
+    source: pathlib.Path
+    target: pathlib.Path
+
+
+class Link(NamedTuple):
+    """A file got a second name."""
 
     source: pathlib.Path
     target: pathlib.Path
@@ -291,6 +360,9 @@ class Medium:
                 for path in moved:
                     new = target / path.relative_to(source)
                     self.names[new] = self.names.pop(path)
+            case Link(source, target):
+                self.names[target] = self.names[source]
+                self._change(target.parent, {target.name: self.names[source]})
             case Remove(path):
                 self._change(path.parent, {path.name: None})
                 del self.names[path]
@@ -352,6 +424,7 @@ class Situation:
 
     old = None  # Value of the newest save that was there.
     new = 7
+    options = MappingProxyType({})  # Of the checkpoint object.
 
     def __init__(self, root):
         self.root = pathlib.Path(root)
@@ -362,11 +435,12 @@ class Situation:
 
     def checkpoint(self, value=new, keep=1, **options):
         """Return a new checkpoint object, as another process would have it."""
-        return make(self.directory, value, keep=keep, **options)
+        return make(self.directory, value, keep=keep, **{**self.options, **options})
 
     def save(self, cp):
         """Make the save that is going to be interrupted."""
-        return cp.save()
+        report = cp.save()
+        return cp.wait() or report
 
 
 class First(Situation):
@@ -383,7 +457,7 @@ class Again(Situation):
     old = 1
 
     def prepare(self):
-        self.checkpoint(self.old, fsync=False).save()
+        self.checkpoint(self.old, background=False).save()
 
 
 class Prunes(Situation):
@@ -392,8 +466,8 @@ class Prunes(Situation):
     old = 3
 
     def prepare(self):
-        for value in (1, 2, 3):
-            self.checkpoint(value, keep=None, fsync=False).save()
+        for value in (2, 3):
+            self.checkpoint(value, keep=None, background=False).save()
 
 
 class Sweeps(Situation):
@@ -402,7 +476,7 @@ class Sweeps(Situation):
     old = 2
 
     def prepare(self):
-        save = self.checkpoint(self.old, fsync=False).save().path
+        save = self.checkpoint(self.old, background=False).save().path
 
         def name(number):
             return save.name[:-1] + str(number)
@@ -452,17 +526,18 @@ class Explicit(Situation):
         self.directory = self.root / "exports" / "best"
 
     def checkpoint(self, value=Situation.new, **options):
-        return make(None, value, **options)
+        return make(None, value, **{**self.options, **options})
 
     def save(self, cp):
-        return cp.save(self.directory)
+        report = cp.save(self.directory)
+        return cp.wait() or report
 
 
 class ExplicitAgain(Explicit):
     """The path holds a save that a process which died has left unfinished."""
 
     def prepare(self):
-        self.save(self.checkpoint(1, fsync=False))
+        self.save(self.checkpoint(1, background=False))
         manifest = self.directory / "manifest.json"
         manifest.rename(manifest.with_name(".manifest.json"))
 
@@ -485,8 +560,64 @@ class ExplicitTakesBack(TakesBack, Explicit):
         self.directory.mkdir(parents=True)
 
 
-PLAIN = First, Again, Prunes, Sweeps, Explicit, ExplicitAgain
-ALL = *PLAIN, Abandons, TakesBack, ExplicitAbandons, ExplicitTakesBack
+class Background(Again):
+    """A thread does what is left when everything is copied."""
+
+    options = MappingProxyType({"background": True})
+
+
+class BackgroundFull(Again):
+    """As there is no room for copies, only the commit is left to the thread."""
+
+    options = MappingProxyType({"background": True, "staging_bytes": 0})
+
+
+class BackgroundPrunes(Prunes):
+    """A thread makes the save and removes those that were there."""
+
+    options = MappingProxyType({"background": True})
+
+
+class BackgroundExplicit(Explicit):
+    """A thread makes a save to a path."""
+
+    options = MappingProxyType({"background": True})
+
+
+class BackgroundTakesBack(TakesBack):
+    """The thread fails when the manifest has its name; another save is made."""
+
+    options = MappingProxyType({"background": True})
+
+
+class Packs(Again):
+    """Everything is compressed, here and in the save that was there."""
+
+    options = MappingProxyType({"compress": 1})
+
+
+class Twice(Again):
+    """One object makes the save twice: it remembers what the first one holds."""
+
+    def save(self, cp):
+        super().save(cp)
+        return super().save(cp)
+
+
+class BackgroundTwice(Twice):
+    """One object makes the save twice in the background."""
+
+    options = MappingProxyType({"background": True})
+
+
+PLAIN = (
+    *(First, Again, Prunes, Sweeps, Explicit, ExplicitAgain, Packs),
+    *(Background, BackgroundFull),
+)
+ALL = (
+    *(*PLAIN, Abandons, TakesBack, ExplicitAbandons, ExplicitTakesBack),
+    *(BackgroundTakesBack, BackgroundTwice),
+)
 
 
 class Broken:

@@ -2,12 +2,15 @@
 
     python tests/soak.py --minutes 5 --seed 1
 
-Kills: a process saves a growing replay without pause and says so after each `save()`.
-It is killed with SIGKILL at random moments and started again. No save of which it had
-said so may be lost, every resume must be whole, and nothing else may pile up.
+Kills: a process saves a growing replay without pause and says so after each save that
+is finished, in the background or not, compressed or not. It is killed with SIGKILL at
+random moments and started again. No save of which it had said so may be lost, every
+resume must be whole, and nothing else may pile up.
 
 Corruption: random bytes of random files of a save are changed, cut off, swapped or
-removed. Loading gives the right data or a CheckpointError, never anything else.
+removed; the save has compressed data and links to what earlier ones wrote. Loading
+gives the right data or a CheckpointError, never anything else. A save after it, which
+finds the damaged one and could reuse what is in it, is whole.
 
 It prints its seeds; the same seed makes the same random choices, though a process is
 never killed at quite the same moment twice. It exits with 1 at the first failure and
@@ -38,13 +41,14 @@ from elementsckpt import Checkpoint, CheckpointError
 
 SHARD_BYTES = 40_000
 MOST_SHARDS = 200  # Then a new directory is begun.
+TABLE = np.random.default_rng(0).random((6, 1 << 16))  # 3 MiB.
 
 
 # The run: everything in it follows from its step
 
 
 class Agent:
-    """Parameters: one array with a block of its own, many small ones, scalars."""
+    """Parameters: large arrays that change or not, many small ones, scalars."""
 
     def __init__(self):
         self.step = 0
@@ -77,7 +81,16 @@ class Replay:
 def agent_state(step):
     rng = np.random.default_rng(step)
     layers = {f"layer{n}": rng.random((9, n + 1)) for n in range(20)}
-    return {"step": step, "w": rng.random((300, 300)), "layers": layers, "name": "ünï"}
+    table = TABLE.copy()
+    table[step % len(table)] = step  # The others are what they were.
+    return {
+        "step": step,
+        "w": rng.random((300, 300)),
+        "table": table,
+        "few": rng.integers(0, 2, (400, 300)),  # It is compressed.
+        "layers": layers,
+        "name": "ünï",
+    }
 
 
 def shard(index):
@@ -113,18 +126,21 @@ def resume(cp):
     return cp.agent.step
 
 
-def work(directory, keep, fsync):
-    """Save without pause, and say so after each save, until killed."""
-    cp = make(directory, keep=keep, fsync=fsync)
+def work(directory, options):
+    """Save without pause, and say so after each save that is finished, until killed."""
+    cp = make(directory, **options)
     if cp.load_or_save():
         require(cp.agent.step == cp.replay.length, "components are of different saves")
+    cp.wait()
     while True:
-        report = cp.save(metadata={"step": cp.agent.step})
-        # One write of less than a page: it is in the pipe whole or not at all.
-        line = json.dumps([report.sequence, cp.agent.step]) + "\n"
-        os.write(1, line.encode())
+        step = cp.agent.step
+        report = cp.save(metadata={"step": step})
         cp.agent.step += 1
         cp.replay.length += 1
+        report = cp.wait() or report
+        # One write of less than a page: it is in the pipe whole or not at all.
+        line = json.dumps([report.sequence, step]) + "\n"
+        os.write(1, line.encode())
 
 
 # Kills
@@ -147,8 +163,7 @@ class Kills:
     def once(self):
         """Let one or two processes save for a while, kill them and look."""
         count = 1 if self.rng.random() < 0.8 else 2
-        fsync = self.rng.random() < 0.5
-        processes = [self.start(fsync) for _ in range(count)]
+        processes = [self.start() for _ in range(count)]
         # A few die while they resume, the others while or after they save.
         if self.rng.random() < 0.9:
             for process in processes:
@@ -168,8 +183,14 @@ class Kills:
         self.figures["kills"] += count
         self.check(alone=count == 1)
 
-    def start(self, fsync):
-        order = ["--work", str(self.directory), str(self.keep), str(int(fsync))]
+    def start(self):
+        options = {
+            "keep": self.keep,
+            "fsync": self.rng.random() < 0.5,
+            "background": self.rng.random() < 0.5,
+            "compress": self.rng.choice(["auto", "auto", None, 1]),
+        }
+        order = ["--work", str(self.directory), json.dumps(options)]
         return subprocess.Popen(
             [sys.executable, __file__, *order],
             bufsize=0,
@@ -214,19 +235,36 @@ class Corruption:
     def __init__(self, root, rng):
         self.root, self.rng = root, rng
         self.figures = collections.Counter()
-        cp = make(fsync=False)
-        cp.agent.step = cp.replay.length = 7
-        self.good = cp.save(root / "good").path
-        self.bad = root / "bad"
+        self.directory = root / "good"
+        for step in range(5, 8):
+            cp = make(self.directory, keep=3, fsync=False)
+            cp.agent.step = cp.replay.length = step
+            report = cp.save()
+        require(report.bytes_reused > 0, "nothing was reused")
+        self.copy = root / "bad"
+        self.bad = self.copy / report.path.name
 
     def once(self):
         """Corrupt a copy and load it in one of several ways."""
-        shutil.copytree(self.good, self.bad)
+        shutil.copytree(self.directory, self.copy)
         for _ in range(self.rng.choice([1, 1, 1, 2, 5])):
             self.corrupt()
         self.figures["corruptions"] += 1
         self.figures[self.look()] += 1
-        shutil.rmtree(self.bad)
+        self.save_again()
+        shutil.rmtree(self.copy)
+
+    def save_again(self):
+        """Save after the corrupted one, which may hold what is to be saved."""
+        background = self.rng.random() < 0.5
+        cp = make(self.copy, keep=None, fsync=False, background=background)
+        step = cp.agent.step = cp.replay.length = self.rng.choice([7, 8])
+        report = cp.save()
+        report = cp.wait() or report
+        self.figures["reused"] += report.bytes_reused > 0
+        cp.agent.step = cp.replay.length = 0
+        require(cp.load().path == report.path, "the save is not the newest")
+        require((cp.agent.step, cp.replay.length) == (step, step), "it is another")
 
     def look(self):
         way = self.rng.choice(["load", "mmap", "partly", "read", "info"])
@@ -294,11 +332,11 @@ def main():
     parser.add_argument(
         "--directory", type=pathlib.Path, help="default: a temporary one"
     )
-    parser.add_argument("--work", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--work", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.work:
-        directory, keep, fsync = args.work
-        work(directory, int(keep), bool(int(fsync)))
+        directory, options = args.work
+        work(directory, json.loads(options))
     logging.disable(
         logging.CRITICAL
     )  # That damaged saves are reported is no news here.

@@ -33,7 +33,12 @@ NUMPY = np.lib.NumpyVersion(np.__version__)
 
 
 def round_trip(
-    state: Any, *, own: bool = False, into: Any = None, **options: Any
+    state: Any,
+    *,
+    own: bool = False,
+    into: Any = None,
+    compress: Any = "auto",
+    **options: Any,
 ) -> Any:
     """Save a state, load it with a fresh object, and return what was loaded.
 
@@ -42,10 +47,11 @@ def round_trip(
       own: Whether the loading object owns the directory, and so may use pickle. If
         not, the save is foreign to it: that it loads shows that no pickle was needed.
       into: The current state of the component that is loaded.
+      compress: For the `Checkpoint` that saves.
       options: For `Checkpoint.load`.
     """
     with tempfile.TemporaryDirectory() as directory:
-        writer = elementsckpt.Checkpoint(directory, fsync=False)
+        writer = elementsckpt.Checkpoint(directory, fsync=False, compress=compress)
         writer.box = Box(state)
         writer.save()
         box = Box(into)

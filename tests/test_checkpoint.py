@@ -574,7 +574,8 @@ def test_saves_are_listed_oldest_first(tmp_path):
 
 
 def test_the_save_report_says_what_was_written(tmp_path):
-    cp = make(tmp_path, {"w": np.zeros((100, 100)), "b": 1}, step=3)
+    noise = np.random.default_rng(0).random((100, 100))
+    cp = make(tmp_path, {"w": noise, "b": 1}, step=3)
     report = cp.save()
     assert isinstance(report, SaveReport)
     assert type(report.path) is type(pathlib.Path())
@@ -583,6 +584,10 @@ def test_the_save_report_says_what_was_written(tmp_path):
     assert report.sequence == elementsckpt.info(report.path).sequence
     assert report.bytes_total >= 80_000
     assert 80_000 <= report.bytes_written <= 2 * 80_000
+    files = [x for x in report.path.iterdir() if x.is_file()]
+    assert report.bytes_written == sum(x.stat().st_size for x in files)
+    assert report.bytes_reused == 0
+    assert report.is_finished
     assert 0 < report.seconds < 60
 
 
@@ -617,8 +622,10 @@ def test_reports_and_infos_have_a_readable_repr(tmp_path):
 # What comes back.
 
 
-def test_loaded_arrays_are_writable_and_not_shared_between_loads(tmp_path):
-    cp = make(tmp_path, {"big": np.zeros(100_000), "small": np.zeros(3)})
+@pytest.mark.parametrize("compress", [None, 1])
+def test_loaded_arrays_are_writable_and_not_shared_between_loads(tmp_path, compress):
+    state = {"big": np.zeros(100_000), "small": np.zeros(3)}
+    cp = make(tmp_path, state, compress=compress)
     cp.save()
     for mmap in (False, True):
         cp.load(mmap=mmap)
@@ -629,7 +636,7 @@ def test_loaded_arrays_are_writable_and_not_shared_between_loads(tmp_path):
 
 
 def test_a_mapped_array_outlives_the_pruning_of_its_save(tmp_path):
-    cp = make(tmp_path, np.arange(100_000))
+    cp = make(tmp_path, np.arange(100_000), compress=None)
     path = cp.save().path
     cp.load(mmap=True)
     mapped = cp.agent.state
@@ -815,8 +822,11 @@ def test_read_with_keys_and_regex_gives_only_those(tmp_path):
 
 
 @pytest.mark.parametrize("mmap", [True, False])
-def test_what_read_gives_can_be_written_without_changing_the_save(tmp_path, mmap):
-    make(tmp_path, np.zeros(100_000)).save()
+@pytest.mark.parametrize("compress", [None, 1])
+def test_what_read_gives_can_be_written_without_changing_the_save(
+    tmp_path, mmap, compress
+):
+    make(tmp_path, np.zeros(100_000), compress=compress).save()
     elementsckpt.read(tmp_path, mmap=mmap)["agent"][:] = 1
     assert (elementsckpt.read(tmp_path, mmap=mmap)["agent"] == 0).all()
 

@@ -10,7 +10,7 @@ import signal
 import numpy as np
 import pytest
 import xxhash
-from boxes import Box, LazyStream
+from boxes import Box, LazyStream, block_with, protected
 
 import elementsckpt
 from elementsckpt import (
@@ -29,13 +29,15 @@ class Stream(LazyStream):
         super().load(list(data))
 
 
-BIG = np.arange(20_000, dtype=np.float32)  # 80 kB: alone in its block.
+# 80 kB: alone in its block, and nothing that compression makes smaller.
+BIG = np.random.default_rng(0).random(20_000, np.float32)
 
 
-def make(directory=None, value=0):
-    cp = Checkpoint(directory, keep=None, step=value)
-    cp.agent = Box({"big": BIG + value, "small": np.arange(3), "text": "ünï"})
-    cp.replay = Stream([{"x": np.full(4, i)} for i in range(3)])
+def make(directory=None, value=0, **options):
+    """Return a checkpoint; no two values have a block in common."""
+    cp = Checkpoint(directory, keep=None, step=value, **options)
+    cp.agent = Box({"big": BIG + value, "small": np.arange(3) + value, "text": "ünï"})
+    cp.replay = Stream([{"x": np.full(4, i + value)} for i in range(3)])
     return cp
 
 
@@ -47,9 +49,9 @@ def loaded(cp, value=0):
         cp.agent.loads == 1
         and list(state) == ["big", "small", "text"]
         and np.array_equal(state["big"], BIG + value)
-        and state["small"].tolist() == [0, 1, 2]
+        and state["small"].tolist() == [value, value + 1, value + 2]
         and state["text"] == "ünï"
-        and shards == [[0] * 4, [1] * 4, [2] * 4]
+        and shards == [[value + i] * 4 for i in range(3)]
     )
 
 
@@ -71,10 +73,28 @@ def no_hang():
     signal.signal(signal.SIGALRM, previous)
 
 
-@pytest.fixture
-def save(tmp_path):
-    """The folder of a small save."""
-    return make(tmp_path / "ckpt").save().path
+LAYOUTS = {"raw": {"compress": None}, "packed": {"compress": 3}}
+
+
+@pytest.fixture(params=["raw", "packed", "linked"])
+def save(tmp_path, request):
+    """The folder of a small save: raw, of zstd frames, or mostly of an earlier one.
+
+    The last has a link to a file of which it needs the larger part, and one of its own.
+    """
+    directory = tmp_path / "ckpt"
+    if request.param != "linked":
+        return make(directory, **LAYOUTS[request.param]).save().path
+    before = make(directory)
+    before.agent.state["small"] += 1
+    old = before.save().path
+    save = make(directory).save().path
+    linked = [file.name for file in old.iterdir() if (save / file.name).is_file()]
+    assert {name.partition("-")[0] for name in linked} == {
+        *("agent", "replay", "manifest.json")
+    }
+    assert len(list(save.glob("agent-*"))) == 2
+    return save
 
 
 def test_an_undamaged_save_loads(save):
@@ -107,22 +127,36 @@ def check(save, file, what):
     return error
 
 
-def positions(size):
-    """Both ends of a file byte by byte, and a sample of what is between."""
-    step = max(1, size // 150)
-    return sorted({*range(min(64, size)), *range(0, size, step), *range(size)[-64:]})
+def positions(start, end):
+    """Both ends of a range byte by byte, and a sample of what is between."""
+    inside = range(start, end)
+    return sorted({*inside[:40], *inside[:: len(inside) // 100 + 1], *inside[-40:]})
 
 
 def test_no_flipped_byte_goes_unnoticed(save):
-    for file in sorted(save.iterdir()):
+    for file, _, start, end, block in protected(save):
         content = file.read_bytes()
+        is_frame = block is not None and block != content[start:end]
         noticed = 0
-        for position in positions(len(content)):
+        for position in positions(start, end):
             damaged = bytearray(content)
             damaged[position] ^= 1 << position % 8
             file.write_bytes(damaged)
             noticed += check(save, file, f"flipped byte {position}") is not None
-        assert noticed == len(positions(len(content))), file.name
+        # A frame can say the same in several ways: then it is read as it was.
+        least = 0.8 if is_frame else 1
+        assert noticed >= least * len(positions(start, end)), file.name
+        file.write_bytes(content)
+    test_an_undamaged_save_loads(save)
+
+
+def test_bytes_that_nothing_needs_do_not_matter(save):
+    ranges = protected(save)
+    for file in save.glob("*.safetensors"):
+        content = bytearray(file.read_bytes())
+        needed = {n for x in ranges if x.file == file for n in range(x.start, x.end)}
+        for position in set(range(len(content))) - needed:
+            content[position] ^= 1
         file.write_bytes(content)
     test_an_undamaged_save_loads(save)
 
@@ -134,24 +168,21 @@ def test_a_flipped_byte_of_data_names_the_leaf(save):
         "replay": np.full(4, 2).tobytes(),
     }
     for name, pattern in names.items():
-        found = 0
-        for file in save.glob("*.safetensors"):
-            content = file.read_bytes()
-            where = content.find(pattern)
-            if where < 0:
-                continue
-            found += 1
-            file.write_bytes(content[:where] + b"\xff" + content[where + 1 :])
-            error = check(save, file, name)
-            assert isinstance(error, DamagedError)
-            assert isinstance(error, OSError)
-            assert name in str(error)
-            with pytest.raises(DamagedError, match=name):
-                elementsckpt.read(save)
-            with pytest.raises(DamagedError, match=name):
-                make().load(save, mmap=True)
-            file.write_bytes(content)
-        assert found == 1, name
+        block = block_with(save, pattern)
+        content = block.file.read_bytes()
+        damaged = bytearray(content)
+        where = content.find(pattern)  # Not in a frame.
+        damaged[where if where >= 0 else (block.start + block.end) // 2] ^= 1
+        block.file.write_bytes(damaged)
+        error = check(save, block.file, name)
+        assert isinstance(error, DamagedError)
+        assert isinstance(error, OSError)
+        assert name in str(error)
+        with pytest.raises(DamagedError, match=name):
+            elementsckpt.read(save)
+        with pytest.raises(DamagedError, match=name):
+            make().load(save, mmap=True)
+        block.file.write_bytes(content)
 
 
 def test_no_truncation_goes_unnoticed(save):
@@ -325,6 +356,7 @@ HOSTILE = [
 def test_no_well_signed_manifest_crashes_the_reader(tmp_path):
     state = {
         "array": np.ones((2, 3)),
+        "packed": np.zeros(1 << 16, np.uint8),
         "scalars": (float("nan"), 10**30, 1j, b"\xff", "\ud800", None, np.int8(1)),
         ("odd", 1): {frozenset({2}): np.random.default_rng(0)},
     }
@@ -402,7 +434,8 @@ def swap_for_a_fifo(file):
     os.mkfifo(file)
 
 
-DAMAGES = [flip, truncate, swap_for_a_link, swap_for_a_fifo, os.unlink]
+IN_PLACE = [flip, truncate]
+DAMAGES = [*IN_PLACE, swap_for_a_link, swap_for_a_fifo, os.unlink]
 CASES = [
     (kind, damage)
     for kind in ("manifest", "agent", "replay")
@@ -416,11 +449,15 @@ def damage_one(path, kind, damage):
     damage(file)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(
     ("kind", "damage"), CASES, ids=lambda x: getattr(x, "__name__", x)
 )
-def test_a_directory_falls_back_to_the_newest_good_save(tmp_path, caplog, kind, damage):
-    paths = [make(tmp_path, value).save().path for value in (1, 2, 3)]
+def test_a_directory_falls_back_to_the_newest_good_save(
+    tmp_path, caplog, kind, damage, layout
+):
+    options = LAYOUTS[layout]
+    paths = [make(tmp_path, value, **options).save().path for value in (1, 2, 3)]
     damage_one(paths[2], kind, damage)
     with caplog.at_level(logging.WARNING, logger="elementsckpt"):
         cp = make(tmp_path)
@@ -440,6 +477,24 @@ def test_a_directory_falls_back_to_the_newest_good_save(tmp_path, caplog, kind, 
     cp = make()
     assert cp.load(tmp_path).fell_back_from == paths[2]
     assert loaded(cp, value=2)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", ["agent", "replay"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_directory_falls_back_past_all_saves_that_share_a_damaged_file(
+    tmp_path, kind, damage, layout
+):
+    options = LAYOUTS[layout]
+    paths = [make(tmp_path, value, **options).save().path for value in (1, 2, 2, 2)]
+    damage_one(paths[3], kind, damage)
+    cp = make(tmp_path)
+    report = cp.load()
+    # What happens to a name happens to one save.
+    expected = 1 if damage in IN_PLACE else 2
+    assert loaded(cp, value=expected)
+    assert report.path == paths[0 if damage in IN_PLACE else 2]
+    assert report.fell_back_from == paths[3]
 
 
 def test_falling_back_passes_over_several_damaged_saves(tmp_path):
@@ -486,11 +541,14 @@ def test_damage_of_another_component_does_not_keep_one_from_loading(tmp_path):
     assert (report.path, report.fell_back_from) == (path, None)
 
 
+@pytest.mark.parametrize("values", [(1, 2, 3), (1, 2, 2)], ids=["own", "shared"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(
     ("kind", "damage"), CASES, ids=lambda x: getattr(x, "__name__", x)
 )
-def test_an_explicit_path_is_never_substituted(tmp_path, kind, damage):
-    paths = [make(tmp_path, value).save().path for value in (1, 2, 3)]
+def test_an_explicit_path_is_never_substituted(tmp_path, kind, damage, layout, values):
+    options = LAYOUTS[layout]
+    paths = [make(tmp_path, value, **options).save().path for value in values]
     damage_one(paths[1], kind, damage)
     for cp in (make(tmp_path), make()):
         with pytest.raises(DamagedError, match=paths[1].name):
@@ -522,16 +580,39 @@ def test_a_run_whose_saves_are_all_damaged_never_starts_afresh(tmp_path, kind):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_damaged_saves_do_not_stop_a_save(tmp_path):
-    paths = [make(tmp_path, value).save().path for value in (1, 2, 3)]
+@pytest.mark.parametrize("background", [False, True])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("value", [2, 3, 4])
+def test_damaged_saves_do_not_stop_a_save(tmp_path, value, layout, background):
+    options = LAYOUTS[layout]
+    paths = [make(tmp_path, x, **options).save().path for x in (1, 2, 3)]
     for path, kind in zip(paths, ("manifest", "agent", "replay"), strict=True):
         damage_one(path, kind, flip)
-    cp = make(tmp_path, value=4)
+    cp = make(tmp_path, value=value, background=background, **options)
     new = cp.save().path
+    cp.wait()
     assert cp.latest() == new
     cp = make(tmp_path)
     assert cp.load().path == new
-    assert loaded(cp, value=4)
+    assert loaded(cp, value=value)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", ["agent", "replay"])
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("again", [False, True], ids=["new object", "same object"])
+def test_what_is_damaged_is_not_reused(tmp_path, kind, damage, layout, again):
+    cp = make(tmp_path, **LAYOUTS[layout])
+    damage_one(cp.save().path, kind, damage)
+    if not again:
+        cp = make(tmp_path, **LAYOUTS[layout])
+    report = cp.save()
+    cp = make(tmp_path)
+    assert cp.load().path == report.path
+    assert loaded(cp)
+    # The other component is fine.
+    assert report.bytes_reused > 0
+    assert not [x for x in report.path.glob(f"{kind}-*") if "000001" in x.name]
 
 
 def test_a_save_is_listed_even_beside_a_damaged_one(tmp_path):

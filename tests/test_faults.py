@@ -20,6 +20,10 @@ from faults import (
     PLAIN,
     ROOT,
     Again,
+    Background,
+    BackgroundExplicit,
+    BackgroundFull,
+    BackgroundPrunes,
     Broken,
     Create,
     Explicit,
@@ -28,16 +32,20 @@ from faults import (
     First,
     Graveyard,
     Interjects,
+    Link,
     Medium,
+    Packs,
     Prunes,
     Records,
     Remove,
     Rename,
     Sweeps,
     Sync,
+    Twice,
     Write,
     WritesShort,
     files_of,
+    is_link,
     make,
     unsynced,
     use_small_segments,
@@ -45,9 +53,10 @@ from faults import (
 )
 
 import elementsckpt
-from elementsckpt import CheckpointError, WriteError, disk
+from elementsckpt import CheckpointError, WriteError, disk, parallel
 
 CODES = errno.ENOSPC, errno.EIO, errno.EROFS
+LINKING = Again, Prunes, Packs, Background, BackgroundPrunes
 
 
 class TookTooLong(BaseException):
@@ -71,6 +80,7 @@ def deadline():
 @pytest.fixture(autouse=True)
 def small_segments(monkeypatch):
     use_small_segments(monkeypatch.setattr)
+    monkeypatch.setattr(parallel, "_THREADS", 2)  # More only take longer to start.
 
 
 @pytest.fixture(scope="module")
@@ -102,10 +112,24 @@ def fresh(memory_path):
             templates[kind].mkdir()
             kind(templates[kind]).prepare()
         situation = kind(memory_path / str(next(numbers)))
-        shutil.copytree(templates[kind], situation.root)
+        copy_with_links(templates[kind], situation.root)
         return situation
 
     return prepared
+
+
+def copy_with_links(source, target):
+    """Copy a folder; files that share their bytes do so in the copy, too."""
+    copies = {}
+
+    def copy(file, new):
+        inode = os.stat(file).st_ino
+        if inode in copies:
+            os.link(copies[inode], new)
+        else:
+            copies[inode] = shutil.copy2(file, new)
+
+    shutil.copytree(source, target, copy_function=copy)
 
 
 @pytest.fixture
@@ -142,7 +166,8 @@ def saves_again(situation):
             situation.save(situation.checkpoint())
         assert resumed(situation) == situation.new
     else:
-        situation.checkpoint(9).save()
+        with situation.checkpoint(9) as cp:
+            cp.save()
         assert resumed(situation) == 9
     assert_tidy(situation)
 
@@ -214,8 +239,13 @@ def test_an_unfinished_save_is_told_by_its_draft_to_the_last(order, tmp_path, in
 # The disk refuses
 
 
-@pytest.mark.parametrize("sticky", [False, True], ids=["once", "sticky"])
-@pytest.mark.parametrize("kind", PLAIN)
+@pytest.mark.parametrize(
+    ("kind", "sticky"),
+    [
+        *((kind, False) for kind in PLAIN),
+        *((kind, True) for kind in (First, Again, Sweeps, ExplicitAgain, Background)),
+    ],
+)
 def test_a_failure_at_any_call_costs_at_most_the_new_save(
     kind, sticky, fresh, inject, caplog
 ):
@@ -235,8 +265,11 @@ def test_a_failure_at_any_call_costs_at_most_the_new_save(
             break
         assert value_of(cp) == situation.new  # The components are untouched.
         assert cp.agent.loads == cp.step.loads == cp.replay.loads == 0
-        if error is None:  # It was about `latest` or the removal of something old.
-            assert "WARNING" in {record.levelname for record in caplog.records}
+        if error is None:
+            # It was about a link, for want of which more is written, or about `latest`
+            # or the removal of something old.
+            if not is_link(fault.failed[0]):
+                assert "WARNING" in {record.levelname for record in caplog.records}
             assert resumed(situation) == situation.new
         else:
             assert error.errno == code
@@ -253,6 +286,83 @@ def test_a_failure_at_any_call_costs_at_most_the_new_save(
         saves_again(situation)
         shutil.rmtree(situation.root)
     assert n > 20
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EMLINK, errno.EXDEV, errno.ENOSYS])
+@pytest.mark.parametrize("kind", [Again, Background, Packs, Twice])
+def test_without_links_everything_is_written(kind, code, fresh, inject):
+    def refuse(call, *args):
+        if is_link(call):
+            raise OSError(code, os.strerror(code))
+        return unsynced(call, *args)
+
+    situation = fresh(kind)
+    inject(refuse)
+    report = situation.save(situation.checkpoint())
+    assert report.bytes_reused == 0
+    assert resumed(situation) == situation.new
+    assert_tidy(situation)
+    saves_again(situation)
+
+
+def wait(cp):
+    cp.wait()
+
+
+def save(cp):
+    cp.save()
+
+
+def close(cp):
+    cp.close()
+
+
+def leave(cp):
+    with cp:
+        pass
+
+
+@pytest.mark.parametrize("ask", [wait, save, close, leave])
+def test_promise_6_a_failure_in_the_background_is_raised_by_what_comes_next(
+    ask, fresh, inject, caplog
+):
+    surfaced = 0
+    for n in itertools.count(1):
+        situation = fresh(Background)
+        before = tree(situation.root)
+        cp = situation.checkpoint()
+        fault = inject(Fails(n, OSError(errno.EIO, "injected")))
+        caplog.clear()
+        try:
+            cp.save()
+        except WriteError:  # It was about the folder: the thread had not begun.
+            inject(unsynced)
+            assert tree(situation.root) == before
+            continue
+        cp._background.join()
+        failed = fault.count >= n and any(
+            x.levelname == "ERROR" for x in caplog.records
+        )
+        inject(unsynced)
+        if failed:  # At once, in the log.
+            surfaced += 1
+            assert tree(situation.root) == before
+            with pytest.raises(WriteError, match="injected") as caught:
+                ask(cp)
+            assert "background" in str(getattr(caught.value, "__notes__", "background"))
+            assert tree(situation.root) == before  # A `save` that raises does nothing.
+            assert resumed(situation) == situation.old
+        else:
+            ask(cp)
+        ask(cp)  # It is raised once.
+        cp.wait()
+        assert value_of(cp) == situation.new
+        assert cp.agent.loads == cp.step.loads == cp.replay.loads == 0
+        if fault.count < n:
+            break
+        saves_again(situation)
+        shutil.rmtree(situation.root)
+    assert surfaced > 10
 
 
 def tree(root):
@@ -333,9 +443,10 @@ class RaisesLater:
 
 @pytest.mark.parametrize("error", [Interrupted("stop"), KeyboardInterrupt()], ids=repr)
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 9])
-def test_a_generator_that_raises_leaves_no_trace(count, error, fresh, inject):
+@pytest.mark.parametrize("kind", [Again, Background, BackgroundFull])
+def test_a_generator_that_raises_leaves_no_trace(kind, count, error, fresh, inject):
     inject(unsynced)
-    situation = fresh(Again)
+    situation = fresh(kind)
     before = tree(situation.root)
     cp = situation.checkpoint()
     cp.stream = RaisesLater(count, error)
@@ -347,9 +458,10 @@ def test_a_generator_that_raises_leaves_no_trace(count, error, fresh, inject):
     saves_again(situation)
 
 
-def test_an_interrupt_at_any_call_leaves_the_old_save_or_the_new(fresh, inject):
+@pytest.mark.parametrize("kind", [Again, Background])
+def test_an_interrupt_at_any_call_leaves_the_old_save_or_the_new(kind, fresh, inject):
     for n in itertools.count(1):
-        situation = fresh(Again)
+        situation = fresh(kind)
         cp = situation.checkpoint()
         fault = inject(Fails(n, KeyboardInterrupt()))
         try:
@@ -360,7 +472,8 @@ def test_an_interrupt_at_any_call_leaves_the_old_save_or_the_new(fresh, inject):
             break
         inject(unsynced)
         assert resumed(situation) in (situation.old, situation.new)
-        assert cp.save().path.is_dir()  # In the process that was interrupted.
+        # In the process that was interrupted.
+        assert situation.save(cp).path.is_dir()
         assert resumed(situation) == situation.new
         assert_tidy(situation)
         shutil.rmtree(situation.root)
@@ -371,15 +484,17 @@ def test_an_interrupt_at_any_call_leaves_the_old_save_or_the_new(fresh, inject):
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_another_writer_at_any_call_harms_no_save(when, fresh, inject):
+@pytest.mark.parametrize("kind", [Again, Background])
+def test_another_writer_at_any_call_harms_no_save(kind, when, fresh, inject):
     for n in itertools.count(1):
-        situation = fresh(Again)
+        situation = fresh(kind)
 
         values = []
 
         def save_another(situation=situation, values=values):
             values.append(resumed(situation))
-            situation.checkpoint(5).save()
+            with situation.checkpoint(5) as cp:
+                cp.save()
             assert resumed(situation) == 5
 
         fault = inject(Interjects(n, save_another, when))
@@ -398,9 +513,10 @@ def test_another_writer_at_any_call_harms_no_save(when, fresh, inject):
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_directory_removed_at_any_call_harms_no_later_save(when, fresh, inject):
+@pytest.mark.parametrize("kind", [Again, Background])
+def test_a_directory_removed_at_any_call_harms_no_later_save(kind, when, fresh, inject):
     for n in itertools.count(1):
-        situation = fresh(Again)
+        situation = fresh(kind)
         cp = situation.checkpoint()
         signal.alarm(5)
 
@@ -414,7 +530,7 @@ def test_a_directory_removed_at_any_call_harms_no_later_save(when, fresh, inject
         if fault.count < n:
             break
         assert resumed(situation) in (None, situation.new)
-        cp.save()
+        situation.save(cp)
         assert resumed(situation) == situation.new
         assert_tidy(situation)
         shutil.rmtree(situation.root)
@@ -431,7 +547,7 @@ def record(situation, inject, **options):
     return fault.events
 
 
-@pytest.mark.parametrize("kind", [First, Again, Prunes, Explicit])
+@pytest.mark.parametrize("kind", [First, *LINKING, Explicit, BackgroundExplicit])
 def test_promise_1_the_order_of_writes_is_kept(kind, fresh, inject):
     situation = fresh(kind)
     medium = Medium(situation.root)
@@ -439,8 +555,11 @@ def test_promise_1_the_order_of_writes_is_kept(kind, fresh, inject):
     renames = [x for x in events if isinstance(x, Rename)]
     (commit,) = [x for x in renames if x.target.name == "manifest.json"]
     middle = events.index(commit)
+    linked = {x.target for x in events[:middle] if isinstance(x, Link)}
+    assert bool(linked) == (kind in LINKING)
     for event in events[:middle]:
-        assert not isinstance(event, Remove)
+        # Of all that is there, only the links that the save made itself may go.
+        assert not isinstance(event, Remove) or event.path in linked
         medium.take(event)
     save = medium.names[commit.source.parent]
     # All that the manifest relies on is durable before it has its name ...
@@ -460,8 +579,47 @@ def test_promise_1_the_order_of_writes_is_kept(kind, fresh, inject):
 def touches(event, inode, folder):
     """Tell whether the event changes the file, or the names in the save folder."""
     if inode == folder:
-        return isinstance(event, Create) and not event.is_folder
+        is_file = isinstance(event, Create) and not event.is_folder
+        return is_file or isinstance(event, (Link, Remove))
     return isinstance(event, Write) and event.inode == inode
+
+
+@pytest.mark.parametrize("kind", LINKING)
+def test_saves_keep_most_of_what_did_not_change_in_place(kind, fresh, inject):
+    situation = fresh(kind)
+    before = {x.stat().st_ino: x.read_bytes() for x in files_in(situation.directory)}
+    events = record(situation, inject)
+    links = [x.target for x in events if isinstance(x, Link)]
+    removed = [x.path for x in events if isinstance(x, Remove)]
+    assert len(links) > 3
+    if kind in (Again, Background):  # Else what stays was moved by a save before.
+        assert set(links) & set(removed), "a link was not worth keeping"
+    found = {x.stat().st_ino: x.read_bytes() for x in files_in(situation.directory)}
+    kept = before.keys() & found.keys()
+    assert kept
+    assert all(found[inode] == before[inode] for inode in kept)
+
+
+def files_in(directory):
+    return [x for x in directory.rglob("*.safetensors") if x.is_file()]
+
+
+@pytest.mark.parametrize("kind", [Again, Background])
+def test_promise_1_what_was_not_synced_is_not_linked(kind, tmp_path, inject):
+    situation = kind(tmp_path)
+    situation.checkpoint(1, background=False, fsync=False).save()
+    events = record(situation, inject)
+    assert not any(isinstance(event, Link) for event in events)
+    assert any(isinstance(event, Sync) for event in events)
+    assert resumed(situation) == situation.new
+
+
+def test_what_was_synced_is_linked_without_a_sync(tmp_path, inject):
+    situation = Again(tmp_path)
+    situation.prepare()
+    events = record(situation, inject, fsync=False)
+    assert any(isinstance(event, Link) for event in events)
+    assert not any(isinstance(event, Sync) for event in events)
 
 
 def test_without_fsync_nothing_is_synced(fresh, inject):
@@ -507,7 +665,8 @@ def test_saving_goes_on_after_power_loss(kind, fresh, inject, memory_path):
         left = kind(memory_path / f"left{n}")
         medium.lose_power(left.root, lambda _: dice.random() < 0.5)
         if not isinstance(left, Explicit):
-            left.checkpoint(9).save()
+            with left.checkpoint(9) as cp:
+                cp.save()
             assert resumed(left) == 9
         shutil.rmtree(left.root)
 
@@ -540,8 +699,19 @@ def test_disk_makes_every_change_through_the_seam():
         if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "os"
     }
     changes = {node for node in found if node.attr in CHANGES}
-    assert {node.attr for node in changes} >= {"pwrite", "fsync", "replace", "unlink"}
-    assert changes <= through
+    expected = {"pwrite", "fsync", "replace", "link", "unlink"}
+    assert {node.attr for node in changes} >= expected
+    names = {x.id for x in through if isinstance(x, ast.Name)}
+    inside = {
+        node
+        for function in ast.walk(module)
+        if isinstance(function, ast.FunctionDef) and function.name in names
+        for node in ast.walk(function)
+    }
+    assert changes <= through | inside
+    # What makes a change is only ever handed to the seam.
+    called = {call.func.id for call in calls if isinstance(call.func, ast.Name)}
+    assert not names & called - {"call"}
     for call in calls:
         if ast.unparse(call.func) == "os.open":
             flags = ast.unparse(call.args[1])
@@ -574,6 +744,7 @@ def hook(event, args):
         (seen if getattr(inside, "now", False) else outside).append((event, args))
 
 disk.syscall = syscall
+faults.use_small_segments()
 situations = [kind(pathlib.Path(sys.argv[1]) / kind.__name__) for kind in faults.ALL]
 for situation in situations:
     situation.root.mkdir()
@@ -597,5 +768,5 @@ def test_no_save_changes_the_disk_outside_the_seam(memory_path):
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == [
-        *("open", "os.mkdir", "os.remove", "os.rename", "os.rmdir"),
+        *("open", "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir"),
     ]

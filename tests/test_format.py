@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import xxhash
+import zstandard
+from boxes import blocks, make
 
 import elementsckpt
 from elementsckpt import manifest
@@ -35,6 +37,8 @@ def numpy_state():
         "wide": rng.normal(size=(3, 1_500_000)),
         "fortran": np.asfortranarray(rng.normal(size=(300, 200))),
         "strided": rng.normal(size=(600, 400))[::2, ::3],
+        "levels": rng.integers(0, 3, (400, 7000), np.uint8),
+        "sparse": np.asfortranarray(np.eye(300)),
         "record": np.zeros(3, [("a", "<i4"), ("b", ">f8", (2,))]),
         "scalar": np.float32(0.5),
         "empty": np.zeros((0, 3)),
@@ -46,13 +50,26 @@ def numpy_state():
     }
 
 
-def write(path, **states):
-    savefns = {key: (lambda state=state: state) for key, state in states.items()}
-    return elementsckpt.checkpoint.save(path, savefns).path
+def write(path, agent, **options):
+    savefns = {"agent": lambda: agent}
+    return elementsckpt.checkpoint.save(path, savefns, **options).path
+
+
+def write_again(directory, state):
+    """Write a save of which an earlier one holds the larger part; return its folder."""
+    cp = make(directory, {**state, "large": state["large"].copy()}, keep=2)
+    cp.agent.state["large"][[300, 301, 2499]] += 1
+    cp.agent.state["list"] = ["another"]
+    cp.save()
+    cp.agent.state = state
+    report = cp.save()
+    assert report.bytes_reused > report.bytes_total // 3
+    assert report.bytes_written > 0
+    return report.path
 
 
 class PlainReader:
-    """Reads a save by docs/format.md alone, with json, safetensors and NumPy."""
+    """Reads a save by docs/format.md alone, with json, zstandard and NumPy."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -72,12 +89,16 @@ class PlainReader:
         trees = [self.tree(tree, blocks) for tree in entry["trees"]]
         return trees[0] if entry["shards"] is None else trees
 
-    def block(self, entry, segment, offset, size, digest):
+    def block(self, entry, segment, offset, size, digest, unpacked=0):
         file, length, start, header = entry["segments"][segment]
         content = self.contents[file]
         assert len(content) == length
         assert xxhash.xxh3_128_hexdigest(content[:start]) == header
         data = content[offset : offset + size]
+        assert len(data) == size
+        if unpacked:
+            data = zstandard.ZstdDecompressor().decompress(data, unpacked)
+            assert len(data) == unpacked
         assert xxhash.xxh3_128_hexdigest(data) == digest
         return data
 
@@ -162,16 +183,27 @@ def assert_equal(found, expected):
         assert found == expected or (found != found and expected != expected)
 
 
-def test_a_save_is_read_by_the_text_of_the_format_alone(tmp_path):
+@pytest.mark.parametrize("compress", [None, "auto", 3])
+def test_a_save_is_read_by_the_text_of_the_format_alone(tmp_path, compress):
     state = numpy_state()
-    reader = PlainReader(write(tmp_path / "save", agent=state))
+    reader = PlainReader(write(tmp_path / "save", state, compress=compress))
     assert_equal(reader.read("agent"), state)
 
 
-def test_shards_are_read_by_the_text_of_the_format_alone(tmp_path):
-    shards = [{"x": np.full(1000, i), "i": i} for i in range(10)]
+def test_a_save_with_links_is_read_by_the_text_of_the_format_alone(tmp_path):
+    state = numpy_state()
+    path = write_again(tmp_path, state)
+    names = {file.name.split("-")[1] for file in path.glob("agent-*")}
+    assert names == {"000001", "000002"}
+    assert_equal(PlainReader(path).read("agent"), state)
+
+
+@pytest.mark.parametrize("compress", [None, "auto", 3])
+def test_shards_are_read_by_the_text_of_the_format_alone(tmp_path, compress):
+    shards = [{"x": np.full(5000 * i, i), "i": i} for i in range(10)]
     path = tmp_path / "save"
-    elementsckpt.checkpoint.save(path, {"replay": lambda: (x for x in shards)})
+    savefns = {"replay": lambda: (x for x in shards)}
+    elementsckpt.checkpoint.save(path, savefns, compress=compress)
     assert_equal(PlainReader(path).read("replay"), shards)
 
 
@@ -185,25 +217,67 @@ def test_leaves_that_differ_in_name_and_content_only_are_one_entry(tmp_path):
     assert scalars["value"] == [0, 1, 2, 3]
 
 
+def tensors_in(save):
+    """Return what the safetensors package finds, file by file."""
+    files = sorted(save.glob("*.safetensors"))
+    return {file.name: safetensors.numpy.load_file(file) for file in files}
+
+
+def ranges_of(name, tensors):
+    """Return the entries of ranges of a leaf, by the first and the last index."""
+    return {
+        tuple(map(int, match.groups())): value
+        for key, value in tensors.items()
+        if (match := re.fullmatch(rf"{name}\[(\d+):(\d+)\]", key))
+    }
+
+
 def test_the_safetensors_package_opens_every_segment(tmp_path):
     state = numpy_state()
-    path = write(tmp_path / "save", agent=state)
+    path = write(tmp_path / "save", state, compress=None)
     tensors = {}
-    for file in path.glob("*.safetensors"):
-        tensors |= safetensors.numpy.load_file(file)
+    for found in tensors_in(path).values():
+        assert not tensors.keys() & found.keys()
+        tensors |= found
+    for name in ("large", "wide", "strided", "levels"):
+        np.testing.assert_array_equal(tensors[name], state[name])
     np.testing.assert_array_equal(tensors["params/enc/w"], state["params"]["enc/w"])
     np.testing.assert_array_equal(tensors["fortran"], state["fortran"].T)
-    np.testing.assert_array_equal(tensors["strided"], state["strided"])
     assert tensors["params/enc/b"].dtype == np.uint8, "big-endian has no type there"
-    for name in ("large", "wide"):
-        rows = {
-            tuple(map(int, match.groups())): value
-            for key, value in tensors.items()
-            if (match := re.fullmatch(rf"{name}\[(\d+):(\d+)\]", key))
-        }
-        assert len(rows) > 1
-        joined = np.concatenate([rows[key] for key in sorted(rows)])
-        np.testing.assert_array_equal(joined, state[name])
+
+
+def test_the_safetensors_package_opens_every_segment_of_frames(tmp_path):
+    state = numpy_state()
+    path = write(tmp_path / "save", state)
+    (tensors,) = (x for x in tensors_in(path).values() if "sparse" in x)
+    assert all(x.dtype == np.uint8 for x in tensors.values())
+    unpacked = zstandard.decompress(tensors["sparse"])
+    assert unpacked == state["sparse"].tobytes("F")
+    ranges = ranges_of("levels", tensors)
+    assert len(ranges) > 1
+    for (start, stop), frame in ranges.items():
+        rows = state["levels"][start:stop]
+        assert zstandard.decompress(frame) == rows.tobytes()
+    assert sorted(range(400)) == sorted(n for x in ranges for n in range(*x))
+
+
+def test_the_safetensors_package_opens_what_is_linked_and_what_is_not(tmp_path):
+    state = numpy_state()
+    path = write_again(tmp_path, state)
+    found = tensors_in(path)
+    new = {
+        k: v for name, x in found.items() if "-000002-" in name for k, v in x.items()
+    }
+    (old,) = (x["large"] for x in found.values() if "large" in x)
+    ranges = ranges_of("large", new)
+    assert len(ranges) == 2, "each run of blocks that changed is one entry"
+    rows = {n for x in ranges for n in range(*x)}
+    assert rows >= {300, 301, 2499}
+    assert len(rows) < 400
+    for (start, stop), value in ranges.items():
+        np.testing.assert_array_equal(value, state["large"][start:stop])
+    same = [n for n in range(2500) if n not in rows]
+    np.testing.assert_array_equal(old[same], state["large"][same])
 
 
 def test_names_that_segments_cannot_have_are_escaped(tmp_path):
@@ -214,22 +288,49 @@ def test_names_that_segments_cannot_have_are_escaped(tmp_path):
         "": np.full(1, 3.0),
         "\ud800": np.full(1, 4.0),
     }
-    path = write(tmp_path / "save", agent=state)
+    path = write(tmp_path / "save", state)
     (file,) = path.glob("*.safetensors")
     tensors = safetensors.numpy.load_file(file)
     real = [value for key, value in tensors.items() if "padding" not in key]
     assert sorted(float(value[0]) for value in real) == [0, 1, 2, 3, 4]
 
 
-def test_blocks_are_at_most_16_mib_and_data_is_aligned(tmp_path):
-    path = write(tmp_path / "save", agent=numpy_state())
+@pytest.mark.parametrize("compress", [None, "auto"])
+def test_blocks_are_at_most_1_mib_and_data_is_aligned(tmp_path, compress):
+    path = write(tmp_path / "save", numpy_state(), compress=compress)
     (entry,) = json.loads((path / "manifest.json").read_bytes())["components"]
-    assert all(0 < size <= 16 << 20 for _, _, size, _ in entry["blocks"])
-    assert all(offset % 64 == 0 for _, offset, _, _ in entry["blocks"])
+    assert all(0 < len(block.content) <= 1 << 20 for block in blocks(path))
+    (tree,) = entry["trees"]
+    leaves = [leaf for leaf in tree["leaves"] if "block" in leaf]
+    first = {leaf["block"] for leaf in leaves if not leaf.get("offset", 0)}
+    ends = {}
+    for number, (segment, offset, size, _, unpacked) in enumerate(entry["blocks"]):
+        if number in first or unpacked:
+            assert offset % 64 == 0
+        else:  # It goes on where the leaf's block before it ends, so it can be mapped.
+            assert ends[number - 1] == (segment, offset)
+        ends[number] = segment, offset + size
+
+
+@pytest.mark.parametrize(
+    "field", [{2: (32 << 20) + 1}, {2: 1, 4: (16 << 20) + 1}, {4: -1}, {2: 0}]
+)
+def test_blocks_of_more_than_the_limit_are_refused(tmp_path, field):
+    path = write(tmp_path / "save", {"w": np.ones(3)})
+    file = path / "manifest.json"
+    content = json.loads(file.read_bytes())
+    for index, value in field.items():
+        content["components"][0]["blocks"][0][index] = value
+    del content["digest"]
+    body = json.dumps(content)[:-1].encode()
+    digest = xxhash.xxh3_128_hexdigest(body).encode()
+    file.write_bytes(body + b',\n"digest":"%s"}\n' % digest)
+    with pytest.raises(elementsckpt.DamagedError, match="blocks"):
+        elementsckpt.read(path)
 
 
 def test_a_newer_version_is_refused_with_both_versions(tmp_path):
-    path = write(tmp_path / "save", agent={"w": np.zeros(3)})
+    path = write(tmp_path / "save", {"w": np.zeros(3)})
     file = path / "manifest.json"
     body = file.read_bytes().rpartition(b',\n"digest":')[0]
     body = body.replace(b'"version":1', b'"version":7')
@@ -241,7 +342,7 @@ def test_a_newer_version_is_refused_with_both_versions(tmp_path):
 
 
 def test_a_version_that_is_a_flipped_bit_is_damage(tmp_path):
-    path = write(tmp_path / "save", agent={"w": np.zeros(3)})
+    path = write(tmp_path / "save", {"w": np.zeros(3)})
     file = path / "manifest.json"
     file.write_bytes(file.read_bytes().replace(b'"version":1', b'"version":9'))
     with pytest.raises(elementsckpt.DamagedError, match="digest"):

@@ -16,11 +16,17 @@ import elementsckpt
 from elementsckpt import disk
 
 
-def checkpoint(directory, keep=2, **states):
-    cp = elementsckpt.Checkpoint(directory, keep=keep)
+def checkpoint(directory, keep=2, background=False, compress="auto", **states):
+    manner = {"background": background, "compress": compress}
+    cp = elementsckpt.Checkpoint(directory, keep=keep, **manner)
     for key, state in states.items():
         setattr(cp, key, Box(state))
     return cp
+
+
+def save_and_wait(cp):
+    report = cp.save()
+    return cp.wait() or report
 
 
 def flip_last_byte(save, key="agent"):
@@ -42,10 +48,12 @@ def rewrite(save, change):
     file.write_bytes(body + b',\n"digest":"%s"}\n' % digest)
 
 
-def test_promise_2_only_what_was_written_here_is_removed(tmp_path):
+@pytest.mark.parametrize("background", [False, True])
+def test_promise_2_only_what_was_written_here_is_removed(tmp_path, background):
     directory = tmp_path / "ckpt"
-    cp = checkpoint(directory, keep=1, agent=np.zeros(3))
+    cp = checkpoint(directory, keep=1, background=background, agent=np.zeros(3))
     first = cp.save().path
+    cp.wait()
     shutil.copytree(first, directory / "backup")
     cp.save(directory / "explicit")
     old = directory / "20200101T000000F000000"
@@ -58,7 +66,39 @@ def test_promise_2_only_what_was_written_here_is_removed(tmp_path):
     (directory / "20220101T000000F000000" / "data.bin").write_bytes(b"mine")
     others = {path.name for path in directory.iterdir()} - {first.name}
     newest = cp.save().path
+    cp.wait()
     assert {path.name for path in directory.iterdir()} == others | {newest.name}
+
+
+@pytest.mark.parametrize("background", [False, True])
+@pytest.mark.parametrize("compress", [None, 1])
+def test_promise_2_what_people_do_to_a_save_harms_no_other(
+    tmp_path, background, compress
+):
+    noise = np.random.default_rng(0).integers(0, 7, (2, 100_000), np.uint8)
+    manner = {"background": background, "compress": compress}
+    cp = checkpoint(tmp_path, keep=None, agent={"same": noise[0], "new": 0}, **manner)
+    paths = []
+    for number in range(5):
+        cp.agent.state["new"] = np.full(10, number)
+        paths.append(cp.save().path)
+        cp.wait()
+    first, removed, lost, renamed, newest = paths
+    shutil.rmtree(removed)
+    for file in lost.glob("*.safetensors"):
+        file.unlink()
+    renamed.rename(tmp_path / "mine")
+    shutil.copytree(newest, tmp_path / "copy")
+    cp.agent.state["new"] = np.full(10, 5)
+    report = save_and_wait(cp)
+    assert report.bytes_reused >= 20_000
+    right = {first: 0, tmp_path / "mine": 3, tmp_path / "copy": 4, newest: 4}
+    for path, number in {**right, report.path: 5}.items():
+        state = elementsckpt.read(path)["agent"]
+        assert (state["same"] == noise[0]).all()
+        assert (state["new"] == number).all()
+    with pytest.raises(elementsckpt.DamagedError):
+        elementsckpt.read(lost)
 
 
 def test_promise_3_order_is_by_sequence(tmp_path):
@@ -86,10 +126,11 @@ def test_promise_3_order_is_by_sequence(tmp_path):
     assert [info.sequence for info in again.saves()] == [3, 4]
 
 
+@pytest.mark.parametrize("compress", [None, 1])
 def test_promise_4_a_damaged_newest_save_is_replaced_by_the_newest_good_one(
-    tmp_path, caplog
+    tmp_path, caplog, compress
 ):
-    cp = checkpoint(tmp_path, agent=np.zeros(1000))
+    cp = checkpoint(tmp_path, agent=np.zeros(1000), compress=compress)
     good = cp.save().path
     cp.agent.state = np.ones(1000)
     bad = cp.save().path
@@ -104,8 +145,9 @@ def test_promise_4_a_damaged_newest_save_is_replaced_by_the_newest_good_one(
     assert str(good) in caplog.text
 
 
-def test_promise_4_a_named_save_is_never_substituted(tmp_path):
-    cp = checkpoint(tmp_path, agent=np.zeros(1000))
+@pytest.mark.parametrize("compress", [None, 1])
+def test_promise_4_a_named_save_is_never_substituted(tmp_path, compress):
+    cp = checkpoint(tmp_path, agent=np.zeros(1000), compress=compress)
     cp.save()
     bad = cp.save().path
     flip_last_byte(bad)
@@ -115,12 +157,16 @@ def test_promise_4_a_named_save_is_never_substituted(tmp_path):
 
 
 @pytest.mark.parametrize("fault", ["damage", "pickle", "key", "class", "shards"])
-def test_promise_5_nothing_is_loaded_unless_everything_can_be(tmp_path, fault):
+@pytest.mark.parametrize("compress", [None, 1])
+def test_promise_5_nothing_is_loaded_unless_everything_can_be(
+    tmp_path, fault, compress
+):
     class Shards(Box):
         def save(self):
             return (np.full(1000, i) for i in range(3))
 
-    cp = checkpoint(tmp_path / "own", first=np.zeros(3), last=np.zeros(1000))
+    states = {"first": np.zeros(3), "last": np.zeros(1000)}
+    cp = checkpoint(tmp_path / "own", compress=compress, **states)
     cp.replay = Shards()
     save = cp.save(tmp_path / "save").path
     other = checkpoint(tmp_path / "other", first=1)
@@ -278,6 +324,8 @@ HOSTILE = {
     "block beyond the file": _set("components", 0, "blocks", 0, 1, 1 << 40),
     "larger block": _set("components", 0, "blocks", 0, 2, 1 << 24),
     "no segment": _set("components", 0, "segments", []),
+    "block of negative size": _set("components", 0, "blocks", 0, 2, -1),
+    "block that is no frame": _set("components", 0, "blocks", 0, 4, 812),
     "same block twice": lambda x: x["components"][0]["blocks"].append(
         x["components"][0]["blocks"][0]
     ),
@@ -288,11 +336,25 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+FRAME_SIZE = "components", 0, "blocks", 0, 4
+HOSTILE_FRAMES = {
+    "frame that is no frame": _set(*FRAME_SIZE, 0),
+    "frame of a byte less": _set(*FRAME_SIZE, 811),
+    "frame of a byte more": _set(*FRAME_SIZE, 813),
+    "frame of much more": _set(*FRAME_SIZE, 1 << 24),
+    "frame of too much": _set(*FRAME_SIZE, 1 << 40),
+    "frame of less than nothing": _set(*FRAME_SIZE, -1),
+    "cut frame": _set("components", 0, "blocks", 0, 2, 9),
+}
+
+
+@pytest.mark.parametrize("name", [*HOSTILE, *HOSTILE_FRAMES])
 def test_promise_8_hostile_manifests_are_refused(tmp_path, name):
     state = {"w": np.zeros(100), "b": np.ones(3, "f4")}
-    save = checkpoint(tmp_path / "own", agent=state).save(tmp_path / "save").path
-    rewrite(save, HOSTILE[name])
+    compress = 1 if name in HOSTILE_FRAMES else None
+    own = checkpoint(tmp_path / "own", agent=state, compress=compress)
+    save = own.save(tmp_path / "save").path
+    rewrite(save, (HOSTILE | HOSTILE_FRAMES)[name])
     mine = checkpoint(tmp_path / "mine", agent=None)
     for mmap in (False, True):
         with pytest.raises(elementsckpt.CheckpointError) as caught:
@@ -362,9 +424,17 @@ def test_promise_8_links_and_fifos_are_refused(tmp_path, kind, name):
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO])
-def test_promise_10_a_full_disk_costs_the_new_save_only(tmp_path, monkeypatch, number):
-    cp = checkpoint(tmp_path / "ckpt", agent=np.zeros(100_000))
+@pytest.mark.parametrize("background", [False, True])
+@pytest.mark.parametrize("changed", [0, 1, 4])
+def test_promise_10_a_full_disk_costs_the_new_save_only(
+    tmp_path, monkeypatch, number, background, changed
+):
+    noise = np.random.default_rng(0).random((4, 100_000))
+    state = {f"x{n}": array for n, array in enumerate(noise)}
+    cp = checkpoint(tmp_path / "ckpt", agent=state, background=background)
     old = cp.save().path
+    cp.wait()
+    noise[:changed] += 1
     before = {path: path.read_bytes() for path in old.iterdir()}
 
     def full(call, *args):
@@ -374,7 +444,7 @@ def test_promise_10_a_full_disk_costs_the_new_save_only(tmp_path, monkeypatch, n
 
     monkeypatch.setattr(disk, "syscall", full)
     with pytest.raises(elementsckpt.WriteError, match=os.strerror(number)) as caught:
-        cp.save()
+        save_and_wait(cp)
     assert caught.value.errno == number
     assert isinstance(caught.value, OSError)
     monkeypatch.undo()

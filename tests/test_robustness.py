@@ -26,9 +26,10 @@ from elementsckpt import Checkpoint, disk, parallel, writer
 LOGGER = "elementsckpt"
 
 
-def make(directory=None, keep=1, **states):
+def make(directory=None, keep=1, background=False, compress="auto", **states):
     """Return a checkpoint of boxes; it syncs nothing."""
-    cp = Checkpoint(directory, keep=keep, fsync=False)
+    manner = {"fsync": False, "background": background, "compress": compress}
+    cp = Checkpoint(directory, keep=keep, **manner)
     for key, state in states.items():
         setattr(cp, key, Box(state))
     return cp
@@ -132,9 +133,13 @@ def test_cast_allows_what_numpy_calls_the_same_kind(tmp_path, saved, wanted, all
     assert cp.agent.state["w"].tolist() == [1, 1, 1]
 
 
-def test_a_byte_that_a_thread_toggles_never_damages_a_save(tmp_path):
-    array = np.zeros(16 << 20, np.uint8)
-    cp = make(tmp_path, replay=array)
+@pytest.mark.parametrize("background", [False, True])
+@pytest.mark.parametrize("compress", [None, 1])
+def test_a_byte_that_a_thread_toggles_never_damages_a_save(
+    tmp_path, background, compress
+):
+    array = np.random.default_rng(0).integers(0, 7, 8 << 20, np.uint8)
+    cp = make(tmp_path, replay=array, background=background, compress=compress)
     done = threading.Event()
 
     def toggle():
@@ -145,8 +150,9 @@ def test_a_byte_that_a_thread_toggles_never_damages_a_save(tmp_path):
     thread = threading.Thread(target=toggle)
     thread.start()
     try:
-        for _ in range(20):
+        for _ in range(8):
             cp.save()
+            cp.wait()
             make(tmp_path, replay=None).load()
     finally:
         done.set()
@@ -333,8 +339,9 @@ needs_statm = pytest.mark.skipif(
 
 @needs_statm
 @pytest.mark.parametrize("mmap", [False, True])
-def test_too_little_memory_is_not_damage(tmp_path, mmap):
-    cp = make(tmp_path, keep=2, agent={"state": np.zeros(3)})
+@pytest.mark.parametrize("compress", [None, 1])
+def test_too_little_memory_is_not_damage(tmp_path, mmap, compress):
+    cp = make(tmp_path, keep=2, agent={"state": np.zeros(3)}, compress=compress)
     cp.save()
     cp.agent.state = {"state": np.zeros(40 << 20, np.uint8)}
     cp.save()
@@ -428,8 +435,10 @@ def test_a_class_that_is_gone_comes_back_as_a_dict_and_says_so(tmp_path, warning
 
 @pytest.mark.parametrize("mmap", [False, True])
 @pytest.mark.parametrize("fault", ["truncated", "gone"])
-def test_errors_about_a_segment_name_the_leaf(tmp_path, mmap, fault):
-    save = make(tmp_path, agent={"w": np.zeros(100_000)}).save().path
+@pytest.mark.parametrize("compress", [None, 1])
+def test_errors_about_a_segment_name_the_leaf(tmp_path, mmap, fault, compress):
+    cp = make(tmp_path, agent={"w": np.zeros(100_000)}, compress=compress)
+    save = cp.save().path
     (segment,) = save.glob("agent-*.safetensors")
     if fault == "gone":
         segment.unlink()
@@ -525,6 +534,31 @@ def test_ctrl_c_while_helpers_start_leaves_none_behind(release, monkeypatch):
     assert not helpers()
 
 
+def test_a_save_in_a_signal_handler_does_not_reach_into_the_one_it_interrupts(
+    tmp_path, inject, monkeypatch
+):
+    monkeypatch.setattr(parallel, "_THREADS", 1)
+    first, second = np.random.default_rng(0).integers(0, 256, (2, 100_000), np.uint8)
+    other = make(tmp_path / "other", agent=second)
+    rung = []
+
+    def ring(call, *args):
+        if call is os.pwrite and len(args[1]) == 100_000 and not rung:
+            rung.append(call)
+            signal.raise_signal(signal.SIGUSR1)
+        return call(*args)
+
+    previous = signal.signal(signal.SIGUSR1, lambda *_: other.save())
+    try:
+        inject(ring)
+        path = make(tmp_path / "ckpt", agent=first).save().path
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
+    assert rung
+    assert (elementsckpt.read(path, mmap=False)["agent"] == first).all()
+    assert (elementsckpt.read(tmp_path / "other")["agent"] == second).all()
+
+
 # Other processes and people
 
 
@@ -560,9 +594,10 @@ def test_a_sweep_before_the_lock_does_not_lose_the_save(
     assert cp.agent.state == 7
 
 
-@pytest.mark.parametrize("before", [os.mkdir, os.open, os.replace])
-def test_a_save_outlives_sweeps_of_others(tmp_path, inject, before):
-    done = []
+@pytest.mark.parametrize("before", [os.mkdir, os.open, os.replace, disk._link])
+@pytest.mark.parametrize("background", [False, True])
+def test_a_save_outlives_sweeps_of_others(tmp_path, inject, before, background):
+    old, done = make(tmp_path, agent=np.arange(100)).save().path, []
 
     def sweep(call, *args):
         result = call(*args)
@@ -572,17 +607,23 @@ def test_a_save_outlives_sweeps_of_others(tmp_path, inject, before):
         return result
 
     inject(sweep)
-    path = make(tmp_path, agent=7).save().path
+    with make(tmp_path, agent=np.arange(100), background=background) as cp:
+        path = cp.save().path
     assert done
+    assert not old.exists()
     cp = make(tmp_path, agent=None)
     assert cp.load().path == path
-    assert cp.agent.state == 7
+    assert cp.agent.state.tolist() == list(range(100))
 
 
 @pytest.mark.parametrize("refused", [os.unlink, os.rmdir, os.replace])
-def test_a_cleanup_that_fails_only_warns(tmp_path, inject, warnings, refused):
-    cp = make(tmp_path, agent=np.zeros(3))
+@pytest.mark.parametrize("background", [False, True])
+def test_a_cleanup_that_fails_only_warns(
+    tmp_path, inject, warnings, refused, background
+):
+    cp = make(tmp_path, agent=np.zeros(3), background=background)
     old = cp.save().path
+    cp.wait()
 
     def refuse(call, *args):
         if call is refused and old.name in str(args[0]):
@@ -592,6 +633,7 @@ def test_a_cleanup_that_fails_only_warns(tmp_path, inject, warnings, refused):
     inject(refuse)
     cp.agent.state = np.ones(3)
     report = cp.save()
+    cp.wait()
     assert old.name in warnings.text
     again = make(tmp_path, agent=None)
     assert again.load().path == report.path
@@ -600,9 +642,13 @@ def test_a_cleanup_that_fails_only_warns(tmp_path, inject, warnings, refused):
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("step", [os.replace, os.unlink, os.rmdir])
-def test_an_old_save_may_vanish_under_the_cleanup(tmp_path, inject, step, when):
-    cp = make(tmp_path, agent=np.zeros(3))
+@pytest.mark.parametrize("background", [False, True])
+def test_an_old_save_may_vanish_under_the_cleanup(
+    tmp_path, inject, step, when, background
+):
+    cp = make(tmp_path, agent=np.zeros(3), background=background)
     old = cp.save().path
+    cp.wait()
     vanished = []
 
     def vanish():
@@ -621,8 +667,42 @@ def test_an_old_save_may_vanish_under_the_cleanup(tmp_path, inject, step, when):
 
     inject(interleave)
     report = cp.save()
+    cp.wait()
     assert vanished
     assert make(tmp_path, agent=None).load().path == report.path
+    assert {p.name for p in tmp_path.iterdir()} == {"latest", report.path.name}
+
+
+@pytest.mark.parametrize("change", [False, True])
+@pytest.mark.parametrize("background", [False, True])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_old_save_may_vanish_when_it_is_linked(
+    tmp_path, inject, when, change, background
+):
+    noise = np.random.default_rng(0).integers(0, 256, (3, 100_000), np.uint8)
+    cp = make(tmp_path, agent={"a": noise[:2], "b": noise[2]}, background=background)
+    old = cp.save().path
+    cp.wait()
+    vanished = []
+
+    def interleave(call, *args):
+        is_link = call is disk._link and not vanished
+        if is_link and when == "before":
+            vanished.append(shutil.rmtree(old))
+        result = call(*args)
+        if is_link and when == "after":
+            vanished.append(shutil.rmtree(old))
+        return result
+
+    inject(interleave)
+    noise[2] += change
+    report = cp.save()
+    cp.wait()
+    assert vanished
+    again = make(tmp_path, agent=None)
+    assert again.load().path == report.path
+    assert (again.agent.state["a"] == noise[:2]).all()
+    assert (again.agent.state["b"] == noise[2]).all()
     assert {p.name for p in tmp_path.iterdir()} == {"latest", report.path.name}
 
 
@@ -712,18 +792,19 @@ def test_a_save_that_was_moved_and_linked_back_is_found_and_stays(tmp_path):
 
 @pytest.mark.parametrize("sequence", [(1 << 52) - 1, 1 << 52, (1 << 53) - 1])
 def test_a_copy_with_a_huge_sequence_does_not_stop_the_run(tmp_path, sequence):
-    cp = make(tmp_path, keep=2, agent=0)
+    same = np.random.default_rng(0).bytes(200_000)
+    cp = make(tmp_path, keep=2, agent=(0, same))
     copy = tmp_path / "copy"
     shutil.copytree(cp.save().path, copy)
     rewrite(copy, sequence=sequence)
     for number in range(1, 4):
-        cp.agent.state = number
+        cp.agent.state = (number, same, np.full(3, number))
         path = cp.save().path
         again = make(tmp_path, agent=None)
         again.load(path)
-        assert again.agent.state == number
+        assert again.agent.state[:2] == (number, same)
         again.load()
-        assert again.agent.state == number
+        assert again.agent.state[:2] == (number, same)
 
 
 # Odd paths
@@ -807,25 +888,31 @@ MANY_SEGMENTS = """
 import resource, sys
 import numpy as np
 import elementsckpt
-from elementsckpt import writer
+from elementsckpt import reuse, writer
 
 resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
 writer.SEGMENT_BYTES = 100_000
-cp = elementsckpt.Checkpoint(sys.argv[1], fsync=False)
+reuse._MANY_SEGMENTS = 1000
+manner = {"fsync": False, "compress": None, "background": bool(sys.argv[3])}
+cp = elementsckpt.Checkpoint(sys.argv[1], **manner)
 cp.agent = elementsckpt.Saveable(["state"])
-cp.agent.state = [np.full(1 << 16, n % 256, np.uint8) for n in range(400)]
-path = cp.save().path
-assert len(list(path.glob("*.safetensors"))) == 400
-cp.agent.state = None
-cp.load(mmap=sys.argv[2] == "True")
-assert all((x == n % 256).all() for n, x in enumerate(cp.agent.state))
+cp.agent.state = [np.full(1 << 16, n, np.uint16) for n in range(400)]
+for _ in range(2):  # The second time they are linked.
+    report = cp.save()
+    report = cp.wait() or report
+    assert len(list(report.path.glob("*.safetensors"))) == 400
+    cp.agent.state = None
+    cp.load(mmap=sys.argv[2] == "True")
+    assert all((x == n).all() for n, x in enumerate(cp.agent.state))
+assert report.bytes_reused > report.bytes_written
 print(len(cp.agent.state))
 """
 
 
 @pytest.mark.parametrize("mmap", [False, True])
-def test_400_segments_need_few_file_descriptors(tmp_path, mmap):
-    assert run_limited(MANY_SEGMENTS, tmp_path, mmap) == ["400"]
+@pytest.mark.parametrize("background", ["", "background"])
+def test_400_segments_need_few_file_descriptors(tmp_path, mmap, background):
+    assert run_limited(MANY_SEGMENTS, tmp_path, mmap, background) == ["400"]
 
 
 def test_segments_of_many_small_leaves_open_elsewhere(tmp_path, monkeypatch):

@@ -52,6 +52,25 @@ def test_any_state_comes_back_the_same_when_mapped(state):
 
 @PROPERTY
 @given(states())
+def test_any_state_comes_back_the_same_when_compressed(state):
+    assert_same(state, round_trip(state, compress=1))
+
+
+@PROPERTY
+@given(states(), states())
+def test_any_state_comes_back_the_same_from_the_background(state, before):
+    with tempfile.TemporaryDirectory() as directory:
+        cp = Checkpoint(directory, fsync=False, background=True)
+        cp.box = Box(before)
+        for cp.box.state in (before, state, state):
+            cp.save()
+        cp.wait()
+        cp.load()
+        assert_same(state, cp.box.state)
+
+
+@PROPERTY
+@given(states())
 def test_any_state_comes_back_the_same_in_the_own_directory(state):
     assert_same(state, round_trip(state, own=True))
 
@@ -287,8 +306,9 @@ def test_overlapping_views_come_back_as_what_they_show():
 
 
 @pytest.mark.parametrize("mmap", [False, True])
-def test_loaded_arrays_are_written_without_changing_the_save(tmp_path, mmap):
-    cp = Checkpoint(tmp_path, fsync=False)
+@pytest.mark.parametrize("compress", [None, 1])
+def test_loaded_arrays_are_written_without_changing_the_save(tmp_path, mmap, compress):
+    cp = Checkpoint(tmp_path, fsync=False, compress=compress)
     cp.box = Box({"small": np.arange(9), "large": np.arange(300_000)})
     cp.save()
     for _ in range(2):
@@ -309,23 +329,27 @@ def test_loaded_arrays_do_not_share_memory():
 
 @pytest.mark.parametrize("mmap", [False, True])
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_leaf_larger_than_a_block_comes_back_the_same(mmap, order):
+@pytest.mark.parametrize("compress", [None, 1])
+def test_leaf_larger_than_a_block_comes_back_the_same(mmap, order, compress):
     size = 40 * 2**20 // 8
     array = np.random.default_rng(0).integers(0, 2**63, size).reshape(-1, 1024)
     array = np.array(array, order=order)
-    assert_same([array, array[:3]], round_trip([array, array[:3]], mmap=mmap))
+    state = [array, array[:3]]
+    assert_same(state, round_trip(state, compress=compress, mmap=mmap))
 
 
-def test_row_larger_than_a_block_comes_back_the_same():
-    array = np.random.default_rng(0).bytes(2 * 17 * 2**20 + 2)
+@pytest.mark.parametrize("compress", [None, 1])
+def test_row_larger_than_a_block_comes_back_the_same(compress):
+    array = np.random.default_rng(0).bytes(2 * 5 * 2**20 + 2)
     array = np.frombuffer(array, np.uint8).reshape(2, -1)
-    assert_same(array, round_trip(array))
+    assert_same(array, round_trip(array, compress=compress))
 
 
-def test_element_larger_than_a_block_comes_back_the_same():
-    array = np.zeros(2, f"V{17 * 2**20}")
-    array[1] = np.void(np.random.default_rng(0).bytes(17 * 2**20))
-    assert_same(array, round_trip(array))
+@pytest.mark.parametrize("compress", [None, 1])
+def test_element_larger_than_a_block_comes_back_the_same(compress):
+    array = np.zeros(2, f"V{5 * 2**20}")
+    array[1] = np.void(np.random.default_rng(0).bytes(5 * 2**20))
+    assert_same(array, round_trip(array, compress=compress))
 
 
 def test_strided_leaf_larger_than_a_block_comes_back_the_same():
@@ -403,9 +427,10 @@ def test_array_met_twice_is_stored_once_and_comes_back_as_one(tmp_path):
 
 @pytest.mark.parametrize("size", [0, 1, 100, 100_000])
 @pytest.mark.parametrize("mmap", [False, True])
-def test_equal_but_distinct_arrays_stay_distinct(size, mmap):
+@pytest.mark.parametrize("compress", [None, 1])
+def test_equal_but_distinct_arrays_stay_distinct(size, mmap, compress):
     state = {name: np.zeros(size) for name in "abc"}
-    loaded = round_trip(state, mmap=mmap)
+    loaded = round_trip(state, mmap=mmap, compress=compress)
     assert_same(state, loaded)
     loaded["a"][:] = 1
     np.testing.assert_array_equal(loaded["b"], np.zeros(size))

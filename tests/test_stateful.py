@@ -2,14 +2,17 @@
 
 import copy
 import dataclasses
-import json
 import os
 import pathlib
 import shutil
 import tempfile
+import typing
 
 import numpy as np
 import pytest
+from boxes import protected
+from faults import use_small_segments
+from folders import Gate
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -27,11 +30,27 @@ from elementsckpt import (
     MissingKeyError,
     SaveExistsError,
     SaveNotFoundError,
+    disk,
+    parallel,
 )
 
 KEYS = ("agent", "replay", "env")
-KEEPS = st.sampled_from([1, 2, None])
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+ROW_BYTES = 256  # A block has as many.
+# What numbers stand for in an array: the lower half is compressible, the other is not.
+ROWS = np.random.default_rng(0).integers(0, 256, (256, ROW_BYTES), np.uint8)
+ROWS[:128] = np.arange(128)[:, None]
+NUMBERS = {row.tobytes(): number for number, row in enumerate(ROWS)}
+
+manners = st.fixed_dictionaries(
+    {
+        "keep": st.sampled_from([1, 2, None]),
+        "background": st.booleans(),
+        "compress": st.sampled_from(["auto", "auto", None, 1]),
+        "fsync": st.booleans(),
+        "staging_bytes": st.sampled_from([None, None, 2 * ROW_BYTES, 0]),
+    }
+)
 
 states = st.fixed_dictionaries(
     {
@@ -45,20 +64,41 @@ metadatas = st.dictionaries(st.text(max_size=3), st.integers(-9, 9), max_size=2)
 some_keys = st.sets(st.sampled_from(KEYS), min_size=1).map(sorted)
 keysets = st.one_of(st.just(list(KEYS)), some_keys)  # Mostly all of them.
 all_states = st.fixed_dictionaries(dict.fromkeys(KEYS, states))
+changes = st.lists(
+    st.tuples(st.sampled_from(KEYS), st.integers(0, 8), st.integers(0, 255)),
+    max_size=4,
+)
 
 
 class Box:
-    """A component that holds a state, its list "x" as an array while it is saved."""
+    """A component that holds a state, its list "x" as an array of a row per number."""
 
     def __init__(self):
-        self.state = None
+        self.rest = self.rows = None
+
+    @property
+    def state(self):
+        if self.rest is None:
+            return None
+        return {**self.rest, "x": [NUMBERS[row.tobytes()] for row in self.rows]}
+
+    @state.setter
+    def state(self, state):
+        self.rest, self.rows = dict(state), ROWS[state["x"]]
+
+    def change(self, index, number):
+        """Change a number of the list in place; returns which one it was."""
+        index %= len(self.rows)
+        self.rows[index] = ROWS[number]
+        return index
 
     def save(self):
-        return {**self.state, "x": np.array(self.state["x"], np.uint8)}
+        return {**self.rest, "x": self.rows}
 
     def load(self, data):
         assert data["x"].dtype == np.uint8
-        self.state = {**data, "x": data["x"].tolist()}
+        # Not the mapped file: people change it below.
+        self.rest, self.rows = dict(data), np.array(data["x"])
 
 
 class Stream(Box):
@@ -76,6 +116,20 @@ def make(key):
     return Stream() if key == "replay" else Box()
 
 
+class Range(typing.NamedTuple):
+    """Bytes of a file of a save."""
+
+    name: str
+    key: str
+    start: int
+    end: int
+    is_frame: bool
+
+
+def is_frame(found):
+    return found.content is not None and len(found.content) != found.end - found.start
+
+
 @dataclasses.dataclass
 class Save:
     """What the model knows about a save.
@@ -88,6 +142,7 @@ class Save:
       explicit: Whether its path was given.
       is_copy: Whether a person made it, by copying another.
       damaged: Keys whose bytes were changed; "manifest" stands for all.
+      ranges: The bytes that nobody may change.
     """
 
     path: pathlib.Path
@@ -97,10 +152,17 @@ class Save:
     explicit: bool = False
     is_copy: bool = False
     damaged: set = dataclasses.field(default_factory=set)
+    ranges: list = dataclasses.field(default_factory=list)
+
+    def __post_init__(self):
+        self.ranges = self.ranges or [
+            Range(x.file.name, x.key, x.start, x.end, is_frame(x))
+            for x in protected(self.path)
+        ]
 
     @property
     def rank(self):
-        # A damaged manifest does not tell; the names of segments have the sequence.
+        # A damaged manifest does not tell, but its sequence can still be read.
         explicit = self.explicit and self.is_listed
         return not explicit, self.sequence, self.is_prunable, self.path.name
 
@@ -119,6 +181,10 @@ class Run(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.root = pathlib.Path(tempfile.mkdtemp(dir=MEMORY))
+        self.patch = pytest.MonkeyPatch()
+        use_small_segments(self.patch.setattr, ROW_BYTES)
+        # With more, the order of frames in a segment would not follow from the rules.
+        self.patch.setattr(parallel, "_THREADS", 1)
         self.directory = self.root / "ckpt"
         self.saves = []  # Of the directory.
         self.exports = []  # Elsewhere.
@@ -128,6 +194,7 @@ class Run(RuleBasedStateMachine):
         self.count = 0
 
     def teardown(self):
+        self.patch.undo()
         shutil.rmtree(self.root)
 
     # Model
@@ -162,14 +229,14 @@ class Run(RuleBasedStateMachine):
 
     # The run
 
-    @initialize(keep=KEEPS, keys=keysets, values=all_states)
-    def start(self, keep, keys, values):
-        self.reopen(keep, keys, values)
+    @initialize(manner=manners, keys=keysets, values=all_states)
+    def start(self, manner, keys, values):
+        self.reopen(manner, keys, values)
 
-    @rule(keep=KEEPS, keys=keysets, values=all_states)
-    def reopen(self, keep, keys, values):
-        self.keep = keep
-        self.cp = Checkpoint(self.directory, keep=keep, fsync=False)
+    @rule(manner=manners, keys=keysets, values=all_states)
+    def reopen(self, manner, keys, values):
+        self.keep = manner["keep"]
+        self.cp = Checkpoint(self.directory, **manner)
         self.values = dict.fromkeys(keys)
         for key in keys:
             setattr(self.cp, key, make(key))
@@ -181,18 +248,46 @@ class Run(RuleBasedStateMachine):
             getattr(self.cp, key).state = values[key]
             self.values[key] = copy.deepcopy(values[key])
 
+    @rule(changes=changes)
+    def change(self, changes):
+        for key, index, number in changes:
+            if key in self.values:
+                index = getattr(self.cp, key).change(index, number)
+                self.values[key]["x"][index] = number
+
     @rule(metadata=metadatas)
     def save(self, metadata):
-        self.saved(list(self.values), self.cp.save(metadata=metadata), metadata)
+        report = self.cp.save(metadata=metadata)
+        self.saved(list(self.values), self.cp.wait() or report, metadata)
 
     @rule(keys=keysets)
     def save_some(self, keys):
         keys = [key for key in keys if key in self.values] or list(self.values)
-        self.saved(keys, self.cp.save(keys=keys), {})
+        report = self.cp.save(keys=keys)
+        self.saved(keys, self.cp.wait() or report, {})
 
-    def saved(self, keys, report, metadata):
+    @rule(changes=changes, delete=st.booleans())
+    def save_and_go_on(self, changes, delete):
+        sequence = self.next_sequence()
+        values = copy.deepcopy(self.values)
+        with pytest.MonkeyPatch.context() as patch:
+            gate = Gate()
+            patch.setattr(disk, "syscall", gate)
+            report = self.cp.save()
+            self.change(changes)
+            if not report.is_finished:
+                assert report.path not in [info.path for info in self.cp.saves()]
+                if delete and self.saves:
+                    self.delete(self.ordered[-1])
+            gate.open()
+            report = self.cp.wait() or report
+        now, self.values = self.values, values
+        self.saved(list(values), report, {}, sequence)
+        self.values = now
+
+    def saved(self, keys, report, metadata, sequence=None):
         assert report.path.parent == self.directory
-        assert report.sequence == self.next_sequence()
+        assert report.sequence == (sequence or self.next_sequence())
         values = copy.deepcopy({key: self.values[key] for key in keys})
         self.saves.append(Save(report.path, report.sequence, values, metadata))
         self.latest = report.path.name
@@ -210,6 +305,9 @@ class Run(RuleBasedStateMachine):
         sequence = 1 + max((save.sequence for save in saves), default=0)
         path = parent / self.unique("best")
         report = self.cp.save(path, metadata=metadata)
+        report = self.cp.wait() or report
+        assert report.is_finished
+        assert report.bytes_reused == 0
         assert (report.path, report.sequence) == (path, sequence)
         values = copy.deepcopy(self.values)
         saves.append(Save(path, sequence, values, metadata, explicit=True))
@@ -217,15 +315,15 @@ class Run(RuleBasedStateMachine):
             self.cp.save(path)
 
     @precondition(lambda self: self.saves)
-    @rule(keys=keysets)
-    def load(self, keys):
+    @rule(keys=keysets, mmap=st.booleans())
+    def load(self, keys, mmap):
         keys = [key for key in self.values if key in keys]
         expected = self.expected(keys)
         if isinstance(expected, type):
             with pytest.raises(expected):
-                self.cp.load(keys=keys)
+                self.cp.load(keys=keys, mmap=mmap)
             return
-        report = self.cp.load(keys=keys)
+        report = self.cp.load(keys=keys, mmap=mmap)
         assert report.path == expected.path
         newest = self.ordered[-1]
         assert report.fell_back_from == (None if newest is expected else newest.path)
@@ -237,6 +335,7 @@ class Run(RuleBasedStateMachine):
         expected = self.expected(self.values)
         if expected is SaveNotFoundError:
             assert not self.cp.load_or_save()
+            self.cp.wait()
             (info,) = self.cp.saves()
             self.saved(list(self.values), info, {})
         elif isinstance(expected, type):
@@ -249,7 +348,10 @@ class Run(RuleBasedStateMachine):
     @precondition(lambda self: self.saves or self.exports)
     @rule(data=st.data())
     def load_a_path(self, data):
-        save = data.draw(st.sampled_from(self.saves + self.exports))
+        self.check(data.draw(st.sampled_from(self.saves + self.exports)))
+
+    def check(self, save):
+        """Load a save by its path, if it can be."""
         loaded = {key: make(key) for key in save.values}
         loadfns = {key: box.load for key, box in loaded.items()}
         if save.damaged:
@@ -265,8 +367,18 @@ class Run(RuleBasedStateMachine):
     @precondition(lambda self: self.saves)
     @rule()
     def delete_the_newest(self):
-        shutil.rmtree(self.ordered[-1].path)
-        self.saves.remove(self.ordered[-1])
+        self.delete(self.ordered[-1])
+
+    @precondition(lambda self: self.saves)
+    @rule(data=st.data())
+    def delete_any(self, data):
+        self.delete(data.draw(st.sampled_from(self.saves)))
+
+    def delete(self, save):
+        shutil.rmtree(save.path)
+        self.saves.remove(save)
+        for other in self.saves:
+            self.check(other)
 
     @precondition(lambda self: self.saves)
     @rule(data=st.data())
@@ -280,14 +392,56 @@ class Run(RuleBasedStateMachine):
     @precondition(lambda self: self.saves and not self.ordered[-1].damaged)
     @rule(data=st.data())
     def damage_the_newest(self, data):
-        save = self.ordered[-1]
-        places = list(protected(save.path))
-        file, key, start, end = data.draw(st.sampled_from(places))
-        position = data.draw(st.integers(start, end - 1))
+        self.change_a_byte(self.ordered[-1], data)
+
+    @precondition(lambda self: self.saves)
+    @rule(data=st.data())
+    def damage_any(self, data):
+        save = data.draw(st.sampled_from(self.saves))
+        if not save.damaged:
+            self.change_a_byte(save, data)
+
+    def change_a_byte(self, save, data):
+        found = data.draw(st.sampled_from(save.ranges))
+        file = save.path / found.name
         content = bytearray(file.read_bytes())
-        content[position] ^= data.draw(st.integers(1, 255))
+        position = data.draw(st.integers(found.start, found.end - 1))
+        if found.is_frame:  # It has bits that mean nothing.
+            content[found.start : found.end] = bytes(found.end - found.start)
+        elif found.key != "manifest" or position not in place_of_sequence(content):
+            content[position] ^= data.draw(st.integers(1, 255))
+        else:  # What is damaged should not lie.
+            return
+        self.overwrite(file, content, range(found.start, found.end))
+
+    def overwrite(self, file, content, changed):
+        """Damage a file in all saves that have it."""
+        status = file.stat()
         file.write_bytes(content)
-        save.damaged.add(key)
+        later = status.st_mtime_ns + 10**9  # Clocks of file systems may be coarse.
+        os.utime(file, ns=(later, later))
+        for save in self.saves:
+            for name, key, start, end, _ in save.ranges:
+                path = save.path / name
+                is_same = path.exists() and path.stat().st_ino == status.st_ino
+                if is_same and start < changed.stop and changed.start < end:
+                    save.damaged.add(key)
+
+    @precondition(lambda self: self.saves)
+    @rule(data=st.data(), kind=st.sampled_from(["cut", "unlink"]))
+    def lose_a_segment(self, data, kind):
+        save = data.draw(st.sampled_from(self.saves))
+        names = sorted({x.name for x in save.ranges} - {"manifest.json"})
+        if save.damaged or not names:
+            return
+        file = save.path / data.draw(st.sampled_from(names))
+        if kind == "cut":
+            content = file.read_bytes()
+            size = data.draw(st.integers(0, len(content) - 1))
+            self.overwrite(file, content[:size], range(len(content)))
+        else:
+            file.unlink()
+            save.damaged |= {x.key for x in save.ranges if x.name == file.name}
 
     @rule(name=st.sampled_from(["notes.txt", ".hidden", "logs/run.txt"]))
     def drop_a_file(self, name):
@@ -330,6 +484,13 @@ class Run(RuleBasedStateMachine):
         assert self.cp.exists() == bool(self.saves)
 
     @invariant()
+    def a_save_folder_holds_its_files_only(self):
+        for save in self.saves:
+            if not save.damaged:
+                names = {found.name for found in save.ranges}
+                assert set(os.listdir(save.path)) == names
+
+    @invariant()
     def the_components_hold_what_the_model_says(self):
         assert {key: getattr(self.cp, key).state for key in self.cp} == self.values
 
@@ -346,18 +507,10 @@ class Run(RuleBasedStateMachine):
         assert found == expected
 
 
-def protected(save):
-    """Yield file, key, start and end of the bytes that no one may change."""
-    manifest = save / "manifest.json"
-    content = json.loads(manifest.read_bytes())
-    yield manifest, "manifest", 0, manifest.stat().st_size
-    for item in content["components"]:
-        segments = item["segments"]
-        for file, _, start, _ in segments:
-            yield save / file, item["key"], 0, start
-        for segment, offset, size, _ in item["blocks"]:
-            file = save / segments[segment][0]
-            yield file, item["key"], offset, offset + size
+def place_of_sequence(manifest):
+    """Return the positions of the line that has the sequence of a save."""
+    start = manifest.index(b'"sequence":')
+    return range(start, manifest.index(b"\n", start))
 
 
 Run.TestCase.settings = settings(
