@@ -18,7 +18,8 @@ class Background(Generic[T]):
     """Does one piece of work at a time while the caller goes on.
 
     The interpreter waits for the thread when it ends, however it ends: it is no
-    daemon. What kills the process, `os._exit` included, kills the work.
+    daemon. What kills the process, `os._exit` included, kills the work. Signal handlers
+    may call all of this: the work is there until its result has been handed over.
     """
 
     def __init__(self) -> None:
@@ -27,8 +28,9 @@ class Background(Generic[T]):
     def start(self, call: Callable[[], T]) -> None:
         """Begin the work; nothing may be under way."""
         assert self._work is None
-        self._work = _Work(call)
-        self._work.start()
+        work = _Work(call)
+        work.start()
+        self._work = work
 
     def wait(self) -> T | None:
         """Return the result of the last work that was begun, when it is there.
@@ -39,42 +41,39 @@ class Background(Generic[T]):
         Raises:
           BaseException: what the work raised, once.
         """
+        self.join()
         work, self._work = self._work, None
-        if work is None or work.process != os.getpid():  # The thread did not fork.
+        if work is None or work.process != os.getpid():
             return None
-        try:
-            return work.result()
-        except KeyboardInterrupt:
-            if not work.is_done:
-                self._work = work
-            raise
+        return work.result()
 
     def join(self) -> None:
         """Return when nothing is under way; results and errors are for `wait`."""
-        if self._work is not None and self._work.process == os.getpid():
-            self._work.join()
+        work = self._work
+        if work is not None and work.process == os.getpid():  # Threads do not fork.
+            work.join()
 
 
 class _Work(Generic[T]):
     def __init__(self, call: Callable[[], T]) -> None:
         self.process = os.getpid()
-        self._call = call
+        self._call: Callable[[], T] | None = call
         self._results: list[T] = []
         self._error: BaseException | None = None
         self._done = threading.Event()
 
-    @property
-    def is_done(self) -> bool:
-        return self._done.is_set()
-
     def start(self) -> None:
+        if not threading.main_thread().is_alive():
+            self._run()  # The interpreter is about to end, and waits for nobody new.
+            return
         thread = threading.Thread(target=self._run, name="elementsckpt", daemon=False)
         try:
             thread.start()
-        except RuntimeError:  # The interpreter is about to end: no time but now.
+        except RuntimeError:  # Of late, or there are too many threads.
             self._run()
 
     def _run(self) -> None:
+        assert self._call is not None
         try:
             self._results.append(self._call())
         except BaseException as error:
@@ -82,13 +81,13 @@ class _Work(Generic[T]):
             add_note(error, "Raised by the save in the background before this call.")
             self._error = error
         finally:
+            self._call = None  # It holds what was saved.
             self._done.set()
 
     def join(self) -> None:
         self._done.wait()
 
     def result(self) -> T:
-        self.join()
         if self._error is not None:
             raise self._error
         return self._results[0]

@@ -6,6 +6,7 @@ So data that was saved before gives the same blocks again, wherever it has moved
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -76,7 +77,8 @@ class Gathered:
       is_settled: Whether it was looked for in earlier saves.
       digest: Of the content, if it cannot change any more and is known.
       head: `head_of` the content, if it was looked at.
-      is_stable: Whether nobody writes to the memory any more.
+      is_stable: Whether nobody should write to the memory any more.
+      is_owned: Whether nobody can, as it is a copy.
     """
 
     def __init__(self, number: int) -> None:
@@ -98,16 +100,20 @@ class Gathered:
         """Number of leaves in the block."""
         return len(self.names)
 
-    def room_for(self, storages: Sequence[np.ndarray]) -> tuple[int, bool]:
-        """Return how many of these leaves it takes, and whether it ends after them."""
+    @property
+    def is_owned(self) -> bool:
+        return self._owned_count == len(self._chunks)
+
+    def room_for(self, storages: Sequence[np.ndarray], start: int) -> tuple[int, bool]:
+        """Return up to where it takes these leaves, and whether it ends there."""
         weight = max(storages[0].nbytes, _LEAF_BYTES)
         room = (BLOCK_BYTES - _ALIGN - self._weight) // weight
-        count = min(len(storages), max(0, room))
+        stop = min(len(storages), start + max(0, room))
         first = max(0, (_LEAST_BYTES - self._weight - 1) // weight)
-        for index in range(first, count):
+        for index in range(start + first, stop):
             if _hash(storages[index]) % _CUT_BYTES < weight:
                 return index + 1, True
-        return count, False
+        return stop, stop < len(storages)
 
     def add(
         self,
@@ -170,7 +176,7 @@ class Large:
       tag: Its element type in safetensors' terms, or None if it has none.
       storage: Its elements, whose C order is the order of their bytes.
       is_stable: Whether nobody writes to them any more.
-      owner: Immutable object that has this content, or None.
+      owner: Immutable object that has this content, or None; it is not kept alive.
 
     Attributes:
       pieces: Its blocks.
@@ -194,7 +200,7 @@ class Large:
         self._tag = tag
         self.storage: np.ndarray | None = storage
         self.is_stable = is_stable
-        self.owner = owner
+        self.owner = None if owner is None else weakref.ref(owner)
         self.is_packed: bool | None = None
         self.pieces: list[Piece] = []
         self._shape = storage.shape
@@ -279,8 +285,11 @@ class Piece:
 
     @property
     def is_stable(self) -> bool:
-        """Whether nobody writes to the memory any more."""
         return self._owned is not None or self.leaf.is_stable
+
+    @property
+    def is_owned(self) -> bool:
+        return self._owned is not None
 
     def own(self, memory: Storage) -> bool:
         """Copy the bytes; False without room."""
@@ -372,22 +381,24 @@ class Cutter:
         tag, is_stable = dtypes.tag(group.dtype), group.kind in IMMUTABLE
         start = 0
         while start < len(storages):
-            rest = storages[start:] if start else storages
             if self.open is None:
                 self.open = Gathered(self._count)
                 self._count += 1
                 parts.append(self.open)
-            count, is_end = self.open.room_for(rest)
-            if count:
-                stop = start + count
-                part = group if count == len(storages) else part_of(group, start, stop)
+            stop, is_end = self.open.room_for(storages, start)
+            if stop > start:
+                is_all = stop - start == len(storages)
+                part = group if is_all else part_of(group, start, stop)
                 part.block = self.open.number
                 part.offset = self.open.add(
-                    names[start:stop], tag, rest[:count], is_stable=is_stable
+                    names[start:stop],
+                    tag,
+                    storages[start:stop],
+                    is_stable=is_stable,
                 )
                 yield part
                 start = stop
-            if is_end or not count:
+            if is_end:
                 self.open = None
 
     def _cut(

@@ -24,11 +24,11 @@ from .errors import (
     add_note,
 )
 from .folder import Directory, Found
+from .history import History
 from .look import describe
 from .overlay import Selection
 from .reports import LoadReport, SaveInfo, SaveReport
 from .restore import Restored, restore
-from .reuse import Memory
 from .staging import Staging, default_bytes
 from .store import Manner, Saving, store
 from .stored import Options
@@ -80,7 +80,7 @@ class Checkpoint:
 
     _OWN = frozenset(
         {"_directory", "_step", "_manner", "_background", "_staging"}
-        | {"_components", "_lock", "_listing", "_memory", "_loaded_from"}
+        | {"_components", "_lock", "_listing", "_history", "_is_saving", "_loaded_from"}
     )
 
     def __init__(
@@ -112,7 +112,8 @@ class Checkpoint:
         self._components: dict[str, Component] = {}
         self._lock = threading.RLock()
         self._listing = None if self._directory is None else Directory(self._directory)
-        self._memory = Memory()
+        self._history = History()
+        self._is_saving = False
         self._loaded_from: str | None = None
 
     # Registration
@@ -212,27 +213,46 @@ class Checkpoint:
             )
         savefns = {key: component.save for key, component in selected.items()}
         with self._lock:
+            if self._is_saving:  # A signal handler saves, or a component's save().
+                return store(lambda: self._begin(target, metadata), savefns)
             self._wait()
+            self._is_saving = True
+            try:
+                return self._save(target, metadata, savefns)
+            finally:
+                self._is_saving = False
 
-            def begin() -> Saving:
-                return Saving(
-                    self._manner,
-                    target=target,
-                    listing=self._listing,
-                    memory=self._memory,
-                    staging=self._staging,
-                    step=self._current_step(),
-                    metadata=metadata,
-                    loaded_from=self._loaded_from,
-                )
-
-            if self._background is None or not self._manner.write:
-                return store(begin, savefns)
-            saving = begin()
-            saving.take(savefns, background=True)
-            report = saving.report(is_finished=False)
+    def _save(
+        self,
+        target: Path | None,
+        metadata: Any,
+        savefns: Mapping[str, Callable[[], Any]],
+    ) -> SaveReport:
+        if self._background is None or not self._manner.write:
+            return store(lambda: self._begin(target, metadata), savefns)
+        saving = self._begin(target, metadata, self._staging)
+        saving.take(savefns, background=True)
+        report = saving.report(is_finished=False)
+        try:
             self._background.start(saving.finish)
-            return report
+        except BaseException:
+            saving.abandon()
+            raise
+        return report
+
+    def _begin(
+        self, target: Path | None, metadata: Any, staging: Staging | None = None
+    ) -> Saving:
+        return Saving(
+            self._manner,
+            target=target,
+            listing=self._listing,
+            history=self._history,
+            staging=staging,
+            step=self._current_step(),
+            metadata=metadata,
+            loaded_from=self._loaded_from,
+        )
 
     def _current_step(self) -> int | None:
         if self._step is not None:

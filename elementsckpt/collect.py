@@ -87,6 +87,8 @@ class _Collecting:
         state = self._call(savefn)
         shards = None
         if inspect.isgenerator(state):
+            if self._own is not None:
+                self._own.stream()
             trees = list(self._shards(state))
             shards = len(trees)
         else:

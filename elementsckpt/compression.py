@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from .errors import DamagedError
+from .manifest import MAX_BLOCK_BYTES
 
 # "auto" for the leaves that it at least halves, None for none, or a level for all.
 Compress = Literal["auto"] | int | None
@@ -99,7 +100,8 @@ def _compressor(level: int) -> Any:
 
 def _decompressor() -> Any:
     if "decompressor" not in _tools.__dict__:
-        _tools.decompressor = _zstandard().ZstdDecompressor(max_window_size=1 << 27)
+        make = _zstandard().ZstdDecompressor
+        _tools.decompressor = make(max_window_size=MAX_BLOCK_BYTES)
     return _tools.decompressor
 
 

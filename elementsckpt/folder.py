@@ -8,7 +8,6 @@ import logging
 import math
 import os
 import re
-import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,29 +73,28 @@ class Directory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = threading.Lock()
         # Manifests can be large, so each is read once, unless it changes.
         self._cache: dict[str, tuple[Any, Found]] = {}
 
     def saves(self) -> list[Found]:
         """Return the saves here, oldest first, damaged ones included."""
-        with self._lock:
-            found = [self._found(entry) for entry in disk.folders_in(self.path)]
-            saves = [save for save in found if save is not None]
-            names = {save.path.name for save in saves}
-            self._cache = {k: v for k, v in self._cache.items() if k in names}
+        # Threads, signal handlers and forked children come here, so nothing is locked.
+        cache: dict[str, tuple[Any, Found]] = {}
+        found = [self._found(entry, cache) for entry in disk.folders_in(self.path)]
+        self._cache = cache
+        saves = [save for save in found if save is not None]
         good = [save for save in saves if save.is_original]
         saves = [save if save.error is None else _place(save, good) for save in saves]
         return sorted(saves, key=lambda save: save.rank)
 
     def note(self, path: Path, head: Head) -> None:
         """Take note of a save that was just written, so that it need not be read."""
-        with contextlib.suppress(OSError), self._lock:
-            status = os.lstat(path / manifest.NAME)
+        with contextlib.suppress(OSError):
+            signature = _signature(os.lstat(path / manifest.NAME))
             found = Found(path, head, None, head.sequence)
-            self._cache[path.name] = _signature(status), found
+            self._cache = {**self._cache, path.name: (signature, found)}
 
-    def _found(self, path: Path) -> Found | None:
+    def _found(self, path: Path, cache: dict[str, tuple[Any, Found]]) -> Found | None:
         try:
             status = os.lstat(path / manifest.NAME)
         except OSError:
@@ -105,9 +103,9 @@ class Directory:
         known = self._cache.get(path.name)
         if known is None or known[0] != signature:
             known = signature, _read_head(path)
-            if not isinstance(known[1].error, ReadError):
-                self._cache[path.name] = known
         found = known[1]
+        if not isinstance(found.error, ReadError):
+            cache[path.name] = known
         return found if found.error is None or _looks_like_ours(path) else None
 
     def _without_manifest(self, path: Path) -> Found | None:

@@ -311,11 +311,6 @@ def digest(data: Any) -> str:
     return xxhash.xxh3_128_hexdigest(data)
 
 
-def new_digest() -> Any:
-    """Return an object that takes bytes piece by piece: `update`, `hexdigest`."""
-    return xxhash.xxh3_128()
-
-
 def _check(component: Component, where: str) -> None:
     """Refuse files outside the folder and blocks outside their file or overlapping.
 

@@ -24,6 +24,7 @@ from .parallel import run
 _ALIGN = 64
 _OPEN_FILES = 64  # Of each component that is being read.
 _streams: weakref.WeakSet[Reader] = weakref.WeakSet()
+_streams_lock = threading.RLock()
 
 
 def _map_limit() -> int:
@@ -35,7 +36,8 @@ def _map_limit() -> int:
 
 def is_streaming(folder: Path) -> bool:
     """Tell whether this process still reads a generator from the save folder."""
-    return any(stream.folder == folder for stream in list(_streams))
+    with _streams_lock:
+        return any(stream.folder == folder for stream in _streams)
 
 
 # Bytes of a leaf to read: number of the block in which they begin, where in it, and
@@ -143,7 +145,8 @@ class Reader:
 
     def hold(self) -> None:
         """Keep the save from being pruned by this process until `close`."""
-        _streams.add(self)
+        with _streams_lock:
+            _streams.add(self)
 
     def map(
         self, wants: Sequence[Want], mappable: Sequence[bool], *, verify: bool
@@ -158,6 +161,7 @@ class Reader:
         Returns, Raises:
           As `read`.
         """
+        _refuse_overlap(wants)
         to_check: dict[int, np.ndarray] = {}
         mapped = [
             self._map(want, to_check) if may else None
@@ -183,6 +187,7 @@ class Reader:
           ValueError, IndexError: the manifest describes no such leaf.
         """
         # Each byte belongs to one leaf, so leaves cannot multiply the memory.
+        _refuse_overlap(wants)
         if sum(size for _, _, size in wants) > self._total:
             raise ValueError("the leaves have more bytes than the blocks")
         to_read: dict[int, np.ndarray] = {}
@@ -315,7 +320,8 @@ class Reader:
 
     def close(self) -> None:
         """Close the files and let go of the save."""
-        _streams.discard(self)
+        with _streams_lock:
+            _streams.discard(self)
         with self._lock:
             for file in self._files.values():
                 file.close()
@@ -328,6 +334,14 @@ def _memory(size: int) -> np.ndarray:
     memory = np.empty(size + _ALIGN, np.uint8)
     start = -memory.__array_interface__["data"][0] % _ALIGN
     return memory[start : start + size]
+
+
+def _refuse_overlap(wants: Sequence[Want]) -> None:
+    last, end = -1, 0
+    for number, offset, size in sorted(wants):
+        if size and number == last and offset < end:
+            raise ValueError("two leaves claim the same bytes")
+        last, end = number, offset + size
 
 
 def _require_free(block: int, taken: dict[int, np.ndarray]) -> None:

@@ -7,31 +7,32 @@ save stays complete in itself, and removing one harms no other.
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import logging
 import os
 import threading
 import weakref
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from msgspec import Struct
 
-from . import disk, manifest, scalars
+from . import disk, manifest
 from .blocks import Part, Place, head_of
 from .compression import Compress
 from .errors import CheckpointError, DamagedError, WriteError
-from .folder import Found
-from .manifest import Block, Component, Segment, digest
+from .manifest import Block, Segment, digest
 from .parallel import run
 from .reader import open_segment, stored_bytes, verify_stored
 
-# Of the blocks that are linked, each save reads one in this many, others each time.
+# Of the blocks that are linked, each save reads one in this many, others each time;
+# more than so many segments, small ones are moved.
 CHECK_EVERY = 16
 _MANY_SEGMENTS = 64
 _SMALL_BYTES = 4 << 20
+# What says something about one file, not about links: it is gone, or has very many.
+_ONLY_THIS = {errno.ENOENT, errno.EMLINK}
 _logger = logging.getLogger("elementsckpt")
 
 
@@ -48,6 +49,7 @@ class Remembered(Struct):
       segments: The component's segments there.
       blocks: Its blocks.
       heads: `head_of` each block, None where that is unknown.
+      turn: Which of the blocks the next save that reuses them checks.
       owners: Digests of the blocks of immutable arrays, by the arrays' ids.
     """
 
@@ -56,6 +58,7 @@ class Remembered(Struct):
     segments: list[Segment]
     blocks: list[Block]
     heads: list[int | None]
+    turn: int
     owners: dict[int, tuple[weakref.ref[Any], list[str]]] = {}
 
 
@@ -65,8 +68,11 @@ class Known:
     Args:
       remembered: What it holds.
       folder: The new save folder, into which segments are linked.
-      sequence: Number of the new save.
+      fsync: Whether what the new save relies on must be durable.
       compress: How the new save is compressed, which its blocks should be, too.
+
+    Attributes:
+      turn: As of `Remembered`.
     """
 
     def __init__(
@@ -74,25 +80,26 @@ class Known:
         remembered: Remembered,
         folder: Path,
         *,
-        sequence: int,
+        fsync: bool,
         compress: Compress,
     ) -> None:
+        self.turn = remembered.turn
         self._remembered = remembered
         self._lock = threading.Lock()
-        self._places: dict[str, list[Place]] = {}
-        blocks: list[list[Block]] = [[] for _ in remembered.segments]
-        for number, block in enumerate(remembered.blocks):
-            if (number + sequence) % CHECK_EVERY == 0:
-                blocks[block.segment].append(block)
-            place = Place(block.segment, block, remembered.heads[number])
-            if _fits(block, compress):
-                self._places.setdefault(block.digest, []).append(place)
-        heads = {place.head for places in self._places.values() for place in places}
-        self._heads = None if None in heads else heads
         self._segments = [
-            _Linked(remembered, number, folder, samples)
-            for number, samples in enumerate(blocks)
+            _Linked(remembered.path, segment, folder, remembered.turn, fsync=fsync)
+            for segment in remembered.segments
         ]
+        # Of equal blocks each is used once, and one that did not move where it was.
+        self._places: dict[str, dict[int, Place]] = {}
+        pairs = zip(remembered.blocks, remembered.heads, strict=True)
+        for number, (block, head) in enumerate(pairs):
+            self._segments[block.segment].blocks.append(block)
+            if _fits(block, compress):
+                place = Place(block.segment, block, head)
+                self._places.setdefault(block.digest, {})[number] = place
+        heads = set(remembered.heads)
+        self._heads = None if None in heads else heads
         self._left: set[int] = set()
 
     def digests(self, owner: Any) -> list[str] | None:
@@ -112,21 +119,23 @@ class Known:
             if self._heads is not None and part.head not in self._heads:
                 return
             found = digest(data)
-        part.place = self._take(found)
+        part.place = self._take(found, part.number)
+        if part.place is not None and part.head is None:
+            part.head = part.place.head
         if part.is_stable:
             part.digest = found
 
-    def _take(self, found: str) -> Place | None:
+    def _take(self, found: str, number: int) -> Place | None:
         """Return a place with this content, which nobody else gets."""
         with self._lock:
             places = self._places.get(found)
             while places:
-                place = places.pop()
+                place = places.pop(number if number in places else next(iter(places)))
                 segment = self._segments[place.segment]
                 try:
                     is_good = segment.is_good()
                 except WriteError as error:
-                    _logger.debug("Nothing is reused: %s", error)
+                    _logger.warning("Nothing is reused in this save: %s", error)
                     self._places.clear()
                     return None
                 if is_good:
@@ -153,7 +162,7 @@ class Known:
         assert place is not None
         segment, old = self._remembered.segments[place.segment], place.block
         block = Block(0, old.offset, old.size, old.digest, old.unpacked)
-        return part.number, segment, block, place.head or part.head
+        return part.number, segment, block, part.head
 
     def read(self, part: Part) -> np.ndarray:
         """Return a part as it is stored, uint8[n], verified.
@@ -163,103 +172,23 @@ class Known:
         """
         place = part.place
         assert place is not None
-        segment = self._segments[place.segment]
         try:
-            with contextlib.closing(segment.open()) as file:
-                stored = stored_bytes(file, place.block)
-                verify_stored(file.path, place.block, stored)
-                return stored
+            file = self._segments[place.segment].file()
+            stored = stored_bytes(file, place.block)
+            verify_stored(file.path, place.block, stored)
+            return stored
         except DamagedError as error:
             raise LostError(
-                f"{error} The save that was to reuse it was not made; the next one "
-                f"does without."
+                f"{error} It was to be reused and is not in memory any more, so this "
+                f"save was not made. Save again: the next save is written in full."
             ) from error
 
     def settle(self) -> None:
         """Remove the links to the segments that `leave` chose."""
         for number in self._left:
             self._segments[number].drop()
-
-
-class Memory:
-    """What the newest saves of a directory hold, for the next one to reuse.
-
-    What this process saved itself is remembered; the rest is in the manifests.
-    """
-
-    def __init__(self) -> None:
-        self._components: dict[str, Remembered] = {}
-        self._manifest: tuple[Path, dict[Any, Component]] = (Path(), {})
-        self._lost = 0  # Saves up to this sequence are not to be relied on.
-
-    def known(
-        self,
-        key: str,
-        saves: Sequence[Found],
-        folder: Path,
-        *,
-        sequence: int,
-        fsync: bool,
-        compress: Compress,
-    ) -> Known:
-        """Return what the newest save with this component holds.
-
-        Args:
-          key: The component's key.
-          saves: The saves of the directory, oldest first.
-          folder: The new save folder.
-          sequence: Number of the new save.
-          fsync: Whether it is durable, and so what it relies on must be.
-          compress: As in `Known`.
-        """
-        encoded = scalars.encode(key)
-        for found in reversed(saves):
-            head = found.head
-            if head is None or not found.is_original or head.sequence <= self._lost:
-                continue
-            if not any(item.key == encoded for item in head.components):
-                continue
-            if fsync and not head.durable:
-                continue
-            remembered = self._components.get(key)
-            saved = found.path, head.sequence
-            if not remembered or (remembered.path, remembered.sequence) != saved:
-                remembered = self._read(found, encoded)
-            if remembered is None:
-                continue
-            return Known(remembered, folder, sequence=sequence, compress=compress)
-        return NOTHING
-
-    def _read(self, found: Found, key: Any) -> Remembered | None:
-        where = found.path / manifest.NAME
-        if self._manifest[0] != found.path:
-            components = {}
-            with contextlib.suppress(CheckpointError):
-                saved = manifest.decode(disk.read_file(where), str(where))
-                components = {str(item.key): item for item in saved.components}
-            self._manifest = found.path, components
-        component = self._manifest[1].get(str(key))
-        if component is None:
-            return None
-        heads: list[int | None] = [None] * len(component.blocks)
-        assert found.head is not None
-        return Remembered(
-            found.path,
-            found.head.sequence,
-            component.segments,
-            component.blocks,
-            heads,
-        )
-
-    def remember(self, components: dict[str, Remembered]) -> None:
-        """Take note of what was just saved."""
-        self._components |= components
-        self._manifest = Path(), {}
-
-    def distrust(self, sequence: int) -> None:
-        """Reuse nothing of saves up to this sequence any more."""
-        self._lost = sequence
-        self._components.clear()
+        for segment in self._segments:
+            segment.close()
 
 
 def _fits(block: Block, compress: Compress) -> bool:
@@ -268,23 +197,32 @@ def _fits(block: Block, compress: Compress) -> bool:
     return compress == "auto" or block.unpacked > 0
 
 
-NOTHING = Known(Remembered(Path(), 0, [], [], []), Path(), sequence=0, compress=None)
+NOTHING = Known(
+    Remembered(Path(), 0, [], [], [], 0), Path(), fsync=False, compress=None
+)
 
 
 class _Linked:
-    """A segment of an earlier save, linked into the new one when it is needed."""
+    """A segment of an earlier save, linked into the new one when it is needed.
+
+    Attributes:
+      blocks: Its blocks that are live in the earlier save.
+      live_bytes: Size of those that the new save reuses.
+    """
 
     def __init__(
-        self, remembered: Remembered, number: int, folder: Path, samples: list[Block]
+        self, source: Path, segment: Segment, folder: Path, turn: int, *, fsync: bool
     ) -> None:
+        self.blocks: list[Block] = []
         self.live_bytes = 0
-        self._segment = remembered.segments[number]
-        self._source = remembered.path / self._segment.file
-        self._path = folder / self._segment.file
-        self._number = number
-        self._blocks = remembered.blocks
-        self._samples = samples
+        self._segment = segment
+        self._source = source / segment.file
+        self._path = folder / segment.file
+        self._turn = turn
+        self._fsync = fsync
         self._good: bool | None = None
+        self._lock = threading.Lock()
+        self._file: disk.File | None = None
 
     @property
     def is_thin(self) -> bool:
@@ -295,7 +233,7 @@ class _Linked:
         """Link and check it, once; tell whether its blocks may be reused.
 
         Raises:
-          WriteError: the file system has no links, or refused this one.
+          WriteError: the file system has no links.
         """
         if self._good is None:
             self._good = self._link()
@@ -303,7 +241,13 @@ class _Linked:
 
     def _link(self) -> bool:
         self._good = False
-        disk.link(self._source, self._path)
+        try:
+            disk.link(self._source, self._path)
+        except WriteError as error:
+            if error.errno not in _ONLY_THIS:
+                raise
+            _logger.warning("Not reused, but written again: %s", error)
+            return False
         try:
             self._check()
         except CheckpointError as error:
@@ -313,25 +257,37 @@ class _Linked:
         return True
 
     def _check(self) -> None:
-        """Read a sample of the blocks, or all if the file is newer than its save."""
-        file = self.open()
+        """Read some of the blocks, or all if the file is newer than its save.
+
+        Which blocks it is their turn follows from their digests, as their positions
+        change.
+        """
+        file = self.file()
         try:
             saved = os.stat(self._source.parent / manifest.NAME).st_mtime_ns
             is_changed = os.fstat(file.fd).st_mtime_ns > saved
-            mine = (x for x in self._blocks if x.segment == self._number)
-            blocks = list(mine) if is_changed else self._samples
-            run(lambda block: _verify(file, block), blocks)
         except OSError as error:
             raise DamagedError(f"Cannot check {self._path}: {error}.") from error
-        finally:
-            file.close()
+        turn = self._turn % CHECK_EVERY
+        blocks = [x for x in self.blocks if int(x.digest, 16) % CHECK_EVERY == turn]
+        run(lambda x: _verify(file, x), self.blocks if is_changed else blocks)
+        if is_changed and self._fsync:  # A copy, perhaps, that nobody has synced.
+            disk.sync(file.fd, path=self._path)
 
-    def open(self) -> disk.File:
-        """Open the link for reading."""
-        return open_segment(self._path, self._segment)
+    def file(self) -> disk.File:
+        """Return the link, open for reading."""
+        with self._lock:
+            if self._file is None:
+                self._file = open_segment(self._path, self._segment)
+            return self._file
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file = None
 
     def drop(self) -> None:
         """Remove the link."""
+        self.close()
         if os.path.lexists(self._path):
             disk.remove(self._path)
 

@@ -29,7 +29,7 @@ from .reuse import Known
 _ALIGN = 64  # Of leaves: a cache line, and what XLA wants to share memory.
 _PADDING = "__padding_%d__"
 _ENTRY_BYTES = 256  # More than an entry takes, with its padding and without its name.
-_scratch = threading.local()
+_local = threading.local()
 
 
 class SegmentFile:
@@ -75,24 +75,26 @@ class SegmentFile:
         """Return the entry of a block that was written; its segment is not set."""
         return self._blocks[part.number]
 
-    def _content(self, part: Part) -> tuple[Any, str]:
-        """Return a block's bytes and their digest, and note it and the head.
+    def _content(self, part: Part) -> tuple[Any, str, int]:
+        """Return what to write of a block, its digest, and its size if it is packed.
 
         Other threads may write to the arrays of a live replay buffer while it is being
-        saved. So what is hashed and written is a copy, of a size that stays in the
-        processor's cache: the array is read from memory once.
+        saved, and JAX arrays may share memory with NumPy arrays. So what is hashed and
+        written is a copy, of a size that stays in the processor's cache: the array is
+        read from memory once.
         """
+        if part.place is not None:
+            block = part.place.block
+            return self._known.read(part), block.digest, block.unpacked
         data = part.data()
-        if not part.is_stable and type(data) is not bytes:
-            memory = _scratch.__dict__.setdefault(
-                "memory", np.empty(BLOCK_BYTES, np.uint8)
-            )[: len(data)]
+        if not part.is_owned and type(data) is not bytes:
+            memory = _scratch()[: len(data)]
             np.copyto(memory, data)
             data = memory
         part.head = head_of(data)
-        if part.digest is None or not part.is_stable:
+        if part.digest is None or not part.is_owned:
             part.digest = digest(data)
-        return data, part.digest
+        return data, part.digest, 0
 
 
 class RawFile(SegmentFile):
@@ -115,11 +117,7 @@ class RawFile(SegmentFile):
 
     def write(self, index: int) -> None:
         part, offset = self.parts[index], self._offsets[index]
-        if part.place is not None:
-            content: Any = self._known.read(part)
-            found, part.head = part.place.block.digest, part.place.head
-        else:
-            content, found = self._content(part)
+        content, found, _ = self._content(part)
         disk.write(self._fd, content, offset, path=self.path)
         self._blocks[part.number] = Block(0, offset, part.size, found)
 
@@ -149,15 +147,11 @@ class PackedFile(SegmentFile):
 
     def write(self, index: int) -> None:
         part = self.parts[index]
-        if part.place is not None:
-            stored: Any = self._known.read(part)
-            found, unpacked = part.place.block.digest, part.place.block.unpacked
-            part.head = part.place.head
-        else:
-            content, found = self._content(part)
-            frame = compression.pack(content, self._compress)
-            stored = content if frame is None else frame
-            unpacked = 0 if frame is None else part.size
+        stored, found, unpacked = self._content(part)
+        if part.place is None:
+            frame = compression.pack(stored, self._compress)
+            if frame is not None:
+                stored, unpacked = frame, part.size
         size = len(stored)
         with self._lock:
             offset = _round_up(self._size, _ALIGN)
@@ -173,7 +167,16 @@ class PackedFile(SegmentFile):
         for begin, names, tensors in self._packed:
             table.add(names, tensors, begin)
         self._header = table.header(self._start)
+        assert len(self._header) == self._start
         super().end(fsync=fsync)
+
+
+def _scratch() -> np.ndarray:
+    """Return a block of memory that this thread uses again and again."""
+    if "memory" not in _local.__dict__:
+        _local.memory = np.empty(BLOCK_BYTES, np.uint8)
+    memory: np.ndarray = _local.memory
+    return memory
 
 
 def _tensors_of(run: Sequence[Part]) -> tuple[list[str], list[Tensors]]:

@@ -54,7 +54,9 @@ class Staging:
     def _grow(self) -> bool:
         if (len(self._arenas) + 1) * _ARENA_BYTES > self.limit_bytes:
             return False
-        arena = mmap.mmap(-1, _ARENA_BYTES)
+        # Private: after a fork, the child's copies are its own.
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        arena = mmap.mmap(-1, _ARENA_BYTES, flags=flags)
         with contextlib.suppress(AttributeError, OSError):
             arena.madvise(mmap.MADV_HUGEPAGE)  # First use costs page faults.
         self._arenas.append(np.frombuffer(arena, np.uint8))
@@ -67,7 +69,7 @@ class Staging:
 
 
 def default_bytes() -> int:
-    """Return an eighth of the memory that the machine has, or the job may use."""
+    """Return an eighth of the memory that the machine, or a container, has."""
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     for path in _LIMITS:
         with contextlib.suppress(OSError, ValueError):  # Absent, or "max".

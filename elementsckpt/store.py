@@ -18,15 +18,16 @@ from . import drafts, manifest, scalars
 from .collect import Collected, collect
 from .compression import Compress
 from .drafts import Draft
-from .errors import CheckpointError, MetadataError
+from .errors import MetadataError
 from .folder import Directory, next_sequence
+from .history import History
 from .manifest import Manifest
 from .reports import SaveReport
-from .reuse import NOTHING, Known, LostError, Memory, Remembered
+from .reuse import NOTHING, Known, LostError, Remembered
 from .staging import Staging
 from .writer import Settings, Writer
 
-_SHARD_BYTES = 48 << 20  # What a save that is not in the background copies of shards.
+_SHARD_BYTES = 48 << 20  # What any save may copy of shards.
 
 _logger = logging.getLogger("elementsckpt")
 
@@ -54,7 +55,7 @@ class Saving:
       manner: How to write it.
       target: Folder to write, or None for a new one in the directory.
       listing: The directory, without a target.
-      memory: What earlier saves of the directory hold.
+      history: What earlier saves of the directory hold.
       staging: Memory for copies of what the save owns.
       step: Step of the run, or None.
       metadata: The caller's.
@@ -70,7 +71,7 @@ class Saving:
         *,
         target: Path | None,
         listing: Directory | None = None,
-        memory: Memory | None = None,
+        history: History | None = None,
         staging: Staging | None = None,
         step: int | None = None,
         metadata: Any = None,
@@ -82,7 +83,7 @@ class Saving:
         assert directory is not None
         self._manner = manner
         self._directory = directory
-        self._memory = memory or Memory()
+        self._history = history or History()
         self._saves = directory.saves()
         self._draft: Draft | None = None
         if manner.write and target is None:
@@ -109,12 +110,16 @@ class Saving:
         self._collected: list[Collected] = []
         self._writer: Writer | None = None
         if self._draft is not None:
+            shards = staging
+            if shards is None or shards.limit_bytes < _SHARD_BYTES:
+                shards = Staging(_SHARD_BYTES)
             settings = Settings(
                 self.path,
                 self._manifest.sequence,
-                fsync=manner.fsync,
-                compress=manner.compress,
-                staging=staging or Staging(_SHARD_BYTES),
+                manner.fsync,
+                manner.compress,
+                staging=shards if staging is None else staging,
+                shards=shards,
             )
             self._writer = Writer(settings)
 
@@ -136,11 +141,10 @@ class Saving:
     def _known(self, key: str) -> Known:
         if self._manifest.explicit:
             return NOTHING  # Such a save is for taking away.
-        return self._memory.known(
+        return self._history.known(
             key,
             self._saves,
             self.path,
-            sequence=self._manifest.sequence,
             fsync=self._manner.fsync,
             compress=self._manner.compress,
         )
@@ -166,28 +170,34 @@ class Saving:
             self._tidy()
         return self.report(is_finished=True, manifest_bytes=len(content))
 
+    @property
+    def has_shards(self) -> bool:
+        """Whether a component was saved by a generator."""
+        return any(item.component.shards is not None for item in self._collected)
+
+    def abandon(self) -> None:
+        """Leave no trace of the save."""
+        if self._draft is not None:
+            self._draft.abandon()
+
     @contextlib.contextmanager
     def _abandoning(self) -> Iterator[None]:
         """Leave no trace of the save if it fails."""
         try:
             yield
         except LostError:
-            self._memory.distrust(self._manifest.sequence)
-            self._abandon()
+            self._history.distrust(self._manifest.sequence - 1)
+            self.abandon()
             raise
         except BaseException:
-            self._abandon()
+            self.abandon()
             raise
-
-    def _abandon(self) -> None:
-        if self._draft is not None:
-            self._draft.abandon()
 
     def _remember(self) -> None:
         """Take note of what was saved, for listing it and for reuse by the next."""
         self._directory.note(self.path, self._manifest.head())
         sequence = self._manifest.sequence
-        self._memory.remember(
+        self._history.remember(
             {
                 item.key: Remembered(
                     self.path,
@@ -195,6 +205,7 @@ class Saving:
                     item.writer.segments,
                     item.writer.blocks,
                     item.writer.heads,
+                    item.writer.known.turn + 1,
                     item.writer.owners,
                 )
                 for item in self._collected
@@ -209,7 +220,7 @@ class Saving:
             self._directory.write_latest(self.path.name, fsync=fsync)
             if keep is not None:
                 self._directory.prune(keep, written=self.path, fsync=fsync)
-        except (CheckpointError, OSError) as error:
+        except Exception as error:
             _logger.warning("Saved %s, but could not prune: %s", self.path, error)
 
     def report(self, *, is_finished: bool, manifest_bytes: int = 0) -> SaveReport:
@@ -233,12 +244,14 @@ def store(
     begin: Callable[[], Saving], savefns: Mapping[str, Callable[[], Any]]
 ) -> SaveReport:
     """Save in this thread, and a second time if what was to be reused is lost."""
+    saving = begin()
+    saving.take(savefns)
     try:
-        saving = begin()
-        saving.take(savefns)
         return saving.finish()
     except LostError as error:
-        _logger.warning("Saving again without reuse: %s", error)
+        if saving.has_shards:  # Which may be there only once.
+            raise
+        _logger.warning("Saving again, in full: %s", error)
     saving = begin()
     saving.take(savefns)
     return saving.finish()

@@ -35,6 +35,8 @@ class Settings(Struct, frozen=True):
       fsync: Whether segments are made durable.
       compress: Which leaves are compressed.
       staging: Memory for the copies of arrays that may change.
+      shards: Memory for the copies of shards, each of which must be copied or written
+        before the next is made; it may be the same.
     """
 
     folder: Path
@@ -42,6 +44,7 @@ class Settings(Struct, frozen=True):
     fsync: bool
     compress: Compress
     staging: Staging
+    shards: Staging
 
 
 class Writer:
@@ -51,6 +54,7 @@ class Writer:
         self._settings = settings
         self._components: list[ComponentWriter] = []
         settings.staging.reset()  # The save before may have failed.
+        settings.shards.reset()
 
     def component(self, stem: str, known: Known = NOTHING) -> ComponentWriter:
         """Begin a component.
@@ -77,9 +81,9 @@ class Writer:
 
     @property
     def is_full(self) -> bool:
-        """Whether more is pending than should be held."""
+        """Whether more is pending of shards than should be held."""
         size = sum(component.pending_bytes for component in self._components)
-        return size >= self._settings.staging.limit_bytes
+        return size >= self._settings.shards.limit_bytes
 
     def flush(self) -> None:
         """Write all that is pending, in parallel, and make it durable.
@@ -95,6 +99,7 @@ class Writer:
         for component in self._components:
             component.clear()
         self._settings.staging.reset()
+        self._settings.shards.reset()
 
     def finish(self) -> None:
         """Write what is left, and anew what is live in segments not worth a link.
@@ -143,6 +148,7 @@ class ComponentWriter:
         self.bytes_written = 0
         self.bytes_reused = 0
         self._settings = settings
+        self._staging = settings.staging
         self._name = f"{stem}-{settings.sequence:06d}"
         self._cutter = Cutter(stem)
         self._pending: list[Part] = []
@@ -169,9 +175,14 @@ class ComponentWriter:
         self._pending += parts
         self.pending_bytes += sum(len(x) * x[0].nbytes for x in storages if x)
         for leaf in _leaves(parts):
-            if leaf.owner is not None:
-                leaf.recall(self.known.digests(leaf.owner))
+            owner = leaf.owner and leaf.owner()
+            if owner is not None:
+                leaf.recall(self.known.digests(owner))
         return placed
+
+    def stream(self) -> None:
+        """Expect shards."""
+        self._staging = self._settings.shards
 
     def close(self) -> None:
         """End the component: nothing will be added."""
@@ -187,7 +198,7 @@ class ComponentWriter:
         if part is not self._cutter.open:
             self.known.find(part)
         if part.place is None:
-            return part.own(self._settings.staging)
+            return part.own(self._staging)
         part.release()
         return True
 
@@ -251,8 +262,9 @@ class ComponentWriter:
         """Let go of what was pending, all of which is written or known."""
         for leaf in _leaves(self._pending):
             digests = [piece.digest for piece in leaf.pieces if piece.digest]
-            if leaf.owner is not None and len(digests) == len(leaf.pieces):
-                self.owners[id(leaf.owner)] = weakref.ref(leaf.owner), digests
+            owner = leaf.owner and leaf.owner()
+            if owner is not None and len(digests) == len(leaf.pieces):
+                self.owners[id(owner)] = weakref.ref(owner), digests
             leaf.release()
         for part in self._pending:
             part.release()

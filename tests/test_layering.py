@@ -41,7 +41,7 @@ ALLOWED = {
         ),
         "manifest",
     },
-    "compression": set(),
+    "compression": {"manifest"},
     "background": set(),
     "staging": set(),
     "blocks": {"leaves", "dtypes", "manifest"},
@@ -50,8 +50,7 @@ ALLOWED = {
     "drafts": {"elements_folder", "manifest", "disk"},
     "folder": {"drafts", "reader", "elements_folder", "manifest", "disk"},
     "reuse": {
-        *("folder", "reader", "blocks", "compression", "scalars", "manifest"),
-        *("parallel", "disk"),
+        *("reader", "blocks", "compression", "manifest", "parallel", "disk"),
     },
     "segments": {"reuse", "blocks", "compression", "manifest", "disk"},
     "writer": {
@@ -68,8 +67,18 @@ ALLOWED = {
         *("manifest", "disk"),
     },
     "reports": set(),
+    "history": {"reuse", "folder", "compression", "scalars", "manifest", "disk"},
     "store": {
-        *("collect", "writer", "reuse", "staging", "compression", "drafts", "folder"),
+        *(
+            "collect",
+            "history",
+            "writer",
+            "reuse",
+            "staging",
+            "compression",
+            "drafts",
+            "folder",
+        ),
         *("reports", "scalars", "manifest"),
     },
     "restore": {"source", "stored", "folder", "reports", "overlay", "tree"},
@@ -80,7 +89,7 @@ ALLOWED = {
     "components": set(),
     "checkpoint": {
         *("components", "look", "store", "restore", "reports", "stored", "folder"),
-        *("background", "reuse", "staging", "compression", "overlay", "manifest"),
+        *("background", "history", "staging", "compression", "overlay", "manifest"),
         "disk",
     },
     "__init__": {"checkpoint", "look", "components", "reports"},

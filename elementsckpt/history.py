@@ -1,0 +1,96 @@
+"""What earlier saves of a directory hold, for the next one to reuse."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from . import disk, manifest, scalars
+from .compression import Compress
+from .errors import CheckpointError
+from .folder import Found
+from .manifest import Component
+from .reuse import CHECK_EVERY, NOTHING, Known, Remembered
+
+
+class History:
+    """What the newest saves of a directory hold, for the next one to reuse.
+
+    What this process saved itself is remembered; the rest is in the manifests.
+    """
+
+    def __init__(self) -> None:
+        self._components: dict[str, Remembered] = {}
+        self._manifest: tuple[Path, dict[Any, Component]] = (Path(), {})
+        self._lost = -1  # Saves up to this sequence are not to be relied on.
+
+    def known(
+        self,
+        key: str,
+        saves: Sequence[Found],
+        folder: Path,
+        *,
+        fsync: bool,
+        compress: Compress,
+    ) -> Known:
+        """Return what the newest save with this component holds.
+
+        Args:
+          key: The component's key.
+          saves: The saves of the directory, oldest first.
+          folder: The new save folder.
+          fsync: As for `Known`.
+          compress: As for `Known`.
+        """
+        encoded = scalars.encode(key)
+        for found in reversed(saves):
+            head = found.head
+            if head is None or not found.is_original or head.sequence <= self._lost:
+                continue
+            if not any(item.key == encoded for item in head.components):
+                continue
+            if fsync and not head.durable:
+                continue
+            remembered = self._components.get(key)
+            saved = found.path, head.sequence
+            if not remembered or (remembered.path, remembered.sequence) != saved:
+                remembered = self._read(found, encoded)
+            if remembered is None:
+                continue
+            return Known(remembered, folder, fsync=fsync, compress=compress)
+        return NOTHING
+
+    def _read(self, found: Found, key: Any) -> Remembered | None:
+        where = found.path / manifest.NAME
+        if self._manifest[0] != found.path:
+            components = {}
+            with contextlib.suppress(CheckpointError):
+                saved = manifest.decode(disk.read_file(where), str(where))
+                components = {str(item.key): item for item in saved.components}
+            self._manifest = found.path, components
+        component = self._manifest[1].get(str(key))
+        if component is None:
+            return None
+        heads: list[int | None] = [None] * len(component.blocks)
+        assert found.head is not None
+        return Remembered(
+            found.path,
+            found.head.sequence,
+            component.segments,
+            component.blocks,
+            heads,
+            turn=random.randrange(CHECK_EVERY),
+        )
+
+    def remember(self, components: dict[str, Remembered]) -> None:
+        """Take note of what was just saved."""
+        self._components |= components
+        self._manifest = Path(), {}
+
+    def distrust(self, sequence: int) -> None:
+        """Reuse nothing of saves up to this sequence any more."""
+        self._lost = sequence
+        self._components.clear()
