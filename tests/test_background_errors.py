@@ -361,11 +361,13 @@ def test_another_thread_may_save_and_wait(tmp_path):
 def test_an_interrupt_while_waiting_keeps_the_save(tmp_path, gate, verb):
     cp = make(tmp_path, "state", background=True)
     path = cp.save().path
-    pid = os.getpid()
-    timer = threading.Timer(0.1, os.kill, (pid, signal.SIGINT))
-    timer.start()
-    with pytest.raises(KeyboardInterrupt):
+
+    def call():
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
         getattr(cp, verb)()
+
+    with pytest.raises(KeyboardInterrupt):
+        call()
     gate.open()
     assert cp.wait().path == path
     cp.load()
