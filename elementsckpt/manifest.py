@@ -324,6 +324,8 @@ def _check(component: Component, where: str) -> None:
         if block.segment >= len(ends):
             raise DamagedError(f"{where} has a block in a segment that it lacks.")
         end = block.offset + block.size
+        if block.content_size > MAX_BLOCK_BYTES:
+            raise DamagedError(f"{where} has a block of {block.content_size} bytes.")
         if block.offset < ends[block.segment] or end > _size(component, block):
             raise DamagedError(
                 f"{where} has a block at bytes {block.offset} to {end} that overlaps "

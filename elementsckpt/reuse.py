@@ -31,9 +31,14 @@ from .reader import open_segment, stored_bytes, verify_stored
 CHECK_EVERY = 16
 _MANY_SEGMENTS = 64
 _SMALL_BYTES = 4 << 20
+_ALIGN = 64  # Of blocks that are packed.
 # What says something about one file, not about links: it is gone, or has very many.
 _ONLY_THIS = {errno.ENOENT, errno.EMLINK}
 _logger = logging.getLogger("elementsckpt")
+
+
+class _NoLinksError(Exception):
+    """The file system refused a link for a reason that all segments share."""
 
 
 class LostError(DamagedError):
@@ -134,12 +139,12 @@ class Known:
                 segment = self._segments[place.segment]
                 try:
                     is_good = segment.is_good()
-                except WriteError as error:
-                    _logger.warning("Nothing is reused in this save: %s", error)
+                except _NoLinksError as error:
+                    _logger.debug("Nothing is reused in this save: %s", error)
                     self._places.clear()
                     return None
                 if is_good:
-                    segment.live_bytes += place.block.size
+                    segment.live_bytes += -(-place.block.size // _ALIGN) * _ALIGN
                     return place
         return None
 
@@ -179,8 +184,8 @@ class Known:
             return stored
         except DamagedError as error:
             raise LostError(
-                f"{error} It was to be reused and is not in memory any more, so this "
-                f"save was not made. Save again: the next save is written in full."
+                f"{error} The save that was to reuse it was not made; the next one "
+                f"does without."
             ) from error
 
     def settle(self) -> None:
@@ -207,7 +212,7 @@ class _Linked:
 
     Attributes:
       blocks: Its blocks that are live in the earlier save.
-      live_bytes: Size of those that the new save reuses.
+      live_bytes: Size of those that the new save reuses, with padding.
     """
 
     def __init__(
@@ -233,7 +238,8 @@ class _Linked:
         """Link and check it, once; tell whether its blocks may be reused.
 
         Raises:
-          WriteError: the file system has no links.
+          _NoLinksError: there are no links here.
+          WriteError: it is damaged, and the link cannot be removed.
         """
         if self._good is None:
             self._good = self._link()
@@ -245,8 +251,8 @@ class _Linked:
             disk.link(self._source, self._path)
         except WriteError as error:
             if error.errno not in _ONLY_THIS:
-                raise
-            _logger.warning("Not reused, but written again: %s", error)
+                raise _NoLinksError(error) from error
+            _logger.debug("Not reused, but written again: %s", error)
             return False
         try:
             self._check()
@@ -266,8 +272,8 @@ class _Linked:
         try:
             saved = os.stat(self._source.parent / manifest.NAME).st_mtime_ns
             is_changed = os.fstat(file.fd).st_mtime_ns > saved
-        except OSError as error:
-            raise DamagedError(f"Cannot check {self._path}: {error}.") from error
+        except OSError:  # The save is being removed.
+            is_changed = True
         turn = self._turn % CHECK_EVERY
         blocks = [x for x in self.blocks if int(x.digest, 16) % CHECK_EVERY == turn]
         run(lambda x: _verify(file, x), self.blocks if is_changed else blocks)

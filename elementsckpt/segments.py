@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ class SegmentFile:
         """Return the entry of a block that was written; its segment is not set."""
         return self._blocks[part.number]
 
-    def _content(self, part: Part) -> tuple[Any, str, int]:
+    def _content(self, part: Part, scratch: np.ndarray) -> tuple[Any, str, int]:
         """Return what to write of a block, its digest, and its size if it is packed.
 
         Other threads may write to the arrays of a live replay buffer while it is being
@@ -88,9 +88,8 @@ class SegmentFile:
             return self._known.read(part), block.digest, block.unpacked
         data = part.data()
         if not part.is_owned and type(data) is not bytes:
-            memory = _scratch()[: len(data)]
-            np.copyto(memory, data)
-            data = memory
+            np.copyto(scratch[: len(data)], data)
+            data = scratch[: len(data)]
         part.head = head_of(data)
         if part.digest is None or not part.is_owned:
             part.digest = digest(data)
@@ -117,8 +116,9 @@ class RawFile(SegmentFile):
 
     def write(self, index: int) -> None:
         part, offset = self.parts[index], self._offsets[index]
-        content, found, _ = self._content(part)
-        disk.write(self._fd, content, offset, path=self.path)
+        with _scratch() as scratch:
+            content, found, _ = self._content(part, scratch)
+            disk.write(self._fd, content, offset, path=self.path)
         self._blocks[part.number] = Block(0, offset, part.size, found)
 
 
@@ -147,20 +147,26 @@ class PackedFile(SegmentFile):
 
     def write(self, index: int) -> None:
         part = self.parts[index]
-        stored, found, unpacked = self._content(part)
-        if part.place is None:
-            frame = compression.pack(stored, self._compress)
-            if frame is not None:
-                stored, unpacked = frame, part.size
+        with _scratch() as scratch:
+            stored, found, unpacked = self._content(part, scratch)
+            if part.place is None:
+                frame = compression.pack(stored, self._compress)
+                if frame is not None:
+                    stored, unpacked = frame, part.size
+            offset = self._append(part, len(stored), unpacked)
+            disk.write(self._fd, stored, offset, path=self.path)
         size = len(stored)
+        self._blocks[part.number] = Block(0, offset, size, found, unpacked)
+
+    def _append(self, part: Part, size: int, unpacked: int) -> int:
+        """Give a block its place in the file and its entry in the header."""
+        names = [_packed_name(part)] if unpacked else part.names
+        tensors = part.tensors(size if unpacked else None)
         with self._lock:
             offset = _round_up(self._size, _ALIGN)
             self._size = offset + size
-            names = [_packed_name(part)] if unpacked else part.names
-            tensors = part.tensors(size if unpacked else None)
             self._packed.append((offset - self._start, names, tensors))
-        disk.write(self._fd, stored, offset, path=self.path)
-        self._blocks[part.number] = Block(0, offset, size, found, unpacked)
+        return offset
 
     def end(self, *, fsync: bool) -> None:
         table = _Table()
@@ -171,12 +177,19 @@ class PackedFile(SegmentFile):
         super().end(fsync=fsync)
 
 
-def _scratch() -> np.ndarray:
-    """Return a block of memory that this thread uses again and again."""
-    if "memory" not in _local.__dict__:
-        _local.memory = np.empty(BLOCK_BYTES, np.uint8)
-    memory: np.ndarray = _local.memory
-    return memory
+@contextlib.contextmanager
+def _scratch() -> Iterator[np.ndarray]:
+    """Lend a block of memory that this thread uses again and again.
+
+    It is nobody else's meanwhile, even if a signal handler saves.
+    """
+    memory = _local.__dict__.pop("memory", None)
+    if memory is None:
+        memory = np.empty(BLOCK_BYTES, np.uint8)
+    try:
+        yield memory
+    finally:
+        _local.memory = memory
 
 
 def _tensors_of(run: Sequence[Part]) -> tuple[list[str], list[Tensors]]:

@@ -251,7 +251,7 @@ def store(
     except LostError as error:
         if saving.has_shards:  # Which may be there only once.
             raise
-        _logger.warning("Saving again, in full: %s", error)
+        _logger.warning("Saving again without reuse: %s", error)
     saving = begin()
     saving.take(savefns)
     return saving.finish()

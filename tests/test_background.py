@@ -110,7 +110,9 @@ MUTABLE = {
 @pytest.mark.parametrize("compress", [None, "auto", 1])
 @pytest.mark.parametrize("kind", [Box, Stream])
 @pytest.mark.parametrize("name", MUTABLE)
-def test_changes_right_after_save_do_not_reach_it(tmp_path, gate, name, kind, compress):
+def test_promise_6_later_changes_do_not_reach_a_save_in_the_background(
+    tmp_path, gate, name, kind, compress
+):
     value, change = MUTABLE[name][0](), MUTABLE[name][1]
     expected = copy.deepcopy(value)
     cp = Checkpoint(tmp_path, background=True, compress=compress)

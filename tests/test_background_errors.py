@@ -88,7 +88,9 @@ def test_wait_raises_it_once(failed):
     failed.close()
 
 
-def test_the_next_save_raises_it_once_and_saves_nothing(failed):
+def test_promise_6_a_failure_in_the_background_is_raised_once_and_costs_one_save(
+    failed,
+):
     saves = failed.agent.saves
     with pytest.raises(WriteError, match="injected"):
         failed.save()

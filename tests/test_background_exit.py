@@ -53,7 +53,7 @@ def saved(directory):
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_a_process_that_ends_finishes_its_save(tmp_path, end):
+def test_promise_6_the_interpreter_finishes_a_save_in_the_background(tmp_path, end):
     code, status = ENDS[end]
     late = "" if "with" in code else LATE  # Which waits in the main thread.
     child = python(f"{START}{late}cp = begin(1)\ncp.save()\n{code}", tmp_path)
