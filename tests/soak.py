@@ -37,7 +37,7 @@ import warnings
 import numpy as np
 
 import elementsckpt
-from elementsckpt import Checkpoint, CheckpointError
+from elementsckpt import Checkpoint, CheckpointError, DamagedError
 
 SHARD_BYTES = 40_000
 MOST_SHARDS = 200  # Then a new directory is begun.
@@ -129,7 +129,7 @@ def resume(cp):
 def work(directory, options):
     """Save without pause, and say so after each save that is finished, until killed."""
     cp = make(directory, **options)
-    if cp.load_or_save():
+    if begin(cp):
         require(cp.agent.step == cp.replay.length, "components are of different saves")
     cp.wait()
     while True:
@@ -141,6 +141,17 @@ def work(directory, options):
         # One write of less than a page: it is in the pipe whole or not at all.
         line = json.dumps([report.sequence, step]) + "\n"
         os.write(1, line.encode())
+
+
+def begin(cp):
+    """Load or save, again if another process removed what was being loaded."""
+    while True:
+        newest = cp.latest()
+        try:
+            return cp.load_or_save()
+        except DamagedError:
+            if newest is not None and newest.exists():
+                raise
 
 
 # Kills
@@ -249,6 +260,9 @@ class Corruption:
         shutil.copytree(self.directory, self.copy)
         for _ in range(self.rng.choice([1, 1, 1, 2, 5])):
             self.corrupt()
+        # Damage that leaves no trace in the files' times is found only after a while.
+        if (self.bad / "manifest.json").exists():
+            os.utime(self.bad / "manifest.json", (0, 0))
         self.figures["corruptions"] += 1
         self.figures[self.look()] += 1
         self.save_again()
