@@ -108,7 +108,8 @@ class Gathered:
         """Return up to where it takes these leaves, and whether it ends there."""
         weight = max(storages[0].nbytes, _LEAF_BYTES)
         room = (BLOCK_BYTES - _ALIGN - self._weight) // weight
-        stop = min(len(storages), start + max(0, room))
+        least = 0 if self.names else 1
+        stop = min(len(storages), start + max(least, room))
         first = max(0, (_LEAST_BYTES - self._weight - 1) // weight)
         for index in range(start + first, stop):
             if _hash(storages[index]) % _CUT_BYTES < weight:

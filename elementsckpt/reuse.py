@@ -31,7 +31,6 @@ from .reader import open_segment, stored_bytes, verify_stored
 CHECK_EVERY = 16
 _MANY_SEGMENTS = 64
 _SMALL_BYTES = 4 << 20
-_ALIGN = 64  # Of blocks that are packed.
 # What says something about one file, not about links: it is gone, or has very many.
 _ONLY_THIS = {errno.ENOENT, errno.EMLINK}
 _logger = logging.getLogger("elementsckpt")
@@ -144,7 +143,7 @@ class Known:
                     self._places.clear()
                     return None
                 if is_good:
-                    segment.live_bytes += -(-place.block.size // _ALIGN) * _ALIGN
+                    segment.live_bytes += place.block.size
                     return place
         return None
 
@@ -178,10 +177,7 @@ class Known:
         place = part.place
         assert place is not None
         try:
-            file = self._segments[place.segment].file()
-            stored = stored_bytes(file, place.block)
-            verify_stored(file.path, place.block, stored)
-            return stored
+            return self._segments[place.segment].read(place.block)
         except DamagedError as error:
             raise LostError(
                 f"{error} The save that was to reuse it was not made; the next one "
@@ -192,8 +188,6 @@ class Known:
         """Remove the links to the segments that `leave` chose."""
         for number in self._left:
             self._segments[number].drop()
-        for segment in self._segments:
-            segment.close()
 
 
 def _fits(block: Block, compress: Compress) -> bool:
@@ -212,7 +206,7 @@ class _Linked:
 
     Attributes:
       blocks: Its blocks that are live in the earlier save.
-      live_bytes: Size of those that the new save reuses, with padding.
+      live_bytes: Size of those that the new save reuses.
     """
 
     def __init__(
@@ -226,8 +220,6 @@ class _Linked:
         self._turn = turn
         self._fsync = fsync
         self._good: bool | None = None
-        self._lock = threading.Lock()
-        self._file: disk.File | None = None
 
     @property
     def is_thin(self) -> bool:
@@ -268,7 +260,7 @@ class _Linked:
         Which blocks it is their turn follows from their digests, as their positions
         change.
         """
-        file = self.file()
+        file = open_segment(self._path, self._segment)
         try:
             saved = os.stat(self._source.parent / manifest.NAME).st_mtime_ns
             is_changed = os.fstat(file.fd).st_mtime_ns > saved
@@ -280,20 +272,15 @@ class _Linked:
         if is_changed and self._fsync:  # A copy, perhaps, that nobody has synced.
             disk.sync(file.fd, path=self._path)
 
-    def file(self) -> disk.File:
-        """Return the link, open for reading."""
-        with self._lock:
-            if self._file is None:
-                self._file = open_segment(self._path, self._segment)
-            return self._file
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file = None
+    def read(self, block: Block) -> np.ndarray:
+        """Return a block as it is stored, verified."""
+        file = disk.File(self._path)
+        stored = stored_bytes(file, block)
+        verify_stored(file.path, block, stored)
+        return stored
 
     def drop(self) -> None:
         """Remove the link."""
-        self.close()
         if os.path.lexists(self._path):
             disk.remove(self._path)
 

@@ -46,7 +46,7 @@ def use_small_segments(setattr=setattr, block_bytes=BLOCK_BYTES):
         assert having, name
         for module in having:
             setattr(module, name, size)
-    setattr(segments, "_scratch", threading.local())  # Threads keep memory of a size.
+    setattr(segments, "_local", threading.local())  # Threads keep memory of a size.
 
 
 # A save whose values tell which one it is

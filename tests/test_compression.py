@@ -293,7 +293,7 @@ def test_components_of_any_manner_are_read_by_key(tmp_path):
 @pytest.fixture
 def packed(tmp_path):
     """Return a save of two leaves, each of which is one frame."""
-    state = {"a": image(500_000), "b": np.arange(100_000) % 7}
+    state = {"a": image(500_000), "b": np.arange(100_000, dtype=np.uint8) % 7}
     return saved(tmp_path, state, compress=3)
 
 
