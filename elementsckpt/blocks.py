@@ -15,7 +15,7 @@ import numpy as np
 import xxhash
 
 from . import dtypes
-from .leaves import IMMUTABLE
+from .leaves import FROZEN, IMMUTABLE
 from .manifest import Block, Leaves, part_of
 
 BLOCK_BYTES = 1 << 20  # What stays in a core's cache from copying to writing.
@@ -176,7 +176,8 @@ class Large:
       name: What other tools see.
       tag: Its element type in safetensors' terms, or None if it has none.
       storage: Its elements, whose C order is the order of their bytes.
-      is_stable: Whether nobody writes to them any more.
+      is_stable: Whether nobody should write to them any more.
+      is_frozen: Whether nobody can.
       owner: Immutable object that has this content, or None; it is not kept alive.
 
     Attributes:
@@ -191,6 +192,7 @@ class Large:
         storage: np.ndarray,
         *,
         is_stable: bool,
+        is_frozen: bool,
         owner: Any = None,
     ) -> None:
         if tag is None and (
@@ -201,6 +203,7 @@ class Large:
         self._tag = tag
         self.storage: np.ndarray | None = storage
         self.is_stable = is_stable
+        self.is_frozen = is_frozen
         self.owner = None if owner is None else weakref.ref(owner)
         self.is_packed: bool | None = None
         self.pieces: list[Piece] = []
@@ -290,7 +293,7 @@ class Piece:
 
     @property
     def is_owned(self) -> bool:
-        return self._owned is not None
+        return self._owned is not None or self.leaf.is_frozen
 
     def own(self, memory: Storage) -> bool:
         """Copy the bytes; False without room."""
@@ -410,10 +413,17 @@ class Cutter:
         owners: Sequence[Any],
         parts: list[Part],
     ) -> Iterator[Leaves]:
-        tag, is_stable = dtypes.tag(group.dtype), group.kind in IMMUTABLE
+        tag = dtypes.tag(group.dtype)
         for index, (name, storage) in enumerate(zip(names, storages, strict=True)):
             owner = owners[index] if owners else None
-            large = Large(name, tag, storage, is_stable=is_stable, owner=owner)
+            large = Large(
+                name,
+                tag,
+                storage,
+                is_stable=group.kind in IMMUTABLE,
+                is_frozen=group.kind in FROZEN,
+                owner=owner,
+            )
             large.cut(self._count)
             is_only = len(storages) == 1
             part = group if is_only else part_of(group, index, index + 1)

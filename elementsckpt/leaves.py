@@ -29,8 +29,10 @@ from .errors import MismatchError, ReadError
 from .manifest import OWN_VALUE, Leaves, part_of
 
 ARRAYS = frozenset({"numpy", "jax", "key", "torch"})
-# Kinds whose storage nobody can write to.
-IMMUTABLE = frozenset({"jax", "key", "str", "bytes", "pickle"})
+# Kinds whose storage nobody can write to, and with those to which nobody should: JAX
+# arrays may share memory with NumPy arrays.
+FROZEN = frozenset({"str", "bytes", "pickle"})
+IMMUTABLE = FROZEN | {"jax", "key"}
 _BYTES: dict[str, type] = {"bytes": bytes, "bytearray": bytearray}
 _AS_ARRAYS = frozenset({"jax", "key", "pickle"})
 _INLINE_BYTES = 1024  # Longer strings would make the manifest slow and unreadable.
