@@ -186,8 +186,10 @@ class Checkpoint:
     ) -> SaveReport:
         """Save the components; complete, and durable with fsync, on return.
 
-        In the background, the report says what is known so far; `wait` returns it
-        complete. If the save before is not finished, this waits for it.
+        In the background it is that when `wait` returns, with the complete report; the
+        one returned here says what is known so far. If the save before is not finished,
+        this waits for it. If that failed, this raises what it raised and saves nothing:
+        call it again.
 
         Args:
           path: Folder to write instead of a new one in the directory. It must not
@@ -384,7 +386,10 @@ class Checkpoint:
     # Looking
 
     def exists(self, path: AnyPath | None = None) -> bool:
-        """Tell whether there is a save in the directory, or at `path`."""
+        """Tell whether there is a save in the directory, or at `path`.
+
+        Like `latest` and `saves`, it does not wait for a save in the background.
+        """
         return exists(self._required_listing().path if path is None else path)
 
     def latest(self) -> Path | None:

@@ -39,13 +39,18 @@ class SegmentFile:
       path: The file.
       runs: Blocks, of which those that lie together in a leaf are a list.
       known: Where to read blocks that are moved from a segment of an earlier save.
+      fsync: Whether to make the file durable.
     """
 
-    def __init__(self, path: Path, runs: Sequence[list[Part]], known: Known) -> None:
+    def __init__(
+        self, path: Path, runs: Sequence[list[Part]], known: Known, *, fsync: bool
+    ) -> None:
         self.path = path
         self.parts = [part for run in runs for part in run]
-        self._runs = runs
         self._known = known
+        self._fsync = fsync
+        self._lock = threading.Lock()
+        self._left = len(self.parts)
         self._fd = -1
         self._blocks: dict[int, Block] = {}
         self._header = b""
@@ -57,13 +62,24 @@ class SegmentFile:
         stack.callback(os.close, self._fd)
 
     def write(self, index: int) -> None:
-        """Write the block at this position in `parts`."""
+        """Write the block at this position in `parts`, and end the file after the last.
+
+        Threads may write at the same time.
+        """
+        self._write(self.parts[index], index)
+        with self._lock:
+            self._left -= 1
+            is_last = not self._left
+        if is_last:
+            self._end()
+
+    def _write(self, part: Part, index: int) -> None:
         raise NotImplementedError
 
-    def end(self, *, fsync: bool) -> None:
+    def _end(self) -> None:
         """Write the header and make the file durable."""
         disk.write(self._fd, self._header, 0, path=self.path)
-        if fsync:
+        if self._fsync:
             disk.sync(self._fd, path=self.path)
 
     def segment(self) -> Segment:
@@ -99,8 +115,10 @@ class SegmentFile:
 class RawFile(SegmentFile):
     """A segment that holds leaves as they are; its layout is known from the start."""
 
-    def __init__(self, path: Path, runs: Sequence[list[Part]], known: Known) -> None:
-        super().__init__(path, runs, known)
+    def __init__(
+        self, path: Path, runs: Sequence[list[Part]], known: Known, *, fsync: bool
+    ) -> None:
+        super().__init__(path, runs, known, fsync=fsync)
         table = _Table()
         offsets: list[int] = []
         for run in runs:
@@ -114,8 +132,8 @@ class RawFile(SegmentFile):
         self._offsets = [len(self._header) + offset for offset in offsets]
         self._size = len(self._header) + table.end
 
-    def write(self, index: int) -> None:
-        part, offset = self.parts[index], self._offsets[index]
+    def _write(self, part: Part, index: int) -> None:
+        offset = self._offsets[index]
         with _scratch() as scratch:
             content, found, _ = self._content(part, scratch)
             disk.write(self._fd, content, offset, path=self.path)
@@ -135,18 +153,18 @@ class PackedFile(SegmentFile):
         runs: Sequence[list[Part]],
         known: Known,
         compress: Compress,
+        *,
+        fsync: bool,
     ) -> None:
-        super().__init__(path, runs, known)
+        super().__init__(path, runs, known, fsync=fsync)
         self._compress = compress
         names = [_packed_name(part) for part in self.parts]
         room = len(msgspec.json.encode(names)) + _ENTRY_BYTES * len(names)
         self._start = _round_up(8 + room, _ALIGN)
         self._size = self._start
-        self._lock = threading.Lock()
         self._packed: list[tuple[int, list[str], list[Tensors]]] = []
 
-    def write(self, index: int) -> None:
-        part = self.parts[index]
+    def _write(self, part: Part, index: int) -> None:
         with _scratch() as scratch:
             stored, found, unpacked = self._content(part, scratch)
             if part.place is None:
@@ -168,13 +186,13 @@ class PackedFile(SegmentFile):
             self._packed.append((offset - self._start, names, tensors))
         return offset
 
-    def end(self, *, fsync: bool) -> None:
+    def _end(self) -> None:
         table = _Table()
         for begin, names, tensors in self._packed:
             table.add(names, tensors, begin)
         self._header = table.header(self._start)
         assert len(self._header) == self._start
-        super().end(fsync=fsync)
+        super()._end()
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from .staging import Staging
 SEGMENT_BYTES = 64 << 20
 SEGMENT_LEAVES = 100_000  # Other tools refuse headers of more than 100 MB.
 _OPEN_FILES = 16
+_FILES_IN_TURN = min(8, os.cpu_count() or 1)
 _SAMPLES = 4
 
 
@@ -119,9 +121,7 @@ class Writer:
             with contextlib.ExitStack() as stack:
                 for file in batch:
                     file.open(stack)
-                work = [(file, i) for file in batch for i in range(len(file.parts))]
-                run(lambda item: item[0].write(item[1]), work)
-                run(lambda file: file.end(fsync=self._settings.fsync), batch)
+                run(lambda item: item[0].write(item[1]), list(_in_turn(batch)))
 
 
 class ComponentWriter:
@@ -238,11 +238,13 @@ class ComponentWriter:
         files: list[SegmentFile] = []
         packed = [part for part in parts if self._is_packed(part)]
         raw = [part for part in parts if not self._is_packed(part)]
+        compress, fsync = self._settings.compress, self._settings.fsync
         for runs in _divide(_runs(raw)):
-            files.append(RawFile(self._path(len(files)), runs, self.known))
+            path = self._path(len(files))
+            files.append(RawFile(path, runs, self.known, fsync=fsync))
         for runs in _divide([part] for part in packed):
-            path, compress = self._path(len(files)), self._settings.compress
-            files.append(PackedFile(path, runs, self.known, compress))
+            path = self._path(len(files))
+            files.append(PackedFile(path, runs, self.known, compress, fsync=fsync))
         self._files += files
         return files
 
@@ -293,6 +295,18 @@ class ComponentWriter:
             self.blocks.append(block)
             self.heads.append(head)
         self._files, self._reused = [], []
+
+
+def _in_turn(files: Sequence[SegmentFile]) -> Iterator[tuple[SegmentFile, int]]:
+    """Yield the blocks of a few files in turn, then those of the next few.
+
+    Threads that write to one file wait for each other, and while the first files are
+    synced, the next ones are written.
+    """
+    for start in range(0, len(files), _FILES_IN_TURN):
+        some = files[start : start + _FILES_IN_TURN]
+        for index in range(max(len(file.parts) for file in some)):
+            yield from ((file, index) for file in some if index < len(file.parts))
 
 
 def _leaves(parts: Sequence[Part]) -> list[Large]:
