@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -111,9 +111,9 @@ class Gathered:
         least = 0 if self.names else 1
         stop = min(len(storages), start + max(least, room))
         first = max(0, (_LEAST_BYTES - self._weight - 1) // weight)
-        for index in range(start + first, stop):
-            if _hash(storages[index]) % _CUT_BYTES < weight:
-                return index + 1, True
+        end = _end_by_content(storages, start + first, stop, weight)
+        if end is not None:
+            return end, True
         return stop, stop < len(storages)
 
     def add(
@@ -455,8 +455,17 @@ def _bytes_of(chunk: np.ndarray | bytes) -> bytes:
     return chunk if isinstance(chunk, bytes) else chunk.tobytes()
 
 
-def _hash(storage: np.ndarray) -> int:
+def _end_by_content(
+    storages: Sequence[np.ndarray], start: int, stop: int, weight: int
+) -> int | None:
+    """Return what follows the first leaf whose hash says that a block ends."""
+    hash_of: Any = xxhash.xxh3_64_intdigest
     try:
-        return xxhash.xxh3_64_intdigest(cast(Any, storage))
-    except (TypeError, ValueError, BufferError):  # It has no buffer.
-        return xxhash.xxh3_64_intdigest(cast(Any, flat_bytes(storage)))
+        for index in range(start, stop):
+            if hash_of(storages[index]) % _CUT_BYTES < weight:
+                return index + 1
+    except (TypeError, ValueError, BufferError):  # They have no buffer.
+        for index in range(start, stop):
+            if hash_of(flat_bytes(storages[index])) % _CUT_BYTES < weight:
+                return index + 1
+    return None

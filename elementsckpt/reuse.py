@@ -106,6 +106,11 @@ class Known:
         self._heads = None if None in heads else heads
         self._left: set[int] = set()
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing can be found."""
+        return not self._places
+
     def digests(self, owner: Any) -> list[str] | None:
         """Return the digests of the blocks of an immutable array, if it is known."""
         reference, digests = self._remembered.owners.get(id(owner), (None, None))

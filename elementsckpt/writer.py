@@ -212,6 +212,8 @@ class ComponentWriter:
     def unsettled(self) -> list[Part]:
         """End the block of small leaves; return what is to be found or written."""
         self._cutter.close()
+        if self.known.is_empty:
+            return []
         return [part for part in self._pending if not part.is_settled]
 
     def unprobed(self) -> list[Large]:
