@@ -99,8 +99,12 @@ class Checkpoint:
             raise ValueError(
                 f"keep={keep!r}: pass the number of saves to keep, or None."
             )
-        if staging_bytes is not None and staging_bytes < 0:
-            raise ValueError(f"staging_bytes={staging_bytes}: pass a number of bytes.")
+        if staging_bytes is not None and (
+            type(staging_bytes) is not int or staging_bytes < 0
+        ):
+            raise ValueError(
+                f"staging_bytes={staging_bytes!r}: pass a number of bytes, or None."
+            )
         self._directory = None if directory is None else local(directory)
         self._step = step
         self._manner = Manner(keep, write, fsync, compression.check(compress))
@@ -194,11 +198,13 @@ class Checkpoint:
         Args:
           path: Folder to write instead of a new one in the directory. It must not
             exist or be empty, is never pruned, and does not move `latest`.
-          keys: Components to save; all by default.
+          keys: Components to save; all by default. Such a save counts for `keep` like
+            any other.
           metadata: JSON types, tuples, mappings, dataclasses, NumPy scalars and
             paths, returned by `elementsckpt.info(path).metadata`.
 
         Raises:
+          ComponentError: nothing is registered.
           SaveExistsError: `path` holds something.
           StateError: a state holds what cannot be saved; the message names the leaf.
           MetadataError: metadata of another type; the message says where.
@@ -206,6 +212,7 @@ class Checkpoint:
             also what went wrong with the save before.
           Exception: what a component's own `save()` raises, with a note of its key.
         """
+        self._require_components()
         selected = self._select(keys)
         target = None if path is None else local(path)
         if target is None and self._directory is None:
@@ -295,7 +302,8 @@ class Checkpoint:
           keys: Components to load; all by default.
           regex: Loads the leaves whose names it matches from their start, as
             `re.match` does: `params/enc/.*`. The key is not part of the name. Only
-            the blocks that hold these leaves are read.
+            the blocks that hold these leaves are read. Not for components that were
+            saved by a generator.
           rename: Pattern to replacement, for `re.sub` on the names that matched.
           strict: Whether a matched leaf that only one side has is an error.
           cast: Whether to convert dtypes, within NumPy's same-kind casting.
@@ -354,11 +362,7 @@ class Checkpoint:
           CheckpointError: there are saves, and none can be loaded. A run is never
             started afresh over them.
         """
-        if not self._components:
-            raise ComponentError(
-                "Nothing is registered. Assign the components first, such as "
-                "cp.agent = agent; what is registered later is not loaded."
-            )
+        self._require_components()
         listing = self._required_listing()
         with self._lock:
             if self._background is not None:
@@ -444,6 +448,14 @@ class Checkpoint:
             contextlib.nullcontext() if kind is None else contextlib.suppress(Exception)
         ):
             self.close()
+
+    def _require_components(self) -> None:
+        """Refuse to replace a run's state by nothing, or to resume nothing."""
+        if not self._components:
+            raise ComponentError(
+                "Nothing is registered. Assign the components first, such as "
+                "cp.agent = agent; what is registered later is not loaded."
+            )
 
     def _select(self, keys: Iterable[str] | None) -> dict[str, Component]:
         if keys is None:

@@ -21,7 +21,8 @@ class SaveReport(Struct, frozen=True):
         `save` returns, and knows what it wrote and reused later: `wait` returns that.
       bytes_written: Size of the files written, 0 with `write=False`.
       bytes_reused: Size in the files of what an earlier save holds already.
-      bytes_total: Size of all arrays and other leaves stored in blocks.
+      bytes_total: Size of all arrays and other leaves stored in blocks, as they are in
+        memory; the other two are sizes of files, compressed ones too.
       pickled: Leaves that only pickle could hold: they load from this directory, or
         with `allow_pickle=True`.
       seconds: Time it took, or so far.

@@ -73,10 +73,12 @@ def test_load_or_save_resumes_from_the_newest_save_and_says_so(tmp_path):
     assert len(cp.saves()) == 1
 
 
-def test_a_checkpoint_without_components_saves_and_loads(tmp_path):
-    Checkpoint(tmp_path).save()
+def test_a_save_before_anything_is_registered_replaces_nothing(tmp_path):
+    path = make(tmp_path, 1).save().path
+    with pytest.raises(ValueError, match=r"Nothing is registered.*cp\.agent = agent"):
+        Checkpoint(tmp_path, keep=1).save()
+    assert Checkpoint(tmp_path).latest() == path
     assert Checkpoint(tmp_path).load().loaded == ()
-    assert elementsckpt.read(tmp_path) == {}
 
 
 def test_resuming_before_anything_is_registered_is_an_error(tmp_path):
