@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -17,6 +17,7 @@ import xxhash
 from . import dtypes
 from .leaves import FROZEN, IMMUTABLE
 from .manifest import Block, Leaves, part_of
+from .staging import Staging
 
 BLOCK_BYTES = 1 << 20  # What stays in a core's cache from copying to writing.
 SMALL_BYTES = 64 << 10  # Leaves below share blocks,
@@ -57,13 +58,6 @@ class Place(NamedTuple):
     segment: int
     block: Block
     head: int | None
-
-
-class Storage(Protocol):
-    """Memory for copies."""
-
-    def copy(self, data: Any) -> np.ndarray | None:
-        """Return a copy, uint8[n], or None if there is no room."""
 
 
 class Gathered:
@@ -143,7 +137,7 @@ class Gathered:
         self.is_stable = self.is_stable and is_stable
         return begin
 
-    def own(self, memory: Storage) -> bool:
+    def own(self, memory: Staging) -> bool:
         """Copy the leaves that were added since the last call; False without room."""
         new = b"".join(map(_bytes_of, self._chunks[self._owned_count :]))
         copied = memory.copy(np.frombuffer(new, np.uint8))
@@ -295,7 +289,7 @@ class Piece:
     def is_owned(self) -> bool:
         return self._owned is not None or self.leaf.is_frozen
 
-    def own(self, memory: Storage) -> bool:
+    def own(self, memory: Staging) -> bool:
         """Copy the bytes; False without room."""
         self._owned = memory.copy(self.data())
         return self._owned is not None

@@ -9,6 +9,7 @@ Source: the layout is safetensors' (github.com/huggingface/safetensors).
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import os
 import threading
@@ -32,7 +33,7 @@ _ENTRY_BYTES = 256  # More than an entry takes, with its padding and without its
 _local = threading.local()
 
 
-class SegmentFile:
+class SegmentFile(abc.ABC):
     """A segment; there are two kinds, which differ in how they lay out data.
 
     Args:
@@ -73,8 +74,9 @@ class SegmentFile:
         if is_last:
             self._end()
 
+    @abc.abstractmethod
     def _write(self, part: Part, index: int) -> None:
-        raise NotImplementedError
+        """Write one block, and note its entry of the manifest."""
 
     def _end(self) -> None:
         """Write the header and make the file durable."""
@@ -215,12 +217,8 @@ def _tensors_of(run: Sequence[Part]) -> tuple[list[str], list[Tensors]]:
     first, last = run[0], run[-1]
     if isinstance(first, Gathered) or isinstance(last, Gathered):
         return first.names, first.tensors()
-    leaf = first.leaf
-    name, tensor = (
-        leaf.name_of(first.start, last.stop),
-        leaf.tensor(first.start, last.stop),
-    )
-    return [name], [tensor]
+    leaf, rows = first.leaf, (first.start, last.stop)
+    return [leaf.name_of(*rows)], [leaf.tensor(*rows)]
 
 
 def _packed_name(part: Part) -> str:

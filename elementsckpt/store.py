@@ -28,7 +28,6 @@ from .staging import Staging
 from .writer import Settings, Writer
 
 _SHARD_BYTES = 48 << 20  # What any save may copy of shards.
-
 _logger = logging.getLogger("elementsckpt")
 
 

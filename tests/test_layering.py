@@ -44,7 +44,7 @@ ALLOWED = {
     "compression": {"manifest"},
     "background": set(),
     "staging": set(),
-    "blocks": {"leaves", "dtypes", "manifest"},
+    "blocks": {"staging", "leaves", "dtypes", "manifest"},
     "reader": {"compression", "manifest", "parallel", "disk"},
     "elements_folder": {"restricted", "pickles", "disk"},
     "drafts": {"elements_folder", "manifest", "disk"},
