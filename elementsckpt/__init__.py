@@ -8,7 +8,6 @@ __version__ = "0.1.0"
 
 from . import checkpoint
 from .checkpoint import Checkpoint
-from .components import Counter, Saveable
 from .errors import (
     CheckpointError,
     ComponentError,
@@ -26,6 +25,7 @@ from .errors import (
 )
 from .look import info, read
 from .reports import ComponentInfo, Lineage, LoadReport, SaveInfo, SaveReport
+from .wrappers import Counter, Saveable
 
 __all__ = [
     "Checkpoint",

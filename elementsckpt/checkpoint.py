@@ -1,4 +1,4 @@
-"""Checkpoints: the object that holds a run's components, and the functions below it."""
+"""The object that holds a run's components, and the functional form by its name."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from .errors import (
     ComponentError,
     DamagedError,
     MissingKeyError,
-    SaveNotFoundError,
-    add_note,
 )
 from .folder import Directory, Found
+from .functions import exists, load, save
 from .history import History
 from .look import describe
 from .overlay import Selection
 from .reports import LoadReport, SaveInfo, SaveReport
-from .restore import Restored, restore
+from .restore import hand_over, restore
 from .staging import Staging, default_bytes
 from .store import Manner, Saving, store
 from .stored import Options
 
+__all__ = ["Checkpoint", "exists", "load", "save"]
 _FUTURE_METHODS = frozenset({"best", "prune", "delete", "copy_of", "preempted"})
 
 
@@ -347,7 +347,7 @@ class Checkpoint:
             )
             if not dry_run:
                 loadfns = {key: component.load for key, component in selected.items()}
-                _hand_over(restored, loadfns)
+                hand_over(restored, loadfns)
                 self._loaded_from = manifest.display(str(restored.found.path))
         return restored.report(time.monotonic() - start)
 
@@ -482,81 +482,3 @@ class Checkpoint:
 
 def _listed(keys: Iterable[str]) -> str:
     return ", ".join(map(repr, keys)) or "none"
-
-
-# The functional form
-
-
-def save(
-    path: AnyPath,
-    savefns: Mapping[str, Callable[[], Any]],
-    write: bool = True,
-    *,
-    metadata: Any = None,
-    compress: Compress = "auto",
-    fsync: bool = True,
-) -> SaveReport:
-    """Write one save to this very folder.
-
-    Args:
-      path: The folder, which must not exist or be empty.
-      savefns: Functions that return a state, by key. Keys may be any text.
-      write: As for `Checkpoint`.
-      metadata: As for `Checkpoint.save`.
-      compress: As for `Checkpoint`.
-      fsync: As for `Checkpoint`.
-
-    Raises:
-      CheckpointError: as for `Checkpoint.save`.
-
-    Source: elements.checkpoint.save.
-    """
-    manner = Manner(write=write, fsync=fsync, compress=compression.check(compress))
-    return store(lambda: Saving(manner, target=local(path), metadata=metadata), savefns)
-
-
-def load(
-    path: AnyPath,
-    loadfns: Mapping[str, Callable[[Any], Any]],
-    *,
-    mmap: bool = False,
-    verify: bool = True,
-    allow_pickle: bool | None = None,
-) -> LoadReport:
-    """Load components of a save and give each to its function.
-
-    Args:
-      path: A save, or a directory whose newest good save is meant.
-      loadfns: Functions that take a state, by key.
-      mmap: As for `Checkpoint.load`.
-      verify: As for `Checkpoint.load`.
-      allow_pickle: Whether code from the save may run; not by default.
-
-    Raises:
-      CheckpointError: as for `Checkpoint.load`; no function has been called then.
-
-    Source: elements.checkpoint.load.
-    """
-    start = time.monotonic()
-    options = Options(bool(allow_pickle), mmap, verify)
-    restored = restore(folder.find(local(path)), loadfns, options=lambda _: options)
-    _hand_over(restored, loadfns)
-    return restored.report(time.monotonic() - start)
-
-
-def exists(path: AnyPath) -> bool:
-    """Tell whether the path is a save or a directory with saves, even damaged ones."""
-    try:
-        return bool(folder.find(local(path)))
-    except SaveNotFoundError:
-        return False
-
-
-def _hand_over(restored: Restored, loadfns: Mapping[str, Callable[[Any], Any]]) -> None:
-    for key, state in restored.states.items():
-        try:
-            loadfns[key](state)
-        except Exception as error:
-            path = restored.found.path
-            add_note(error, f"Raised while loading the component {key!r} from {path}.")
-            raise

@@ -128,6 +128,32 @@ class Block(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
         return self.unpacked or self.size
 
 
+class File(Struct, array_like=True, forbid_unknown_fields=True):
+    """A file that a component wrote itself, in a folder of its own in the save folder.
+
+    Attributes:
+      path: Where in that folder, its parts joined by "/".
+      size: Its size in bytes.
+      digest: xxh3-128 of its content.
+    """
+
+    path: str
+    size: _INDEX
+    digest: _DIGEST
+
+
+class Files(Struct, forbid_unknown_fields=True):
+    """The folder that a component wrote itself.
+
+    Attributes:
+      folder: Its name in the save folder.
+      files: What is in it.
+    """
+
+    folder: str
+    files: list[File]
+
+
 class Component(Struct, forbid_unknown_fields=True):
     """What one component saved.
 
@@ -140,6 +166,7 @@ class Component(Struct, forbid_unknown_fields=True):
       blocks: In the order in which leaves refer to them.
       trees: Its state, or one for each shard; `tree` decodes them one by one,
         because there may be very many.
+      files: The folder that it wrote itself, instead of a state, or None.
     """
 
     key: Any
@@ -149,6 +176,7 @@ class Component(Struct, forbid_unknown_fields=True):
     segments: list[Segment]
     blocks: list[Block]
     trees: list[Raw]
+    files: Files | None = None
 
     def tree(self, index: int = 0) -> Tree:
         """Decode one tree.
@@ -159,15 +187,24 @@ class Component(Struct, forbid_unknown_fields=True):
         return _TREE.decode(self.trees[index])
 
 
-class Lineage(Struct, frozen=True, forbid_unknown_fields=True):
-    """Where a save comes from.
+class Lineage(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Where a save comes from; lone surrogates in it are escaped.
 
     Attributes:
-      loaded_from: Path of the save that the writing object last loaded, lone
-        surrogates escaped, or None.
+      loaded_from: Path of the save that the writing object last loaded, or None.
+      parent: Path of the save that it last loaded or wrote, or None.
+      run: Identifies the run, which goes on in the process that resumes it.
+      host: Name of the machine.
+      pid: Number of the process.
+      commit: Git commit of the program, or None.
     """
 
     loaded_from: str | None = None
+    parent: str | None = None
+    run: str | None = None
+    host: str | None = None
+    pid: int | None = None
+    commit: str | None = None
 
 
 class Summary(Struct):
@@ -195,6 +232,9 @@ class Head(Struct, kw_only=True):
       metadata: The caller's, as `scalars.encode_metadata` encodes it.
       lineage: Where the state came from.
       libraries: Versions of elementsckpt, Python and the array libraries.
+      pin: Name under which the save is kept for ever, or None.
+      ranking: Metric by which the run ranks its saves, and "max" or "min", or None.
+      schedule: State of what decides when to save, or None.
     """
 
     format: Literal["elementsckpt"] = FORMAT
@@ -209,6 +249,9 @@ class Head(Struct, kw_only=True):
     metadata: Any
     lineage: Lineage
     libraries: dict[str, str]
+    pin: str | None = None
+    ranking: tuple[str, Literal["max", "min"]] | None = None
+    schedule: Any = None
     components: list[Summary]
 
 

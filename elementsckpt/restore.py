@@ -8,14 +8,14 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
 
 from . import overlay, tree
-from .errors import DamagedError, MismatchError
+from .errors import DamagedError, MismatchError, add_note
 from .folder import Found
 from .overlay import Plan, Selection
 from .reports import LoadReport
@@ -220,6 +220,21 @@ def _note(key: str, plan: Plan, restored: Restored) -> None:
         restored.mismatched[tree.full_name(key, name)] = problem
     for old, new in plan.renamed.items():
         restored.renamed[tree.full_name(key, old)] = tree.full_name(key, new)
+
+
+def hand_over(restored: Restored, loadfns: Mapping[str, Callable[[Any], Any]]) -> None:
+    """Give each component its state.
+
+    Raises:
+      Exception: what a component's own `load()` raises, with a note of its key.
+    """
+    for key, state in restored.states.items():
+        try:
+            loadfns[key](state)
+        except Exception as error:
+            path = restored.found.path
+            add_note(error, f"Raised while loading the component {key!r} from {path}.")
+            raise
 
 
 def _full(key: str, names: Iterable[str]) -> list[str]:

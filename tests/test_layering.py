@@ -87,12 +87,16 @@ ALLOWED = {
         *("scalars", "manifest", "disk"),
     },
     "components": set(),
-    "checkpoint": {
-        *("components", "look", "store", "restore", "reports", "stored", "folder"),
-        *("background", "history", "staging", "compression", "overlay", "manifest"),
-        "disk",
+    "wrappers": set(),
+    "functions": {
+        *("store", "restore", "reports", "stored", "folder", "compression", "disk"),
     },
-    "__init__": {"checkpoint", "look", "components", "reports"},
+    "checkpoint": {
+        *("functions", "components", "look", "store", "restore", "reports", "stored"),
+        *("folder", "background", "history", "staging", "compression", "overlay"),
+        *("manifest", "disk"),
+    },
+    "__init__": {"checkpoint", "look", "wrappers", "reports"},
 }
 
 DEPENDENCIES = {"numpy", "cloudpickle", "zstandard", "xxhash", "msgspec"}
