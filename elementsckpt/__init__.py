@@ -25,6 +25,8 @@ from .errors import (
 )
 from .look import info, read
 from .reports import ComponentInfo, Lineage, LoadReport, SaveInfo, SaveReport
+from .retention import Keep
+from .schedule import Every
 from .wrappers import Counter, Saveable
 
 __all__ = [
@@ -34,6 +36,8 @@ __all__ = [
     "ComponentInfo",
     "Counter",
     "DamagedError",
+    "Every",
+    "Keep",
     "Lineage",
     "LoadReport",
     "MetadataError",

@@ -3,40 +3,48 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import components, compression, folder, manifest
+from . import choice, compression, manifest, retention, signals
 from .background import Background
-from .components import Component
 from .compression import Compress
 from .disk import AnyPath, local
 from .errors import (
     CheckpointError,
     ComponentError,
     DamagedError,
-    MissingKeyError,
+    SaveNotFoundError,
 )
 from .folder import Directory, Found
 from .functions import exists, load, save
 from .history import History
 from .look import describe
+from .metadata import decode_metrics, encode, encode_metrics, merge
+from .origin import Origin
 from .overlay import Selection
+from .registry import Registry
 from .reports import LoadReport, SaveInfo, SaveReport
 from .restore import hand_over, restore
+from .retention import Keep
+from .schedule import Every
+from .signals import Watch, watch
 from .staging import Staging, default_bytes
-from .store import Manner, Saving, store
+from .store import About, Manner, Saving, store
 from .stored import Options
 
 __all__ = ["Checkpoint", "exists", "load", "save"]
-_FUTURE_METHODS = frozenset({"best", "prune", "delete", "copy_of", "preempted"})
+_logger = logging.getLogger("elementsckpt")
+_NAMES = ("latest", "best")  # By which `load` knows saves; no pins.
 
 
-class Checkpoint:
+class Checkpoint(Registry):
     """A run's components, saved together and loaded together.
 
         directory/
@@ -52,11 +60,15 @@ class Checkpoint:
 
     Args:
       directory: Where saves go. Without it, `save` and `load` need a path.
-      keep: How many of the newest saves to keep; None keeps all.
+      keep: How many of the newest saves to keep, or a `Keep`, which says more; None
+        keeps all. What is left is removed after each save.
       step: Something that `int()` accepts, recorded with each save. By default a
         component named `step`, if there is one.
       write: Whether `save` writes. With False it does everything else, for all but
         one process of a group, for example.
+      every: When `save_if_due` saves.
+      metadata: Attached to each save, such as the configuration of the run; as for
+        `save`, and what is given there comes on top.
       background: Whether `save` returns as soon as later changes cannot reach what is
         being saved: arrays that changed have been copied, JAX arrays are held. A
         thread does the rest, for one save at a time. What goes wrong there is logged
@@ -79,25 +91,29 @@ class Checkpoint:
     """
 
     _OWN = frozenset(
-        {"_directory", "_step", "_manner", "_background", "_staging"}
-        | {"_components", "_lock", "_listing", "_history", "_is_saving", "_loaded_from"}
+        {"_directory", "_step", "_every", "_metadata", "_manner", "_background"}
+        | {"_staging", "_lock", "_listing", "_history", "_is_saving"}
+        | {"_origin", "_watch", "_is_safe"}
     )
 
     def __init__(
         self,
         directory: AnyPath | None = None,
-        keep: int | None = 1,
+        keep: int | Keep | None = 1,
         step: Any = None,
         write: bool = True,
         *,
+        every: Every | None = None,
+        metadata: Any = None,
         background: bool = False,
         compress: Compress = "auto",
         fsync: bool = True,
         staging_bytes: int | None = None,
     ) -> None:
-        if keep is not None and (type(keep) is not int or keep < 1):
+        super().__init__()
+        if every is not None and not isinstance(every, Every):
             raise ValueError(
-                f"keep={keep!r}: pass the number of saves to keep, or None."
+                f"every={every!r}: pass elementsckpt.Every(steps=1000), for example."
             )
         if staging_bytes is not None and (
             type(staging_bytes) is not int or staging_bytes < 0
@@ -107,65 +123,22 @@ class Checkpoint:
             )
         self._directory = None if directory is None else local(directory)
         self._step = step
-        self._manner = Manner(keep, write, fsync, compression.check(compress))
+        self._every = every
+        self._metadata = encode(metadata)
+        compress = compression.check(compress)
+        self._manner = Manner(retention.checked(keep), write, fsync, compress)
         self._background: Background[SaveReport] | None = None
         self._staging: Staging | None = None
         if background:
             limit = default_bytes() if staging_bytes is None else staging_bytes
             self._background, self._staging = Background(), Staging(limit)
-        self._components: dict[str, Component] = {}
         self._lock = threading.RLock()
         self._listing = None if self._directory is None else Directory(self._directory)
         self._history = History()
         self._is_saving = False
-        self._loaded_from: str | None = None
-
-    # Registration
-
-    def __setattr__(self, key: str, value: Any) -> None:
-        if key in self._OWN:
-            object.__setattr__(self, key, value)
-            return
-        if key.startswith("_") or key in _FUTURE_METHODS or hasattr(type(self), key):
-            raise ComponentError(
-                f"Cannot register {key!r}: names that begin with an underscore and "
-                f"names of methods are taken. Choose another attribute name."
-            )
-        if not key.isidentifier():
-            raise ComponentError(
-                f"Cannot register {key!r}: a key must be an identifier. The functions "
-                f"in elementsckpt.checkpoint take any text."
-            )
-        self._components[key] = components.component(key, value)
-
-    def __getattr__(self, key: str) -> Any:
-        # Also asked before __init__ has run, by copy and pickle.
-        registered = self.__dict__.get("_components", {})
-        if key in registered:
-            return registered[key].value
-        raise AttributeError(
-            f"No component {key!r} is registered; there are: {_listed(registered)}."
-        )
-
-    def __delattr__(self, key: str) -> None:
-        if key not in self._components:
-            raise AttributeError(f"No component {key!r} is registered.")
-        del self._components[key]
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._components
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(list(self._components))
-
-    def __len__(self) -> int:
-        return len(self._components)
-
-    def __bool__(self) -> bool:
-        return True  # Without components, too.
-
-    def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *self._components})
+        self._origin = Origin()
+        self._watch: Watch | None = None
+        self._is_safe = False  # All was saved since the run was preempted.
 
     def __repr__(self) -> str:
         where = (
@@ -175,7 +148,7 @@ class Checkpoint:
         with contextlib.suppress(CheckpointError):
             found = [] if self._listing is None else self._listing.saves()[::-1]
             if found:
-                save = folder.newest(found)
+                save = choice.newest(found)
                 newest = f"{save.path.name}, step {save.step}"
         return f"Checkpoint({where}, keys={list(self._components)}, newest: {newest})"
 
@@ -186,7 +159,9 @@ class Checkpoint:
         path: AnyPath | None = None,
         keys: Iterable[str] | None = None,
         *,
+        metrics: Mapping[str, Any] | None = None,
         metadata: Any = None,
+        pin: str | None = None,
     ) -> SaveReport:
         """Save the components; complete, and durable with fsync, on return.
 
@@ -199,19 +174,24 @@ class Checkpoint:
           path: Folder to write instead of a new one in the directory. It must not
             exist or be empty, is never pruned, and does not move `latest`.
           keys: Components to save; all by default. Such a save counts for `keep` like
-            any other.
-          metadata: JSON types, tuples, mappings, dataclasses, NumPy scalars and
-            paths, returned by `elementsckpt.info(path).metadata`.
+            any other, but never costs the newest save of a component that it lacks.
+          metrics: Numbers by name, scalars of NumPy and JAX too, by which `Keep` and
+            `best` rank.
+          metadata: Mappings, sequences and scalars, nested in any way: configurations,
+            dataclasses, namespaces, paths, enumerations. `info(path).metadata` returns
+            it as dicts, lists and Python scalars.
+          pin: Name under which `load` finds the save, which is never pruned.
 
         Raises:
           ComponentError: nothing is registered.
           SaveExistsError: `path` holds something.
           StateError: a state holds what cannot be saved; the message names the leaf.
-          MetadataError: metadata of another type; the message says where.
+          MetadataError: metadata or metrics of another type; the message says where.
           WriteError: the disk refused; earlier saves are untouched. In the background,
             also what went wrong with the save before.
           Exception: what a component's own `save()` raises, with a note of its key.
         """
+        start = time.monotonic()
         self._require_components()
         selected = self._select(keys)
         target = None if path is None else local(path)
@@ -220,26 +200,63 @@ class Checkpoint:
                 "This Checkpoint has no directory: pass a path to save(), or a "
                 "directory to Checkpoint()."
             )
+        pin = _checked_pin(pin, target)
         savefns = {key: component.save for key, component in selected.items()}
         with self._lock:
             if self._is_saving:  # A signal handler saves, or a component's save().
-                return store(lambda: self._begin(target, metadata), savefns)
+                about = self._about(metrics, metadata, pin)
+                return store(lambda: self._begin(target, about), savefns)
             self._wait()
+            about = self._about(metrics, metadata, pin)
             self._is_saving = True
             try:
-                return self._save(target, metadata, savefns)
+                is_safe = self.preempted
+                report = self._save(target, about, savefns)
             finally:
                 self._is_saving = False
+            if target is None and keys is None:
+                self._is_safe = is_safe
+                if self._every is not None:
+                    self._every.mark(about.step, time.monotonic() - start)
+        return report
+
+    def save_if_due(
+        self, *, metrics: Mapping[str, Any] | None = None, metadata: Any = None
+    ) -> SaveReport | None:
+        """Save if `every` says so, or if the run is preempted and did not save since.
+
+        Args:
+          metrics: As for `save`.
+          metadata: As for `save`.
+
+        Returns:
+          The report, or None if it was not time.
+
+        Raises:
+          ValueError: the Checkpoint has no `every`, or that needs a step.
+          Exception: as for `save`.
+        """
+        if self._every is None:
+            raise ValueError(
+                "save_if_due() needs to know when: pass every=Every(steps=1000), for "
+                "example, to Checkpoint()."
+            )
+        is_due = self._every.is_due(self._current_step())
+        if not is_due and (self._is_safe or not self.preempted):
+            return None
+        return self.save(metrics=metrics, metadata=metadata)
 
     def _save(
         self,
         target: Path | None,
-        metadata: Any,
+        about: About,
         savefns: Mapping[str, Callable[[], Any]],
     ) -> SaveReport:
         if self._background is None or not self._manner.write:
-            return store(lambda: self._begin(target, metadata), savefns)
-        saving = self._begin(target, metadata, self._staging)
+            report = store(lambda: self._begin(target, about), savefns)
+            self._note(report)
+            return report
+        saving = self._begin(target, about, self._staging)
         saving.take(savefns, background=True)
         report = saving.report(is_finished=False)
         try:
@@ -250,22 +267,49 @@ class Checkpoint:
         return report
 
     def _begin(
-        self, target: Path | None, metadata: Any, staging: Staging | None = None
+        self, target: Path | None, about: About, staging: Staging | None = None
     ) -> Saving:
-        return Saving(
+        saving = Saving(
             self._manner,
             target=target,
             listing=self._listing,
             history=self._history,
             staging=staging,
-            step=self._current_step(),
-            metadata=metadata,
-            loaded_from=self._loaded_from,
+            about=about,
+        )
+        if target is None and self._manner.write:
+            self._origin.compare(saving.newest, about.step)
+        return saving
+
+    def _note(self, report: SaveReport) -> None:
+        if report.path.parent == self._directory:
+            self._origin.saved(report)
+
+    def _about(
+        self, metrics: Mapping[str, Any] | None, metadata: Any, pin: str | None
+    ) -> About:
+        """Return what a new save says about itself."""
+        encoded, step = encode_metrics(metrics), self._current_step()
+        self._manner.keep.report(decode_metrics(encoded), step)
+        return About(
+            step=step,
+            metrics=encoded,
+            metadata=merge(self._metadata, encode(metadata)),
+            pin=pin,
+            schedule=None if self._every is None else self._every.save(),
+            lineage=self._origin.lineage(),
+            keys=frozenset(self._components),
         )
 
     def _current_step(self) -> int | None:
         if self._step is not None:
-            return int(self._step)
+            try:
+                return int(self._step)
+            except (TypeError, ValueError) as error:
+                raise ComponentError(
+                    f"step={self._step!r} of this Checkpoint is no number: {error}. "
+                    f"Pass something that int() accepts, such as a Counter."
+                ) from error
         if "step" in self._components:
             try:
                 return int(self._components["step"].value)
@@ -280,6 +324,7 @@ class Checkpoint:
         path: AnyPath | None = None,
         keys: Iterable[str] | None = None,
         *,
+        step: int | None = None,
         regex: str | None = None,
         rename: Mapping[str, str] | None = None,
         strict: bool = True,
@@ -297,9 +342,12 @@ class Checkpoint:
         checks.
 
         Args:
-          path: A save, or a directory whose newest good save is meant. By default
-            that of the directory.
+          path: A save, or a directory whose newest good save is meant; or a name in
+            this object's directory: "latest", "best", or that of a pin. By default
+            the newest good save in the directory. What is named is never substituted.
           keys: Components to load; all by default.
+          step: Loads the save of this step in the directory, the newest if there are
+            several.
           regex: Loads the leaves whose names it matches from their start, as
             `re.match` does: `params/enc/.*`. The key is not part of the name. Only
             the blocks that hold these leaves are read. Not for components that were
@@ -333,10 +381,9 @@ class Checkpoint:
         selected = self._select(keys)
         start = time.monotonic()
         with self._lock:
-            if self._background is not None:
-                self._background.join()
+            self._join()
             restored = restore(
-                self._candidates(path),
+                self._candidates(path, step),
                 selected,
                 options=lambda save: Options(
                     self._trusts(save, allow_pickle), mmap, verify
@@ -348,7 +395,7 @@ class Checkpoint:
             if not dry_run:
                 loadfns = {key: component.load for key, component in selected.items()}
                 hand_over(restored, loadfns)
-                self._loaded_from = manifest.display(str(restored.found.path))
+                self._resume(restored.found, is_whole=keys is None)
         return restored.report(time.monotonic() - start)
 
     def load_or_save(self) -> bool:
@@ -365,22 +412,43 @@ class Checkpoint:
         self._require_components()
         listing = self._required_listing()
         with self._lock:
-            if self._background is not None:
-                self._background.join()
+            self._join()
             if listing.saves():
                 self.load()
                 return True
             self.save()
             return False
 
-    def _candidates(self, path: AnyPath | None) -> list[Found]:
-        if path is None:
+    def _candidates(self, path: AnyPath | None, step: int | None) -> list[Found]:
+        if step is not None:
+            if path is not None:
+                raise ValueError("Pass a path or a step to load(), not both.")
+            return choice.with_step(self._required_listing(), int(step))
+        name = path if isinstance(path, str) else None
+        if path is None or name == "latest":
             path = self._required_listing().path
-        return folder.find(local(path), self._listing)
+        elif name == "best":
+            return [self._required_best()]
+        elif name is not None and self._listing is not None:
+            found = choice.pinned(self._listing, name)
+            if found:
+                return found
+        return choice.find(local(path), self._listing)
+
+    def _resume(self, found: Found, *, is_whole: bool) -> None:
+        """Take note of where the state comes from, and go on with the run there."""
+        is_own = self._is_own(found.path)
+        self._origin.loaded(found, is_own=is_own)
+        if is_whole and is_own and found.head is not None and self._every is not None:
+            self._every.load(found.head.schedule)
+            self._every.mark(found.step, 0.0)
+        _logger.info("Loaded %s, of step %s.", found.path, found.step)
 
     def _trusts(self, save: Path, allow_pickle: bool | None) -> bool:
-        if allow_pickle is not None:
-            return allow_pickle
+        return self._is_own(save) if allow_pickle is None else allow_pickle
+
+    def _is_own(self, save: Path) -> bool:
+        """Tell whether the save is in this object's directory, not linked there."""
         if self._directory is None:
             return False
         return os.path.realpath(save.parent) == os.path.realpath(
@@ -400,8 +468,29 @@ class Checkpoint:
         """Return the newest save whose manifest is not damaged, or None."""
         found = self._required_listing().saves()
         with contextlib.suppress(DamagedError):
-            return folder.newest(found[::-1]).path if found else None
+            return choice.newest(found[::-1]).path if found else None
         return None
+
+    def best(self) -> Path | None:
+        """Return the best save by the metric of `keep`, or None if none has it.
+
+        Without one it ranks as the newest save says, so that evaluation needs to know
+        nothing of the training. A metric that is not finite is never the best.
+
+        Raises:
+          ValueError: there are metrics, and nobody said which one counts.
+        """
+        found = choice.best(self._required_listing(), self._manner.keep)
+        return None if found is None else found.path
+
+    def _required_best(self) -> Found:
+        found = choice.best(self._required_listing(), self._manner.keep)
+        if found is None:
+            raise SaveNotFoundError(
+                f"No save in {self._directory} has a finite metric to be the best by. "
+                f"Load the newest with load(), or give metrics= to save()."
+            )
+        return found
 
     def saves(self) -> list[SaveInfo]:
         """Return the saves in the directory that are not damaged, oldest first."""
@@ -411,6 +500,76 @@ class Checkpoint:
                 with contextlib.suppress(DamagedError):
                     infos.append(describe(found))
         return infos
+
+    # Removing
+
+    def prune(self) -> list[Path]:
+        """Remove the saves that `keep` does not ask for, as each save does.
+
+        Returns:
+          Those that were removed; failing to only warns.
+        """
+        with self._lock:
+            self._join()
+            keep, fsync = self._manner.keep, self._manner.fsync
+            keys = frozenset(self._components)
+            return self._required_listing().prune(keep, keys, fsync=fsync)
+
+    def delete(
+        self, path: AnyPath | None = None, *, step: int | None = None
+    ) -> list[Path]:
+        """Remove the save at a path, pinned or not, or all saves of a step.
+
+        Args:
+          path: A save in the directory, or a name as for `load`. It may be damaged.
+          step: Step of the saves.
+
+        Returns:
+          Those that were removed; failing to only warns.
+
+        Raises:
+          SaveNotFoundError: there is none.
+          ValueError: it was not written here, or it is the only complete save.
+        """
+        if (path is None) == (step is None):
+            raise ValueError("Pass either the path or the step of what to delete.")
+        with self._lock:
+            self._join()
+            listing = self._required_listing()
+            found = self._candidates(path, step)
+            is_name = isinstance(path, str) and path in _NAMES
+            if path is not None and not is_name and local(path) == listing.path:
+                raise ValueError(
+                    f"{path} is a directory of saves: name the one to delete."
+                )
+            found = found[:1] if step is None else found
+            _refuse_deletion(found, listing)
+            return listing.delete(found, fsync=self._manner.fsync)
+
+    # Preemption
+
+    def watch_signals(
+        self, signals: Iterable[signal.Signals] = signals.PREEMPTION
+    ) -> None:
+        """Let `preempted` tell of these signals, which then end the process no more.
+
+        The handlers that were there are called, too. `close` puts them back.
+
+        Args:
+          signals: By default SIGTERM and SIGUSR1.
+
+        Raises:
+          ValueError: this is not the main thread.
+        """
+        if self._watch is None:
+            self._watch = watch(signals)
+
+    @property
+    def preempted(self) -> bool:
+        """Whether a watched signal came, or the deadline of `every` is past."""
+        if self._watch is not None and self._watch.received is not None:
+            return True
+        return self._every is not None and self._every.is_past_deadline
 
     # Ending
 
@@ -428,14 +587,28 @@ class Checkpoint:
             return self._wait()
 
     def _wait(self) -> SaveReport | None:
-        return None if self._background is None else self._background.wait()
+        report = None if self._background is None else self._background.wait()
+        if report is not None:
+            self._note(report)
+        return report
+
+    def _join(self) -> None:
+        """Return when nothing is under way, and leave what went wrong for `wait`."""
+        if self._background is not None:
+            self._background.join()
 
     def close(self) -> None:
-        """Wait, as `wait` does, and free memory; the object stays usable."""
+        """Wait, as `wait` does, free memory and watch no signals any more.
+
+        The object stays usable.
+        """
         with self._lock:
             try:
                 self._wait()
             finally:
+                if self._watch is not None:
+                    self._watch.stop()
+                    self._watch = None
                 if self._staging is not None:
                     self._staging = Staging(self._staging.limit_bytes)
 
@@ -449,28 +622,6 @@ class Checkpoint:
         ):
             self.close()
 
-    def _require_components(self) -> None:
-        """Refuse to replace a run's state by nothing, or to resume nothing."""
-        if not self._components:
-            raise ComponentError(
-                "Nothing is registered. Assign the components first, such as "
-                "cp.agent = agent; what is registered later is not loaded."
-            )
-
-    def _select(self, keys: Iterable[str] | None) -> dict[str, Component]:
-        if keys is None:
-            return dict(self._components)
-        if isinstance(keys, str):
-            raise ValueError(f"keys is a list of keys: pass keys=[{keys!r}].")
-        wanted = list(keys)
-        missing = [key for key in wanted if key not in self._components]
-        if missing:
-            raise MissingKeyError(
-                f"Not registered: {', '.join(map(repr, missing))}. Registered are: "
-                f"{_listed(self._components)}."
-            )
-        return {key: self._components[key] for key in wanted}
-
     def _required_listing(self) -> Directory:
         if self._listing is None:
             raise ValueError(
@@ -480,5 +631,31 @@ class Checkpoint:
         return self._listing
 
 
-def _listed(keys: Iterable[str]) -> str:
-    return ", ".join(map(repr, keys)) or "none"
+def _checked_pin(pin: Any, target: Path | None) -> str | None:
+    if pin is None:
+        return None
+    if target is not None:
+        raise ValueError("A save to a path of its own is never pruned: leave pin= out.")
+    if not isinstance(pin, str) or not pin or "/" in pin or pin in _NAMES:
+        raise ValueError(
+            f"pin={pin!r}: pass a name without slashes, other than 'latest' and 'best'."
+        )
+    return manifest.display(pin)
+
+
+def _refuse_deletion(found: Sequence[Found], listing: Directory) -> None:
+    """Refuse to remove what was not written here, and the only complete save."""
+    here = listing.saves()
+    for item in found:
+        if item.path not in [other.path for other in here if other.is_removable]:
+            raise ValueError(
+                f"{item.path} was not written as one of the saves in {listing.path}, "
+                f"so it is not removed. Remove the folder yourself."
+            )
+    gone = [item.path for item in found]
+    good = [item for item in here if item.error is None]
+    if good and all(item.path in gone for item in good):
+        raise ValueError(
+            f"{good[-1].path} is the only complete save, so it is not removed. Make "
+            f"another one first, or remove the folder yourself."
+        )

@@ -8,14 +8,15 @@ import logging
 import math
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import disk, drafts, elements_folder, manifest, reader
-from .errors import CheckpointError, DamagedError, ReadError, SaveNotFoundError
+from . import disk, drafts, elements_folder, manifest, reader, retention
+from .errors import CheckpointError, DamagedError, ReadError
 from .manifest import Head
+from .retention import Keep
 
 LATEST = "latest"
 _LATEST_DRAFT = ".latest"
@@ -55,6 +56,13 @@ class Found:
         if self.head is None or self.head.explicit or os.path.islink(self.path):
             return False
         return manifest.display(self.path.name) == self.head.name
+
+    @property
+    def is_removable(self) -> bool:
+        """Whether it was written here, as far as can be told if it is damaged."""
+        is_ours = drafts.SAVE.fullmatch(self.path.name) is not None
+        is_link = os.path.islink(self.path)
+        return self.is_original or (self.error is not None and is_ours and not is_link)
 
     @property
     def rank(self) -> tuple[Any, ...]:
@@ -102,7 +110,7 @@ class Directory:
         signature = _signature(status)
         known = self._cache.get(path.name)
         if known is None or known[0] != signature:
-            known = signature, _read_head(path)
+            known = signature, read_head(path)
         found = known[1]
         if not isinstance(found.error, ReadError):
             cache[path.name] = known
@@ -135,19 +143,46 @@ class Directory:
         except CheckpointError as error:
             _logger.warning("Could not update the file 'latest': %s", error)
 
-    def prune(self, keep: int, *, written: Path, fsync: bool) -> None:
-        """Remove all but the newest `keep` saves that were written here.
+    def prune(
+        self,
+        keep: Keep,
+        keys: Collection[Any] = (),
+        *,
+        written: Path | None = None,
+        fsync: bool,
+    ) -> list[Path]:
+        """Remove the saves that were written here and that nothing asks to keep.
 
         Args:
-          keep: How many to keep.
+          keep: What is asked for.
+          keys: Components of the run, encoded; see `retention.staying`.
           written: A save that stays in any case.
           fsync: Whether that they are gone is made durable.
+
+        Returns:
+          Those that were removed.
         """
         ours = [save for save in self.saves() if save.is_original]
-        for save in ours[:-keep]:
-            # Generators that are still being read go on until the next save.
-            if save.path != written and not reader.is_streaming(save.path):
-                drafts.remove(save.path, fsync=fsync)
+        heads = [save.head for save in ours if save.head is not None]
+        stays = retention.staying(keep, heads, keys)
+        paths = [save.path for save, stay in zip(ours, stays, strict=True) if not stay]
+        # Generators that are still being read go on until the next save.
+        return _remove(
+            (x for x in paths if x != written and not reader.is_streaming(x)),
+            fsync=fsync,
+        )
+
+    def delete(self, saves: Iterable[Found], *, fsync: bool) -> list[Path]:
+        """Remove these saves and point `latest` to the newest that is left.
+
+        Returns:
+          Those that were removed.
+        """
+        removed = _remove((save.path for save in saves), fsync=fsync)
+        left = [save for save in self.saves() if save.error is None]
+        if removed and left:
+            self.write_latest(left[-1].path.name, fsync=fsync)
+        return removed
 
     def sweep(self) -> None:
         """Remove what processes that died in the middle of a save left here."""
@@ -159,11 +194,21 @@ class Directory:
                     _logger.warning("Could not remove %s: %s", path, error)
 
 
+def _remove(paths: Iterable[Path], *, fsync: bool) -> list[Path]:
+    """Remove save folders of ours, as far as that goes; return those that are gone."""
+    removed = []
+    for path in paths:
+        drafts.remove(path, fsync=fsync)
+        if not os.path.lexists(path):
+            removed.append(path)
+    return removed
+
+
 def _signature(status: os.stat_result) -> tuple[int, int, int]:
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
-def _read_head(path: Path) -> Found:
+def read_head(path: Path) -> Found:
     where = path / manifest.NAME
     content = bytearray()
     try:
@@ -206,76 +251,7 @@ def _place(save: Found, others: list[Found]) -> Found:
     return dataclasses.replace(save, sequence=max(save.sequence, least))
 
 
-# Finding
-
-
-def find(path: Path, directory: Directory | None = None) -> list[Found]:
-    """Return the save at a path, or those of a directory, newest first.
-
-    Args:
-      path: A save folder or a directory.
-      directory: The directory, if the caller has it already.
-
-    Raises:
-      SaveNotFoundError: there is no save.
-    """
-    own = directory is not None and directory.path == path
-    here = None if own else _save_at(path)
-    if here is not None and here.error is None and here.head is not None:
-        return [here]
-    listing = directory if own and directory is not None else Directory(path)
-    try:
-        saves = listing.saves()[::-1]
-    except CheckpointError:
-        if here is None:
-            raise
-        saves = []
-    if not saves and here is not None:  # Stray files do not hide the saves beside them.
-        return [here]
-    if not saves:
-        raise SaveNotFoundError(f"There is no save in {path}: {_describe(path)}.")
-    return saves
-
-
 def next_sequence(saves: Iterable[Found]) -> int:
     """Return the number of the save that follows these."""
     newest = max((save.sequence for save in saves), default=0)
     return min(1 + math.ceil(newest), manifest.MAX_SEQUENCE - 1)
-
-
-def newest(saves: list[Found]) -> Found:
-    """Return the first that is not damaged.
-
-    Args:
-      saves: The newest first.
-
-    Raises:
-      DamagedError: all are.
-      VersionError, ReadError: why the first that is not cannot be read.
-    """
-    for save in saves:
-        if save.error is None:
-            return save
-        if not isinstance(save.error, DamagedError):
-            raise save.error
-    assert saves[0].error is not None
-    raise saves[0].error
-
-
-def _save_at(path: Path) -> Found | None:
-    if os.path.lexists(path / manifest.NAME):
-        return _read_head(path)
-    return Found(path, None, None, 0) if elements_folder.is_save(path) else None
-
-
-def _describe(path: Path) -> str:
-    if not os.path.exists(path):
-        parent = next(p for p in path.parents if os.path.exists(p))
-        return (
-            f"that path was not found ({parent} is there and {drafts.contents(parent)})"
-        )
-    if not os.path.isdir(path):
-        return "it is a file, and a save is a folder"
-    if os.path.lexists(path / drafts.DRAFT):
-        return "it is a save that was never finished"
-    return f"the folder {drafts.contents(path)}"

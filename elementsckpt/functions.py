@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from . import compression, folder
+from . import choice, compression
 from .compression import Compress
 from .disk import AnyPath, local
 from .errors import SaveNotFoundError
+from .metadata import encode
 from .reports import LoadReport, SaveReport
 from .restore import hand_over, restore
-from .store import Manner, Saving, store
+from .store import About, Manner, Saving, store
 from .stored import Options
 
 
@@ -41,7 +42,8 @@ def save(
     Source: elements.checkpoint.save.
     """
     manner = Manner(write=write, fsync=fsync, compress=compression.check(compress))
-    return store(lambda: Saving(manner, target=local(path), metadata=metadata), savefns)
+    about = About(metadata=encode(metadata))
+    return store(lambda: Saving(manner, target=local(path), about=about), savefns)
 
 
 def load(
@@ -68,7 +70,7 @@ def load(
     """
     start = time.monotonic()
     options = Options(bool(allow_pickle), mmap, verify)
-    restored = restore(folder.find(local(path)), loadfns, options=lambda _: options)
+    restored = restore(choice.find(local(path)), loadfns, options=lambda _: options)
     hand_over(restored, loadfns)
     return restored.report(time.monotonic() - start)
 
@@ -76,6 +78,6 @@ def load(
 def exists(path: AnyPath) -> bool:
     """Tell whether the path is a save or a directory with saves, even damaged ones."""
     try:
-        return bool(folder.find(local(path)))
+        return bool(choice.find(local(path)))
     except SaveNotFoundError:
         return False

@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from . import elements_folder, folder, manifest, scalars
+from . import choice, elements_folder, manifest, metadata, scalars
 from .disk import AnyPath, local
 from .folder import Found
 from .manifest import Head
@@ -29,7 +29,7 @@ def info(path: AnyPath) -> SaveInfo:
       SaveNotFoundError: there is no save.
       DamagedError, VersionError: its manifest is not valid.
     """
-    return describe(folder.newest(folder.find(local(path))))
+    return describe(choice.newest(choice.find(local(path))))
 
 
 def read(
@@ -62,7 +62,7 @@ def read(
       CheckpointError: as for `Checkpoint.load`.
     """
     options = Options(bool(allow_pickle), mmap, verify, plain=True)
-    candidates = folder.find(local(path))
+    candidates = choice.find(local(path))
     if isinstance(keys, str):
         raise ValueError(f"keys is a list of keys: pass keys=[{keys!r}].")
     wanted = None if keys is None else list(keys)
@@ -97,15 +97,29 @@ def _describe_head(path: Path, head: Head) -> SaveInfo:
         step=head.step,
         sequence=head.sequence,
         time=head.time,
-        metrics=head.metrics,
-        metadata=scalars.decode_metadata(head.metadata),
+        metrics=metadata.decode_metrics(head.metrics),
+        metadata=metadata.decode(head.metadata),
         components={
             scalars.decode(item.key): ComponentInfo(
                 item.size_bytes, item.leaf_count, item.shards
             )
             for item in head.components
         },
-        lineage=Lineage(head.lineage.loaded_from),
+        lineage=_lineage(head),
+        pin=head.pin,
+    )
+
+
+def _lineage(head: Head) -> Lineage:
+    saved = head.lineage
+    return Lineage(
+        loaded_from=saved.loaded_from,
+        parent=saved.parent,
+        run=saved.run,
+        host=saved.host,
+        pid=saved.pid,
+        commit=saved.commit,
+        libraries=head.libraries,
     )
 
 

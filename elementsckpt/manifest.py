@@ -229,7 +229,7 @@ class Head(Struct, kw_only=True):
       time: When it was written, in UTC.
       durable: Whether its files were synced.
       metrics: Numbers by which saves are ranked.
-      metadata: The caller's, as `scalars.encode_metadata` encodes it.
+      metadata: The caller's, as `metadata.encode` encodes it.
       lineage: Where the state came from.
       libraries: Versions of elementsckpt, Python and the array libraries.
       pin: Name under which the save is kept for ever, or None.

@@ -91,9 +91,21 @@ class Lineage(Struct, frozen=True):
 
     Attributes:
       loaded_from: Path of the save that the writing object last loaded, or None.
+      parent: Path of the save that it last loaded or wrote, or None.
+      run: Identifies the run, which goes on in the process that resumes it.
+      host: Name of the machine that wrote it.
+      pid: Number of the process that wrote it.
+      commit: Git commit of the program, if it is in a repository.
+      libraries: Versions of Python and of the libraries that were imported.
     """
 
     loaded_from: str | None = None
+    parent: str | None = None
+    run: str | None = None
+    host: str | None = None
+    pid: int | None = None
+    commit: str | None = None
+    libraries: Mapping[str, str] = field(default_factory=dict)
 
 
 class SaveInfo(Struct, frozen=True):
@@ -108,6 +120,7 @@ class SaveInfo(Struct, frozen=True):
       metadata: Metadata given to `save`.
       components: Sizes by key.
       lineage: Where the state came from.
+      pin: Name under which it is never pruned, or None.
     """
 
     path: Path
@@ -118,3 +131,4 @@ class SaveInfo(Struct, frozen=True):
     metadata: Any = field(default_factory=dict)
     components: Mapping[str, ComponentInfo] = field(default_factory=dict)
     lineage: Lineage = field(default_factory=Lineage)
+    pin: str | None = None

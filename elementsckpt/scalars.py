@@ -9,11 +9,9 @@ people to read; the rest becomes an object with one `$name`, such as
 from __future__ import annotations
 
 import base64
-import dataclasses
 import math
-import os
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -156,68 +154,3 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "$set": _decode_items(set),
     "$frozenset": _decode_items(frozenset),
 }
-
-
-# Metadata
-
-_PLAIN: dict[type, Callable[[Any], Any]] = {
-    str: str.__str__,
-    int: int.__index__,
-    float: float.__float__,
-}
-
-
-def encode_metadata(value: Any, where: str = "metadata") -> Any:
-    """Return metadata as JSON.
-
-    Args:
-      value: JSON types, tuples, mappings, dataclasses, NumPy scalars and paths,
-        nested in any way. Tuples come back as lists, dataclasses and mappings as
-        dicts, NumPy scalars as Python's, paths as strings.
-      where: What the error calls `value`.
-
-    Raises:
-      NotScalarError: something else is in there; the message is the place.
-    """
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, os.PathLike):
-        value = os.fspath(value)
-    if value is None or isinstance(value, bool):
-        return value
-    for base, plain in _PLAIN.items():  # Subclasses, such as IntEnum, by value.
-        if isinstance(value, base):
-            return encode(plain(value))
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        names = [field.name for field in dataclasses.fields(value)]
-        value = {name: getattr(value, name) for name in names}
-    if isinstance(value, Mapping):
-        return _encode_mapping(value, where)
-    if isinstance(value, (list, tuple)):
-        return [encode_metadata(item, f"{where}[{i}]") for i, item in enumerate(value)]
-    raise NotScalarError(f"{where} is of type {type(value).__name__}")
-
-
-def _encode_mapping(value: Mapping[Any, Any], where: str) -> Any:
-    items = []
-    for key, item in value.items():
-        code = encode_metadata(key, f"the key {key!r} of {where}")
-        if isinstance(code, list):
-            raise NotScalarError(f"the key {key!r} of {where} is a sequence")
-        items.append([code, encode_metadata(item, f"{where}[{key!r}]")])
-    if any(type(key) is not str or key.startswith("$") for key, _ in items):
-        return {"$dict": items}
-    return dict(items)
-
-
-def decode_metadata(code: Any) -> Any:
-    """Return the metadata that `encode_metadata` gave `code` for."""
-    if isinstance(code, list):
-        return [decode_metadata(item) for item in code]
-    if not isinstance(code, dict):
-        return code
-    if "$dict" in code:
-        return {decode(k): decode_metadata(v) for k, v in code["$dict"]}
-    if len(code) == 1 and next(iter(code)).startswith("$"):
-        return decode(code)
-    return {key: decode_metadata(item) for key, item in code.items()}

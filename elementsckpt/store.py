@@ -14,19 +14,21 @@ from typing import Any
 import numpy as np
 from msgspec import Struct
 
-from . import drafts, manifest, scalars
+from . import drafts, manifest
 from .collect import Collected, collect
 from .compression import Compress
 from .drafts import Draft
-from .errors import MetadataError
-from .folder import Directory, next_sequence
+from .folder import Directory, Found, next_sequence
 from .history import History
-from .manifest import Manifest
+from .manifest import Lineage, Manifest
 from .reports import SaveReport
+from .retention import Keep
 from .reuse import NOTHING, Known, LostError, Remembered
 from .staging import Staging
 from .writer import Settings, Writer
 
+# Those on which what is in a state can depend.
+_LIBRARIES = ("jax", "jaxlib", "flax", "optax", "equinox", "torch", "ml_dtypes")
 _SHARD_BYTES = 48 << 20  # What any save may copy of shards.
 _logger = logging.getLogger("elementsckpt")
 
@@ -35,16 +37,35 @@ class Manner(Struct, frozen=True):
     """How saves are written.
 
     Attributes:
-      keep: How many to keep in the directory; None keeps all.
+      keep: Which saves stay in the directory.
       write: Whether to write anything at all.
       fsync: Whether a save is durable when it is finished.
       compress: Which leaves are compressed.
     """
 
-    keep: int | None = None
+    keep: Keep = Keep(latest=None)
     write: bool = True
     fsync: bool = True
     compress: Compress = "auto"
+
+
+class About(Struct, frozen=True):
+    """What a save says about itself, as the fields of `manifest.Head` of these names.
+
+    Attributes:
+      keys: Keys of all components of the run, encoded; the save may have fewer.
+    """
+
+    step: int | None = None
+    metrics: dict[str, Any] = {}
+    metadata: Any = {}
+    pin: str | None = None
+    schedule: Any = None
+    lineage: Lineage = Lineage()
+    keys: frozenset[Any] = frozenset()
+
+
+_NOTHING = About()
 
 
 class Saving:
@@ -56,9 +77,11 @@ class Saving:
       listing: The directory, without a target.
       history: What earlier saves of the directory hold.
       staging: Memory for copies of what the save owns.
-      step: Step of the run, or None.
-      metadata: The caller's.
-      loaded_from: Path of the save that the run last loaded, or None.
+      about: What it says about itself.
+
+    Attributes:
+      path: The save folder.
+      newest: The newest save in the directory when this one began, or None.
 
     Raises:
       CheckpointError: as for `Checkpoint.save`.
@@ -72,38 +95,39 @@ class Saving:
         listing: Directory | None = None,
         history: History | None = None,
         staging: Staging | None = None,
-        step: int | None = None,
-        metadata: Any = None,
-        loaded_from: str | None = None,
+        about: About = _NOTHING,
     ) -> None:
         self._begin = time.monotonic()
-        encoded = _encode_metadata(metadata)
         directory = Directory(target.parent) if target is not None else listing
         assert directory is not None
         self._manner = manner
         self._directory = directory
         self._history = history or History()
         self._saves = directory.saves()
+        self._keys = about.keys
         self._draft: Draft | None = None
         if manner.write and target is None:
             directory.sweep()
-            self._draft = drafts.begin(directory.path, step, fsync=manner.fsync)
+            self._draft = drafts.begin(directory.path, about.step, fsync=manner.fsync)
         elif manner.write and target is not None:
             self._draft = drafts.begin_at(target, fsync=manner.fsync)
         now = datetime.now(timezone.utc)
-        name = directory.path / drafts.save_name(now, step)
+        name = directory.path / drafts.save_name(now, about.step)
         self.path = self._draft.path if self._draft else target or name
         self._manifest = Manifest(
             name=manifest.display(self.path.name),
             explicit=target is not None,
             sequence=next_sequence(self._saves),
-            step=step,
+            step=about.step,
             time=now,
             durable=manner.fsync,
-            metrics={},
-            metadata=encoded,
-            lineage=manifest.Lineage(loaded_from),
+            metrics=about.metrics,
+            metadata=about.metadata,
+            lineage=about.lineage,
             libraries=_libraries(),
+            pin=about.pin,
+            ranking=manner.keep.ranking,
+            schedule=about.schedule,
             components=[],
         )
         self._collected: list[Collected] = []
@@ -121,6 +145,10 @@ class Saving:
                 shards=shards,
             )
             self._writer = Writer(settings)
+
+    @property
+    def newest(self) -> Found | None:
+        return self._saves[-1] if self._saves else None
 
     def take(
         self, savefns: Mapping[str, Callable[[], Any]], *, background: bool = False
@@ -217,8 +245,7 @@ class Saving:
         try:
             fsync, keep = self._manner.fsync, self._manner.keep
             self._directory.write_latest(self.path.name, fsync=fsync)
-            if keep is not None:
-                self._directory.prune(keep, written=self.path, fsync=fsync)
+            self._directory.prune(keep, self._keys, written=self.path, fsync=fsync)
         except Exception as error:
             _logger.warning("Saved %s, but could not prune: %s", self.path, error)
 
@@ -256,22 +283,11 @@ def store(
     return saving.finish()
 
 
-def _encode_metadata(metadata: Any) -> Any:
-    try:
-        return scalars.encode_metadata({} if metadata is None else metadata)
-    except (scalars.NotScalarError, RecursionError) as error:
-        problem = "it holds itself" if isinstance(error, RecursionError) else error
-        raise MetadataError(
-            f"Metadata cannot be saved: {problem}. It may hold JSON types, tuples, "
-            f"mappings, dataclasses, NumPy scalars and paths; nothing was written."
-        ) from error
-
-
 def _libraries() -> dict[str, str]:
     """Return the versions that a save depends on, of libraries imported already."""
     python = ".".join(map(str, sys.version_info[:3]))
     versions = {"python": python, "numpy": np.__version__}
-    for name in ("elementsckpt", "jax", "torch", "ml_dtypes"):
+    for name in ("elementsckpt", *_LIBRARIES):
         version = getattr(sys.modules.get(name), "__version__", None)
         if isinstance(version, str):
             versions[name] = str(version)  # Torch has a type of its own.

@@ -7,13 +7,14 @@ import json
 import os
 import pathlib
 import threading
+from datetime import datetime
 from typing import NamedTuple
 
 import numpy as np
 import xxhash
 from faults import BLOCK_BYTES, use_small_segments
 
-from elementsckpt import blocks
+from elementsckpt import blocks, drafts, store
 
 MB = 1 << 20
 ALIGN = 64  # Of blocks in a segment.
@@ -77,6 +78,21 @@ def check_folder(save):
         assert not path.is_symlink(), name
         padding = count * ALIGN
         assert data <= 2 * live + padding, f"{name}: {live} of {data} bytes are live"
+
+
+class Clock:
+    """The time of day as new saves see it; set `now` to change it."""
+
+    def __init__(self, monkeypatch, now):
+        self.now = now
+
+        class Datetime(datetime):
+            @classmethod
+            def now(cls, tz=None):
+                return self.now.astimezone(tz)
+
+        for module in (drafts, store):
+            monkeypatch.setattr(module, "datetime", Datetime)
 
 
 # Damaging

@@ -48,7 +48,12 @@ ALLOWED = {
     "reader": {"compression", "manifest", "parallel", "disk"},
     "elements_folder": {"restricted", "pickles", "disk"},
     "drafts": {"elements_folder", "manifest", "disk"},
-    "folder": {"drafts", "reader", "elements_folder", "manifest", "disk"},
+    "metadata": {"torch_tensors", "jax_arrays", "scalars"},
+    "retention": {"metadata", "manifest"},
+    "folder": {
+        *("retention", "drafts", "reader", "elements_folder", "manifest", "disk"),
+    },
+    "choice": {"folder", "retention", "drafts", "elements_folder", "manifest"},
     "reuse": {
         *("reader", "blocks", "compression", "manifest", "parallel", "disk"),
     },
@@ -79,24 +84,31 @@ ALLOWED = {
             "drafts",
             "folder",
         ),
-        *("reports", "scalars", "manifest"),
+        *("reports", "retention", "manifest"),
     },
     "restore": {"source", "stored", "folder", "reports", "overlay", "tree"},
     "look": {
-        *("restore", "reports", "stored", "folder", "elements_folder", "overlay"),
-        *("scalars", "manifest", "disk"),
+        *("restore", "reports", "stored", "choice", "folder", "elements_folder"),
+        *("overlay", "metadata", "scalars", "manifest", "disk"),
     },
     "components": set(),
+    "registry": {"components"},
     "wrappers": set(),
     "functions": {
-        *("store", "restore", "reports", "stored", "folder", "compression", "disk"),
+        *("store", "restore", "reports", "stored", "choice", "metadata"),
+        *("compression", "disk"),
     },
+    "schedule": set(),
+    "signals": set(),
+    "lineage": set(),
+    "origin": {"lineage", "folder", "reports", "manifest"},
     "checkpoint": {
-        *("functions", "components", "look", "store", "restore", "reports", "stored"),
-        *("folder", "background", "history", "staging", "compression", "overlay"),
+        *("functions", "registry", "look", "store", "restore", "reports", "stored"),
+        *("choice", "folder", "background", "history", "staging", "compression"),
+        *("schedule", "signals", "origin", "retention", "metadata", "overlay"),
         *("manifest", "disk"),
     },
-    "__init__": {"checkpoint", "look", "wrappers", "reports"},
+    "__init__": {"checkpoint", "look", "retention", "schedule", "wrappers", "reports"},
 }
 
 DEPENDENCIES = {"numpy", "cloudpickle", "zstandard", "xxhash", "msgspec"}

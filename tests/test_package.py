@@ -11,6 +11,8 @@ import elementsckpt
 EXPORTS = {
     "Checkpoint",
     "Counter",
+    "Every",
+    "Keep",
     "Saveable",
     "checkpoint",
     "info",

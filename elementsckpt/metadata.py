@@ -1,0 +1,185 @@
+"""What the caller says about a save: metadata and metrics ⇄ JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import os
+import sys
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from . import jax_arrays, scalars, torch_tensors
+from .errors import MetadataError
+
+_PLAIN: dict[type, Callable[[Any], Any]] = {
+    str: str.__str__,
+    int: int.__index__,
+    float: float.__float__,
+}
+
+
+class _UnstorableError(Exception):
+    """What cannot be saved; the message is where it is and what it is."""
+
+
+def encode(value: Any, where: str = "metadata") -> Any:
+    """Return metadata as JSON.
+
+    Args:
+      value: Mappings, sequences and scalars, nested in any way: JSON types, tuples,
+        dataclasses, namespaces, paths, enumerations, scalars of NumPy and JAX.
+      where: What the error calls `value`.
+
+    Raises:
+      MetadataError: something else is in there; the message is the place.
+    """
+    try:
+        return _encode({} if value is None else value, where)
+    except (_UnstorableError, RecursionError) as error:
+        problem = "it holds itself" if isinstance(error, RecursionError) else error
+        raise MetadataError(
+            f"Metadata cannot be saved: {problem}. It may hold mappings, sequences, "
+            f"dataclasses, namespaces, paths, enumerations, numbers and text: leave "
+            f"the rest out, or put its name in its place. Nothing was written."
+        ) from error
+
+
+def _encode(value: Any, where: str) -> Any:
+    if isinstance(value, enum.Enum):
+        value = value.value
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    value = _number(value)
+    if value is None or isinstance(value, bool):
+        return value
+    for base, plain in _PLAIN.items():  # Subclasses by value.
+        if isinstance(value, base):
+            return scalars.encode(plain(value))
+    value = _opened(value)
+    if isinstance(value, Mapping):
+        return _encode_mapping(value, where)
+    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
+        return [_encode(item, f"{where}[{i}]") for i, item in enumerate(value)]
+    raise _UnstorableError(f"{where} is of type {type(value).__name__}")
+
+
+def _number(value: Any) -> Any:
+    """Return the scalars of NumPy, JAX and torch as Python's, others as they are."""
+    if getattr(value, "shape", None) != ():
+        return value
+    if jax_arrays.is_array(value) and jax_arrays.problem(value) is None:
+        (value,) = jax_arrays.fetch([value])
+    elif torch_tensors.is_tensor(value):
+        return value.item()
+    if not isinstance(value, (np.generic, np.ndarray)):
+        return value
+    number = value.item()
+    # NumPy has no Python number for long doubles and bfloat16.
+    return float(number) if isinstance(number, np.generic) else number
+
+
+def _opened(value: Any) -> Any:
+    """Return what is like a mapping as one, others as they are."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = [field.name for field in dataclasses.fields(value)]
+        return {name: getattr(value, name) for name in names}
+    if isinstance(value, _namespaces()):
+        return vars(value)
+    is_type = isinstance(value, type)
+    if hasattr(value, "keys") and hasattr(value, "__getitem__") and not is_type:
+        return dict(value)  # Such as ml_collections.ConfigDict.
+    return value
+
+
+def _namespaces() -> tuple[type, ...]:
+    found = getattr(sys.modules.get("argparse"), "Namespace", None)
+    return (types.SimpleNamespace, *([found] if found else []))
+
+
+def _encode_mapping(value: Mapping[Any, Any], where: str) -> Any:
+    items = []
+    for key, item in value.items():
+        code = _encode(key, f"the key {key!r} of {where}")
+        if isinstance(code, list):
+            raise _UnstorableError(f"the key {key!r} of {where} is a sequence")
+        items.append([code, _encode(item, f"{where}[{key!r}]")])
+    if any(type(key) is not str or key.startswith("$") for key, _ in items):
+        return {"$dict": items}
+    return dict(items)
+
+
+def decode(code: Any) -> Any:
+    """Return the metadata that `encode` gave `code` for.
+
+    Tuples come back as lists, dataclasses, namespaces and mappings as dicts, paths as
+    strings, enumerations as their values, scalars as Python's.
+    """
+    if isinstance(code, list):
+        return [decode(item) for item in code]
+    if not isinstance(code, dict):
+        return code
+    if "$dict" in code:
+        return {scalars.decode(k): decode(v) for k, v in code["$dict"]}
+    if len(code) == 1 and next(iter(code)).startswith("$"):
+        return scalars.decode(code)
+    return {key: decode(item) for key, item in code.items()}
+
+
+def merge(every: Any, one: Any) -> Any:
+    """Return the encoded metadata of one save with that of every save.
+
+    The entries of two mappings are united, those of `one` first; otherwise it is `one`.
+    """
+    both = decode(every), decode(one)
+    if not all(isinstance(item, dict) for item in both):
+        return one
+    return encode(both[0] | both[1])
+
+
+def encode_metrics(metrics: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return metrics as JSON.
+
+    Args:
+      metrics: Numbers by name; scalars of NumPy, JAX and torch, too.
+
+    Raises:
+      MetadataError: they are something else; the message names it.
+    """
+    if not isinstance(metrics, (Mapping, type(None))):
+        raise MetadataError(
+            f"metrics is of type {type(metrics).__name__}: pass numbers by name, such "
+            f"as metrics={{'return': 213.0}}. Nothing was written."
+        )
+    encoded = {}
+    named: Mapping[Any, Any] = metrics or {}
+    for name, value in named.items():
+        number = _number(value)
+        if isinstance(number, bool):
+            number = int(number)
+        if not isinstance(name, str) or not isinstance(number, (int, float)):
+            raise MetadataError(
+                f"metrics[{name!r}] is {_described(value)}: pass a number, by a name "
+                f"that is text. What is not a number can be in metadata. Nothing was "
+                f"written."
+            )
+        encoded[name] = scalars.encode(_PLAIN[_base(number)](number))
+    return encoded
+
+
+def _base(number: float) -> type:
+    return int if isinstance(number, int) else float
+
+
+def _described(value: Any) -> str:
+    shape = getattr(value, "shape", ())
+    found = f"of type {type(value).__name__}"
+    return f"{found} and shape {tuple(shape)}" if shape else found
+
+
+def decode_metrics(code: Mapping[str, Any]) -> dict[str, float]:
+    """Return the metrics that `encode_metrics` gave `code` for."""
+    return {name: scalars.decode(value) for name, value in code.items()}

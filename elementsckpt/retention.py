@@ -1,0 +1,215 @@
+"""Which saves stay, and which is the best."""
+
+from __future__ import annotations
+
+import logging
+import math
+import operator
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from . import metadata
+from .manifest import Head
+
+Metric = str | Callable[[Mapping[str, float]], float]
+_logger = logging.getLogger("elementsckpt")
+
+
+class Keep(Struct, frozen=True):
+    """Which saves stay when a new one is made: all that one of these asks for.
+
+    The newest save stays in any case, as do pinned ones.
+
+    Args:
+      latest: How many of the newest; None for all.
+      best: How many of the best by `metric`. Saves that lack it, or of which it is not
+        finite, are worse than all others; of equal ones the newer is better.
+      metric: Name of one of the `metrics` given to `save`, or a function that takes
+        them all and returns a number.
+      mode: "max" if more is better, "min" if less is.
+      every: Saves to keep for ever: an int for those at multiples of so many steps, a
+        timedelta for one in each such time.
+
+    Raises:
+      ValueError: an argument makes no sense.
+
+    Source: NeMo RL's keep_top_k, Orbax's max_to_keep and keep_period, united.
+    """
+
+    latest: int | None = 1
+    best: int = 0
+    metric: Metric | None = None
+    mode: Literal["max", "min"] = "max"
+    every: int | timedelta | None = None
+
+    def __post_init__(self) -> None:
+        if self.latest is not None:
+            _check_count("latest", self.latest)
+        _check_count("best", self.best)
+        if self.mode not in ("max", "min"):
+            raise ValueError(f"mode={self.mode!r}: pass 'max' or 'min'.")
+        is_metric = isinstance(self.metric, str) or callable(self.metric)
+        if self.metric is not None and not is_metric:
+            raise ValueError(
+                f"metric={self.metric!r}: pass the name of a metric, or a function "
+                f"that takes the metrics and returns a number."
+            )
+        if self.best and self.metric is None:
+            raise ValueError(
+                f"best={self.best} needs metric=, the name of the metric by which to "
+                f"rank, such as metric='return'."
+            )
+        _check_every(self.every)
+
+    @property
+    def ranking(self) -> tuple[str, Literal["max", "min"]] | None:
+        """Name of the metric and mode, for the manifest."""
+        return (self.metric, self.mode) if isinstance(self.metric, str) else None
+
+    def score(self, metrics: Mapping[str, float]) -> float | None:
+        """Return how good a save is, more being better; None if it is never best."""
+        value = self._value(metrics)
+        if value is None or not math.isfinite(value):
+            return None
+        return value if self.mode == "max" else -value
+
+    def _value(self, metrics: Mapping[str, float]) -> float | None:
+        if isinstance(self.metric, str):
+            return metrics.get(self.metric)
+        if self.metric is None:
+            return None
+        try:
+            return float(self.metric(metrics))
+        except Exception:  # A save must not fail because of its rank.
+            return None
+
+    def report(self, metrics: Mapping[str, float], step: int | None) -> None:
+        """Warn of a save that can never be the best."""
+        if self.metric is None or self.score(metrics) is not None:
+            return
+        value = self._value(metrics)
+        if isinstance(self.metric, str):
+            if value is not None:  # Not all saves need to have it.
+                _warn(f"{self.metric!r} is {value}", step)
+        elif value is None:
+            _warn("the metric function failed or returned no number", step)
+        else:
+            _warn(f"the metric function returned {value}", step)
+
+
+def _warn(found: str, step: int | None) -> None:
+    _logger.warning("%s: the save at step %s is never the best.", found, step)
+
+
+def _check_count(name: str, count: Any) -> None:
+    if type(count) is not int or count < 0:
+        raise ValueError(f"{name}={count!r}: pass how many saves to keep, from 0 on.")
+
+
+def _check_every(every: Any) -> None:
+    if every is None:
+        return
+    if isinstance(every, timedelta):
+        if every <= timedelta(0):
+            raise ValueError(f"every={every!r}: pass a time longer than zero.")
+        return
+    try:
+        is_step = operator.index(every) > 0 and not isinstance(every, bool)
+    except TypeError:
+        is_step = False
+    if not is_step:
+        raise ValueError(
+            f"every={every!r}: pass an int, for multiples of so many steps, or a "
+            f"datetime.timedelta."
+        )
+
+
+def checked(keep: Any) -> Keep:
+    """Return `keep=` of a Checkpoint as a Keep.
+
+    Raises:
+      ValueError: it is not one, nor a number from 1 on, nor None.
+    """
+    if isinstance(keep, Keep):
+        return keep
+    if keep is not None and (type(keep) is not int or keep < 1):
+        raise ValueError(
+            f"keep={keep!r}: pass the number of newest saves to keep, None for all, or "
+            f"elementsckpt.Keep(latest=..., best=..., metric=..., every=...)."
+        )
+    return Keep(latest=keep)
+
+
+def staying(
+    keep: Keep, heads: Sequence[Head], keys: Collection[str] = ()
+) -> list[bool]:
+    """Tell which saves stay.
+
+    Args:
+      keep: What is asked for.
+      heads: The saves, oldest first.
+      keys: Components of the run, encoded: of each, the newest save that has it stays,
+        so that a save of some of them never costs the others.
+    """
+    newest = len(heads) if keep.latest is None else max(keep.latest, 1)
+    stays = set(range(len(heads))[-newest:])
+    stays |= {n for n, head in enumerate(heads) if head.pin is not None}
+    stays |= set(_ranked(keep, heads)[: keep.best])
+    stays |= set(_spread(keep.every, heads))
+    for key in keys:
+        having = [n for n, head in enumerate(heads) if _has(head, key)]
+        stays |= set(having[-1:])
+    return [n in stays for n in range(len(heads))]
+
+
+def _has(head: Head, key: str) -> bool:
+    return any(item.key == key for item in head.components)
+
+
+def best(keep: Keep, heads: Sequence[Head]) -> int | None:
+    """Return the number of the best save, or None if none has a finite metric."""
+    ranked = _ranked(keep, heads)
+    if not ranked or _score(keep, heads[ranked[0]]) is None:
+        return None
+    return ranked[0]
+
+
+def recorded(heads: Sequence[Head]) -> Keep | None:
+    """Return the ranking that the newest save with one records."""
+    rankings = [head.ranking for head in heads if head.ranking is not None]
+    if not rankings:
+        return None
+    metric, mode = rankings[-1]
+    return Keep(metric=metric, mode=mode)
+
+
+def _ranked(keep: Keep, heads: Sequence[Head]) -> list[int]:
+    """Return the numbers of the saves, the best first."""
+
+    def rank(number: int) -> tuple[float, int]:
+        score = _score(keep, heads[number])
+        return (-math.inf if score is None else score), number
+
+    return sorted(range(len(heads)), key=rank, reverse=True)
+
+
+def _score(keep: Keep, head: Head) -> float | None:
+    return keep.score(metadata.decode_metrics(head.metrics))
+
+
+def _spread(every: int | timedelta | None, heads: Sequence[Head]) -> Iterable[int]:
+    """Return the numbers of the saves to keep for ever."""
+    if every is None:
+        return
+    last = None
+    for number, head in enumerate(heads):
+        if not isinstance(every, timedelta):
+            if head.step is not None and head.step % every == 0:
+                yield number
+        # A clock that steps back begins anew.
+        elif last is None or not timedelta(0) <= head.time - last < every:
+            yield number
+            last = head.time
