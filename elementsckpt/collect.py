@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from msgspec import Struct
 
-from . import scalars, tree
+from . import groups, scalars, tree
 from .errors import add_note
 from .manifest import Component, Tree, encode_tree
 from .reuse import Known
@@ -134,7 +134,7 @@ class _Collecting:
 
     def _add(self, state: Any, prefix: str) -> Tree:
         flat = tree.flatten(state, self._key)
-        saved, storages, owners = tree.encode(flat, self._key)
+        saved, storages, owners = groups.encode(flat, self._key)
         for group, arrays in zip(saved.leaves, storages, strict=True):
             self._leaf_count += len(group.names)
             if arrays:

@@ -1,3 +1,9 @@
 import socket
-def host(): return socket.gethostname()
-def commit(): return None
+
+
+def host():
+    return socket.gethostname()
+
+
+def commit():
+    return None

@@ -1,5 +1,12 @@
 PREEMPTION = ()
+
+
 class Watch:
     received = None
-    def stop(self): pass
-def watch(signals): return Watch()
+
+    def stop(self):
+        pass
+
+
+def watch(signals):
+    return Watch()

@@ -28,7 +28,8 @@ ALLOWED = {
         "manifest",
     },
     "containers": {"leaves", "scalars", "references", "manifest"},
-    "tree": {"containers", "leaves", "jax_arrays", "scalars", "pickles", "manifest"},
+    "tree": {"containers", "leaves", "scalars", "manifest"},
+    "groups": {"tree", "leaves", "jax_arrays", "scalars", "pickles", "manifest"},
     "overlay": {
         *(
             "tree",
@@ -62,7 +63,7 @@ ALLOWED = {
         *("segments", "reuse", "blocks", "compression", "staging", "manifest"),
         "parallel",
     },
-    "collect": {"writer", "reuse", "tree", "scalars", "manifest"},
+    "collect": {"writer", "reuse", "groups", "tree", "scalars", "manifest"},
     "stored": {
         *("elements_folder", "reader", "overlay", "tree", "leaves", "pickles"),
         *("references", "manifest"),

@@ -76,7 +76,9 @@ def test_a_configuration_comes_back_as_plain_containers(tmp_path_factory, name):
     config, expected = CONFIGS[name]
     found = saved(tmp_path_factory, metadata=config).metadata
     assert found == expected
-    assert all(type(x) in (bool, int, float, str, list, dict) for x in _values(found) if x)
+    assert all(
+        type(x) in (bool, int, float, str, list, dict) for x in _values(found) if x
+    )
 
 
 def _values(tree):

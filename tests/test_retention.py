@@ -333,7 +333,9 @@ def test_a_step_that_is_not_there_is_an_error_that_lists_the_others(tmp_path):
     cp = make(tmp_path)
     for step in range(0, 1000, 100):
         save(cp, step)
-    with pytest.raises(FileNotFoundError, match=r"no save of step 7 .*0, 100, 200, \.\."):
+    with pytest.raises(
+        FileNotFoundError, match=r"no save of step 7 .*0, 100, 200, \.\."
+    ):
         cp.load(step=7)
     assert cp.step == 900
 
@@ -367,10 +369,12 @@ def test_without_a_ranking_the_best_is_not_guessed(tmp_path):
     assert cp.best() is None
     save(cp, 0)
     assert cp.best() is None
-    with pytest.raises(FileNotFoundError, match="No save .* finite metric"):
+    with pytest.raises(FileNotFoundError, match=r"No save .* finite metric"):
         cp.load("best")
     save(cp, 1, metrics={"loss": 0.1, "return": 1.0})
-    with pytest.raises(ValueError, match=r"loss, return: pass keep=Keep\(metric='loss'"):
+    with pytest.raises(
+        ValueError, match=r"loss, return: pass keep=Keep\(metric='loss'"
+    ):
         cp.best()
 
 
