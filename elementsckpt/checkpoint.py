@@ -14,6 +14,7 @@ from typing import Any
 
 from . import choice, compression, manifest, retention, signals
 from .background import Background
+from .claim import Claim, claim
 from .compression import Compress
 from .disk import AnyPath, local
 from .errors import (
@@ -93,7 +94,7 @@ class Checkpoint(Registry):
     _OWN = frozenset(
         {"_directory", "_step", "_every", "_metadata", "_manner", "_background"}
         | {"_staging", "_lock", "_listing", "_history", "_is_saving"}
-        | {"_origin", "_watch", "_is_safe"}
+        | {"_origin", "_claim", "_watch", "_is_safe"}
     )
 
     def __init__(
@@ -137,6 +138,7 @@ class Checkpoint(Registry):
         self._history = History()
         self._is_saving = False
         self._origin = Origin()
+        self._claim: Claim | None = None  # From the first save on.
         self._watch: Watch | None = None
         self._is_safe = False  # All was saved since the run was preempted.
 
@@ -278,6 +280,7 @@ class Checkpoint(Registry):
             about=about,
         )
         if target is None and self._manner.write:
+            self._claim = claim(saving.path.parent, saving.newest)
             self._origin.compare(saving.newest, about.step)
         return saving
 
@@ -606,6 +609,7 @@ class Checkpoint(Registry):
             try:
                 self._wait()
             finally:
+                self._claim = None
                 if self._watch is not None:
                     self._watch.stop()
                     self._watch = None

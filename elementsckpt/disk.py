@@ -253,8 +253,16 @@ def folders_in(path: Path) -> list[Path]:
         raise _unreadable(path, error) from error
 
 
+def open_folder(path: Path) -> int:
+    """Open a folder, to lock it; returns its fd, or -1 if the system refuses."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return -1
+
+
 def lock(fd: int) -> bool | None:
-    """Take the file's lock without waiting; death of the process frees it.
+    """Take the lock of a file or folder without waiting; death of the process frees it.
 
     Returns:
       Whether it was free, or None if the file system has no locks.

@@ -102,11 +102,12 @@ ALLOWED = {
     "schedule": set(),
     "signals": set(),
     "lineage": set(),
+    "claim": {"lineage", "folder", "disk"},
     "origin": {"lineage", "folder", "reports", "manifest"},
     "checkpoint": {
         *("functions", "registry", "look", "store", "restore", "reports", "stored"),
         *("choice", "folder", "background", "history", "staging", "compression"),
-        *("schedule", "signals", "origin", "retention", "metadata", "overlay"),
+        *("schedule", "signals", "origin", "claim", "retention", "metadata", "overlay"),
         *("manifest", "disk"),
     },
     "__init__": {"checkpoint", "look", "retention", "schedule", "wrappers", "reports"},

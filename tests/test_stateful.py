@@ -294,8 +294,12 @@ class Run(RuleBasedStateMachine):
         self.garbage.clear()
         if self.keep is not None:
             ours = [save for save in self.ordered if save.is_prunable]
-            for save in ours[: -self.keep]:
-                self.saves.remove(save)
+            # A save of some components never costs the others.
+            having = [[x for x in ours if key in x.values][-1:] for key in self.values]
+            stays = [*ours[-self.keep :], *(x for some in having for x in some)]
+            for save in ours:
+                if save not in stays:
+                    self.saves.remove(save)
 
     @rule(inside=st.booleans(), metadata=metadatas)
     def save_to_a_path(self, inside, metadata):
