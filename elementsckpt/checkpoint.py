@@ -299,7 +299,7 @@ class Checkpoint(Registry):
             metrics=encoded,
             metadata=merge(self._metadata, encode(metadata)),
             pin=pin,
-            schedule=None if self._every is None else self._every.save(),
+            schedule=None if self._every is None else self._every.save(step),
             lineage=self._origin.lineage(),
             keys=frozenset(self._components),
         )
@@ -443,8 +443,8 @@ class Checkpoint(Registry):
         is_own = self._is_own(found.path)
         self._origin.loaded(found, is_own=is_own)
         if is_whole and is_own and found.head is not None and self._every is not None:
-            self._every.load(found.head.schedule)
-            self._every.mark(found.step, 0.0)
+            saved = found.head.schedule if type(found.head.schedule) is dict else {}
+            self._every.load({**saved, "step": found.step})
         _logger.info("Loaded %s, of step %s.", found.path, found.step)
 
     def _trusts(self, save: Path, allow_pickle: bool | None) -> bool:

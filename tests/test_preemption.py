@@ -1,0 +1,242 @@
+"""Saving when it is time, and losing at most a step to a preemption."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import timedelta
+
+import pytest
+
+import elementsckpt
+from elementsckpt import Every
+
+
+class Clock:
+    def __init__(self, monkeypatch):
+        self.now = 1000.0
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
+
+
+class Slow:
+    """A component whose save takes its time."""
+
+    def __init__(self, clock, seconds):
+        self.clock, self.seconds = clock, seconds
+
+    def save(self):
+        self.clock.now += self.seconds
+        return 0
+
+    def load(self, data):
+        pass
+
+
+def make(directory, every, **options):
+    cp = elementsckpt.Checkpoint(directory, keep=None, every=every, **options)
+    cp.step = elementsckpt.Counter()
+    return cp
+
+
+def train(cp, steps, before=lambda: None):
+    """Return the steps at which it saved."""
+    saved = []
+    for _ in range(steps):
+        cp.step.increment()
+        before()
+        if cp.save_if_due() is not None:
+            saved.append(int(cp.step))
+    return saved
+
+
+def test_steps_are_due_at_their_multiples(tmp_path):
+    cp = make(tmp_path, Every(steps=10))
+    assert not cp.load_or_save()
+    assert train(cp, 35) == [10, 20, 30]
+    assert [info.step for info in cp.saves()] == [0, 10, 20, 30]
+
+
+def test_seconds_are_due_when_they_have_passed(tmp_path, monkeypatch):
+    clock = Clock(monkeypatch)
+    cp = make(tmp_path, Every(seconds=60))
+    cp.load_or_save()
+
+    def work():
+        clock.now += 7
+
+    assert train(cp, 30, work) == [9, 18, 27]
+
+
+def test_saves_stay_within_their_share_of_the_run(tmp_path, monkeypatch):
+    clock = Clock(monkeypatch)
+    cp = make(tmp_path, Every(overhead=0.1))
+    cp.slow = Slow(clock, 2.0)
+    cp.load_or_save()
+
+    def work():
+        clock.now += 1
+
+    start = clock.now
+    saved = train(cp, 200, work)
+    share = 2.0 * len(saved) / (clock.now - start)
+    assert 0.05 < share <= 0.11
+
+
+def test_a_save_by_hand_is_not_made_again(tmp_path):
+    cp = make(tmp_path, Every(steps=10))
+    cp.load_or_save()
+    cp.step.load(10)
+    cp.save()
+    assert cp.save_if_due() is None
+
+
+def test_a_save_of_some_or_elsewhere_is_no_substitute(tmp_path):
+    cp = make(tmp_path / "ckpt", Every(steps=10))
+    cp.other = elementsckpt.Counter()
+    cp.load_or_save()
+    cp.step.load(10)
+    cp.save(keys=["step"])
+    cp.save(path=tmp_path / "own")
+    assert cp.save_if_due() is not None
+
+
+def test_the_schedule_goes_on_where_it_stopped(tmp_path):
+    cp = make(tmp_path, Every(steps=10))
+    cp.load_or_save()
+    train(cp, 25)
+    resumed = make(tmp_path, Every(steps=10))
+    assert resumed.load_or_save()
+    assert int(resumed.step) == 20
+    assert train(resumed, 25) == [30, 40]
+
+
+def test_what_was_saved_without_a_schedule_resumes_with_one(tmp_path):
+    cp = make(tmp_path, None)
+    cp.step.load(15)
+    cp.save()
+    resumed = make(tmp_path, Every(steps=10))
+    resumed.load_or_save()
+    assert train(resumed, 10) == [20]
+
+
+def test_a_save_that_failed_is_still_due(tmp_path):
+    cp = make(tmp_path, Every(steps=10))
+    cp.load_or_save()
+    cp.broken = elementsckpt.Saveable(save=lambda: 1 / 0, load=print)
+    cp.step.load(10)
+    with pytest.raises(ZeroDivisionError):
+        cp.save_if_due()
+    del cp.broken
+    assert cp.save_if_due() is not None
+
+
+def test_metrics_and_metadata_go_with_it(tmp_path):
+    cp = make(tmp_path, Every(steps=1))
+    report = cp.save_if_due(metrics={"return": 2.0}, metadata={"a": 1})
+    info = elementsckpt.info(report.path)
+    assert (info.metrics, info.metadata) == ({"return": 2.0}, {"a": 1})
+
+
+def test_without_a_schedule_nothing_is_due(tmp_path):
+    with pytest.raises(ValueError, match=r"pass every=Every\(steps=1000\)"):
+        make(tmp_path, None).save_if_due()
+
+
+def test_steps_need_a_step(tmp_path):
+    cp = elementsckpt.Checkpoint(tmp_path, every=Every(steps=10))
+    cp.other = elementsckpt.Counter()
+    with pytest.raises(ValueError, match="step"):
+        cp.save_if_due()
+
+
+@pytest.mark.parametrize("every", [1000, "1000", lambda step: True])
+def test_a_schedule_is_an_every(tmp_path, every):
+    with pytest.raises(ValueError, match=r"pass elementsckpt\.Every\("):
+        elementsckpt.Checkpoint(tmp_path, every=every)
+
+
+# Signals
+
+
+@pytest.fixture
+def watching(tmp_path):
+    cp = make(tmp_path, Every(steps=1000))
+    cp.load_or_save()
+    cp.watch_signals()
+    yield cp
+    cp.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_says_that_the_run_is_preempted(watching, number):
+    assert not watching.preempted
+    signal.raise_signal(number)
+    assert watching.preempted
+
+
+def test_a_preempted_run_saves_once_more(watching):
+    assert train(watching, 3) == []
+    signal.raise_signal(signal.SIGTERM)
+    assert train(watching, 3) == [4]
+
+
+def test_what_was_saved_since_the_signal_is_not_saved_again(watching):
+    signal.raise_signal(signal.SIGTERM)
+    watching.save()
+    assert watching.save_if_due() is None
+
+
+def test_a_signal_in_the_middle_of_a_save_is_due_for_another(watching):
+    def interrupt():
+        signal.raise_signal(signal.SIGTERM)
+        return 0
+
+    watching.odd = elementsckpt.Saveable(save=interrupt, load=print)
+    watching.save()
+    assert watching.save_if_due() is not None
+    assert watching.save_if_due() is None
+
+
+def test_closing_puts_the_handlers_back(tmp_path):
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGUSR1)
+    with make(tmp_path, Every(steps=1)) as cp:
+        cp.watch_signals()
+        cp.watch_signals()
+        assert signal.getsignal(signal.SIGTERM) != before[0]
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGUSR1)) == before
+
+
+def test_a_deadline_preempts(tmp_path):
+    cp = make(tmp_path, Every(steps=1000, deadline=timedelta(microseconds=1)))
+    cp.load_or_save()
+    assert cp.preempted
+    cp = make(tmp_path, Every(steps=1000, deadline=timedelta(days=100)))
+    assert not cp.preempted
+
+
+LOOP = """
+import sys, elementsckpt
+cp = elementsckpt.Checkpoint(sys.argv[1], every=elementsckpt.Every(steps=1_000_000))
+cp.step = step = elementsckpt.Counter()
+cp.load_or_save()
+cp.watch_signals()
+while not cp.preempted:
+    step.increment()
+    if step == 1000:
+        print("training", flush=True)
+    cp.save_if_due()
+cp.save()
+print(int(step))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_preempted_process_loses_no_step(tmp_path, number):
+    command = [sys.executable, "-c", LOOP, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "training\n"
+        os.kill(process.pid, number)
+        step = int(process.stdout.readline())
+    assert process.returncode == 0
+    assert elementsckpt.info(tmp_path).step == step >= 1000
