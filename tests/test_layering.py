@@ -86,6 +86,8 @@ ALLOWED = {
         *("restore", "reports", "stored", "folder", "elements_folder", "overlay"),
         *("scalars", "manifest", "disk"),
     },
+    "schedule": set(),
+    "signals": set(),
     "components": set(),
     "wrappers": set(),
     "functions": {
@@ -96,7 +98,7 @@ ALLOWED = {
         *("folder", "background", "history", "staging", "compression", "overlay"),
         *("manifest", "disk"),
     },
-    "__init__": {"checkpoint", "look", "wrappers", "reports"},
+    "__init__": {"checkpoint", "look", "wrappers", "schedule", "reports"},
 }
 
 DEPENDENCIES = {"numpy", "cloudpickle", "zstandard", "xxhash", "msgspec"}

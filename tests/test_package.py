@@ -11,6 +11,7 @@ import elementsckpt
 EXPORTS = {
     "Checkpoint",
     "Counter",
+    "Every",
     "Saveable",
     "checkpoint",
     "info",
