@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -551,9 +550,7 @@ class Checkpoint(Registry):
 
     # Preemption
 
-    def watch_signals(
-        self, signals: Iterable[signal.Signals] = signals.PREEMPTION
-    ) -> None:
+    def watch_signals(self, signals: Iterable[int] = signals.DEFAULT) -> None:
         """Let `preempted` tell of these signals, which then end the process no more.
 
         The handlers that were there are called, too. `close` puts them back.

@@ -204,7 +204,10 @@ def test_closing_puts_the_handlers_back(tmp_path):
         cp.watch_signals()
         cp.watch_signals()
         assert signal.getsignal(signal.SIGTERM) != before[0]
-    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGUSR1)) == before
+    assert (
+        signal.getsignal(signal.SIGTERM),
+        signal.getsignal(signal.SIGUSR1),
+    ) == before
 
 
 def test_a_deadline_preempts(tmp_path):
