@@ -23,6 +23,7 @@ from .errors import (
     VersionError,
     WriteError,
 )
+from .files import Files
 from .look import info, read
 from .reports import ComponentInfo, Lineage, LoadReport, SaveInfo, SaveReport
 from .wrappers import Counter, Saveable
@@ -34,6 +35,7 @@ __all__ = [
     "ComponentInfo",
     "Counter",
     "DamagedError",
+    "Files",
     "Lineage",
     "LoadReport",
     "MetadataError",

@@ -21,6 +21,7 @@ from .errors import (
     DamagedError,
     MissingKeyError,
 )
+from .files import folder_keys, takes_folder
 from .folder import Directory, Found
 from .functions import exists, load, save
 from .history import History
@@ -220,27 +221,72 @@ class Checkpoint:
                 "This Checkpoint has no directory: pass a path to save(), or a "
                 "directory to Checkpoint()."
             )
+        return self._save_in_turn(lambda: self._begin(target, metadata), selected)
+
+    @contextlib.contextmanager
+    def staging(self, key: str, *, metadata: Any = None) -> Iterator[Path]:
+        """Save, with files of one component that others write in this block.
+
+            with cp.staging("policy") as folder:
+                ray.get([worker.write_shard.remote(folder) for worker in workers])
+
+        The block gets a folder inside the new save, for any process that sees the disk
+        to write to. When it ends, all components are saved as `save` does it, but this
+        one's own `save` is not called: what is in the folder is its content. If the
+        block raises, no trace is left of the save. Other saves may be made meanwhile.
+
+        Args:
+          key: A component that is a `Files`.
+          metadata: As for `save`.
+
+        Yields:
+          The folder, empty; its parent becomes the save. With `write=False` it is not
+          there: take the path from the process that writes.
+
+        Raises:
+          ComponentError: the component is not a `Files`.
+          Exception: as for `save`.
+        """
+        selected = self._select(None)
+        if not takes_folder(self._select([key])[key].load):
+            raise ComponentError(
+                f"{key!r} is no component that has files: register "
+                f"elementsckpt.Files(load=function) to stage them."
+            )
+        self._required_listing()
+        with self._lock:
+            if not self._is_saving:
+                self._wait()
+            saving = self._begin(None, metadata)
+        try:
+            yield saving.stage(key)
+            self._save_in_turn(lambda: saving, selected)
+        except BaseException:
+            saving.abandon()
+            raise
+
+    def _save_in_turn(
+        self, begin: Callable[[], Saving], selected: Mapping[str, Component]
+    ) -> SaveReport:
+        """Save when nothing else is being saved with this object."""
         savefns = {key: component.save for key, component in selected.items()}
         with self._lock:
             if self._is_saving:  # A signal handler saves, or a component's save().
-                return store(lambda: self._begin(target, metadata), savefns)
+                return store(begin, savefns)
             self._wait()
             self._is_saving = True
             try:
-                return self._save(target, metadata, savefns)
+                return self._save(begin, savefns)
             finally:
                 self._is_saving = False
 
     def _save(
-        self,
-        target: Path | None,
-        metadata: Any,
-        savefns: Mapping[str, Callable[[], Any]],
+        self, begin: Callable[[], Saving], savefns: Mapping[str, Callable[[], Any]]
     ) -> SaveReport:
         if self._background is None or not self._manner.write:
-            return store(lambda: self._begin(target, metadata), savefns)
-        saving = self._begin(target, metadata, self._staging)
-        saving.take(savefns, background=True)
+            return store(begin, savefns)
+        saving = begin()
+        saving.take(savefns, self._staging)
         report = saving.report(is_finished=False)
         try:
             self._background.start(saving.finish)
@@ -249,15 +295,12 @@ class Checkpoint:
             raise
         return report
 
-    def _begin(
-        self, target: Path | None, metadata: Any, staging: Staging | None = None
-    ) -> Saving:
+    def _begin(self, target: Path | None, metadata: Any) -> Saving:
         return Saving(
             self._manner,
             target=target,
             listing=self._listing,
             history=self._history,
-            staging=staging,
             step=self._current_step(),
             metadata=metadata,
             loaded_from=self._loaded_from,
@@ -303,7 +346,7 @@ class Checkpoint:
           regex: Loads the leaves whose names it matches from their start, as
             `re.match` does: `params/enc/.*`. The key is not part of the name. Only
             the blocks that hold these leaves are read. Not for components that were
-            saved by a generator.
+            saved by a generator, or as files.
           rename: Pattern to replacement, for `re.sub` on the names that matched.
           strict: Whether a matched leaf that only one side has is an error.
           cast: Whether to convert dtypes, within NumPy's same-kind casting.
@@ -316,7 +359,8 @@ class Checkpoint:
             The rest is read: compressed leaves, and those of which a later save wrote
             only a part anew.
           verify: Whether to verify what is mapped, which reads all of it once. Without,
-            a load takes no time, and damage goes unnoticed.
+            a load takes no time, and damage goes unnoticed. Of components that are
+            `Files`, only the sizes of their files are verified then.
           allow_pickle: Whether code from the save may run. By default only inside
             this object's own directory.
           dry_run: Whether to return the report without loading; what does not fit is
@@ -331,6 +375,7 @@ class Checkpoint:
           VersionError: it was written by a newer elementsckpt.
         """
         selected = self._select(keys)
+        loadfns = {key: component.load for key, component in selected.items()}
         start = time.monotonic()
         with self._lock:
             if self._background is not None:
@@ -342,11 +387,11 @@ class Checkpoint:
                     self._trusts(save, allow_pickle), mmap, verify
                 ),
                 current=lambda key: selected[key].save(),
+                folders=folder_keys(loadfns),
                 selection=Selection(regex, rename, strict, cast),
                 dry_run=dry_run,
             )
             if not dry_run:
-                loadfns = {key: component.load for key, component in selected.items()}
                 hand_over(restored, loadfns)
                 self._loaded_from = manifest.display(str(restored.found.path))
         return restored.report(time.monotonic() - start)

@@ -10,6 +10,7 @@ from . import compression, folder
 from .compression import Compress
 from .disk import AnyPath, local
 from .errors import SaveNotFoundError
+from .files import folder_keys
 from .reports import LoadReport, SaveReport
 from .restore import hand_over, restore
 from .store import Manner, Saving, store
@@ -68,7 +69,12 @@ def load(
     """
     start = time.monotonic()
     options = Options(bool(allow_pickle), mmap, verify)
-    restored = restore(folder.find(local(path)), loadfns, options=lambda _: options)
+    restored = restore(
+        folder.find(local(path)),
+        loadfns,
+        options=lambda _: options,
+        folders=folder_keys(loadfns),
+    )
     hand_over(restored, loadfns)
     return restored.report(time.monotonic() - start)
 

@@ -42,6 +42,8 @@ ALLOWED = {
         "manifest",
     },
     "compression": {"manifest"},
+    "files": set(),
+    "filetree": {"manifest", "parallel", "disk"},
     "background": set(),
     "staging": set(),
     "blocks": {"staging", "leaves", "dtypes", "manifest"},
@@ -55,16 +57,16 @@ ALLOWED = {
     "segments": {"reuse", "blocks", "compression", "manifest", "disk"},
     "writer": {
         *("segments", "reuse", "blocks", "compression", "staging", "manifest"),
-        "parallel",
+        *("filetree", "parallel"),
     },
-    "collect": {"writer", "reuse", "tree", "scalars", "manifest"},
+    "collect": {"writer", "reuse", "files", "tree", "scalars", "manifest"},
     "stored": {
         *("elements_folder", "reader", "overlay", "tree", "leaves", "pickles"),
         *("references", "manifest"),
     },
     "source": {
         *("stored", "folder", "elements_folder", "tree", "references", "scalars"),
-        *("manifest", "disk"),
+        *("filetree", "manifest", "disk"),
     },
     "reports": set(),
     "history": {"reuse", "folder", "compression", "scalars", "manifest", "disk"},
@@ -79,9 +81,11 @@ ALLOWED = {
             "drafts",
             "folder",
         ),
-        *("reports", "scalars", "manifest"),
+        *("reports", "filetree", "scalars", "manifest"),
     },
-    "restore": {"source", "stored", "folder", "reports", "overlay", "tree"},
+    "restore": {
+        *("source", "stored", "folder", "filetree", "reports", "overlay", "tree"),
+    },
     "look": {
         *("restore", "reports", "stored", "folder", "elements_folder", "overlay"),
         *("scalars", "manifest", "disk"),
@@ -89,14 +93,15 @@ ALLOWED = {
     "components": set(),
     "wrappers": set(),
     "functions": {
-        *("store", "restore", "reports", "stored", "folder", "compression", "disk"),
+        *("store", "restore", "reports", "stored", "folder", "files", "compression"),
+        "disk",
     },
     "checkpoint": {
         *("functions", "components", "look", "store", "restore", "reports", "stored"),
         *("folder", "background", "history", "staging", "compression", "overlay"),
-        *("manifest", "disk"),
+        *("files", "manifest", "disk"),
     },
-    "__init__": {"checkpoint", "look", "wrappers", "reports"},
+    "__init__": {"checkpoint", "files", "look", "wrappers", "reports"},
 }
 
 DEPENDENCIES = {"numpy", "cloudpickle", "zstandard", "xxhash", "msgspec"}
@@ -110,6 +115,7 @@ OS_CALLS = {
     *("truncate", "ftruncate", "posix_fallocate", "fsync", "fdatasync", "sync"),
     *("rename", "renames", "replace", "link", "symlink", "unlink", "remove", "utime"),
     *("mkdir", "makedirs", "rmdir", "removedirs", "mkfifo", "chmod", "chown"),
+    *("fchmod", "lchmod"),
 }
 PATH_CALLS = {
     *("write_text", "write_bytes", "touch", "mkdir", "rmdir", "unlink"),

@@ -11,6 +11,7 @@ import elementsckpt
 EXPORTS = {
     "Checkpoint",
     "Counter",
+    "Files",
     "Saveable",
     "checkpoint",
     "info",
