@@ -23,6 +23,7 @@ from .errors import (
     VersionError,
     WriteError,
 )
+from .files import Files
 from .look import info, read
 from .reports import ComponentInfo, Lineage, LoadReport, SaveInfo, SaveReport
 from .retention import Keep
@@ -37,6 +38,7 @@ __all__ = [
     "Counter",
     "DamagedError",
     "Every",
+    "Files",
     "Keep",
     "Lineage",
     "LoadReport",

@@ -7,13 +7,14 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from . import choice, compression, manifest, retention, signals
 from .background import Background
 from .claim import Claim, claim
+from .components import Component
 from .compression import Compress
 from .disk import AnyPath, local
 from .errors import (
@@ -22,6 +23,7 @@ from .errors import (
     DamagedError,
     SaveNotFoundError,
 )
+from .files import folder_keys, takes_folder
 from .folder import Directory, Found
 from .functions import exists, load, save
 from .history import History
@@ -192,7 +194,6 @@ class Checkpoint(Registry):
             also what went wrong with the save before.
           Exception: what a component's own `save()` raises, with a note of its key.
         """
-        start = time.monotonic()
         self._require_components()
         selected = self._select(keys)
         target = None if path is None else local(path)
@@ -202,23 +203,88 @@ class Checkpoint(Registry):
                 "directory to Checkpoint()."
             )
         pin = _checked_pin(pin, target)
+        return self._save_in_turn(
+            lambda: self._begin(target, metrics, metadata, pin),
+            selected,
+            is_whole=target is None and keys is None,
+        )
+
+    @contextlib.contextmanager
+    def staging(
+        self,
+        key: str,
+        *,
+        metrics: Mapping[str, Any] | None = None,
+        metadata: Any = None,
+        pin: str | None = None,
+    ) -> Iterator[Path]:
+        """Save, with files of one component that others write in this block.
+
+            with cp.staging("policy") as folder:
+                ray.get([worker.write_shard.remote(folder) for worker in workers])
+
+        The block gets a folder inside the new save, for any process that sees the disk
+        to write to. When it ends, all components are saved as `save` does it, but this
+        one's own `save` is not called: what is in the folder is its content. If the
+        block raises, no trace is left of the save. Other saves may be made meanwhile.
+
+        Args:
+          key: A component that is a `Files`.
+          metrics: As for `save`.
+          metadata: As for `save`.
+          pin: As for `save`.
+
+        Yields:
+          The folder, empty; its parent becomes the save. With `write=False` it is not
+          there: take the path from the process that writes.
+
+        Raises:
+          ComponentError: the component is not a `Files`.
+          Exception: as for `save`.
+        """
+        selected = self._select(None)
+        if not takes_folder(self._select([key])[key].load):
+            raise ComponentError(
+                f"{key!r} is no component that has files: register "
+                f"elementsckpt.Files(load=function) to stage them."
+            )
+        self._required_listing()
+        pin = _checked_pin(pin, None)
+        with self._lock:
+            if not self._is_saving:
+                self._wait()
+            saving = self._begin(None, metrics, metadata, pin)
+        try:
+            yield saving.stage(key)
+            self._save_in_turn(lambda: saving, selected, is_whole=True)
+        except BaseException:
+            saving.abandon()
+            raise
+
+    def _save_in_turn(
+        self,
+        begin: Callable[[], Saving],
+        selected: Mapping[str, Component],
+        *,
+        is_whole: bool,
+    ) -> SaveReport:
+        """Save when nothing else is being saved with this object."""
+        start = time.monotonic()
         savefns = {key: component.save for key, component in selected.items()}
         with self._lock:
             if self._is_saving:  # A signal handler saves, or a component's save().
-                about = self._about(metrics, metadata, pin)
-                return store(lambda: self._begin(target, about), savefns)
+                return store(begin, savefns)
             self._wait()
-            about = self._about(metrics, metadata, pin)
             self._is_saving = True
             try:
                 is_safe = self.preempted
-                report = self._save(target, about, savefns)
+                report = self._save(begin, savefns)
             finally:
                 self._is_saving = False
-            if target is None and keys is None:
+            if is_whole:
                 self._is_safe = is_safe
                 if self._every is not None:
-                    self._every.mark(about.step, time.monotonic() - start)
+                    self._every.mark(report.step, time.monotonic() - start)
         return report
 
     def save_if_due(
@@ -248,17 +314,14 @@ class Checkpoint(Registry):
         return self.save(metrics=metrics, metadata=metadata)
 
     def _save(
-        self,
-        target: Path | None,
-        about: About,
-        savefns: Mapping[str, Callable[[], Any]],
+        self, begin: Callable[[], Saving], savefns: Mapping[str, Callable[[], Any]]
     ) -> SaveReport:
         if self._background is None or not self._manner.write:
-            report = store(lambda: self._begin(target, about), savefns)
+            report = store(begin, savefns)
             self._note(report)
             return report
-        saving = self._begin(target, about, self._staging)
-        saving.take(savefns, background=True)
+        saving = begin()
+        saving.take(savefns, self._staging)
         report = saving.report(is_finished=False)
         try:
             self._background.start(saving.finish)
@@ -268,14 +331,18 @@ class Checkpoint(Registry):
         return report
 
     def _begin(
-        self, target: Path | None, about: About, staging: Staging | None = None
+        self,
+        target: Path | None,
+        metrics: Mapping[str, Any] | None,
+        metadata: Any,
+        pin: str | None,
     ) -> Saving:
+        about = self._about(metrics, metadata, pin)
         saving = Saving(
             self._manner,
             target=target,
             listing=self._listing,
             history=self._history,
-            staging=staging,
             about=about,
         )
         if target is None and self._manner.write:
@@ -353,7 +420,7 @@ class Checkpoint(Registry):
           regex: Loads the leaves whose names it matches from their start, as
             `re.match` does: `params/enc/.*`. The key is not part of the name. Only
             the blocks that hold these leaves are read. Not for components that were
-            saved by a generator.
+            saved by a generator, or as files.
           rename: Pattern to replacement, for `re.sub` on the names that matched.
           strict: Whether a matched leaf that only one side has is an error.
           cast: Whether to convert dtypes, within NumPy's same-kind casting.
@@ -366,7 +433,8 @@ class Checkpoint(Registry):
             The rest is read: compressed leaves, and those of which a later save wrote
             only a part anew.
           verify: Whether to verify what is mapped, which reads all of it once. Without,
-            a load takes no time, and damage goes unnoticed.
+            a load takes no time, and damage goes unnoticed. Of components that are
+            `Files`, only the sizes of their files are verified then.
           allow_pickle: Whether code from the save may run. By default only inside
             this object's own directory.
           dry_run: Whether to return the report without loading; what does not fit is
@@ -381,6 +449,7 @@ class Checkpoint(Registry):
           VersionError: it was written by a newer elementsckpt.
         """
         selected = self._select(keys)
+        loadfns = {key: component.load for key, component in selected.items()}
         start = time.monotonic()
         with self._lock:
             self._join()
@@ -391,11 +460,11 @@ class Checkpoint(Registry):
                     self._trusts(save, allow_pickle), mmap, verify
                 ),
                 current=lambda key: selected[key].save(),
+                folders=folder_keys(loadfns),
                 selection=Selection(regex, rename, strict, cast),
                 dry_run=dry_run,
             )
             if not dry_run:
-                loadfns = {key: component.load for key, component in selected.items()}
                 hand_over(restored, loadfns)
                 self._resume(restored.found, is_whole=keys is None)
         return restored.report(time.monotonic() - start)

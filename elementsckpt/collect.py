@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from . import groups, scalars, tree
-from .errors import add_note
+from .errors import StateError, add_note
+from .files import Folder
 from .manifest import Component, Tree, encode_tree
 from .reuse import Known
 from .writer import ComponentWriter, Writer
@@ -43,6 +45,7 @@ def collect(
     writer: Writer | None,
     known: Callable[[str], Known],
     *,
+    staged: Mapping[str, Path],
     background: bool,
 ) -> list[Collected]:
     """Call each function and give what it returns to the writer.
@@ -51,6 +54,8 @@ def collect(
       savefns: What returns the state of a component, by key.
       writer: What writes, or None to do everything but write.
       known: Returns what an earlier save of a component holds.
+      staged: Folders that have been written already, by key, instead of calling these
+        components' functions.
       background: Whether the writer owns what it was given when this returns, instead
         of having written it.
 
@@ -58,12 +63,16 @@ def collect(
       StateError: a state cannot be saved.
       WriteError: the disk refused.
     """
-    stems = _stems(list(savefns))
+    # The staged first, so that they have the stems that `stem` gave them.
+    stems = _stems(list(dict.fromkeys([*staged, *savefns])))
     collected = []
     for key, savefn in savefns.items():
         own = None if writer is None else writer.component(stems[key], known(key))
         collecting = _Collecting(key, writer, own)
-        component = collecting.run(savefn)
+        if key in staged:
+            component = collecting.take_folder(staged[key])
+        else:
+            component = collecting.run(savefn)
         collected.append(Collected(key, component, own, collecting.pickled))
         if writer is not None:
             writer.own() if background else writer.flush()
@@ -84,7 +93,10 @@ class _Collecting:
         self._size_bytes = 0
 
     def run(self, savefn: Callable[[], Any]) -> Component:
+        """Save what the component's function returns."""
         state = self._call(savefn)
+        if isinstance(state, Folder):
+            return self.take_folder(self._write(state))
         shards = None
         if inspect.isgenerator(state):
             if self._own is not None:
@@ -96,6 +108,32 @@ class _Collecting:
             del state
         if self._own is not None:
             self._own.close()
+        return self._component(trees, shards)
+
+    def take_folder(self, path: Path | None) -> Component:
+        """Save the folder that the component wrote; None if nothing is written."""
+        component = self._component([])
+        own = self._own
+        if own is not None and path is not None:
+            self._call(lambda: own.add_folder(path, component))
+        return component
+
+    def _write(self, folder: Folder) -> Path | None:
+        """Let the component write to a folder, unless nothing is written."""
+        write = folder.write
+        if write is None:
+            raise StateError(
+                f"{self._key!r} has no function that writes its files. Let others "
+                f"write them in `with cp.staging({self._key!r}) as folder:`, which "
+                f"saves all, or leave it out with keys=[...]."
+            )
+        if self._own is None:
+            return None
+        path = self._own.make_folder()
+        self._call(lambda: write(path))
+        return path
+
+    def _component(self, trees: Sequence[Raw], shards: int | None = None) -> Component:
         return Component(
             key=scalars.encode(self._key),
             shards=shards,
@@ -103,7 +141,7 @@ class _Collecting:
             size_bytes=self._size_bytes,
             segments=[],
             blocks=[],
-            trees=trees,
+            trees=list(trees),
         )
 
     def _call(self, function: Callable[[], Any]) -> Any:
@@ -145,6 +183,11 @@ class _Collecting:
         if self._own is not None:
             saved.leaves = self._own.add(saved.leaves, storages, owners, prefix)
         return saved
+
+
+def stem(key: str) -> str:
+    """Return the start of the name of a component's folder, for staging it."""
+    return _stems([key])[key]
 
 
 def _stems(keys: list[str]) -> dict[str, str]:

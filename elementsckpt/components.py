@@ -50,7 +50,9 @@ def component(key: str, value: Any) -> Component:
         f"Cannot register {key!r}: {_described(value)} has no usable save() and "
         f"load(data){found}, nor state_dict() and load_state_dict(d), nor "
         f"to_state_dict() and from_state_dict(d). Add two such methods, or wrap it: "
-        f"elementsckpt.Saveable(save=lambda: value, load=function_that_sets_it)."
+        f"elementsckpt.Saveable(save=lambda: value, load=function_that_sets_it), or, "
+        f"if it writes files, elementsckpt.Files(save=function_that_gets_a_folder, "
+        f"load=function_that_gets_it_back)."
     )
 
 

@@ -11,7 +11,7 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +24,7 @@ Buffer = Any  # One-dimensional bytes: bytes, bytearray, memoryview, uint8 ndarr
 _READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
 # Links could lead out of the save folder, and opening a FIFO could wait for ever.
 _READ |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+_WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 _CREATE = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
 # Errors that tell something about the file; others tell about the process.
 _DAMAGE = {
@@ -34,6 +35,8 @@ _DAMAGE = {
     errno.ENXIO,
     errno.EIO,
 }
+# What file systems say that have no modes, or for files of somebody else.
+_NO_MODES = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _CALL_BYTES = 1 << 30  # Linux transfers at most 2 GiB a call.
 
 
@@ -135,6 +138,35 @@ def _link(source: Path, target: Path) -> None:
     os.link(source, target, follow_symlinks=False)
 
 
+def make_read_only(fd: int, *, path: Path) -> None:
+    """Let nobody write to the file, where there are modes and it has one name.
+
+    With other names it is somebody else's, too, or is read-only already.
+    """
+    status = os.fstat(fd)
+    mode = stat.S_IMODE(status.st_mode)
+    if status.st_nlink == 1 and mode & _WRITABLE:
+        with _if_there_are_modes():
+            _change(path, os.fchmod, fd, mode & ~_WRITABLE)
+
+
+def make_removable(path: Path) -> None:
+    """Let the owner of the folder remove what is in it, where there are modes."""
+    mode = stat.S_IMODE(_status(path).st_mode)
+    if not mode & stat.S_IWUSR:
+        with _if_there_are_modes():
+            _change(path, os.chmod, path, mode | stat.S_IWUSR)
+
+
+@contextlib.contextmanager
+def _if_there_are_modes() -> Iterator[None]:
+    try:
+        yield
+    except WriteError as error:
+        if error.errno not in _NO_MODES:
+            raise
+
+
 def remove(path: Path) -> None:
     """Remove one file."""
     _change(path, os.unlink, path)
@@ -154,6 +186,10 @@ class File:
     Args:
       path: The file. Links, FIFOs, devices and folders are refused.
 
+    Attributes:
+      size: Its size in bytes.
+      signature: Changes when somebody writes to the file or replaces it.
+
     Raises:
       DamagedError: there is no such file, or it is not a regular one.
       ReadError: the system refused, for lack of permission or file descriptors.
@@ -168,6 +204,7 @@ class File:
         except OSError as error:
             raise _unreadable(path, error) from error
         self.size = status.st_size
+        self.signature = status.st_ino, status.st_size, status.st_mtime_ns
         if not stat.S_ISREG(status.st_mode):
             raise DamagedError(f"{path} is not a regular file.")
 
@@ -203,6 +240,13 @@ class File:
 
     def __del__(self) -> None:
         self.close()
+
+
+def _status(path: Path) -> os.stat_result:
+    try:
+        return os.lstat(path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def _unreadable(path: Path, error: OSError) -> CheckpointError:
@@ -259,6 +303,41 @@ def open_folder(path: Path) -> int:
         return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
         return -1
+
+
+def require_folder(path: Path) -> None:
+    """Refuse what is not a folder, such as a link to one.
+
+    Raises:
+      DamagedError: it is something else, or nothing.
+      ReadError: the system refused.
+    """
+    if not stat.S_ISDIR(_status(path).st_mode):
+        raise DamagedError(f"{path} is not a folder.")
+
+
+def below(path: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield everything in a folder and in those below it; no link is followed.
+
+    Yields:
+      Its path in the folder, joined by "/", and its status; a folder before what is
+      in it.
+
+    Raises:
+      ReadError, DamagedError: the system refused, or something vanished meanwhile.
+    """
+    folders = [""]
+    while folders:
+        prefix = folders.pop()
+        try:
+            with os.scandir(path / prefix) as entries:
+                found = [(x.name, x.stat(follow_symlinks=False)) for x in entries]
+        except OSError as error:
+            raise _unreadable(path / prefix, error) from error
+        for name, status in found:
+            yield prefix + name, status
+            if stat.S_ISDIR(status.st_mode):
+                folders.append(f"{prefix}{name}/")
 
 
 def lock(fd: int) -> bool | None:

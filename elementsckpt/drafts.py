@@ -14,6 +14,7 @@ import errno
 import logging
 import os
 import re
+import stat
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -77,7 +78,12 @@ class Draft:
         return list(dict.fromkeys([directory, directory.parent, *made]))
 
     def abandon(self) -> None:
-        """Remove what was written, and the folders made for it; failing only warns."""
+        """Remove what was written, and the folders made for it; failing only warns.
+
+        Nothing is done if it was committed or abandoned already.
+        """
+        if self._fd < 0:
+            return
         keep_folder = self.path not in self._made
         remove(self.path, keep_folder=keep_folder, fsync=self._fsync)
         for folder in reversed(self._made):
@@ -231,7 +237,9 @@ def sweep(path: Path) -> None:
 
 
 def _is_ours(name: str) -> bool:
-    return name in (DRAFT, manifest.NAME) or SEGMENT.fullmatch(name) is not None
+    if name in (DRAFT, manifest.NAME):
+        return True
+    return any(pattern.fullmatch(name) for pattern in (SEGMENT, manifest.FOLDER))
 
 
 def remove(path: Path, *, keep_folder: bool = False, fsync: bool = False) -> None:
@@ -239,7 +247,8 @@ def remove(path: Path, *, keep_folder: bool = False, fsync: bool = False) -> Non
 
     It gets a hidden name first, so a save is removed at once or not at all. At a path
     that the caller named, it becomes a draft again, which can be swept, and the draft
-    goes last. Files that are not ours stay, in a folder of the old name.
+    goes last. Folders that components wrote go with all that is in them. Files that
+    are not ours stay, in a folder of the old name.
 
     Args:
       path: The folder.
@@ -265,8 +274,8 @@ def _remove(path: Path, *, keep_folder: bool, fsync: bool) -> None:
             if fsync and hidden == path:
                 disk.sync_folder(path)
         for name in sorted(names_in(hidden), key=lambda name: name == DRAFT):
-            if _is_ours(name) and not os.path.isdir(hidden / name):
-                disk.remove(hidden / name)
+            if _is_ours(name):
+                _remove_entry(hidden / name)
         if keep_folder:
             return
         if names_in(hidden):
@@ -278,6 +287,27 @@ def _remove(path: Path, *, keep_folder: bool, fsync: bool) -> None:
     except CheckpointError as error:
         if not isinstance(error.__cause__, FileNotFoundError):  # Else it is gone.
             raise
+
+
+def _remove_entry(path: Path) -> None:
+    """Remove a file, a link, or the folder of a component; other folders stay."""
+    if os.path.islink(path) or not os.path.isdir(path):
+        disk.remove(path)
+    elif manifest.FOLDER.fullmatch(path.name):
+        _remove_folder(path)
+
+
+def _remove_folder(path: Path) -> None:
+    """Remove a folder with all that is in it; links are removed, not followed."""
+    disk.make_removable(path)
+    found = list(disk.below(path))
+    for name, status in found:
+        if stat.S_ISDIR(status.st_mode):
+            disk.make_removable(path / name)
+    for name, status in reversed(found):  # What is in a folder comes after it.
+        is_folder = stat.S_ISDIR(status.st_mode)
+        (disk.remove_folder if is_folder else disk.remove)(path / name)
+    disk.remove_folder(path)
 
 
 # Listing

@@ -10,6 +10,7 @@ from . import choice, compression
 from .compression import Compress
 from .disk import AnyPath, local
 from .errors import SaveNotFoundError
+from .files import folder_keys
 from .metadata import encode
 from .reports import LoadReport, SaveReport
 from .restore import hand_over, restore
@@ -70,7 +71,12 @@ def load(
     """
     start = time.monotonic()
     options = Options(bool(allow_pickle), mmap, verify)
-    restored = restore(choice.find(local(path)), loadfns, options=lambda _: options)
+    restored = restore(
+        choice.find(local(path)),
+        loadfns,
+        options=lambda _: options,
+        folders=folder_keys(loadfns),
+    )
     hand_over(restored, loadfns)
     return restored.report(time.monotonic() - start)
 

@@ -83,6 +83,7 @@ class History:
             component.blocks,
             heads,
             turn=random.randrange(CHECK_EVERY),
+            files=component.files,
         )
 
     def remember(self, components: dict[str, Remembered]) -> None:

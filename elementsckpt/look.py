@@ -56,7 +56,8 @@ def read(
     Returns:
       State by key. NamedTuples and dataclasses are dicts by field, JAX and torch
       arrays are NumPy arrays, typed keys their data, functions their import paths. A
-      component that was saved by a generator is a list of its shards.
+      component that was saved by a generator is a list of its shards, and one that
+      wrote files itself is the path of their folder in the save.
 
     Raises:
       CheckpointError: as for `Checkpoint.load`.

@@ -20,6 +20,7 @@ from .errors import DamagedError, VersionError
 FORMAT: Literal["elementsckpt"] = "elementsckpt"
 VERSION = 1
 NAME = "manifest.json"
+FOLDER = re.compile(r"[A-Za-z0-9_%~-]+\.files")  # Of what a component writes itself.
 MAX_BLOCK_BYTES = 16 << 20
 MAX_SEQUENCE = 1 << 52  # Beyond it, somebody made it up.
 
@@ -147,7 +148,7 @@ class Files(Struct, forbid_unknown_fields=True):
 
     Attributes:
       folder: Its name in the save folder.
-      files: What is in it.
+      files: What is in it, in the folders below it, too.
     """
 
     folder: str
@@ -160,13 +161,14 @@ class Component(Struct, forbid_unknown_fields=True):
     Attributes:
       key: Its key, as a scalar.
       shards: Number of shards if its `save()` returned a generator, else None.
-      leaf_count: Leaves in all trees.
-      size_bytes: Size of the leaves that are stored in blocks.
+      leaf_count: Leaves in all trees, or files.
+      size_bytes: Size of the leaves that are stored in blocks, or of the files.
       segments: Files that hold its blocks.
       blocks: In the order in which leaves refer to them.
       trees: Its state, or one for each shard; `tree` decodes them one by one,
         because there may be very many.
-      files: The folder that it wrote itself, instead of a state, or None.
+      files: The folder that it wrote itself, and then the lists above are empty; None
+        if it has a state.
     """
 
     key: Any
@@ -359,6 +361,9 @@ def _check(component: Component, where: str) -> None:
 
     Bytes that only one block claims also bound the memory that loading takes.
     """
+    if component.files is not None:
+        _check_files(component, component.files, where)
+        return
     for segment in component.segments:
         if not _FILE.fullmatch(segment.file):
             raise DamagedError(f"{where} names a file {segment.file!r}: not a segment.")
@@ -378,6 +383,22 @@ def _check(component: Component, where: str) -> None:
     count = 1 if component.shards is None else component.shards
     if len(component.trees) != count:
         raise DamagedError(f"{where} has {len(component.trees)} trees, not {count}.")
+
+
+def _check_files(component: Component, files: Files, where: str) -> None:
+    """Refuse paths outside the folder, and one path twice."""
+    if component.segments or component.blocks or component.trees or component.shards:
+        raise DamagedError(f"{where} has a component with files and a state.")
+    if not FOLDER.fullmatch(files.folder):
+        raise DamagedError(
+            f"{where} names a folder {files.folder!r}: not one of files."
+        )
+    paths = [file.path for file in files.files]
+    if len(set(paths)) < len(paths):
+        raise DamagedError(f"{where} names a file in {files.folder} twice.")
+    for path in paths:
+        if "\0" in path or {"", ".", ".."} & set(path.split("/")):
+            raise DamagedError(f"{where} names a file {path!r} in {files.folder}.")
 
 
 def _size(component: Component, block: Block) -> int:

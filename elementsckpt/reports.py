@@ -22,7 +22,8 @@ class SaveReport(Struct, frozen=True):
       bytes_written: Size of the files written, 0 with `write=False`.
       bytes_reused: Size in the files of what an earlier save holds already.
       bytes_total: Size of all arrays and other leaves stored in blocks, as they are in
-        memory; the other two are sizes of files, compressed ones too.
+        memory, and of the files of components that write them themselves; the other
+        two are sizes of files, compressed ones too.
       pickled: Leaves that only pickle could hold: they load from this directory, or
         with `allow_pickle=True`.
       seconds: Time it took, or so far.
@@ -47,7 +48,7 @@ class LoadReport(Struct, frozen=True):
     Attributes:
       path: The save folder that was loaded, absolute.
       step: Its step, or None.
-      loaded: Leaves that were loaded, by their names in the component.
+      loaded: Leaves that were loaded, by their names in the component, and files.
       missing: Leaves that the component has and the save lacks.
       unexpected: Leaves that the save has and the component lacks.
       mismatched: Leaves whose shape or dtype differ; only a dry run returns any.
@@ -55,7 +56,7 @@ class LoadReport(Struct, frozen=True):
       plain: Containers that came back as a dict by field, and the class that was not
         found, as "module:qualname".
       fell_back_from: The newest save, if it is damaged and an older one was loaded.
-      bytes_read: Size of the leaves that were read.
+      bytes_read: Size of the leaves and files that were read.
       seconds: Time it took, the components' own `load()` included.
     """
 
@@ -76,8 +77,9 @@ class ComponentInfo(Struct, frozen=True):
     """Size of a component in a save.
 
     Attributes:
-      bytes: Size of the leaves stored in blocks.
-      leaves: Number of leaves, or None in a folder that elements wrote.
+      bytes: Size of the leaves stored in blocks, or of the files.
+      leaves: Number of leaves, or of files if the component wrote them itself; None in
+        a folder that elements wrote.
       shards: Number of shards if it was saved as a generator, else None.
     """
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,14 @@ from msgspec import Struct
 
 from . import overlay, tree
 from .errors import DamagedError, MismatchError, add_note
+from .filetree import FolderReader
 from .folder import Found
 from .overlay import Plan, Selection
 from .reports import LoadReport
 from .source import Save, Stored
-from .stored import Notes, Options
+from .stored import ElementsComponent, Notes, Options, SavedComponent
 
+Selectable = SavedComponent | ElementsComponent
 _logger = logging.getLogger("elementsckpt")
 
 
@@ -31,6 +33,7 @@ class Restored(Struct):
     Attributes:
       found: The save.
       states: What to give to the `load()` of each component.
+      folders: Those of them that are folders.
       notes: What the report says about reading.
       castable: Whether `cast=True` would make some of what is mismatched fit.
       fell_back_from: The newest save, if it is damaged.
@@ -39,6 +42,7 @@ class Restored(Struct):
     found: Found
     notes: Notes
     states: dict[str, Any] = {}
+    folders: dict[str, FolderReader] = {}
     loaded: list[str] = []
     missing: list[str] = []
     unexpected: list[str] = []
@@ -70,6 +74,7 @@ def restore(
     *,
     options: Callable[[Path], Options],
     current: Callable[[str], Any] | None = None,
+    folders: Collection[str] | None = None,
     selection: Selection | None = None,
     dry_run: bool = False,
 ) -> Restored:
@@ -81,13 +86,15 @@ def restore(
       options: How to read the save at a path.
       current: Returns the current state of a component. Without, selected leaves
         are returned by themselves, not in the place of current ones.
+      folders: Keys of the components that load a folder, where the others load a
+        state; None if nothing loads them.
       selection: Which leaves to read; None for all.
       dry_run: Whether what does not fit is returned instead of raised.
 
     Raises:
       DamagedError: all candidates are damaged.
       MissingKeyError: the save lacks a component.
-      MismatchError: saved and current leaves do not fit.
+      MismatchError: saved and current leaves do not fit, or a folder and a state.
       PickleError: the save needs pickle, and that is not allowed.
     """
     wanted = None if keys is None else list(keys)
@@ -99,12 +106,15 @@ def restore(
             save = Save(found, options(found.path), restored.notes, current)
             components = save.components(save.keys() if wanted is None else wanted)
             with _closing(components):
+                if folders is not None:
+                    _refuse_other_kinds(components, folders, found.path)
                 if selection.is_whole:
                     _read_whole(components, restored)
                 elif current is None:
-                    _read_only(components, selection, restored)
+                    _read_only(_selectable(components), selection, restored)
                 else:
-                    _read_some(components, current, selection, restored, dry_run)
+                    chosen = _selectable(components)
+                    _read_some(chosen, current, selection, restored, dry_run)
         except DamagedError as error:
             # Without its traceback, which would keep what was read alive.
             damaged.append(error.with_traceback(None))
@@ -149,8 +159,30 @@ def _all_damaged(
     )
 
 
+def _refuse_other_kinds(
+    components: Sequence[Stored], folders: Collection[str], path: Path
+) -> None:
+    for component in components:
+        key, is_folder = component.key, isinstance(component, FolderReader)
+        if is_folder and key not in folders:
+            raise MismatchError(
+                f"{key!r} in {path} is a folder of files, and what loads it takes a "
+                f"state. Use elementsckpt.Files(load=function), or leave it out with "
+                f"keys=[...]; nothing was loaded."
+            )
+        if key in folders and not is_folder:
+            raise MismatchError(
+                f"{key!r} in {path} is a state, and what loads it is a Files, which "
+                f"takes a folder. Use what it was saved with, or leave it out with "
+                f"keys=[...]; nothing was loaded."
+            )
+
+
 def _read_whole(components: Sequence[Stored], restored: Restored) -> None:
     for component in components:
+        if isinstance(component, FolderReader):
+            _read_folder(component, restored)
+            continue
         if component.streams:
             component.verify()
             restored.states[component.key] = component.shards()
@@ -159,11 +191,37 @@ def _read_whole(components: Sequence[Stored], restored: Restored) -> None:
         restored.loaded += _full(component.key, component.contents())
 
 
+def _read_folder(folder: FolderReader, restored: Restored) -> None:
+    folder.verify()
+    restored.states[folder.key] = folder.path
+    restored.folders[folder.key] = folder
+    restored.loaded += _full(folder.key, folder.names)
+    restored.notes.bytes_read += folder.size_bytes
+
+
+def _selectable(components: Sequence[Stored]) -> list[Selectable]:
+    """Return the components; each must have leaves that can be selected."""
+    chosen: list[Selectable] = []
+    for component in components:
+        if isinstance(component, FolderReader):
+            raise _not_selectable(component.key, "as files")
+        if component.streams:
+            raise _not_selectable(component.key, "in shards by a generator")
+        chosen.append(component)
+    return chosen
+
+
+def _not_selectable(key: str, how: str) -> MismatchError:
+    return MismatchError(
+        f"{key!r} is saved {how}, so its leaves cannot be selected. Leave it out with "
+        f"keys=[...]; nothing was loaded."
+    )
+
+
 def _read_only(
-    components: Sequence[Stored], selection: Selection, restored: Restored
+    components: Sequence[Selectable], selection: Selection, restored: Restored
 ) -> None:
     for component in components:
-        _refuse_shards(component, component.streams)
         numbers = {n: x for x, n in component.names() if selection.matches(x)}
         if numbers:
             restored.states[component.key] = component.some(numbers)
@@ -173,7 +231,7 @@ def _read_only(
 
 
 def _read_some(
-    components: Sequence[Stored],
+    components: Sequence[Selectable],
     current: Callable[[str], Any],
     selection: Selection,
     restored: Restored,
@@ -193,22 +251,14 @@ def _read_some(
 
 
 def _plan(
-    component: Stored, current: Callable[[str], Any], selection: Selection
+    component: Selectable, current: Callable[[str], Any], selection: Selection
 ) -> Plan:
     state = current(component.key)
     if inspect.isgenerator(state):
         state.close()
-    _refuse_shards(component, component.streams or inspect.isgenerator(state))
+        raise _not_selectable(component.key, "in shards by a generator")
     flat = tree.flatten(state, component.key, aliases=False)
     return overlay.plan(flat, component.specs(), selection, component.key)
-
-
-def _refuse_shards(component: Stored, has_shards: bool) -> None:
-    if has_shards:
-        raise MismatchError(
-            f"{component.key!r} is saved in shards by a generator, so its leaves "
-            f"cannot be selected. Leave it out with keys=[...]; nothing was loaded."
-        )
 
 
 def _note(key: str, plan: Plan, restored: Restored) -> None:
@@ -226,11 +276,14 @@ def hand_over(restored: Restored, loadfns: Mapping[str, Callable[[Any], Any]]) -
     """Give each component its state.
 
     Raises:
+      DamagedError: one has written to its folder, which is a part of the save.
       Exception: what a component's own `load()` raises, with a note of its key.
     """
     for key, state in restored.states.items():
         try:
             loadfns[key](state)
+            if key in restored.folders:
+                restored.folders[key].check()
         except Exception as error:
             path = restored.found.path
             add_note(error, f"Raised while loading the component {key!r} from {path}.")
@@ -242,7 +295,7 @@ def _full(key: str, names: Iterable[str]) -> list[str]:
 
 
 def _nothing_matched(
-    components: Sequence[Stored], selection: Selection, restored: Restored
+    components: Sequence[Selectable], selection: Selection, restored: Restored
 ) -> MismatchError:
     path = restored.found.path
     if restored.unexpected:  # The pattern matched, but nothing that is here now.

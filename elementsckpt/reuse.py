@@ -22,7 +22,7 @@ from . import disk, manifest
 from .blocks import Part, Place, head_of
 from .compression import Compress
 from .errors import CheckpointError, DamagedError, WriteError
-from .manifest import Block, Segment, digest
+from .manifest import Block, Files, Segment, digest
 from .parallel import run
 from .reader import open_segment, stored_bytes, verify_stored
 
@@ -55,6 +55,7 @@ class Remembered(Struct):
       heads: `head_of` each block, None where that is unknown.
       turn: Which of the blocks the next save that reuses them checks.
       owners: Digests of the blocks of immutable arrays, by the arrays' ids.
+      files: The folder that it wrote itself, or None.
     """
 
     path: Path
@@ -64,10 +65,11 @@ class Remembered(Struct):
     heads: list[int | None]
     turn: int
     owners: dict[int, tuple[weakref.ref[Any], list[str]]] = {}
+    files: Files | None = None
 
 
 class Known:
-    """Blocks that an earlier save of a component holds.
+    """Blocks and files that an earlier save of a component holds.
 
     Args:
       remembered: What it holds.
@@ -107,8 +109,17 @@ class Known:
         self._left: set[int] = set()
 
     @property
+    def files(self) -> dict[str, Path]:
+        """Files that the component wrote itself, by digest."""
+        files = self._remembered.files
+        if files is None:
+            return {}
+        folder = self._remembered.path / files.folder
+        return {file.digest: folder / file.path for file in files.files}
+
+    @property
     def is_empty(self) -> bool:
-        """Whether nothing can be found."""
+        """Whether no block can be found."""
         return not self._places
 
     def digests(self, owner: Any) -> list[str] | None:

@@ -10,12 +10,13 @@ from typing import Any
 
 from . import disk, elements_folder, manifest, scalars, tree
 from .errors import MissingKeyError
+from .filetree import FolderReader
 from .folder import Found
 from .manifest import Manifest
 from .references import Resolver
 from .stored import ElementsComponent, Notes, Options, SavedComponent, damage
 
-Stored = SavedComponent | ElementsComponent
+Stored = SavedComponent | ElementsComponent | FolderReader
 _logger = logging.getLogger("elementsckpt")
 
 
@@ -80,9 +81,12 @@ class Save:
     def _component(self, key: str, index: int) -> Stored:
         if self._manifest is None:
             return ElementsComponent(key, self._files[key], self._options, self._notes)
+        component = self._manifest.components[index]
+        if component.files is not None:
+            verify = self._options.verify
+            return FolderReader(self.path, key, component.files, verify=verify)
         find = None if self._current is None else self._objects_of(key)
         resolver = Resolver(imports=self._options.allow_pickle, current=find)
-        component = self._manifest.components[index]
         return SavedComponent(
             self.path, key, component, self._options, resolver, self._notes
         )

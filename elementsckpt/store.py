@@ -15,9 +15,10 @@ import numpy as np
 from msgspec import Struct
 
 from . import drafts, manifest
-from .collect import Collected, collect
+from .collect import Collected, collect, stem
 from .compression import Compress
 from .drafts import Draft
+from .filetree import folder_of, make_folder
 from .folder import Directory, Found, next_sequence
 from .history import History
 from .manifest import Lineage, Manifest
@@ -71,12 +72,13 @@ _NOTHING = About()
 class Saving:
     """One save: `take` the state of the components, then `finish` it, in any thread.
 
+    What is written by others is written between `stage` and `take`.
+
     Args:
       manner: How to write it.
       target: Folder to write, or None for a new one in the directory.
       listing: The directory, without a target.
       history: What earlier saves of the directory hold.
-      staging: Memory for copies of what the save owns.
       about: What it says about itself.
 
     Attributes:
@@ -94,7 +96,6 @@ class Saving:
         target: Path | None,
         listing: Directory | None = None,
         history: History | None = None,
-        staging: Staging | None = None,
         about: About = _NOTHING,
     ) -> None:
         self._begin = time.monotonic()
@@ -130,40 +131,61 @@ class Saving:
             schedule=about.schedule,
             components=[],
         )
+        self._staged: dict[str, Path] = {}
         self._collected: list[Collected] = []
         self._writer: Writer | None = None
-        if self._draft is not None:
-            shards = staging
-            if shards is None or shards.limit_bytes < _SHARD_BYTES:
-                shards = Staging(_SHARD_BYTES)
-            settings = Settings(
-                self.path,
-                self._manifest.sequence,
-                manner.fsync,
-                manner.compress,
-                staging=shards if staging is None else staging,
-                shards=shards,
-            )
-            self._writer = Writer(settings)
+
+    def stage(self, key: str) -> Path:
+        """Return the folder of a component whose files others write, before `take`.
+
+        If nothing is written, it is not there.
+        """
+        place = folder_of if self._draft is None else make_folder
+        with self._abandoning():
+            path = self._staged[key] = place(self.path, stem(key))
+        return path
 
     @property
     def newest(self) -> Found | None:
         return self._saves[-1] if self._saves else None
 
     def take(
-        self, savefns: Mapping[str, Callable[[], Any]], *, background: bool = False
+        self, savefns: Mapping[str, Callable[[], Any]], staging: Staging | None = None
     ) -> None:
         """Call the functions, which return a state, and write or own what they return.
 
         Args:
           savefns: The functions by key.
-          background: Whether to own it only, and leave the writing to `finish`.
+          staging: Memory for copies, to own it only and leave the writing to `finish`.
         """
         with self._abandoning():
+            if self._staged:  # Others may have saved meanwhile.
+                self._saves = self._directory.saves()
+                self._manifest.sequence = next_sequence(self._saves)
+            if self._draft is not None:
+                self._writer = self._new_writer(staging)
             self._collected = collect(
-                savefns, self._writer, self._known, background=background
+                savefns,
+                self._writer,
+                self._known,
+                staged=self._staged,
+                background=staging is not None,
             )
         self._manifest.components = [item.component for item in self._collected]
+
+    def _new_writer(self, staging: Staging | None) -> Writer:
+        shards = staging
+        if shards is None or shards.limit_bytes < _SHARD_BYTES:
+            shards = Staging(_SHARD_BYTES)
+        settings = Settings(
+            self.path,
+            self._manifest.sequence,
+            self._manner.fsync,
+            self._manner.compress,
+            staging=shards if staging is None else staging,
+            shards=shards,
+        )
+        return Writer(settings)
 
     def _known(self, key: str) -> Known:
         if self._manifest.explicit:
@@ -198,9 +220,13 @@ class Saving:
         return self.report(is_finished=True, manifest_bytes=len(content))
 
     @property
-    def has_shards(self) -> bool:
-        """Whether a component was saved by a generator."""
-        return any(item.component.shards is not None for item in self._collected)
+    def is_repeatable(self) -> bool:
+        """Whether the components' functions can be called for another save.
+
+        Shards may be there only once, as are files that others have written.
+        """
+        shards = [item.component.shards for item in self._collected]
+        return not self._staged and all(count is None for count in shards)
 
     def abandon(self) -> None:
         """Leave no trace of the save."""
@@ -234,6 +260,7 @@ class Saving:
                     item.writer.heads,
                     item.writer.known.turn + 1,
                     item.writer.owners,
+                    item.component.files,
                 )
                 for item in self._collected
                 if item.writer is not None
@@ -275,7 +302,7 @@ def store(
     try:
         return saving.finish()
     except LostError as error:
-        if saving.has_shards:  # Which may be there only once.
+        if not saving.is_repeatable:
             raise
         _logger.warning("Saving again without reuse: %s", error)
     saving = begin()

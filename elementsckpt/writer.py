@@ -15,7 +15,8 @@ from msgspec import Struct
 from . import compression
 from .blocks import Cutter, Gathered, Large, Part
 from .compression import Compress
-from .manifest import Block, Leaves, Segment
+from .filetree import FolderWriter, make_folder
+from .manifest import Block, Component, Leaves, Segment
 from .parallel import run
 from .reuse import NOTHING, Known
 from .segments import PackedFile, RawFile, SegmentFile
@@ -135,7 +136,7 @@ class ComponentWriter:
       heads: `blocks.head_of` each block, None where that is unknown.
       owners: Digests of the blocks of immutable arrays, by the arrays' ids.
       bytes_written: Size of the files that were written.
-      bytes_reused: Size of the blocks that were not.
+      bytes_reused: Size of the blocks and files that were not.
     """
 
     def __init__(self, stem: str, known: Known, settings: Settings) -> None:
@@ -149,12 +150,32 @@ class ComponentWriter:
         self.bytes_reused = 0
         self._settings = settings
         self._staging = settings.staging
+        self._stem = stem
         self._name = f"{stem}-{settings.sequence:06d}"
         self._cutter = Cutter(stem)
         self._pending: list[Part] = []
         self._fresh: list[Part] = []
         self._files: list[SegmentFile] = []
         self._reused: list[Part] = []
+        self._folder: FolderWriter | None = None
+
+    def make_folder(self) -> Path:
+        """Make a folder for files that the component writes itself."""
+        return make_folder(self._settings.folder, self._stem)
+
+    def add_folder(self, path: Path, component: Component) -> None:
+        """Add the folder that the component wrote itself; nothing is read yet.
+
+        Args:
+          path: The folder.
+          component: Its entry in the manifest, which gets its files.
+
+        Raises:
+          StateError: something in it cannot be part of a save.
+        """
+        self._folder = FolderWriter(
+            path, component, self.known.files, fsync=self._settings.fsync
+        )
 
     def add(
         self,
@@ -278,7 +299,7 @@ class ComponentWriter:
         self.pending_bytes = 0
 
     def conclude(self) -> None:
-        """List segments and blocks, and drop the links that are not needed."""
+        """List segments, blocks and files, and drop the links that are not needed."""
         self.known.settle()
         found = [self.known.listed(part) for part in self._reused]
         for file in self._files:
@@ -297,6 +318,10 @@ class ComponentWriter:
             self.blocks.append(block)
             self.heads.append(head)
         self._files, self._reused = [], []
+        if self._folder is not None:
+            self._folder.finish()
+            self.bytes_written += self._folder.bytes_written
+            self.bytes_reused += self._folder.bytes_reused
 
 
 def _in_turn(files: Sequence[SegmentFile]) -> Iterator[tuple[SegmentFile, int]]:

@@ -17,13 +17,13 @@ import subprocess
 import sys
 import threading
 import traceback
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
 from boxes import Box, Stream
 
-from elementsckpt import Checkpoint, WriteError, disk, segments
+from elementsckpt import Checkpoint, Files, WriteError, disk, segments
 
 ROOT = pathlib.Path(__file__).parent.parent
 DIED = 70
@@ -60,6 +60,49 @@ def make(directory, value=0, **options):
     return cp
 
 
+class Policy(Files):
+    """A component whose state is the content of files, by path.
+
+    It writes them by way of `disk`, so that faults reach it and the medium sees it.
+    """
+
+    def __init__(self, state):
+        super().__init__(save=self.write, load=self.read)
+        self.state = state
+        self.loads = 0
+
+    def write(self, folder):
+        for name, content in self.state.items():
+            path = folder / name
+            if not path.parent.exists():
+                disk.make_folder(path.parent)
+            fd = disk.create(path)
+            try:
+                disk.write(fd, content, 0, path=path)
+            finally:
+                os.close(fd)
+
+    def read(self, folder):
+        self.state = contents(folder)
+        self.loads += 1
+
+
+def contents(folder):
+    """Return what is in the files in a folder, by path."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(x.relative_to(folder)): x.read_bytes() for x in files}
+
+
+def files(value):
+    """Return contents of files, of which different values share some."""
+    return {
+        "same": bytes(range(256)) * 20,
+        "deep/same": b"same",
+        "deep/config.json": b'{"value": %d}' % value,
+        "weights": b"%d" % value * 3000,
+    }
+
+
 def agent_state(value):
     """Return arrays of which different values share all, most, a quarter or nothing."""
     noise = np.random.default_rng(0).random((10, BLOCK_BYTES // 4), np.float32)
@@ -89,14 +132,22 @@ def value_of(cp):
         assert np.array_equal(cp.agent.state[key], array), key
     loaded = [shard["x"] for shard in cp.replay.state]
     assert np.array_equal(loaded, shards(value))
+    if "policy" in cp:
+        assert cp.policy.state == files(value)
     return value
 
 
 def files_of(save):
-    """Return the names of the files that belong in a save folder."""
+    """Return the paths of the files and folders that belong in a save folder."""
     content = json.loads((save / "manifest.json").read_bytes())
-    segments = [x[0] for item in content["components"] for x in item["segments"]]
-    return {"manifest.json", *segments}
+    found = {"manifest.json"}
+    for item in content["components"]:
+        found |= {x[0] for x in item["segments"]}
+        if item["files"]:
+            folder = pathlib.PurePath(item["files"]["folder"])
+            for path, *_ in item["files"]["files"]:
+                found |= {str(folder / path), *map(str, (folder / path).parents)}
+    return found - {"."}
 
 
 # Faults, each in the place of `disk.syscall`
@@ -252,6 +303,8 @@ class Records(Counts):
             event = Link(*args)
         elif call in (os.unlink, os.rmdir):
             event = Remove(args[0])
+        elif call is os.fchmod:
+            event = Mode(os.fstat(args[0]).st_ino)
         self.events.append(event)  # Fails if it is a call that is not known here.
         return result
 
@@ -299,6 +352,12 @@ class Remove(NamedTuple):
     """A file or folder lost its name."""
 
     path: pathlib.Path
+
+
+class Mode(NamedTuple):
+    """A file became read-only; nothing depends on that."""
+
+    inode: int
 
 
 class Medium:
@@ -610,13 +669,69 @@ class BackgroundTwice(Twice):
     options = MappingProxyType({"background": True})
 
 
+class WithFiles:
+    """A component writes files itself, of which the save that was there has some."""
+
+    def checkpoint(self, value=Situation.new, **options):
+        cp = super().checkpoint(value, **options)
+        cp.policy = Policy(files(value))
+        return cp
+
+
+class FilesFirst(WithFiles, First):
+    pass
+
+
+class FilesAgain(WithFiles, Again):
+    pass
+
+
+class FilesSweeps(WithFiles, Sweeps):
+    pass
+
+
+class FilesExplicitAgain(WithFiles, ExplicitAgain):
+    pass
+
+
+class FilesBackground(WithFiles, Background):
+    pass
+
+
+class FilesTakesBack(WithFiles, TakesBack):
+    pass
+
+
+class FilesAbandons(WithFiles, Abandons):
+    pass
+
+
+class Stages(WithFiles, Again):
+    """Files are written in a block."""
+
+    def save(self, cp):
+        with cp.staging("policy") as folder:
+            cp.policy.write(folder)
+        return cp.wait() or SimpleNamespace(path=folder.parent)
+
+
+class BackgroundStages(Stages):
+    """A thread does what is left when the block has ended."""
+
+    options = MappingProxyType({"background": True})
+
+
+FILES = (
+    *(FilesFirst, FilesAgain, FilesSweeps, FilesExplicitAgain, FilesBackground),
+    *(Stages, BackgroundStages),
+)
 PLAIN = (
     *(First, Again, Prunes, Sweeps, Explicit, ExplicitAgain, Packs),
-    *(Background, BackgroundFull),
+    *(Background, BackgroundFull, *FILES),
 )
 ALL = (
     *(*PLAIN, Abandons, TakesBack, ExplicitAbandons, ExplicitTakesBack),
-    *(BackgroundTakesBack, BackgroundTwice),
+    *(BackgroundTakesBack, BackgroundTwice, FilesTakesBack, FilesAbandons),
 )
 
 

@@ -43,6 +43,8 @@ ALLOWED = {
         "manifest",
     },
     "compression": {"manifest"},
+    "files": set(),
+    "filetree": {"manifest", "parallel", "disk"},
     "background": set(),
     "staging": set(),
     "blocks": {"staging", "leaves", "dtypes", "manifest"},
@@ -61,16 +63,16 @@ ALLOWED = {
     "segments": {"reuse", "blocks", "compression", "manifest", "disk"},
     "writer": {
         *("segments", "reuse", "blocks", "compression", "staging", "manifest"),
-        "parallel",
+        *("filetree", "parallel"),
     },
-    "collect": {"writer", "reuse", "groups", "tree", "scalars", "manifest"},
+    "collect": {"writer", "reuse", "files", "groups", "tree", "scalars", "manifest"},
     "stored": {
         *("elements_folder", "reader", "overlay", "tree", "leaves", "pickles"),
         *("references", "manifest"),
     },
     "source": {
         *("stored", "folder", "elements_folder", "tree", "references", "scalars"),
-        *("manifest", "disk"),
+        *("filetree", "manifest", "disk"),
     },
     "reports": set(),
     "history": {"reuse", "folder", "compression", "scalars", "manifest", "disk"},
@@ -85,9 +87,11 @@ ALLOWED = {
             "drafts",
             "folder",
         ),
-        *("reports", "retention", "manifest"),
+        *("reports", "retention", "filetree", "manifest"),
     },
-    "restore": {"source", "stored", "folder", "reports", "overlay", "tree"},
+    "restore": {
+        *("source", "stored", "folder", "filetree", "reports", "overlay", "tree"),
+    },
     "look": {
         *("restore", "reports", "stored", "choice", "folder", "elements_folder"),
         *("overlay", "metadata", "scalars", "manifest", "disk"),
@@ -96,7 +100,7 @@ ALLOWED = {
     "registry": {"components"},
     "wrappers": set(),
     "functions": {
-        *("store", "restore", "reports", "stored", "choice", "metadata"),
+        *("store", "restore", "reports", "stored", "choice", "files", "metadata"),
         *("compression", "disk"),
     },
     "schedule": set(),
@@ -108,9 +112,12 @@ ALLOWED = {
         *("functions", "registry", "look", "store", "restore", "reports", "stored"),
         *("choice", "folder", "background", "history", "staging", "compression"),
         *("schedule", "signals", "origin", "claim", "retention", "metadata", "overlay"),
-        *("manifest", "disk"),
+        *("files", "components", "manifest", "disk"),
     },
-    "__init__": {"checkpoint", "look", "retention", "schedule", "wrappers", "reports"},
+    "__init__": {
+        *("checkpoint", "files", "look", "retention", "schedule", "wrappers"),
+        "reports",
+    },
 }
 
 DEPENDENCIES = {"numpy", "cloudpickle", "zstandard", "xxhash", "msgspec"}
@@ -124,6 +131,7 @@ OS_CALLS = {
     *("truncate", "ftruncate", "posix_fallocate", "fsync", "fdatasync", "sync"),
     *("rename", "renames", "replace", "link", "symlink", "unlink", "remove", "utime"),
     *("mkdir", "makedirs", "rmdir", "removedirs", "mkfifo", "chmod", "chown"),
+    *("fchmod", "lchmod"),
 }
 PATH_CALLS = {
     *("write_text", "write_bytes", "touch", "mkdir", "rmdir", "unlink"),

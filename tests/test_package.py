@@ -13,6 +13,7 @@ EXPORTS = {
     "Counter",
     "Every",
     "Keep",
+    "Files",
     "Saveable",
     "checkpoint",
     "info",

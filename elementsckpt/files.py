@@ -1,0 +1,71 @@
+"""Components that write files themselves, instead of returning a state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+Function = Callable[[Path], Any]
+
+
+class Files:
+    """A component with a folder of its own in each save, for what writes files itself.
+
+        cp.policy = elementsckpt.Files(save=policy.write_to, load=policy.read_from)
+
+    Args:
+      save: Gets an empty folder and writes files to it, in folders below it, too. What
+        is there when it returns is saved, unless that is links or no regular files.
+        Files that did not change since the save before take no space twice. Without
+        it, files come from `Checkpoint.staging`.
+      load: Gets the folder of a save, with all files verified. It must not change
+        them: they are read-only, and other saves may share them.
+
+    Raises:
+      ValueError: these are no functions.
+    """
+
+    def __init__(self, *, save: Function | None = None, load: Function) -> None:
+        functions: list[object] = [load] if save is None else [save, load]
+        if not all(map(callable, functions)):
+            raise ValueError(
+                f"Files takes two functions that get a folder, not save={save!r} and "
+                f"load={load!r}."
+            )
+        self._save = save
+        self._load = load
+
+    def save(self) -> Folder:
+        """Ask for a folder, to write to it."""
+        return Folder(self._save)
+
+    def load(self, folder: Path) -> None:
+        """Read from the folder of a save."""
+        self._load(folder)
+
+
+class Folder:
+    """What a component returns to be given a folder, instead of its state.
+
+    Args:
+      write: Writes files to it; None if others do.
+    """
+
+    def __init__(self, write: Function | None) -> None:
+        self.write = write
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "what Files.save() returns must be all of a component's state, not a part"
+        )
+
+
+def takes_folder(load: Callable[[Any], Any]) -> bool:
+    """Tell whether the function loads a folder of files, not a state."""
+    return isinstance(getattr(load, "__self__", None), Files)
+
+
+def folder_keys(loadfns: Mapping[str, Callable[[Any], Any]]) -> set[str]:
+    """Return the keys of the functions that load a folder of files, not a state."""
+    return {key for key, load in loadfns.items() if takes_folder(load)}

@@ -1,0 +1,249 @@
+"""A folder of files that a component wrote itself ⇄ its entry in the manifest."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+import xxhash
+
+from . import disk, manifest
+from .errors import CheckpointError, DamagedError, StateError, WriteError
+from .manifest import Component, File, Files
+from .parallel import run
+
+_PIECE_BYTES = 1 << 20
+_LINES = 10  # In an error.
+_logger = logging.getLogger("elementsckpt")
+
+
+def folder_of(save: Path, stem: str) -> Path:
+    """Return the folder of a component in the save folder."""
+    return save / f"{stem}.files"
+
+
+def make_folder(save: Path, stem: str) -> Path:
+    """Make the folder of a component in the save folder."""
+    path = folder_of(save, stem)
+    disk.make_folder(path)
+    return path
+
+
+class FolderWriter:
+    """Makes what a component wrote to its folder a part of the save.
+
+    Args:
+      path: The folder, in the save folder.
+      component: Its entry in the manifest; `finish` completes it.
+      earlier: Files that an earlier save holds, by digest.
+      fsync: Whether to make it durable.
+
+    Attributes:
+      bytes_written: Size of the files that were written, when `finish` has returned.
+      bytes_reused: Size of those that an earlier save holds already, likewise.
+
+    Raises:
+      StateError: something in it cannot be part of a save.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        component: Component,
+        earlier: Mapping[str, Path],
+        *,
+        fsync: bool,
+    ) -> None:
+        self.bytes_written = 0
+        self.bytes_reused = 0
+        self._path = path
+        self._component = component
+        self._earlier = earlier
+        self._fsync = fsync
+        self._folders = [path]
+        self._files = self._list()
+        component.files = Files(path.name, self._files)
+        component.leaf_count = len(self._files)
+        component.size_bytes = sum(file.size for file in self._files)
+
+    def _list(self) -> list[File]:
+        """List the files; what is in the folder may be anything."""
+        if os.path.islink(self._path) or not os.path.isdir(self._path):
+            raise StateError(
+                f"{self._path} is not a folder any more. Write files to the folder "
+                f"that the function gets, and leave the folder itself in place."
+            )
+        files, problems = [], []
+        for path, status in disk.below(self._path):
+            problem = _problem(path, status)
+            if problem:
+                problems.append(f"{manifest.display(path)} {problem}")
+            elif stat.S_ISDIR(status.st_mode):
+                self._folders.append(self._path / path)
+            else:
+                files.append(File(path, status.st_size, ""))
+        if problems:
+            lines = "".join(f"\n  {problem}" for problem in sorted(problems)[:_LINES])
+            more = len(problems) - _LINES
+            raise StateError(
+                f"{self._path} holds what cannot be part of a save:{lines}"
+                + (f"\n  and {more} more" if more > 0 else "")
+            )
+        return sorted(files, key=lambda file: file.path)
+
+    def finish(self) -> None:
+        """Hash the files, link those that an earlier save holds, make all durable.
+
+        Raises:
+          WriteError: the disk refused.
+          DamagedError: a file vanished.
+        """
+        for folder in self._folders:
+            disk.make_removable(folder)
+        reused = run(lambda item: self._settle(*item), enumerate(self._files))
+        pairs = zip(self._files, reused, strict=True)
+        self.bytes_reused = sum(file.size for file, is_reused in pairs if is_reused)
+        size_bytes = sum(file.size for file in self._files)
+        self.bytes_written = size_bytes - self.bytes_reused
+        self._component.size_bytes = size_bytes
+        if self._fsync:
+            run(disk.sync_folder, self._folders)
+
+    def _settle(self, number: int, entry: File) -> bool:
+        """Complete the entry of a file; tell whether an earlier save has the file."""
+        path = self._path / entry.path
+        file = disk.File(path)
+        entry.size, entry.digest = file.size, _digest(file)
+        source = self._earlier.get(entry.digest)
+        if source is not None and self._reuse(source, number, file, entry):
+            return True
+        disk.make_read_only(file.fd, path=path)
+        if self._fsync:
+            disk.sync(file.fd, path=path)
+        return False
+
+    def _reuse(self, source: Path, number: int, file: disk.File, entry: File) -> bool:
+        """Replace a file by a link to an earlier one, if that is as good."""
+        try:
+            earlier = disk.File(source)
+            _check(earlier, entry)
+        except CheckpointError as error:
+            _logger.warning("Not reused, but written again: %s", error)
+            return False
+        if self._fsync:  # It may be in a copy that nobody has synced.
+            disk.sync(earlier.fd, path=source)
+        if earlier.signature == file.signature:  # The component has linked it itself.
+            return True
+        hidden = file.path.with_name(f".elementsckpt-{number}")
+        try:
+            disk.link(source, hidden)
+        except WriteError as error:
+            _logger.debug("Not reused, but written again: %s", error)
+            return False
+        if disk.File(hidden).signature != earlier.signature:
+            disk.remove(hidden)  # Somebody has just replaced it.
+            return False
+        disk.rename(hidden, file.path)
+        return True
+
+
+def _problem(path: str, status: os.stat_result) -> str:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return "has a name that is not UTF-8: rename it."
+    if stat.S_ISLNK(status.st_mode):
+        return "is a symbolic link: copy the file instead."
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        return "is neither a file nor a folder: remove it."
+    return ""
+
+
+class FolderReader:
+    """The folder that a component wrote to a save.
+
+    Args:
+      save: The save folder.
+      key: The component's key.
+      entry: The folder's entry in the manifest.
+      verify: Whether to verify the content of files, not just their sizes.
+
+    Attributes:
+      path: The folder.
+      names: Paths of the files in it.
+      size_bytes: Size of the files.
+    """
+
+    streams = False
+
+    def __init__(self, save: Path, key: str, entry: Files, *, verify: bool) -> None:
+        self.key = key
+        self.path = save / entry.folder
+        self.names = [file.path for file in entry.files]
+        self.size_bytes = sum(file.size for file in entry.files)
+        self._files = entry.files
+        self._verifies = verify
+        self._signatures: list[tuple[int, ...]] = []
+
+    def verify(self) -> None:
+        """Verify each file.
+
+        Raises:
+          DamagedError: it is not what was written.
+        """
+        folders = {x for name in self.names for x in PurePosixPath(name).parents}
+        for folder in sorted({PurePosixPath(), *folders}):
+            disk.require_folder(self.path / folder)
+        self._signatures = run(self._verify, self._files)
+
+    def _verify(self, entry: File) -> tuple[int, ...]:
+        file = disk.File(self.path / entry.path)
+        _check(file, entry, content=self._verifies)
+        return file.signature
+
+    def check(self) -> None:
+        """Check that nobody has written to the files since they were verified.
+
+        Raises:
+          DamagedError: somebody has.
+        """
+        for name, signature in zip(self.names, self._signatures, strict=True):
+            found = None
+            with contextlib.suppress(DamagedError):
+                found = disk.File(self.path / name).signature
+            if found != signature:
+                raise DamagedError(
+                    f"{self.path / name} has changed while {self.key!r} was loaded, so "
+                    f"the save is damaged, and others that share the file. What loads "
+                    f"it must not write to the folder that it gets: let it copy first."
+                )
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def _check(file: disk.File, entry: File, *, content: bool = True) -> None:
+    if file.size != entry.size:
+        raise DamagedError(
+            f"{file.path} is damaged: it has {file.size} bytes, expected {entry.size}."
+        )
+    found = _digest(file) if content else entry.digest
+    if found != entry.digest:
+        raise DamagedError(
+            f"{file.path} is damaged: its digest is {found}, expected {entry.digest}."
+        )
+
+
+def _digest(file: disk.File) -> str:
+    """Return the xxh3-128 of a file."""
+    found = xxhash.xxh3_128()
+    memory = memoryview(bytearray(min(file.size, _PIECE_BYTES)))
+    for start in range(0, file.size, _PIECE_BYTES):
+        piece = memory[: file.size - start]
+        file.read(piece, start)
+        found.update(piece)
+    return found.hexdigest()
