@@ -180,12 +180,12 @@ class Every:
         step, cost = known.get("step"), known.get("seconds_blocked")
         with self._lock:
             self._step = step if type(step) is int else None
-            self._cost = None
-            self._began = None
-            self._allowed = -math.inf
-            self._ended = now = time.monotonic()
             if isinstance(cost, float) and 0 <= cost < math.inf:
-                self._account(now - cost, cost)
+                self._cost = cost
+            self._ended = now = time.monotonic()
+            self._began, self._allowed = None, -math.inf
+            if self._cost is not None:
+                self._account(now - self._cost, self._cost)
 
     def _reaches(self, steps: int, step: SupportsInt | None) -> bool:
         """Tell whether the step is at or past the next multiple."""

@@ -153,6 +153,7 @@ def test_a_step_that_goes_back_begins_anew_and_is_not_due():
     assert [every(step) for step in (0, 10, 20, 34)] == [True] * 4
     assert [every(step) for step in (12, 13, 19)] == [False] * 3
     assert [every(step) for step in (20, 20, 29, 30)] == [True, False, False, True]
+    assert [every(step) for step in (20, 30)] == [False, True]
 
 
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=60), st.integers(1, 20))
@@ -483,6 +484,33 @@ def test_the_cost_of_the_last_save_is_kept_when_it_is_resumed(clock):
     assert not other()
     clock.now += 1
     assert other()
+
+
+def test_an_older_save_can_be_loaded_by_a_schedule_in_use(clock):
+    every = Every(10, overhead=0.5)
+    every.mark(10, seconds_blocked=3)
+    older = every.save()
+    every.mark(20, seconds_blocked=1000)
+    every.load(older)
+    clock.now += 2
+    assert not every(20)
+    clock.now += 1
+    assert every(20)
+    clock.now += 50
+    every.load({"step": 10})  # What the last save cost is not known there, but here.
+    clock.now += 2
+    assert not every(20)
+    clock.now += 1
+    assert every(20)
+
+
+def test_a_save_that_is_never_ended_does_not_count_when_it_is_resumed(clock):
+    every = Every(overhead=0.5)
+    assert every()
+    clock.now += 1000
+    every.load({"seconds_blocked": 3.0})
+    clock.now += 3
+    assert every()
 
 
 def test_another_deadline_counts_when_it_is_resumed(clock, age):
