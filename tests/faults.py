@@ -74,8 +74,9 @@ class Policy(Files):
     def write(self, folder):
         for name, content in self.state.items():
             path = folder / name
-            if not path.parent.exists():
-                disk.make_folder(path.parent)
+            for parent in reversed(path.relative_to(folder).parents):
+                if not (folder / parent).exists():
+                    disk.make_folder(folder / parent)
             fd = disk.create(path)
             try:
                 disk.write(fd, content, 0, path=path)
