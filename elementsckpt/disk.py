@@ -92,6 +92,27 @@ def make_folder(path: Path) -> None:
         raise
 
 
+def require_space(path: Path, size_bytes: int) -> None:
+    """Refuse to begin what cannot end: to write more to a folder than there is room.
+
+    Raises:
+      WriteError: the disk has less free space.
+    """
+    try:
+        status = os.statvfs(path)
+    except OSError:  # It will be tried.
+        return
+    blocks = status.f_bfree if os.geteuid() == 0 else status.f_bavail
+    free_bytes = blocks * status.f_frsize
+    if status.f_blocks and free_bytes < size_bytes:
+        raise WriteError(
+            f"The disk has no room: {path} needs {size_bytes:,} bytes more and "
+            f"{free_bytes:,} are free. Earlier saves are untouched; free space, keep "
+            f"fewer saves with keep=, or choose another directory.",
+            errno.ENOSPC,
+        )
+
+
 def create(path: Path, *, exclusive: bool = True) -> int:
     """Open a file for writing, new unless `exclusive` is False; returns its fd."""
     flags = _CREATE | (os.O_EXCL if exclusive else os.O_TRUNC)

@@ -41,12 +41,17 @@ class SegmentFile(abc.ABC):
       runs: Blocks, of which those that lie together in a leaf are a list.
       known: Where to read blocks that are moved from a segment of an earlier save.
       fsync: Whether to make the file durable.
+
+    Attributes:
+      parts: Its blocks.
+      least_bytes: What the file will take, at the least.
     """
 
     def __init__(
         self, path: Path, runs: Sequence[list[Part]], known: Known, *, fsync: bool
     ) -> None:
         self.path = path
+        self.least_bytes = 0
         self.parts = [part for run in runs for part in run]
         self._known = known
         self._fsync = fsync
@@ -132,7 +137,7 @@ class RawFile(SegmentFile):
             table.add(*_tensors_of(run), begin)
         self._header = table.header()
         self._offsets = [len(self._header) + offset for offset in offsets]
-        self._size = len(self._header) + table.end
+        self._size = self.least_bytes = len(self._header) + table.end
 
     def _write(self, part: Part, index: int) -> None:
         offset = self._offsets[index]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from msgspec import Struct
 
-from . import compression
+from . import compression, disk
 from .blocks import Cutter, Gathered, Large, Part
 from .compression import Compress
 from .filetree import FolderWriter, make_folder
@@ -117,6 +117,8 @@ class Writer:
             component.conclude()
 
     def _write(self, files: Sequence[SegmentFile]) -> None:
+        least = sum(file.least_bytes for file in files)
+        disk.require_space(self._settings.folder, least)
         for start in range(0, len(files), _OPEN_FILES):
             batch = files[start : start + _OPEN_FILES]
             with contextlib.ExitStack() as stack:

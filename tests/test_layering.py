@@ -63,7 +63,7 @@ ALLOWED = {
     "segments": {"reuse", "blocks", "compression", "manifest", "disk"},
     "writer": {
         *("segments", "reuse", "blocks", "compression", "staging", "manifest"),
-        *("filetree", "parallel"),
+        *("filetree", "parallel", "disk"),
     },
     "collect": {"writer", "reuse", "files", "groups", "tree", "scalars", "manifest"},
     "stored": {

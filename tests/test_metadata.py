@@ -11,7 +11,7 @@ import elements
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import elementsckpt
@@ -105,6 +105,7 @@ JSON = st.recursive(
 )
 
 
+@settings(max_examples=50, deadline=None)
 @given(config=JSON)
 def test_json_comes_back_exactly(tmp_path_factory, config):
     found = saved(tmp_path_factory, metadata=config).metadata
@@ -188,6 +189,7 @@ def test_metrics_of_torch(tmp_path_factory):
     assert saved(tmp_path_factory, metrics=metrics).metrics == {"loss": 0.5, "b": 1.5}
 
 
+@settings(max_examples=50, deadline=None)
 @given(value=st.floats())
 def test_a_metric_need_not_be_finite(tmp_path_factory, value):
     found = saved(tmp_path_factory, metrics={"return": value}).metrics["return"]

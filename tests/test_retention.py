@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 import folders
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import elementsckpt
@@ -248,6 +248,7 @@ SAVES = st.lists(
 )
 
 
+@settings(max_examples=50, deadline=None)
 @given(keep=KEEPS, saves=SAVES)
 def test_what_stays_is_what_a_simple_model_says(tmp_path_factory, keep, saves):
     cp = make(tmp_path_factory.mktemp("ckpt"), keep=keep)

@@ -18,7 +18,7 @@ import types
 import numpy as np
 import pytest
 import xxhash
-from boxes import Box, Stream, python
+from boxes import Box, Stream, python, visible
 
 import elementsckpt
 from elementsckpt import Checkpoint, disk, parallel, writer
@@ -955,3 +955,48 @@ def test_metadata_that_speaks_of_a_sequence_does_not_mislead(tmp_path):
     report = cp.load()
     assert report.fell_back_from is None
     assert cp.agent.state == 2
+
+
+# Space
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_what_does_not_fit_is_refused_before_it_is_written(
+    tmp_path, monkeypatch, background
+):
+    cp = make(tmp_path, background=background, compress=None, agent=np.zeros(9))
+    cp.save()
+    cp.wait()
+    real = os.statvfs(tmp_path)
+    free = real.f_frsize * 10
+
+    def little(path):
+        return types.SimpleNamespace(
+            f_frsize=real.f_frsize, f_bfree=10, f_bavail=10, f_blocks=real.f_blocks
+        )
+
+    monkeypatch.setattr(os, "statvfs", little)
+    written = []
+    original = disk.syscall
+
+    def record(call, *args):
+        written.extend([len(args[1])] if call is os.pwrite else [])
+        return original(call, *args)
+
+    monkeypatch.setattr(disk, "syscall", record)
+    cp.agent.state = np.random.default_rng(0).random(1_000_000)
+    with pytest.raises(OSError, match=rf"needs 8,\d+,\d+ bytes.*{free:,} are free"):
+        save_and_wait(cp)
+    assert not written
+    assert visible(tmp_path) == visible_saves(cp)
+    cp.agent.state = np.zeros(99)
+    save_and_wait(cp)
+
+
+def save_and_wait(cp):
+    cp.save()
+    cp.wait()
+
+
+def visible_saves(cp):
+    return sorted(["latest", *(info.path.name for info in cp.saves())])
