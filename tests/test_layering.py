@@ -86,6 +86,7 @@ ALLOWED = {
         *("restore", "reports", "stored", "folder", "elements_folder", "overlay"),
         *("scalars", "manifest", "disk"),
     },
+    "lineage": {"disk"},
     "schedule": set(),
     "signals": set(),
     "components": set(),
