@@ -30,7 +30,7 @@ class Origin:
         """Return the lineage for a save by this process."""
         self._lineage = replace(
             self._lineage,
-            run=self._lineage.run or os.urandom(16).hex(),
+            run=self._lineage.run or lineage.new_run(),
             host=manifest.display(lineage.host()),
             pid=os.getpid(),
             commit=lineage.commit(),

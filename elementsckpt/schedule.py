@@ -27,8 +27,8 @@ class Every:
                 cp.save()
 
     The first call is due. Where several multiples lie between two calls, the second
-    is due once. Given both, steps or seconds are due, whichever comes first, and then
-    both begin anew.
+    is due once. Given both, steps or seconds are due, whichever comes first, and a save
+    by either counts for both.
 
     `Every(overhead=0.02)` chooses the interval itself, so that saving takes no more
     than that share of the run: a save that took c seconds is followed by 49 c seconds

@@ -103,9 +103,9 @@ ALLOWED = {
         *("store", "restore", "reports", "stored", "choice", "files", "metadata"),
         *("compression", "disk"),
     },
+    "lineage": {"disk"},
     "schedule": set(),
     "signals": set(),
-    "lineage": set(),
     "claim": {"lineage", "folder", "disk"},
     "origin": {"lineage", "folder", "reports", "manifest"},
     "checkpoint": {
