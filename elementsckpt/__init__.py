@@ -23,8 +23,10 @@ from .errors import (
     VersionError,
     WriteError,
 )
+from .functions import exists, load_pytree, save_pytree
 from .look import info, read
 from .reports import ComponentInfo, Lineage, LoadReport, SaveInfo, SaveReport
+from .value import Value
 from .wrappers import Counter, Saveable
 
 __all__ = [
@@ -47,10 +49,14 @@ __all__ = [
     "SaveReport",
     "Saveable",
     "StateError",
+    "Value",
     "VersionError",
     "WriteError",
     "__version__",
     "checkpoint",
+    "exists",
     "info",
+    "load_pytree",
     "read",
+    "save_pytree",
 ]

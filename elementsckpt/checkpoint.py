@@ -342,6 +342,7 @@ class Checkpoint:
                     self._trusts(save, allow_pickle), mmap, verify
                 ),
                 current=lambda key: selected[key].save(),
+                templates={x: y.template for x, y in selected.items() if y.template},
                 selection=Selection(regex, rename, strict, cast),
                 dry_run=dry_run,
             )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,7 @@ def restore(
     options: Callable[[Path], Options],
     current: Callable[[str], Any] | None = None,
     selection: Selection | None = None,
+    templates: Mapping[str, Callable[[], tree.Flat]] | None = None,
     dry_run: bool = False,
 ) -> Restored:
     """Read components from the first save that is not damaged.
@@ -82,6 +83,8 @@ def restore(
       current: Returns the current state of a component. Without, selected leaves
         are returned by themselves, not in the place of current ones.
       selection: Which leaves to read; None for all.
+      templates: Return the current state of components, taken apart, which the whole
+        of a saved one must be like.
       dry_run: Whether what does not fit is returned instead of raised.
 
     Raises:
@@ -91,6 +94,7 @@ def restore(
       PickleError: the save needs pickle, and that is not allowed.
     """
     wanted = None if keys is None else list(keys)
+    templates = templates or {}
     selection = selection or Selection()
     damaged: list[DamagedError] = []
     for found in candidates:
@@ -98,13 +102,14 @@ def restore(
         try:
             save = Save(found, options(found.path), restored.notes, current)
             components = save.components(save.keys() if wanted is None else wanted)
+            some, whole = _divide(components, selection, templates)
             with _closing(components):
-                if selection.is_whole:
-                    _read_whole(components, restored)
-                elif current is None:
-                    _read_only(components, selection, restored)
-                else:
-                    _read_some(components, current, selection, restored, dry_run)
+                if current is None and not templates and some:
+                    _read_only(some, selection, restored)
+                elif some:
+                    flats = [_flat(x, current, templates) for x in some]
+                    _read_some(some, flats, selection, restored, dry_run)
+                _read_whole(whole, restored)
         except DamagedError as error:
             # Without its traceback, which would keep what was read alive.
             damaged.append(error.with_traceback(None))
@@ -118,6 +123,16 @@ def restore(
             _logger.warning("%s comes back as a dict: %s was not found.", name, path)
         return restored
     raise _all_damaged(candidates, damaged)
+
+
+def _divide(
+    components: Sequence[Stored], selection: Selection, templates: Collection[str]
+) -> tuple[list[Stored], list[Stored]]:
+    """Tell those that are compared with the current state from those read whole."""
+    if not selection.is_whole:
+        return list(components), []
+    some = [component for component in components if component.key in templates]
+    return some, [x for x in components if x.key not in templates]
 
 
 @contextlib.contextmanager
@@ -174,15 +189,17 @@ def _read_only(
 
 def _read_some(
     components: Sequence[Stored],
-    current: Callable[[str], Any],
+    flats: Sequence[tree.Flat],
     selection: Selection,
     restored: Restored,
     dry_run: bool,
 ) -> None:
-    plans = [_plan(component, current, selection) for component in components]
+    pairs = zip(components, flats, strict=True)
+    plans = [_plan(component, flat, selection) for component, flat in pairs]
     for component, plan in zip(components, plans, strict=True):
         _note(component.key, plan, restored)
-    if not restored.loaded and not restored.mismatched:
+    found = restored.loaded or restored.mismatched
+    if not found and not selection.is_whole:
         raise _nothing_matched(components, selection, restored)
     if not dry_run:
         _refuse_mismatch(selection, restored)
@@ -192,15 +209,30 @@ def _read_some(
             restored.states[component.key] = overlay.apply(plan, values)
 
 
-def _plan(
-    component: Stored, current: Callable[[str], Any], selection: Selection
-) -> Plan:
-    state = current(component.key)
+def _flat(
+    component: Stored,
+    current: Callable[[str], Any] | None,
+    templates: Mapping[str, Callable[[], tree.Flat]],
+) -> tree.Flat:
+    """Return the current state of a component, taken apart."""
+    key = component.key
+    if key in templates:
+        _refuse_shards(component, component.streams)
+        return templates[key]()
+    assert current is not None
+    state = current(key)
     if inspect.isgenerator(state):
         state.close()
     _refuse_shards(component, component.streams or inspect.isgenerator(state))
-    flat = tree.flatten(state, component.key, aliases=False)
-    return overlay.plan(flat, component.specs(), selection, component.key)
+    return tree.flatten(state, key, aliases=False)
+
+
+def _plan(component: Stored, flat: tree.Flat, selection: Selection) -> Plan:
+    plan = overlay.plan(flat, component.specs(), selection, component.key)
+    if plan.undecided:
+        values = component.values(number for _, number, _ in plan.undecided)
+        overlay.decide(plan, values)
+    return plan
 
 
 def _refuse_shards(component: Stored, has_shards: bool) -> None:
@@ -228,9 +260,11 @@ def hand_over(restored: Restored, loadfns: Mapping[str, Callable[[Any], Any]]) -
     Raises:
       Exception: what a component's own `load()` raises, with a note of its key.
     """
-    for key, state in restored.states.items():
+    for key, load in loadfns.items():
+        if key not in restored.states:  # Nothing in it was selected.
+            continue
         try:
-            loadfns[key](state)
+            load(restored.states[key])
         except Exception as error:
             path = restored.found.path
             add_note(error, f"Raised while loading the component {key!r} from {path}.")
@@ -268,21 +302,22 @@ def _rename_hint(selection: Selection) -> str:
 
 def _refuse_mismatch(selection: Selection, restored: Restored) -> None:
     """Raise one error with everything that does not fit."""
-    lines = [f"{name}: {problem}" for name, problem in restored.mismatched.items()]
-    if selection.strict:
-        lines += [f"{name}: not in the save" for name in restored.missing]
-        lines += [f"{name}: only in the save" for name in restored.unexpected]
-    if not lines:
-        return
-    listed = "".join(f"\n  {line}" for line in lines)
-    count = "1 leaf" if len(lines) == 1 else f"{len(lines)} leaves"
-    raise MismatchError(
-        f"The current state and {restored.found.path} differ in {count}:"
-        f"{listed}\nNothing was loaded. {_remedies(selection, restored)}"
+    overlay.refuse(
+        str(restored.found.path),
+        restored.mismatched,
+        restored.missing if selection.strict else (),
+        restored.unexpected if selection.strict else (),
+        _remedies(selection, restored),
     )
 
 
 def _remedies(selection: Selection, restored: Restored) -> str:
+    if selection.is_whole:
+        return (
+            "Load into a value like the one that was saved, which elementsckpt.read "
+            "shows, or load a part of it: Checkpoint.load takes regex=, rename=, "
+            "cast=True and strict=False."
+        )
     remedies = ["Leave leaves out with a regex such as '(?!.*head)'"]
     if restored.castable:
         remedies.append("convert dtypes, never shapes, with cast=True")

@@ -29,18 +29,14 @@ ALLOWED = {
     },
     "containers": {"leaves", "scalars", "references", "manifest"},
     "tree": {"containers", "leaves", "jax_arrays", "scalars", "pickles", "manifest"},
-    "overlay": {
-        *(
-            "tree",
-            "containers",
-            "leaves",
-            "torch_tensors",
-            "jax_arrays",
-            "scalars",
-            "dtypes",
-        ),
-        "manifest",
+    "specs": {
+        *("leaves", "torch_tensors", "jax_arrays", "scalars", "dtypes", "manifest"),
     },
+    "overlay": {"specs", "tree", "leaves", "manifest"},
+    "pytrees": {
+        *("tree", "containers", "leaves", "jax_arrays", "references", "manifest"),
+    },
+    "value": {"pytrees", "overlay", "specs", "manifest"},
     "compression": {"manifest"},
     "background": set(),
     "staging": set(),
@@ -59,7 +55,7 @@ ALLOWED = {
     },
     "collect": {"writer", "reuse", "tree", "scalars", "manifest"},
     "stored": {
-        *("elements_folder", "reader", "overlay", "tree", "leaves", "pickles"),
+        *("elements_folder", "reader", "specs", "tree", "leaves", "pickles"),
         *("references", "manifest"),
     },
     "source": {
@@ -86,17 +82,18 @@ ALLOWED = {
         *("restore", "reports", "stored", "folder", "elements_folder", "overlay"),
         *("scalars", "manifest", "disk"),
     },
-    "components": set(),
+    "components": {"value", "pytrees"},
     "wrappers": set(),
     "functions": {
         *("store", "restore", "reports", "stored", "folder", "compression", "disk"),
+        "value",
     },
     "checkpoint": {
         *("functions", "components", "look", "store", "restore", "reports", "stored"),
         *("folder", "background", "history", "staging", "compression", "overlay"),
         *("manifest", "disk"),
     },
-    "__init__": {"checkpoint", "look", "wrappers", "reports"},
+    "__init__": {"checkpoint", "functions", "look", "value", "wrappers", "reports"},
 }
 
 DEPENDENCIES = {"numpy", "cloudpickle", "zstandard", "xxhash", "msgspec"}
