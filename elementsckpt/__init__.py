@@ -24,10 +24,12 @@ from .errors import (
     WriteError,
 )
 from .files import Files
+from .functions import exists, load_pytree, save_pytree
 from .look import info, read
 from .reports import ComponentInfo, Lineage, LoadReport, SaveInfo, SaveReport
 from .retention import Keep
 from .schedule import Every
+from .value import Value
 from .wrappers import Counter, Saveable
 
 __all__ = [
@@ -53,10 +55,14 @@ __all__ = [
     "SaveReport",
     "Saveable",
     "StateError",
+    "Value",
     "VersionError",
     "WriteError",
     "__version__",
     "checkpoint",
+    "exists",
     "info",
+    "load_pytree",
     "read",
+    "save_pytree",
 ]

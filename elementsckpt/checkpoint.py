@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import os
 import threading
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import choice, compression, manifest, retention, signals
+from . import choice, components, compression, manifest, retention, signals
 from .background import Background
 from .claim import Claim, claim
 from .components import Component
@@ -33,7 +34,7 @@ from .origin import Origin
 from .overlay import Selection
 from .registry import Registry
 from .reports import LoadReport, SaveInfo, SaveReport
-from .restore import hand_over, restore
+from .restore import Reading, hand_over, restore
 from .retention import Keep
 from .schedule import Every
 from .signals import Watch, watch
@@ -449,25 +450,65 @@ class Checkpoint(Registry):
           VersionError: it was written by a newer elementsckpt.
         """
         selected = self._select(keys)
-        loadfns = {key: component.load for key, component in selected.items()}
         start = time.monotonic()
         with self._lock:
             self._join()
+            loadfns = {key: component.load for key, component in selected.items()}
             restored = restore(
-                self._candidates(path, step),
-                selected,
-                options=lambda save: Options(
-                    self._trusts(save, allow_pickle), mmap, verify
+                lambda: self._candidates(path, step),
+                Reading(
+                    keys=list(selected),
+                    options=lambda save: Options(
+                        self._trusts(save, allow_pickle), mmap, verify
+                    ),
+                    current=lambda key: selected[key].save(),
+                    folders=folder_keys(loadfns),
+                    selection=Selection(regex, rename, strict, cast),
+                    templates=components.templates(selected),
+                    dry_run=dry_run,
                 ),
-                current=lambda key: selected[key].save(),
-                folders=folder_keys(loadfns),
-                selection=Selection(regex, rename, strict, cast),
-                dry_run=dry_run,
             )
             if not dry_run:
                 hand_over(restored, loadfns)
                 self._resume(restored.found, is_whole=keys is None)
         return restored.report(time.monotonic() - start)
+
+    def copy_of(
+        self,
+        key: str,
+        path: AnyPath | None = None,
+        *,
+        step: int | None = None,
+        allow_pickle: bool | None = None,
+    ) -> Any:
+        """Return a copy of a component with the state that it has in a save.
+
+        The component stays as it is, such as in the midst of its training.
+
+        Args:
+          key: The component, of which `copy.deepcopy` makes the copy.
+          path: As for `load`.
+          step: As for `load`.
+          allow_pickle: As for `load`.
+
+        Raises:
+          ComponentError: it cannot be copied.
+          CheckpointError: as for `load`.
+        """
+        copied = Checkpoint(self._directory, keep=self._manner.keep)
+        value = self._select([key])[key].value
+        try:
+            setattr(copied, key, copy.deepcopy(value))
+        except Exception as error:
+            raise ComponentError(
+                f"{key!r} cannot be copied: {error!r}. Make another "
+                f"{type(value).__name__}, register it with a Checkpoint() of its own, "
+                f"and load(path, keys=[{key!r}])."
+            ) from error
+        with self._lock:
+            self._join()
+            copied.load(path, step=step, allow_pickle=allow_pickle)
+        return getattr(copied, key)
 
     def load_or_save(self) -> bool:
         """Resume from the newest good save, or write the first one.

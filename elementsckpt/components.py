@@ -1,12 +1,15 @@
-"""What can be registered: objects with one of three protocols."""
+"""What can be registered: objects with one of three protocols, and those of NNX."""
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from .errors import ComponentError
+from .pytrees import Flat
+from .value import NnxState, Value, is_nnx, template
 
 PROTOCOLS = (
     ("save", "load"),
@@ -16,21 +19,42 @@ PROTOCOLS = (
 
 
 class Component(NamedTuple):
-    """A registered object and the names of its two methods."""
+    """A registered object and the names of its two methods.
+
+    Attributes:
+      value: The object.
+      owner: What has the methods: the object, or the value that its state is.
+    """
 
     value: Any
-    save_name: str
-    load_name: str
+    owner: Any
+    save_name: str = "save"
+    load_name: str = "load"
 
     @property
     def save(self) -> Callable[[], Any]:
         """The method that returns the state."""
-        return getattr(self.value, self.save_name)  # type: ignore[no-any-return]
+        return getattr(self.owner, self.save_name)  # type: ignore[no-any-return]
+
+    @property
+    def template(self) -> Callable[[], Flat] | None:
+        """For a value, returns what is there now, which a loaded one must be like."""
+        if isinstance(self.owner, Value):
+            return functools.partial(template, self.owner)
+        return None
 
     @property
     def load(self) -> Callable[[Any], Any]:
-        """The method that takes the state."""
-        return getattr(self.value, self.load_name)  # type: ignore[no-any-return]
+        """The method that takes the state; of a value, what becomes of its template."""
+        if isinstance(self.owner, Value):
+            return functools.partial(setattr, self.owner, "value")
+        return getattr(self.owner, self.load_name)  # type: ignore[no-any-return]
+
+
+def templates(components: Mapping[str, Component]) -> dict[str, Callable[[], Flat]]:
+    """Return the templates of those that are values, by key."""
+    found = {key: component.template for key, component in components.items()}
+    return {key: template for key, template in found.items() if template is not None}
 
 
 def component(key: str, value: Any) -> Component:
@@ -43,17 +67,34 @@ def component(key: str, value: Any) -> Component:
     for save_name, load_name in PROTOCOLS:
         reason = _problem(value, save_name, load_name)
         if reason is None:
-            return Component(value, save_name, load_name)
+            return Component(value, value, save_name, load_name)
         reasons += [reason] if reason else []
+    if is_nnx(value):
+        return Component(value, _nnx_state(key, value))
     found = f" ({'; '.join(reasons)})" if reasons else ""
     raise ComponentError(
         f"Cannot register {key!r}: {_described(value)} has no usable save() and "
         f"load(data){found}, nor state_dict() and load_state_dict(d), nor "
         f"to_state_dict() and from_state_dict(d). Add two such methods, or wrap it: "
-        f"elementsckpt.Saveable(save=lambda: value, load=function_that_sets_it), or, "
-        f"if it writes files, elementsckpt.Files(save=function_that_gets_a_folder, "
-        f"load=function_that_gets_it_back)."
+        f"elementsckpt.Value(value) if it is a pytree, "
+        f"elementsckpt.Files(save=function_that_gets_a_folder, load=function_that_gets_"
+        f"it_back) if it writes files, otherwise "
+        f"elementsckpt.Saveable(save=lambda: value, load=function_that_sets_it)."
     )
+
+
+def _nnx_state(key: str, module: Any) -> NnxState:
+    """Return the state of an object of NNX, and prove that it can be set."""
+    state = NnxState(module)
+    try:
+        state.value = state.value
+    except Exception as error:
+        raise ComponentError(
+            f"Cannot register {key!r}: flax.nnx.update cannot set the state of this "
+            f"{type(module).__name__} ({error}). Hold its arrays in nnx.Variables; the "
+            f"optimizers of Flax do so in versions newer than 0.9."
+        ) from error
+    return state
 
 
 def _described(value: Any) -> str:

@@ -189,6 +189,9 @@ class FolderReader:
         self._verifies = verify
         self._signatures: list[tuple[int, ...]] = []
 
+    def open(self) -> None:
+        """Nothing is opened: who loads the folder opens its files by their names."""
+
     def verify(self) -> None:
         """Verify each file.
 

@@ -1,4 +1,4 @@
-"""The functional form: functions that return and take states, instead of an object."""
+"""The functional form: functions and pytrees, instead of an object."""
 
 from __future__ import annotations
 
@@ -13,9 +13,13 @@ from .errors import SaveNotFoundError
 from .files import folder_keys
 from .metadata import encode
 from .reports import LoadReport, SaveReport
-from .restore import hand_over, restore
+from .restore import Reading, hand_over, restore
 from .store import About, Manner, Saving, store
 from .stored import Options
+from .value import Value
+from .value import template as template_of
+
+_TREE = "tree"  # The key of what `save_pytree` saves.
 
 
 def save(
@@ -71,14 +75,79 @@ def load(
     """
     start = time.monotonic()
     options = Options(bool(allow_pickle), mmap, verify)
-    restored = restore(
-        choice.find(local(path)),
-        loadfns,
-        options=lambda _: options,
-        folders=folder_keys(loadfns),
+    reading = Reading(
+        keys=list(loadfns), options=lambda _: options, folders=folder_keys(loadfns)
     )
+    restored = restore(lambda: choice.find(local(path)), reading)
     hand_over(restored, loadfns)
     return restored.report(time.monotonic() - start)
+
+
+def save_pytree(
+    path: AnyPath,
+    tree: Any,
+    metadata: Any = None,
+    *,
+    compress: Compress = "auto",
+    fsync: bool = True,
+) -> SaveReport:
+    """Write one save of a pytree to this very folder.
+
+    Args:
+      path: The folder, which must not exist or be empty.
+      tree: Whatever `Value` takes. It is the component `tree` of the save.
+      metadata: As for `Checkpoint.save`: `info(path).metadata` returns it.
+      compress: As for `Checkpoint`.
+      fsync: As for `Checkpoint`.
+
+    Raises:
+      CheckpointError: as for `Checkpoint.save`; `SaveExistsError` if the folder holds
+        something.
+
+    Source: orbax.checkpoint.
+    """
+    savefns = {_TREE: Value(tree).save}
+    return save(path, savefns, metadata=metadata, compress=compress, fsync=fsync)
+
+
+def load_pytree(
+    path: AnyPath,
+    template: Any,
+    *,
+    mmap: bool = False,
+    verify: bool = True,
+    allow_pickle: bool | None = None,
+) -> Any:
+    """Return the pytree of a save.
+
+    Args:
+      path: A save, or a directory whose newest good save is meant.
+      template: What the tree must be like, as the current value is for `Value`.
+      mmap: As for `Checkpoint.load`.
+      verify: As for `Checkpoint.load`.
+      allow_pickle: As for `load`.
+
+    Returns:
+      A tree of the structure of the template, whose leaves have the same shapes and
+      element types, are of the same kinds, and are on the same devices.
+
+    Raises:
+      SaveNotFoundError: there is no save.
+      MismatchError: the tree is not like the template; the message names each leaf.
+      CheckpointError: as for `Checkpoint.load`.
+
+    Source: orbax.checkpoint.
+    """
+    value = Value(template)
+    options = Options(bool(allow_pickle), mmap, verify)
+    reading = Reading(
+        keys=[_TREE],
+        options=lambda _: options,
+        templates={_TREE: lambda: template_of(value)},
+    )
+    restored = restore(lambda: choice.find(local(path)), reading)
+    hand_over(restored, {_TREE: lambda tree: setattr(value, "value", tree)})
+    return value.value
 
 
 def exists(path: AnyPath) -> bool:

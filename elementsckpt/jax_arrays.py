@@ -6,6 +6,7 @@ explicit, so they are allowed under `jax_transfer_guard="disallow"`.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ def is_array(value: Any) -> bool:
 
 def is_key(value: Any) -> bool:
     """Tell whether the JAX array is one of typed PRNG keys."""
+    if isinstance(value.dtype, np.dtype):
+        return False
     jax = sys.modules["jax"]
     return bool(jax.numpy.issubdtype(value.dtype, jax.dtypes.prng_key))
 
@@ -73,9 +76,13 @@ def _view(value: Any) -> np.ndarray | None:
 
 def implementation(key: Any) -> str:
     """Return the name of a typed key's random number generator."""
-    found = sys.modules["jax"].random.key_impl(key)
+    jax, found = sys.modules["jax"], []
+    if is_abstract(key):
+        jax.eval_shape(lambda traced: found.append(jax.random.key_impl(traced)), key)
+    else:
+        found.append(jax.random.key_impl(key))
     # Until 0.4.34 or so an object that prints as an abbreviation.
-    return str(getattr(getattr(found, "_impl", None), "name", found))
+    return str(getattr(getattr(found[0], "_impl", None), "name", found[0]))
 
 
 def narrows(dtype: np.dtype[Any]) -> bool:
@@ -102,15 +109,59 @@ def wrap_key(data: Any, implementation: str) -> Any:
     return sys.modules["jax"].random.wrap_key_data(data, impl=implementation)
 
 
+# In the place of another
+
+
+def is_abstract(value: Any) -> bool:
+    """Tell whether the value has the shape and type of an array and no elements."""
+    struct = getattr(sys.modules.get("jax"), "ShapeDtypeStruct", None)
+    return struct is not None and isinstance(value, struct)
+
+
 def like(current: Any, array: np.ndarray) -> Any:
-    """Return the NumPy array as a JAX array where and as `current` is."""
-    jax = sys.modules["jax"]
-    placed = jax.device_put(array, current.sharding)
-    return weaken(placed) if getattr(current, "weak_type", False) else placed
+    """Return a NumPy array, or key data, as a JAX array where and as `current` is.
+
+    Args:
+      current: A JAX array, which may be deleted, typed keys, or the abstract form of
+        either, whose sharding counts if it has one.
+      array: Elements of the same shape, or uint32[..., n] for keys.
+    """
+    jax, sharding = sys.modules["jax"], _sharding(current)
+    with _default_device(current) if sharding is None else contextlib.nullcontext():
+        if is_key(current):
+            keys = wrap_key(jax.device_put(array), implementation(current))
+            return jax.device_put(keys, sharding)
+        array = array.astype(current.dtype, order="K", copy=False)
+        placed = jax.device_put(array, sharding)
+        return weaken(placed) if getattr(current, "weak_type", False) else placed
 
 
-def like_key(current: Any, data: np.ndarray) -> Any:
-    """Return key data, uint32[..., n], as typed keys where `current` is."""
-    jax = sys.modules["jax"]
-    keys = wrap_key(jax.device_put(data), implementation(current))
-    return jax.device_put(keys, current.sharding)
+def place_of(current: Any) -> Any:
+    """Return what `like` makes of an array, besides its elements."""
+    is_weak = getattr(current, "weak_type", False)
+    return current.sharding, _sharding(current) is None, is_weak
+
+
+def _sharding(current: Any) -> Any:
+    """Return where an array is committed to be, or None.
+
+    Computations take an array that is not committed to where their others are, and
+    refuse those that are committed to different places.
+    """
+    sharding = current.sharding
+    if is_abstract(current):
+        # The mesh that eval_shape gives has no devices: the current one has.
+        mesh = getattr(sharding, "mesh", None)
+        is_abstract_mesh = isinstance(mesh, sys.modules["jax"].sharding.AbstractMesh)
+        return sharding.spec if is_abstract_mesh else sharding
+    # Public in newer versions only.
+    is_committed = getattr(current, "committed", getattr(current, "_committed", True))
+    return sharding if is_committed or len(sharding.device_set) > 1 else None
+
+
+def _default_device(current: Any) -> contextlib.AbstractContextManager[Any]:
+    """Make the device of an array the one for new arrays, if it has one."""
+    if current.sharding is None:
+        return contextlib.nullcontext()
+    (device,) = current.sharding.device_set
+    return sys.modules["jax"].default_device(device)  # type: ignore[no-any-return]

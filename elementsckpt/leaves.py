@@ -225,14 +225,14 @@ def layout_of(group: Leaves) -> Layout:
     return dtype, shape, dtype.itemsize * math.prod(shape)
 
 
-def one_of(group: Leaves, index: int) -> Leaves:
-    """Return a group of only one of the leaves.
+def part(group: Leaves, start: int, stop: int) -> Leaves:
+    """Return some leaves of a group that follow each other as a group.
 
     Raises:
-      ValueError, TypeError, KeyError, IndexError: there is no such leaf.
+      ValueError, TypeError, KeyError, IndexError: there are no such leaves.
     """
-    part = part_of(group, index, index + 1)
-    part.offset += index * layout_of(group)[2]
+    part = part_of(group, start, stop)
+    part.offset += start * layout_of(group)[2]
     return part
 
 

@@ -15,7 +15,7 @@ from .folder import Found
 from .manifest import Head
 from .overlay import Selection
 from .reports import ComponentInfo, Lineage, SaveInfo
-from .restore import restore
+from .restore import Reading, restore
 from .stored import Options, damage
 
 
@@ -63,16 +63,14 @@ def read(
       CheckpointError: as for `Checkpoint.load`.
     """
     options = Options(bool(allow_pickle), mmap, verify, plain=True)
-    candidates = choice.find(local(path))
     if isinstance(keys, str):
         raise ValueError(f"keys is a list of keys: pass keys=[{keys!r}].")
-    wanted = None if keys is None else list(keys)
-    restored = restore(
-        candidates,
-        wanted,
+    reading = Reading(
+        keys=None if keys is None else list(keys),
         options=lambda _: options,
         selection=Selection(regex),
     )
+    restored = restore(lambda: choice.find(local(path)), reading)
     return {
         key: list(state) if inspect.isgenerator(state) else state
         for key, state in restored.states.items()

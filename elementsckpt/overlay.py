@@ -1,4 +1,4 @@
-"""Partial loading: put saved leaves in the place of current ones, by name.
+"""Loading into a current state: put saved leaves in the place of its own, by name.
 
 The component needs to know nothing about it: it gets its own current state with the
 matched leaves replaced.
@@ -6,37 +6,19 @@ matched leaves replaced.
 
 from __future__ import annotations
 
+import collections
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from msgspec import Struct
 
-from . import containers, dtypes, jax_arrays, leaves, scalars, torch_tensors, tree
+from . import leaves, specs, tree
 from .errors import MismatchError
-from .manifest import Leaves, display
-
-
-class Spec(NamedTuple):
-    """What two leaves must have in common for one to replace the other.
-
-    Attributes:
-      kind: "array", "key", or the Python type of anything else.
-      dtype: Element type of an array, generator of a key.
-      shape: Sizes of the axes.
-    """
-
-    kind: str
-    dtype: Any = None
-    shape: tuple[int, ...] = ()
-
-    def __str__(self) -> str:
-        if self.kind not in ("array", "key"):
-            return self.kind
-        name = str(self.dtype) if self.kind == "array" else f"key<{self.dtype}>"
-        return f"{name}[{','.join(map(str, self.shape))}]"
+from .manifest import display
+from .specs import Spec
 
 
 class Selection(Struct, frozen=True):
@@ -85,17 +67,19 @@ class Selection(Struct, frozen=True):
 
 
 class Plan(Struct):
-    """What loading a component partially comes to; names have no key.
+    """What loading into a component comes to; names have no key.
 
     Attributes:
       flat: The component's current state.
       replace: Leaf number in `flat` and saved number.
+      undecided: Likewise numbers that fit if nothing of them is lost, with their names.
       problems: What does not fit, by name.
       castable: Whether `cast=True` would make some of it fit.
     """
 
     flat: tree.Flat
     replace: list[tuple[int, int]] = []
+    undecided: list[tuple[int, int, str]] = []
     loaded: list[str] = []
     missing: list[str] = []
     unexpected: list[str] = []
@@ -123,23 +107,25 @@ def plan(
     """
     result = Plan(flat)
     chosen = _choose(saved, selection, key, result)
-    current: dict[str, list[int]] = {}
-    for number, name in enumerate(flat.names):
-        current.setdefault(display(name), []).append(number)
-    for name, sources in chosen.items():
-        targets = current.pop(name, [])
-        if not targets:
+    before = [name for name, _, _ in chosen]
+    now = flat.names
+    if not "".join(now).isascii():
+        now = [display(name) for name in now]
+    uneven = _uneven(before, now)
+    current = dict(zip(_distinct(now), itertools.count()))
+    fitting: set[Any] = set()
+    for place, (name, number, spec) in zip(_distinct(before), chosen, strict=True):
+        target = current.pop(place, None)
+        if name in uneven:
+            result.problems[name] = uneven[name]
+        elif target is None:
             result.unexpected.append(name)
-        elif len(targets) != len(sources):
-            result.problems[name] = (
-                f"{len(sources)} saved leaves have this name and {len(targets)} "
-                f"current ones"
-            )
         else:
-            for target, source in zip(targets, sources, strict=True):
-                _match(name, target, source, selection, result)
-    known = {name for name, _, _ in saved}
-    result.missing = [x for x in current if selection.matches(x) and x not in known]
+            _match(result, (name, target, number, spec), selection, fitting)
+    if current:
+        known = {name for name, _, _ in saved} | uneven.keys()
+        left = [now[target] for target in current.values()]
+        result.missing = [x for x in left if selection.matches(x) and x not in known]
     return result
 
 
@@ -148,8 +134,11 @@ def _choose(
     selection: Selection,
     key: str,
     result: Plan,
-) -> dict[str, list[tuple[int, Spec]]]:
-    chosen: dict[str, list[tuple[int, Spec]]] = {}
+) -> Sequence[tuple[str, int, Spec]]:
+    """Return the selected leaves by their new names."""
+    if selection.regex is None and not selection.rename:
+        return saved
+    chosen = []
     origins: dict[str, str] = {}
     for name, number, spec in saved:
         if not selection.matches(name):
@@ -163,25 +152,85 @@ def _choose(
             )
         if new != name:
             result.renamed[name] = new
-        chosen.setdefault(new, []).append((number, spec))
+        chosen.append((new, number, spec))
     return chosen
 
 
+def _distinct(names: list[str]) -> Sequence[Any]:
+    """Return the names, each that was there before with how many times."""
+    counts = collections.Counter(names)
+    if len(counts) == len(names):
+        return names
+    distinct: list[Any] = []
+    for name in reversed(names):
+        counts[name] -= 1
+        distinct.append((name, counts[name]) if counts[name] else name)
+    return distinct[::-1]
+
+
+def _uneven(before: list[str], now: list[str]) -> dict[str, str]:
+    """Say of which names both sides have some and one has more."""
+    saved, current = collections.Counter(before), collections.Counter(now)
+    return {
+        name: f"{saved[name]} saved leaves have this name and {count} current ones"
+        for name, count in current.items()
+        if saved.get(name, count) != count
+    }
+
+
 def _match(
-    name: str,
-    target: int,
-    source: tuple[int, Spec],
-    selection: Selection,
     result: Plan,
+    pair: tuple[str, int, int, Spec],
+    selection: Selection,
+    fitting: set[Any],
 ) -> None:
-    number, saved = source
-    expected = spec_of(result.flat.values[target], result.flat.kinds[target])
-    if saved == expected or (selection.cast and _can_cast(saved, expected)):
-        result.replace.append((target, number))
-        result.loaded.append(name)
-    else:
-        result.problems[name] = f"saved {saved}, expected {expected}"
-        result.castable = result.castable or _can_cast(saved, expected)
+    """Note whether a saved leaf fits a current one; `fitting` has the forms that do."""
+    name, target, number, saved = pair
+    current, kind = result.flat.values[target], result.flat.kinds[target]
+    form = None
+    if kind in leaves.ARRAYS:  # Most are like others, and these have one spec.
+        form = id(saved), kind, current.dtype, current.shape
+    if form is None or form not in fitting:
+        expected = specs.spec_of(current, kind)
+        if saved != expected and specs.may_be_exact(saved, expected):
+            result.undecided.append((target, number, name))
+            return
+        problem = _problem(result, saved, expected, selection)
+        problem = problem or specs.problem(current, kind)
+        if problem is not None:
+            result.problems[name] = f"saved {saved}, {problem}"
+            return
+        fitting.add(form)
+    result.replace.append((target, number))
+    result.loaded.append(name)
+
+
+def _problem(
+    result: Plan, saved: Spec, expected: Spec, selection: Selection
+) -> str | None:
+    """Say why one spec does not fit the other, or return None."""
+    can_cast = saved != expected and specs.can_cast(saved, expected)
+    if saved == expected or (selection.cast and can_cast):
+        return None
+    result.castable = result.castable or can_cast
+    return f"expected {expected}"
+
+
+def decide(plan: Plan, values: Mapping[int, Any]) -> None:
+    """Decide about the undecided numbers.
+
+    Args:
+      plan: What to replace; changed.
+      values: These numbers, by saved number.
+    """
+    for target, number, name in plan.undecided:
+        current, kind = plan.flat.values[target], plan.flat.kinds[target]
+        expected = specs.spec_of(current, kind)
+        if specs.is_exact(values[number], expected):
+            plan.replace.append((target, number))
+            plan.loaded.append(name)
+        else:
+            plan.problems[name] = f"saved {values[number]!r}, expected {expected}"
 
 
 def apply(plan: Plan, values: Mapping[int, Any]) -> Any:
@@ -192,20 +241,71 @@ def apply(plan: Plan, values: Mapping[int, Any]) -> Any:
       values: Saved leaves by number, arrays as NumPy arrays.
     """
     flat = plan.flat
-    built: dict[int, Any] = {}
-    for target, number in plan.replace:
-        built[target] = _fit(flat.values[target], flat.kinds[target], values[number])
+    built = _fit(plan, values)
 
     def current(number: int) -> Any:
         return flat.values[number] if number >= 0 else flat.containers[-number - 1]
 
     for number, node in enumerate(flat.nodes):
         # A container in which nothing is replaced stays the object that it is.
-        if any(child in built for child in node.children):
-            children = [built.get(n, current(n)) for n in node.children]
-            cls = type(flat.containers[number])
-            built[-number - 1] = containers.put_together(node, children, cls)
+        if not built.keys().isdisjoint(node.children):
+            children = [built[n] if n in built else current(n) for n in node.children]
+            built[-number - 1] = flat.close(number, children)
     return built.get(flat.root, current(flat.root))
+
+
+def _fit(plan: Plan, values: Mapping[int, Any]) -> dict[int, Any]:
+    """Return saved leaves as what those are that they replace, by number in `flat`."""
+    counts = collections.Counter(number for _, number in plan.replace)
+    shared: dict[Any, Any] = {}  # What was one stays one where it can.
+    taken: set[int] = set()
+    built = {}
+    for target, number in plan.replace:
+        current, kind = plan.flat.values[target], plan.flat.kinds[target]
+        value = values[number]
+        if counts[number] == 1:
+            built[target] = specs.fit(current, kind, value)
+            continue
+        place = number, specs.place_of(current, kind)
+        if place not in shared:
+            if number in taken and isinstance(value, np.ndarray):
+                value = value.copy()  # JAX may use the memory of the other.
+            taken.add(number)
+            shared[place] = specs.fit(current, kind, value)
+        built[target] = shared[place]
+    return built
+
+
+def refuse(
+    what: str,
+    problems: Mapping[str, str],
+    missing: Iterable[str],
+    unexpected: Iterable[str],
+    remedy: str,
+) -> None:
+    """Raise one error with everything that does not fit, if anything does not.
+
+    Args:
+      what: What was to be loaded.
+      problems: What does not fit, by name.
+      missing: Names of leaves that only the current state has.
+      unexpected: Names of leaves that only `what` has.
+      remedy: What to do.
+
+    Raises:
+      MismatchError: something does not fit.
+    """
+    lines = [f"{name or 'The value'}: {problem}" for name, problem in problems.items()]
+    lines += [f"{name or 'The value'}: not in the save" for name in missing]
+    lines += [f"{name or 'The value'}: only in the save" for name in unexpected]
+    if not lines:
+        return
+    count = "1 leaf" if len(lines) == 1 else f"{len(lines)} leaves"
+    listed = "".join(f"\n  {line}" for line in lines)
+    raise MismatchError(
+        f"The current state and {what} differ in {count}:{listed}\n"
+        f"Nothing was loaded. {remedy}"
+    )
 
 
 def nearest(regex: str, names: Iterable[str], count: int = 5) -> list[str]:
@@ -214,108 +314,3 @@ def nearest(regex: str, names: Iterable[str], count: int = 5) -> list[str]:
 
     some = itertools.islice(names, 2000)  # Comparing takes time.
     return difflib.get_close_matches(regex, some, count, cutoff=0.0)
-
-
-# Leaves
-
-
-def spec_of(value: Any, kind: str) -> Spec:
-    """Return the spec of a current leaf."""
-    if kind == "key":
-        return Spec("key", jax_arrays.implementation(value), tuple(value.shape))
-    if kind == "torch":
-        return Spec("array", _dtype(torch_tensors.code(value)), tuple(value.shape))
-    if kind == "jax" or _is_number(value):
-        return Spec("array", value.dtype, tuple(value.shape))
-    if kind == "numpy":
-        try:
-            dtypes.encode(value.dtype)
-        except dtypes.UnknownDtypeError:
-            return Spec("pickle")
-        return Spec("array", value.dtype, value.shape)
-    return Spec(kind if kind in ("pickle", "function") else type(value).__name__)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, np.generic) and not isinstance(value, np.character)
-
-
-def specs_of_saved(group: Leaves) -> list[Spec]:
-    """Return the spec of each leaf of a saved group.
-
-    Raises:
-      ValueError, TypeError, KeyError: the manifest describes no such leaves.
-    """
-    if group.kind == "python":
-        return [spec_of(scalars.decode(code), "python") for code in group.value]
-    if group.kind == "key":
-        spec = Spec("key", group.value, group.shape[:-1])
-    elif group.kind in leaves.ARRAYS:
-        spec = Spec("array", _dtype(group.dtype), group.shape)
-    else:
-        spec = Spec(group.kind)
-    return [spec] * len(group.names)
-
-
-def _dtype(code: Any) -> Any:
-    """Return the dtype, or its name where torch has it and NumPy has not."""
-    try:
-        return dtypes.decode(code)
-    except ImportError:
-        return code
-
-
-def _can_cast(saved: Spec, expected: Spec) -> bool:
-    if (saved.kind, saved.shape) != ("array", expected.shape):
-        return False
-    if expected.kind != "array":
-        return False
-    kinds = [_kind(spec.dtype) for spec in (saved, expected)]
-    if set(kinds) & set("VUS"):  # NumPy would mix up fields and cut off text.
-        return False
-    if all(len(kind) == 1 for kind in kinds):  # Both are NumPy's own.
-        return np.can_cast(saved.dtype, expected.dtype, "same_kind")
-    # NumPy takes any conversion to or from the others for one of the same kind.
-    before, after = (_RANKS.find(kind[0]) for kind in kinds)
-    return 0 <= before <= after
-
-
-_RANKS = "buifc"  # Kinds, each of which may be cast to those after it.
-
-
-def _kind(dtype: Any) -> str:
-    """Return NumPy's letter for the kind of a dtype, and a "+" if it is not NumPy's."""
-    name = str(dtype)
-    if name.startswith(("bfloat", "float")):
-        kind = "f"
-    else:
-        kind = name[0] if name.startswith(("int", "uint")) else ""
-    is_own = isinstance(dtype, np.dtype) and dtype.type.__module__ == "numpy"
-    return str(dtype.kind) if is_own else f"{kind or '?'}+"
-
-
-def _fit(current: Any, kind: str, value: Any) -> Any:
-    """Return a saved leaf as what the current one is."""
-    if kind == "key":
-        return jax_arrays.like_key(current, _host(value))
-    if kind not in ("jax", "torch", "numpy") and not _is_number(current):
-        return value
-    array = _host(value)
-    if kind == "numpy" and array.dtype.hasobject and array.dtype.kind == "O":
-        return array
-    wanted = dtypes.decode(torch_tensors.code(current)) if kind == "torch" else None
-    array = array.astype(wanted or current.dtype, order="K", copy=False)
-    if kind == "torch":
-        return torch_tensors.like(current, array)
-    if kind == "jax":
-        return jax_arrays.like(current, array)
-    return array if kind == "numpy" else array[()]
-
-
-def _host(value: Any) -> np.ndarray:
-    """Return an array of any kind as a NumPy array."""
-    kind = leaves.kind_of(value)
-    if kind in ("jax", "key"):
-        (array,) = jax_arrays.fetch([value])
-        return array
-    return torch_tensors.fetch(value) if kind == "torch" else np.asarray(value)

@@ -22,7 +22,8 @@ from .manifest import Block, Component, Segment, digest
 from .parallel import run
 
 _ALIGN = 64
-_OPEN_FILES = 64  # Of each component that is being read.
+# Of each component that is being read.
+_OPEN_FILES = max(64, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8)
 _streams: weakref.WeakSet[Reader] = weakref.WeakSet()
 _streams_lock = threading.RLock()
 
@@ -147,6 +148,19 @@ class Reader:
         """Keep the save from being pruned by this process until `close`."""
         with _streams_lock:
             _streams.add(self)
+
+    def open(self) -> None:
+        """Open the files, as many as may be open at a time.
+
+        Raises:
+          DamagedError: one is not what the manifest says.
+        """
+        opened: set[int] = set()
+        for number, block in enumerate(self._component.blocks):
+            if block.segment not in opened and len(opened) < _OPEN_FILES:
+                with self._naming(number):
+                    self._file(block.segment)
+                opened.add(block.segment)
 
     def map(
         self, wants: Sequence[Want], mappable: Sequence[bool], *, verify: bool

@@ -8,14 +8,15 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
+import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
 
-from . import overlay, tree
-from .errors import DamagedError, MismatchError, add_note
+from . import manifest, overlay, tree
+from .errors import DamagedError, MismatchError, ReadError, add_note
 from .filetree import FolderReader
 from .folder import Found
 from .overlay import Plan, Selection
@@ -24,6 +25,7 @@ from .source import Save, Stored
 from .stored import ElementsComponent, Notes, Options, SavedComponent
 
 Selectable = SavedComponent | ElementsComponent
+_ATTEMPTS = 20
 _logger = logging.getLogger("elementsckpt")
 
 
@@ -68,54 +70,68 @@ class Restored(Struct):
         )
 
 
-def restore(
-    candidates: Sequence[Found],
-    keys: Iterable[str] | None,
-    *,
-    options: Callable[[Path], Options],
-    current: Callable[[str], Any] | None = None,
-    folders: Collection[str] | None = None,
-    selection: Selection | None = None,
-    dry_run: bool = False,
-) -> Restored:
-    """Read components from the first save that is not damaged.
+class Reading(Struct, frozen=True, kw_only=True):
+    """What to read of a save, and how.
 
-    Args:
-      candidates: Saves, the newest first.
+    Attributes:
       keys: Components to read; None for all that are in the save.
       options: How to read the save at a path.
       current: Returns the current state of a component. Without, selected leaves
         are returned by themselves, not in the place of current ones.
       folders: Keys of the components that load a folder, where the others load a
         state; None if nothing loads them.
-      selection: Which leaves to read; None for all.
+      selection: Which leaves to read.
+      templates: Return the current state of components, taken apart, which the whole
+        of a saved one must be like.
       dry_run: Whether what does not fit is returned instead of raised.
+    """
+
+    keys: Sequence[str] | None
+    options: Callable[[Path], Options]
+    current: Callable[[str], Any] | None = None
+    folders: Collection[str] | None = None
+    selection: Selection = Selection()
+    templates: Mapping[str, Callable[[], tree.Flat]] = {}
+    dry_run: bool = False
+
+
+class _GoneError(Exception):
+    """The save was removed while it was read."""
+
+
+def restore(find: Callable[[], Sequence[Found]], reading: Reading) -> Restored:
+    """Read components from the first save that is not damaged.
+
+    If that is removed meanwhile, as a run does that saves, the saves are found anew.
+
+    Args:
+      find: Returns the saves, the newest first.
+      reading: What to read.
 
     Raises:
-      DamagedError: all candidates are damaged.
+      DamagedError: all of them are damaged.
       MissingKeyError: the save lacks a component.
       MismatchError: saved and current leaves do not fit, or a folder and a state.
       PickleError: the save needs pickle, and that is not allowed.
     """
-    wanted = None if keys is None else list(keys)
-    selection = selection or Selection()
+    for _ in range(_ATTEMPTS):
+        with contextlib.suppress(_GoneError):
+            return _restore(find(), reading)
+    raise ReadError(
+        f"{_ATTEMPTS} times the save was removed while it was read: another process "
+        f"saves there, and faster than this one reads. Keep more saves with keep=."
+    )
+
+
+def _restore(candidates: Sequence[Found], reading: Reading) -> Restored:
     damaged: list[DamagedError] = []
     for found in candidates:
         restored = Restored(found, Notes())
         try:
-            save = Save(found, options(found.path), restored.notes, current)
-            components = save.components(save.keys() if wanted is None else wanted)
-            with _closing(components):
-                if folders is not None:
-                    _refuse_other_kinds(components, folders, found.path)
-                if selection.is_whole:
-                    _read_whole(components, restored)
-                elif current is None:
-                    _read_only(_selectable(components), selection, restored)
-                else:
-                    chosen = _selectable(components)
-                    _read_some(chosen, current, selection, restored, dry_run)
+            _read(found, reading, restored)
         except DamagedError as error:
+            if _is_gone(found):
+                raise _GoneError from error
             # Without its traceback, which would keep what was read alive.
             damaged.append(error.with_traceback(None))
             if len(candidates) > 1:
@@ -128,6 +144,39 @@ def restore(
             _logger.warning("%s comes back as a dict: %s was not found.", name, path)
         return restored
     raise _all_damaged(candidates, damaged)
+
+
+def _is_gone(found: Found) -> bool:
+    """Tell whether a save that was there was removed as this library does it."""
+    return found.head is not None and not os.path.lexists(found.path / manifest.NAME)
+
+
+def _read(found: Found, reading: Reading, restored: Restored) -> None:
+    """Read what is wanted of a save."""
+    selection, current = reading.selection, reading.current
+    options = reading.options(found.path)
+    save = Save(found, options, restored.notes, current)
+    components = save.components(save.keys() if reading.keys is None else reading.keys)
+    with _closing(components):
+        if reading.folders is not None:
+            _refuse_other_kinds(components, reading.folders, found.path)
+        some, whole = _divide(components, selection, reading.templates)
+        if current is None and not reading.templates and some:
+            _read_only(some, selection, restored)
+        elif some:
+            flats = [_flat(x, current, reading.templates) for x in some]
+            _read_some(some, flats, selection, restored, reading.dry_run)
+        _read_whole(whole, restored)
+
+
+def _divide(
+    components: Sequence[Stored], selection: Selection, templates: Collection[str]
+) -> tuple[list[Selectable], list[Stored]]:
+    """Tell those that are compared with the current state from those read whole."""
+    if not selection.is_whole:
+        return _selectable(components), []
+    some = [component for component in components if component.key in templates]
+    return _selectable(some), [x for x in components if x.key not in templates]
 
 
 @contextlib.contextmanager
@@ -179,6 +228,8 @@ def _refuse_other_kinds(
 
 
 def _read_whole(components: Sequence[Stored], restored: Restored) -> None:
+    for component in components:  # What is open can be read when it is removed.
+        component.open()
     for component in components:
         if isinstance(component, FolderReader):
             _read_folder(component, restored)
@@ -232,15 +283,17 @@ def _read_only(
 
 def _read_some(
     components: Sequence[Selectable],
-    current: Callable[[str], Any],
+    flats: Sequence[tree.Flat],
     selection: Selection,
     restored: Restored,
     dry_run: bool,
 ) -> None:
-    plans = [_plan(component, current, selection) for component in components]
+    pairs = zip(components, flats, strict=True)
+    plans = [_plan(component, flat, selection) for component, flat in pairs]
     for component, plan in zip(components, plans, strict=True):
         _note(component.key, plan, restored)
-    if not restored.loaded and not restored.mismatched:
+    found = restored.loaded or restored.mismatched
+    if not found and not selection.is_whole:
         raise _nothing_matched(components, selection, restored)
     if not dry_run:
         _refuse_mismatch(selection, restored)
@@ -250,15 +303,29 @@ def _read_some(
             restored.states[component.key] = overlay.apply(plan, values)
 
 
-def _plan(
-    component: Selectable, current: Callable[[str], Any], selection: Selection
-) -> Plan:
-    state = current(component.key)
+def _flat(
+    component: Selectable,
+    current: Callable[[str], Any] | None,
+    templates: Mapping[str, Callable[[], tree.Flat]],
+) -> tree.Flat:
+    """Return the current state of a component, taken apart."""
+    key = component.key
+    if key in templates:
+        return templates[key]()
+    assert current is not None
+    state = current(key)
     if inspect.isgenerator(state):
         state.close()
-        raise _not_selectable(component.key, "in shards by a generator")
-    flat = tree.flatten(state, component.key, aliases=False)
-    return overlay.plan(flat, component.specs(), selection, component.key)
+        raise _not_selectable(key, "in shards by a generator")
+    return tree.flatten(state, key, aliases=False)
+
+
+def _plan(component: Selectable, flat: tree.Flat, selection: Selection) -> Plan:
+    plan = overlay.plan(flat, component.specs(), selection, component.key)
+    if plan.undecided:
+        values = component.values(number for _, number, _ in plan.undecided)
+        overlay.decide(plan, values)
+    return plan
 
 
 def _note(key: str, plan: Plan, restored: Restored) -> None:
@@ -279,9 +346,11 @@ def hand_over(restored: Restored, loadfns: Mapping[str, Callable[[Any], Any]]) -
       DamagedError: one has written to its folder, which is a part of the save.
       Exception: what a component's own `load()` raises, with a note of its key.
     """
-    for key, state in restored.states.items():
+    for key, load in loadfns.items():
+        if key not in restored.states:  # Nothing in it was selected.
+            continue
         try:
-            loadfns[key](state)
+            load(restored.states[key])
             if key in restored.folders:
                 restored.folders[key].check()
         except Exception as error:
@@ -321,21 +390,22 @@ def _rename_hint(selection: Selection) -> str:
 
 def _refuse_mismatch(selection: Selection, restored: Restored) -> None:
     """Raise one error with everything that does not fit."""
-    lines = [f"{name}: {problem}" for name, problem in restored.mismatched.items()]
-    if selection.strict:
-        lines += [f"{name}: not in the save" for name in restored.missing]
-        lines += [f"{name}: only in the save" for name in restored.unexpected]
-    if not lines:
-        return
-    listed = "".join(f"\n  {line}" for line in lines)
-    count = "1 leaf" if len(lines) == 1 else f"{len(lines)} leaves"
-    raise MismatchError(
-        f"The current state and {restored.found.path} differ in {count}:"
-        f"{listed}\nNothing was loaded. {_remedies(selection, restored)}"
+    overlay.refuse(
+        str(restored.found.path),
+        restored.mismatched,
+        restored.missing if selection.strict else (),
+        restored.unexpected if selection.strict else (),
+        _remedies(selection, restored),
     )
 
 
 def _remedies(selection: Selection, restored: Restored) -> str:
+    if selection.is_whole:
+        return (
+            "Load into a value like the one that was saved, which elementsckpt.read "
+            "shows, or load a part of it: Checkpoint.load takes regex=, rename=, "
+            "cast=True and strict=False."
+        )
     remedies = ["Leave leaves out with a regex such as '(?!.*head)'"]
     if restored.castable:
         remedies.append("convert dtypes, never shapes, with cast=True")

@@ -15,11 +15,12 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from . import elements_folder, leaves, manifest, overlay, pickles, tree
+from . import elements_folder, leaves, manifest, pickles, tree
 from .errors import CheckpointError, DamagedError, PickleError, ReadError
 from .manifest import Component, Leaves, Node, Tree
 from .reader import Reader
 from .references import Resolver
+from .specs import Spec, spec_of, specs_of_saved
 
 
 class Options(Struct, frozen=True):
@@ -105,6 +106,11 @@ class SavedComponent:
         self._reader = Reader(path, component, _name_in_block(component, key))
         self._only: Tree | None = None
 
+    def open(self) -> None:
+        """Open the files, so that they can be read when somebody removes them."""
+        with damage(self._where):
+            self._reader.open()
+
     def state(self) -> Any:
         """Return the state, read and verified."""
         with damage(self._where):
@@ -114,7 +120,8 @@ class SavedComponent:
         """Return the state with only these leaves, or None if there are none."""
         with damage(self._where):
             saved = self._tree()
-            values = self._some(saved, numbers, plain=True)
+            picked = tree.pick(saved, numbers)
+            values = self._some(saved, picked, plain=True)
             return tree.unflatten_some(saved.root, saved.nodes, values)
 
     def contents(self) -> list[str]:
@@ -131,12 +138,12 @@ class SavedComponent:
         with damage(self._where):
             return tree.names(self._tree())
 
-    def specs(self) -> list[tuple[str, int, overlay.Spec]]:
+    def specs(self) -> list[tuple[str, int, Spec]]:
         """Return name, number and spec of each leaf, reading none of their bytes."""
         names = self.names()
         with damage(self._where):
             groups = self._tree().leaves
-            specs = [spec for x in groups for spec in overlay.specs_of_saved(x)]
+            specs = [spec for x in groups for spec in specs_of_saved(x)]
             return [(name, number, specs[number]) for name, number in names]
 
     def values(self, numbers: Iterable[int]) -> dict[int, Any]:
@@ -144,8 +151,8 @@ class SavedComponent:
         with damage(self._where):
             saved = self._tree()
             picked = tree.pick(saved, numbers)
-            arrays = [n for n, x in picked.items() if x.kind in leaves.ARRAYS]
-            others = [n for n, x in picked.items() if x.kind not in leaves.ARRAYS]
+            arrays = [x for x in picked if x[1].kind in leaves.ARRAYS]
+            others = [x for x in picked if x[1].kind not in leaves.ARRAYS]
             values = self._some(saved, arrays, plain=True)
             return values | self._some(saved, others, plain=False)
 
@@ -200,16 +207,16 @@ class SavedComponent:
         return cls
 
     def _some(
-        self, saved: Tree, numbers: Iterable[int], *, plain: bool
+        self, saved: Tree, picked: Sequence[tuple[int, Leaves]], *, plain: bool
     ) -> dict[int, Any]:
         """Return leaves by number, with the arrays of those that are pickled."""
-        picked = tree.pick(saved, numbers)
-        pickled = [group for group in picked.values() if group.kind == "pickle"]
-        parts = [n for group in pickled for n in group.value[0]]
-        picked |= tree.pick(saved, parts)
-        read = self._read(list(picked.values()), plain=plain)
-        values = dict(zip(picked, read, strict=True))
-        self._unpickle_all(picked.items(), values)
+        pickled = [group for _, group in picked if group.kind == "pickle"]
+        parts = [n for group in pickled for own in group.value for n in own]
+        if parts:
+            picked = tree.pick(saved, [*tree.numbers_in(picked), *parts])
+        read = self._read([group for _, group in picked], plain=plain)
+        values = dict(zip(tree.numbers_in(picked), read, strict=True))
+        self._unpickle_all(picked, values)
         return values
 
     def _read(self, groups: Sequence[Leaves], *, plain: bool) -> list[Any]:
@@ -324,6 +331,9 @@ class ElementsComponent:
         self._notes = notes
         self._flat: tree.Flat | None = None
 
+    def open(self) -> None:
+        """Nothing is opened before it is read."""
+
     def state(self) -> Any:
         """Return the state."""
         self._notes.bytes_read += elements_folder.size_bytes(self._files)
@@ -347,11 +357,11 @@ class ElementsComponent:
         names = self._flattened().names
         return [(manifest.display(name), number) for number, name in enumerate(names)]
 
-    def specs(self) -> list[tuple[str, int, overlay.Spec]]:
+    def specs(self) -> list[tuple[str, int, Spec]]:
         """Return name, number and spec of each leaf."""
         flat = self._flattened()
         return [
-            (name, number, overlay.spec_of(flat.values[number], flat.kinds[number]))
+            (name, number, spec_of(flat.values[number], flat.kinds[number]))
             for name, number in self.names()
         ]
 

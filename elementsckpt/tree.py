@@ -38,6 +38,11 @@ class Flat(Struct):
     kinds: list[str] = []
     values: list[Any] = []
 
+    def close(self, number: int, children: list[Any]) -> Any:
+        """Return a container like this one that holds something else."""
+        cls = type(self.containers[number])
+        return containers.put_together(self.nodes[number], children, cls)
+
 
 def flatten(state: Any, key: str, *, aliases: bool = True) -> Flat:
     """Take a state apart.
@@ -199,22 +204,43 @@ def numbered(tree: Tree) -> Iterator[tuple[int, Leaves]]:
         number += len(group.names)
 
 
-def pick(tree: Tree, numbers: Iterable[int]) -> dict[int, Leaves]:
-    """Return some leaves by number, each in a group of its own.
+def pick(tree: Tree, numbers: Iterable[int]) -> list[tuple[int, Leaves]]:
+    """Return some leaves in groups, with the number of the first of each group.
 
     Raises:
       IndexError, ValueError, TypeError, KeyError: the tree has no such leaf.
     """
-    ends = list(itertools.accumulate(len(group.names) for group in tree.leaves))
-    picked = {}
-    for number in numbers:
-        if number < 0:
-            raise IndexError("a leaf has a negative number")
-        position = bisect.bisect_right(ends, number)
-        group = tree.leaves[position]
-        first = ends[position] - len(group.names)
-        picked[number] = leaves.one_of(group, number - first)
+    wanted = sorted(set(numbers))
+    if wanted and wanted[0] < 0:
+        raise IndexError("a leaf has a negative number")
+    picked = []
+    position = 0
+    for first, group in numbered(tree):
+        end = bisect.bisect_left(wanted, first + len(group.names), position)
+        if end - position == len(group.names):
+            picked.append((first, group))
+        else:
+            picked += _runs(first, group, wanted[position:end])
+        position = end
+    if position < len(wanted):
+        raise IndexError("there is no leaf with this number")
     return picked
+
+
+def _runs(
+    first: int, group: Leaves, wanted: Sequence[int]
+) -> Iterator[tuple[int, Leaves]]:
+    """Yield leaves of a group in groups of those that follow each other."""
+    for _, run in itertools.groupby(enumerate(wanted), lambda x: x[1] - x[0]):
+        numbers = [number for _, number in run]
+        start, stop = numbers[0] - first, numbers[-1] - first + 1
+        yield numbers[0], leaves.part(group, start, stop)
+
+
+def numbers_in(picked: Iterable[tuple[int, Leaves]]) -> Iterator[int]:
+    """Yield the numbers of the leaves in groups that come with their first number."""
+    for first, group in picked:
+        yield from range(first, first + len(group.names))
 
 
 def container_name(tree: Tree, node: int) -> str:

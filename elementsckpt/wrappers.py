@@ -72,6 +72,9 @@ class Counter:
     def __repr__(self) -> str:
         return f"Counter({self.value})"
 
+    def __reduce__(self) -> tuple[Any, ...]:  # Locks can be neither copied nor pickled.
+        return Counter, (self.value,)
+
     def __int__(self) -> int:
         return int(self.value)
 

@@ -30,18 +30,14 @@ ALLOWED = {
     "containers": {"leaves", "scalars", "references", "manifest"},
     "tree": {"containers", "leaves", "scalars", "manifest"},
     "groups": {"tree", "leaves", "jax_arrays", "scalars", "pickles", "manifest"},
-    "overlay": {
-        *(
-            "tree",
-            "containers",
-            "leaves",
-            "torch_tensors",
-            "jax_arrays",
-            "scalars",
-            "dtypes",
-        ),
-        "manifest",
+    "specs": {
+        *("leaves", "torch_tensors", "jax_arrays", "scalars", "dtypes", "manifest"),
     },
+    "overlay": {"specs", "tree", "leaves", "manifest"},
+    "pytrees": {
+        *("tree", "containers", "leaves", "jax_arrays", "references", "manifest"),
+    },
+    "value": {"pytrees", "overlay", "specs", "manifest"},
     "compression": {"manifest"},
     "files": set(),
     "filetree": {"manifest", "parallel", "disk"},
@@ -67,7 +63,7 @@ ALLOWED = {
     },
     "collect": {"writer", "reuse", "files", "groups", "tree", "scalars", "manifest"},
     "stored": {
-        *("elements_folder", "reader", "overlay", "tree", "leaves", "pickles"),
+        *("elements_folder", "reader", "specs", "tree", "leaves", "pickles"),
         *("references", "manifest"),
     },
     "source": {
@@ -91,17 +87,18 @@ ALLOWED = {
     },
     "restore": {
         *("source", "stored", "folder", "filetree", "reports", "overlay", "tree"),
+        "manifest",
     },
     "look": {
         *("restore", "reports", "stored", "choice", "folder", "elements_folder"),
         *("overlay", "metadata", "scalars", "manifest", "disk"),
     },
-    "components": set(),
+    "components": {"value", "pytrees"},
     "registry": {"components"},
     "wrappers": set(),
     "functions": {
         *("store", "restore", "reports", "stored", "choice", "files", "metadata"),
-        *("compression", "disk"),
+        *("value", "compression", "disk"),
     },
     "lineage": {"disk"},
     "schedule": set(),
@@ -115,8 +112,8 @@ ALLOWED = {
         *("files", "components", "manifest", "disk"),
     },
     "__init__": {
-        *("checkpoint", "files", "look", "retention", "schedule", "wrappers"),
-        "reports",
+        *("checkpoint", "functions", "files", "look", "retention", "schedule"),
+        *("value", "wrappers", "reports"),
     },
 }
 

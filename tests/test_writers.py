@@ -8,9 +8,11 @@ import subprocess
 import sys
 
 import boxes
+import numpy as np
 import pytest
 
 import elementsckpt
+from elementsckpt import restore, source, stored
 
 WRITER = """
 import sys, elementsckpt
@@ -102,18 +104,27 @@ def test_a_writer_that_saved_nothing_yet_is_told_without_a_name(tmp_path, caplog
     assert message.startswith(f"Another process is writing to {tmp_path}")
 
 
-def test_a_forked_child_is_another_writer(tmp_path, caplog):
-    cp = boxes.make(tmp_path, 1)
-    cp.save()
-    pid = os.fork()
-    if not pid:
-        caplog.clear()
-        cp.save()
-        os._exit(len(warnings(caplog)))
-    _, status = os.waitpid(pid, 0)
-    assert os.waitstatus_to_exitcode(status) == 1
-    cp.save()
-    assert warnings(caplog) == []
+FORKS = """
+import logging, os, sys, elementsckpt
+logging.basicConfig(format="%(process)d %(message)s", stream=sys.stdout)
+cp = elementsckpt.Checkpoint(sys.argv[1])
+cp.step = elementsckpt.Counter()
+cp.save()
+pid = os.fork()
+cp.save()
+if not pid:
+    os._exit(0)
+os.waitpid(pid, 0)
+print(os.getpid())
+"""
+
+
+def test_a_forked_child_is_another_writer(tmp_path):
+    *lines, parent = boxes.python(FORKS, tmp_path).stdout.splitlines()
+    (line,) = [line for line in lines if "is writing to" in line]
+    pid, _, message = line.partition(" ")
+    assert pid != parent
+    assert message.startswith(f"Process {parent} on ")
 
 
 def test_without_locks_nothing_is_told_and_nothing_breaks(
@@ -127,3 +138,99 @@ def test_without_locks_nothing_is_told_and_nothing_breaks(
     cp.save()
     assert warnings(caplog) == []
     assert cp.load().path == cp.latest()
+
+
+# Readers, while a run saves and prunes
+
+
+@pytest.fixture
+def meanwhile(monkeypatch):
+    """Returns a function that has something done when a save is about to be read."""
+
+    def arrange(action, times=1):
+        left = [action] * times
+
+        class Save(source.Save):
+            def components(self, keys):
+                if left:
+                    left.pop()()
+                return super().components(keys)
+
+        monkeypatch.setattr(restore, "Save", Save)
+
+    return arrange
+
+
+def frames(step):
+    return {"frames": np.full(300_000, step), "step": step}
+
+
+def saving(cp):
+    def save():
+        cp.agent.state = frames(cp.agent.state["step"] + 1)
+        cp.save()
+
+    return save
+
+
+@pytest.mark.parametrize("how", ["load", "read", "mmap", "regex", "function"])
+def test_a_reader_moves_on_when_its_save_is_pruned(tmp_path, meanwhile, how):
+    trainer = boxes.make(tmp_path, frames(1), keep=1, fsync=False)
+    trainer.save()
+    meanwhile(saving(trainer), times=3)
+    reader = boxes.make(tmp_path, frames(0))
+    if how == "read":
+        found = elementsckpt.read(tmp_path)["agent"]
+    elif how == "function":
+        elementsckpt.checkpoint.load(tmp_path, {"agent": reader.agent.load})
+        found = reader.agent.state
+    else:
+        options = {"mmap": {"mmap": True}, "regex": {"regex": ".*"}}.get(how, {})
+        report = reader.load(**options)
+        assert report.fell_back_from is None
+        found = reader.agent.state
+    assert found["step"] == 4
+    assert (found["frames"] == 4).all()
+
+
+def test_a_reader_that_has_opened_its_save_is_not_disturbed(tmp_path, monkeypatch):
+    trainer = boxes.make(tmp_path, frames(1), keep=1, fsync=False)
+    trainer.save()
+    opened = stored.SavedComponent.open
+
+    def save_then(self):
+        opened(self)
+        saving(trainer)()
+
+    monkeypatch.setattr(stored.SavedComponent, "open", save_then)
+    found = elementsckpt.read(tmp_path, mmap=False)["agent"]
+    assert found["step"] == 1
+    assert (found["frames"] == 1).all()
+    assert [info.sequence for info in trainer.saves()] == [2]
+
+
+def test_a_named_save_that_was_pruned_is_not_substituted(tmp_path, meanwhile):
+    trainer = boxes.make(tmp_path, frames(1), keep=1, fsync=False)
+    path = trainer.save().path
+    meanwhile(saving(trainer))
+    with pytest.raises(elementsckpt.SaveNotFoundError, match="not found"):
+        elementsckpt.read(path)
+
+
+def test_a_reader_that_is_always_too_late_gives_up(tmp_path, meanwhile):
+    trainer = boxes.make(tmp_path, frames(1), keep=1, fsync=False)
+    trainer.save()
+    meanwhile(saving(trainer), times=100)
+    with pytest.raises(elementsckpt.ReadError, match="Keep more saves with keep="):
+        elementsckpt.read(tmp_path)
+
+
+def test_a_save_that_is_damaged_is_not_taken_for_pruned(tmp_path):
+    trainer = boxes.make(tmp_path, frames(1), keep=2, fsync=False)
+    trainer.save()
+    trainer.agent.state = frames(2)
+    for file in trainer.save().path.glob("*.safetensors"):
+        file.unlink()
+    report = trainer.load()
+    assert trainer.agent.state["step"] == 1
+    assert report.fell_back_from is not None

@@ -1,0 +1,202 @@
+"""What one leaf must be for another to take its place, and making it so."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import dtypes, jax_arrays, leaves, scalars, torch_tensors
+from .manifest import Leaves
+
+
+class Spec(NamedTuple):
+    """What two leaves must have in common for one to replace the other.
+
+    Attributes:
+      kind: "array", "key", or the Python type of anything else.
+      dtype: Element type of an array, generator of a key.
+      shape: Sizes of the axes.
+    """
+
+    kind: str
+    dtype: Any = None
+    shape: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        if self.kind not in ("array", "key"):
+            return self.kind
+        name = str(self.dtype) if self.kind == "array" else f"key<{self.dtype}>"
+        return f"{name}[{','.join(map(str, self.shape))}]"
+
+
+def spec_of(value: Any, kind: str) -> Spec:
+    """Return the spec of a current leaf."""
+    is_jax = _is_jax(value, kind)
+    if is_jax and jax_arrays.is_key(value):
+        return Spec("key", jax_arrays.implementation(value), tuple(value.shape))
+    if kind == "torch":
+        return Spec("array", _dtype(torch_tensors.code(value)), tuple(value.shape))
+    if is_jax or _is_number(value):
+        return Spec("array", value.dtype, tuple(value.shape))
+    if kind == "numpy":
+        try:
+            dtypes.encode(value.dtype)
+        except dtypes.UnknownDtypeError:
+            return Spec("pickle")
+        return Spec("array", value.dtype, value.shape)
+    return Spec(kind if kind in ("pickle", "function") else type(value).__name__)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, np.generic) and not isinstance(value, np.character)
+
+
+def specs_of_saved(group: Leaves) -> list[Spec]:
+    """Return the spec of each leaf of a saved group.
+
+    Raises:
+      ValueError, TypeError, KeyError: the manifest describes no such leaves.
+    """
+    if group.kind == "python":
+        return [spec_of(scalars.decode(code), "python") for code in group.value]
+    if group.kind == "key":
+        spec = Spec("key", group.value, group.shape[:-1])
+    elif group.kind in leaves.ARRAYS:
+        spec = Spec("array", _dtype(group.dtype), group.shape)
+    else:
+        spec = Spec(group.kind)
+    return [spec] * len(group.names)
+
+
+def _dtype(code: Any) -> Any:
+    """Return the dtype, or its name where torch has it and NumPy has not."""
+    try:
+        return dtypes.decode(code)
+    except ImportError:
+        return code
+
+
+def problem(value: Any, kind: str) -> str | None:
+    """Say why nothing can become what a current leaf is, or return None."""
+    if _is_jax(value, kind) and kind != "key" and jax_arrays.narrows(value.dtype):
+        return "which JAX would silently make 32 bits wide: set jax_enable_x64"
+    return None
+
+
+def _is_jax(value: Any, kind: str) -> bool:
+    return kind in ("jax", "key") or (
+        kind == "pickle" and jax_arrays.is_abstract(value)
+    )
+
+
+# Conversion
+
+
+def can_cast(saved: Spec, expected: Spec) -> bool:
+    """Tell whether `cast=True` makes one fit the other."""
+    if (saved.kind, saved.shape) != ("array", expected.shape):
+        return False
+    if expected.kind != "array":
+        return False
+    kinds = [_kind(spec.dtype) for spec in (saved, expected)]
+    if set(kinds) & set("VUS"):  # NumPy would mix up fields and cut off text.
+        return False
+    if all(len(kind) == 1 for kind in kinds):  # Both are NumPy's own.
+        return np.can_cast(saved.dtype, expected.dtype, "same_kind")
+    # NumPy takes any conversion to or from the others for one of the same kind.
+    before, after = (_RANKS.find(kind[0]) for kind in kinds)
+    return 0 <= before <= after
+
+
+_RANKS = "buifc"  # Kinds, each of which may be cast to those after it.
+
+
+def _kind(dtype: Any) -> str:
+    """Return NumPy's letter for the kind of a dtype, and a "+" if it is not NumPy's."""
+    name = str(dtype)
+    if name.startswith(("bfloat", "float")):
+        kind = "f"
+    else:
+        kind = name[0] if name.startswith(("int", "uint")) else ""
+    is_own = isinstance(dtype, np.dtype) and dtype.type.__module__ == "numpy"
+    return str(dtype.kind) if is_own else f"{kind or '?'}+"
+
+
+_NUMBERS = (int, float, complex)  # Each may become those after it.
+_BY_KIND = {"b": bool, "u": int, "i": int, "f": float, "c": complex}
+
+
+def may_be_exact(saved: Spec, expected: Spec) -> bool:
+    """Tell whether it depends on a number whether one can become the other.
+
+    One of the two is a number of Python, the other may be an array without axes.
+    """
+    if saved.kind == expected.kind:
+        return False
+    before, after = _number_type(saved), _number_type(expected)
+    if before in _NUMBERS and after in _NUMBERS:
+        return _NUMBERS.index(before) <= _NUMBERS.index(after)
+    return before is after is bool
+
+
+def _number_type(spec: Spec) -> Any:
+    """Return Python's type for such a number, or None."""
+    if spec.kind != "array":
+        return next((x for x in (bool, *_NUMBERS) if x.__name__ == spec.kind), None)
+    return None if spec.shape else _BY_KIND.get(_kind(spec.dtype)[0])
+
+
+def is_exact(number: Any, expected: Spec) -> bool:
+    """Tell whether a number can become what is expected and lose nothing."""
+    number = _item(number)
+    try:
+        with np.errstate(all="ignore"):
+            other = _number_type(expected)(number)
+            if expected.kind == "array":
+                other = np.asarray(other).astype(expected.dtype).item()
+    except OverflowError:
+        return False
+    return bool(other == number) or repr(other) == repr(number)  # NaN.
+
+
+def _item(number: Any) -> Any:
+    return number if type(number) in (bool, *_NUMBERS) else _host(number).item()
+
+
+def place_of(current: Any, kind: str) -> Any:
+    """Return what a saved leaf becomes and where; one for two places is shared."""
+    place: Any = None
+    if kind == "torch":
+        place = current.device, torch_tensors.traits(current)
+    elif _is_jax(current, kind):
+        place = jax_arrays.place_of(current)
+    return type(current), getattr(current, "dtype", None), place
+
+
+def fit(current: Any, kind: str, value: Any) -> Any:
+    """Return a saved leaf as what the current one is."""
+    if kind == "numpy" and type(value) is np.ndarray and value.dtype == current.dtype:
+        return value  # Most, so at once.
+    if _is_jax(current, kind):
+        return jax_arrays.like(current, _host(value))
+    if kind not in ("torch", "numpy") and not _is_number(current):
+        is_number = type(current) in (bool, *_NUMBERS)
+        return type(current)(_item(value)) if is_number else value
+    array = _host(value)
+    if kind == "numpy" and array.dtype.hasobject and array.dtype.kind == "O":
+        return array
+    wanted = dtypes.decode(torch_tensors.code(current)) if kind == "torch" else None
+    array = array.astype(wanted or current.dtype, order="K", copy=False)
+    if kind == "torch":
+        return torch_tensors.like(current, array)
+    return array if kind == "numpy" else array[()]
+
+
+def _host(value: Any) -> np.ndarray:
+    """Return an array of any kind as a NumPy array."""
+    kind = leaves.kind_of(value)
+    if kind in ("jax", "key"):
+        (array,) = jax_arrays.fetch([value])
+        return array
+    return torch_tensors.fetch(value) if kind == "torch" else np.asarray(value)

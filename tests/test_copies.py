@@ -1,0 +1,59 @@
+"""A copy of a component that has the state of a save."""
+
+import threading
+
+import boxes
+import numpy as np
+import pytest
+
+import elementsckpt
+
+
+def test_a_copy_has_the_saved_state_and_the_component_its_own(tmp_path):
+    cp = boxes.make(tmp_path, {"w": np.zeros(3)})
+    cp.save()
+    cp.agent.state["w"] += 1
+    copied = cp.copy_of("agent")
+    assert type(copied) is boxes.Box
+    assert copied is not cp.agent
+    assert not copied.state["w"].any()
+    assert cp.agent.state["w"].all()
+    assert cp.agent.loads == 0
+
+
+def test_a_copy_of_what_loads_in_place_does_not_touch_the_component(tmp_path):
+    class InPlace(boxes.Box):
+        def load(self, data):
+            self.state[:] = data
+
+    cp = boxes.make(tmp_path, None)
+    cp.agent = InPlace(np.zeros(3))
+    cp.save()
+    cp.agent.state += 1
+    assert not cp.copy_of("agent").state.any()
+    assert cp.agent.state.all()
+
+
+def test_any_save_can_be_copied_from(tmp_path):
+    keep = elementsckpt.Keep(latest=None, metric=lambda metrics: -metrics["loss"])
+    cp = boxes.make(tmp_path, 0, keep=keep)
+    cp.step = elementsckpt.Counter()
+    for step, loss in enumerate([3, 1, 2]):
+        cp.step.load(step)
+        cp.agent.state = step
+        cp.save(metrics={"loss": loss}, pin="first" if step == 0 else None)
+    assert cp.copy_of("agent", "best").state == 1
+    assert cp.copy_of("agent", "first").state == 0
+    assert cp.copy_of("agent", cp.latest()).state == 2
+    assert cp.copy_of("step", step=1) == 1
+    assert cp.step == 2
+
+
+def test_what_cannot_be_copied_is_named(tmp_path):
+    cp = boxes.make(tmp_path, {"w": 1})
+    cp.save()
+    cp.agent.lock = threading.Lock()
+    with pytest.raises(elementsckpt.ComponentError, match=r"'agent' cannot be copied"):
+        cp.copy_of("agent")
+    with pytest.raises(elementsckpt.MissingKeyError, match="Not registered: 'nope'"):
+        cp.copy_of("nope")
