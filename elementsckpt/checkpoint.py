@@ -469,6 +469,8 @@ class Checkpoint(Registry):
                 ),
             )
             if not dry_run:
+                if self._listing is not None:
+                    self._listing.distrust(restored.damaged)
                 hand_over(restored, loadfns)
                 self._resume(restored.found, is_whole=keys is None)
         return restored.report(time.monotonic() - start)

@@ -83,6 +83,7 @@ class Directory:
         self.path = path
         # Manifests can be large, so each is read once, unless it changes.
         self._cache: dict[str, tuple[Any, Found]] = {}
+        self._damaged: set[Path] = set()
 
     def saves(self) -> list[Found]:
         """Return the saves here, oldest first, damaged ones included."""
@@ -101,6 +102,13 @@ class Directory:
             signature = _signature(os.lstat(path / manifest.NAME))
             found = Found(path, head, None, head.sequence)
             self._cache = {**self._cache, path.name: (signature, found)}
+
+    def distrust(self, paths: Iterable[Path]) -> None:
+        """Take note of saves that were found damaged when they were read.
+
+        They neither count among those to keep nor are they removed.
+        """
+        self._damaged = {*self._damaged, *paths}
 
     def _found(self, path: Path, cache: dict[str, tuple[Any, Found]]) -> Found | None:
         try:
@@ -162,7 +170,11 @@ class Directory:
         Returns:
           Those that were removed.
         """
-        ours = [save for save in self.saves() if save.is_original]
+        ours = [
+            save
+            for save in self.saves()
+            if save.is_original and save.path not in self._damaged
+        ]
         heads = [save.head for save in ours if save.head is not None]
         stays = retention.staying(keep, heads, keys)
         paths = [save.path for save, stay in zip(ours, stays, strict=True) if not stay]

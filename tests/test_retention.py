@@ -390,6 +390,22 @@ def test_a_damaged_best_save_is_not_substituted(tmp_path):
     assert cp.step == 2
 
 
+def test_a_save_that_was_found_damaged_is_neither_counted_nor_removed(tmp_path):
+    cp = make(tmp_path, keep=2)
+    good = save(cp, 0, np.zeros(99)).path
+    bad = save(cp, 1, np.ones(99)).path
+    (file,) = bad.glob("box-*.safetensors")
+    folders.flip(file)
+    resumed = make(tmp_path, keep=2)
+    assert resumed.load_or_save()
+    assert resumed.step == 0
+    new = save(resumed, 1).path
+    assert [path.exists() for path in (good, bad, new)] == [True, True, True]
+    save(resumed, 2)
+    assert [path.exists() for path in (good, bad, new)] == [False, True, True]
+    assert resumed.delete(bad) == [bad]
+
+
 # Removing by hand
 
 
