@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import choice, components, compression, manifest, retention, signals
+from . import choice, components, compression, forks, manifest, retention, signals
 from .background import Background
 from .claim import Claim, claim
 from .components import Component
@@ -143,6 +143,11 @@ class Checkpoint(Registry):
         self._claim: Claim | None = None  # From the first save on.
         self._watch: Watch | None = None
         self._is_safe = False  # All was saved since the run was preempted.
+        forks.watch(self)
+
+    def _after_fork(self) -> None:
+        self._lock = threading.RLock()
+        self._is_saving = False
 
     def __repr__(self) -> str:
         where = (
@@ -275,9 +280,9 @@ class Checkpoint(Registry):
         with self._lock:
             if self._is_saving:  # A signal handler saves, or a component's save().
                 return store(begin, savefns)
-            self._wait()
             self._is_saving = True
             try:
+                self._wait()
                 is_safe = self.preempted
                 report = self._save(begin, savefns)
             finally:

@@ -115,7 +115,9 @@ def newest(saves: list[Found]) -> Found:
 
 def _save_at(path: Path) -> Found | None:
     if os.path.lexists(path / manifest.NAME):
-        return read_head(path)
+        found = read_head(path)
+        if found.error is None or os.path.lexists(path / manifest.NAME):
+            return found  # Else somebody has just removed it.
     return Found(path, None, None, 0) if elements_folder.is_save(path) else None
 
 

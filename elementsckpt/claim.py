@@ -11,7 +11,7 @@ import os
 import weakref
 from pathlib import Path
 
-from . import disk, lineage
+from . import disk, forks, lineage
 from .folder import Found
 
 _logger = logging.getLogger("elementsckpt")
@@ -23,18 +23,39 @@ class Claim:
     Args:
       directory: The directory, which must exist. It is what is locked, so that no file
         is needed, and the death of the process frees it.
-      newest: Its newest save, or None.
     """
 
-    def __init__(self, directory: Path, newest: Found | None) -> None:
-        self.pid = os.getpid()
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
         self._fd = disk.open_folder(directory)
-        if self._fd >= 0 and disk.lock(self._fd) is False:
-            _warn(directory, newest)
+        self._is_made = False
+        forks.watch(self)
 
-    def __del__(self) -> None:
+    def make(self, newest: Found | None) -> None:
+        """Make the claim, once; warn if another process has one.
+
+        Args:
+          newest: The newest save in the directory, or None.
+        """
+        if not self._is_made:
+            self._is_made = True
+            if self._fd >= 0 and disk.lock(self._fd) is False:
+                _warn(self._directory, newest)
+
+    def is_of(self, directory: Path) -> bool:
+        """Tell whether it is of this directory, not of one that has been moved away."""
+        return self._fd >= 0 and disk.is_at(self._fd, directory)
+
+    def _after_fork(self) -> None:
+        self._leave()  # Else the death of the parent would not free the directory.
+
+    def _leave(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
+            self._fd = -1
+
+    def __del__(self) -> None:
+        self._leave()
 
 
 _claims: weakref.WeakValueDictionary[str, Claim] = weakref.WeakValueDictionary()
@@ -51,8 +72,12 @@ def claim(directory: Path, newest: Found | None) -> Claim:
     """
     key = os.path.realpath(directory)
     found = _claims.get(key)
-    if found is None or found.pid != os.getpid():
-        found = _claims[key] = Claim(directory, newest)
+    if found is not None and not found.is_of(directory):
+        _claims.pop(key, None)
+        found = None
+    if found is None:  # Or no longer, as threads and signal handlers come here, too.
+        found = _claims.setdefault(key, Claim(directory))
+    found.make(newest)
     return found
 
 
@@ -61,9 +86,7 @@ def _warn(directory: Path, newest: Found | None) -> None:
     last = None if newest is None or newest.head is None else newest.head.lineage
     if last is not None and last.pid is not None:
         is_here = last.host == lineage.host()
-        if is_here and last.pid == os.getpid():
-            return  # Two threads of this process, at the same moment.
-        if not is_here or _is_alive(last.pid):
+        if not is_here or (last.pid != os.getpid() and _is_alive(last.pid)):
             who = f"Process {last.pid} on {last.host}"
     _logger.warning(
         "%s is writing to %s, too. Each save is whole, but the two remove each other's "

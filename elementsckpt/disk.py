@@ -376,6 +376,14 @@ def lock(fd: int) -> bool | None:
         return None
 
 
+def is_at(fd: int, path: Path) -> bool:
+    """Tell whether what is open is what has this path now."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except OSError:
+        return False
+
+
 def is_removed(fd: int) -> bool:
     """Tell whether the open file has no name any more."""
     return os.fstat(fd).st_nlink == 0

@@ -18,7 +18,7 @@ import stat
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from . import disk, elements_folder, manifest
+from . import disk, elements_folder, forks, manifest
 from .errors import CheckpointError, SaveExistsError, WriteError
 
 SAVE = re.compile(r"\d{8}T\d{6}F\d{6}(--?\d+)?")
@@ -45,6 +45,10 @@ class Draft:
         self._made = made
         self._fd = fd
         self._fsync = fsync
+        forks.watch(self)
+
+    def _after_fork(self) -> None:
+        self._close()  # It is the parent's, to finish or abandon, and so is the lock.
 
     def commit(self, content: bytes) -> None:
         """Make the folder a save: complete and, with fsync, durable on return.
@@ -140,6 +144,8 @@ def _make_draft(path: Path) -> int:
             os.close(fd)
         cause = error.__cause__ or error
         if isinstance(cause, OSError) and cause.errno in _TAKEN:
+            if fd >= 0 and cause.errno != errno.ENOENT:  # Another was faster to rename.
+                remove(hidden)
             raise _TakenError from error
         if not isinstance(error, _TakenError):
             remove(hidden)

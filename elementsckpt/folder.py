@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import logging
 import math
 import os
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from . import disk, drafts, elements_folder, manifest, reader, retention
-from .errors import CheckpointError, DamagedError, ReadError
+from .errors import CheckpointError, DamagedError, ReadError, WriteError
 from .manifest import Head
 from .retention import Keep
 
@@ -22,6 +23,7 @@ LATEST = "latest"
 _LATEST_DRAFT = ".latest"
 _STEP = re.compile(r"\d{8}T\d{6}F\d{6}-(-?\d+)")
 _MANIFEST_BYTES = 1 << 32
+_ATTEMPTS = 20
 _logger = logging.getLogger("elementsckpt")
 
 
@@ -88,13 +90,31 @@ class Directory:
     def saves(self) -> list[Found]:
         """Return the saves here, oldest first, damaged ones included."""
         # Threads, signal handlers and forked children come here, so nothing is locked.
-        cache: dict[str, tuple[Any, Found]] = {}
-        found = [self._found(entry, cache) for entry in disk.folders_in(self.path)]
-        self._cache = cache
-        saves = [save for save in found if save is not None]
+        for _ in range(_ATTEMPTS):
+            saves, is_whole = self._list()
+            if is_whole:
+                break
         good = [save for save in saves if save.is_original]
         saves = [save if save.error is None else _place(save, good) for save in saves]
         return sorted(saves, key=lambda save: save.rank)
+
+    def _list(self) -> tuple[list[Found], bool]:
+        """Return the saves, and whether none has vanished meanwhile.
+
+        If one has, a newer one may be there that was not when the folders were listed.
+        """
+        cache: dict[str, tuple[Any, Found]] = {}
+        saves, vanished = [], False
+        for path in disk.folders_in(self.path):
+            if drafts.HIDDEN.fullmatch(path.name):  # It comes into being, or goes.
+                continue
+            found = self._found(path, cache)
+            if found is not None:
+                saves.append(found)
+            elif not os.path.lexists(path):
+                vanished = True
+        self._cache = cache
+        return saves, not vanished
 
     def note(self, path: Path, head: Head) -> None:
         """Take note of a save that was just written, so that it need not be read."""
@@ -120,6 +140,8 @@ class Directory:
         if known is None or known[0] != signature:
             known = signature, read_head(path)
         found = known[1]
+        if found.error is not None and not os.path.lexists(path / manifest.NAME):
+            return self._without_manifest(path)  # Somebody has just removed it.
         if not isinstance(found.error, ReadError):
             cache[path.name] = known
         return found if found.error is None or _looks_like_ours(path) else None
@@ -148,8 +170,9 @@ class Directory:
             finally:
                 os.close(fd)
             disk.rename(draft, self.path / LATEST)
-        except CheckpointError as error:
-            _logger.warning("Could not update the file 'latest': %s", error)
+        except WriteError as error:
+            if error.errno != errno.ENOENT:  # Else another has just renamed the draft.
+                _logger.warning("Could not update the file 'latest': %s", error)
 
     def prune(
         self,

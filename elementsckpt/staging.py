@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from . import forks
+
 _ARENA_BYTES = 16 << 20
 _ALIGN = 64
 _SHARE = 8  # Of the machine's memory, or the job's.
@@ -30,6 +32,10 @@ class Staging:
         self._arenas: list[np.ndarray] = []
         self._current = 0  # Number of the arena in use,
         self._used = 0  # and how much of it is.
+        forks.watch(self)
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()
 
     def copy(self, data: Any) -> np.ndarray | None:
         """Return a copy of uint8[n], or None if there is no room.

@@ -1,0 +1,567 @@
+"""Threads, signal handlers, forks, processes and clocks: each save stays whole."""
+
+import concurrent.futures
+import contextlib
+import errno
+import fcntl
+import itertools
+import logging
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from datetime import datetime, timedelta, timezone
+
+import numpy as np
+import pytest
+from boxes import ROOT, Box, make, python, visible
+from faults import unsynced
+from folders import Clock, Gate
+from numbered import make as make_numbered
+from numbered import number_in, number_of
+
+import elementsckpt
+from elementsckpt import Checkpoint, Saveable, WriteError, background, checkpoint, disk
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
+
+
+class TookTooLong(BaseException):
+    """Somebody waits for ever."""
+
+
+@pytest.fixture(autouse=True)
+def deadline():
+    """Turn waiting for ever into a failure."""
+
+    def stop(*_):
+        raise TookTooLong
+
+    previous = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(120)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, previous)
+
+
+@pytest.fixture
+def inject(monkeypatch):
+    """Return a function that puts something into the place of `disk.syscall`."""
+    return lambda fault: monkeypatch.setattr(disk, "syscall", fault)
+
+
+@pytest.fixture
+def told(caplog):
+    """Return a function that returns what was said of other writers so far."""
+    return lambda: [x for x in caplog.messages if "is writing to" in x]
+
+
+def at_once(*calls):
+    """Call functions in threads of their own, at once; return their results."""
+    start = threading.Barrier(len(calls))
+
+    def begin(call):
+        start.wait()
+        return call()
+
+    with concurrent.futures.ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(begin, calls))
+
+
+# Threads
+
+
+def saving(cp, own, numbers):
+    """Return a function that saves numbers and returns them with their reports."""
+
+    def save():
+        reports = []
+        for number in numbers:
+            own.number = number
+            reports.append((number, cp.save()))
+        return reports
+
+    return save
+
+
+def check_all_whole(directory, reports):
+    """Check that each save of a directory is the one that its caller asked for."""
+    assert {report.path: number for number, report in reports} == {
+        found.path: number_of(found.path) for found in Checkpoint(directory).saves()
+    }
+    assert visible(directory) == sorted(
+        ["latest", *(report.path.name for _, report in reports)]
+    )
+
+
+@pytest.mark.parametrize("is_background", [False, True])
+def test_threads_that_share_an_object_each_get_their_own_save(tmp_path, is_background):
+    own = threading.local()
+    cp = make_numbered(tmp_path, lambda: own.number, background=is_background)
+    calls = [saving(cp, own, range(start, start + 4)) for start in (0, 10, 20)]
+    reports = sum(at_once(*calls), [])
+    cp.close()
+    check_all_whole(tmp_path, reports)
+    assert [found.sequence for found in cp.saves()] == [*range(1, 13)]
+
+
+@pytest.mark.parametrize("is_background", [False, True])
+def test_objects_that_share_a_directory_each_make_whole_saves(
+    tmp_path, is_background, told
+):
+    own = threading.local()
+    options = {"background": is_background}
+    cps = [make_numbered(tmp_path, lambda: own.number, **options) for _ in range(3)]
+    calls = [saving(cp, own, [n, n + 10, n + 20]) for n, cp in enumerate(cps)]
+    reports = sum(at_once(*calls), [])
+    for cp in cps:
+        cp.close()
+    check_all_whole(tmp_path, reports)
+    assert told() == []
+
+
+def test_objects_that_share_a_directory_may_remove_each_others_saves(tmp_path):
+    own = threading.local()
+    cps = [make_numbered(tmp_path, lambda: own.number, keep=2) for _ in range(3)]
+    calls = [saving(cp, own, range(n, n + 50, 10)) for n, cp in enumerate(cps)]
+    paths = {report.path: n for n, report in sum(at_once(*calls), [])}
+    left = Checkpoint(tmp_path).saves()
+    assert len(left) >= 2
+    assert [paths[found.path] for found in left] == [
+        number_of(found.path) for found in left
+    ]
+    own.number = 99
+    cps[0].save()
+    assert len(cps[0].saves()) == 2
+    assert number_of(tmp_path) == 99
+
+
+@pytest.mark.parametrize("who", ["threads", "handler"])
+def test_first_saves_at_once_are_not_taken_for_two_processes(
+    tmp_path, monkeypatch, told, who
+):
+    opened = disk.open_folder
+    cps = [make(tmp_path, n, keep=None) for n in range(2)]
+    both = threading.Barrier(2)
+    saves = iter([cps[1].save])
+
+    def open_folder(path):
+        if who == "threads":
+            both.wait()
+        else:
+            next(saves, int)()
+        return opened(path)
+
+    monkeypatch.setattr(disk, "open_folder", open_folder)
+    at_once(*(cp.save for cp in cps)) if who == "threads" else cps[0].save()
+    assert len(cps[0].saves()) == 2
+    assert told() == []
+
+
+def test_readers_in_threads_see_one_save_at_a_time_and_go_forward(tmp_path, inject):
+    inject(unsynced)
+    saved = itertools.count(1)
+    cp = make_numbered(tmp_path, lambda: last[0], keep=1, background=True)
+    last = [next(saved)]
+    cp.save()
+    cp.wait()
+    is_over = threading.Event()
+
+    def save():
+        try:
+            for last[0] in itertools.islice(saved, 30):
+                cp.save()
+            cp.close()
+        finally:
+            is_over.set()
+
+    def read():
+        yield from iter(lambda: number_in(some(tmp_path)), None)
+
+    def load():
+        loaded = {}
+        reader = make_numbered(tmp_path, loaded=loaded)
+        while True:
+            reader.load(keys=["agent", "replay"])
+            yield number_in(loaded)
+
+    def until_over(numbers):
+        found = [next(numbers)]
+        while not is_over.is_set():
+            found.append(next(numbers))
+        return [*found, next(numbers)]
+
+    def some(path):
+        return elementsckpt.read(path, ["agent", "replay"])
+
+    calls = [save, lambda: until_over(read()), lambda: until_over(load())]
+    for found in at_once(*calls)[1:]:
+        assert found == sorted(found)
+        assert found[-1] == 31
+
+
+def test_an_object_loads_in_one_thread_while_it_saves_in_another(tmp_path, inject):
+    inject(unsynced)
+    own, loaded = threading.local(), {}
+    cp = make_numbered(tmp_path, lambda: own.number, loaded, keep=1, background=True)
+    own.number = 0
+    cp.save()
+
+    def load():
+        found = []
+        for _ in range(10):
+            cp.load()
+            found.append(number_in(loaded))
+        return found
+
+    found, _ = at_once(load, saving(cp, own, range(1, 11)))
+    assert found == sorted(found)
+    cp.load()
+    assert number_in(loaded) == 10
+
+
+# Two saves of one number, which writers make that do not know of each other
+
+
+@pytest.fixture
+def tied(tmp_path, inject, monkeypatch):
+    """Return two checkpoints that have each made a save, of the same number."""
+    both = threading.Barrier(2)
+
+    def commit_together(call, *args):
+        if call is os.replace and args[1].name == "manifest.json":
+            both.wait()
+        return unsynced(call, *args)
+
+    cps = [make(tmp_path, number, keep=None) for number in range(2)]
+    inject(commit_together)
+    reports = at_once(*(cp.save for cp in cps))
+    inject(unsynced)
+    assert [report.sequence for report in reports] == [1, 1]
+    return cps
+
+
+def test_readers_agree_on_the_newest_of_two_saves_of_one_number(tmp_path, tied):
+    newest = max(found.path for found in tied[0].saves())
+    fresh, loading = Checkpoint(tmp_path), make(tmp_path)
+    assert elementsckpt.info(tmp_path).path == newest
+    for cp in (*tied, fresh):
+        assert cp.latest() == cp.saves()[-1].path == newest
+    assert loading.load().path == newest
+    assert loading.agent.state == elementsckpt.read(tmp_path)["agent"]
+    assert loading.agent.state == elementsckpt.read(newest)["agent"]
+    script = "import sys, elementsckpt; print(elementsckpt.info(sys.argv[1]).path)"
+    assert python(script, tmp_path).stdout == f"{newest}\n"
+
+
+@pytest.mark.parametrize("writer", [0, 1])
+def test_the_next_save_is_after_both_saves_of_one_number(tmp_path, tied, writer):
+    cp = make(tmp_path, 7, keep=1)
+    for saver in (tied[writer], cp):
+        report = saver.save()
+        assert [x.latest() for x in (*tied, cp)] == [report.path] * 3
+    assert report.sequence == 3
+    assert [found.path for found in cp.saves()] == [report.path]
+
+
+# Signal handlers, which run between any two lines
+
+
+class Interrupts:
+    """Calls a function before one line that this thread runs, in some files."""
+
+    FILES = (background.__file__, checkpoint.__file__, threading.__file__)
+
+    def __init__(self, line, call):
+        self.lines = 0
+        self._line = line
+        self._call = call
+
+    def __enter__(self):
+        sys.settrace(self._enter)
+        return self
+
+    def __exit__(self, *_):
+        sys.settrace(None)
+
+    def _enter(self, frame, event, _):
+        return self._step if frame.f_code.co_filename in self.FILES else None
+
+    def _step(self, frame, event, _):
+        if event == "line":
+            if self.lines == self._line:
+                self._call()
+            self.lines += 1
+        return self._step
+
+
+@pytest.mark.parametrize("verb", ["save", "load", "wait", "close"])
+@pytest.mark.parametrize("is_background", [False, True])
+def test_a_handler_may_save_at_any_line(tmp_path, inject, verb, is_background):
+    inject(unsynced)
+    reports = []
+    for line in itertools.count():
+        cp = make(tmp_path / str(line), line, keep=None, background=is_background)
+        reports = [cp.save()]
+        with Interrupts(line, lambda: reports.append(cp.save())) as interrupts:
+            result = getattr(cp, verb)()
+        if verb == "save":
+            reports.append(result)
+        cp.close()
+        assert {x.path for x in reports} == {x.path for x in cp.saves()}
+        for report in reports:
+            assert elementsckpt.read(report.path) == {"agent": line}
+        if line >= interrupts.lines:
+            break
+    assert line > 5
+
+
+class Nested(Box):
+    """A component whose own `save` saves others with the same object."""
+
+    def __init__(self, cp):
+        super().__init__("outer")
+        self.cp = cp
+        self.report = None
+
+    def save(self):
+        self.report = self.cp.save(keys=["other"])
+        return super().save()
+
+
+@pytest.mark.parametrize("is_background", [False, True])
+def test_a_component_may_save_others_while_it_is_saved(tmp_path, is_background):
+    with Checkpoint(tmp_path, keep=None, background=is_background) as cp:
+        cp.other = Box("other")
+        cp.nested = Nested(cp)
+        outer = cp.save()
+    assert cp.nested.report.is_finished
+    assert cp.latest() == outer.path
+    assert [found.path for found in cp.saves()] == [cp.nested.report.path, outer.path]
+    whole = {"other": "other", "nested": "outer"}
+    assert elementsckpt.read(outer.path) == whole
+    assert elementsckpt.read(cp.nested.report.path) == {"other": "other"}
+
+
+# Forks: in scripts, as a process with threads should not fork, and this one has some
+
+START = f"""
+import os, pathlib, signal, sys, threading
+sys.path.insert(0, {str(ROOT / "tests")!r})
+import elementsckpt
+from boxes import Box, make
+from elementsckpt import Checkpoint, Counter, Every, disk
+from elementsckpt.staging import Staging
+from folders import Gate
+
+directory = pathlib.Path(sys.argv[1])
+
+def fork(child):
+    "Run a function in a forked process, which ends with it; return its exit status."
+    pid = os.fork()
+    if not pid:
+        signal.alarm(60)  # If it waits for ever.
+        try:
+            child()
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+def while_held(lock, child):
+    "Fork while another thread holds a lock."
+    inside, over = threading.Event(), threading.Event()
+    def hold():
+        with lock:
+            inside.set()
+            over.wait()
+    thread = threading.Thread(target=hold)
+    thread.start()
+    inside.wait()
+    status = fork(child)
+    over.set()
+    thread.join()
+    return status
+"""
+
+HELD = {
+    "a checkpoint": """
+cp = make(directory, 1)
+def child():
+    cp.save()
+    cp.load()
+    cp.wait()
+sys.exit(while_held(cp._lock, child))
+""",
+    "a checkpoint that saves": """
+class Slow(Box):
+    def save(self):
+        inside.set()
+        over.wait()
+        return "parent"
+
+inside, over = threading.Event(), threading.Event()
+cp = Checkpoint(directory, background=True, keep=None)
+cp.slow = Slow()
+thread = threading.Thread(target=cp.save)
+thread.start()
+inside.wait()
+
+def child():
+    over.set()
+    assert not cp.save().is_finished  # It is a save of its own, not one within another.
+    assert cp.wait().is_finished
+
+status = fork(child)
+over.set()
+thread.join()
+cp.close()
+assert len(cp.saves()) == 2
+sys.exit(status)
+""",
+    "a schedule": """
+every = Every(seconds=1000)
+def child():
+    assert every()
+    every.mark(1)
+sys.exit(while_held(every._lock, child))
+""",
+    "a counter": """
+counter = Counter()
+def child():
+    counter.increment()
+    assert counter == 1
+sys.exit(while_held(counter.lock, child))
+""",
+    "staging": """
+cp = make(directory, bytes(10_000), background=True)
+def child():
+    cp.save()
+    cp.wait()
+sys.exit(while_held(cp._staging._lock, child))
+""",
+}
+
+
+@pytest.mark.parametrize("what", HELD)
+def test_a_forked_child_waits_for_no_thread_of_its_parent(tmp_path, what):
+    child = python(START + HELD[what], tmp_path)
+    assert child.returncode == 0, child.stderr
+
+
+END = """
+disk.syscall = gate = Gate()
+cp = make(directory, "parent", background=True)
+cp.save()
+pid = os.fork()
+if not pid:
+    signal.alarm(60)
+    {end}
+status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+assert not cp.exists()
+gate.open()
+assert cp.wait().is_finished
+sys.exit(status)
+"""
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "sys.exit(0)",
+        "cp.close(); sys.exit(0)",
+        "with cp: sys.exit(0)",
+        "del cp; os._exit(0)",
+    ],
+)
+def test_a_forked_child_ends_and_leaves_the_save_to_its_parent(tmp_path, end):
+    child = python(START + END.format(end=end), tmp_path)
+    assert child.returncode == 0, child.stderr
+    assert elementsckpt.read(tmp_path) == {"agent": "parent"}
+    assert len(visible(tmp_path)) == 2
+
+
+UNWINDS = {
+    "save": """
+class Forks(Box):
+    def save(self):
+        self.pid = os.fork()
+        if not self.pid:
+            raise SystemExit(0)
+        os.waitpid(self.pid, 0)
+        return "parent"
+
+cp = Checkpoint(directory, background="background" in sys.argv)
+cp.agent = Forks()
+cp.save()
+cp.close()
+""",
+    "staging": """
+cp = Checkpoint(directory, background="background" in sys.argv)
+cp.agent = elementsckpt.Files(load=print)
+with cp.staging("agent") as folder:
+    pid = os.fork()
+    if not pid:
+        (folder / "file").write_text("parent")
+        raise SystemExit(0)
+    os.waitpid(pid, 0)
+cp.close()
+""",
+}
+
+
+@pytest.mark.parametrize("mode", ["foreground", "background"])
+@pytest.mark.parametrize("verb", UNWINDS)
+def test_a_forked_child_that_leaves_the_save_by_an_exception_removes_nothing(
+    tmp_path, verb, mode
+):
+    child = python(START + UNWINDS[verb], tmp_path, mode)
+    assert child.returncode == 0, child.stderr
+    state = elementsckpt.read(tmp_path)["agent"]
+    assert state == "parent" or (state / "file").read_text() == "parent"
+
+
+ORPHAN = """
+to_child = os.pipe()
+
+class Killed(Box):
+    def save(self):
+        pid = os.fork()
+        if not pid:
+            os.close(to_child[1])
+            print("forked", flush=True)
+            os.read(to_child[0], 1)  # Returns when all who could write have ended.
+            os._exit(0)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+cp = make(directory, 1)
+cp.save()
+cp.killed = Killed()
+cp.save()
+"""
+
+
+def test_the_death_of_a_process_frees_what_its_children_inherited(tmp_path, told):
+    read, write = os.pipe()
+    script = ORPHAN.replace("os.pipe()", str((read, write)))
+    command = [sys.executable, "-c", START + script, tmp_path]
+    with subprocess.Popen(
+        command,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        pass_fds=(read, write),
+    ) as process:
+        assert process.stdout.readline() == b"forked\n"
+        process.stdout.close()
+        assert process.wait() == -signal.SIGKILL
+        (draft,) = (x for x in tmp_path.iterdir() if (x / ".manifest.json").exists())
+        make(tmp_path, 2, keep=None).save()
+        assert not draft.exists()
+        assert told() == []
+    os.close(read)
+    os.close(write)  # Which ends the child.
