@@ -140,15 +140,15 @@ def _make_draft(path: Path) -> int:
         disk.rename(hidden, path)
         return fd
     except BaseException as error:
+        cause = error.__cause__ or error
+        is_taken = isinstance(cause, OSError) and cause.errno in _TAKEN
+        is_here = fd >= 0 and not isinstance(cause, FileNotFoundError)
+        if not isinstance(error, _TakenError) and (is_here or not is_taken):
+            remove(hidden)  # It is ours, and still locked.
         if fd >= 0:
             os.close(fd)
-        cause = error.__cause__ or error
-        if isinstance(cause, OSError) and cause.errno in _TAKEN:
-            if fd >= 0 and cause.errno != errno.ENOENT:  # Another was faster to rename.
-                remove(hidden)
+        if is_taken:
             raise _TakenError from error
-        if not isinstance(error, _TakenError):
-            remove(hidden)
         raise
 
 
@@ -238,8 +238,21 @@ def sweep(path: Path) -> None:
             stack.callback(file.close)
             if not disk.lock(file.fd):
                 return
+            if not disk.is_at(file.fd, path / DRAFT):  # It has just been committed.
+                return
+        elif not names:  # Nothing is locked, and a draft may appear at any moment.
+            _remove_if_empty(path)
+            return
         _logger.info("Removing %s, which a process that died left there.", path)
         _remove(path, keep_folder=False, fsync=False)
+
+
+def _remove_if_empty(path: Path) -> None:
+    try:
+        disk.remove_folder(path)
+    except WriteError as error:
+        if error.errno not in _TAKEN:
+            raise
 
 
 def _is_ours(name: str) -> bool:
