@@ -25,6 +25,7 @@ from .errors import (
 )
 from .look import info, read
 from .reports import ComponentInfo, Lineage, LoadReport, SaveInfo, SaveReport
+from .rng import GlobalRNG
 from .wrappers import Counter, Saveable
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "ComponentInfo",
     "Counter",
     "DamagedError",
+    "GlobalRNG",
     "Lineage",
     "LoadReport",
     "MetadataError",

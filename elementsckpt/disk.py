@@ -11,7 +11,7 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -143,6 +143,15 @@ def remove(path: Path) -> None:
 def remove_folder(path: Path) -> None:
     """Remove one empty folder."""
     _change(path, os.rmdir, path)
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """Give a new folder for temporary files, which is gone afterwards."""
+    import tempfile  # Here, as only tests of a training need it.
+
+    with tempfile.TemporaryDirectory(prefix="elementsckpt-") as path:
+        yield Path(path)
 
 
 # Reading

@@ -88,6 +88,7 @@ ALLOWED = {
     },
     "components": set(),
     "wrappers": set(),
+    "rng": {"containers"},
     "functions": {
         *("store", "restore", "reports", "stored", "folder", "compression", "disk"),
     },
@@ -96,7 +97,12 @@ ALLOWED = {
         *("folder", "background", "history", "staging", "compression", "overlay"),
         *("manifest", "disk"),
     },
-    "__init__": {"checkpoint", "look", "wrappers", "reports"},
+    "fingerprints": {
+        *("blocks", "overlay", "tree", "leaves", "pickles", "torch_tensors"),
+        *("jax_arrays", "scalars", "dtypes"),
+    },
+    "testing": {"checkpoint", "fingerprints", "rng", "components", "disk"},
+    "__init__": {"checkpoint", "look", "wrappers", "rng", "reports"},
 }
 
 DEPENDENCIES = {"numpy", "cloudpickle", "zstandard", "xxhash", "msgspec"}

@@ -11,6 +11,7 @@ import elementsckpt
 EXPORTS = {
     "Checkpoint",
     "Counter",
+    "GlobalRNG",
     "Saveable",
     "checkpoint",
     "info",
