@@ -123,11 +123,10 @@ class _Run:
         return _Record(leaves, fingerprints.take("", GlobalRNG().save()))
 
     def leaf(self, name: str) -> Any:
-        for key, state in self._states():
-            for found, value in fingerprints.leaves_of(key, state):
-                if found == name:
-                    return value
-        raise KeyError(name)
+        named = (fingerprints.leaves_of(*state) for state in self._states())
+        return next(
+            value for leaves in named for found, value in leaves if found == name
+        )
 
     def _states(self) -> Iterator[tuple[str, Any]]:
         for key in self.checkpoint:

@@ -680,6 +680,13 @@ def test_objects_whose_pickles_differ_are_compared_as_equal_or_not():
     said = refusal(lambda: {"box": Wrong(Value(0))}, step_value)
     assert "first box: Value" in said
 
+    class Number(Box):
+        def load(self, data):
+            super().load(data.number)  # Comparing these two fails.
+
+    said = refusal(lambda: {"box": Number(Value(0))}, step_value)
+    assert "first box: Value and int" in said
+
 
 def test_of_all_leaves_only_small_objects_are_kept_in_memory():
     state = {
