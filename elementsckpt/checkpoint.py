@@ -348,7 +348,8 @@ class Checkpoint(Registry):
         )
         if target is None and self._manner.write:
             self._claim = claim(saving.path.parent, saving.newest)
-            self._origin.compare(saving.newest, about.step)
+            if not self._claim.is_contested:
+                self._origin.compare(saving.newest, about.step)
         return saving
 
     def _note(self, report: SaveReport) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import logging
 import math
 import os
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from . import disk, drafts, elements_folder, manifest, reader, retention
-from .errors import CheckpointError, DamagedError, ReadError
+from .errors import CheckpointError, DamagedError, ReadError, WriteError
 from .manifest import Head
 from .retention import Keep
 
@@ -140,7 +141,9 @@ class Directory:
         """Point `latest` at a save. It is for people: failing only warns."""
         draft = self.path / _LATEST_DRAFT
         try:
-            fd = disk.create(draft, exclusive=False)
+            if os.path.lexists(draft):  # Of a process that died, or is as far as here.
+                disk.remove(draft)
+            fd = disk.create(draft)
             try:
                 disk.write(fd, os.fsencode(name), 0, path=draft)
                 if fsync:
@@ -148,8 +151,10 @@ class Directory:
             finally:
                 os.close(fd)
             disk.rename(draft, self.path / LATEST)
-        except CheckpointError as error:
-            _logger.warning("Could not update the file 'latest': %s", error)
+        except WriteError as error:
+            # Another process that saves here was faster, and `latest` is its save.
+            if error.errno not in (errno.ENOENT, errno.EEXIST):
+                _logger.warning("Could not update the file 'latest': %s", error)
 
     def prune(
         self,
