@@ -171,7 +171,9 @@ def test_promise_4_a_named_save_is_never_substituted(tmp_path, compress):
     assert cp.agent.loads == 0
 
 
-@pytest.mark.parametrize("fault", ["damage", "pickle", "key", "class", "shards"])
+@pytest.mark.parametrize(
+    "fault", ["damage", "pickle", "key", "class", "shards", "files"]
+)
 @pytest.mark.parametrize("compress", [None, 1])
 def test_promise_5_nothing_is_loaded_unless_everything_can_be(
     tmp_path, fault, compress
@@ -201,6 +203,12 @@ def test_promise_5_nothing_is_loaded_unless_everything_can_be(
 
         rewrite(save, lie)
         other.last = Box()
+    elif fault == "files":
+        cp.policy = other.policy = elementsckpt.Files(
+            save=lambda folder: (folder / "x").write_text("x"), load=pytest.fail
+        )
+        save = cp.save(tmp_path / "files").path
+        (save / "policy.files" / "x").unlink()
     else:
         flip_last_byte(save, "replay")
         other.replay = Shards()
