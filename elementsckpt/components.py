@@ -88,8 +88,8 @@ def _nnx_state(key: str, module: Any) -> NnxState:
     except Exception as error:
         raise ComponentError(
             f"Cannot register {key!r}: flax.nnx.update cannot set the state of this "
-            f"{type(module).__name__} ({error}). Hold its arrays in nnx.Variables; the "
-            f"optimizers of Flax do so in versions newer than 0.9."
+            f"{type(module).__name__} ({error}). Hold its arrays in nnx.Variables, as "
+            f"the optimizers of newer versions of Flax do."
         ) from error
     return state
 
