@@ -111,10 +111,15 @@ def plan(
     now = flat.names
     if not "".join(now).isascii():
         now = [display(name) for name in now]
-    uneven = _uneven(before, now)
-    current = dict(zip(_distinct(now), itertools.count()))
+    uneven: dict[str, str] = {}
+    places: Sequence[Any] = before
+    current: dict[Any, int] = dict(zip(now, itertools.count()))
+    if len({*before}) < len(before) or len(current) < len(now):  # Rarely.
+        uneven = _uneven(before, now)
+        places = _distinct(before)
+        current = dict(zip(_distinct(now), itertools.count()))
     fitting: set[Any] = set()
-    for place, (name, number, spec) in zip(_distinct(before), chosen, strict=True):
+    for place, (name, number, spec) in zip(places, chosen, strict=True):
         target = current.pop(place, None)
         if name in uneven:
             result.problems[name] = uneven[name]
@@ -156,11 +161,9 @@ def _choose(
     return chosen
 
 
-def _distinct(names: list[str]) -> Sequence[Any]:
-    """Return the names, each that was there before with how many times."""
+def _distinct(names: list[str]) -> list[Any]:
+    """Return the names, each that was there before with how often it was."""
     counts = collections.Counter(names)
-    if len(counts) == len(names):
-        return names
     distinct: list[Any] = []
     for name in reversed(names):
         counts[name] -= 1
