@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 from . import disk, lineage
@@ -36,9 +37,9 @@ class Claim:
         if self.is_contested:
             _warn(directory, newest)
 
-    def __del__(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        if self._fd >= 0:  # Bound, as modules are empty when Python ends.
+            close(self._fd)
 
 
 _claims: weakref.WeakValueDictionary[str, Claim] = weakref.WeakValueDictionary()

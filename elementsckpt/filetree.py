@@ -87,6 +87,12 @@ class FolderWriter:
             else:
                 files.append(File(path, status.st_size, ""))
         self._refuse(sorted(problems))
+        if not files:
+            raise StateError(
+                f"No file was written to {self._path}, so there would be nothing to "
+                f"load. Write to the folder that the function, or the block, is given, "
+                f"or leave the component out with keys=[...]."
+            )
         return sorted(files, key=lambda file: file.path)
 
     def _refuse(self, problems: Sequence[str]) -> None:

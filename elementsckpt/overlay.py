@@ -37,6 +37,11 @@ class Selection(Struct, frozen=True):
     cast: bool = False
 
     def __post_init__(self) -> None:
+        if self.rename is not None and not isinstance(self.rename, Mapping):
+            raise MismatchError(
+                f"rename is of type {type(self.rename).__name__}: pass a dict from "
+                f"pattern to replacement, such as {{'^encoder': 'torso'}}."
+            )
         for pattern in [self.regex or "", *(self.rename or {})]:
             try:
                 re.compile(pattern)

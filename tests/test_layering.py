@@ -110,7 +110,7 @@ ALLOWED = {
         *("functions", "registry", "look", "store", "restore", "reports", "stored"),
         *("choice", "folder", "background", "history", "staging", "compression"),
         *("schedule", "signals", "origin", "claim", "retention", "metadata", "overlay"),
-        *("files", "components", "manifest", "disk"),
+        *("files", "wrappers", "components", "manifest", "disk"),
     },
     "__init__": {
         *("checkpoint", "functions", "files", "look", "retention", "schedule"),
