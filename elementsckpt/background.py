@@ -47,6 +47,12 @@ class Background(Generic[T]):
             return None
         return work.result()
 
+    @property
+    def is_done(self) -> bool:
+        """Whether a result is there that nobody has waited for."""
+        work = self._work
+        return work is not None and work.process == os.getpid() and work.is_done
+
     def join(self) -> None:
         """Return when nothing is under way; results and errors are for `wait`."""
         work = self._work
@@ -83,6 +89,10 @@ class _Work(Generic[T]):
         finally:
             self._call = None  # It holds what was saved.
             self._done.set()
+
+    @property
+    def is_done(self) -> bool:
+        return self._done.is_set()
 
     def join(self) -> None:
         self._done.wait()

@@ -37,12 +37,25 @@ class Claim:
         if self.is_contested:
             _warn(directory, newest)
 
-    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+    def release(self, close: Callable[[int], None] = os.close) -> None:
+        """End the claim."""
         if self._fd >= 0:  # Bound, as modules are empty when Python ends.
             close(self._fd)
+        self._fd = -1
+
+    __del__ = release
+
+
+def _forget_in_child() -> None:
+    """Let go of the parent's claims, or a child that outlives it would hold them."""
+    for found in list(_claims.values()):
+        found.release()
 
 
 _claims: weakref.WeakValueDictionary[str, Claim] = weakref.WeakValueDictionary()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
 
 
 def claim(directory: Path, newest: Found | None) -> Claim:

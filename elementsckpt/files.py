@@ -36,6 +36,11 @@ class Files:
         self._save = save
         self._load = load
 
+    @property
+    def is_staged_only(self) -> bool:
+        """Whether only `Checkpoint.staging` writes its files."""
+        return self._save is None
+
     def save(self) -> Folder:
         """Ask for a folder, to write to it."""
         return Folder(self._save)

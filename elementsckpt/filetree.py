@@ -88,10 +88,10 @@ class FolderWriter:
                 files.append(File(path, status.st_size, ""))
         self._refuse(sorted(problems))
         if not files:
-            raise StateError(
-                f"No file was written to {self._path}, so there would be nothing to "
-                f"load. Write to the folder that the function, or the block, is given, "
-                f"or leave the component out with keys=[...]."
+            _logger.warning(
+                "No file was written to %s, so there will be nothing to load. Write to "
+                "the folder that the function, or the block, is given.",
+                self._path,
             )
         return sorted(files, key=lambda file: file.path)
 

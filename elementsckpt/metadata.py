@@ -143,13 +143,24 @@ def decode(code: Any) -> Any:
 
 
 def merge(every: Any, one: Any) -> Any:
-    """Return the encoded metadata of one save with that of every save.
+    """Return the metadata of one save with that of every save, encoded.
 
-    The entries of two mappings are united, those of `one` first; otherwise it is `one`.
+    Args:
+      every: Encoded metadata of every save, or None.
+      one: Metadata of this one, or None.
+
+    Raises:
+      MetadataError: both are there, and one is not a mapping.
     """
-    both = decode(every), decode(one)
+    if every is None or one is None:
+        return encode(one) if every is None else every
+    both = decode(every), decode(encode(one))
     if not all(isinstance(item, dict) for item in both):
-        return one
+        kinds = [type(item).__name__ for item in both]
+        raise MetadataError(
+            f"The metadata of the Checkpoint is a {kinds[0]} and that of this save a "
+            f"{kinds[1]}: only mappings can be united. Nothing was written."
+        )
     return encode(both[0] | both[1])
 
 

@@ -26,6 +26,7 @@ class Origin:
         self._lineage = Lineage()
         self._has_saved = False
         self._has_warned = False
+        lineage.commit()  # Of the program as it is now; it stays the same.
 
     def lineage(self) -> Lineage:
         """Return the lineage for a save by this process."""

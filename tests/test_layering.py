@@ -52,7 +52,10 @@ ALLOWED = {
     "folder": {
         *("retention", "drafts", "reader", "elements_folder", "manifest", "disk"),
     },
-    "choice": {"folder", "retention", "drafts", "elements_folder", "manifest"},
+    "choice": {
+        *("folder", "retention", "drafts", "elements_folder", "scalars", "manifest"),
+        "disk",
+    },
     "reuse": {
         *("reader", "blocks", "compression", "manifest", "parallel", "disk"),
     },
@@ -93,7 +96,7 @@ ALLOWED = {
         *("restore", "reports", "stored", "choice", "folder", "elements_folder"),
         *("overlay", "metadata", "scalars", "manifest", "disk"),
     },
-    "components": {"value", "pytrees"},
+    "components": {"value", "pytrees", "rng"},
     "registry": {"components"},
     "wrappers": set(),
     "rng": {"containers"},
@@ -104,12 +107,14 @@ ALLOWED = {
     "lineage": {"disk"},
     "schedule": set(),
     "signals": set(),
+    "timing": {"schedule", "signals"},
     "claim": {"lineage", "folder", "disk"},
     "origin": {"lineage", "folder", "reports", "manifest"},
     "checkpoint": {
         *("functions", "registry", "look", "store", "restore", "reports", "stored"),
         *("choice", "folder", "background", "history", "staging", "compression"),
-        *("schedule", "signals", "origin", "claim", "retention", "metadata", "overlay"),
+        *("schedule", "signals", "timing", "origin", "claim", "retention", "metadata"),
+        *("overlay", "value"),
         *("files", "wrappers", "components", "manifest", "disk"),
     },
     "__init__": {

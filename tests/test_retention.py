@@ -344,7 +344,7 @@ def test_a_step_that_is_not_there_is_an_error_that_lists_the_others(tmp_path):
 def test_a_step_and_a_path_are_too_much(tmp_path):
     cp = make(tmp_path)
     save(cp, 0)
-    with pytest.raises(ValueError, match="a path or a step"):
+    with pytest.raises(ValueError, match="either the path or the step"):
         cp.load("latest", step=0)
 
 
@@ -560,7 +560,7 @@ def test_a_component_that_was_forgotten_is_said_and_kept(tmp_path, caplog):
     forgetful.step = elementsckpt.Counter()
     forgetful.load_or_save()
     (message,) = warnings(caplog)
-    assert "has 'box', which nobody has registered" in message
+    assert "of a run with 'box', which is not registered" in message
     for step in (2, 3):
         forgetful.step.load(step)
         forgetful.save()
