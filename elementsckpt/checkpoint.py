@@ -24,11 +24,13 @@ from .errors import (
     DamagedError,
     SaveNotFoundError,
 )
-from .files import folder_keys, takes_folder
+from .files import Files, folder_keys, takes_folder
 from .folder import Directory, Found
 from .functions import exists, load, save
 from .history import History
 from .look import describe
+from .manifest import Head
+from .metadata import changes as metadata_changes
 from .metadata import decode_metrics, encode, encode_metrics, merge
 from .origin import Origin
 from .overlay import Selection
@@ -41,6 +43,7 @@ from .signals import Watch, watch
 from .staging import Staging, default_bytes
 from .store import About, Manner, Saving, store
 from .stored import Options
+from .wrappers import Saveable
 
 __all__ = ["Checkpoint", "exists", "load", "save"]
 _logger = logging.getLogger("elementsckpt")
@@ -65,8 +68,8 @@ class Checkpoint(Registry):
       directory: Where saves go. Without it, `save` and `load` need a path.
       keep: How many of the newest saves to keep, or a `Keep`, which says more; None
         keeps all. What is left is removed after each save.
-      step: Something that `int()` accepts, recorded with each save. By default a
-        component named `step`, if there is one.
+      step: Something that `int()` accepts, or a function that returns it, recorded
+        with each save. By default a component named `step`, if there is one.
       write: Whether `save` writes. With False it does everything else, for all but
         one process of a group, for example.
       every: When `save_if_due` saves.
@@ -96,7 +99,7 @@ class Checkpoint(Registry):
     _OWN = frozenset(
         {"_directory", "_step", "_every", "_metadata", "_manner", "_background"}
         | {"_staging", "_lock", "_listing", "_history", "_is_saving"}
-        | {"_origin", "_claim", "_watch", "_is_safe"}
+        | {"_origin", "_claim", "_watch", "_is_safe", "_saved_step", "_left_out"}
     )
 
     def __init__(
@@ -143,6 +146,9 @@ class Checkpoint(Registry):
         self._claim: Claim | None = None  # From the first save on.
         self._watch: Watch | None = None
         self._is_safe = False  # All was saved since the run was preempted.
+        self._saved_step: int | None = None
+        # What the save that was resumed has and nobody registered.
+        self._left_out: frozenset[str] = frozenset()
 
     def __repr__(self) -> str:
         where = (
@@ -284,18 +290,25 @@ class Checkpoint(Registry):
                 self._is_saving = False
             if is_whole:
                 self._is_safe = is_safe
+                self._saved_step = report.step
                 if self._every is not None:
                     self._every.mark(report.step, time.monotonic() - start)
         return report
 
     def save_if_due(
-        self, *, metrics: Mapping[str, Any] | None = None, metadata: Any = None
+        self,
+        *,
+        metrics: Mapping[str, Any] | None = None,
+        metadata: Any = None,
+        final: bool = False,
     ) -> SaveReport | None:
         """Save if `every` says so, or if the run is preempted and did not save since.
 
         Args:
           metrics: As for `save`.
           metadata: As for `save`.
+          final: Save whatever `every` says, unless this very step has been saved: what
+            a run ends with.
 
         Returns:
           The report, or None if it was not time.
@@ -309,10 +322,18 @@ class Checkpoint(Registry):
                 "save_if_due() needs to know when: pass every=Every(steps=1000), for "
                 "example, to Checkpoint()."
             )
-        is_due = self._every.is_due(self._current_step())
-        if not is_due and (self._is_safe or not self.preempted):
+        step = self._current_step()
+        if final:
+            is_due = step is None or step != self._saved_step
+        else:
+            is_due = self._every.is_due(step) or self._must_save
+        if not is_due:
             return None
         return self.save(metrics=metrics, metadata=metadata)
+
+    @property
+    def _must_save(self) -> bool:
+        return self.preempted and not self._is_safe
 
     def _save(
         self, begin: Callable[[], Saving], savefns: Mapping[str, Callable[[], Any]]
@@ -348,7 +369,8 @@ class Checkpoint(Registry):
         )
         if target is None and self._manner.write:
             self._claim = claim(saving.path.parent, saving.newest)
-            self._origin.compare(saving.newest, about.step)
+            if not self._claim.is_contested:
+                self._origin.compare(saving.newest, about.step)
         return saving
 
     def _note(self, report: SaveReport) -> None:
@@ -368,13 +390,13 @@ class Checkpoint(Registry):
             pin=pin,
             schedule=None if self._every is None else self._every.save(step),
             lineage=self._origin.lineage(),
-            keys=frozenset(self._components),
+            keys=frozenset(self._components) | self._left_out,
         )
 
     def _current_step(self) -> int | None:
         if self._step is not None:
             try:
-                return int(self._step)
+                return int(self._step() if callable(self._step) else self._step)
             except (TypeError, ValueError) as error:
                 raise ComponentError(
                     f"step={self._step!r} of this Checkpoint is no number: {error}. "
@@ -469,6 +491,8 @@ class Checkpoint(Registry):
                 ),
             )
             if not dry_run:
+                if self._listing is not None:
+                    self._listing.distrust(restored.damaged)
                 hand_over(restored, loadfns)
                 self._resume(restored.found, is_whole=keys is None)
         return restored.report(time.monotonic() - start)
@@ -497,6 +521,13 @@ class Checkpoint(Registry):
         """
         copied = Checkpoint(self._directory, keep=self._manner.keep)
         value = self._select([key])[key].value
+        if isinstance(value, Files) or (
+            isinstance(value, Saveable) and not value.is_of_attributes
+        ):
+            raise ComponentError(
+                f"{key!r} is made of functions, which load into what they belong to: "
+                f"no copy of them would. Use elementsckpt.read(path, keys=[{key!r}])."
+            )
         try:
             setattr(copied, key, copy.deepcopy(value))
         except Exception as error:
@@ -536,6 +567,8 @@ class Checkpoint(Registry):
             if path is not None:
                 raise ValueError("Pass a path or a step to load(), not both.")
             return choice.with_step(self._required_listing(), int(step))
+        if isinstance(path, int):
+            raise ValueError(f"{path} is no path: pass step={path} to mean a step.")
         name = path if isinstance(path, str) else None
         if path is None or name == "latest":
             path = self._required_listing().path
@@ -551,10 +584,32 @@ class Checkpoint(Registry):
         """Take note of where the state comes from, and go on with the run there."""
         is_own = self._is_own(found.path)
         self._origin.loaded(found, is_own=is_own)
+        if is_own and is_whole and found.head is not None:
+            self._compare(found.path, found.head)
         if is_whole and is_own and found.head is not None and self._every is not None:
             saved = found.head.schedule if type(found.head.schedule) is dict else {}
             self._every.load({**saved, "step": found.step})
         _logger.info("Loaded %s, of step %s.", found.path, found.step)
+
+    def _compare(self, path: Path, head: Head) -> None:
+        """Warn of what in the save is not as in the run that resumes."""
+        saved = {str(item.key) for item in head.components}
+        self._left_out = frozenset(saved - set(self._components))
+        if self._left_out:
+            _logger.warning(
+                "%s has %s, which nobody has registered: what you save now lacks that. "
+                "Its newest save stays as long as this process prunes.",
+                path,
+                ", ".join(map(repr, sorted(self._left_out))),
+            )
+        changes = metadata_changes(self._metadata, head.metadata)
+        if changes:
+            _logger.warning(
+                "%s was saved with other metadata: %s. If that is another run, choose "
+                "another directory.",
+                path,
+                "; ".join(changes),
+            )
 
     def _trusts(self, save: Path, allow_pickle: bool | None) -> bool:
         return self._is_own(save) if allow_pickle is None else allow_pickle

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 from . import disk, lineage
@@ -24,17 +25,21 @@ class Claim:
       directory: The directory, which must exist. It is what is locked, so that no file
         is needed, and the death of the process frees it.
       newest: Its newest save, or None.
+
+    Attributes:
+      is_contested: Whether another process has one, too.
     """
 
     def __init__(self, directory: Path, newest: Found | None) -> None:
         self.pid = os.getpid()
         self._fd = disk.open_folder(directory)
-        if self._fd >= 0 and disk.lock(self._fd) is False:
+        self.is_contested = self._fd >= 0 and disk.lock(self._fd) is False
+        if self.is_contested:
             _warn(directory, newest)
 
-    def __del__(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        if self._fd >= 0:  # Bound, as modules are empty when Python ends.
+            close(self._fd)
 
 
 _claims: weakref.WeakValueDictionary[str, Claim] = weakref.WeakValueDictionary()

@@ -37,16 +37,21 @@ class Component(NamedTuple):
         return getattr(self.owner, self.save_name)  # type: ignore[no-any-return]
 
     @property
+    def _is_template(self) -> bool:
+        # A subclass may have a load() of its own.
+        return isinstance(self.owner, Value) and type(self.owner).load is Value.load
+
+    @property
     def template(self) -> Callable[[], Flat] | None:
         """For a value, returns what is there now, which a loaded one must be like."""
-        if isinstance(self.owner, Value):
+        if self._is_template:
             return functools.partial(template, self.owner)
         return None
 
     @property
     def load(self) -> Callable[[Any], Any]:
         """The method that takes the state; of a value, what becomes of its template."""
-        if isinstance(self.owner, Value):
+        if self._is_template:
             return functools.partial(setattr, self.owner, "value")
         return getattr(self.owner, self.load_name)  # type: ignore[no-any-return]
 
@@ -91,8 +96,8 @@ def _nnx_state(key: str, module: Any) -> NnxState:
     except Exception as error:
         raise ComponentError(
             f"Cannot register {key!r}: flax.nnx.update cannot set the state of this "
-            f"{type(module).__name__} ({error}). Hold its arrays in nnx.Variables; the "
-            f"optimizers of Flax do so in versions newer than 0.9."
+            f"{type(module).__name__} ({error}). Hold its arrays in nnx.Variables, as "
+            f"the optimizers of newer versions of Flax do."
         ) from error
     return state
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import logging
 import math
 import os
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from . import disk, drafts, elements_folder, manifest, reader, retention
-from .errors import CheckpointError, DamagedError, ReadError
+from .errors import CheckpointError, DamagedError, ReadError, WriteError
 from .manifest import Head
 from .retention import Keep
 
@@ -83,6 +84,7 @@ class Directory:
         self.path = path
         # Manifests can be large, so each is read once, unless it changes.
         self._cache: dict[str, tuple[Any, Found]] = {}
+        self._damaged: set[Path] = set()
 
     def saves(self) -> list[Found]:
         """Return the saves here, oldest first, damaged ones included."""
@@ -101,6 +103,13 @@ class Directory:
             signature = _signature(os.lstat(path / manifest.NAME))
             found = Found(path, head, None, head.sequence)
             self._cache = {**self._cache, path.name: (signature, found)}
+
+    def distrust(self, paths: Iterable[Path]) -> None:
+        """Take note of saves that were found damaged when they were read.
+
+        They neither count among those to keep nor are they removed.
+        """
+        self._damaged = {*self._damaged, *paths}
 
     def _found(self, path: Path, cache: dict[str, tuple[Any, Found]]) -> Found | None:
         try:
@@ -132,7 +141,9 @@ class Directory:
         """Point `latest` at a save. It is for people: failing only warns."""
         draft = self.path / _LATEST_DRAFT
         try:
-            fd = disk.create(draft, exclusive=False)
+            if os.path.lexists(draft):  # Of a process that died, or is as far as here.
+                disk.remove(draft)
+            fd = disk.create(draft)
             try:
                 disk.write(fd, os.fsencode(name), 0, path=draft)
                 if fsync:
@@ -140,8 +151,10 @@ class Directory:
             finally:
                 os.close(fd)
             disk.rename(draft, self.path / LATEST)
-        except CheckpointError as error:
-            _logger.warning("Could not update the file 'latest': %s", error)
+        except WriteError as error:
+            # Another process that saves here was faster, and `latest` is its save.
+            if error.errno not in (errno.ENOENT, errno.EEXIST):
+                _logger.warning("Could not update the file 'latest': %s", error)
 
     def prune(
         self,
@@ -162,7 +175,11 @@ class Directory:
         Returns:
           Those that were removed.
         """
-        ours = [save for save in self.saves() if save.is_original]
+        ours = [
+            save
+            for save in self.saves()
+            if save.is_original and save.path not in self._damaged
+        ]
         heads = [save.head for save in ours if save.head is not None]
         stays = retention.staying(keep, heads, keys)
         paths = [save.path for save, stay in zip(ours, stays, strict=True) if not stay]

@@ -39,6 +39,7 @@ class Restored(Struct):
       notes: What the report says about reading.
       castable: Whether `cast=True` would make some of what is mismatched fit.
       fell_back_from: The newest save, if it is damaged.
+      damaged: All saves that were found to be.
     """
 
     found: Found
@@ -52,6 +53,7 @@ class Restored(Struct):
     castable: bool = False
     renamed: dict[str, str] = {}
     fell_back_from: Path | None = None
+    damaged: list[Path] = []
 
     def report(self, seconds: float) -> LoadReport:
         """Return what the caller of `load` gets."""
@@ -125,7 +127,7 @@ def restore(find: Callable[[], Sequence[Found]], reading: Reading) -> Restored:
 
 def _restore(candidates: Sequence[Found], reading: Reading) -> Restored:
     damaged: list[DamagedError] = []
-    for found in candidates:
+    for number, found in enumerate(candidates):
         restored = Restored(found, Notes())
         try:
             _read(found, reading, restored)
@@ -138,6 +140,7 @@ def _restore(candidates: Sequence[Found], reading: Reading) -> Restored:
                 _logger.warning("The save %s is damaged: %s", found.path, error)
             continue
         if damaged:
+            restored.damaged = [bad.path for bad in candidates[:number]]
             restored.fell_back_from = candidates[0].path
             _logger.warning("Loading the older save %s instead.", found.path)
         for name, path in restored.notes.plain.items():

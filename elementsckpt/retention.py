@@ -92,8 +92,11 @@ class Keep(Struct, frozen=True):
             return
         value = self._value(metrics)
         if isinstance(self.metric, str):
-            if value is not None:  # Not all saves need to have it.
+            if value is not None:
                 _warn(f"{self.metric!r} is {value}", step)
+            elif metrics:  # Without any, this one is not meant to be ranked.
+                names = ", ".join(map(repr, metrics))
+                _warn(f"{self.metric!r} is missing, there is {names}", step)
         elif value is None:
             _warn("the metric function failed or returned no number", step)
         else:

@@ -57,9 +57,10 @@ class Value:
 
         Raises:
           MismatchError: leaves do not fit; the message names them.
+          StateError: as for `save`.
         """
         with _refusing_depth():
-            given = pytrees.flatten(data)
+            given = pytrees.flatten(pytrees.plain(data))
         saved = [
             (display(name), number, specs.spec_of(leaf, kind))
             for number, (name, leaf, kind) in enumerate(

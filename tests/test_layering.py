@@ -96,6 +96,7 @@ ALLOWED = {
     "components": {"value", "pytrees"},
     "registry": {"components"},
     "wrappers": set(),
+    "rng": {"containers"},
     "functions": {
         *("store", "restore", "reports", "stored", "choice", "files", "metadata"),
         *("value", "compression", "disk"),
@@ -109,12 +110,17 @@ ALLOWED = {
         *("functions", "registry", "look", "store", "restore", "reports", "stored"),
         *("choice", "folder", "background", "history", "staging", "compression"),
         *("schedule", "signals", "origin", "claim", "retention", "metadata", "overlay"),
-        *("files", "components", "manifest", "disk"),
+        *("files", "wrappers", "components", "manifest", "disk"),
     },
     "__init__": {
         *("checkpoint", "functions", "files", "look", "retention", "schedule"),
-        *("value", "wrappers", "reports"),
+        *("value", "wrappers", "rng", "reports"),
     },
+    "fingerprints": {
+        *("blocks", "specs", "tree", "leaves", "pickles", "torch_tensors"),
+        *("jax_arrays", "scalars", "dtypes"),
+    },
+    "testing": {"checkpoint", "fingerprints", "rng", "components", "disk"},
 }
 
 DEPENDENCIES = {"numpy", "cloudpickle", "zstandard", "xxhash", "msgspec"}

@@ -66,6 +66,10 @@ CONFIGS = {
     "bfloat16": ({"a": jnp.bfloat16(0.5)}, {"a": 0.5}),
     "sequences": ({"a": (1, [2, range(2)])}, {"a": [1, [2, [0, 1]]]}),
     "keys": ({1: "a", None: "b", "$c": 2}, {1: "a", None: "b", "$c": 2}),
+    "dtypes": (
+        {"a": np.dtype("f4"), "b": jnp.bfloat16, "c": np.int8, "d": jnp.dtype("u2")},
+        {"a": "float32", "b": "bfloat16", "c": "int8", "d": "uint16"},
+    ),
     "none": ({"a": None, "b": True}, {"a": None, "b": True}),
     "text": ("a note", "a note"),
 }
