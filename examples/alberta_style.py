@@ -1,7 +1,4 @@
-"""The Alberta framework's way: a learner that never ends, all of it in one pytree.
-
-python examples/alberta_style.py    # Kill it at any moment, and run it again.
-"""
+"""Alberta's way: all of a learner is one pytree. Run it again: it resumes."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -27,14 +24,13 @@ class Learner(NamedTuple):
     key: jax.Array
 
 
-def born(inputs: int = INPUTS) -> Learner:
+def born(inputs=INPUTS):
     zeros, target = jnp.zeros(inputs), 1.0 * (jnp.arange(inputs) < RELEVANT)
     log_rates = jnp.full(inputs, jnp.log(0.05))
     return Learner(zeros, log_rates, zeros, target, jnp.int32(0), jax.random.key(0))
 
 
-def learn(old: Learner, _: None) -> tuple[Learner, jax.Array]:
-    """Take one step of IDBD (Sutton, 1992)."""
+def learn(old, _):  # One step of IDBD (Sutton, 1992).
     key, flip_key, input_key = jax.random.split(old.key, 3)
     flipped = jax.random.randint(flip_key, (), 0, RELEVANT)
     target = old.target.at[flipped].multiply(jnp.where(old.step % 20 == 0, -1, 1))
@@ -48,11 +44,11 @@ def learn(old: Learner, _: None) -> tuple[Learner, jax.Array]:
 
 
 @jax.jit
-def live(learner: Learner) -> tuple[Learner, jax.Array]:
+def live(learner):
     return jax.lax.scan(learn, learner, length=SIZE)
 
 
-def problem(path: Path, template: Learner) -> Exception | None:
+def problem(path, template):
     try:
         elementsckpt.load_pytree(path, template)
     except (FileNotFoundError, ValueError) as error:
@@ -69,7 +65,7 @@ while learner.step < STEPS:
     elementsckpt.save_pytree(LOGDIR / str(learner.step), learner, metadata)
     print("Saved:", metadata)
 
-# It found out what is relevant. Whoever loads the save before lives the very same life.
+# It found out what is relevant. From the save before, it lives the very same life.
 assert learner.log_rates[:RELEVANT].min() > learner.log_rates[RELEVANT:].max() + 1
 again, _ = live(elementsckpt.load_pytree(LOGDIR / str(STEPS - SIZE), born()))
 assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), again, learner))

@@ -51,7 +51,7 @@ class Replay(Checkpointable):  # A circular buffer of transitions.
         return np.split(self.rows[index], [4, 5, 6, 7], axis=1)
 
 
-def play(agent, replay=None):  # Returns the return; trains if there is a buffer.
+def play(agent, replay=None):  # One episode; trains if there is a buffer.
     env, total, done = gymnasium.make("CartPole-v1", max_episode_steps=200), 0.0, False
     obs, _ = env.reset(seed=replay.added if replay else 0)
     while not done:

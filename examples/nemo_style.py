@@ -1,4 +1,4 @@
-"""NeMo RL's way: workers write the policy's files, validation says which are kept."""
+"""NeMo RL's way: workers write files, the top k are kept. Run it again: it resumes."""
 
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
@@ -70,8 +70,10 @@ if __name__ == "__main__":  # Workers import this file, too.
                 list(pool.map(save_file, [{"weights": x} for x in rows], files))
             print(f"Step {int(cp.step)}: {metrics}")
 
-    # Left are the best and the newest, which says how it went without being loaded.
-    rewards = elementsckpt.info(cp.latest()).metadata["rewards"]
+    # The best are left, and the newest, whose metadata is read without its policy.
+    training = elementsckpt.info(cp.latest()).metadata
+    assert training["consumed_samples"] == STEPS * 256
+    rewards = training["rewards"]
     best = sorted(rewards, key=rewards.get)[-TOP_K:]
     assert {save.step for save in cp.saves()} == {*best, STEPS}
     cp.load(cp.best(), keys=["policy"])

@@ -1,4 +1,4 @@
-"""Stoix's way: jitted training, its configuration in each save, the best restored."""
+"""Stoix's way: jitted training, the best is restored. Run it again: it resumes."""
 
 import functools
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import optax
 
 import elementsckpt
 
-LOGDIR = "logdir/stoix"  # Run it again: it resumes.
+LOGDIR = "logdir/stoix"
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def init(config):
 
 @functools.partial(jax.jit, static_argnames="config")
 def evaluate(params, key, config):
-    def step(poles, _):
+    def step(poles, _):  # Pushed to the left or right, they should stay upright.
         pushes = jnp.tanh(jnp.tanh(poles @ params["hidden"]) @ params["output"])
         angles, spins = poles.T
         spins += 0.02 * (15 * jnp.sin(angles) + 5 * pushes)
@@ -69,7 +69,7 @@ while cp.step < config.updates:
     if cp.save_if_due(metrics={"episode_return": score}):
         print(f"Update {int(cp.step)}: episode return {score:.1f}, saved")
 
-# The folder is all that it takes to restore the best, as it tells the configuration.
+# Nothing but the folder is needed to restore the best, as it has the configuration.
 cp = elementsckpt.Checkpoint(LOGDIR)
 best = elementsckpt.info(cp.best())
 config = Config(**best.metadata)
