@@ -28,6 +28,7 @@ from .functions import exists, load_pytree, save_pytree
 from .look import info, read
 from .reports import ComponentInfo, Lineage, LoadReport, SaveInfo, SaveReport
 from .retention import Keep
+from .rng import GlobalRNG
 from .schedule import Every
 from .value import Value
 from .wrappers import Counter, Saveable
@@ -41,6 +42,7 @@ __all__ = [
     "DamagedError",
     "Every",
     "Files",
+    "GlobalRNG",
     "Keep",
     "Lineage",
     "LoadReport",

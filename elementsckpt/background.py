@@ -60,6 +60,11 @@ class Background(Generic[T]):
             return False
         return True
 
+    @property
+    def is_done(self) -> bool:
+        """Whether a result is there that nobody has waited for."""
+        return any(work.is_done for work in self._works[:])
+
     def join(self) -> None:
         """Return when nothing is under way; results and errors are for `wait`."""
         while (works := self._works[:]) and not works[0].is_done:

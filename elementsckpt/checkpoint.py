@@ -24,11 +24,13 @@ from .errors import (
     DamagedError,
     SaveNotFoundError,
 )
-from .files import folder_keys, takes_folder
+from .files import Files, folder_keys, takes_folder
 from .folder import Directory, Found
 from .functions import exists, load, save
 from .history import History
 from .look import describe
+from .manifest import Head
+from .metadata import changes as metadata_changes
 from .metadata import decode_metrics, encode, encode_metrics, merge
 from .origin import Origin
 from .overlay import Selection
@@ -37,14 +39,15 @@ from .reports import LoadReport, SaveInfo, SaveReport
 from .restore import Reading, hand_over, restore
 from .retention import Keep
 from .schedule import Every
-from .signals import Watch, watch
 from .staging import Staging, default_bytes
 from .store import About, Manner, Saving, store
 from .stored import Options
+from .timing import Timing
+from .value import Value
+from .wrappers import Saveable
 
 __all__ = ["Checkpoint", "exists", "load", "save"]
 _logger = logging.getLogger("elementsckpt")
-_NAMES = ("latest", "best")  # By which `load` knows saves; no pins.
 
 
 class Checkpoint(Registry):
@@ -65,10 +68,11 @@ class Checkpoint(Registry):
       directory: Where saves go. Without it, `save` and `load` need a path.
       keep: How many of the newest saves to keep, or a `Keep`, which says more; None
         keeps all. What is left is removed after each save.
-      step: Something that `int()` accepts, recorded with each save. By default a
-        component named `step`, if there is one.
-      write: Whether `save` writes. With False it does everything else, for all but
-        one process of a group, for example.
+      step: Something that `int()` accepts, or a function that returns it, recorded
+        with each save. By default a component named `step`, if there is one.
+      write: Whether `save` writes, and anything is removed. With False it calls the
+        components all the same, but for functions of `Files`, which need a folder: for
+        all but one process of a group, for example.
       every: When `save_if_due` saves.
       metadata: Attached to each save, such as the configuration of the run; as for
         `save`, and what is given there comes on top.
@@ -94,9 +98,9 @@ class Checkpoint(Registry):
     """
 
     _OWN = frozenset(
-        {"_directory", "_step", "_every", "_metadata", "_manner", "_background"}
+        {"_directory", "_step", "_timing", "_metadata", "_manner", "_background"}
         | {"_staging", "_lock", "_listing", "_history", "_is_saving"}
-        | {"_origin", "_claim", "_watch", "_is_safe"}
+        | {"_origin", "_claim", "_left_out"}
     )
 
     def __init__(
@@ -126,8 +130,8 @@ class Checkpoint(Registry):
             )
         self._directory = None if directory is None else local(directory)
         self._step = step
-        self._every = every
-        self._metadata = encode(metadata)
+        self._timing = Timing(every)
+        self._metadata = None if metadata is None else encode(metadata)
         compress = compression.check(compress)
         self._manner = Manner(retention.checked(keep), write, fsync, compress)
         self._background: Background[SaveReport] | None = None
@@ -141,8 +145,8 @@ class Checkpoint(Registry):
         self._is_saving = False
         self._origin = Origin()
         self._claim: Claim | None = None  # From the first save on.
-        self._watch: Watch | None = None
-        self._is_safe = False  # All was saved since the run was preempted.
+        # What the save that was resumed has and nobody registered.
+        self._left_out: frozenset[str] = frozenset()
         forks.watch(self)
 
     def _after_fork(self) -> None:
@@ -210,114 +214,183 @@ class Checkpoint(Registry):
             )
         pin = _checked_pin(pin, target)
         return self._save_in_turn(
-            lambda: self._begin(target, metrics, metadata, pin),
+            lambda: self._begin(target, self._about(metrics, metadata, pin)),
             selected,
+            time.monotonic(),
             is_whole=target is None and keys is None,
         )
 
     @contextlib.contextmanager
     def staging(
         self,
-        key: str,
-        *,
+        *keys: str,
         metrics: Mapping[str, Any] | None = None,
         metadata: Any = None,
         pin: str | None = None,
-    ) -> Iterator[Path]:
-        """Save, with files of one component that others write in this block.
+    ) -> Iterator[Any]:
+        """Save, with files of components that others write in this block.
 
             with cp.staging("policy") as folder:
                 ray.get([worker.write_shard.remote(folder) for worker in workers])
 
         The block gets a folder inside the new save, for any process that sees the disk
-        to write to. When it ends, all components are saved as `save` does it, but this
-        one's own `save` is not called: what is in the folder is its content. If the
+        to write to. When it ends, all components are saved as `save` does it, but the
+        `save` of this one is not called: what is in the folder is its content. If the
         block raises, no trace is left of the save. Other saves may be made meanwhile.
 
         Args:
-          key: A component that is a `Files`.
+          keys: Components that are a `Files`.
           metrics: As for `save`.
           metadata: As for `save`.
           pin: As for `save`.
 
         Yields:
-          The folder, empty; its parent becomes the save. With `write=False` it is not
-          there: take the path from the process that writes.
+          The folder, empty, a `pathlib.Path`; its parent becomes the save. With several
+          keys, a tuple of folders. With `write=False` they are not there: take the
+          paths from the process that writes.
 
         Raises:
-          ComponentError: the component is not a `Files`.
-          Exception: as for `save`.
+          ComponentError: a component is not a `Files`, or another one has files that
+            only such a block can write.
+          Exception: as for `save`. What goes wrong meanwhile, in the background, is
+            raised when this save is made.
         """
-        selected = self._select(None)
-        if not takes_folder(self._select([key])[key].load):
-            raise ComponentError(
-                f"{key!r} is no component that has files: register "
-                f"elementsckpt.Files(load=function) to stage them."
-            )
+        self._require_stageable(keys)
         self._required_listing()
         pin = _checked_pin(pin, None)
+        start = time.monotonic()
         with self._lock:
             if not self._is_saving:
                 self._wait()
-            saving = self._begin(None, metrics, metadata, pin)
+            saving = self._begin(None, self._about(metrics, metadata, pin))
+
+        def begin() -> Saving:
+            saving.describe(self._about(metrics, metadata, pin))
+            return saving
+
         try:
-            yield saving.stage(key)
-            self._save_in_turn(lambda: saving, selected, is_whole=True)
+            folders = tuple(saving.stage(key) for key in keys)
+            yield folders if len(folders) > 1 else folders[0]
+            self._save_at_last(begin, self._select(None), start)
         except BaseException:
             saving.abandon()
             raise
 
-    def _save_in_turn(
-        self,
-        begin: Callable[[], Saving],
-        selected: Mapping[str, Component],
-        *,
-        is_whole: bool,
-    ) -> SaveReport:
-        """Save when nothing else is being saved with this object."""
-        start = time.monotonic()
-        savefns = {key: component.save for key, component in selected.items()}
-        with self._lock:
-            if self._is_saving:  # A signal handler saves, or a component's save().
-                return store(begin, savefns)
-            self._is_saving = True
-            try:
-                self._wait()
-                is_safe = self.preempted
-                report = self._save(begin, savefns)
-            finally:
-                self._is_saving = False
-            if is_whole:
-                self._is_safe = is_safe
-                if self._every is not None:
-                    self._every.mark(report.step, time.monotonic() - start)
-        return report
+    def _require_stageable(self, keys: Sequence[str]) -> None:
+        if not keys or not all(
+            takes_folder(x.load) for x in self._select(keys).values()
+        ):
+            raise ComponentError(
+                f"Cannot stage {_listed(keys)}: name components that have files, such "
+                f"as cp.policy = elementsckpt.Files(load=function)."
+            )
+        others = [key for key in self._staged_only() if key not in keys]
+        if others:
+            raise ComponentError(
+                f"The files of {_listed(others)} are written in such a block, too: "
+                f"name all of these, with staging({_listed([*keys, *others])})."
+            )
+
+    def _staged_only(self) -> list[str]:
+        """Return the keys of the components whose files only `staging` writes."""
+        values = {key: component.value for key, component in self._components.items()}
+        return [
+            key
+            for key, x in values.items()
+            if isinstance(x, Files) and x.is_staged_only
+        ]
 
     def save_if_due(
-        self, *, metrics: Mapping[str, Any] | None = None, metadata: Any = None
+        self,
+        *,
+        metrics: Mapping[str, Any] | None = None,
+        metadata: Any = None,
+        final: bool = False,
     ) -> SaveReport | None:
         """Save if `every` says so, or if the run is preempted and did not save since.
 
         Args:
           metrics: As for `save`.
           metadata: As for `save`.
+          final: Save whatever `every` says, unless this very step has been saved: what
+            a run ends with.
 
         Returns:
           The report, or None if it was not time.
 
         Raises:
           ValueError: the Checkpoint has no `every`, or that needs a step.
-          Exception: as for `save`.
+          Exception: as for `save`. If a save in the background failed, that is raised
+            as soon as it is known, and it is time at once; at the end of a run, by
+            `final` or preemption, when this save is made.
         """
-        if self._every is None:
-            raise ValueError(
-                "save_if_due() needs to know when: pass every=Every(steps=1000), for "
-                "example, to Checkpoint()."
-            )
-        is_due = self._every.is_due(self._current_step())
-        if not is_due and (self._is_safe or not self.preempted):
+        is_last = final or self._timing.is_urgent
+        if self._background is not None and self._background.is_done and not is_last:
+            with self._lock:
+                self._wait()
+        if not self._timing.is_due(self._current_step(), final=final):
             return None
-        return self.save(metrics=metrics, metadata=metadata)
+        if not is_last:
+            return self.save(metrics=metrics, metadata=metadata)
+        self._require_components()
+
+        def begin() -> Saving:
+            return self._begin(None, self._about(metrics, metadata, None))
+
+        self._required_listing()
+        return self._save_at_last(begin, self._select(None), time.monotonic())
+
+    def _save_at_last(
+        self,
+        begin: Callable[[], Saving],
+        selected: Mapping[str, Component],
+        start: float,
+    ) -> SaveReport:
+        """Save what there may be no second chance to save.
+
+        What went wrong with the save before is raised when this one is made.
+        """
+        with self._lock:
+            failure: Exception | None = None
+            try:
+                if not self._is_saving:
+                    self._wait()
+            except Exception as error:
+                failure = error
+            report = self._save_in_turn(begin, selected, start, is_whole=True)
+            if failure is not None:
+                self._wait()
+                raise failure
+            return report
+
+    def _save_in_turn(
+        self,
+        begin: Callable[[], Saving],
+        selected: Mapping[str, Component],
+        start: float,
+        *,
+        is_whole: bool,
+    ) -> SaveReport:
+        """Save when nothing else is being saved with this object."""
+        savefns = {key: x.save for key, x in components.in_order(selected).items()}
+        with self._lock:
+            if self._is_saving:  # A signal handler saves, or a component's save().
+                return store(begin, savefns)
+            self._is_saving = True
+            try:
+                self._wait()
+                was_over = self._timing.is_over
+                try:
+                    report = self._save(begin, savefns)
+                except BaseException:
+                    self._timing.failed(time.monotonic() - start)
+                    raise
+            finally:
+                self._is_saving = False
+            if is_whole:
+                seconds = time.monotonic() - start
+                self._timing.saved(report.step, seconds, was_over=was_over)
+        return report
 
     def _save(
         self, begin: Callable[[], Saving], savefns: Mapping[str, Callable[[], Any]]
@@ -336,14 +409,7 @@ class Checkpoint(Registry):
             raise
         return report
 
-    def _begin(
-        self,
-        target: Path | None,
-        metrics: Mapping[str, Any] | None,
-        metadata: Any,
-        pin: str | None,
-    ) -> Saving:
-        about = self._about(metrics, metadata, pin)
+    def _begin(self, target: Path | None, about: About) -> Saving:
         saving = Saving(
             self._manner,
             target=target,
@@ -353,7 +419,8 @@ class Checkpoint(Registry):
         )
         if target is None and self._manner.write:
             self._claim = claim(saving.path.parent, saving.newest)
-            self._origin.compare(saving.newest, about.step)
+            if not self._claim.is_contested:
+                self._origin.compare(saving.newest, about.step)
         return saving
 
     def _note(self, report: SaveReport) -> None:
@@ -365,29 +432,30 @@ class Checkpoint(Registry):
     ) -> About:
         """Return what a new save says about itself."""
         encoded, step = encode_metrics(metrics), self._current_step()
-        self._manner.keep.report(decode_metrics(encoded), step)
+        retention.warn(self._manner.keep, decode_metrics(encoded), step)
         return About(
             step=step,
             metrics=encoded,
-            metadata=merge(self._metadata, encode(metadata)),
+            metadata=merge(self._metadata, metadata),
             pin=pin,
-            schedule=None if self._every is None else self._every.save(step),
+            schedule=self._timing.schedule(step),
             lineage=self._origin.lineage(),
-            keys=frozenset(self._components),
+            keys=sorted({*self._components, *self._left_out}),
         )
 
     def _current_step(self) -> int | None:
         if self._step is not None:
             try:
-                return int(self._step)
+                return int(self._step() if callable(self._step) else self._step)
             except (TypeError, ValueError) as error:
                 raise ComponentError(
                     f"step={self._step!r} of this Checkpoint is no number: {error}. "
                     f"Pass something that int() accepts, such as a Counter."
                 ) from error
         if "step" in self._components:
+            value = self._components["step"].value
             try:
-                return int(self._components["step"].value)
+                return int(value.value if isinstance(value, Value) else value)
             except (TypeError, ValueError):
                 return None
         return None
@@ -419,10 +487,11 @@ class Checkpoint(Registry):
         Args:
           path: A save, or a directory whose newest good save is meant; or a name in
             this object's directory: "latest", "best", or that of a pin. By default
-            the newest good save in the directory. What is named is never substituted.
+            the newest good save in the directory that has what is to be loaded. What
+            is named is never substituted.
           keys: Components to load; all by default.
-          step: Loads the save of this step in the directory, the newest if there are
-            several.
+          step: Loads the save of this step in the directory, the newest good one if
+            there are several.
           regex: Loads the leaves whose names it matches from their start, as
             `re.match` does: `params/enc/.*`. The key is not part of the name. Only
             the blocks that hold these leaves are read. Not for components that were
@@ -443,8 +512,8 @@ class Checkpoint(Registry):
             `Files`, only the sizes of their files are verified then.
           allow_pickle: Whether code from the save may run. By default only inside
             this object's own directory.
-          dry_run: Whether to return the report without loading; what does not fit is
-            in it instead of being raised.
+          dry_run: Whether to read and check everything, but call no `load()`; what does
+            not fit is in the report instead of being raised.
 
         Raises:
           SaveNotFoundError: there is no save.
@@ -458,9 +527,11 @@ class Checkpoint(Registry):
         start = time.monotonic()
         with self._lock:
             self._join()
-            loadfns = {key: component.load for key, component in selected.items()}
+            in_order = components.in_order(selected)
+            loadfns = {key: component.load for key, component in in_order.items()}
+            selection = Selection(regex, rename, strict, cast)
             restored = restore(
-                lambda: self._candidates(path, step),
+                lambda: self._candidates(path, step, selected),
                 Reading(
                     keys=list(selected),
                     options=lambda save: Options(
@@ -468,7 +539,7 @@ class Checkpoint(Registry):
                     ),
                     current=lambda key: selected[key].save(),
                     folders=folder_keys(loadfns),
-                    selection=Selection(regex, rename, strict, cast),
+                    selection=selection,
                     templates=components.templates(selected),
                     dry_run=dry_run,
                 ),
@@ -477,7 +548,8 @@ class Checkpoint(Registry):
                 if self._listing is not None:
                     self._listing.distrust(restored.damaged)
                 hand_over(restored, loadfns)
-                self._resume(restored.found, is_whole=keys is None)
+                is_whole = keys is None and selection.is_whole
+                self._resume(restored.found, is_whole=is_whole)
         return restored.report(time.monotonic() - start)
 
     def copy_of(
@@ -504,6 +576,13 @@ class Checkpoint(Registry):
         """
         copied = Checkpoint(self._directory, keep=self._manner.keep)
         value = self._select([key])[key].value
+        if isinstance(value, Files) or (
+            isinstance(value, Saveable) and not value.is_of_attributes
+        ):
+            raise ComponentError(
+                f"{key!r} is made of functions, which load into what they belong to: "
+                f"no copy of them would. Use elementsckpt.read(path, keys=[{key!r}])."
+            )
         try:
             setattr(copied, key, copy.deepcopy(value))
         except Exception as error:
@@ -520,6 +599,8 @@ class Checkpoint(Registry):
     def load_or_save(self) -> bool:
         """Resume from the newest good save, or write the first one.
 
+        If some of the files can only be written by `staging`, there is none to write.
+
         Returns:
           Whether it resumed.
 
@@ -535,33 +616,48 @@ class Checkpoint(Registry):
             if listing.saves():
                 self.load()
                 return True
-            self.save()
+            if not self._staged_only():
+                self.save()
             return False
 
-    def _candidates(self, path: AnyPath | None, step: int | None) -> list[Found]:
-        if step is not None:
-            if path is not None:
-                raise ValueError("Pass a path or a step to load(), not both.")
-            return choice.with_step(self._required_listing(), int(step))
-        name = path if isinstance(path, str) else None
-        if path is None or name == "latest":
-            path = self._required_listing().path
-        elif name == "best":
-            return [self._required_best()]
-        elif name is not None and self._listing is not None:
-            found = choice.pinned(self._listing, name)
-            if found:
-                return found
-        return choice.find(local(path), self._listing)
+    def _candidates(
+        self, path: AnyPath | None, step: int | None, keys: Iterable[str] = ()
+    ) -> list[Found]:
+        if path is None and step is None:
+            return choice.with_keys(self._required_listing(), keys)
+        if self._listing is None and path is not None and step is None:
+            return choice.find(local(path))
+        return choice.named(self._required_listing(), path, step, self._manner.keep)
 
     def _resume(self, found: Found, *, is_whole: bool) -> None:
         """Take note of where the state comes from, and go on with the run there."""
         is_own = self._is_own(found.path)
         self._origin.loaded(found, is_own=is_own)
-        if is_whole and is_own and found.head is not None and self._every is not None:
-            saved = found.head.schedule if type(found.head.schedule) is dict else {}
-            self._every.load({**saved, "step": found.step})
+        if is_own and is_whole and found.head is not None:
+            self._compare(found.path, found.head)
+        if is_whole and is_own and found.head is not None:
+            self._timing.resumed(found.head.schedule, found.step)
         _logger.info("Loaded %s, of step %s.", found.path, found.step)
+
+    def _compare(self, path: Path, head: Head) -> None:
+        """Warn of what in the save is not as in the run that resumes."""
+        saved = {*(str(item.key) for item in head.components), *map(str, head.keys)}
+        self._left_out = frozenset(saved - set(self._components))
+        if self._left_out:
+            _logger.warning(
+                "%s is of a run with %s, which is not registered: new saves lack that. "
+                "The newest save that has it stays until you delete it.",
+                path,
+                ", ".join(map(repr, sorted(self._left_out))),
+            )
+        changes = metadata_changes(self._metadata or {}, head.metadata)
+        if changes:
+            _logger.warning(
+                "%s was saved with other metadata: %s. If that is another run, choose "
+                "another directory.",
+                path,
+                "; ".join(changes),
+            )
 
     def _trusts(self, save: Path, allow_pickle: bool | None) -> bool:
         return self._is_own(save) if allow_pickle is None else allow_pickle
@@ -577,11 +673,14 @@ class Checkpoint(Registry):
     # Looking
 
     def exists(self, path: AnyPath | None = None) -> bool:
-        """Tell whether there is a save in the directory, or at `path`.
+        """Tell whether there is a save in the directory, or at `path`, as for `load`.
 
         Like `latest` and `saves`, it does not wait for a save in the background.
         """
-        return exists(self._required_listing().path if path is None else path)
+        try:
+            return bool(self._candidates(path, None))
+        except SaveNotFoundError:
+            return False
 
     def latest(self) -> Path | None:
         """Return the newest save whose manifest is not damaged, or None."""
@@ -602,15 +701,6 @@ class Checkpoint(Registry):
         found = choice.best(self._required_listing(), self._manner.keep)
         return None if found is None else found.path
 
-    def _required_best(self) -> Found:
-        found = choice.best(self._required_listing(), self._manner.keep)
-        if found is None:
-            raise SaveNotFoundError(
-                f"No save in {self._directory} has a finite metric to be the best by. "
-                f"Load the newest with load(), or give metrics= to save()."
-            )
-        return found
-
     def saves(self) -> list[SaveInfo]:
         """Return the saves in the directory that are not damaged, oldest first."""
         infos = []
@@ -626,13 +716,14 @@ class Checkpoint(Registry):
         """Remove the saves that `keep` does not ask for, as each save does.
 
         Returns:
-          Those that were removed; failing to only warns.
+          Those that were removed; failing to only warns. None with `write=False`.
         """
+        listing = self._required_listing()
         with self._lock:
             self._join()
-            keep, fsync = self._manner.keep, self._manner.fsync
-            keys = frozenset(self._components)
-            return self._required_listing().prune(keep, keys, fsync=fsync)
+            if not self._manner.write:
+                return []
+            return listing.prune(self._manner.keep, fsync=self._manner.fsync)
 
     def delete(
         self, path: AnyPath | None = None, *, step: int | None = None
@@ -644,7 +735,7 @@ class Checkpoint(Registry):
           step: Step of the saves.
 
         Returns:
-          Those that were removed; failing to only warns.
+          Those that were removed; failing to only warns. None with `write=False`.
 
         Raises:
           SaveNotFoundError: there is none.
@@ -655,14 +746,9 @@ class Checkpoint(Registry):
         with self._lock:
             self._join()
             listing = self._required_listing()
-            found = self._candidates(path, step)
-            is_name = isinstance(path, str) and path in _NAMES
-            if path is not None and not is_name and local(path) == listing.path:
-                raise ValueError(
-                    f"{path} is a directory of saves: name the one to delete."
-                )
-            found = found[:1] if step is None else found
-            _refuse_deletion(found, listing)
+            found = choice.deletable(listing, path, step, self._manner.keep)
+            if not self._manner.write:
+                return []
             return listing.delete(found, fsync=self._manner.fsync)
 
     # Preemption
@@ -670,7 +756,7 @@ class Checkpoint(Registry):
     def watch_signals(self, signals: Iterable[int] = signals.DEFAULT) -> None:
         """Let `preempted` tell of these signals, which then end the process no more.
 
-        The handlers that were there are called, too. `close` puts them back.
+        Handlers that were there are called, too. `close` puts them back.
 
         Args:
           signals: By default SIGTERM and SIGUSR1.
@@ -678,15 +764,12 @@ class Checkpoint(Registry):
         Raises:
           ValueError: this is not the main thread.
         """
-        if self._watch is None:
-            self._watch = watch(signals)
+        self._timing.watch(signals)
 
     @property
     def preempted(self) -> bool:
         """Whether a watched signal came, or the deadline of `every` is past."""
-        if self._watch is not None and self._watch.received is not None:
-            return True
-        return self._every is not None and self._every.is_past_deadline
+        return self._timing.is_over
 
     # Ending
 
@@ -704,7 +787,11 @@ class Checkpoint(Registry):
             return self._wait()
 
     def _wait(self) -> SaveReport | None:
-        report = None if self._background is None else self._background.wait()
+        try:
+            report = None if self._background is None else self._background.wait()
+        except BaseException:
+            self._timing.failed(0.0)
+            raise
         if report is not None:
             self._note(report)
         return report
@@ -724,9 +811,7 @@ class Checkpoint(Registry):
                 self._wait()
             finally:
                 self._claim = None
-                if self._watch is not None:
-                    self._watch.stop()
-                    self._watch = None
+                self._timing.unwatch()
                 if self._staging is not None:
                     self._staging = Staging(self._staging.limit_bytes)
 
@@ -754,26 +839,12 @@ def _checked_pin(pin: Any, target: Path | None) -> str | None:
         return None
     if target is not None:
         raise ValueError("A save to a path of its own is never pruned: leave pin= out.")
-    if not isinstance(pin, str) or not pin or "/" in pin or pin in _NAMES:
+    if not isinstance(pin, str) or not pin or "/" in pin or pin in choice.NAMES:
         raise ValueError(
             f"pin={pin!r}: pass a name without slashes, other than 'latest' and 'best'."
         )
     return manifest.display(pin)
 
 
-def _refuse_deletion(found: Sequence[Found], listing: Directory) -> None:
-    """Refuse to remove what was not written here, and the only complete save."""
-    here = listing.saves()
-    for item in found:
-        if item.path not in [other.path for other in here if other.is_removable]:
-            raise ValueError(
-                f"{item.path} was not written as one of the saves in {listing.path}, "
-                f"so it is not removed. Remove the folder yourself."
-            )
-    gone = [item.path for item in found]
-    good = [item for item in here if item.error is None]
-    if good and all(item.path in gone for item in good):
-        raise ValueError(
-            f"{good[-1].path} is the only complete save, so it is not removed. Make "
-            f"another one first, or remove the folder yourself."
-        )
+def _listed(keys: Iterable[str]) -> str:
+    return ", ".join(map(repr, keys))

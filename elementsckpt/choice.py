@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from . import drafts, elements_folder, manifest, retention
+from . import drafts, elements_folder, manifest, retention, scalars
+from .disk import AnyPath, local
 from .errors import CheckpointError, DamagedError, SaveNotFoundError
 from .folder import Directory, Found, read_head
 from .retention import Keep
+
+_logger = logging.getLogger("elementsckpt")
 
 
 def find(path: Path, directory: Directory | None = None) -> list[Found]:
@@ -38,6 +42,121 @@ def find(path: Path, directory: Directory | None = None) -> list[Found]:
     if not saves:
         raise SaveNotFoundError(f"There is no save in {path}: {_describe(path)}.")
     return saves
+
+
+NAMES = ("latest", "best")
+
+
+def named(
+    directory: Directory, path: AnyPath | None, step: int | None, keep: Keep
+) -> list[Found]:
+    """Return the saves that are meant by a step, a name or a path, newest first.
+
+    Args:
+      directory: Where names and steps are looked up.
+      path: One of `NAMES`, the name of a pin, or a path.
+      step: A step, without a path.
+      keep: How to rank.
+
+    Raises:
+      SaveNotFoundError: there is none.
+      ValueError: it makes no sense.
+    """
+    if isinstance(path, int):
+        raise ValueError(f"{path} is no path: pass step={path} to mean a step.")
+    if path is not None and step is not None:
+        raise ValueError("Pass either the path or the step, not both.")
+    if path is None:
+        return with_step(directory, int(step or 0))
+    name = path if isinstance(path, str) else None
+    if name == "best":
+        return [_required_best(directory, keep)]
+    found = [] if name is None else pinned(directory, name)
+    if found:
+        return found
+    try:
+        return find(directory.path if name == "latest" else local(path), directory)
+    except SaveNotFoundError as error:
+        if name is None or "/" in name:
+            raise
+        pins = {save.head.pin for save in directory.saves() if save.head}
+        listed = ", ".join(sorted(repr(pin) for pin in pins if pin)) or "none"
+        raise SaveNotFoundError(
+            f"{error} Nor is there a pin of this name in {directory.path}; pins there: "
+            f"{listed}."
+        ) from error
+
+
+def _required_best(directory: Directory, keep: Keep) -> Found:
+    found = best(directory, keep)
+    if found is None:
+        raise SaveNotFoundError(
+            f"No save in {directory.path} has a finite metric to be the best by. Load "
+            f"the newest with load(), or give metrics= to save()."
+        )
+    return found
+
+
+def with_keys(directory: Directory, keys: Iterable[str]) -> list[Found]:
+    """Return the saves of a directory that have keys, newest first; all if none has.
+
+    A save of some components only must not keep a run from resuming.
+
+    Raises:
+      SaveNotFoundError: there is no save.
+    """
+    saves = find(directory.path, directory)
+    wanted = {scalars.encode(key) for key in keys}
+    chosen = [
+        save
+        for save in saves
+        if save.head is None or wanted <= {item.key for item in save.head.components}
+    ]
+    if chosen and chosen[0] is not saves[0]:
+        lacking = "%s lacks some of the components, so an older save is loaded."
+        _logger.warning(lacking, saves[0].path)
+    return chosen or saves
+
+
+def deletable(
+    directory: Directory, path: AnyPath | None, step: int | None, keep: Keep
+) -> list[Found]:
+    """Return the saves to delete that are meant, as `named` does.
+
+    Raises:
+      SaveNotFoundError: there is none.
+      ValueError: it was not written here, or it is the only complete save.
+    """
+    if (path is None) == (step is None):
+        raise ValueError("Pass either the path or the step of what to delete.")
+    found = named(directory, path, step, keep)
+    if path is not None:
+        is_name = isinstance(path, str) and path in NAMES
+        if not is_name and _is_same(local(path), directory.path):
+            raise ValueError(f"{path} is a directory of saves: name the one to delete.")
+        found = found[:1]
+    here = directory.saves()
+    chosen = [
+        save
+        for save in here
+        if save.is_removable and any(_is_same(save.path, x.path) for x in found)
+    ]
+    if not chosen:
+        raise ValueError(
+            f"{found[0].path} was not written as one of the saves in {directory.path}, "
+            f"so it is not removed. Remove the folder yourself."
+        )
+    good = [save for save in here if save.error is None]
+    if good and all(save in chosen for save in good):
+        raise ValueError(
+            f"{good[-1].path} is the only complete save, so it is not removed. Make "
+            f"another one first, or remove the folder yourself."
+        )
+    return chosen
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    return os.path.realpath(path) == os.path.realpath(other)
 
 
 def with_step(directory: Directory, step: int) -> list[Found]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 from . import disk, forks, lineage
@@ -23,12 +24,16 @@ class Claim:
     Args:
       directory: The directory, which must exist. It is what is locked, so that no file
         is needed, and the death of the process frees it.
+
+    Attributes:
+      is_contested: Whether another process has one, too.
     """
 
     def __init__(self, directory: Path) -> None:
+        self.is_contested = False
         self._directory = directory
-        self._fd = disk.open_folder(directory)
         self._is_made = False
+        self._fd = disk.open_folder(directory)
         forks.watch(self)
 
     def make(self, newest: Found | None) -> None:
@@ -39,7 +44,8 @@ class Claim:
         """
         if not self._is_made:
             self._is_made = True
-            if self._fd >= 0 and disk.lock(self._fd) is False:
+            self.is_contested = self._fd >= 0 and disk.lock(self._fd) is False
+            if self.is_contested:
                 _warn(self._directory, newest)
 
     def is_of(self, directory: Path) -> bool:
@@ -47,15 +53,15 @@ class Claim:
         return self._fd >= 0 and disk.is_at(self._fd, directory)
 
     def _after_fork(self) -> None:
-        self._leave()  # Else the death of the parent would not free the directory.
+        self.release()  # Or a child that outlives its parent would hold it.
 
-    def _leave(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+    def release(self, close: Callable[[int], None] = os.close) -> None:
+        """End the claim."""
+        if self._fd >= 0:  # Bound, as modules are empty when Python ends.
+            close(self._fd)
+        self._fd = -1
 
-    def __del__(self) -> None:
-        self._leave()
+    __del__ = release
 
 
 _claims: weakref.WeakValueDictionary[str, Claim] = weakref.WeakValueDictionary()

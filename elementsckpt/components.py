@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from .errors import ComponentError
 from .pytrees import Flat
+from .rng import GlobalRNG
 from .value import NnxState, Value, is_nnx, template
 
 PROTOCOLS = (
@@ -37,16 +38,21 @@ class Component(NamedTuple):
         return getattr(self.owner, self.save_name)  # type: ignore[no-any-return]
 
     @property
+    def _is_template(self) -> bool:
+        # A subclass may have a load() of its own.
+        return isinstance(self.owner, Value) and type(self.owner).load is Value.load
+
+    @property
     def template(self) -> Callable[[], Flat] | None:
         """For a value, returns what is there now, which a loaded one must be like."""
-        if isinstance(self.owner, Value):
+        if self._is_template:
             return functools.partial(template, self.owner)
         return None
 
     @property
     def load(self) -> Callable[[Any], Any]:
         """The method that takes the state; of a value, what becomes of its template."""
-        if isinstance(self.owner, Value):
+        if self._is_template:
             return functools.partial(setattr, self.owner, "value")
         return getattr(self.owner, self.load_name)  # type: ignore[no-any-return]
 
@@ -55,6 +61,14 @@ def templates(components: Mapping[str, Component]) -> dict[str, Callable[[], Fla
     """Return the templates of those that are values, by key."""
     found = {key: component.template for key, component in components.items()}
     return {key: template for key, template in found.items() if template is not None}
+
+
+def in_order(components: Mapping[str, Component]) -> dict[str, Component]:
+    """Return the components, those last that what others do could change.
+
+    Saving and loading others may draw random numbers.
+    """
+    return dict(sorted(components.items(), key=lambda x: type(x[1].value) is GlobalRNG))
 
 
 def component(key: str, value: Any) -> Component:
@@ -91,8 +105,8 @@ def _nnx_state(key: str, module: Any) -> NnxState:
     except Exception as error:
         raise ComponentError(
             f"Cannot register {key!r}: flax.nnx.update cannot set the state of this "
-            f"{type(module).__name__} ({error}). Hold its arrays in nnx.Variables; the "
-            f"optimizers of Flax do so in versions newer than 0.9."
+            f"{type(module).__name__} ({error}). Hold its arrays in nnx.Variables, as "
+            f"the optimizers of newer versions of Flax do."
         ) from error
     return state
 

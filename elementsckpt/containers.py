@@ -34,6 +34,7 @@ _KINDS: dict[type, str] = {
     collections.deque: "deque",
 }
 _BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
+_MT19937_WORDS, _PHILOX_WORDS = 624, 4
 NAMED = frozenset({"namedtuple", "dataclass", "frozen"})  # They have a class.
 _Apart = tuple[Node, Sequence[Any], Sequence[Any]]
 
@@ -222,19 +223,37 @@ def _put_namedtuple(node: Node, children: list[Any], cls: Any) -> Any:
 def _put_generator(node: Node, children: list[Any], _: Any) -> np.random.Generator:
     state, seed = children
     seed = np.random.SeedSequence(**(seed or {"entropy": 0}))
-    bits = _bit_generator(state["bit_generator"])(seed)
+    bits = bit_generator(state["bit_generator"])(seed)
+    check_positions(state)
     bits.state = state
     return np.random.Generator(bits)
 
 
 def _put_randomstate(node: Node, children: list[Any], _: Any) -> Any:
     (state,) = children
-    rng = np.random.RandomState(_bit_generator(state["bit_generator"])(0))
+    rng = np.random.RandomState(bit_generator(state["bit_generator"])(0))
+    check_positions(state)
     rng.set_state(state)
     return rng
 
 
-def _bit_generator(name: str) -> Any:
+def check_positions(state: Any) -> None:
+    """Refuse what NumPy does not: a bit generator's state that points out of itself.
+
+    Raises:
+      ValueError: NumPy would read memory that is not the generator's, or crash.
+    """
+    word, buffered = dict(state["state"]).get("pos", 0), state.get("buffer_pos", 0)
+    if not (0 <= word <= _MT19937_WORDS and 0 <= buffered <= _PHILOX_WORDS):
+        raise ValueError("a random generator's position is outside of its state")
+
+
+def bit_generator(name: str) -> Any:
+    """Return NumPy's class of bit generators of this name.
+
+    Raises:
+      ValueError: NumPy has none.
+    """
     if name not in _BIT_GENERATORS:
         raise ValueError(f"no bit generator of NumPy's: {name!r}")
     return getattr(np.random, name)

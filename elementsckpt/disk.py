@@ -198,6 +198,15 @@ def remove_folder(path: Path) -> None:
     _change(path, os.rmdir, path)
 
 
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """Give a new folder for temporary files, which is gone afterwards."""
+    import tempfile  # Here, as only tests of a training need it.
+
+    with tempfile.TemporaryDirectory(prefix="elementsckpt-") as path:
+        yield Path(path)
+
+
 # Reading
 
 

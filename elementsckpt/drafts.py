@@ -142,9 +142,9 @@ def _make_draft(path: Path) -> int:
     except BaseException as error:
         cause = error.__cause__ or error
         is_taken = isinstance(cause, OSError) and cause.errno in _TAKEN
-        is_here = fd >= 0 and not isinstance(cause, FileNotFoundError)
-        if not isinstance(error, _TakenError) and (is_here or not is_taken):
-            remove(hidden)  # It is ours, and still locked.
+        is_ours = not is_taken or disk.is_at(fd, hidden / DRAFT)
+        if is_ours and not isinstance(error, _TakenError):
+            remove(hidden)
         if fd >= 0:
             os.close(fd)
         if is_taken:

@@ -15,10 +15,10 @@ class Files:
         cp.policy = elementsckpt.Files(save=policy.write_to, load=policy.read_from)
 
     Args:
-      save: Gets an empty folder and writes files to it, in folders below it, too. What
-        is there when it returns is saved, unless that is links or no regular files.
-        Files that did not change since the save before take no space twice. Without
-        it, files come from `Checkpoint.staging`.
+      save: Gets an empty folder and writes files to it, in folders below it, too. The
+        files that are there when it returns are saved; symbolic links are an error.
+        What did not change since the save before takes no space twice. It is not
+        called with `write=False`. Without it, files come from `Checkpoint.staging`.
       load: Gets the folder of a save, with all files verified. It must not change
         them: they are read-only, and other saves may share them.
 
@@ -35,6 +35,11 @@ class Files:
             )
         self._save = save
         self._load = load
+
+    @property
+    def is_staged_only(self) -> bool:
+        """Whether only `Checkpoint.staging` writes its files."""
+        return self._save is None
 
     def save(self) -> Folder:
         """Ask for a folder, to write to it."""

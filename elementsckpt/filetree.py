@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import xxhash
@@ -86,14 +86,23 @@ class FolderWriter:
                 self._folders.append(self._path / path)
             else:
                 files.append(File(path, status.st_size, ""))
-        if problems:
-            lines = "".join(f"\n  {problem}" for problem in sorted(problems)[:_LINES])
-            more = len(problems) - _LINES
-            raise StateError(
-                f"{self._path} holds what cannot be part of a save:{lines}"
-                + (f"\n  and {more} more" if more > 0 else "")
+        self._refuse(sorted(problems))
+        if not files:
+            _logger.warning(
+                "No file was written to %s, so there will be nothing to load. Write to "
+                "the folder that the function, or the block, is given.",
+                self._path,
             )
         return sorted(files, key=lambda file: file.path)
+
+    def _refuse(self, problems: Sequence[str]) -> None:
+        if not problems:
+            return
+        lines = list(problems[:_LINES])
+        if len(problems) > _LINES:
+            lines.append(f"and {len(problems) - _LINES} more")
+        listed = "".join(f"\n  {line}" for line in lines)
+        raise StateError(f"{self._path} holds what cannot be part of a save:{listed}")
 
     def finish(self) -> None:
         """Hash the files, link those that an earlier save holds, make all durable.

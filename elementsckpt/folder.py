@@ -9,7 +9,7 @@ import logging
 import math
 import os
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ LATEST = "latest"
 _LATEST_DRAFT = ".latest"
 _STEP = re.compile(r"\d{8}T\d{6}F\d{6}-(-?\d+)")
 _MANIFEST_BYTES = 1 << 32
-_ATTEMPTS = 20
+_PASSES = 10
 _logger = logging.getLogger("elementsckpt")
 
 
@@ -37,12 +37,14 @@ class Found:
       error: Why it is damaged, or None.
       sequence: Its number; 0 if elements wrote it. A guess if it is damaged, which
         may be a half, between two others.
+      is_link: Whether the path is a link to a folder.
     """
 
     path: Path
     head: Head | None
     error: CheckpointError | None
     sequence: float
+    is_link: bool = False
 
     @property
     def step(self) -> int | None:
@@ -55,7 +57,7 @@ class Found:
     @property
     def is_original(self) -> bool:
         """Whether it was written here, under this name, as one of a sequence."""
-        if self.head is None or self.head.explicit or os.path.islink(self.path):
+        if self.head is None or self.head.explicit or self.is_link:
             return False
         return manifest.display(self.path.name) == self.head.name
 
@@ -63,8 +65,8 @@ class Found:
     def is_removable(self) -> bool:
         """Whether it was written here, as far as can be told if it is damaged."""
         is_ours = drafts.SAVE.fullmatch(self.path.name) is not None
-        is_link = os.path.islink(self.path)
-        return self.is_original or (self.error is not None and is_ours and not is_link)
+        is_damaged = self.error is not None and not self.is_link
+        return self.is_original or (is_damaged and is_ours)
 
     @property
     def rank(self) -> tuple[Any, ...]:
@@ -90,31 +92,22 @@ class Directory:
     def saves(self) -> list[Found]:
         """Return the saves here, oldest first, damaged ones included."""
         # Threads, signal handlers and forked children come here, so nothing is locked.
-        for _ in range(_ATTEMPTS):
-            saves, is_whole = self._list()
-            if is_whole:
+        for _ in range(_PASSES):
+            paths = self._folders()
+            cache: dict[str, tuple[Any, Found]] = {}
+            found = [self._found(path, cache) for path in paths]
+            # Others save and prune: what is new may not be finished when it is looked
+            # at, and what is old be gone when it is done.
+            if self._folders() == paths:
                 break
+        self._cache = cache
+        saves = [save for save in found if save is not None]
         good = [save for save in saves if save.is_original]
         saves = [save if save.error is None else _place(save, good) for save in saves]
         return sorted(saves, key=lambda save: save.rank)
 
-    def _list(self) -> tuple[list[Found], bool]:
-        """Return the saves, and whether none has vanished meanwhile.
-
-        If one has, a newer one may be there that was not when the folders were listed.
-        """
-        cache: dict[str, tuple[Any, Found]] = {}
-        saves, vanished = [], False
-        for path in disk.folders_in(self.path):
-            if drafts.HIDDEN.fullmatch(path.name):  # It comes into being, or goes.
-                continue
-            found = self._found(path, cache)
-            if found is not None:
-                saves.append(found)
-            elif not os.path.lexists(path):
-                vanished = True
-        self._cache = cache
-        return saves, not vanished
+    def _folders(self) -> list[Path]:
+        return [path for path in disk.folders_in(self.path) if path.name[0] != "."]
 
     def note(self, path: Path, head: Head) -> None:
         """Take note of a save that was just written, so that it need not be read."""
@@ -138,7 +131,8 @@ class Directory:
         signature = _signature(status)
         known = self._cache.get(path.name)
         if known is None or known[0] != signature:
-            known = signature, read_head(path)
+            is_link = os.path.islink(path)
+            known = signature, dataclasses.replace(read_head(path), is_link=is_link)
         found = known[1]
         if found.error is not None and not os.path.lexists(path / manifest.NAME):
             return self._without_manifest(path)  # Somebody has just removed it.
@@ -155,14 +149,16 @@ class Directory:
                 f"{path} is a link to a folder that is not there. Bring the folder "
                 f"back, or remove the link."
             )
-            return Found(path, None, error, 0)
+            return Found(path, None, error, 0, is_link=True)
         return None
 
     def write_latest(self, name: str, *, fsync: bool) -> None:
         """Point `latest` at a save. It is for people: failing only warns."""
         draft = self.path / _LATEST_DRAFT
         try:
-            fd = disk.create(draft, exclusive=False)
+            if os.path.lexists(draft):  # Of a process that died, or is as far as here.
+                disk.remove(draft)
+            fd = disk.create(draft)
             try:
                 disk.write(fd, os.fsencode(name), 0, path=draft)
                 if fsync:
@@ -171,13 +167,13 @@ class Directory:
                 os.close(fd)
             disk.rename(draft, self.path / LATEST)
         except WriteError as error:
-            if error.errno != errno.ENOENT:  # Else another has just renamed the draft.
+            # Another process that saves here was faster, and `latest` is its save.
+            if error.errno not in (errno.ENOENT, errno.EEXIST):
                 _logger.warning("Could not update the file 'latest': %s", error)
 
     def prune(
         self,
         keep: Keep,
-        keys: Collection[Any] = (),
         *,
         written: Path | None = None,
         fsync: bool,
@@ -186,7 +182,6 @@ class Directory:
 
         Args:
           keep: What is asked for.
-          keys: Components of the run, encoded; see `retention.staying`.
           written: A save that stays in any case.
           fsync: Whether that they are gone is made durable.
 
@@ -199,7 +194,7 @@ class Directory:
             if save.is_original and save.path not in self._damaged
         ]
         heads = [save.head for save in ours if save.head is not None]
-        stays = retention.staying(keep, heads, keys)
+        stays = retention.staying(keep, heads)
         paths = [save.path for save, stay in zip(ours, stays, strict=True) if not stay]
         # Generators that are still being read go on until the next save.
         return _remove(
@@ -222,7 +217,10 @@ class Directory:
     def sweep(self) -> None:
         """Remove what processes that died in the middle of a save left here."""
         for path in disk.folders_in(self.path):
-            if drafts.HIDDEN.fullmatch(path.name) or drafts.SAVE.fullmatch(path.name):
+            is_save = drafts.SAVE.fullmatch(path.name) is not None
+            if is_save and os.path.lexists(path / manifest.NAME):
+                continue  # Most are, and need no second look.
+            if is_save or drafts.HIDDEN.fullmatch(path.name):
                 try:
                     drafts.sweep(path)
                 except CheckpointError as error:
@@ -233,6 +231,8 @@ def _remove(paths: Iterable[Path], *, fsync: bool) -> list[Path]:
     """Remove save folders of ours, as far as that goes; return those that are gone."""
     removed = []
     for path in paths:
+        if os.path.islink(path):  # A person has just moved the save.
+            continue
         drafts.remove(path, fsync=fsync)
         if not os.path.lexists(path):
             removed.append(path)

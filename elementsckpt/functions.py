@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,7 +17,7 @@ from .reports import LoadReport, SaveReport
 from .restore import Reading, hand_over, restore
 from .store import About, Manner, Saving, store
 from .stored import Options
-from .value import Value
+from .value import Value, of_functions
 from .value import template as template_of
 
 _TREE = "tree"  # The key of what `save_pytree` saves.
@@ -75,11 +76,18 @@ def load(
     """
     start = time.monotonic()
     options = Options(bool(allow_pickle), mmap, verify)
+    values = of_functions(loadfns)
     reading = Reading(
-        keys=list(loadfns), options=lambda _: options, folders=folder_keys(loadfns)
+        keys=list(loadfns),
+        options=lambda _: options,
+        folders=folder_keys(loadfns),
+        templates={
+            key: functools.partial(template_of, value) for key, value in values.items()
+        },
     )
     restored = restore(lambda: choice.find(local(path)), reading)
-    hand_over(restored, loadfns)
+    setters = {key: functools.partial(setattr, x, "value") for key, x in values.items()}
+    hand_over(restored, {**loadfns, **setters})
     return restored.report(time.monotonic() - start)
 
 

@@ -7,7 +7,8 @@
     numpy       its elements                                -
     jax         its elements                                whether weakly typed
     key         uint32 data of typed PRNG keys              name of the generator
-    torch       its elements                                parameter, requires_grad
+    torch       its elements                                parameter, requires_grad,
+                                                            device
     function    "module:qualname" of an importable one      the same
     pickle      cloudpickle, its arrays out-of-band         their leaf numbers
 

@@ -237,6 +237,7 @@ class Head(Struct, kw_only=True):
       pin: Name under which the save is kept for ever, or None.
       ranking: Metric by which the run ranks its saves, and "max" or "min", or None.
       schedule: State of what decides when to save, or None.
+      keys: Keys of all components of the run, as scalars; the save may have fewer.
     """
 
     format: Literal["elementsckpt"] = FORMAT
@@ -254,6 +255,7 @@ class Head(Struct, kw_only=True):
     pin: str | None = None
     ranking: tuple[str, Literal["max", "min"]] | None = None
     schedule: Any = None
+    keys: list[Any] = []
     components: list[Summary]
 
 

@@ -22,6 +22,9 @@ _PLAIN: dict[type, Callable[[Any], Any]] = {
 }
 
 
+_CHANGES = 5
+
+
 class _UnstorableError(Exception):
     """What cannot be saved; the message is where it is and what it is."""
 
@@ -53,7 +56,7 @@ def _encode(value: Any, where: str) -> Any:
         value = value.value
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
-    value = _number(value)
+    value = _number(_named(value))
     if value is None or isinstance(value, bool):
         return value
     for base, plain in _PLAIN.items():  # Subclasses by value.
@@ -65,6 +68,16 @@ def _encode(value: Any, where: str) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
         return [_encode(item, f"{where}[{i}]") for i, item in enumerate(value)]
     raise _UnstorableError(f"{where} is of type {type(value).__name__}")
+
+
+def _named(value: Any) -> Any:
+    """Return the name of an element type, others as they are."""
+    if isinstance(value, type) and issubclass(value, np.generic):
+        return np.dtype(value).name
+    found = getattr(value, "dtype", None)  # What jnp.float32 is, has one and no shape.
+    if isinstance(found, np.dtype) and callable(value):
+        return found.name
+    return value.name if isinstance(value, np.dtype) else value
 
 
 def _number(value: Any) -> Any:
@@ -130,14 +143,46 @@ def decode(code: Any) -> Any:
 
 
 def merge(every: Any, one: Any) -> Any:
-    """Return the encoded metadata of one save with that of every save.
+    """Return the metadata of one save with that of every save, encoded.
 
-    The entries of two mappings are united, those of `one` first; otherwise it is `one`.
+    Args:
+      every: Encoded metadata of every save, or None.
+      one: Metadata of this one, or None.
+
+    Raises:
+      MetadataError: both are there, and one is not a mapping.
     """
-    both = decode(every), decode(one)
+    if every is None or one is None:
+        return encode(one) if every is None else every
+    both = decode(every), decode(encode(one))
     if not all(isinstance(item, dict) for item in both):
-        return one
+        kinds = [type(item).__name__ for item in both]
+        raise MetadataError(
+            f"The metadata of the Checkpoint is a {kinds[0]} and that of this save a "
+            f"{kinds[1]}: only mappings can be united. Nothing was written."
+        )
     return encode(both[0] | both[1])
+
+
+def changes(now: Any, saved: Any) -> list[str]:
+    """Say in what encoded metadata differs from what was saved, as far as both have it.
+
+    Returns:
+      The first few differences.
+    """
+    found: list[str] = []
+    _compare("", decode(now), decode(saved), found)
+    more = [f"and {len(found) - _CHANGES} more"] if len(found) > _CHANGES else []
+    return found[:_CHANGES] + more
+
+
+def _compare(name: str, now: Any, saved: Any, found: list[str]) -> None:
+    if isinstance(now, dict) and isinstance(saved, dict):
+        for key in now.keys() & saved.keys():
+            where = f"{name}.{key}" if name else str(key)
+            _compare(where, now[key], saved[key], found)
+    elif repr(now) != repr(saved):
+        found.append(f"{name or 'all'} was {saved!r} and is {now!r}")
 
 
 def encode_metrics(metrics: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -24,7 +24,9 @@ class Origin:
 
     def __init__(self) -> None:
         self._lineage = Lineage()
+        self._has_saved = False
         self._has_warned = False
+        lineage.commit()  # Of the program as it is now; it stays the same.
 
     def lineage(self) -> Lineage:
         """Return the lineage for a save by this process."""
@@ -39,6 +41,7 @@ class Origin:
 
     def saved(self, report: SaveReport) -> None:
         """Take note of a save."""
+        self._has_saved = True
         self._lineage = replace(self._lineage, parent=_text(report.path))
 
     def loaded(self, found: Found, *, is_own: bool) -> None:
@@ -65,6 +68,8 @@ class Origin:
         if self._has_warned or head is None:
             return
         is_other = head.lineage.run not in (None, self._lineage.run)
+        if is_other and self._has_saved:
+            return  # Another process saves here now, which is for others to say.
         goes_back = step is not None and head.step is not None and step < head.step
         if not is_other and not goes_back:
             return

@@ -37,6 +37,11 @@ class Selection(Struct, frozen=True):
     cast: bool = False
 
     def __post_init__(self) -> None:
+        if self.rename is not None and not isinstance(self.rename, Mapping):
+            raise MismatchError(
+                f"rename is of type {type(self.rename).__name__}: pass a dict from "
+                f"pattern to replacement, such as {{'^encoder': 'torso'}}."
+            )
         for pattern in [self.regex or "", *(self.rename or {})]:
             try:
                 re.compile(pattern)
@@ -111,10 +116,15 @@ def plan(
     now = flat.names
     if not "".join(now).isascii():
         now = [display(name) for name in now]
-    uneven = _uneven(before, now)
-    current = dict(zip(_distinct(now), itertools.count()))
+    uneven: dict[str, str] = {}
+    places: Sequence[Any] = before
+    current: dict[Any, int] = dict(zip(now, itertools.count()))
+    if len({*before}) < len(before) or len(current) < len(now):  # Rarely.
+        uneven = _uneven(before, now)
+        places = _distinct(before)
+        current = dict(zip(_distinct(now), itertools.count()))
     fitting: set[Any] = set()
-    for place, (name, number, spec) in zip(_distinct(before), chosen, strict=True):
+    for place, (name, number, spec) in zip(places, chosen, strict=True):
         target = current.pop(place, None)
         if name in uneven:
             result.problems[name] = uneven[name]
@@ -156,11 +166,9 @@ def _choose(
     return chosen
 
 
-def _distinct(names: list[str]) -> Sequence[Any]:
-    """Return the names, each that was there before with how many times."""
+def _distinct(names: list[str]) -> list[Any]:
+    """Return the names, each that was there before with how often it was."""
     counts = collections.Counter(names)
-    if len(counts) == len(names):
-        return names
     distinct: list[Any] = []
     for name in reversed(names):
         counts[name] -= 1

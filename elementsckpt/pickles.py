@@ -72,9 +72,22 @@ def _pickler_class() -> Any:
             path = references.path_of(value) if callable(value) else None
             if path is not None:
                 return path.partition(":")[2]
+            name = references.name_in_main(value)
+            if name is not None:
+                return _of_main, (name, cloudpickle.dumps(value))
             return super().reducer_override(value)
 
     return Pickler
+
+
+def _of_main(name: str, pickled: bytes) -> Any:
+    """Return what has this name in the program now, or else what had it then.
+
+    A program that resumes has its classes already, and maybe mended; another one, such
+    as for evaluation, may lack them.
+    """
+    found = references.find_in_main(name)
+    return pickle.loads(pickled) if found is None else found
 
 
 class _Unpickler(pickle.Unpickler):

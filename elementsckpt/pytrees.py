@@ -165,11 +165,11 @@ def _registered(value: Any) -> Opened | None:
     jax = sys.modules.get("jax")
     if jax is None or not hasattr(jax, "tree_util"):
         return None
+    if jax.tree_util.all_leaves([value]):  # Flattening one may warn.
+        return None
     pairs, structure = jax.tree_util.tree_flatten_with_path(
         value, is_leaf=lambda part: part is not value
     )
-    if jax.tree_util.treedef_is_leaf(structure):
-        return None
     entries = [path[0] for path, _ in pairs]
     children = [child for _, child in pairs]
     cls: Any = type(value)

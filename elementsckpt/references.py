@@ -50,6 +50,21 @@ def path_of(value: Any) -> str | None:
     return path if _find(path) is value else None
 
 
+def name_in_main(value: Any) -> str | None:
+    """Return the name of a class or function of the program itself, or None."""
+    if getattr(value, "__module__", None) != "__main__":
+        return None
+    name = getattr(value, "__qualname__", None)
+    if not isinstance(name, str):
+        return None
+    return name if find_in_main(name) is value else None
+
+
+def find_in_main(name: str) -> Any:
+    """Return the class or function of the program with this name, or None."""
+    return _find(f"__main__:{name}")
+
+
 def factory_name(factory: Any) -> str | None:
     """Return the name of a builtin that defaultdicts use, or None."""
     return _FACTORY_NAMES.get(factory) if isinstance(factory, type) else None

@@ -151,6 +151,8 @@ def _restore(candidates: Sequence[Found], reading: Reading) -> Restored:
 
 def _is_gone(found: Found) -> bool:
     """Tell whether a save that was there was removed as this library does it."""
+    if not os.path.lexists(found.path):
+        return True
     return found.head is not None and not os.path.lexists(found.path / manifest.NAME)
 
 
@@ -296,7 +298,7 @@ def _read_some(
     for component, plan in zip(components, plans, strict=True):
         _note(component.key, plan, restored)
     found = restored.loaded or restored.mismatched
-    if not found and not selection.is_whole:
+    if not found and (selection.regex is not None or selection.rename):
         raise _nothing_matched(components, selection, restored)
     if not dry_run:
         _refuse_mismatch(selection, restored)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import operator
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -64,44 +64,43 @@ class Keep(Struct, frozen=True):
             )
         _check_every(self.every)
 
-    @property
-    def ranking(self) -> tuple[str, Literal["max", "min"]] | None:
-        """Name of the metric and mode, for the manifest."""
-        return (self.metric, self.mode) if isinstance(self.metric, str) else None
 
-    def score(self, metrics: Mapping[str, float]) -> float | None:
-        """Return how good a save is, more being better; None if it is never best."""
-        value = self._value(metrics)
-        if value is None or not math.isfinite(value):
-            return None
-        return value if self.mode == "max" else -value
+def ranking(keep: Keep) -> tuple[str, Literal["max", "min"]] | None:
+    """Return name of the metric and mode, for the manifest."""
+    return (keep.metric, keep.mode) if isinstance(keep.metric, str) else None
 
-    def _value(self, metrics: Mapping[str, float]) -> float | None:
-        if isinstance(self.metric, str):
-            return metrics.get(self.metric)
-        if self.metric is None:
-            return None
-        try:
-            return float(self.metric(metrics))
-        except Exception:  # A save must not fail because of its rank.
-            return None
 
-    def report(self, metrics: Mapping[str, float], step: int | None) -> None:
-        """Warn of a save that can never be the best."""
-        if self.metric is None or self.score(metrics) is not None:
-            return
-        value = self._value(metrics)
-        if isinstance(self.metric, str):
-            if value is not None:  # Not all saves need to have it.
-                _warn(f"{self.metric!r} is {value}", step)
-        elif value is None:
-            _warn("the metric function failed or returned no number", step)
-        else:
-            _warn(f"the metric function returned {value}", step)
+def warn(keep: Keep, metrics: Mapping[str, float], step: int | None) -> None:
+    """Warn of a save that can never be the best."""
+    if keep.metric is None:
+        return
+    try:
+        value = _value(keep, metrics)
+    except Exception as error:
+        _warn(f"the metric function failed ({error!r})", step)
+        return
+    name = repr(keep.metric) if isinstance(keep.metric, str) else "the metric"
+    if value is None and metrics:  # Without any, the save is not meant to be ranked.
+        _warn(f"{name} is missing, there is {', '.join(map(repr, metrics))}", step)
+    elif value is not None and not math.isfinite(value):
+        _warn(f"{name} is {value}", step)
 
 
 def _warn(found: str, step: int | None) -> None:
     _logger.warning("%s: the save at step %s is never the best.", found, step)
+
+
+def _value(keep: Keep, metrics: Mapping[str, float]) -> float | None:
+    """Return what a save is ranked by, or None if it is missing."""
+    found: Any
+    if callable(keep.metric):
+        found = keep.metric(metrics)
+    else:
+        found = metrics.get(keep.metric or "")
+    try:
+        return None if found is None else float(found)
+    except OverflowError:  # An int that is too long.
+        return math.inf
 
 
 def _check_count(name: str, count: Any) -> None:
@@ -143,23 +142,22 @@ def checked(keep: Any) -> Keep:
     return Keep(latest=keep)
 
 
-def staying(
-    keep: Keep, heads: Sequence[Head], keys: Collection[str] = ()
-) -> list[bool]:
+def staying(keep: Keep, heads: Sequence[Head]) -> list[bool]:
     """Tell which saves stay.
+
+    Of each component that the run had when it saved last, the newest save that has it
+    stays, so that a save of some of them never costs the others.
 
     Args:
       keep: What is asked for.
       heads: The saves, oldest first.
-      keys: Components of the run, encoded: of each, the newest save that has it stays,
-        so that a save of some of them never costs the others.
     """
     newest = len(heads) if keep.latest is None else max(keep.latest, 1)
     stays = set(range(len(heads))[-newest:])
     stays |= {n for n, head in enumerate(heads) if head.pin is not None}
     stays |= set(_ranked(keep, heads)[: keep.best])
     stays |= set(_spread(keep.every, heads))
-    for key in keys:
+    for key in heads[-1].keys if heads else ():
         having = [n for n, head in enumerate(heads) if _has(head, key)]
         stays |= set(having[-1:])
     return [n in stays for n in range(len(heads))]
@@ -197,7 +195,14 @@ def _ranked(keep: Keep, heads: Sequence[Head]) -> list[int]:
 
 
 def _score(keep: Keep, head: Head) -> float | None:
-    return keep.score(metadata.decode_metrics(head.metrics))
+    """Return how good a save is, more being better; None if it is never the best."""
+    try:
+        value = _value(keep, metadata.decode_metrics(head.metrics))
+    except Exception:  # A save must not fail because of its rank.
+        return None
+    if value is None or not math.isfinite(value):
+        return None
+    return value if keep.mode == "max" else -value
 
 
 def _spread(every: int | timedelta | None, heads: Sequence[Head]) -> Iterable[int]:

@@ -136,7 +136,7 @@ class Every:
             self._settle(now)
             is_step = self._steps is not None and self._reaches(self._steps, step)
             if self._ended is None:
-                return True
+                return now >= self._allowed
             if self.is_past_deadline and not self._is_deadline_met:
                 return True
             if now < self._allowed:
@@ -166,6 +166,19 @@ class Every:
             if seconds_blocked is not None:
                 self._account(now - seconds_blocked, seconds_blocked)
 
+    def unmark(self, seconds_blocked: float) -> None:
+        """Take note that no save was made, or that the one marked last was lost.
+
+        It is due again, but counts: a disk that is full must not stop training.
+
+        Args:
+          seconds_blocked: How long training waited for it.
+        """
+        with self._lock:
+            self._ended = None
+            if self._overhead is not None and seconds_blocked > 0:
+                self._account(time.monotonic() - seconds_blocked, seconds_blocked)
+
     def save(self, step: SupportsInt | None = None) -> dict[str, Any]:
         """Return the state.
 
@@ -174,6 +187,8 @@ class Every:
         """
         with self._lock:
             last = self._step if step is None else int(step)
+            if self._overhead is None:  # Then it would only differ from run to run.
+                return {"step": last}
             return {"step": last, "seconds_blocked": self._cost}
 
     def load(self, data: Any) -> None:

@@ -85,9 +85,13 @@ def watch(signals: Iterable[int] = DEFAULT) -> Watch:
 _watches: list[weakref.ref[Watch]] = []
 
 
-def _forget(ref: weakref.ref[Watch]) -> None:
-    with contextlib.suppress(ValueError):
-        _watches.remove(ref)
+def _forget(
+    ref: weakref.ref[Watch],
+    watches: list[weakref.ref[Watch]] = _watches,
+    suppress: type[contextlib.suppress] = contextlib.suppress,
+) -> None:
+    with suppress(ValueError):  # Bound, as modules are empty when Python ends.
+        watches.remove(ref)
 
 
 def _watching(number: int) -> list[Watch]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from msgspec import Struct
 
-from . import drafts, manifest
+from . import drafts, manifest, retention
 from .collect import Collected, collect, stem
 from .compression import Compress
 from .drafts import Draft
@@ -63,7 +63,7 @@ class About(Struct, frozen=True):
     pin: str | None = None
     schedule: Any = None
     lineage: Lineage = Lineage()
-    keys: frozenset[Any] = frozenset()
+    keys: list[Any] = []
 
 
 _NOTHING = About()
@@ -105,7 +105,6 @@ class Saving:
         self._directory = directory
         self._history = history or History()
         self._saves = directory.saves()
-        self._keys = about.keys
         self._draft: Draft | None = None
         if manner.write and target is None:
             directory.sweep()
@@ -127,13 +126,24 @@ class Saving:
             lineage=about.lineage,
             libraries=_libraries(),
             pin=about.pin,
-            ranking=manner.keep.ranking,
+            ranking=retention.ranking(manner.keep),
             schedule=about.schedule,
+            keys=about.keys,
             components=[],
         )
         self._staged: dict[str, Path] = {}
         self._collected: list[Collected] = []
         self._writer: Writer | None = None
+
+    def describe(self, about: About) -> None:
+        """Change what the save says about itself, before `take`.
+
+        The name of its folder stays.
+        """
+        for field in ("step", "metrics", "metadata", "pin", "schedule", "keys"):
+            setattr(self._manifest, field, getattr(about, field))
+        self._manifest.lineage = about.lineage
+        self._manifest.time = datetime.now(timezone.utc)
 
     def stage(self, key: str) -> Path:
         """Return the folder of a component whose files others write, before `take`.
@@ -272,7 +282,7 @@ class Saving:
         try:
             fsync, keep = self._manner.fsync, self._manner.keep
             self._directory.write_latest(self.path.name, fsync=fsync)
-            self._directory.prune(keep, self._keys, written=self.path, fsync=fsync)
+            self._directory.prune(keep, written=self.path, fsync=fsync)
         except Exception as error:
             _logger.warning("Saved %s, but could not prune: %s", self.path, error)
 

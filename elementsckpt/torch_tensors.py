@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+import logging
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -34,6 +36,9 @@ _CODES = {
     "float8_e8m0fnu": ("float8_e8m0fnu", "|u1"),
 }
 _NAMES = {code: name for name, (code, _) in _CODES.items()}
+_DEVICE = "device="
+_ALIGN = 64  # Of the memory that torch takes on the CPU, in bytes.
+_logger = logging.getLogger("elementsckpt")
 
 
 def is_tensor(value: Any) -> bool:
@@ -75,22 +80,41 @@ def fetch(tensor: Any) -> np.ndarray:
 
 
 def traits(tensor: Any) -> tuple[str, ...]:
-    """Return what a tensor is beyond its elements: "parameter", "requires_grad"."""
+    """Return what a tensor is beyond its elements.
+
+    Returns:
+      Some of "parameter", "requires_grad" and, unless it is the CPU, the device, such
+      as "device=cuda:0".
+    """
     torch = sys.modules["torch"]
     found = ("parameter",) if isinstance(tensor, torch.nn.Parameter) else ()
-    return (*found, "requires_grad") if tensor.requires_grad else found
+    if tensor.requires_grad:
+        found = (*found, "requires_grad")
+    device = tensor.device
+    return found if device.type == "cpu" else (*found, f"{_DEVICE}{device}")
 
 
 def build(array: np.ndarray, code: str, traits: Sequence[str]) -> Any:
-    """Return a CPU tensor that shares the array's memory."""
+    """Return a tensor, on the CPU one that shares the array's memory if it is aligned.
+
+    Args:
+      array: Its elements.
+      code: Its dtype as `elementsckpt.dtypes` encodes it.
+      traits: What else it is, as `traits` tells.
+    """
     torch = importlib.import_module("torch")
     dtype = getattr(torch, _NAMES[code], None)
     if dtype is None:
         raise ImportError(f"torch has no {code!r}")
-    tensor = torch.empty(array.shape, dtype=dtype)
+    tensor = torch.empty(array.shape, dtype=dtype, device="cpu")
     if array.size:
         data = torch.from_numpy(array.reshape(-1).view(np.uint8))
         tensor = data.view(dtype).reshape(array.shape)
+        if tensor.data_ptr() % _ALIGN:  # Where some kernels round in other ways.
+            tensor = tensor.clone()
+    for trait in map(str, traits):
+        if trait.startswith(_DEVICE):
+            tensor = tensor.to(_device(trait.removeprefix(_DEVICE)))
     requires_grad = "requires_grad" in traits
     if "parameter" in traits:
         return torch.nn.Parameter(tensor, requires_grad=requires_grad)
@@ -99,8 +123,20 @@ def build(array: np.ndarray, code: str, traits: Sequence[str]) -> Any:
 
 def like(current: Any, array: np.ndarray) -> Any:
     """Return the array as a tensor where and as `current` is."""
-    with sys.modules["torch"].no_grad():
-        return build(array, code(current), traits(current)).to(current.device)
+    return build(array, code(current), traits(current))
+
+
+@functools.cache
+def _device(name: str) -> Any:
+    """Return the device of this name, or the CPU if nothing can be kept there."""
+    torch = sys.modules["torch"]
+    try:
+        probe = torch.zeros(1, device=name)
+        probe.cpu()  # Refused by the device meta, which would lose what it is given.
+        return probe.device
+    except Exception as error:  # Which one depends on what torch was built with.
+        _logger.info("Tensors saved on %s come to the CPU: %s", name, error)
+        return torch.device("cpu")
 
 
 def _name(tensor: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from . import overlay, pytrees, specs
@@ -57,9 +57,10 @@ class Value:
 
         Raises:
           MismatchError: leaves do not fit; the message names them.
+          StateError: as for `save`.
         """
         with _refusing_depth():
-            given = pytrees.flatten(data)
+            given = pytrees.flatten(pytrees.plain(data))
         saved = [
             (display(name), number, specs.spec_of(leaf, kind))
             for number, (name, leaf, kind) in enumerate(
@@ -77,6 +78,12 @@ class Value:
             "Load into a value like the one that was saved.",
         )
         self.value = overlay.apply(plan, values)
+
+
+def of_functions(loadfns: Mapping[str, Callable[[Any], Any]]) -> dict[str, Value]:
+    """Return the values of which these are the `load`, by key."""
+    owners = {key: getattr(load, "__self__", None) for key, load in loadfns.items()}
+    return {key: owner for key, owner in owners.items() if isinstance(owner, Value)}
 
 
 def template(value: Value) -> pytrees.Flat:

@@ -41,6 +41,11 @@ class Saveable:
         self._save = save
         self._load = load
 
+    @property
+    def is_of_attributes(self) -> bool:
+        """Whether its state is in its own attributes."""
+        return self._attrs is not None
+
     def save(self) -> Any:
         """Return the state."""
         if self._save is not None:

@@ -1,11 +1,8 @@
 """Threads, signal handlers, forks, processes and clocks: each save stays whole."""
 
 import concurrent.futures
-import contextlib
 import errno
-import fcntl
 import itertools
-import logging
 import os
 import pathlib
 import shutil
@@ -16,7 +13,6 @@ import threading
 import time
 from datetime import datetime, timedelta, timezone
 
-import numpy as np
 import pytest
 from boxes import ROOT, Box, make, python, visible
 from faults import unsynced
@@ -25,7 +21,7 @@ from numbered import make as make_numbered
 from numbered import number_in, number_of
 
 import elementsckpt
-from elementsckpt import Checkpoint, Saveable, WriteError, background, checkpoint, disk
+from elementsckpt import Checkpoint, WriteError, background, checkpoint, disk
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
 
@@ -103,7 +99,7 @@ def test_threads_that_share_an_object_each_get_their_own_save(tmp_path, is_backg
     own = threading.local()
     cp = make_numbered(tmp_path, lambda: own.number, background=is_background)
     calls = [saving(cp, own, range(start, start + 4)) for start in (0, 10, 20)]
-    reports = sum(at_once(*calls), [])
+    reports = [*itertools.chain(*at_once(*calls))]
     cp.close()
     check_all_whole(tmp_path, reports)
     assert [found.sequence for found in cp.saves()] == [*range(1, 13)]
@@ -117,7 +113,7 @@ def test_objects_that_share_a_directory_each_make_whole_saves(
     options = {"background": is_background}
     cps = [make_numbered(tmp_path, lambda: own.number, **options) for _ in range(3)]
     calls = [saving(cp, own, [n, n + 10, n + 20]) for n, cp in enumerate(cps)]
-    reports = sum(at_once(*calls), [])
+    reports = [*itertools.chain(*at_once(*calls))]
     for cp in cps:
         cp.close()
     check_all_whole(tmp_path, reports)
@@ -128,7 +124,7 @@ def test_objects_that_share_a_directory_may_remove_each_others_saves(tmp_path):
     own = threading.local()
     cps = [make_numbered(tmp_path, lambda: own.number, keep=2) for _ in range(3)]
     calls = [saving(cp, own, range(n, n + 50, 10)) for n, cp in enumerate(cps)]
-    paths = {report.path: n for n, report in sum(at_once(*calls), [])}
+    paths = {x.path: n for n, x in itertools.chain(*at_once(*calls))}
     left = Checkpoint(tmp_path).saves()
     assert len(left) >= 2
     assert [paths[found.path] for found in left] == [
@@ -272,14 +268,21 @@ def test_the_next_save_is_after_both_saves_of_one_number(tmp_path, tied, writer)
 
 
 class Interrupts:
-    """Calls a function before one line that this thread runs, in some files."""
+    """Calls a function before one line that this thread runs, in some files.
+
+    Args:
+      line: How many lines to run before.
+      call: The function.
+      results: Gets what it returns.
+    """
 
     FILES = (background.__file__, checkpoint.__file__, threading.__file__)
 
-    def __init__(self, line, call):
+    def __init__(self, line, call, results):
         self.lines = 0
         self._line = line
         self._call = call
+        self._results = results
 
     def __enter__(self):
         sys.settrace(self._enter)
@@ -294,7 +297,7 @@ class Interrupts:
     def _step(self, frame, event, _):
         if event == "line":
             if self.lines == self._line:
-                self._call()
+                self._results.append(self._call())
             self.lines += 1
         return self._step
 
@@ -303,11 +306,10 @@ class Interrupts:
 @pytest.mark.parametrize("is_background", [False, True])
 def test_a_handler_may_save_at_any_line(tmp_path, inject, verb, is_background):
     inject(unsynced)
-    reports = []
     for line in itertools.count():
         cp = make(tmp_path / str(line), line, keep=None, background=is_background)
         reports = [cp.save()]
-        with Interrupts(line, lambda: reports.append(cp.save())) as interrupts:
+        with Interrupts(line, cp.save, reports) as interrupts:
             result = getattr(cp, verb)()
         if verb == "save":
             reports.append(result)
@@ -738,7 +740,7 @@ def test_saves_of_one_microsecond_have_names_of_their_own(tmp_path, clock, injec
     cps = [make(tmp_path, n, keep=None) for n in range(3)]
     threads = at_once(*(lambda cp=cp: [cp.save() for _ in range(4)] for cp in cps))
     ours = [make(tmp_path, n, keep=None).save() for n in range(3)]
-    reports = [*sum(threads, []), *ours]
+    reports = [*itertools.chain(*threads), *ours]
     assert {report.path for report in reports} == {x.path for x in cps[0].saves()}
     assert len(reports) == 15
     assert cps[0].latest() == ours[-1].path

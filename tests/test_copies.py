@@ -49,6 +49,21 @@ def test_any_save_can_be_copied_from(tmp_path):
     assert cp.step == 2
 
 
+def test_what_is_made_of_functions_is_not_copied(tmp_path):
+    state = {"v": 1}
+    cp = elementsckpt.Checkpoint(tmp_path)
+    cp.a = elementsckpt.Saveable(save=lambda: state["v"], load=lambda v: print(v))
+    cp.b = elementsckpt.Files(
+        save=lambda folder: (folder / "x").touch(), load=lambda folder: None
+    )
+    cp.save()
+    for key in ("a", "b"):
+        with pytest.raises(
+            elementsckpt.ComponentError, match=r"made of functions.*read"
+        ):
+            cp.copy_of(key)
+
+
 def test_what_cannot_be_copied_is_named(tmp_path):
     cp = boxes.make(tmp_path, {"w": 1})
     cp.save()

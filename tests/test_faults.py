@@ -59,7 +59,7 @@ from faults import (
 import elementsckpt
 from elementsckpt import CheckpointError, WriteError, disk, parallel
 
-CODES = errno.ENOSPC, errno.EIO, errno.EROFS
+CODES = errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EMFILE, errno.EROFS, errno.EINTR
 LINKING = Again, Prunes, Packs, Background, BackgroundPrunes, FilesAgain, Stages
 
 

@@ -346,6 +346,48 @@ def test_a_function_that_raises_leaves_no_trace(tmp_path):
     assert os.listdir(keep) == ["file"]
 
 
+@pytest.fixture
+def unprivileged_path():
+    """Return a folder of a user whom modes hold back, who this process is meanwhile."""
+    with tempfile.TemporaryDirectory() as path:
+        if os.geteuid() != 0:
+            yield Path(path)
+            return
+        os.chown(path, 65534, -1)
+        os.seteuid(65534)
+        try:
+            yield Path(path)
+        finally:
+            os.seteuid(0)
+
+
+def write_and_protect(folder):
+    write_all(STATE, folder)
+    for below in ("weights/1", "weights", "."):
+        (folder / below).chmod(0o555)
+
+
+def test_folders_without_write_permission_are_removed_all_the_same(unprivileged_path):
+    def fail(folder):
+        write_and_protect(folder)
+        raise RuntimeError("stop")
+
+    cp = Checkpoint(unprivileged_path / "ckpt", keep=1)
+    cp.policy = files_are(fail)
+    with pytest.raises(RuntimeError, match="stop"):
+        cp.save()
+    assert os.listdir(unprivileged_path) == []
+    cp.policy = files_are(write_and_protect)
+    first = cp.save().path
+    with pytest.raises(PermissionError):
+        (first / "policy.files" / "config.json").write_text("x")
+    (first / "policy.files" / "weights").chmod(0o555)
+    second = cp.save()
+    assert second.bytes_reused > 0
+    assert not first.exists()
+    shutil.rmtree(second.path)
+
+
 def test_a_save_to_a_path_that_fails_leaves_no_trace(tmp_path):
     cp = make()
     cp.agent.state = threading.Lock()
@@ -401,8 +443,8 @@ def test_files_that_are_linked_are_synced_as_they_may_be_in_a_copy(
     cp.save()
     calls = Calls()
     monkeypatch.setattr(disk, "syscall", calls)
-    second = cp.save().path
-    assert calls.counts["link"] == len(STATE) + 1  # And the agent's segment.
+    second = cp.save(keys=["policy"]).path
+    assert calls.counts["link"] == len(STATE)
     assert set(inodes(second).values()) <= set(calls.synced)
 
 
@@ -621,6 +663,24 @@ def test_in_the_background_the_function_runs_in_the_calling_thread(
     finally:
         gate.open()
     assert loaded_keys(cp.wait().path) == {"x": b"x"}
+
+
+def test_a_file_that_changes_before_it_is_read_is_saved_as_it_is_then(tmp_path):
+    folders = []
+
+    def save(folder):
+        folders.append(folder)
+        (folder / "x").write_text("x")
+
+    cp = Checkpoint(tmp_path)
+    cp.policy = files_are(save)
+    cp.late = elementsckpt.Saveable(
+        save=lambda: (folders[0] / "x").write_text("more"), load=lambda data: None
+    )
+    path = cp.save().path
+    cp.load()
+    assert contents(path / "policy.files") == {"x": b"more"}
+    assert elementsckpt.info(path).components["policy"].bytes == 4
 
 
 def test_a_save_that_is_made_again_calls_the_function_with_an_empty_folder(

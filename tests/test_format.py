@@ -15,6 +15,7 @@ import safetensors.numpy
 import xxhash
 import zstandard
 from boxes import blocks, make
+from faults import Policy
 
 import elementsckpt
 from elementsckpt import manifest
@@ -88,6 +89,21 @@ class PlainReader:
         blocks = [self.block(entry, *block) for block in entry["blocks"]]
         trees = [self.tree(tree, blocks) for tree in entry["trees"]]
         return trees[0] if entry["shards"] is None else trees
+
+    def files(self, key):
+        (entry,) = [x for x in self.manifest["components"] if x["key"] == key]
+        assert entry["shards"] is None
+        assert entry["segments"] == entry["blocks"] == entry["trees"] == []
+        assert re.fullmatch(r"[A-Za-z0-9_%~-]+\.files", entry["files"]["folder"])
+        found = {}
+        for path, size, digest in entry["files"]["files"]:
+            content = (self.folder / entry["files"]["folder"] / path).read_bytes()
+            assert len(content) == size
+            assert xxhash.xxh3_128_hexdigest(content) == digest
+            found[path] = content
+        assert entry["leaf_count"] == len(found)
+        assert entry["size_bytes"] == sum(map(len, found.values()))
+        return found
 
     def block(self, entry, segment, offset, size, digest, unpacked=0):
         file, length, start, header = entry["segments"][segment]
@@ -205,6 +221,13 @@ def test_shards_are_read_by_the_text_of_the_format_alone(tmp_path, compress):
     savefns = {"replay": lambda: (x for x in shards)}
     elementsckpt.checkpoint.save(path, savefns, compress=compress)
     assert_equal(PlainReader(path).read("replay"), shards)
+
+
+def test_files_are_read_by_the_text_of_the_format_alone(tmp_path):
+    files = {"config.json": b"{}", "a/b/c": bytes(3 << 20), "ü": b"", ".hidden": b"x"}
+    savefns = {"policy ü": Policy(files).save}
+    elementsckpt.checkpoint.save(tmp_path / "save", savefns)
+    assert PlainReader(tmp_path / "save").files("policy ü") == files
 
 
 def test_leaves_that_differ_in_name_and_content_only_are_one_entry(tmp_path):
@@ -351,7 +374,8 @@ def test_a_version_that_is_a_flipped_bit_is_damage(tmp_path):
 
 def test_the_schema_and_the_text_have_the_same_fields():
     text = (DATA.parent.parent / "docs" / "format.md").read_text("utf-8")
-    for struct_type in (manifest.Manifest, manifest.Component, manifest.Tree):
+    types = manifest.Manifest, manifest.Component, manifest.Tree, manifest.Files
+    for struct_type in types:
         for field in struct_type.__struct_fields__:
             assert f"`{field}`" in text or f'"{field}"' in text, field
     for struct_type in (manifest.Leaves, manifest.Node):

@@ -53,7 +53,10 @@ ALLOWED = {
     "folder": {
         *("retention", "drafts", "reader", "elements_folder", "manifest", "disk"),
     },
-    "choice": {"folder", "retention", "drafts", "elements_folder", "manifest"},
+    "choice": {
+        *("folder", "retention", "drafts", "elements_folder", "scalars", "manifest"),
+        "disk",
+    },
     "reuse": {
         *("reader", "blocks", "compression", "manifest", "parallel", "disk"),
     },
@@ -94,9 +97,10 @@ ALLOWED = {
         *("restore", "reports", "stored", "choice", "folder", "elements_folder"),
         *("overlay", "metadata", "scalars", "manifest", "disk"),
     },
-    "components": {"value", "pytrees"},
+    "components": {"value", "pytrees", "rng"},
     "registry": {"components"},
     "wrappers": {"forks"},
+    "rng": {"containers"},
     "functions": {
         *("store", "restore", "reports", "stored", "choice", "files", "metadata"),
         *("value", "compression", "disk"),
@@ -104,18 +108,25 @@ ALLOWED = {
     "lineage": {"disk"},
     "schedule": {"forks"},
     "signals": set(),
+    "timing": {"schedule", "signals"},
     "claim": {"lineage", "folder", "forks", "disk"},
     "origin": {"lineage", "folder", "reports", "manifest"},
     "checkpoint": {
         *("functions", "registry", "look", "store", "restore", "reports", "stored"),
         *("choice", "folder", "background", "history", "staging", "compression"),
-        *("schedule", "signals", "origin", "claim", "retention", "metadata", "overlay"),
-        *("files", "components", "manifest", "forks", "disk"),
+        *("schedule", "signals", "timing", "origin", "claim", "retention", "metadata"),
+        *("overlay", "value"),
+        *("files", "wrappers", "components", "manifest", "forks", "disk"),
     },
     "__init__": {
         *("checkpoint", "functions", "files", "look", "retention", "schedule"),
-        *("value", "wrappers", "reports"),
+        *("value", "wrappers", "rng", "reports"),
     },
+    "fingerprints": {
+        *("blocks", "specs", "tree", "leaves", "pickles", "torch_tensors"),
+        *("jax_arrays", "scalars", "dtypes"),
+    },
+    "testing": {"checkpoint", "fingerprints", "rng", "components", "disk"},
 }
 
 DEPENDENCIES = {"numpy", "cloudpickle", "zstandard", "xxhash", "msgspec"}

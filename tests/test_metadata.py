@@ -66,6 +66,10 @@ CONFIGS = {
     "bfloat16": ({"a": jnp.bfloat16(0.5)}, {"a": 0.5}),
     "sequences": ({"a": (1, [2, range(2)])}, {"a": [1, [2, [0, 1]]]}),
     "keys": ({1: "a", None: "b", "$c": 2}, {1: "a", None: "b", "$c": 2}),
+    "dtypes": (
+        {"a": np.dtype("f4"), "b": jnp.bfloat16, "c": np.int8, "d": jnp.dtype("u2")},
+        {"a": "float32", "b": "bfloat16", "c": "int8", "d": "uint16"},
+    ),
     "none": ({"a": None, "b": True}, {"a": None, "b": True}),
     "text": ("a note", "a note"),
 }
@@ -150,9 +154,16 @@ def test_the_configuration_of_a_checkpoint_is_in_each_save(tmp_path):
     cp.save()
     cp.save(metadata={"epoch": 2})
     cp.save(metadata={"lr": 0.2})
-    cp.save(metadata="a note")
     found = [info.metadata for info in cp.saves()]
-    assert found == [{"lr": 0.1}, {"lr": 0.1, "epoch": 2}, {"lr": 0.2}, "a note"]
+    assert found == [{"lr": 0.1}, {"lr": 0.1, "epoch": 2}, {"lr": 0.2}]
+    with pytest.raises(elementsckpt.MetadataError, match=r"a dict and .* a str"):
+        cp.save(metadata="a note")
+
+
+def test_a_configuration_may_be_no_mapping(tmp_path):
+    cp = elementsckpt.Checkpoint(tmp_path, metadata=["a", "b"])
+    cp.step = elementsckpt.Counter()
+    assert elementsckpt.info(cp.save().path).metadata == ["a", "b"]
 
 
 def test_metrics_are_numbers_of_any_library(tmp_path_factory):

@@ -14,6 +14,7 @@ EXPORTS = {
     "Every",
     "Keep",
     "Files",
+    "GlobalRNG",
     "Saveable",
     "checkpoint",
     "info",

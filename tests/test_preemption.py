@@ -91,6 +91,23 @@ def test_a_save_by_hand_is_not_made_again(tmp_path):
     assert cp.save_if_due() is None
 
 
+def test_the_final_save_is_made_unless_the_step_has_been_saved(tmp_path):
+    cp = make(tmp_path, Every(steps=10))
+    cp.load_or_save()
+    assert train(cp, 10) == [10]
+    assert cp.save_if_due(final=True) is None
+    assert train(cp, 5) == []
+    assert cp.save_if_due(final=True).step == 15
+    assert [info.step for info in cp.saves()] == [0, 10, 15]
+
+
+def test_without_a_step_the_final_save_is_made(tmp_path):
+    cp = elementsckpt.Checkpoint(tmp_path, every=Every(seconds=1000))
+    cp.other = elementsckpt.Counter()
+    cp.load_or_save()
+    assert cp.save_if_due(final=True) is not None
+
+
 def test_a_save_of_some_or_elsewhere_is_no_substitute(tmp_path):
     cp = make(tmp_path / "ckpt", Every(steps=10))
     cp.other = elementsckpt.Counter()
@@ -229,7 +246,7 @@ while not cp.preempted:
     if step == 1000:
         print("training", flush=True)
     cp.save_if_due()
-cp.save()
+cp.save_if_due(final=True)
 print(int(step))
 """
 

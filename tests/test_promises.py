@@ -6,11 +6,15 @@ import logging
 import os
 import pathlib
 import shutil
+import subprocess
+import sys
+from datetime import datetime, timezone
 
 import numpy as np
 import pytest
 import xxhash
 from boxes import Box, python
+from folders import Clock
 
 import elementsckpt
 from elementsckpt import disk
@@ -101,6 +105,17 @@ def test_promise_2_what_people_do_to_a_save_harms_no_other(
         elementsckpt.read(lost)
 
 
+def test_promise_2_what_no_rule_asks_for_is_all_that_is_removed(tmp_path):
+    keep = elementsckpt.Keep(latest=1, best=1, metric="return", every=4)
+    cp = elementsckpt.Checkpoint(tmp_path, keep=keep)
+    cp.step, cp.agent = elementsckpt.Counter(), Box(0)
+    for step, score in enumerate([1, 2, 9, 3, 4, 5, 6, 7]):
+        cp.step.load(step)
+        keys = ["step"] if step == 7 else None
+        cp.save(keys=keys, metrics={"return": score}, pin="mine" if step == 1 else None)
+    assert [info.step for info in cp.saves()] == [0, 1, 2, 4, 6, 7]
+
+
 def test_promise_3_order_is_by_sequence(tmp_path):
     cp = checkpoint(tmp_path, keep=None, agent=0)
     paths = []
@@ -156,7 +171,9 @@ def test_promise_4_a_named_save_is_never_substituted(tmp_path, compress):
     assert cp.agent.loads == 0
 
 
-@pytest.mark.parametrize("fault", ["damage", "pickle", "key", "class", "shards"])
+@pytest.mark.parametrize(
+    "fault", ["damage", "pickle", "key", "class", "shards", "files"]
+)
 @pytest.mark.parametrize("compress", [None, 1])
 def test_promise_5_nothing_is_loaded_unless_everything_can_be(
     tmp_path, fault, compress
@@ -186,6 +203,12 @@ def test_promise_5_nothing_is_loaded_unless_everything_can_be(
 
         rewrite(save, lie)
         other.last = Box()
+    elif fault == "files":
+        cp.policy = other.policy = elementsckpt.Files(
+            save=lambda folder: (folder / "x").write_text("x"), load=pytest.fail
+        )
+        save = cp.save(tmp_path / "files").path
+        (save / "policy.files" / "x").unlink()
     else:
         flip_last_byte(save, "replay")
         other.replay = Shards()
@@ -454,3 +477,71 @@ def test_promise_10_a_full_disk_costs_the_new_save_only(
     )
     assert cp.load().path == old
     assert cp.save().sequence == 2
+
+
+SAVES = """
+import sys, numpy, elementsckpt
+directory, name = sys.argv[1:]
+class Agent:
+    def save(self):
+        return {"name": name, "number": number, "w": numpy.full(50_000, number)}
+    def load(self, data):
+        pass
+cp = elementsckpt.Checkpoint(directory, keep=2, fsync=False, background=True)
+cp.agent = Agent()
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(30):
+    cp.save(metadata={"name": name, "number": number})
+cp.close()
+"""
+
+
+def test_promise_9_writers_on_one_directory_do_not_corrupt_it(tmp_path):
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", SAVES, str(tmp_path), name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name in ("first", "second", "third")
+    ]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    seen = 0
+    while any(process.poll() is None for process in processes):
+        if elementsckpt.exists(tmp_path):
+            check_whole(tmp_path)
+            seen += 1
+    errors = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], errors
+    told = [line for line in "".join(errors).splitlines() if line]
+    assert all("is writing to" in line for line in told)
+    assert len(told) == 2
+    assert seen
+    paths = [path for path in tmp_path.iterdir() if path.is_dir()]
+    assert 2 <= len(paths) <= 6
+    for path in paths:
+        check_whole(path)
+
+
+def check_whole(path):
+    """Check that all of a save is of one writer and one moment."""
+    found = elementsckpt.read(path)["agent"]
+    assert (found["w"] == found["number"]).all()
+    assert found["name"] in ("first", "second", "third")
+
+
+def test_promise_9_names_never_collide(tmp_path, monkeypatch):
+    Clock(monkeypatch, datetime(2026, 1, 1, tzinfo=timezone.utc))
+    first = checkpoint(tmp_path, keep=None, agent=1)
+    second = checkpoint(tmp_path, keep=None, agent=2)
+    paths = [cp.save().path for _ in range(5) for cp in (first, second)]
+    assert len(set(paths)) == 10
+    assert [path.name for path in paths] == sorted(path.name for path in paths)
+    assert [elementsckpt.read(path)["agent"] for path in paths] == [1, 2] * 5

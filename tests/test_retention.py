@@ -344,7 +344,7 @@ def test_a_step_that_is_not_there_is_an_error_that_lists_the_others(tmp_path):
 def test_a_step_and_a_path_are_too_much(tmp_path):
     cp = make(tmp_path)
     save(cp, 0)
-    with pytest.raises(ValueError, match="a path or a step"):
+    with pytest.raises(ValueError, match="either the path or the step"):
         cp.load("latest", step=0)
 
 
@@ -552,6 +552,60 @@ def test_a_save_at_an_existing_step_loses_nothing(tmp_path):
     save(cp, 5, "second")
     assert loaded(cp) == "second"
     assert loaded(make(tmp_path)) == "second"
+
+
+def test_a_component_that_was_forgotten_is_said_and_kept(tmp_path, caplog):
+    save(make(tmp_path, keep=1), 1)
+    forgetful = elementsckpt.Checkpoint(tmp_path, keep=1)
+    forgetful.step = elementsckpt.Counter()
+    forgetful.load_or_save()
+    (message,) = warnings(caplog)
+    assert "of a run with 'box', which is not registered" in message
+    for step in (2, 3):
+        forgetful.step.load(step)
+        forgetful.save()
+    assert steps(forgetful) == [1, 3]
+
+
+def test_a_resume_with_another_configuration_is_said(tmp_path, caplog):
+    config = {"seed": 0, "env": {"name": "a", "size": 3}, "gone": 1}
+    save(make(tmp_path, metadata=config), 1, metadata={"epoch": 7})
+    config = {"seed": 7, "env": {"name": "b", "size": 3}, "new": 2}
+    make(tmp_path, metadata=config).load_or_save()
+    (message,) = warnings(caplog)
+    assert "seed was 0 and is 7" in message
+    assert "env.name was 'a' and is 'b'" in message
+    assert "size" not in message
+    caplog.clear()
+    make(tmp_path).load_or_save()
+    make(tmp_path, metadata={"seed": 0}).load_or_save()
+    assert warnings(caplog) == []
+
+
+def test_a_metric_by_another_name_is_said(tmp_path, caplog):
+    cp = make(tmp_path, keep=Keep(best=1, metric="return"))
+    save(cp, 0, metrics={"retrun": 1.0})
+    (message,) = warnings(caplog)
+    assert "'return' is missing, there is 'retrun'" in message
+    caplog.clear()
+    save(cp, 1)
+    assert warnings(caplog) == []
+
+
+def test_a_number_is_no_path(tmp_path):
+    cp = make(tmp_path)
+    save(cp, 3)
+    for call in (cp.load, cp.delete):
+        with pytest.raises(ValueError, match="pass step=3 to mean a step"):
+            call(3)
+
+
+def test_a_step_can_be_a_function(tmp_path):
+    cp = elementsckpt.Checkpoint(tmp_path, keep=None, step=lambda: cp.box.value)
+    cp.box = Box(0)
+    for cp.box.value in (3, 4):
+        cp.save()
+    assert steps(cp) == [3, 4]
 
 
 # Lineage

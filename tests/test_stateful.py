@@ -139,6 +139,7 @@ class Save:
       sequence: Its number.
       values: State by key.
       metadata: What was given with it.
+      run_keys: What the run had, of which it may have saved only some.
       explicit: Whether its path was given.
       is_copy: Whether a person made it, by copying another.
       damaged: Keys whose bytes were changed; "manifest" stands for all.
@@ -149,6 +150,7 @@ class Save:
     sequence: int
     values: dict
     metadata: dict
+    run_keys: set = dataclasses.field(default_factory=set)
     explicit: bool = False
     is_copy: bool = False
     damaged: set = dataclasses.field(default_factory=set)
@@ -210,11 +212,17 @@ class Run(RuleBasedStateMachine):
     def next_sequence(self):
         return 1 + max((save.sequence for save in self.saves), default=0)
 
+    def candidates(self, keys):
+        """Return the saves that have the keys, newest first, or all if none has."""
+        saves = self.ordered[::-1]
+        having = [x for x in saves if not x.is_listed or set(keys) <= set(x.values)]
+        return having or saves
+
     def expected(self, keys):
         """Return the save that a load of these keys gets, or the error."""
         if not self.saves:
             return SaveNotFoundError
-        for save in reversed(self.ordered):
+        for save in self.candidates(keys):
             if not save.is_listed:
                 continue
             if not set(keys) <= set(save.values):
@@ -236,6 +244,7 @@ class Run(RuleBasedStateMachine):
     @rule(manner=manners, keys=keysets, values=all_states)
     def reopen(self, manner, keys, values):
         self.keep = manner["keep"]
+        self.left_out, self.distrusted = set(), set()
         self.cp = Checkpoint(self.directory, **manner)
         self.values = dict.fromkeys(keys)
         for key in keys:
@@ -289,13 +298,16 @@ class Run(RuleBasedStateMachine):
         assert report.path.parent == self.directory
         assert report.sequence == (sequence or self.next_sequence())
         values = copy.deepcopy({key: self.values[key] for key in keys})
-        self.saves.append(Save(report.path, report.sequence, values, metadata))
+        run_keys = {*self.values, *self.left_out}
+        saved = Save(report.path, report.sequence, values, metadata, run_keys)
+        self.saves.append(saved)
         self.latest = report.path.name
         self.garbage.clear()
         if self.keep is not None:
             ours = [save for save in self.ordered if save.is_prunable]
+            ours = [save for save in ours if save.path not in self.distrusted]
             # A save of some components never costs the others.
-            having = [[x for x in ours if key in x.values][-1:] for key in self.values]
+            having = [[x for x in ours if key in x.values][-1:] for key in run_keys]
             stays = [*ours[-self.keep :], *(x for some in having for x in some)]
             for save in ours:
                 if save not in stays:
@@ -314,7 +326,8 @@ class Run(RuleBasedStateMachine):
         assert report.bytes_reused == 0
         assert (report.path, report.sequence) == (path, sequence)
         values = copy.deepcopy(self.values)
-        saves.append(Save(path, sequence, values, metadata, explicit=True))
+        run_keys = {*self.values, *self.left_out}
+        saves.append(Save(path, sequence, values, metadata, run_keys, explicit=True))
         with pytest.raises(SaveExistsError):
             self.cp.save(path)
 
@@ -329,10 +342,16 @@ class Run(RuleBasedStateMachine):
             return
         report = self.cp.load(keys=keys, mmap=mmap)
         assert report.path == expected.path
-        newest = self.ordered[-1]
+        newest = self.fell_back(expected, keys)
         assert report.fell_back_from == (None if newest is expected else newest.path)
         for key in keys:
             self.values[key] = copy.deepcopy(expected.values[key])
+
+    def fell_back(self, save, keys):
+        """Take note of what was found damaged; return the first that was tried."""
+        tried = self.candidates(keys)
+        self.distrusted |= {x.path for x in tried[: tried.index(save)]}
+        return tried[0]
 
     @rule()
     def resume(self):
@@ -347,7 +366,9 @@ class Run(RuleBasedStateMachine):
                 self.cp.load_or_save()
         else:
             assert self.cp.load_or_save()
+            self.fell_back(expected, self.values)
             self.values = copy.deepcopy({k: expected.values[k] for k in self.values})
+            self.left_out = {*expected.values, *expected.run_keys} - set(self.values)
 
     @precondition(lambda self: self.saves or self.exports)
     @rule(data=st.data())
