@@ -21,7 +21,8 @@ from numbered import make as make_numbered
 from numbered import number_in, number_of
 
 import elementsckpt
-from elementsckpt import Checkpoint, WriteError, background, checkpoint, disk
+from elementsckpt import Checkpoint, WriteError, background, checkpoint, disk, drafts
+from elementsckpt.folder import Directory
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
 
@@ -725,6 +726,71 @@ def test_a_save_that_is_being_removed_is_none(tmp_path, inject):
     inject(look)
     cp.delete(paths[1])
     assert looks == [paths[:1]]
+
+
+# Sweeps by one writer of what another one makes
+
+
+class Sweeper(threading.Thread):
+    """Removes what dead processes left in a directory, with a pause in the midst."""
+
+    def __init__(self, directory):
+        super().__init__(target=Directory(directory).sweep)
+        self._paused, self._resumed = threading.Event(), threading.Event()
+
+    def pause(self):
+        if threading.current_thread() is self:
+            self._paused.set()
+            self._resumed.wait()
+
+    def begin(self):
+        self.start()
+        self._paused.wait()
+
+    def end(self):
+        self._resumed.set()
+        self.join()
+
+
+def test_a_sweep_that_is_slow_to_lock_removes_no_save_that_is_complete_by_then(
+    tmp_path, inject, monkeypatch
+):
+    sweeper, lock = Sweeper(tmp_path), disk.lock
+
+    def commit_in_the_pause(call, *args):
+        if call is os.replace and args[1].name == "manifest.json":
+            sweeper.begin()
+        return unsynced(call, *args)
+
+    inject(commit_in_the_pause)
+    monkeypatch.setattr(disk, "lock", lambda fd: sweeper.pause() or lock(fd))
+    path = make(tmp_path, 1).save().path
+    sweeper.end()
+    assert elementsckpt.read(path) == {"agent": 1}
+
+
+def test_a_sweep_of_an_empty_folder_removes_no_draft_that_is_in_it_by_then(
+    tmp_path, inject, monkeypatch
+):
+    sweeper, listed = Sweeper(tmp_path), drafts.names_in
+
+    def begin_in_the_pause(call, *args):
+        if call is os.open and args[0].name == ".manifest.json":
+            sweeper.begin()
+        elif call is os.replace and args[0].name == f".{args[1].name}":
+            sweeper.end()
+        return unsynced(call, *args)
+
+    def names_in(path):
+        names = listed(path)
+        sweeper.pause()
+        return names
+
+    inject(begin_in_the_pause)
+    monkeypatch.setattr(drafts, "names_in", names_in)
+    path = make(tmp_path, 1).save().path
+    assert path.name == visible(tmp_path)[0]
+    assert elementsckpt.read(path) == {"agent": 1}
 
 
 # Clocks
