@@ -23,6 +23,7 @@ from .errors import (
     ComponentError,
     DamagedError,
     SaveNotFoundError,
+    reason,
 )
 from .files import Files, folder_keys, takes_folder
 from .folder import Directory, Found
@@ -445,12 +446,13 @@ class Checkpoint(Registry):
 
     def _current_step(self) -> int | None:
         if self._step is not None:
+            step = self._step() if callable(self._step) else self._step
             try:
-                return int(self._step() if callable(self._step) else self._step)
-            except (TypeError, ValueError) as error:
+                return int(step)
+            except (TypeError, ValueError, OverflowError) as error:
                 raise ComponentError(
-                    f"step={self._step!r} of this Checkpoint is no number: {error}. "
-                    f"Pass something that int() accepts, such as a Counter."
+                    f"The step of this Checkpoint is no number: {reason(error)}. Pass "
+                    f"as step= what int() accepts, such as a Counter."
                 ) from error
         if "step" in self._components:
             value = self._components["step"].value
@@ -587,7 +589,7 @@ class Checkpoint(Registry):
             setattr(copied, key, copy.deepcopy(value))
         except Exception as error:
             raise ComponentError(
-                f"{key!r} cannot be copied: {error!r}. Make another "
+                f"{key!r} cannot be copied: {reason(error)}. Make another "
                 f"{type(value).__name__}, register it with a Checkpoint() of its own, "
                 f"and load(path, keys=[{key!r}])."
             ) from error
@@ -741,8 +743,6 @@ class Checkpoint(Registry):
           SaveNotFoundError: there is none.
           ValueError: it was not written here, or it is the only complete save.
         """
-        if (path is None) == (step is None):
-            raise ValueError("Pass either the path or the step of what to delete.")
         with self._lock:
             self._join()
             listing = self._required_listing()

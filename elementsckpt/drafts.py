@@ -176,7 +176,8 @@ def begin_at(path: Path, *, fsync: bool) -> Draft:
     if disk.lock(fd) is False or disk.is_removed(fd):
         os.close(fd)
         raise SaveExistsError(
-            f"Cannot save to {path}: another process is saving there."
+            f"Cannot save to {path}: another process is saving there. Choose another "
+            f"path, or wait until it has ended."
         )
     return Draft(path, made, fd, fsync=fsync)
 
@@ -184,6 +185,8 @@ def begin_at(path: Path, *, fsync: bool) -> Draft:
 def _occupied(path: Path) -> str:
     if os.path.lexists(path / manifest.NAME) or elements_folder.is_save(path):
         return "it holds a save already"
+    if os.path.lexists(path / DRAFT):  # Else it has been swept away.
+        return "it holds a save that is being written"
     return f"it {contents(path)}" if os.path.isdir(path) else "it is a file"
 
 

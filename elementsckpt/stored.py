@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from . import elements_folder, leaves, manifest, pickles, tree
-from .errors import CheckpointError, DamagedError, PickleError, ReadError
+from .errors import CheckpointError, DamagedError, PickleError, ReadError, reason
 from .manifest import Component, Leaves, Node, Tree
 from .reader import Reader
 from .references import Resolver
@@ -42,7 +42,8 @@ class Options(Struct, frozen=True):
     def __post_init__(self) -> None:
         if not self.verify and not self.mapped:
             raise ValueError(
-                "verify=False is for mmap=True: what is read is verified on the way."
+                "verify=False is for mmap=True: leave it out, as what is read is "
+                "verified on the way."
             )
 
 
@@ -67,8 +68,8 @@ def damage(where: str) -> Iterator[None]:
         raise
     except ImportError as error:
         raise ReadError(
-            f"{where} needs what is not installed here ({error}). Install it, or use "
-            f"elementsckpt.read for NumPy arrays."
+            f"{where} needs what is not installed here ({reason(error)}). Install it, "
+            f"or use elementsckpt.read for NumPy arrays."
         ) from error
     except MemoryError as error:
         raise ReadError(
@@ -80,8 +81,8 @@ def damage(where: str) -> Iterator[None]:
         *(OverflowError, RecursionError, msgspec.MsgspecError),
         Warning,  # NumPy's, where a user has made warnings errors.
     ) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise DamagedError(f"{where} is not a valid save ({reason}).") from error
+        found = f"{type(error).__name__}: {reason(error)}"
+        raise DamagedError(f"{where} is not a valid save ({found}).") from error
 
 
 class SavedComponent:
@@ -136,7 +137,7 @@ class SavedComponent:
     def names(self) -> list[tuple[str, int]]:
         """Return name and number of each leaf, an aliased one for each place."""
         with damage(self._where):
-            return tree.names(self._tree())
+            return tree.names(self._tree(), self.key)
 
     def specs(self) -> list[tuple[str, int, Spec]]:
         """Return name, number and spec of each leaf, reading none of their bytes."""
@@ -264,7 +265,8 @@ class SavedComponent:
             raise
         except Exception as error:  # This says nothing about the save.
             raise ReadError(
-                f"JAX could not make arrays of {self.key!r}: {error}"
+                f"JAX could not make the arrays of {self._where}: {reason(error)}. "
+                f"Free memory of the device, or load less at a time with keys=[...]."
             ) from error
 
     def _refuse_pickles(self, groups: Iterable[Leaves]) -> None:
@@ -291,8 +293,8 @@ class SavedComponent:
             return pickles.load(memoryview(payload), parts.__getitem__)
         except Exception as error:
             raise PickleError(
-                f"{self._full_name(name)} cannot be unpickled: {error!r}. Make its "
-                f"class importable, or leave it out with keys= or regex=."
+                f"{self._full_name(name)} cannot be unpickled: {reason(error)}. Make "
+                f"its class importable, or leave it out with keys= or regex=."
             ) from error
 
     def _full_name(self, name: str) -> str:

@@ -174,8 +174,12 @@ def leaf_names(tree: Tree) -> list[str]:
     return [name for group in tree.leaves for name in group.names]
 
 
-def names(tree: Tree) -> list[tuple[str, int]]:
+def names(tree: Tree, key: str) -> list[tuple[str, int]]:
     """Return name and number of each leaf, an aliased leaf once for each place.
+
+    Args:
+      tree: The tree.
+      key: The component's key, for errors.
 
     Raises:
       MismatchError: there are too many places.
@@ -187,7 +191,7 @@ def names(tree: Tree) -> list[tuple[str, int]]:
     if places == len(found) - len(hidden) + len(tree.nodes):
         numbered = zip(found, itertools.count(), strict=False)
         return [(name, number) for name, number in numbered if number not in hidden]
-    return [(name, number) for name, number in _walk(tree) if number >= 0]
+    return [(name, number) for name, number in _walk(tree, key) if number >= 0]
 
 
 def parts_of_pickles(tree: Tree) -> set[int]:
@@ -246,13 +250,13 @@ def numbers_in(picked: Iterable[tuple[int, Leaves]]) -> Iterator[int]:
 def container_name(tree: Tree, node: int) -> str:
     """Return the name of a container by its position in the list of nodes."""
     with contextlib.suppress(MismatchError):
-        for name, number in _walk(tree):
+        for name, number in _walk(tree, ""):
             if number == -node - 1:
                 return name
     return ""
 
 
-def _walk(tree: Tree) -> Iterator[tuple[str, int]]:
+def _walk(tree: Tree, component: str) -> Iterator[tuple[str, int]]:
     """Yield name and number of each container and leaf."""
     # Containers that hold others twice double the places at each level.
     left = 1_000_000 + 10 * sum(len(group.names) for group in tree.leaves)
@@ -262,8 +266,9 @@ def _walk(tree: Tree) -> Iterator[tuple[str, int]]:
         left -= 1
         if left < 0:
             raise MismatchError(
-                "The same containers appear in too many places for their leaves to be "
-                "selected by name. Load the component without regex."
+                f"In {component!r} the same containers appear in too many places for "
+                f"their leaves to be selected by name. Load it whole, without regex=; "
+                f"nothing was loaded."
             )
         yield display(name), number
         if number >= 0:
