@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from boxes import Box, python
 
+import elementsckpt
 from elementsckpt import (
     Checkpoint,
     CheckpointError,

@@ -157,6 +157,4 @@ def test_functional_values_are_compared_before_anything_is_loaded(tmp_path):
     fitting = elementsckpt.Value({"w": np.zeros(2)})
     fns = {"a": other.load, "s": fitting.load}
     elementsckpt.checkpoint.load(tmp_path / "save", fns)
-        tmp_path / "save", {"a": other.load, "s": fitting.load}
-    )
     assert fitting.value["w"].tolist() == [1, 1]
