@@ -105,7 +105,7 @@ class Counter:
         return int(self) // other
 
     def __format__(self, spec: str) -> str:
-        return format(int(self), spec)
+        return format(int(self), spec) if spec else str(self)
 
     def __sub__(self, other: Any) -> Any:
         return int(self) - other
