@@ -34,7 +34,7 @@ bench: $(VENV)/.bench
 	$(VENV)/bin/python -m benchmarks --write
 
 soak: $(VENV)/.bench
-	$(VENV)/bin/python tests/soak.py
+	PYTHONPATH=tests $(VENV)/bin/python -m soak
 
 clean:
 	rm -rf .venv .venv-oldest build dist *.egg-info

@@ -304,14 +304,15 @@ class Checkpoint(Registry):
     def save_if_due(
         self,
         *,
-        metrics: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None,
         metadata: Any = None,
         final: bool = False,
     ) -> SaveReport | None:
         """Save if `every` says so, or if the run is preempted and did not save since.
 
         Args:
-          metrics: As for `save`.
+          metrics: As for `save`; or a function that returns them, such as what
+            evaluates the agent, which is called only if it is time.
           metadata: As for `save`.
           final: Save whatever `every` says, unless this very step has been saved: what
             a run ends with.
@@ -331,12 +332,13 @@ class Checkpoint(Registry):
                 self._wait()
         if not self._timing.is_due(self._current_step(), final=final):
             return None
+        found = metrics() if callable(metrics) else metrics
         if not is_last:
-            return self.save(metrics=metrics, metadata=metadata)
+            return self.save(metrics=found, metadata=metadata)
         self._require_components()
 
         def begin() -> Saving:
-            return self._begin(None, self._about(metrics, metadata, None))
+            return self._begin(None, self._about(found, metadata, None))
 
         self._required_listing()
         return self._save_at_last(begin, self._select(None), time.monotonic())

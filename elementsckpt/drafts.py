@@ -305,9 +305,18 @@ def _remove(path: Path, *, keep_folder: bool, fsync: bool) -> None:
             if hidden != path:
                 disk.rename(hidden, path)
         else:
-            disk.remove_folder(hidden)
+            _remove_emptied(hidden)
     except CheckpointError as error:
         if not isinstance(error.__cause__, FileNotFoundError):  # Else it is gone.
+            raise
+
+
+def _remove_emptied(path: Path) -> None:
+    """Remove a folder, unless another process has just begun to write to it."""
+    try:
+        disk.remove_folder(path)
+    except WriteError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
 
 

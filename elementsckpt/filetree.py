@@ -227,7 +227,7 @@ class FolderReader:
             found = None
             with contextlib.suppress(DamagedError):
                 found = disk.File(self.path / name).signature
-            if found != signature:
+            if found != signature and os.path.lexists(self.path.parent):  # Not pruned.
                 raise DamagedError(
                     f"{self.path / name} has changed while {self.key!r} was loaded, so "
                     f"the save is damaged, and others that share the file. What loads "

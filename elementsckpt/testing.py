@@ -11,6 +11,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,6 +20,7 @@ from msgspec import Struct
 from . import components, disk, fingerprints
 from .checkpoint import Checkpoint
 from .errors import CheckpointError
+from .files import Folder
 from .fingerprints import Fingerprint
 from .rng import GlobalRNG
 
@@ -131,7 +133,17 @@ class _Run:
     def _states(self) -> Iterator[tuple[str, Any]]:
         for key in self.checkpoint:
             component = components.component(key, getattr(self.checkpoint, key))
-            yield key, component.save()
+            state = component.save()
+            yield key, _written(state) if isinstance(state, Folder) else state
+
+
+def _written(folder: Folder) -> dict[str, bytes]:
+    """Return the files that a component writes, by their paths."""
+    with disk.scratch() as path:
+        if folder.write is not None:
+            folder.write(path)
+        found = (name for name, status in disk.below(path) if S_ISREG(status.st_mode))
+        return {name: bytes(disk.read_file(path / name)) for name in found}
 
 
 def _checkpoint_in(made: Any) -> Checkpoint:

@@ -104,6 +104,15 @@ class Counter:
     def __radd__(self, other: Any) -> Any:
         return other + int(self)
 
+    def __mod__(self, other: Any) -> Any:
+        return int(self) % other
+
+    def __floordiv__(self, other: Any) -> Any:
+        return int(self) // other
+
+    def __format__(self, spec: str) -> str:
+        return format(int(self), spec) if spec else str(self)
+
     def __sub__(self, other: Any) -> Any:
         return int(self) - other
 

@@ -23,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from boxes import Box, Stream
 
+import elementsckpt
 from elementsckpt import Checkpoint, Files, WriteError, disk, segments
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -736,6 +737,59 @@ ALL = (
 )
 
 
+# What is left
+
+
+def resumed(situation):
+    """Return the value that a new process finds; None if there is no save."""
+    cp = situation.checkpoint(-1)
+    if isinstance(situation, Explicit):
+        if not elementsckpt.checkpoint.exists(situation.directory):
+            return None
+        cp.load(situation.directory)
+    elif not cp.exists():
+        return None
+    else:
+        assert cp.load_or_save()
+    assert {getattr(cp, key).loads for key in cp} == {1}
+    return value_of(cp)
+
+
+def saves_again(situation):
+    """Check that the next save works and that it leaves nothing but saves."""
+    if isinstance(situation, Explicit):
+        if not elementsckpt.checkpoint.exists(situation.directory):
+            situation.save(situation.checkpoint())
+        assert resumed(situation) == situation.new
+    else:
+        with situation.checkpoint(9) as cp:
+            cp.save()
+        assert resumed(situation) == 9
+    assert_tidy(situation)
+
+
+def assert_tidy(situation):
+    """Check that nothing is there but whole saves and `latest`."""
+    saves = [situation.directory]
+    if not isinstance(situation, Explicit):
+        saves = [x.path for x in situation.checkpoint().saves()]
+        names = {save.name for save in saves}
+        assert set(os.listdir(situation.directory)) == {*names, "latest"}
+        assert (situation.directory / "latest").read_text() == saves[-1].name
+    for save in saves:
+        assert set(map(str, tree(save))) == files_of(save)
+    top = situation.directory.relative_to(situation.root).parts[0]
+    assert os.listdir(situation.root) == [top]
+
+
+def tree(root):
+    """Return the paths below a folder."""
+    return {path.relative_to(root) for path in root.rglob("*")}
+
+
+# Components and processes that fail
+
+
 class Broken:
     """A component that cannot be saved."""
 
@@ -747,9 +801,6 @@ class Broken:
 
     def load(self, data):
         raise AssertionError(data)
-
-
-# A process that forks children to die
 
 
 class Graveyard:

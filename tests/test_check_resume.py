@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from boxes import Box, python
 
+import elementsckpt
 from elementsckpt import (
     Checkpoint,
     CheckpointError,
@@ -814,3 +815,45 @@ def test_a_jax_training_is_resumed_exactly_or_the_leaf_is_named():
         ResumeError, match=r"first agent/params/b: bfloat16\[2\], 2 of 2"
     ):
         check(forgetting("params"))
+
+
+def test_components_that_write_files_are_compared_by_these():
+    class Policy:
+        def __init__(self):
+            self.weights = np.ones(3)
+
+        def write(self, folder):
+            (folder / "weights.bin").write_bytes(self.weights.tobytes())
+
+        def read(self, folder):
+            self.weights = np.frombuffer((folder / "weights.bin").read_bytes()).copy()
+
+    def make(forgets):
+        def made():
+            policy = Policy()
+            load = (lambda folder: None) if forgets else policy.read
+            cp = elementsckpt.Checkpoint()
+            cp.policy = elementsckpt.Files(save=policy.write, load=load)
+            return cp, policy
+
+        return made
+
+    def train(made):
+        made[1].weights *= 1.5
+
+    check_resume(make(forgets=False), train)
+    with pytest.raises(ResumeError, match=r"policy/weights\.bin"):
+        check_resume(make(forgets=True), train)
+
+
+def test_a_schedule_is_state_like_any_other():
+    def make():
+        cp = elementsckpt.Checkpoint()
+        cp.step, cp.should = elementsckpt.Counter(), elementsckpt.Every(2)
+        return cp
+
+    def train(cp):
+        cp.step.increment()
+        cp.should(cp.step)
+
+    check_resume(make, train)

@@ -48,15 +48,17 @@ from faults import (
     Twice,
     Write,
     WritesShort,
-    files_of,
+    assert_tidy,
     is_link,
     make,
+    resumed,
+    saves_again,
+    tree,
     unsynced,
     use_small_segments,
     value_of,
 )
 
-import elementsckpt
 from elementsckpt import CheckpointError, WriteError, disk, parallel
 
 CODES = errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EMFILE, errno.EROFS, errno.EINTR
@@ -146,48 +148,6 @@ def inject(monkeypatch):
         return fault
 
     return put
-
-
-def resumed(situation):
-    """Return the value that a new process finds; None if there is no save."""
-    cp = situation.checkpoint(-1)
-    if isinstance(situation, Explicit):
-        if not elementsckpt.checkpoint.exists(situation.directory):
-            return None
-        cp.load(situation.directory)
-    elif not cp.exists():
-        return None
-    else:
-        assert cp.load_or_save()
-    assert {getattr(cp, key).loads for key in cp} == {1}
-    return value_of(cp)
-
-
-def saves_again(situation):
-    """Check that the next save works and that it leaves nothing but saves."""
-    if isinstance(situation, Explicit):
-        if not elementsckpt.checkpoint.exists(situation.directory):
-            situation.save(situation.checkpoint())
-        assert resumed(situation) == situation.new
-    else:
-        with situation.checkpoint(9) as cp:
-            cp.save()
-        assert resumed(situation) == 9
-    assert_tidy(situation)
-
-
-def assert_tidy(situation):
-    """Check that nothing is there but whole saves and `latest`."""
-    saves = [situation.directory]
-    if not isinstance(situation, Explicit):
-        saves = [x.path for x in situation.checkpoint().saves()]
-        names = {save.name for save in saves}
-        assert set(os.listdir(situation.directory)) == {*names, "latest"}
-        assert (situation.directory / "latest").read_text() == saves[-1].name
-    for save in saves:
-        assert set(map(str, tree(save))) == files_of(save)
-    top = situation.directory.relative_to(situation.root).parts[0]
-    assert os.listdir(situation.root) == [top]
 
 
 # The process dies
@@ -368,11 +328,6 @@ def test_promise_6_a_failure_in_the_background_is_raised_by_what_comes_next(
         saves_again(situation)
         shutil.rmtree(situation.root)
     assert surfaced > 10
-
-
-def tree(root):
-    """Return the paths below a folder."""
-    return {path.relative_to(root) for path in root.rglob("*")}
 
 
 @pytest.mark.parametrize("code", CODES)

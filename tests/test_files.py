@@ -564,6 +564,20 @@ def test_a_load_that_changes_the_save_is_an_error(tmp_path, change):
     assert "'policy'" in str(caught.value)
 
 
+def test_a_save_that_is_pruned_while_its_files_are_loaded_has_not_changed(tmp_path):
+    cp = make(tmp_path)
+    save = cp.save().path
+
+    def load(folder):
+        read = contents(folder)
+        make(tmp_path).save()
+        assert read == STATE
+
+    cp.policy = Files(load=load)
+    assert cp.load().path == save
+    assert not save.exists()
+
+
 def test_a_load_may_leave_other_files_in_the_folder(tmp_path):
     cp = make(tmp_path)
     save = cp.save().path

@@ -126,7 +126,9 @@ ALLOWED = {
         *("blocks", "specs", "tree", "leaves", "pickles", "torch_tensors"),
         *("jax_arrays", "scalars", "dtypes"),
     },
-    "testing": {"checkpoint", "fingerprints", "rng", "components", "disk"},
+    "testing": {
+        *("checkpoint", "fingerprints", "rng", "files", "components", "disk"),
+    },
 }
 
 DEPENDENCIES = {"numpy", "cloudpickle", "zstandard", "xxhash", "msgspec"}

@@ -1,16 +1,18 @@
 """Saving when it is time, and losing at most a step to a preemption."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from datetime import timedelta
 
 import pytest
 
 import elementsckpt
-from elementsckpt import Every
+from elementsckpt import Every, disk
 
 
 class Clock:
@@ -260,3 +262,129 @@ def test_a_preempted_process_loses_no_step(tmp_path, number):
         step = int(process.stdout.readline())
     assert process.returncode == 0
     assert elementsckpt.info(tmp_path).step == step >= 1000
+
+
+# What counts as saved
+
+
+@pytest.fixture
+def refuse(monkeypatch):
+    """Returns a function that makes the disk refuse to commit, or not."""
+    is_refusing = []
+    original = disk.syscall
+
+    def syscall(call, *args):
+        if is_refusing and call is os.replace and args[1].name == "manifest.json":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return original(call, *args)
+
+    monkeypatch.setattr(disk, "syscall", syscall)
+    return lambda yes: is_refusing.append(1) if yes else is_refusing.clear()
+
+
+def join():
+    """Return when no save is under way in the background."""
+    for thread in threading.enumerate():
+        if thread.name == "elementsckpt":
+            thread.join()
+
+
+def test_a_save_that_failed_in_the_background_is_raised_and_due_at_once(
+    tmp_path, refuse
+):
+    cp = make(tmp_path, Every(steps=10), background=True)
+    cp.load_or_save()
+    cp.wait()
+    refuse(True)
+    assert train(cp, 10) == [10]
+    join()
+    refuse(False)
+    cp.step.increment()
+    with pytest.raises(elementsckpt.WriteError, match="No space left"):
+        cp.save_if_due()
+    assert train(cp, 3) == [12]
+    cp.wait()
+    assert [info.step for info in cp.saves()] == [0, 12]
+
+
+def test_the_last_save_of_a_run_is_made_though_the_one_before_failed(tmp_path, refuse):
+    cp = make(tmp_path, Every(steps=10), background=True)
+    cp.load_or_save()
+    cp.wait()
+    refuse(True)
+    assert train(cp, 10) == [10]
+    join()
+    refuse(False)
+    cp.step.load(15)
+    with pytest.raises(elementsckpt.WriteError, match="No space left"):
+        cp.save_if_due(final=True)
+    assert [info.step for info in cp.saves()] == [0, 15]
+
+
+def test_failing_saves_do_not_take_more_than_their_share(tmp_path, monkeypatch, refuse):
+    clock = Clock(monkeypatch)
+    cp = make(tmp_path, Every(overhead=0.1))
+    cp.load_or_save()
+    cp.slow = Slow(clock, 2.0)
+    refuse(True)
+    start, failed = clock.now, 0
+    for _ in range(200):
+        clock.now += 1
+        try:
+            cp.save_if_due()
+        except elementsckpt.WriteError:
+            failed += 1
+    assert failed > 5
+    assert 2.0 * failed / (clock.now - start) <= 0.11
+
+
+def test_a_partial_load_leaves_the_schedule_alone(tmp_path):
+    cp = make(tmp_path, Every(steps=10))
+    cp.agent = elementsckpt.Saveable(["w"])
+    cp.agent.w = 1
+    cp.load_or_save()
+    cp.step.load(55)
+    cp.save()
+    cp.load(step=0, regex="w")
+    assert cp.save_if_due() is None
+
+
+def test_a_preempted_run_is_that_after_it_was_closed(tmp_path):
+    with make(tmp_path, Every(steps=10)) as cp:
+        cp.watch_signals()
+        signal.raise_signal(signal.SIGTERM)
+    assert cp.preempted
+
+
+def test_other_signals_can_be_watched_later(tmp_path):
+    cp = make(tmp_path, Every(steps=10))
+    cp.watch_signals()
+    cp.watch_signals([signal.SIGUSR2])
+    signal.raise_signal(signal.SIGUSR2)
+    assert cp.preempted
+    cp.close()
+
+
+def test_metrics_can_be_a_function_that_is_called_when_it_is_time(tmp_path):
+    calls = []
+
+    def evaluate():
+        calls.append(int(cp.step))
+        return {"return": 2.0}
+
+    cp = make(tmp_path, Every(steps=10))
+    cp.load_or_save()
+    for _ in range(25):
+        cp.step.increment()
+        cp.save_if_due(metrics=evaluate)
+    assert calls == [10, 20]
+    assert cp.saves()[-1].metrics == {"return": 2.0}
+
+
+def test_a_step_can_be_a_value(tmp_path):
+    cp = elementsckpt.Checkpoint(tmp_path, every=Every(steps=2), keep=None)
+    cp.step = elementsckpt.Value(0)
+    cp.load_or_save()
+    for cp.step.value in (1, 2, 3, 4):
+        cp.save_if_due()
+    assert [info.step for info in cp.saves()] == [0, 2, 4]

@@ -493,6 +493,9 @@ print("ready", flush=True)
 sys.stdin.readline()
 for number in range(30):
     cp.save(metadata={"name": name, "number": number})
+    if number == 0:
+        print("saving", flush=True)
+        sys.stdin.readline()
 cp.close()
 """
 
@@ -508,11 +511,12 @@ def test_promise_9_writers_on_one_directory_do_not_corrupt_it(tmp_path):
         )
         for name in ("first", "second", "third")
     ]
-    for process in processes:
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        process.stdin.write("\n")
-        process.stdin.flush()
+    for said in ("ready\n", "saving\n"):  # All have begun before the first one ends.
+        for process in processes:
+            assert process.stdout.readline() == said
+        for process in processes:
+            process.stdin.write("\n")
+            process.stdin.flush()
     seen = 0
     while any(process.poll() is None for process in processes):
         if elementsckpt.exists(tmp_path):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import elementsckpt
-from elementsckpt import restore, source, stored
+from elementsckpt import disk, restore, source, stored
 
 WRITER = """
 import sys, elementsckpt
@@ -138,6 +138,23 @@ def test_without_locks_nothing_is_told_and_nothing_breaks(
     cp.save()
     assert warnings(caplog) == []
     assert cp.load().path == cp.latest()
+
+
+def test_a_save_that_another_process_has_just_begun_is_left_alone(
+    tmp_path, monkeypatch, caplog
+):
+    begun = tmp_path / ".20260101T000000F000000"
+    begun.mkdir()
+
+    def syscall(call, *args):
+        if call is os.rmdir and args == (begun,):
+            (begun / ".manifest.json").touch()
+        return call(*args)
+
+    monkeypatch.setattr(disk, "syscall", syscall)
+    boxes.make(tmp_path, 1).save()
+    assert not [x for x in caplog.records if x.levelno >= logging.WARNING]
+    assert (begun / ".manifest.json").exists()
 
 
 # Readers, while a run saves and prunes
