@@ -172,9 +172,10 @@ def with_step(directory: Directory, step: int) -> list[Found]:
     found = [save for save in saves if save.step == step]
     if not found:
         steps = sorted({save.step for save in saves if save.step is not None})
+        remedy = f"Choose one of these steps: {_listed(steps)}."
         raise SaveNotFoundError(
-            f"There is no save of step {step} in {directory.path}. Choose one of the "
-            f"steps that there are: {_listed(steps) or 'none'}."
+            f"There is no save of step {step} in {directory.path}. "
+            f"{remedy if steps else 'No save there has a step: pass its path instead.'}"
         )
     return found
 

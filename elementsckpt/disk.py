@@ -48,7 +48,7 @@ _WRITING = {
     errno.ENOSPC: _SPACE,
     errno.EDQUOT: _SPACE,
     errno.ENOTDIR: "a part of the path is a file, so choose another directory",
-    errno.ENOENT: "it was removed or moved, so check who else uses it and save again",
+    errno.ENOENT: "it was removed or moved, so check who else uses it, and save again",
     errno.ENAMETOOLONG: "choose a shorter path",
     errno.EMFILE: _OPEN_FILES,
     errno.ENFILE: _OPEN_FILES,
@@ -76,9 +76,10 @@ def _change(path: str | Path, call: Callable[..., T], *args: Any) -> T:
 
 def _refused(path: str | Path, error: OSError) -> WriteError:
     remedy = _WRITING.get(error.errno or 0, "choose another directory")
+    if error.errno != errno.ENOENT:  # Else who knows what else is gone.
+        remedy = f"earlier saves are untouched; {remedy}"
     return WriteError(
-        f"The disk refused a change ({reason(error)}): {path}. Earlier saves are "
-        f"untouched; {remedy}.",
+        f"The disk refused a change to {path} ({reason(error)}): {remedy}.",
         error.errno,
     )
 

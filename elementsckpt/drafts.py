@@ -164,6 +164,8 @@ def begin_at(path: Path, *, fsync: bool) -> Draft:
         with contextlib.suppress(FileExistsError):
             disk.make_folder(path)
             made.append(path)
+        if os.path.lexists(path / DRAFT):  # Else it has been swept away.
+            raise _busy(path)
         if not os.path.isdir(path) or names_in(path):
             raise SaveExistsError(
                 f"Cannot save to {path}: {_occupied(path)}. Choose another path or "
@@ -175,18 +177,20 @@ def begin_at(path: Path, *, fsync: bool) -> Draft:
         raise
     if disk.lock(fd) is False or disk.is_removed(fd):
         os.close(fd)
-        raise SaveExistsError(
-            f"Cannot save to {path}: another process is saving there. Choose another "
-            f"path, or wait until it has ended."
-        )
+        raise _busy(path)
     return Draft(path, made, fd, fsync=fsync)
+
+
+def _busy(path: Path) -> SaveExistsError:
+    return SaveExistsError(
+        f"Cannot save to {path}: another save is being written there. Choose another "
+        f"path, or wait until it is finished."
+    )
 
 
 def _occupied(path: Path) -> str:
     if os.path.lexists(path / manifest.NAME) or elements_folder.is_save(path):
         return "it holds a save already"
-    if os.path.lexists(path / DRAFT):  # Else it has been swept away.
-        return "it holds a save that is being written"
     return f"it {contents(path)}" if os.path.isdir(path) else "it is a file"
 
 
@@ -244,18 +248,10 @@ def sweep(path: Path) -> None:
             if not disk.is_at(file.fd, path / DRAFT):  # It has just been committed.
                 return
         elif not names:  # Nothing is locked, and a draft may appear at any moment.
-            _remove_if_empty(path)
+            _remove_emptied(path)
             return
         _logger.info("Removing %s, which a process that died left there.", path)
         _remove(path, keep_folder=False, fsync=False)
-
-
-def _remove_if_empty(path: Path) -> None:
-    try:
-        disk.remove_folder(path)
-    except WriteError as error:
-        if error.errno not in _TAKEN:
-            raise
 
 
 def _is_ours(name: str) -> bool:
@@ -312,11 +308,11 @@ def _remove(path: Path, *, keep_folder: bool, fsync: bool) -> None:
 
 
 def _remove_emptied(path: Path) -> None:
-    """Remove a folder, unless another process has just begun to write to it."""
+    """Remove a folder, unless it is gone, or another process begins to write to it."""
     try:
         disk.remove_folder(path)
     except WriteError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+        if error.errno not in _TAKEN:
             raise
 
 

@@ -106,7 +106,7 @@ class WriteError(CheckpointError, OSError):
 def reason(error: BaseException) -> str:
     """Return what an exception says in one line, to be put before a period."""
     text = getattr(error, "strerror", None) or str(error)
-    return " ".join(text.split()).rstrip(".") or type(error).__name__
+    return " ".join(text.split()).rstrip(".?!") or type(error).__name__
 
 
 def add_note(error: BaseException, note: str) -> None:

@@ -32,8 +32,9 @@ class Registry:
             )
         if not key.isidentifier():
             raise ComponentError(
-                f"Cannot register {key!r}: a key must be an identifier. The functions "
-                f"in elementsckpt.checkpoint take any text."
+                f"Cannot register {key!r}: a key must be an identifier. Choose "
+                f"another, or use the functions in elementsckpt.checkpoint, which take "
+                f"any text."
             )
         self._components[key] = components.component(key, value)
 

@@ -395,14 +395,15 @@ def _nothing_matched(
     near = ", ".join(map(repr, overlay.nearest(selection.regex or "", names)))
     return MismatchError(
         f"regex={selection.regex!r} matches no leaf of {path}. The nearest names are "
-        f"{near}. A pattern must match from the start of the name, which has no key; "
-        f"nothing was loaded."
+        f"{near}. Correct the pattern, which must match from the start of a name, "
+        f"without the key; nothing was loaded."
     )
 
 
 def _rename_hint(selection: Selection) -> str:
     if selection.rename:
-        return f"rename={dict(selection.rename)} does not make these names fit"
+        names = dict(selection.rename)
+        return f"Correct rename={names}, which does not make these names fit"
     return "Map their names with rename={pattern: replacement}"
 
 

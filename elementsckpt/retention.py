@@ -60,8 +60,8 @@ class Keep(Struct, frozen=True):
             )
         if self.best and self.metric is None:
             raise ValueError(
-                f"best={self.best} needs metric=, the name of the metric by which to "
-                f"rank, such as metric='return'."
+                f"best={self.best} needs to know by what: pass metric='return', for "
+                f"example."
             )
         _check_every(self.every)
 

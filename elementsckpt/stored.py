@@ -282,9 +282,9 @@ class SavedComponent:
         function = self._resolver.function(path)
         if function is None:
             raise PickleError(
-                f"{self._full_name(name)} is {path}, which is not in the component's "
-                f"current state or was not found. Pass allow_pickle=True if you trust "
-                f"who wrote the save, or leave the leaf out with regex=."
+                f"{self._full_name(name)} is the function {path}, which is not in the "
+                f"component's current state or was not found. Pass allow_pickle=True "
+                f"if you trust who wrote the save, or leave the leaf out with regex=."
             )
         return function
 

@@ -138,8 +138,7 @@ def a_save_that_a_crash_interrupted(tmp, _):
 
 @says(
     SaveNotFoundError,
-    "There is no save of step 5 in {tmp}. Choose one of the steps that there are: 1, "
-    "2.",
+    "There is no save of step 5 in {tmp}. Choose one of these steps: 1, 2.",
 )
 def a_step_that_was_not_saved(tmp, _):
     cp = make(tmp, 0, keep=None, step=Counter())
@@ -151,8 +150,8 @@ def a_step_that_was_not_saved(tmp, _):
 
 @says(
     SaveNotFoundError,
-    "There is no save of step 5 in {tmp}. Choose one of the steps that there are: "
-    "none.",
+    "There is no save of step 5 in {tmp}. No save there has a step: pass its path "
+    "instead.",
 )
 def a_step_where_there_are_none(tmp, _):
     cp = make(tmp, 0)
@@ -215,11 +214,13 @@ def a_file_where_to_save(tmp, _):
     elementsckpt.save_pytree(tmp / "mine", 1)
 
 
-@says(
-    SaveExistsError,
-    "Cannot save to {tmp}/save: it holds a save that is being written.",
-    TAKEN,
+BUSY = (
+    "Cannot save to {tmp}/save: another save is being written there. Choose another "
+    "path, or wait until it is finished."
 )
+
+
+@says(SaveExistsError, BUSY)
 def a_path_to_which_is_being_saved(tmp, _):
     inner = make(state=1)
     outer = Checkpoint()
@@ -228,11 +229,7 @@ def a_path_to_which_is_being_saved(tmp, _):
     outer.save(tmp / "save")
 
 
-@says(
-    SaveExistsError,
-    "Cannot save to {tmp}/save: another process is saving there. Choose another path, "
-    "or wait until it has ended.",
-)
+@says(SaveExistsError, BUSY)
 def a_path_to_which_somebody_else_is_faster_to_save(tmp, monkeypatch):
     monkeypatch.setattr(disk, "lock", lambda _: False)
     yield
@@ -335,8 +332,8 @@ def a_name_of_a_method(tmp, _):
 
 @says(
     ComponentError,
-    "Cannot register 'my agent': a key must be an identifier. The functions in "
-    "elementsckpt.checkpoint take any text.",
+    "Cannot register 'my agent': a key must be an identifier. Choose another, or use "
+    "the functions in elementsckpt.checkpoint, which take any text.",
 )
 def a_key_with_a_space(tmp, _):
     cp = Checkpoint(tmp)
@@ -653,8 +650,8 @@ def a_tuple_as_a_key_of_metadata(tmp, _):
 
 @says(
     MetadataError,
-    "The metadata of the Checkpoint is a dict and that of this save a list: only "
-    "mappings can be united. Nothing was written.",
+    "The metadata of the Checkpoint is a dict and that of this save a list: pass "
+    "mappings, which can be united. Nothing was written.",
 )
 def metadata_that_do_not_unite(tmp, _):
     cp = make(tmp, 1, metadata={"seed": 0})
@@ -754,7 +751,8 @@ def a_value_that_is_given_something_else(tmp, _):
 @says(
     MismatchError,
     "regex='enc/.*' matches no leaf of {tmp}/…. The nearest names are 'head', "
-    "'torso/kernel'. A pattern must match from the start of the name, which has no key",
+    "'torso/kernel'. Correct the pattern, which must match from the start of a name, "
+    "without the key",
     NOTHING,
 )
 def a_pattern_that_matches_nothing(tmp, _):
@@ -778,8 +776,8 @@ def matched_leaves_that_are_not_there_now(tmp, _):
 
 @says(
     MismatchError,
-    "No matched leaf of {tmp}/… is in the current state: agent/odd. "
-    "rename={'l': 'd'} does not make these names fit",
+    "No matched leaf of {tmp}/… is in the current state: agent/odd. Correct "
+    "rename={'l': 'd'}, which does not make these names fit",
     NOTHING,
 )
 def names_that_a_rename_does_not_make_fit(tmp, _):
@@ -983,9 +981,9 @@ def a_pickle_from_elsewhere(tmp, _):
 
 @says(
     PickleError,
-    "agent/act is math:tanh, which is not in the component's current state or was not "
-    "found. Pass allow_pickle=True if you trust who wrote the save, or leave the leaf "
-    "out with regex=.",
+    "agent/act is the function math:tanh, which is not in the component's current "
+    "state or was not found. Pass allow_pickle=True if you trust who wrote the save, "
+    "or leave the leaf out with regex=.",
 )
 def a_function_from_elsewhere(tmp, _):
     import math
@@ -1662,13 +1660,17 @@ def a_run_that_saves_faster_than_others_read(tmp, monkeypatch):
 
 # The disk refuses to write
 
-REFUSED = "The disk refused a change (%s): {tmp}/…. Earlier saves are untouched; %s."
+REFUSED = "The disk refused a change to {tmp}/… (%s): earlier saves are untouched; "
+GONE = (
+    "The disk refused a change to {tmp}/ckpt/… (No such file or directory): it was "
+    "removed or moved, so check who else uses it, and save again."
+)
 
 
 def refusing(number, text, remedy, call=os.mkdir):
     """Return a situation in which one system call fails."""
 
-    @says(WriteError, REFUSED % (text, remedy))
+    @says(WriteError, REFUSED % text, remedy, ".")
     def steps(tmp, monkeypatch):
         cp = make(tmp, 1)
         cp.save()
@@ -1702,8 +1704,8 @@ refusing(
 
 @says(
     WriteError,
-    REFUSED
-    % ("Not a directory", "a part of the path is a file, so choose another directory"),
+    REFUSED % "Not a directory",
+    "a part of the path is a file, so choose another directory.",
 )
 def a_file_in_the_path(tmp, _):
     (tmp / "mine").touch()
@@ -1712,14 +1714,7 @@ def a_file_in_the_path(tmp, _):
     cp.save()
 
 
-@says(
-    WriteError,
-    REFUSED
-    % (
-        "No such file or directory",
-        "it was removed or moved, so check who else uses it and save again",
-    ),
-)
+@says(WriteError, GONE)
 def a_directory_that_is_removed_meanwhile(tmp, _):
     cp = Checkpoint(tmp / "ckpt")
     cp.agent = Saveable(save=lambda: shutil.rmtree(tmp / "ckpt"), load=print)
@@ -1727,14 +1722,7 @@ def a_directory_that_is_removed_meanwhile(tmp, _):
     cp.save()
 
 
-@says(
-    WriteError,
-    REFUSED
-    % (
-        "No such file or directory",
-        "it was removed or moved, so check who else uses it and save again",
-    ),
-)
+@says(WriteError, GONE)
 def a_folder_that_is_removed_before_it_is_synced(tmp, monkeypatch):
     cp = make(tmp / "ckpt", 1)
 
@@ -1968,9 +1956,7 @@ def removing_what_is_not_registered(tmp, cp):
     del cp.agnet
 
 
-@refused(
-    ValueError, "Files takes two functions that get a folder, not save='x' and load=…."
-)
+@refused(ValueError, "save='x': pass a function that gets a folder.")
 def a_path_instead_of_functions(tmp, _):
     Files(save="x", load=print)
 
@@ -2008,11 +1994,7 @@ def a_number_as_the_metric(tmp, _):
     Keep(metric=3)
 
 
-@refused(
-    ValueError,
-    "best=2 needs metric=, the name of the metric by which to rank, such as "
-    "metric='return'.",
-)
+@refused(ValueError, "best=2 needs to know by what: pass metric='return', for example.")
 def the_best_by_nothing(tmp, _):
     Keep(best=2)
 

@@ -15,12 +15,12 @@ import elementsckpt
 from elementsckpt import CheckpointError, errors
 
 PACKAGE = pathlib.Path(elementsckpt.__file__).parent
-REMEDY = re.compile(
-    r"\b(add|allow|assign|bring|call|check|choose|close|convert|copy|correct|free|give|"
-    r"hold|initialize|install|keep|leave|let|load|make|map|move|name|pass|put|register|"
-    r"remove|restore|return|save|set|there are|update|use|wait|write)\b",
-    re.IGNORECASE,
+VERBS = (
+    "add|allow|assign|bring|call|check|choose|close|convert|copy|correct|free|give|hold|"
+    "initialize|install|keep|leave|let|load|make|map|move|name|pass|put|register|remove|"
+    "restore|return|save|set|there are|try|update|use|wait|write"
 )
+REMEDY = re.compile(rf"(^|[.:;,] |\b(or|so|and) )({VERBS})\b", re.I | re.M)
 # What looks into objects, instead of saying what they are.
 INTERNALS = re.compile(r" at 0x|<\w+[ .]|Path\(|Error\(|Traceback")
 LONGEST = 1000
