@@ -460,7 +460,7 @@ class Checkpoint(Registry):
             value = self._components["step"].value
             try:
                 return int(value.value if isinstance(value, Value) else value)
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 return None
         return None
 

@@ -81,7 +81,8 @@ def claim(directory: Path, newest: Found | None) -> Claim:
     if found is not None and not found.is_of(directory):
         _claims.pop(key, None)
         found = None
-    if found is None:  # Or no longer, as threads and signal handlers come here, too.
+    if found is None:
+        # Not simply the new one: a thread or a signal handler may have been faster.
         found = _claims.setdefault(key, Claim(directory))
     found.make(newest)
     return found

@@ -164,7 +164,7 @@ def begin_at(path: Path, *, fsync: bool) -> Draft:
         with contextlib.suppress(FileExistsError):
             disk.make_folder(path)
             made.append(path)
-        if os.path.lexists(path / DRAFT):  # Else it has been swept away.
+        if _is_being_written(path):
             raise _busy(path)
         if not os.path.isdir(path) or names_in(path):
             raise SaveExistsError(
@@ -179,6 +179,17 @@ def begin_at(path: Path, *, fsync: bool) -> Draft:
         os.close(fd)
         raise _busy(path)
     return Draft(path, made, fd, fsync=fsync)
+
+
+def _is_being_written(path: Path) -> bool:
+    try:
+        file = disk.File(path / DRAFT)
+    except CheckpointError:
+        return False
+    try:
+        return disk.lock(file.fd) is False
+    finally:
+        file.close()
 
 
 def _busy(path: Path) -> SaveExistsError:

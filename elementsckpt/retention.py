@@ -60,8 +60,8 @@ class Keep(Struct, frozen=True):
             )
         if self.best and self.metric is None:
             raise ValueError(
-                f"best={self.best} needs to know by what: pass metric='return', for "
-                f"example."
+                f"best={self.best} needs metric=, by which to rank: pass "
+                f"metric='return', for example."
             )
         _check_every(self.every)
 

@@ -71,15 +71,18 @@ def number_in(states):
     return number
 
 
-def main(directory, first, count, keep):
+def save(directory, first, count, **options):
+    """Save so many numbers; print number and path of each save."""
     numbers = []
-    options = {"background": True, "keep": int(keep) or None}
-    cp = make(directory, number=lambda: numbers[-1], **options)
+    with make(directory, lambda: numbers[-1], background=True, **options) as cp:
+        for number in range(first, first + count):
+            numbers.append(number)
+            print(number, cp.save().path, flush=True)
+
+
+def main(directory, first, count, keep):
     sys.stdin.readline()
-    for number in range(int(first), int(first) + int(count)):
-        numbers.append(number)
-        print(number, cp.save().path, flush=True)
-    cp.close()
+    save(directory, int(first), int(count), keep=int(keep) or None)
 
 
 if __name__ == "__main__":

@@ -1482,8 +1482,8 @@ def a_folder_of_elements_that_lacks_a_shard(tmp, _):
 @says(
     DamagedError,
     "{tmp}/…/replay-….safetensors is damaged between bytes … and …: the digest is …, "
-    "expected …. The save that was to reuse it was not made: save again, which does "
-    "without.",
+    "expected …. The save that was to reuse it was not made. Save again: the next one "
+    "does without.",
 )
 def a_reused_block_that_is_lost(tmp, monkeypatch):
     use_small_segments(monkeypatch.setattr)
@@ -1994,7 +1994,10 @@ def a_number_as_the_metric(tmp, _):
     Keep(metric=3)
 
 
-@refused(ValueError, "best=2 needs to know by what: pass metric='return', for example.")
+@refused(
+    ValueError,
+    "best=2 needs metric=, by which to rank: pass metric='return', for example.",
+)
 def the_best_by_nothing(tmp, _):
     Keep(best=2)
 

@@ -625,6 +625,39 @@ def test_processes_that_share_a_directory_each_make_whole_saves(tmp_path, proces
     assert (tmp_path / "latest").read_text() in {path.name for path in reports}
 
 
+MULTIPROCESSING = """
+import multiprocessing, sys, threading
+sys.path.insert(0, {tests!r})
+import numbered
+
+if __name__ == "__main__":
+    directory, method = sys.argv[1:]
+    context = multiprocessing.get_context(method)
+    cp = numbered.make(directory, int, background=True)
+    cp.save()
+    cp.wait()
+    processes = [
+        context.Process(target=numbered.save, args=(directory, first, 3))
+        for first in (10, 20)
+    ]
+    for process in processes:
+        process.start()
+    cp.save()
+    cp.close()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+""".format(tests=str(ROOT / "tests"))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_processes_of_multiprocessing_each_make_whole_saves(tmp_path, method):
+    child = python(MULTIPROCESSING, tmp_path, method)
+    assert child.returncode == 0, child.stderr
+    numbers = [number_of(found.path) for found in Checkpoint(tmp_path).saves()]
+    assert sorted(numbers) == [0, 0, 10, 11, 12, 20, 21, 22]
+
+
 def test_processes_that_share_a_directory_may_remove_each_others_saves(
     tmp_path, processes
 ):
