@@ -42,8 +42,14 @@ def encode(value: Any, where: str = "metadata") -> Any:
     """
     try:
         return _encode({} if value is None else value, where)
-    except (_UnstorableError, RecursionError) as error:
-        problem = "it holds itself" if isinstance(error, RecursionError) else error
+    except (
+        Exception
+    ) as error:  # What it is made of may raise, such as OmegaConf's "???".
+        problem: object = f"reading it failed with {type(error).__name__}: {error}"
+        if isinstance(error, _UnstorableError):
+            problem = error
+        elif isinstance(error, RecursionError):
+            problem = "it holds itself"
         raise MetadataError(
             f"Metadata cannot be saved: {problem}. It may hold mappings, sequences, "
             f"dataclasses, namespaces, paths, enumerations, numbers and text: leave "
