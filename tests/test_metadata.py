@@ -140,8 +140,8 @@ def test_what_is_no_configuration_is_named_and_nothing_written(tmp_path, value, 
 
 
 def test_metadata_that_cannot_be_read_is_refused(tmp_path):
-    class Missing(dict):
-        def items(self):
+    class Missing(ConfigDict):
+        def __getitem__(self, key):
             raise LookupError("mandatory value missing: env.name")
 
     with pytest.raises(elementsckpt.MetadataError, match=r"LookupError: .*env\.name"):
