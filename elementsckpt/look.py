@@ -93,6 +93,7 @@ def describe(found: Found) -> SaveInfo:
 
 
 def _describe_head(path: Path, head: Head) -> SaveInfo:
+    keys = scalars.texts(item.key for item in head.components)
     return SaveInfo(
         path=path,
         step=head.step,
@@ -101,10 +102,8 @@ def _describe_head(path: Path, head: Head) -> SaveInfo:
         metrics=metadata.decode_metrics(head.metrics),
         metadata=metadata.decode(head.metadata),
         components={
-            scalars.decode(item.key): ComponentInfo(
-                item.size_bytes, item.leaf_count, item.shards
-            )
-            for item in head.components
+            key: ComponentInfo(item.size_bytes, item.leaf_count, item.shards)
+            for key, item in zip(keys, head.components, strict=True)
         },
         lineage=_lineage(head),
         pin=head.pin,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import operator
+import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Literal
@@ -78,7 +79,12 @@ class Keep(Struct, frozen=True):
 
     def _value(self, metrics: Mapping[str, float]) -> float | None:
         if isinstance(self.metric, str):
-            return metrics.get(self.metric)
+            value = metrics.get(self.metric)
+            if (
+                value is not None and abs(value) > sys.float_info.max
+            ):  # An int, perhaps.
+                return math.inf if value > 0 else -math.inf
+            return value
         if self.metric is None:
             return None
         try:

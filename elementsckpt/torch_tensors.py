@@ -87,11 +87,14 @@ def build(array: np.ndarray, code: str, traits: Sequence[str]) -> Any:
     dtype = getattr(torch, _NAMES[code], None)
     if dtype is None:
         raise ImportError(f"torch has no {code!r}")
-    tensor = torch.empty(array.shape, dtype=dtype)
+    requires_grad = "requires_grad" in traits
+    if requires_grad and not (dtype.is_floating_point or dtype.is_complex):
+        raise ValueError(f"a tensor of {code} that requires a gradient")
     if array.size:
         data = torch.from_numpy(array.reshape(-1).view(np.uint8))
         tensor = data.view(dtype).reshape(array.shape)
-    requires_grad = "requires_grad" in traits
+    else:
+        tensor = torch.empty(array.shape, dtype=dtype)
     if "parameter" in traits:
         return torch.nn.Parameter(tensor, requires_grad=requires_grad)
     return tensor.requires_grad_(requires_grad)
