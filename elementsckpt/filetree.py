@@ -6,8 +6,8 @@ import contextlib
 import logging
 import os
 import stat
-from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import xxhash
 
@@ -185,9 +185,11 @@ class FolderReader:
       path: The folder.
       names: Paths of the files in it.
       size_bytes: Size of the files.
+      held_bytes: How much memory it takes.
     """
 
     streams = False
+    held_bytes = 0
 
     def __init__(self, save: Path, key: str, entry: Files, *, verify: bool) -> None:
         self.key = key
@@ -207,9 +209,13 @@ class FolderReader:
         Raises:
           DamagedError: it is not what was written.
         """
-        folders = {x for name in self.names for x in PurePosixPath(name).parents}
-        for folder in sorted({PurePosixPath(), *folders}):
-            disk.require_folder(self.path / folder)
+        disk.require_folder(self.path)
+        known: set[str] = set()
+        for name in self.names:
+            for folder in _folders_of(name):
+                if folder not in known:
+                    disk.require_folder(self.path / folder)
+                    known.add(folder)
         self._signatures = run(self._verify, self._files)
 
     def _verify(self, entry: File) -> tuple[int, ...]:
@@ -236,6 +242,14 @@ class FolderReader:
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+def _folders_of(path: str) -> Iterator[str]:
+    """Yield the folders that a path leads through, the outermost first."""
+    end = path.find("/")
+    while end >= 0:
+        yield path[:end]
+        end = path.find("/", end + 1)
 
 
 def _check(file: disk.File, entry: File, *, content: bool = True) -> None:

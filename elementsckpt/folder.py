@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import disk, drafts, elements_folder, manifest, reader, retention
+from . import disk, drafts, elements_folder, manifest, metadata, reader, retention
 from .errors import CheckpointError, DamagedError, ReadError, WriteError
 from .manifest import Head
 from .retention import Keep
@@ -247,9 +247,18 @@ def read_head(path: Path) -> Found:
     try:
         content = disk.read_file(where, limit_bytes=_MANIFEST_BYTES)
         head = manifest.decode_head(content, str(where))
+        _check_metrics(head, where)
     except CheckpointError as error:
         return Found(path, None, error, _guess_sequence(path, content))
     return Found(path, head, None, head.sequence)
+
+
+def _check_metrics(head: Head, where: Path) -> None:
+    """Refuse metrics that are no numbers: saves are ranked by them."""
+    try:
+        metadata.decode_metrics(head.metrics)
+    except Exception as error:
+        raise DamagedError(f"{where} is not a manifest: {error}.") from error
 
 
 def _looks_like_ours(path: Path) -> bool:
@@ -269,10 +278,10 @@ def _looks_like_ours(path: Path) -> bool:
 def _guess_sequence(path: Path, content: bytearray) -> float:
     """Return the sequence of a damaged save, as far as what is left of it tells."""
     # The first: metadata, which comes later, may use the word, too.
-    found = re.findall(rb'"sequence":\s*(\d{1,12})\b', content)[:1]
+    written = re.search(rb'"sequence":\s*(\d{1,12})\b', content)
     matches = [drafts.SEGMENT.fullmatch(name) for name in drafts.names_in(path)]
-    found += [match[1] for match in matches if match]
-    return max(map(int, found), default=0)
+    found = [int(match[1]) for match in [written, *matches] if match]
+    return max(found, default=0)
 
 
 def _place(save: Found, others: list[Found]) -> Found:

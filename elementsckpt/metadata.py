@@ -142,7 +142,8 @@ def decode(code: Any) -> Any:
     if not isinstance(code, dict):
         return code
     if "$dict" in code:
-        return {scalars.decode(k): decode(v) for k, v in code["$dict"]}
+        items = [(scalars.decode(k), decode(v)) for k, v in code["$dict"]]
+        return scalars.table([k for k, _ in items], [v for _, v in items])
     if len(code) == 1 and next(iter(code)).startswith("$"):
         return scalars.decode(code)
     return {key: decode(item) for key, item in code.items()}
@@ -232,5 +233,12 @@ def _described(value: Any) -> str:
 
 
 def decode_metrics(code: Mapping[str, Any]) -> dict[str, float]:
-    """Return the metrics that `encode_metrics` gave `code` for."""
-    return {name: scalars.decode(value) for name, value in code.items()}
+    """Return the metrics that `encode_metrics` gave `code` for.
+
+    Raises:
+      ValueError, TypeError, KeyError: some are no numbers.
+    """
+    metrics = {name: scalars.decode(value) for name, value in code.items()}
+    if not all(type(value) in (int, float) for value in metrics.values()):
+        raise ValueError("metrics that are no numbers")
+    return metrics
