@@ -9,14 +9,11 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import xxhash
-
 from . import disk, manifest
 from .errors import CheckpointError, DamagedError, StateError, WriteError
-from .manifest import Component, File, Files
+from .manifest import Component, File, Files, digest_of
 from .parallel import run
 
-_PIECE_BYTES = 1 << 20
 _LINES = 10  # In an error.
 _logger = logging.getLogger("elementsckpt")
 
@@ -126,7 +123,7 @@ class FolderWriter:
         """Complete the entry of a file; tell whether an earlier save has the file."""
         path = self._path / entry.path
         file = disk.File(path)
-        entry.size, entry.digest = file.size, _digest(file)
+        entry.size, entry.digest = file.size, digest_of(file.read, file.size)
         source = self._earlier.get(entry.digest)
         if source is not None and self._reuse(source, number, file, entry):
             return True
@@ -257,19 +254,8 @@ def _check(file: disk.File, entry: File, *, content: bool = True) -> None:
         raise DamagedError(
             f"{file.path} is damaged: it has {file.size} bytes, expected {entry.size}."
         )
-    found = _digest(file) if content else entry.digest
+    found = digest_of(file.read, file.size) if content else entry.digest
     if found != entry.digest:
         raise DamagedError(
             f"{file.path} is damaged: its digest is {found}, expected {entry.digest}."
         )
-
-
-def _digest(file: disk.File) -> str:
-    """Return the xxh3-128 of a file."""
-    found = xxhash.xxh3_128()
-    memory = memoryview(bytearray(min(file.size, _PIECE_BYTES)))
-    for start in range(0, file.size, _PIECE_BYTES):
-        piece = memory[: file.size - start]
-        file.read(piece, start)
-        found.update(piece)
-    return found.hexdigest()

@@ -16,6 +16,7 @@ from typing import Any
 
 from . import disk, drafts, elements_folder, manifest, metadata, reader, retention
 from .errors import CheckpointError, DamagedError, ReadError, WriteError
+from .machine import memory_bytes
 from .manifest import Head
 from .retention import Keep
 
@@ -245,12 +246,17 @@ def read_head(path: Path) -> Found:
     where = path / manifest.NAME
     content = bytearray()
     try:
-        content = disk.read_file(where, limit_bytes=_MANIFEST_BYTES)
+        content = _read(where)
         head = manifest.decode_head(content, str(where))
         _check_metrics(head, where)
     except CheckpointError as error:
         return Found(path, None, error, _guess_sequence(path, content))
     return Found(path, head, None, head.sequence)
+
+
+def _read(where: Path) -> bytearray:
+    # A file can be larger than what there is of it on the disk.
+    return disk.read_file(where, limit_bytes=min(_MANIFEST_BYTES, memory_bytes()))
 
 
 def _check_metrics(head: Head, where: Path) -> None:
@@ -269,8 +275,7 @@ def _looks_like_ours(path: Path) -> bool:
         return True
     try:
         where = path / manifest.NAME
-        content = disk.read_file(where, limit_bytes=_MANIFEST_BYTES)
-        return manifest.FORMAT.encode() in content
+        return manifest.FORMAT.encode() in _read(where)
     except CheckpointError:
         return False
 

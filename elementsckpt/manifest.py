@@ -8,7 +8,7 @@ the digest of all bytes before it.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -34,6 +34,7 @@ _SHAPE = Annotated[tuple[_INDEX, ...], Meta(max_length=_MAX_AXES)]
 _DIGEST = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
 _PID = Annotated[int, Meta(gt=0, lt=1 << 31)]
 _FILE = re.compile(r"[A-Za-z0-9_%~-]+-[0-9]{6,20}-[0-9]{5,20}\.safetensors")
+_PIECE_BYTES = 1 << 20
 _TAIL = b',\n"digest":"%s"}\n'
 _TAIL_BYTES = len(_TAIL) - 2 + 32
 
@@ -361,6 +362,22 @@ def display(text: str) -> str:
 def digest(data: Any) -> str:
     """Return the xxh3-128 of bytes, as 32 hexadecimal digits."""
     return xxhash.xxh3_128_hexdigest(data)
+
+
+def digest_of(read: Callable[[memoryview, int], None], size: int) -> str:
+    """Return the digest of the first bytes of a file, of which little is in memory.
+
+    Args:
+      read: Fills memory with what is in the file from a place on.
+      size: How many bytes.
+    """
+    found = xxhash.xxh3_128()
+    memory = memoryview(bytearray(min(size, _PIECE_BYTES)))
+    for start in range(0, size, _PIECE_BYTES):
+        piece = memory[: size - start]
+        read(piece, start)
+        found.update(piece)
+    return found.hexdigest()
 
 
 def _names(manifest: Manifest) -> list[str]:

@@ -19,7 +19,7 @@ from . import disk
 from .compression import unpack
 from .errors import DamagedError, ReadError
 from .machine import require_memory
-from .manifest import Block, Component, Segment, digest
+from .manifest import Block, Component, Segment, digest, digest_of
 from .parallel import run
 
 _ALIGN = 64
@@ -70,12 +70,11 @@ def open_segment(
         )
     if is_verified:
         return file
-    header = np.empty(segment.start, np.uint8)
-    file.read(header, 0)
-    if digest(header) != segment.digest:
+    found = digest_of(file.read, segment.start)
+    if found != segment.digest:
         raise DamagedError(
             f"{path} is damaged in its first {segment.start} bytes: their digest is "
-            f"{digest(header)}, expected {segment.digest}."
+            f"{found}, expected {segment.digest}."
         )
     return file
 

@@ -53,7 +53,7 @@ ALLOWED = {
     "retention": {"metadata", "manifest"},
     "folder": {
         *("retention", "drafts", "reader", "elements_folder", "metadata"),
-        *("manifest", "disk"),
+        *("machine", "manifest", "disk"),
     },
     "choice": {
         *("folder", "retention", "drafts", "elements_folder", "scalars", "manifest"),
