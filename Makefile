@@ -9,7 +9,7 @@ CONSTRAINTS =
 OLDEST_PYTHON = $(shell for name in python3.10 python3.11 python3.12 python3; do \
 	$$name -c "import ensurepip" 2>/dev/null && echo $$name && break; done)
 
-.PHONY: demo test check test-oldest bench soak clean
+.PHONY: demo test check test-oldest bench soak fuzz clean
 
 # The targets share an environment, and pip needs it to itself.
 .NOTPARALLEL:
@@ -35,6 +35,9 @@ bench: $(VENV)/.bench
 
 soak: $(VENV)/.bench
 	PYTHONPATH=tests $(VENV)/bin/python -m soak
+
+fuzz: $(VENV)/.test
+	$(VENV)/bin/python tests/fuzz.py
 
 clean:
 	rm -rf .venv .venv-oldest build dist *.egg-info

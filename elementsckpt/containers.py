@@ -15,13 +15,12 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from . import leaves, references, scalars
+from . import generators, leaves, references, scalars
 from .manifest import Node
 
 _KINDS: dict[type, str] = {
@@ -33,9 +32,10 @@ _KINDS: dict[type, str] = {
     tuple: "tuple",
     collections.deque: "deque",
 }
-_BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
-_MT19937_WORDS, _PHILOX_WORDS = 624, 4
 NAMED = frozenset({"namedtuple", "dataclass", "frozen"})  # They have a class.
+RANDOM = frozenset({"generator", "randomstate"})
+# Of which one that holds another is freed by recursion in C.
+FRAGILE = frozenset({"default", "deque"})
 _Apart = tuple[Node, Sequence[Any], Sequence[Any]]
 
 
@@ -51,22 +51,7 @@ def kind_of(value: Any) -> str | None:
         return "dataclass"
     if references.name_of(cls) == references.FROZEN_DICT:
         return "frozen"
-    return _kind_of_random(value)
-
-
-def _kind_of_random(value: Any) -> str | None:
-    # NumPy imports it on first use, which takes a while.
-    random = sys.modules.get("numpy.random")
-    if random is None or type(value) not in (random.Generator, random.RandomState):
-        return None
-    if not _has_known_bits(value):
-        return None
-    return "generator" if type(value) is random.Generator else "randomstate"
-
-
-def _has_known_bits(rng: Any) -> bool:
-    bits = getattr(rng, "bit_generator", None) or rng._bit_generator
-    return type(bits).__name__ in _BIT_GENERATORS
+    return generators.kind_of(value)
 
 
 def _mapping(kind: str) -> Callable[[Any], _Apart]:
@@ -129,11 +114,7 @@ def _class_name(value: Any) -> str:
 
 
 def _generator(value: np.random.Generator) -> _Apart:
-    bits = value.bit_generator
-    seed = bits.seed_seq
-    children = {"state": bits.state, "seed": None}
-    if type(seed) is np.random.SeedSequence:  # It decides what spawn() gives.
-        children["seed"] = seed.state
+    children = generators.states_of(value)
     return Node("generator"), list(children), list(children.values())
 
 
@@ -195,23 +176,26 @@ def child_keys(node: Node) -> list[Any]:
     return scalars.decode_all(node.keys)
 
 
-def _items(node: Node, children: list[Any]) -> Iterator[tuple[Any, Any]]:
-    return zip(scalars.decode_all(node.keys), children, strict=True)
-
-
-def _put_dict(node: Node, children: list[Any], _: Any) -> Any:
-    return dict(_items(node, children))
+def _table(node: Node, children: list[Any]) -> dict[Any, Any]:
+    return scalars.table(scalars.decode_all(node.keys), children)
 
 
 def _put_default(node: Node, children: list[Any], _: Any) -> Any:
     factory = None if node.value is None else references.factory(node.value)
-    return collections.defaultdict(factory, _items(node, children))
+    return collections.defaultdict(factory, _table(node, children))
 
 
 def _put_counter(node: Node, children: list[Any], _: Any) -> Any:
     counter: collections.Counter[Any] = collections.Counter()
-    dict.update(counter, _items(node, children))
+    dict.update(counter, _table(node, children))
     return counter
+
+
+def _put_frozen(node: Node, children: list[Any], cls: Any) -> Any:
+    # Those of a FrozenDict are FrozenDicts; it would copy others for each place.
+    if any(isinstance(child, dict) for child in children):
+        raise ValueError("a FrozenDict holds a dict")
+    return cls(_table(node, children))
 
 
 def _put_namedtuple(node: Node, children: list[Any], cls: Any) -> Any:
@@ -220,60 +204,21 @@ def _put_namedtuple(node: Node, children: list[Any], cls: Any) -> Any:
     return tuple.__new__(cls, children)
 
 
-def _put_generator(node: Node, children: list[Any], _: Any) -> np.random.Generator:
-    state, seed = children
-    seed = np.random.SeedSequence(**(seed or {"entropy": 0}))
-    bits = bit_generator(state["bit_generator"])(seed)
-    check_positions(state)
-    bits.state = state
-    return np.random.Generator(bits)
-
-
-def _put_randomstate(node: Node, children: list[Any], _: Any) -> Any:
-    (state,) = children
-    rng = np.random.RandomState(bit_generator(state["bit_generator"])(0))
-    check_positions(state)
-    rng.set_state(state)
-    return rng
-
-
-def check_positions(state: Any) -> None:
-    """Refuse what NumPy does not: a bit generator's state that points out of itself.
-
-    Raises:
-      ValueError: NumPy would read memory that is not the generator's, or crash.
-    """
-    word, buffered = dict(state["state"]).get("pos", 0), state.get("buffer_pos", 0)
-    if not (0 <= word <= _MT19937_WORDS and 0 <= buffered <= _PHILOX_WORDS):
-        raise ValueError("a random generator's position is outside of its state")
-
-
-def bit_generator(name: str) -> Any:
-    """Return NumPy's class of bit generators of this name.
-
-    Raises:
-      ValueError: NumPy has none.
-    """
-    if name not in _BIT_GENERATORS:
-        raise ValueError(f"no bit generator of NumPy's: {name!r}")
-    return getattr(np.random, name)
-
-
 _PUT_TOGETHER: dict[str, Callable[[Node, list[Any], Any], Any]] = {
-    "dict": _put_dict,
+    "dict": lambda node, children, _: _table(node, children),
     "ordered": lambda node, children, _: collections.OrderedDict(
-        _items(node, children)
+        _table(node, children)
     ),
     "counter": _put_counter,
     "default": _put_default,
-    "frozen": lambda node, children, cls: cls(dict(_items(node, children))),
+    "frozen": _put_frozen,
     "list": lambda node, children, _: children,
     "tuple": lambda node, children, _: tuple(children),
     "deque": lambda node, children, _: collections.deque(children, node.value),
     "namedtuple": _put_namedtuple,
     "dataclass": lambda node, children, cls: references.build_dataclass(
-        cls, dict(_items(node, children))
+        cls, _table(node, children)
     ),
-    "generator": _put_generator,
-    "randomstate": _put_randomstate,
+    "generator": lambda node, children, _: generators.generator(*children),
+    "randomstate": lambda node, children, _: generators.randomstate(*children),
 }

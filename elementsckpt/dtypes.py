@@ -7,6 +7,7 @@ of structured dtypes.
 from __future__ import annotations
 
 import importlib
+import re
 from functools import lru_cache
 from typing import Any
 
@@ -14,6 +15,9 @@ import numpy as np
 
 # ml_dtypes defines the scalar types that accelerators use and NumPy lacks.
 _EXTENSION = "ml_dtypes"
+_NAME = re.compile(r"[a-z][a-z0-9_]{1,30}")  # Of its types.
+# What `dtype.str` gives. NumPy reads much more, some of it as expressions.
+_OWN = re.compile(r"[<>|][biufcmMSUV][0-9]{1,10}(\[[0-9]{0,10}[A-Za-z]{1,2}\])?")
 _TAGS = {
     "|b1": "BOOL",
     "|u1": "U8",
@@ -107,16 +111,24 @@ def decode(code: Any) -> np.dtype[Any]:
       ValueError, TypeError, KeyError: `code` describes no dtype.
       ImportError: it needs ml_dtypes, which is not installed.
     """
+    # Only as the whole: NumPy would take bytes of a file for addresses of strings.
+    if isinstance(code, dict) and "string" in code:
+        return _decode_string(code["string"])
+    dtype = _decode(code)
+    if dtype.subdtype is not None:
+        raise ValueError("an element type that is an array")
+    return dtype
+
+
+def _decode(code: Any) -> np.dtype[Any]:
     if isinstance(code, str):
         return _decode_name(code)
     if "base" in code:
-        return np.dtype((decode(code["base"]), tuple(code["shape"])))
-    if "string" in code:
-        return _decode_string(code["string"])
+        return np.dtype((_decode(code["base"]), tuple(code["shape"])))
     names, formats, offsets, titles = [], [], [], []
     for name, field, offset, *title in code["fields"]:
         names.append(name)
-        formats.append(decode(field))
+        formats.append(_decode(field))
         offsets.append(offset)
         titles.append(title[0] if title else None)
     spec: dict[str, Any] = {"names": names, "formats": formats, "offsets": offsets}
@@ -129,11 +141,13 @@ def decode(code: Any) -> np.dtype[Any]:
 
 @lru_cache(maxsize=1024)
 def _decode_name(code: str) -> np.dtype[Any]:
-    if code[0] in "<>|=":
+    if _OWN.fullmatch(code):
         dtype = np.dtype(code)
-        if dtype.hasobject or dtype.str != code:
+        if dtype.str != code:
             raise ValueError(f"not a dtype that elementsckpt writes: {code!r}")
         return dtype
+    if not _NAME.fullmatch(code):
+        raise ValueError("a name that no element type has")
     scalar = getattr(importlib.import_module(_EXTENSION), code, None)
     if scalar is None:
         raise ImportError(f"{_EXTENSION} has no {code!r}")

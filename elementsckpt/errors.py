@@ -16,11 +16,26 @@
 
 Each is also the builtin that a caller would expect, so `except FileNotFoundError`
 works without importing anything from here.
+
+Messages and logs quote what is in files. What a terminal would obey instead of showing
+it is escaped in both, and in logs, whose records are lines, so are line breaks.
 """
 
 from __future__ import annotations
 
+import logging
+import re
 from typing import Any
+
+_OBEYED = re.compile(
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f"  # Control characters, but for the line break.
+    "\u200e\u200f\u2028-\u202e\u2066-\u2069"  # Other lines, other directions.
+    "\ud800-\udfff]"  # Lone surrogates, which cannot be written at all.
+)
+
+
+def _printable(text: str) -> str:
+    return _OBEYED.sub(lambda match: repr(match[0])[1:-1], text)
 
 
 class CheckpointError(Exception):
@@ -31,6 +46,7 @@ class CheckpointError(Exception):
     """
 
     def __init__(self, message: str) -> None:
+        message = _printable(message)
         super().__init__(message)
         self.message = message
 
@@ -115,3 +131,18 @@ def add_note(error: BaseException, note: str) -> None:
         error.add_note(note)
     else:
         error.__notes__ = [*getattr(error, "__notes__", []), note]
+
+
+def _escape(record: logging.LogRecord) -> bool:
+    if isinstance(record.args, tuple):
+        record.args = tuple(map(_line, record.args))
+    return True
+
+
+def _line(value: object) -> object:
+    text = str(value)
+    line = _printable(text).replace("\n", "\\n")
+    return value if line == text else line
+
+
+logging.getLogger("elementsckpt").addFilter(_escape)

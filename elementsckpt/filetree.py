@@ -6,17 +6,14 @@ import contextlib
 import logging
 import os
 import stat
-from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
-
-import xxhash
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from . import disk, manifest
 from .errors import CheckpointError, DamagedError, StateError, WriteError
-from .manifest import Component, File, Files
+from .manifest import Component, File, Files, digest_of
 from .parallel import run
 
-_PIECE_BYTES = 1 << 20
 _LINES = 10  # In an error.
 _logger = logging.getLogger("elementsckpt")
 
@@ -126,7 +123,7 @@ class FolderWriter:
         """Complete the entry of a file; tell whether an earlier save has the file."""
         path = self._path / entry.path
         file = disk.File(path)
-        entry.size, entry.digest = file.size, _digest(file)
+        entry.size, entry.digest = file.size, digest_of(file.read, file.size)
         source = self._earlier.get(entry.digest)
         if source is not None and self._reuse(source, number, file, entry):
             return True
@@ -185,9 +182,11 @@ class FolderReader:
       path: The folder.
       names: Paths of the files in it.
       size_bytes: Size of the files.
+      held_bytes: How much memory it takes.
     """
 
     streams = False
+    held_bytes = 0
 
     def __init__(self, save: Path, key: str, entry: Files, *, verify: bool) -> None:
         self.key = key
@@ -207,9 +206,13 @@ class FolderReader:
         Raises:
           DamagedError: it is not what was written.
         """
-        folders = {x for name in self.names for x in PurePosixPath(name).parents}
-        for folder in sorted({PurePosixPath(), *folders}):
-            disk.require_folder(self.path / folder)
+        disk.require_folder(self.path)
+        known: set[str] = set()
+        for name in self.names:
+            for folder in _folders_of(name):
+                if folder not in known:
+                    disk.require_folder(self.path / folder)
+                    known.add(folder)
         self._signatures = run(self._verify, self._files)
 
     def _verify(self, entry: File) -> tuple[int, ...]:
@@ -238,24 +241,21 @@ class FolderReader:
         """Nothing is open."""
 
 
+def _folders_of(path: str) -> Iterator[str]:
+    """Yield the folders that a path leads through, the outermost first."""
+    end = path.find("/")
+    while end >= 0:
+        yield path[:end]
+        end = path.find("/", end + 1)
+
+
 def _check(file: disk.File, entry: File, *, content: bool = True) -> None:
     if file.size != entry.size:
         raise DamagedError(
             f"{file.path} is damaged: it has {file.size} bytes, expected {entry.size}."
         )
-    found = _digest(file) if content else entry.digest
+    found = digest_of(file.read, file.size) if content else entry.digest
     if found != entry.digest:
         raise DamagedError(
             f"{file.path} is damaged: its digest is {found}, expected {entry.digest}."
         )
-
-
-def _digest(file: disk.File) -> str:
-    """Return the xxh3-128 of a file."""
-    found = xxhash.xxh3_128()
-    memory = memoryview(bytearray(min(file.size, _PIECE_BYTES)))
-    for start in range(0, file.size, _PIECE_BYTES):
-        piece = memory[: file.size - start]
-        file.read(piece, start)
-        found.update(piece)
-    return found.hexdigest()

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import disk, drafts, elements_folder, manifest, reader, retention
+from . import disk, drafts, elements_folder, manifest, metadata, reader, retention
 from .errors import CheckpointError, DamagedError, ReadError, WriteError
+from .machine import memory_bytes
 from .manifest import Head
 from .retention import Keep
 
@@ -247,11 +248,25 @@ def read_head(path: Path) -> Found:
     where = path / manifest.NAME
     content = bytearray()
     try:
-        content = disk.read_file(where, limit_bytes=_MANIFEST_BYTES)
+        content = _read(where)
         head = manifest.decode_head(content, str(where))
+        _check_metrics(head, where)
     except CheckpointError as error:
         return Found(path, None, error, _guess_sequence(path, content))
     return Found(path, head, None, head.sequence)
+
+
+def _read(where: Path) -> bytearray:
+    # A file can be larger than what there is of it on the disk.
+    return disk.read_file(where, limit_bytes=min(_MANIFEST_BYTES, memory_bytes()))
+
+
+def _check_metrics(head: Head, where: Path) -> None:
+    """Refuse metrics that are no numbers: saves are ranked by them."""
+    try:
+        metadata.decode_metrics(head.metrics)
+    except Exception as error:
+        raise DamagedError(f"{where} is not a manifest: {error}.") from error
 
 
 def _looks_like_ours(path: Path) -> bool:
@@ -262,8 +277,7 @@ def _looks_like_ours(path: Path) -> bool:
         return True
     try:
         where = path / manifest.NAME
-        content = disk.read_file(where, limit_bytes=_MANIFEST_BYTES)
-        return manifest.FORMAT.encode() in content
+        return manifest.FORMAT.encode() in _read(where)
     except CheckpointError:
         return False
 
@@ -271,10 +285,10 @@ def _looks_like_ours(path: Path) -> bool:
 def _guess_sequence(path: Path, content: bytearray) -> float:
     """Return the sequence of a damaged save, as far as what is left of it tells."""
     # The first: metadata, which comes later, may use the word, too.
-    found = re.findall(rb'"sequence":\s*(\d{1,12})\b', content)[:1]
+    written = re.search(rb'"sequence":\s*(\d{1,12})\b', content)
     matches = [drafts.SEGMENT.fullmatch(name) for name in drafts.names_in(path)]
-    found += [match[1] for match in matches if match]
-    return max(map(int, found), default=0)
+    found = [int(match[1]) for match in [written, *matches] if match]
+    return max(found, default=0)
 
 
 def _place(save: Found, others: list[Found]) -> Found:

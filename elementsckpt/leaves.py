@@ -35,6 +35,7 @@ ARRAYS = frozenset({"numpy", "jax", "key", "torch"})
 FROZEN = frozenset({"str", "bytes", "pickle"})
 IMMUTABLE = FROZEN | {"jax", "key"}
 _BYTES: dict[str, type] = {"bytes": bytes, "bytearray": bytearray}
+_RAW = frozenset({"str", "pickle", *_BYTES})
 _AS_ARRAYS = frozenset({"jax", "key", "pickle"})
 _INLINE_BYTES = 1024  # Longer strings would make the manifest slow and unreadable.
 _PYTHON = (type(None), bool, int, float, complex, str, type(...), set, frozenset)
@@ -220,9 +221,13 @@ def layout_of(group: Leaves) -> Layout:
     if group.kind == "torch":
         dtype = torch_tensors.storage_dtype(code)
     elif _is_strings(group):
-        dtype, shape = np.dtype(np.uint8), (int(group.value),)
+        dtype, shape = np.dtype(np.uint8), (group.value,)
+        if type(group.value) is not int or group.value < 0:
+            raise ValueError("strings of no number of bytes")
     else:
         dtype = dtypes.decode(code)
+    if group.kind in _RAW and (dtype != np.uint8 or len(shape) != 1):
+        raise ValueError("bytes that are an array")
     return dtype, shape, dtype.itemsize * math.prod(shape)
 
 
@@ -298,7 +303,7 @@ def decode(
     if kind == "torch":
         return [torch_tensors.build(x, group.dtype, group.value) for x in arrays]
     if kind == "str":
-        return [x.tobytes().decode("utf-8", "surrogatepass") for x in arrays]
+        return [str(x.data, "utf-8", "surrogatepass") for x in arrays]
     return [_BYTES[kind](x.tobytes()) for x in arrays]
 
 
@@ -308,7 +313,7 @@ _MAX_AXES = 32  # Of NumPy before version 2.
 
 def _decode_strings(group: Leaves, data: np.ndarray) -> np.ndarray:
     count = math.prod(group.shape)
-    if not 0 <= 8 * count <= data.size:
+    if 8 * count > data.size:
         raise ValueError("an array of strings is longer than its bytes")
     lengths = data[: 8 * count].view("<i8").tolist()
     array = np.empty(count, dtypes.decode(group.dtype))
@@ -320,6 +325,8 @@ def _decode_strings(group: Leaves, data: np.ndarray) -> np.ndarray:
             continue
         array[index] = data[position : position + length].tobytes().decode()
         position += length
+    if position != data.size:
+        raise ValueError("an array of strings is shorter or longer than its bytes")
     return array.reshape(group.shape, order=group.order)
 
 

@@ -91,6 +91,7 @@ def describe(found: Found) -> SaveInfo:
 
 
 def _describe_head(path: Path, head: Head) -> SaveInfo:
+    keys = scalars.texts(item.key for item in head.components)
     return SaveInfo(
         path=path,
         step=head.step,
@@ -99,10 +100,8 @@ def _describe_head(path: Path, head: Head) -> SaveInfo:
         metrics=metadata.decode_metrics(head.metrics),
         metadata=metadata.decode(head.metadata),
         components={
-            scalars.decode(item.key): ComponentInfo(
-                item.size_bytes, item.leaf_count, item.shards
-            )
-            for item in head.components
+            key: ComponentInfo(item.size_bytes, item.leaf_count, item.shards)
+            for key, item in zip(keys, head.components, strict=True)
         },
         lineage=_lineage(head),
         pin=head.pin,

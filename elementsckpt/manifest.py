@@ -8,6 +8,7 @@ the digest of all bytes before it.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -28,8 +29,12 @@ MAX_SEQUENCE = 1 << 52  # Beyond it, somebody made it up.
 OWN_VALUE = frozenset({"python", "function", "pickle"})
 
 _INDEX = Annotated[int, Meta(ge=0, lt=1 << 62)]
-_DIGEST = Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
-_FILE = re.compile(r"[A-Za-z0-9_%~-]+-\d{6,20}-\d{5,20}\.safetensors")
+_MAX_AXES = 64  # Of NumPy; beyond it, the number of elements takes long to compute.
+_SHAPE = Annotated[tuple[_INDEX, ...], Meta(max_length=_MAX_AXES)]
+_DIGEST = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
+_PID = Annotated[int, Meta(gt=0, lt=1 << 31)]
+_FILE = re.compile(r"[A-Za-z0-9_%~-]+-[0-9]{6,20}-[0-9]{5,20}\.safetensors")
+_PIECE_BYTES = 1 << 20
 _TAIL = b',\n"digest":"%s"}\n'
 _TAIL_BYTES = len(_TAIL) - 2 + 32
 
@@ -54,7 +59,7 @@ class Leaves(
 
     kind: str
     dtype: Any = None
-    shape: tuple[_INDEX, ...] = ()
+    shape: _SHAPE = ()
     order: Literal["C", "F"] = "C"
     block: Annotated[int, Meta(ge=-1)] = -1
     offset: _INDEX = 0
@@ -205,7 +210,7 @@ class Lineage(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     parent: str | None = None
     run: str | None = None
     host: str | None = None
-    pid: int | None = None
+    pid: _PID | None = None
     commit: str | None = None
 
 
@@ -241,7 +246,7 @@ class Head(Struct, kw_only=True):
     """
 
     format: Literal["elementsckpt"] = FORMAT
-    version: int = VERSION
+    version: Annotated[int, Meta(gt=0)] = VERSION
     name: str
     explicit: bool
     sequence: Annotated[int, Meta(ge=0, lt=MAX_SEQUENCE)]
@@ -321,6 +326,7 @@ def decode(content: bytes | bytearray, where: str) -> Manifest:
     manifest: Manifest = _decode(_MANIFEST, content, where)
     for component in manifest.components:
         _check(component, where)
+    _refuse_twice(_names(manifest), where)
     return manifest
 
 
@@ -358,6 +364,37 @@ def digest(data: Any) -> str:
     return xxhash.xxh3_128_hexdigest(data)
 
 
+def digest_of(read: Callable[[memoryview, int], None], size: int) -> str:
+    """Return the digest of the first bytes of a file, of which little is in memory.
+
+    Args:
+      read: Fills memory with what is in the file from a place on.
+      size: How many bytes.
+    """
+    found = xxhash.xxh3_128()
+    memory = memoryview(bytearray(min(size, _PIECE_BYTES)))
+    for start in range(0, size, _PIECE_BYTES):
+        piece = memory[: size - start]
+        read(piece, start)
+        found.update(piece)
+    return found.hexdigest()
+
+
+def _names(manifest: Manifest) -> list[str]:
+    """Return the files and folders that the components name in the save folder."""
+    names = [x.file for component in manifest.components for x in component.segments]
+    return names + [x.files.folder for x in manifest.components if x.files is not None]
+
+
+def _refuse_twice(names: Sequence[str], where: str) -> None:
+    """Refuse names that occur twice: what is in a file would be loaded as often."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise _invalid(where, f"names {name!r} twice")
+        seen.add(name)
+
+
 def _check(component: Component, where: str) -> None:
     """Refuse files outside the folder and blocks outside their file or overlapping.
 
@@ -369,6 +406,8 @@ def _check(component: Component, where: str) -> None:
     for segment in component.segments:
         if not _FILE.fullmatch(segment.file):
             raise _invalid(where, f"names a file {segment.file!r}, which is no segment")
+        if segment.start > segment.size:
+            raise _invalid(where, f"has data of {segment.file} beyond its end")
     ends = [segment.start for segment in component.segments]
     for block in sorted(component.blocks, key=lambda b: (b.segment, b.offset)):
         if block.segment >= len(ends):
@@ -385,6 +424,11 @@ def _check(component: Component, where: str) -> None:
                 f"another, or an end of the file",
             )
         ends[block.segment] = end
+    content = sum(block.content_size for block in component.blocks)
+    # Between leaves are gaps that align them, none larger than the leaf after it.
+    if not component.size_bytes <= content <= 2 * component.size_bytes:
+        size = f"{content} bytes, for leaves of {component.size_bytes}"
+        raise _invalid(where, f"has blocks of {size}")
     count = 1 if component.shards is None else component.shards
     if len(component.trees) != count:
         raise _invalid(where, f"has {len(component.trees)} trees, expected {count}")
@@ -399,8 +443,7 @@ def _check_files(component: Component, files: Files, where: str) -> None:
             where, f"names a folder {files.folder!r}, which is none of files"
         )
     paths = [file.path for file in files.files]
-    if len(set(paths)) < len(paths):
-        raise _invalid(where, f"names a file in {files.folder} twice")
+    _refuse_twice(paths, where)
     for path in paths:
         if "\0" in path or {"", ".", ".."} & set(path.split("/")):
             raise _invalid(where, f"names a file {path!r} outside of {files.folder}")

@@ -42,8 +42,14 @@ def encode(value: Any, where: str = "metadata") -> Any:
     """
     try:
         return _encode({} if value is None else value, where)
-    except (_UnstorableError, RecursionError) as error:
-        problem = "it holds itself" if isinstance(error, RecursionError) else error
+    except (
+        Exception
+    ) as error:  # What it is made of may raise, such as OmegaConf's "???".
+        problem: object = f"reading it failed with {type(error).__name__}: {error}"
+        if isinstance(error, _UnstorableError):
+            problem = error
+        elif isinstance(error, RecursionError):
+            problem = "it holds itself"
         raise MetadataError(
             f"Metadata cannot be saved: {problem}. It may hold mappings, sequences, "
             f"dataclasses, namespaces, paths, enumerations, numbers and text: leave "
@@ -136,7 +142,8 @@ def decode(code: Any) -> Any:
     if not isinstance(code, dict):
         return code
     if "$dict" in code:
-        return {scalars.decode(k): decode(v) for k, v in code["$dict"]}
+        items = [(scalars.decode(k), decode(v)) for k, v in code["$dict"]]
+        return scalars.table([k for k, _ in items], [v for _, v in items])
     if len(code) == 1 and next(iter(code)).startswith("$"):
         return scalars.decode(code)
     return {key: decode(item) for key, item in code.items()}
@@ -226,5 +233,12 @@ def _described(value: Any) -> str:
 
 
 def decode_metrics(code: Mapping[str, Any]) -> dict[str, float]:
-    """Return the metrics that `encode_metrics` gave `code` for."""
-    return {name: scalars.decode(value) for name, value in code.items()}
+    """Return the metrics that `encode_metrics` gave `code` for.
+
+    Raises:
+      ValueError, TypeError, KeyError: some are no numbers.
+    """
+    metrics = {name: scalars.decode(value) for name, value in code.items()}
+    if not all(type(value) in (int, float) for value in metrics.values()):
+        raise ValueError("metrics that are no numbers")
+    return metrics

@@ -20,6 +20,8 @@ from .errors import MismatchError, reason
 from .manifest import display
 from .specs import Spec
 
+_LONG_NAME = 200
+
 
 class Selection(Struct, frozen=True):
     """Which leaves to load.
@@ -324,5 +326,6 @@ def nearest(regex: str, names: Iterable[str], count: int = 5) -> list[str]:
     """Return the names that look most like a pattern that matched none."""
     import difflib  # Here, as it takes a while and is for errors only.
 
-    some = itertools.islice(names, 2000)  # Comparing takes time.
+    short = (name for name in names if len(name) <= _LONG_NAME)
+    some = itertools.islice(short, 2000)  # Comparing takes time.
     return difflib.get_close_matches(regex, some, count, cutoff=0.0)

@@ -18,7 +18,8 @@ import numpy as np
 from . import disk
 from .compression import unpack
 from .errors import DamagedError, ReadError
-from .manifest import Block, Component, Segment, digest
+from .machine import require_memory
+from .manifest import Block, Component, Segment, digest, digest_of
 from .parallel import run
 
 _ALIGN = 64
@@ -49,8 +50,15 @@ Want = tuple[int, int, int]
 Memory = tuple[np.ndarray | None, int]
 
 
-def open_segment(path: Path, segment: Segment) -> disk.File:
+def open_segment(
+    path: Path, segment: Segment, *, is_verified: bool = False
+) -> disk.File:
     """Open a segment for reading, its size and header verified.
+
+    Args:
+      path: The file.
+      segment: Its entry in the manifest.
+      is_verified: Whether its header was verified before.
 
     Raises:
       DamagedError: it is not what the manifest says.
@@ -60,12 +68,13 @@ def open_segment(path: Path, segment: Segment) -> disk.File:
         raise DamagedError(
             f"{path} is damaged: it has {file.size} bytes, expected {segment.size}."
         )
-    header = np.empty(segment.start, np.uint8)
-    file.read(header, 0)
-    if digest(header) != segment.digest:
+    if is_verified:
+        return file
+    found = digest_of(file.read, segment.start)
+    if found != segment.digest:
         raise DamagedError(
             f"{path} is damaged in its first {segment.start} bytes: their digest is "
-            f"{digest(header)}, expected {segment.digest}."
+            f"{found}, expected {segment.digest}."
         )
     return file
 
@@ -140,9 +149,22 @@ class Reader:
         self._name_of = name_of
         self._lock = threading.Lock()
         self._files: collections.OrderedDict[int, disk.File] = collections.OrderedDict()
+        self._verified: set[int] = set()  # Segments whose headers were.
         self._maps: dict[int, np.ndarray] = {}
+        self._checked: set[int] = set()  # Blocks in these that were verified.
         self._recent: dict[int, np.ndarray] = {}
         self._total = sum(block.content_size for block in component.blocks)
+        self._loaded = 0
+
+    def held_bytes(self, *, mapped: bool) -> int:
+        """Return how much memory all of it takes; what is mapped takes none."""
+        blocks = self._component.blocks
+        return sum(x.content_size for x in blocks if x.unpacked or not mapped)
+
+    @property
+    def is_repeating(self) -> bool:
+        """Whether it has read more than there is, so something more than once."""
+        return self._loaded > self._total
 
     def hold(self) -> None:
         """Keep the save from being pruned by this process until `close`."""
@@ -174,14 +196,16 @@ class Reader:
         Returns, Raises:
           As `read`.
         """
-        _refuse_overlap(wants)
+        self._refuse_overlap(wants)
         to_check: dict[int, np.ndarray] = {}
         mapped = [
             self._map(want, to_check) if may else None
             for want, may in zip(wants, mappable, strict=True)
         ]
         if verify:
-            run(lambda item: self._check(*item), to_check.items())
+            new = [number for number in to_check if number not in self._checked]
+            run(lambda number: self._check(number, to_check[number]), new)
+            self._checked.update(new)
         pairs = zip(wants, mapped, strict=True)
         others = iter(self.read([want for want, memory in pairs if memory is None]))
         return [next(others) if memory is None else memory for memory in mapped]
@@ -199,10 +223,11 @@ class Reader:
           DamagedError: files are not what the manifest says.
           ValueError, IndexError: the manifest describes no such leaf.
         """
-        # Each byte belongs to one leaf, so leaves cannot multiply the memory.
-        _refuse_overlap(wants)
-        if sum(size for _, _, size in wants) > self._total:
+        self._refuse_overlap(wants)
+        size = sum(size for _, _, size in wants)
+        if size > self._total:
             raise ValueError("the leaves have more bytes than the blocks")
+        require_memory(size, self.folder)
         to_read: dict[int, np.ndarray] = {}
         # Shards that follow each other share blocks.
         shared = dict(self._recent)
@@ -215,6 +240,9 @@ class Reader:
             else:
                 memories.append(self._allocate(want, to_read, shared))
         if to_read:  # Not for most of many small shards.
+            size = sum(memory.size for memory in to_read.values())
+            require_memory(size, self.folder)  # All of blocks that leaves share.
+            self._loaded += size
             run(lambda item: self._load(*item), to_read.items())
         self._recent = dict(list(shared.items())[-1:])
         return memories
@@ -226,20 +254,16 @@ class Reader:
         number, offset, size = want
         if size == 0:
             return None, 0
-        if number < 0:
-            raise IndexError("a leaf has no block")
         whole = self._component.blocks[number].content_size
         if size < whole and offset + size <= whole:
             data = shared.get(number)
             if data is None:
-                _require_free(number, to_read)
                 data = shared[number] = to_read[number] = _memory(whole)
             return data, offset
         ends = self._ends(want)
         data = _memory(size)
         begin = 0
         for index, end in enumerate(ends, number):
-            _require_free(index, to_read)
             to_read[index] = data[begin:end]
             begin = end
         return data, 0
@@ -256,6 +280,22 @@ class Reader:
         if end != size or offset:
             raise ValueError("a leaf begins or ends within a block of its own")
         return ends
+
+    def _refuse_overlap(self, wants: Sequence[Want]) -> None:
+        """Refuse bytes of two leaves: so leaves cannot multiply the memory."""
+        free = 0, 0  # The first block, and place in it, that no leaf has claimed.
+        for number, offset, size in sorted(wants):
+            if not size:
+                continue
+            if number < 0:
+                raise IndexError("a leaf has no block")
+            if (number, offset) < free:
+                raise ValueError("two leaves claim the same bytes")
+            end = offset + size
+            while end > self._component.blocks[number].content_size:
+                end -= self._component.blocks[number].content_size
+                number += 1
+            free = number, end
 
     def _map(self, want: Want, to_check: dict[int, np.ndarray]) -> Memory | None:
         """Give a leaf its place in a mapped file; None if it has no single one."""
@@ -329,7 +369,10 @@ class Reader:
             return file
 
     def _open(self, number: int) -> disk.File:
-        return open_segment(self._path(number), self._component.segments[number])
+        path, segment = self._path(number), self._component.segments[number]
+        file = open_segment(path, segment, is_verified=number in self._verified)
+        self._verified.add(number)
+        return file
 
     def close(self) -> None:
         """Close the files and let go of the save."""
@@ -347,16 +390,3 @@ def _memory(size: int) -> np.ndarray:
     memory = np.empty(size + _ALIGN, np.uint8)
     start = -memory.__array_interface__["data"][0] % _ALIGN
     return memory[start : start + size]
-
-
-def _refuse_overlap(wants: Sequence[Want]) -> None:
-    last, end = -1, 0
-    for number, offset, size in sorted(wants):
-        if size and number == last and offset < end:
-            raise ValueError("two leaves claim the same bytes")
-        last, end = number, offset + size
-
-
-def _require_free(block: int, taken: dict[int, np.ndarray]) -> None:
-    if block in taken:
-        raise ValueError("two leaves claim the same bytes")

@@ -10,7 +10,8 @@ import dataclasses
 import functools
 import importlib
 import sys
-from collections.abc import Callable, Iterable
+import types
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from .manifest import Node
@@ -80,9 +81,21 @@ def _find(path: str) -> Any:
     module, _, name = path.partition(":")
     value: Any = sys.modules.get(module)
     for part in name.split("."):
-        # Not getattr: modules can have one that imports what is asked for.
-        value = getattr(value, "__dict__", {}).get(part)
+        value = _namespace(value).get(part)
     return value
+
+
+def _namespace(value: Any) -> Mapping[str, Any]:
+    """Return what is in a module or class, running no code of it.
+
+    Not by getattr: modules can import what is asked for, and proxies, which are in some
+    of them, make what they stand for, also when they are asked for their class.
+    """
+    cls = type(value)
+    if issubclass(cls, types.ModuleType):
+        found: Mapping[str, Any] = object.__getattribute__(value, "__dict__")
+        return found
+    return type.__dict__["__dict__"].__get__(value) if issubclass(cls, type) else {}
 
 
 @functools.cache
@@ -128,14 +141,24 @@ def _is_library_method(cls: type, name: str) -> bool:
 
 
 def build_dataclass(cls: type, attributes: dict[str, Any]) -> Any:
-    """Return an instance with these attributes, without running `__init__`."""
+    """Return an instance with these attributes, without running `__init__`.
+
+    Raises:
+      ValueError, AttributeError: it cannot have them.
+    """
+    if not all(type(name) is str for name in attributes):
+        raise ValueError("an attribute whose name is no text")
     instance: Any = object.__new__(cls)
     setstate = getattr(cls, "__setstate__", None)
     if setstate is not None and str(setstate.__module__).startswith("chex"):
         setstate(instance, attributes)  # It registers the class with JAX, too.
         return instance
+    declared = {field.name for field in dataclasses.fields(cls)}
     for name, value in attributes.items():
-        object.__setattr__(instance, name, value)
+        if name in declared:
+            object.__setattr__(instance, name, value)
+        else:  # As it was; set, it could be a property's or the `__class__`.
+            instance.__dict__[name] = value
     return instance
 
 
@@ -155,6 +178,7 @@ class Resolver:
         self._imports = imports
         self._current = current
         self._known: list[Any] | None = None
+        self._functions: dict[str | None, Any] | None = None
 
     def container(self, node: Node) -> type | None:
         """Return the class of a NamedTuple, dataclass or FrozenDict, or None.
@@ -181,8 +205,10 @@ class Resolver:
         """
         if self._imports:
             return self._find(path)
-        known = self._from_current()
-        return next((x for x in known if callable(x) and path_of(x) == path), None)
+        if self._functions is None:
+            known = filter(callable, self._from_current())
+            self._functions = {path_of(x): x for x in known}
+        return self._functions.get(path)
 
     def _find(self, path: str) -> Any:
         if self._imports and not path.startswith("__main__:"):
@@ -194,15 +220,16 @@ class Resolver:
 
     def _from_current(self) -> list[Any]:
         if self._known is None:
-            self._known = list(self._current()) if self._current else []
+            found = self._current() if self._current else []
+            self._known = list({id(x): x for x in found}.values())
         return self._known
 
 
 def _fits(cls: Any, node: Node) -> bool:
-    if not isinstance(cls, type):
+    if not issubclass(type(cls), type):  # Not isinstance; see `_namespace`.
         return False
     if node.kind == "namedtuple":
-        return is_namedtuple(cls) and list(cls._fields) == node.keys  # type: ignore[attr-defined]
+        return is_namedtuple(cls) and list(cls._fields) == node.keys
     if not is_plain_dataclass(cls):
         return False
     declared = [field.name for field in dataclasses.fields(cls)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import itertools
 import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -16,9 +17,10 @@ from typing import Any
 from msgspec import Struct
 
 from . import manifest, overlay, tree
-from .errors import DamagedError, MismatchError, ReadError, add_note
+from .errors import CheckpointError, DamagedError, MismatchError, ReadError, add_note
 from .filetree import FolderReader
 from .folder import Found
+from .machine import require_memory
 from .overlay import Plan, Selection
 from .reports import LoadReport
 from .source import Save, Stored
@@ -27,6 +29,7 @@ from .stored import ElementsComponent, Notes, Options, SavedComponent
 Selectable = SavedComponent | ElementsComponent
 _ATTEMPTS = 20
 _logger = logging.getLogger("elementsckpt")
+_MOST_WARNINGS = 20
 
 
 class Restored(Struct):
@@ -145,8 +148,7 @@ def _restore(candidates: Sequence[Found], reading: Reading) -> Restored:
             restored.damaged = [bad.path for bad in candidates[:number]]
             restored.fell_back_from = candidates[0].path
             _logger.warning("Loading the older save %s instead.", found.path)
-        for name, path in restored.notes.plain.items():
-            _logger.warning("%s comes back as a dict: %s was not found.", name, path)
+        _tell_of_dicts(restored.notes.plain)
         return restored
     raise _all_damaged(candidates, damaged)
 
@@ -187,6 +189,14 @@ def _divide(
         return _selectable(components, path), []
     some = [component for component in components if component.key in templates]
     return _selectable(some, path), [x for x in components if x.key not in templates]
+
+
+def _tell_of_dicts(plain: Mapping[str, str]) -> None:
+    for name, path in itertools.islice(plain.items(), _MOST_WARNINGS):
+        _logger.warning("%s comes back as a dict: %s was not found.", name, path)
+    more = len(plain) - _MOST_WARNINGS
+    if more > 0:
+        _logger.warning("So do %s more; the report has all of them.", more)
 
 
 @contextlib.contextmanager
@@ -238,6 +248,7 @@ def _refuse_other_kinds(
 
 
 def _read_whole(components: Sequence[Stored], restored: Restored) -> None:
+    require_memory(sum(x.held_bytes for x in components), restored.found.path)
     for component in components:  # What is open can be read when it is removed.
         component.open()
     for component in components:
@@ -318,7 +329,20 @@ def _read_some(
     for component, plan in zip(components, plans, strict=True):
         if plan.replace:
             values = component.values(source for _, source in plan.replace)
-            restored.states[component.key] = overlay.apply(plan, values)
+            restored.states[component.key] = _apply(component.key, plan, values)
+
+
+def _apply(key: str, plan: Plan, values: Mapping[int, Any]) -> Any:
+    try:
+        return overlay.apply(plan, values)
+    except CheckpointError:
+        raise
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        raise MismatchError(
+            f"The leaves of {key!r} that are selected make no state with those that "
+            f"are not: {error}. Select more or fewer of them with another regex; "
+            f"nothing was loaded."
+        ) from error
 
 
 def _flat(

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from . import containers
+from . import generators
 
 _logger = logging.getLogger("elementsckpt")
 _PYTHON_VERSION = 3  # Of the states of `random`, since Python 3.2.
@@ -56,12 +56,11 @@ class GlobalRNG:
 
 
 def _load_numpy(state: Mapping[str, Any]) -> None:
-    generators: Any = np.random
-    name = state["bit_generator"]
-    if type(generators.get_bit_generator()).__name__ != name:
-        generators.set_bit_generator(containers.bit_generator(name)())
-    containers.check_positions(state)
-    generators.set_state(state)
+    own: Any = np.random
+    like: Any = generators.randomstate(state)  # Which checks the state.
+    if type(own.get_bit_generator()).__name__ != state["bit_generator"]:
+        own.set_bit_generator(like._bit_generator)
+    own.set_state(state)
 
 
 def _save_torch(torch: Any) -> dict[str, Any]:

@@ -9,9 +9,10 @@ people to read; the rest becomes an object with one `$name`, such as
 from __future__ import annotations
 
 import base64
+import collections
 import math
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from . import dtypes
 
 _SAFE_INT = 1 << 53  # Beyond it, JSON readers that use doubles lose digits.
 _NAN = struct.pack("<d", math.nan)
+_MOST_TWINS = 64  # Keys of one hash; each is compared with all before it.
 
 
 class NotScalarError(TypeError):
@@ -62,6 +64,44 @@ def decode(code: Any) -> Any:
 def decode_all(codes: Iterable[Any]) -> list[Any]:
     """Return the scalars with these encodings, most of which are what they are."""
     return [decode(x) if type(x) is dict or type(x) is list else x for x in codes]
+
+
+def table(keys: Sequence[Any], values: Iterable[Any]) -> dict[Any, Any]:
+    """Return the dict of these keys and values, as it was saved.
+
+    Raises:
+      ValueError: two keys are the same, or many have the same hash.
+      TypeError: one has none.
+    """
+    _refuse_twins(keys)
+    found = dict(zip(keys, values, strict=True))
+    if len(found) != len(keys):
+        raise ValueError("a dict has a key twice")
+    return found
+
+
+def texts(codes: Iterable[Any]) -> list[str]:
+    """Return the texts with these encodings.
+
+    Raises:
+      ValueError: something else is among them, or two are the same.
+    """
+    found = decode_all(codes)
+    if not all(type(text) is str for text in found) or len(set(found)) < len(found):
+        raise ValueError("keys that are no text, or not all different")
+    return found
+
+
+def _refuse_twins(keys: Collection[Any]) -> None:
+    """Refuse keys made to have the same hash, as a dict of them takes for ever.
+
+    Nobody can make text that has.
+    """
+    if len(keys) <= _MOST_TWINS or all(type(key) is str for key in keys):
+        return
+    counts = collections.Counter(map(hash, keys))
+    if max(counts.values()) > _MOST_TWINS:
+        raise ValueError("keys made to have the same hash")
 
 
 def _encode_int(value: int) -> Any:
@@ -114,6 +154,8 @@ def _decode_numpy(code: Any) -> Any:
     if kind == "bytes":
         return np.bytes_(bytes.fromhex(value))
     dtype = dtypes.decode(kind)
+    if dtype.hasobject:  # A string of variable length, by its address.
+        raise ValueError("not the type of a scalar")
     memory = bytearray.fromhex(value)  # Structured scalars stay views of it.
     return np.ndarray((), dtype, memory)[()]
 
@@ -122,8 +164,13 @@ def _encode_items(name: str) -> Callable[[Any], Any]:
     return lambda value: {name: [encode(item) for item in value]}
 
 
-def _decode_items(container: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    return lambda code: container(decode(item) for item in code)
+def _decode_set(container: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def decode_set(code: Any) -> Any:
+        items = [decode(item) for item in code]
+        _refuse_twins(items)
+        return container(items)
+
+    return decode_set
 
 
 _ENCODERS: dict[type, Callable[[Any], Any]] = {
@@ -150,7 +197,7 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "$bytearray": lambda code: bytearray(base64.b64decode(code, validate=True)),
     "$ellipsis": lambda code: ...,
     "$numpy": _decode_numpy,
-    "$tuple": _decode_items(tuple),
-    "$set": _decode_items(set),
-    "$frozenset": _decode_items(frozenset),
+    "$tuple": lambda code: tuple(decode(item) for item in code),
+    "$set": _decode_set(set),
+    "$frozenset": _decode_set(frozenset),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ class Save:
         if self._manifest is None:
             return list(self._files)
         with damage(str(self.path / manifest.NAME)):
-            return [scalars.decode(item.key) for item in self._manifest.components]
+            return scalars.texts(item.key for item in self._manifest.components)
 
     def components(self, keys: Iterable[str]) -> list[Stored]:
         """Return components by key.
@@ -68,7 +68,8 @@ class Save:
         Raises:
           MissingKeyError: some are not in the save; the message lists what is.
         """
-        wanted, here = list(keys), self.keys()
+        wanted = list(keys)
+        here = {key: index for index, key in enumerate(self.keys())}
         missing = [key for key in wanted if key not in here]
         if missing:
             raise MissingKeyError(
@@ -76,7 +77,7 @@ class Save:
                 f"Nothing was loaded. To go on without what it lacks, load(keys=[...]) "
                 f"what it has; the next save() has all that is registered."
             )
-        return [self._component(key, here.index(key)) for key in wanted]
+        return [self._component(key, here[key]) for key in wanted]
 
     def _component(self, key: str, index: int) -> Stored:
         if self._manifest is None:
@@ -109,5 +110,5 @@ class Save:
         return objects
 
 
-def _listed(keys: Sequence[str]) -> str:
+def _listed(keys: Iterable[str]) -> str:
     return ", ".join(map(repr, keys)) or "components"

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import mmap
-import os
 import threading
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from . import forks
+from .machine import memory_bytes
 
 _ARENA_BYTES = 16 << 20
 _ALIGN = 64
 _SHARE = 8  # Of the machine's memory, or the job's.
-_LIMITS = (Path("/sys/fs/cgroup/memory.max"),)
 
 
 class Staging:
@@ -76,8 +74,4 @@ class Staging:
 
 def default_bytes() -> int:
     """Return an eighth of the memory that the machine, or a container, has."""
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for path in _LIMITS:
-        with contextlib.suppress(OSError, ValueError):  # Absent, or "max".
-            total = min(total, int(path.read_text()))
-    return total // _SHARE
+    return memory_bytes() // _SHARE

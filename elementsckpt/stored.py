@@ -7,16 +7,21 @@ one that elements wrote.
 from __future__ import annotations
 
 import contextlib
-import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from . import elements_folder, leaves, manifest, pickles, tree
-from .errors import CheckpointError, DamagedError, PickleError, ReadError, reason
+from .errors import (
+    CheckpointError,
+    DamagedError,
+    MismatchError,
+    PickleError,
+    ReadError,
+    reason,
+)
 from .manifest import Component, Leaves, Node, Tree
 from .reader import Reader
 from .references import Resolver
@@ -53,10 +58,12 @@ class Notes(Struct):
     Attributes:
       plain: Container to the class that was not found; names begin with the key.
       bytes_read: Size of the leaves that were read.
+      allowance: What the names of places may still cost.
     """
 
     plain: dict[str, str] = {}
     bytes_read: int = 0
+    allowance: tree.Allowance = field(default_factory=tree.Allowance)
 
 
 @contextlib.contextmanager
@@ -76,11 +83,7 @@ def damage(where: str) -> Iterator[None]:
             f"{where} does not fit into memory. Load less of it with keys= or regex=, "
             f"or map its arrays with mmap=True."
         ) from error
-    except (
-        *(ValueError, TypeError, KeyError, IndexError, struct.error),
-        *(OverflowError, RecursionError, msgspec.MsgspecError),
-        Warning,  # NumPy's, where a user has made warnings errors.
-    ) as error:
+    except Exception as error:  # Whatever NumPy, torch and classes make of nonsense.
         found = f"{type(error).__name__}: {reason(error)}"
         raise DamagedError(f"{where} is not a valid save ({found}).") from error
 
@@ -106,6 +109,7 @@ class SavedComponent:
         self._notes = notes
         self._reader = Reader(path, component, _name_in_block(component, key))
         self._only: Tree | None = None
+        self._names: list[tuple[str, int]] | None = None
 
     def open(self) -> None:
         """Open the files, so that they can be read when somebody removes them."""
@@ -125,6 +129,12 @@ class SavedComponent:
             values = self._some(saved, picked, plain=True)
             return tree.unflatten_some(saved.root, saved.nodes, values)
 
+    @property
+    def held_bytes(self) -> int:
+        """How much memory its state takes; its shards are never there at once."""
+        mapped = self._options.mapped
+        return 0 if self.streams else self._reader.held_bytes(mapped=mapped)
+
     def contents(self) -> list[str]:
         """Return the name of each leaf, or of each shard."""
         if self.streams:
@@ -137,7 +147,12 @@ class SavedComponent:
     def names(self) -> list[tuple[str, int]]:
         """Return name and number of each leaf, an aliased one for each place."""
         with damage(self._where):
-            return tree.names(self._tree(), self.key)
+            if self._names is None:
+                try:
+                    self._names = tree.names(self._tree(), self._notes.allowance)
+                except MismatchError as error:
+                    raise MismatchError(f"In {self._where} {error}") from error
+            return self._names
 
     def specs(self) -> list[tuple[str, int, Spec]]:
         """Return name, number and spec of each leaf, reading none of their bytes."""
@@ -163,6 +178,10 @@ class SavedComponent:
         self._notes.bytes_read += self._component.size_bytes
         for index in range(self._shard_count):
             self._shard(index)
+            with damage(self._where):
+                # What one needs of a block that another has begun is still there.
+                if self._reader.is_repeating:
+                    raise ValueError("two shards claim the same bytes")
 
     def shards(self) -> Iterator[Any]:
         """Return a generator of the shards."""
@@ -193,19 +212,22 @@ class SavedComponent:
         values = self._read(saved.leaves, plain=self._options.plain)
         self._unpickle_all(tree.numbered(saved), values)
 
+        lost: list[tuple[int, str]] = []  # Containers whose class was not found.
+
         def find_class(number: int, node: Node) -> type | None:
-            return self._find_class(saved, number, node)
+            if self._options.plain:
+                return None
+            cls = self._resolver.container(node)
+            if cls is None:
+                lost.append((-number - 1, node.name))
+            return cls
 
-        return tree.unflatten(saved.root, saved.nodes, values, find_class)
-
-    def _find_class(self, saved: Tree, number: int, node: Node) -> type | None:
-        if self._options.plain:
-            return None
-        cls = self._resolver.container(node)
-        if cls is None:
-            name = tree.container_name(saved, number)
-            self._notes.plain[tree.full_name(self.key, name)] = node.name
-        return cls
+        state = tree.unflatten(saved.root, saved.nodes, values, find_class)
+        if lost:
+            names = tree.container_names(saved, self._notes.allowance)
+            for number, cls in lost:
+                self._notes.plain[self._full_name(names.get(number, ""))] = cls
+        return state
 
     def _some(
         self, saved: Tree, picked: Sequence[tuple[int, Leaves]], *, plain: bool
@@ -347,6 +369,11 @@ class ElementsComponent:
         """Return the state with only these leaves, or None if there are none."""
         flat = self._flattened()
         return tree.unflatten_some(flat.root, flat.nodes, self.values(numbers))
+
+    @property
+    def held_bytes(self) -> int:
+        """How much memory its state takes; its shards are never there at once."""
+        return 0 if self.streams else elements_folder.size_bytes(self._files)
 
     def contents(self) -> list[str]:
         """Return the name of each leaf, or of each shard."""

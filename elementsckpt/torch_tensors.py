@@ -106,6 +106,9 @@ def build(array: np.ndarray, code: str, traits: Sequence[str]) -> Any:
     dtype = getattr(torch, _NAMES[code], None)
     if dtype is None:
         raise ImportError(f"torch has no {code!r}")
+    requires_grad = "requires_grad" in traits
+    if requires_grad and not (dtype.is_floating_point or dtype.is_complex):
+        raise ValueError(f"a tensor of {code} that requires a gradient")
     tensor = torch.empty(array.shape, dtype=dtype, device="cpu")
     if array.size:
         data = torch.from_numpy(array.reshape(-1).view(np.uint8))
@@ -115,7 +118,6 @@ def build(array: np.ndarray, code: str, traits: Sequence[str]) -> Any:
     for trait in map(str, traits):
         if trait.startswith(_DEVICE):
             tensor = tensor.to(_device(trait.removeprefix(_DEVICE)))
-    requires_grad = "requires_grad" in traits
     if "parameter" in traits:
         return torch.nn.Parameter(tensor, requires_grad=requires_grad)
     return tensor.requires_grad_(requires_grad)

@@ -174,15 +174,38 @@ def leaf_names(tree: Tree) -> list[str]:
     return [name for group in tree.leaves for name in group.names]
 
 
-def names(tree: Tree, key: str) -> list[tuple[str, int]]:
-    """Return name and number of each leaf, an aliased leaf once for each place.
+_PLACE_BYTES = 64  # Of memory, besides its name.
+
+
+class Allowance(Struct):
+    """How many bytes the names of places in a save may still take."""
+
+    left: int = 64 << 20
+
+    def spend(self, name: str) -> None:
+        """Take note of a name.
+
+        Raises:
+          MismatchError: there are too many, or too long ones.
+        """
+        self.left -= _PLACE_BYTES + len(name)
+        if self.left < 0:
+            raise MismatchError(
+                "the same containers appear in too many places, or too deep ones, for "
+                "their leaves to be selected by name. Load it whole, without regex=; "
+                "nothing was loaded."
+            )
+
+
+def names(tree: Tree, allowance: Allowance) -> list[tuple[str, int]]:
+    """Return the name and number of each leaf, an aliased leaf once for each place.
 
     Args:
       tree: The tree.
-      key: The component's key, for errors.
+      allowance: What the names may cost.
 
     Raises:
-      MismatchError: there are too many places.
+      MismatchError: there are too many places; the message goes on after a place.
       ValueError, IndexError: the structure is not one that `flatten` makes.
     """
     places = sum(len(node.children) for node in tree.nodes) + 1
@@ -191,7 +214,8 @@ def names(tree: Tree, key: str) -> list[tuple[str, int]]:
     if places == len(found) - len(hidden) + len(tree.nodes):
         numbered = zip(found, itertools.count(), strict=False)
         return [(name, number) for name, number in numbered if number not in hidden]
-    return [(name, number) for name, number in _walk(tree, key) if number >= 0]
+    walk = _walk(tree, allowance)
+    return [(name, number) for name, number in walk if number >= 0]
 
 
 def parts_of_pickles(tree: Tree) -> set[int]:
@@ -247,29 +271,24 @@ def numbers_in(picked: Iterable[tuple[int, Leaves]]) -> Iterator[int]:
         yield from range(first, first + len(group.names))
 
 
-def container_name(tree: Tree, node: int) -> str:
-    """Return the name of a container by its position in the list of nodes."""
+def container_names(tree: Tree, allowance: Allowance) -> dict[int, str]:
+    """Return the first name of each container by its number, as far as allowed."""
+    found: dict[int, str] = {}
     with contextlib.suppress(MismatchError):
-        for name, number in _walk(tree, ""):
-            if number == -node - 1:
-                return name
-    return ""
+        for name, number in _walk(tree, allowance):
+            if number < 0:
+                found.setdefault(number, name)
+    return found
 
 
-def _walk(tree: Tree, component: str) -> Iterator[tuple[str, int]]:
+def _walk(tree: Tree, allowance: Allowance) -> Iterator[tuple[str, int]]:
     """Yield name and number of each container and leaf."""
     # Containers that hold others twice double the places at each level.
-    left = 1_000_000 + 10 * sum(len(group.names) for group in tree.leaves)
+    listed = leaf_names(tree)
+    allowance.left += 10 * (sum(map(len, listed)) + _PLACE_BYTES * len(listed))
     stack = [("", tree.root)]
     while stack:
         name, number = stack.pop()
-        left -= 1
-        if left < 0:
-            raise MismatchError(
-                f"In {component!r} the same containers appear in too many places for "
-                f"their leaves to be selected by name. Load it whole, without regex=; "
-                f"nothing was loaded."
-            )
         yield display(name), number
         if number >= 0:
             continue
@@ -279,7 +298,9 @@ def _walk(tree: Tree, component: str) -> Iterator[tuple[str, int]]:
         for key, child in zip(reversed(keys), reversed(node.children), strict=True):
             if child < 0 and child <= number:
                 raise ValueError("a container comes before what it holds")
-            stack.append((prefix + part(key), child))
+            below = prefix + part(key)
+            allowance.spend(below)
+            stack.append((below, child))
 
 
 def unflatten(
@@ -300,6 +321,7 @@ def unflatten(
     Raises:
       ValueError, TypeError, KeyError, IndexError: `nodes` are not what `flatten` makes.
     """
+    _check(nodes)
     built: list[Any] = []
     for number, node in enumerate(nodes):
         children = [values[n] if n >= 0 else built[-n - 1] for n in node.children]
@@ -320,13 +342,15 @@ def unflatten_some(root: int, nodes: Sequence[Node], values: Mapping[int, Any]) 
       Nested dicts, and the sequences that are whole; a sequence that is not becomes a
       dict by position. None without any leaf.
     """
+    _check(nodes)
     built: dict[int, Any] = dict(values)
     for number, node in enumerate(nodes):
         keys = containers.child_keys(node)
         pairs = zip(keys, node.children, strict=True)
-        items = {key: built[child] for key, child in pairs if child in built}
-        if not items:
+        there = [(key, built[child]) for key, child in pairs if child in built]
+        if not there:
             continue
+        items = scalars.table([key for key, _ in there], [value for _, value in there])
         whole = len(items) == len(keys)
         if whole and node.kind not in containers.NAMED:
             built[-number - 1] = containers.put_together(
@@ -335,6 +359,31 @@ def unflatten_some(root: int, nodes: Sequence[Node], values: Mapping[int, Any]) 
         else:
             built[-number - 1] = items
     return built.get(root)
+
+
+def _check(nodes: Sequence[Node]) -> None:
+    """Refuse structures that `flatten` does not make, and that would do harm.
+
+    Raises:
+      ValueError: they hold more generators than states of these, or nest containers
+        so deeply that freeing them would overflow the stack.
+    """
+    states: set[int] = set()
+    levels: dict[int, int] = {}
+    for number, node in enumerate(nodes, 1):
+        if node.kind in containers.RANDOM:
+            inner = {child for child in node.children if child < 0}
+            if states & inner:
+                raise ValueError("two generators share their state")
+            states |= inner
+        elif node.kind in containers.FRAGILE:
+            level = 1 + max((levels.get(n, 0) for n in node.children), default=0)
+            if level > _MOST_LEVELS:
+                raise ValueError(f"a {node.kind} nested more than {_MOST_LEVELS} times")
+            levels[-number] = level
+
+
+_MOST_LEVELS = 1000  # Python saves none that is deeper.
 
 
 def _child(number: int, values: Sequence[Any], built: list[Any]) -> Any:

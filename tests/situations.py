@@ -942,8 +942,9 @@ def an_array_too_wide_for_jax(tmp, monkeypatch):
 
 @says(
     MismatchError,
-    "In 'agent' the same containers appear in too many places for their leaves to be "
-    "selected by name. Load it whole, without regex=",
+    "In 'agent' in {tmp}/…/manifest.json the same containers appear in too many places, "
+    "or too deep ones, for their leaves to be selected by name. Load it whole, without "
+    "regex=",
     NOTHING,
 )
 def containers_that_hold_each_other_many_times(tmp, _):
@@ -1370,7 +1371,7 @@ def files_in_a_folder_elsewhere(tmp, _):
     cp.load()
 
 
-@says(DamagedError, CLAIMS, "names a file in policy.files twice.", OTHER)
+@says(DamagedError, CLAIMS, "names 'a' twice.", OTHER)
 def a_file_that_is_there_twice(tmp, _):
     cp = forged(tmp, lambda x: x[1]["files"]["files"].append(x[1]["files"]["files"][0]))
     yield

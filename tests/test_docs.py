@@ -4,6 +4,7 @@ import contextlib
 import io
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 
@@ -25,9 +26,12 @@ def test_the_python_on_each_page_runs_and_prints_what_it_says(
     monkeypatch.chdir(tmp_path)
     scope = {"__name__": "__main__"}
     printed = io.StringIO()
+    watched = {x: signal.getsignal(x) for x in (signal.SIGTERM, signal.SIGUSR1)}
     with contextlib.redirect_stdout(printed):
         for block in code_blocks(page, "python"):
             exec(compile(block, str(page), "exec"), scope)
+    for number, handler in watched.items():  # As the end of a program would.
+        signal.signal(number, handler)
     for output in code_blocks(page, "text"):
         if "/" not in output.splitlines()[0]:  # Not a picture of a folder.
             assert output in printed.getvalue()

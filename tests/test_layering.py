@@ -24,11 +24,12 @@ ALLOWED = {
     "scalars": {"dtypes"},
     "jax_arrays": set(),
     "torch_tensors": set(),
+    "generators": set(),
     "leaves": {
         *("torch_tensors", "jax_arrays", "scalars", "dtypes", "references"),
         "manifest",
     },
-    "containers": {"leaves", "scalars", "references", "manifest"},
+    "containers": {"generators", "leaves", "scalars", "references", "manifest"},
     "tree": {"containers", "leaves", "scalars", "manifest"},
     "groups": {"tree", "leaves", "jax_arrays", "scalars", "pickles", "manifest"},
     "specs": {
@@ -43,15 +44,17 @@ ALLOWED = {
     "files": set(),
     "filetree": {"manifest", "parallel", "disk"},
     "background": {"forks"},
-    "staging": {"forks"},
+    "machine": set(),
+    "staging": {"forks", "machine"},
     "blocks": {"staging", "leaves", "dtypes", "manifest"},
-    "reader": {"compression", "manifest", "parallel", "disk"},
+    "reader": {"compression", "machine", "manifest", "parallel", "disk"},
     "elements_folder": {"restricted", "pickles", "disk"},
     "drafts": {"elements_folder", "manifest", "forks", "disk"},
     "metadata": {"torch_tensors", "jax_arrays", "scalars"},
     "retention": {"metadata", "manifest"},
     "folder": {
-        *("retention", "drafts", "reader", "elements_folder", "manifest", "disk"),
+        *("retention", "drafts", "reader", "elements_folder", "metadata"),
+        *("machine", "manifest", "disk"),
     },
     "choice": {
         *("folder", "retention", "drafts", "elements_folder", "scalars", "manifest"),
@@ -91,7 +94,7 @@ ALLOWED = {
     },
     "restore": {
         *("source", "stored", "folder", "filetree", "reports", "overlay", "tree"),
-        "manifest",
+        *("manifest", "machine"),
     },
     "look": {
         *("restore", "reports", "stored", "choice", "folder", "elements_folder"),
@@ -100,7 +103,7 @@ ALLOWED = {
     "components": {"value", "pytrees", "rng"},
     "registry": {"components"},
     "wrappers": {"forks"},
-    "rng": {"containers"},
+    "rng": {"generators"},
     "functions": {
         *("store", "restore", "reports", "stored", "choice", "files", "metadata"),
         *("value", "compression", "disk"),

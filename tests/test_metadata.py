@@ -139,6 +139,15 @@ def test_what_is_no_configuration_is_named_and_nothing_written(tmp_path, value, 
     assert not (tmp_path / "ckpt").exists()
 
 
+def test_metadata_that_cannot_be_read_is_refused(tmp_path):
+    class Missing(ConfigDict):
+        def __getitem__(self, key):
+            raise LookupError("mandatory value missing: env.name")
+
+    with pytest.raises(elementsckpt.MetadataError, match=r"LookupError: .*env\.name"):
+        elementsckpt.Checkpoint(tmp_path, metadata=Missing(a=1))
+
+
 def test_metadata_that_holds_itself_is_refused(tmp_path):
     config = {}
     config["self"] = config

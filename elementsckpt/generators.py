@@ -1,0 +1,123 @@
+"""NumPy's random generators ⇄ their states.
+
+NumPy believes a state: it reads from the position that the state says, and fills as
+large a pool. So a state that comes from a file must look like one of NumPy's own.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any
+
+import numpy as np
+
+_NAMES = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
+_ENDS = {"pos": 624, "buffer_pos": 4}  # Of what these are positions in.
+_SEED = frozenset({"entropy", "spawn_key", "pool_size", "n_children_spawned"})
+# What NumPy works on seeds grows with the square of these.
+_MOST_POOL = 64
+_MOST_BITS = 4096
+
+
+def kind_of(value: Any) -> str | None:
+    """Return "generator" or "randomstate", or None for anything else."""
+    # NumPy imports it on first use, which takes a while.
+    random = sys.modules.get("numpy.random")
+    if random is None or type(value) not in (random.Generator, random.RandomState):
+        return None
+    if type(value) is random.RandomState:
+        return "randomstate" if _is_known(value._bit_generator) else None
+    seed = _seed_of(value.bit_generator)
+    is_small = seed is None or _is_small(seed)
+    return "generator" if is_small and _is_known(value.bit_generator) else None
+
+
+def _is_known(bits: Any) -> bool:
+    return type(bits).__name__ in _NAMES
+
+
+def _seed_of(bits: Any) -> Any:
+    """Return the state of its seed, or None if that is not one of NumPy's."""
+    seed = bits.seed_seq
+    return seed.state if type(seed) is np.random.SeedSequence else None
+
+
+def states_of(generator: np.random.Generator) -> dict[str, Any]:
+    """Return the state of a Generator, and of its seed, which decides on `spawn`."""
+    bits = generator.bit_generator
+    return {"state": bits.state, "seed": _seed_of(bits)}
+
+
+def generator(state: Any, seed: Any) -> np.random.Generator:
+    """Return the Generator with these states, of which that of the seed may be None.
+
+    Raises:
+      ValueError, TypeError, KeyError: there is none.
+    """
+    bits = _bit_generator(state, _seed_sequence(seed))
+    _check(state, bits.state)
+    bits.state = state
+    return np.random.Generator(bits)
+
+
+def randomstate(state: Any) -> np.random.RandomState:
+    """Return the RandomState with this state.
+
+    Raises:
+      ValueError, TypeError, KeyError: there is none.
+    """
+    rng = np.random.RandomState(_bit_generator(state, 0))
+    _check(state, rng.get_state(legacy=False))
+    rng.set_state(state)
+    return rng
+
+
+def _bit_generator(state: Any, seed: Any) -> Any:
+    name = state["bit_generator"]
+    if name not in _NAMES:
+        raise ValueError(f"no bit generator of NumPy's: {name!r}")
+    return getattr(np.random, name)(seed)
+
+
+def _seed_sequence(state: Any) -> np.random.SeedSequence:
+    if state is None:
+        return np.random.SeedSequence(0)
+    if type(state) is not dict or state.keys() != _SEED or not _is_small(state):
+        raise ValueError("not the state of a seed sequence")
+    return np.random.SeedSequence(**state)
+
+
+def _is_small(seed: Any) -> bool:
+    bits = _bits(seed["entropy"]) + _bits(seed["spawn_key"])
+    size = seed["pool_size"]
+    return type(size) is int and size <= _MOST_POOL and bits <= _MOST_BITS
+
+
+def _bits(entropy: Any) -> float:
+    """Return the size of what a seed is made from."""
+    if isinstance(entropy, (int, np.integer)):
+        return max(32, int(entropy).bit_length())
+    if isinstance(entropy, np.ndarray) and entropy.dtype.kind in "iu":
+        return 8.0 * entropy.nbytes
+    if isinstance(entropy, (list, tuple)) and all(isinstance(x, int) for x in entropy):
+        return sum(map(_bits, entropy))
+    return math.inf
+
+
+def _check(state: Any, like: Any) -> None:
+    """Refuse a state that does not look like this one."""
+    if type(state) is not dict or state.keys() != like.keys():
+        raise ValueError("not the state of a generator")
+    for name, expected in like.items():
+        found = state[name]
+        if type(expected) is dict:
+            _check(found, expected)
+            continue
+        if type(found) is not type(expected):
+            raise ValueError(f"a generator whose {name} is a {type(found).__name__}")
+        if type(expected) is np.ndarray:
+            if (found.dtype, found.shape) != (expected.dtype, expected.shape):
+                raise ValueError(f"a generator whose {name} is another array")
+        elif name in _ENDS and not 0 <= found <= _ENDS[name]:
+            raise ValueError(f"a generator at position {found} of {_ENDS[name]}")
