@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from . import disk, drafts, elements_folder, manifest, metadata, reader, retention
-from .errors import CheckpointError, DamagedError, ReadError, WriteError
+from .errors import CheckpointError, DamagedError, ReadError, WriteError, reason
 from .machine import memory_bytes
 from .manifest import Head
 from .retention import Keep
@@ -266,7 +266,7 @@ def _check_metrics(head: Head, where: Path) -> None:
     try:
         metadata.decode_metrics(head.metrics)
     except Exception as error:
-        raise DamagedError(f"{where} is not a manifest: {error}.") from error
+        raise DamagedError(f"{where} is not a manifest: {reason(error)}.") from error
 
 
 def _looks_like_ours(path: Path) -> bool:

@@ -17,7 +17,14 @@ from typing import Any
 from msgspec import Struct
 
 from . import manifest, overlay, tree
-from .errors import CheckpointError, DamagedError, MismatchError, ReadError, add_note
+from .errors import (
+    CheckpointError,
+    DamagedError,
+    MismatchError,
+    ReadError,
+    add_note,
+    reason,
+)
 from .filetree import FolderReader
 from .folder import Found
 from .machine import require_memory
@@ -340,8 +347,8 @@ def _apply(key: str, plan: Plan, values: Mapping[int, Any]) -> Any:
     except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise MismatchError(
             f"The leaves of {key!r} that are selected make no state with those that "
-            f"are not: {error}. Select more or fewer of them with another regex; "
-            f"nothing was loaded."
+            f"are not: {reason(error)}. Select more or fewer of them with another "
+            f"regex; nothing was loaded."
         ) from error
 
 

@@ -923,6 +923,26 @@ def a_state_for_what_takes_files(tmp, _):
 
 @says(
     MismatchError,
+    "The leaves of 'agent' that are selected make no state with those that are not: …. "
+    "Select more or fewer of them with another regex",
+    NOTHING,
+)
+def leaves_that_make_no_generator(tmp, _):
+    cp = make(tmp, {"rng": np.random.default_rng(0)})
+
+    def change(manifest):
+        for group in manifest["components"][0]["trees"][0]["leaves"]:
+            for number, name in enumerate(group["names"]):
+                if name.endswith("pool_size"):
+                    group["value"][number] = 1
+
+    forge(cp.save().path, change)
+    yield
+    cp.load(regex=".*", strict=False)
+
+
+@says(
+    MismatchError,
     "agent/w is a JAX array of int64, which JAX would silently make 32 bits wide. Set "
     "jax_enable_x64, as the run that saved it did.",
 )
@@ -942,9 +962,9 @@ def an_array_too_wide_for_jax(tmp, monkeypatch):
 
 @says(
     MismatchError,
-    "In 'agent' in {tmp}/…/manifest.json the same containers appear in too many places, "
-    "or too deep ones, for their leaves to be selected by name. Load it whole, without "
-    "regex=",
+    "In 'agent' in {tmp}/…/manifest.json the same containers appear in too many "
+    "places, or too deep ones, for their leaves to be selected by name. Load it whole, "
+    "without regex=",
     NOTHING,
 )
 def containers_that_hold_each_other_many_times(tmp, _):
@@ -1123,7 +1143,7 @@ def two_saves_that_changed(tmp, _):
 
 @says(
     DamagedError,
-    "{tmp}/…/manifest.json is damaged: it has 4294967297 bytes, more than 4294967296.",
+    "{tmp}/…/manifest.json is damaged: it has 4294967297 bytes, more than ….",
     OTHER,
 )
 def a_huge_manifest(tmp, _):
@@ -1140,6 +1160,19 @@ def a_huge_manifest(tmp, _):
 )
 def a_manifest_of_something_else(tmp, _):
     cp = saved(tmp, lambda path: forge(path, lambda x: x.update(step="one")))
+    yield
+    cp.load()
+
+
+@says(
+    DamagedError,
+    "{tmp}/…/manifest.json is not a manifest: metrics that are no numbers.",
+    OTHER,
+)
+def metrics_that_are_none(tmp, _):
+    cp = saved(
+        tmp, lambda path: forge(path, lambda x: x.update(metrics={"return": "x"}))
+    )
     yield
     cp.load()
 
@@ -1287,6 +1320,7 @@ def a_compressed_block_of_another_size(tmp, _):
 
     def shorten(manifest):
         (component,) = manifest["components"]
+        component["size_bytes"] -= 8
         component["blocks"][0][4] -= 8
         component["trees"][0]["leaves"][0]["shape"] = [99_999]
 
@@ -1297,17 +1331,17 @@ def a_compressed_block_of_another_size(tmp, _):
 
 @says(
     DamagedError,
-    "'agent' in {tmp}/…/manifest.json is not a valid save (ValueError: the leaves have "
-    "more bytes than the blocks).",
+    "'agent' in {tmp}/…/manifest.json is not a valid save (ValueError: a group has "
+    "more or fewer values than leaves).",
     OTHER,
 )
-def leaves_larger_than_their_blocks(tmp, _):
-    cp = make(tmp, {"w": noise(0)})
+def leaves_without_values(tmp, _):
+    cp = make(tmp, {"n": 1})
 
-    def grow(manifest):
-        manifest["components"][0]["trees"][0]["leaves"][0]["shape"] = [1 << 40]
+    def empty(manifest):
+        manifest["components"][0]["trees"][0]["leaves"][0]["value"] = []
 
-    forge(cp.save().path, grow)
+    forge(cp.save().path, empty)
     yield
     cp.load()
 
@@ -1346,6 +1380,20 @@ def a_block_that_is_too_large(tmp, _):
 )
 def blocks_that_overlap(tmp, _):
     cp = forged(tmp, lambda x: x[0]["blocks"][0].__setitem__(1, 0))
+    yield
+    cp.load()
+
+
+@says(DamagedError, CLAIMS, "has data of agent-….safetensors beyond its end.", OTHER)
+def a_segment_that_is_all_header(tmp, _):
+    cp = forged(tmp, lambda x: x[0]["segments"][0].__setitem__(2, 1 << 40))
+    yield
+    cp.load()
+
+
+@says(DamagedError, CLAIMS, "has blocks of … bytes, for leaves of 1.", OTHER)
+def more_blocks_than_leaves(tmp, _):
+    cp = forged(tmp, lambda x: x[0].update(size_bytes=1))
     yield
     cp.load()
 
@@ -1579,6 +1627,20 @@ def failing(error):
 def refuse_to_open(monkeypatch, number):
     error = OSError(number, os.strerror(number))
     monkeypatch.setattr(os, "open", failing(error))
+
+
+@says(
+    ReadError,
+    "{tmp}/… does not fit into memory: what is to be loaded has 100,000 bytes, and "
+    "this machine, or container, has 4,096. Load less of it with keys= or regex=, or "
+    "map its arrays with mmap=True, which does not help where they are compressed.",
+)
+def more_than_there_is_memory(tmp, monkeypatch):
+    cp = make(tmp, {"w": noise(0)})
+    cp.save()
+    yield
+    monkeypatch.setattr(elementsckpt.machine, "memory_bytes", lambda: 4096)
+    cp.load()
 
 
 @says(
