@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from . import forks
 from .errors import add_note
 
 T = TypeVar("T")
@@ -23,14 +23,19 @@ class Background(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self._work: _Work[T] | None = None
+        # One at most, in a list as handlers run between any but atomic calls.
+        self._works: list[_Work[T]] = []
+        forks.watch(self)
+
+    def _after_fork(self) -> None:
+        self._works.clear()  # The thread is the parent's.
 
     def start(self, call: Callable[[], T]) -> None:
         """Begin the work; nothing may be under way."""
-        assert self._work is None
+        assert not self._works
         work = _Work(call)
         work.start()
-        self._work = work
+        self._works.append(work)
 
     def wait(self) -> T | None:
         """Return the result of the last work that was begun, when it is there.
@@ -41,32 +46,38 @@ class Background(Generic[T]):
         Raises:
           BaseException: what the work raised, once.
         """
-        self.join()
-        work, self._work = self._work, None
-        if work is None or work.process != os.getpid():
-            return None
-        return work.result()
+        while works := self._works[:]:
+            (work,) = works
+            work.join()
+            if self._take(work):  # Else a handler did, and may have begun another.
+                return work.result()
+        return None
+
+    def _take(self, work: _Work[T]) -> bool:
+        try:
+            self._works.remove(work)
+        except ValueError:
+            return False
+        return True
 
     @property
     def is_done(self) -> bool:
         """Whether a result is there that nobody has waited for."""
-        work = self._work
-        return work is not None and work.process == os.getpid() and work.is_done
+        return any(work.is_done for work in self._works[:])
 
     def join(self) -> None:
         """Return when nothing is under way; results and errors are for `wait`."""
-        work = self._work
-        if work is not None and work.process == os.getpid():  # Threads do not fork.
-            work.join()
+        while (works := self._works[:]) and not works[0].is_done:
+            works[0].join()
 
 
 class _Work(Generic[T]):
     def __init__(self, call: Callable[[], T]) -> None:
-        self.process = os.getpid()
+        self.is_done = False
         self._call: Callable[[], T] | None = call
         self._results: list[T] = []
         self._error: BaseException | None = None
-        self._done = threading.Event()
+        self._waiting: list[threading.Lock] = []
 
     def start(self) -> None:
         if not threading.main_thread().is_alive():
@@ -88,14 +99,18 @@ class _Work(Generic[T]):
             self._error = error
         finally:
             self._call = None  # It holds what was saved.
-            self._done.set()
-
-    @property
-    def is_done(self) -> bool:
-        return self._done.is_set()
+            self.is_done = True
+            for lock in self._waiting[:]:
+                lock.release()
 
     def join(self) -> None:
-        self._done.wait()
+        # Each caller has a lock of its own: an Event has one for all, for which a
+        # handler would wait for ever that interrupts a caller who holds it.
+        lock = threading.Lock()
+        lock.acquire()
+        self._waiting.append(lock)
+        if not self.is_done:
+            lock.acquire()
 
     def result(self) -> T:
         if self._error is not None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import choice, components, compression, manifest, retention, signals
+from . import choice, components, compression, forks, manifest, retention, signals
 from .background import Background
 from .claim import Claim, claim
 from .components import Component
@@ -23,6 +23,7 @@ from .errors import (
     ComponentError,
     DamagedError,
     SaveNotFoundError,
+    reason,
 )
 from .files import Files, folder_keys, takes_folder
 from .folder import Directory, Found
@@ -147,6 +148,11 @@ class Checkpoint(Registry):
         self._claim: Claim | None = None  # From the first save on.
         # What the save that was resumed has and nobody registered.
         self._left_out: frozenset[str] = frozenset()
+        forks.watch(self)
+
+    def _after_fork(self) -> None:
+        self._lock = threading.RLock()
+        self._is_saving = False
 
     def __repr__(self) -> str:
         where = (
@@ -373,14 +379,15 @@ class Checkpoint(Registry):
         with self._lock:
             if self._is_saving:  # A signal handler saves, or a component's save().
                 return store(begin, savefns)
-            self._wait()
             self._is_saving = True
-            was_over = self._timing.is_over
             try:
-                report = self._save(begin, savefns)
-            except BaseException:
-                self._timing.failed(time.monotonic() - start)
-                raise
+                self._wait()
+                was_over = self._timing.is_over
+                try:
+                    report = self._save(begin, savefns)
+                except BaseException:
+                    self._timing.failed(time.monotonic() - start)
+                    raise
             finally:
                 self._is_saving = False
             if is_whole:
@@ -441,18 +448,19 @@ class Checkpoint(Registry):
 
     def _current_step(self) -> int | None:
         if self._step is not None:
+            step = self._step() if callable(self._step) else self._step
             try:
-                return int(self._step() if callable(self._step) else self._step)
-            except (TypeError, ValueError) as error:
+                return int(step)
+            except (TypeError, ValueError, OverflowError) as error:
                 raise ComponentError(
-                    f"step={self._step!r} of this Checkpoint is no number: {error}. "
-                    f"Pass something that int() accepts, such as a Counter."
+                    f"The step of this Checkpoint is no number: {reason(error)}. Pass "
+                    f"as step= what int() accepts, such as a Counter."
                 ) from error
         if "step" in self._components:
             value = self._components["step"].value
             try:
                 return int(value.value if isinstance(value, Value) else value)
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 return None
         return None
 
@@ -583,7 +591,7 @@ class Checkpoint(Registry):
             setattr(copied, key, copy.deepcopy(value))
         except Exception as error:
             raise ComponentError(
-                f"{key!r} cannot be copied: {error!r}. Make another "
+                f"{key!r} cannot be copied: {reason(error)}. Make another "
                 f"{type(value).__name__}, register it with a Checkpoint() of its own, "
                 f"and load(path, keys=[{key!r}])."
             ) from error
@@ -737,8 +745,6 @@ class Checkpoint(Registry):
           SaveNotFoundError: there is none.
           ValueError: it was not written here, or it is the only complete save.
         """
-        if (path is None) == (step is None):
-            raise ValueError("Pass either the path or the step of what to delete.")
         with self._lock:
             self._join()
             listing = self._required_listing()

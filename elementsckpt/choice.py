@@ -40,7 +40,10 @@ def find(path: Path, directory: Directory | None = None) -> list[Found]:
     if not saves and here is not None:  # Stray files do not hide the saves beside them.
         return [here]
     if not saves:
-        raise SaveNotFoundError(f"There is no save in {path}: {_describe(path)}.")
+        raise SaveNotFoundError(
+            f"There is no save in {path}: {_describe(path)}. Check the path, or make a "
+            f"save there first."
+        )
     return saves
 
 
@@ -82,8 +85,8 @@ def named(
         pins = {save.head.pin for save in directory.saves() if save.head}
         listed = ", ".join(sorted(repr(pin) for pin in pins if pin)) or "none"
         raise SaveNotFoundError(
-            f"{error} Nor is there a pin of this name in {directory.path}; pins there: "
-            f"{listed}."
+            f"{error} Nor is a save in {directory.path} pinned under this name; pins "
+            f"there: {listed}."
         ) from error
 
 
@@ -169,9 +172,10 @@ def with_step(directory: Directory, step: int) -> list[Found]:
     found = [save for save in saves if save.step == step]
     if not found:
         steps = sorted({save.step for save in saves if save.step is not None})
+        remedy = f"Choose one of these steps: {_listed(steps)}."
         raise SaveNotFoundError(
-            f"There is no save of step {step} in {directory.path}. There are "
-            f"{_listed(steps) or 'no saves with a step'}."
+            f"There is no save of step {step} in {directory.path}. "
+            f"{remedy if steps else 'No save there has a step: pass its path instead.'}"
         )
     return found
 
@@ -229,12 +233,16 @@ def newest(saves: list[Found]) -> Found:
         if not isinstance(save.error, DamagedError):
             raise save.error
     assert saves[0].error is not None
-    raise saves[0].error
+    raise DamagedError(
+        f"{saves[0].error} Restore it from a copy, or choose another save."
+    ) from saves[0].error
 
 
 def _save_at(path: Path) -> Found | None:
     if os.path.lexists(path / manifest.NAME):
-        return read_head(path)
+        found = read_head(path)
+        if found.error is None or os.path.lexists(path / manifest.NAME):
+            return found  # Else somebody has just removed it.
     return Found(path, None, None, 0) if elements_folder.is_save(path) else None
 
 

@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable
 from pathlib import Path
 
-from . import disk, lineage
+from . import disk, forks, lineage
 from .folder import Found
 
 _logger = logging.getLogger("elementsckpt")
@@ -24,18 +24,36 @@ class Claim:
     Args:
       directory: The directory, which must exist. It is what is locked, so that no file
         is needed, and the death of the process frees it.
-      newest: Its newest save, or None.
 
     Attributes:
       is_contested: Whether another process has one, too.
     """
 
-    def __init__(self, directory: Path, newest: Found | None) -> None:
-        self.pid = os.getpid()
+    def __init__(self, directory: Path) -> None:
+        self.is_contested = False
+        self._directory = directory
+        self._is_made = False
         self._fd = disk.open_folder(directory)
-        self.is_contested = self._fd >= 0 and disk.lock(self._fd) is False
-        if self.is_contested:
-            _warn(directory, newest)
+        forks.watch(self)
+
+    def make(self, newest: Found | None) -> None:
+        """Make the claim, once; warn if another process has one.
+
+        Args:
+          newest: The newest save in the directory, or None.
+        """
+        if not self._is_made:
+            self._is_made = True
+            self.is_contested = self._fd >= 0 and disk.lock(self._fd) is False
+            if self.is_contested:
+                _warn(self._directory, newest)
+
+    def is_of(self, directory: Path) -> bool:
+        """Tell whether it is of this directory, not of one that has been moved away."""
+        return self._fd >= 0 and disk.is_at(self._fd, directory)
+
+    def _after_fork(self) -> None:
+        self.release()  # Or a child that outlives its parent would hold it.
 
     def release(self, close: Callable[[int], None] = os.close) -> None:
         """End the claim."""
@@ -46,16 +64,7 @@ class Claim:
     __del__ = release
 
 
-def _forget_in_child() -> None:
-    """Let go of the parent's claims, or a child that outlives it would hold them."""
-    for found in list(_claims.values()):
-        found.release()
-
-
 _claims: weakref.WeakValueDictionary[str, Claim] = weakref.WeakValueDictionary()
-
-
-os.register_at_fork(after_in_child=_forget_in_child)
 
 
 def claim(directory: Path, newest: Found | None) -> Claim:
@@ -69,8 +78,13 @@ def claim(directory: Path, newest: Found | None) -> Claim:
     """
     key = os.path.realpath(directory)
     found = _claims.get(key)
-    if found is None or found.pid != os.getpid():
-        found = _claims[key] = Claim(directory, newest)
+    if found is not None and not found.is_of(directory):
+        _claims.pop(key, None)
+        found = None
+    if found is None:
+        # Not simply the new one: a thread or a signal handler may have been faster.
+        found = _claims.setdefault(key, Claim(directory))
+    found.make(newest)
     return found
 
 
@@ -79,9 +93,7 @@ def _warn(directory: Path, newest: Found | None) -> None:
     last = None if newest is None or newest.head is None else newest.head.lineage
     if last is not None and last.pid is not None:
         is_here = last.host == lineage.host()
-        if is_here and last.pid == os.getpid():
-            return  # Two threads of this process, at the same moment.
-        if not is_here or _is_alive(last.pid):
+        if not is_here or (last.pid != os.getpid() and _is_alive(last.pid)):
             who = f"Process {last.pid} on {last.host}"
     _logger.warning(
         "%s is writing to %s, too. Each save is whole, but the two remove each other's "

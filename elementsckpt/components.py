@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from .errors import ComponentError
+from .errors import ComponentError, reason
 from .pytrees import Flat
 from .rng import GlobalRNG
 from .value import NnxState, Value, is_nnx, template
@@ -105,8 +105,8 @@ def _nnx_state(key: str, module: Any) -> NnxState:
     except Exception as error:
         raise ComponentError(
             f"Cannot register {key!r}: flax.nnx.update cannot set the state of this "
-            f"{type(module).__name__} ({error}). Hold its arrays in nnx.Variables, as "
-            f"the optimizers of newer versions of Flax do."
+            f"{type(module).__name__} ({reason(error)}). Hold its arrays in "
+            f"nnx.Variables, as the optimizers of newer versions of Flax do."
         ) from error
     return state
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Literal
 
-from .errors import DamagedError
+from .errors import DamagedError, reason
 from .manifest import MAX_BLOCK_BYTES
 
 # "auto" for the leaves that it at least halves, None for none, or a level for all.
@@ -86,9 +86,9 @@ def unpack(frame: Any, memory: Any) -> None:
             done = reader.readinto(memory)
             is_exact = done == len(memory) and not reader.read(1)
     except zstandard.ZstdError as error:
-        raise DamagedError(f"It is not a zstd frame: {error}.") from error
+        raise DamagedError(f"it is no zstd frame ({reason(error)}).") from error
     if not is_exact:
-        raise DamagedError(f"The zstd frame does not hold {len(memory)} bytes.")
+        raise DamagedError(f"its zstd frame does not hold {len(memory)} bytes.")
 
 
 def _compressor(level: int) -> Any:

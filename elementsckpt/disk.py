@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .errors import CheckpointError, DamagedError, ReadError, WriteError
+from .errors import CheckpointError, DamagedError, ReadError, WriteError, reason
 
 T = TypeVar("T")
 AnyPath = str | os.PathLike[str]
@@ -39,6 +39,28 @@ _DAMAGE = {
 _NO_MODES = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _CALL_BYTES = 1 << 30  # Linux transfers at most 2 GiB a call.
 
+# What to do about errors.
+_SPACE = "free space, keep fewer saves with keep=, or choose another directory"
+_OPEN_FILES = "close files that are open, or allow more with ulimit -n"
+_WRITING = {
+    errno.EACCES: "check who may write there",
+    errno.EPERM: "check who may write there",
+    errno.ENOSPC: _SPACE,
+    errno.EDQUOT: _SPACE,
+    errno.ENOTDIR: "a part of the path is a file, so choose another directory",
+    errno.ENOENT: "it was removed or moved, so check who else uses it, and save again",
+    errno.ENAMETOOLONG: "choose a shorter path",
+    errno.EMFILE: _OPEN_FILES,
+    errno.ENFILE: _OPEN_FILES,
+    errno.EIO: "check the disk, or choose another directory",
+}
+_READING = {
+    errno.EACCES: "check who may read it",
+    errno.EPERM: "check who may read it",
+    errno.EMFILE: _OPEN_FILES,
+    errno.ENFILE: _OPEN_FILES,
+}
+
 
 def syscall(call: Callable[..., T], *args: Any) -> T:
     """Make one system call that changes the disk."""
@@ -49,15 +71,17 @@ def _change(path: str | Path, call: Callable[..., T], *args: Any) -> T:
     try:
         return syscall(call, *args)
     except OSError as error:
-        reason = error.strerror or str(error)
-        message = f"The disk refused a change ({reason}): {path}. {_remedy(error)}"
-        raise WriteError(message, error.errno) from error
+        raise _refused(path, error) from error
 
 
-def _remedy(error: OSError) -> str:
-    if isinstance(error, PermissionError):
-        return "Check who may write there."
-    return "Earlier saves are untouched; free space or choose another directory."
+def _refused(path: str | Path, error: OSError) -> WriteError:
+    remedy = _WRITING.get(error.errno or 0, "choose another directory")
+    if error.errno != errno.ENOENT:  # Else who knows what else is gone.
+        remedy = f"earlier saves are untouched; {remedy}"
+    return WriteError(
+        f"The disk refused a change to {path} ({reason(error)}): {remedy}.",
+        error.errno,
+    )
 
 
 def local(path: AnyPath) -> Path:
@@ -137,8 +161,7 @@ def sync_folder(path: Path) -> None:
     try:
         fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
     except OSError as error:
-        message = f"Cannot open the folder {path}: {error.strerror}."
-        raise WriteError(message, error.errno) from error
+        raise _refused(path, error) from error
     try:
         _change(path, os.fsync, fd)
     finally:
@@ -280,10 +303,11 @@ def _status(path: Path) -> os.stat_result:
 
 
 def _unreadable(path: Path, error: OSError) -> CheckpointError:
-    reason = error.strerror or str(error)
+    message = f"Cannot read {path}: {reason(error)}."
     if error.errno in _DAMAGE:
-        return DamagedError(f"Cannot read {path}: {reason}.")
-    return ReadError(f"Cannot read {path}: {reason}. The save itself may be fine.")
+        return DamagedError(message)
+    remedy = _READING.get(error.errno or 0, "try again")
+    return ReadError(f"{message} The save itself may be fine: {remedy}.")
 
 
 def read_file(path: Path, *, limit_bytes: int | None = None) -> bytearray:
@@ -300,7 +324,9 @@ def read_file(path: Path, *, limit_bytes: int | None = None) -> bytearray:
     file = File(path)
     try:
         if limit_bytes is not None and file.size > limit_bytes:
-            raise DamagedError(f"{path} is damaged: it has {file.size} bytes.")
+            raise DamagedError(
+                f"{path} is damaged: it has {file.size} bytes, more than {limit_bytes}."
+            )
         content = bytearray(file.size)
         file.read(content, 0)
         return content
@@ -383,6 +409,14 @@ def lock(fd: int) -> bool | None:
         return False
     except OSError:
         return None
+
+
+def is_at(fd: int, path: Path) -> bool:
+    """Tell whether what is open is what has this path now."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except OSError:
+        return False
 
 
 def is_removed(fd: int) -> bool:

@@ -18,7 +18,7 @@ import stat
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from . import disk, elements_folder, manifest
+from . import disk, elements_folder, forks, manifest
 from .errors import CheckpointError, SaveExistsError, WriteError
 
 SAVE = re.compile(r"\d{8}T\d{6}F\d{6}(--?\d+)?")
@@ -45,6 +45,10 @@ class Draft:
         self._made = made
         self._fd = fd
         self._fsync = fsync
+        forks.watch(self)
+
+    def _after_fork(self) -> None:
+        self._close()  # It is the parent's, to finish or abandon, and so is the lock.
 
     def commit(self, content: bytes) -> None:
         """Make the folder a save: complete and, with fsync, durable on return.
@@ -136,13 +140,15 @@ def _make_draft(path: Path) -> int:
         disk.rename(hidden, path)
         return fd
     except BaseException as error:
+        cause = error.__cause__ or error
+        is_taken = isinstance(cause, OSError) and cause.errno in _TAKEN
+        is_ours = not is_taken or disk.is_at(fd, hidden / DRAFT)
+        if is_ours and not isinstance(error, _TakenError):
+            remove(hidden)
         if fd >= 0:
             os.close(fd)
-        cause = error.__cause__ or error
-        if isinstance(cause, OSError) and cause.errno in _TAKEN:
+        if is_taken:
             raise _TakenError from error
-        if not isinstance(error, _TakenError):
-            remove(hidden)
         raise
 
 
@@ -158,6 +164,8 @@ def begin_at(path: Path, *, fsync: bool) -> Draft:
         with contextlib.suppress(FileExistsError):
             disk.make_folder(path)
             made.append(path)
+        if _is_being_written(path):
+            raise _busy(path)
         if not os.path.isdir(path) or names_in(path):
             raise SaveExistsError(
                 f"Cannot save to {path}: {_occupied(path)}. Choose another path or "
@@ -169,10 +177,26 @@ def begin_at(path: Path, *, fsync: bool) -> Draft:
         raise
     if disk.lock(fd) is False or disk.is_removed(fd):
         os.close(fd)
-        raise SaveExistsError(
-            f"Cannot save to {path}: another process is saving there."
-        )
+        raise _busy(path)
     return Draft(path, made, fd, fsync=fsync)
+
+
+def _is_being_written(path: Path) -> bool:
+    try:
+        file = disk.File(path / DRAFT)
+    except CheckpointError:
+        return False
+    try:
+        return disk.lock(file.fd) is False
+    finally:
+        file.close()
+
+
+def _busy(path: Path) -> SaveExistsError:
+    return SaveExistsError(
+        f"Cannot save to {path}: another save is being written there. Choose another "
+        f"path, or wait until it is finished."
+    )
 
 
 def _occupied(path: Path) -> str:
@@ -232,6 +256,11 @@ def sweep(path: Path) -> None:
             stack.callback(file.close)
             if not disk.lock(file.fd):
                 return
+            if not disk.is_at(file.fd, path / DRAFT):  # It has just been committed.
+                return
+        elif not names:  # Nothing is locked, and a draft may appear at any moment.
+            _remove_emptied(path)
+            return
         _logger.info("Removing %s, which a process that died left there.", path)
         _remove(path, keep_folder=False, fsync=False)
 
@@ -290,11 +319,11 @@ def _remove(path: Path, *, keep_folder: bool, fsync: bool) -> None:
 
 
 def _remove_emptied(path: Path) -> None:
-    """Remove a folder, unless another process has just begun to write to it."""
+    """Remove a folder, unless it is gone, or another process begins to write to it."""
     try:
         disk.remove_folder(path)
     except WriteError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+        if error.errno not in _TAKEN:
             raise
 
 

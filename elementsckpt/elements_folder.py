@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from . import disk, pickles
-from .errors import DamagedError, PickleError
+from .errors import DamagedError, PickleError, reason
 
 _SHARD = re.compile(r"(.+)-(\d{4,})\.pkl")
 
@@ -84,13 +84,15 @@ def read(file: Path, key: str, *, allow_pickle: bool) -> Any:
         ) from error
     except (ImportError, AttributeError) as error:
         raise PickleError(
-            f"{key} in {file} needs a class that was not found: {error}."
+            f"{key} in {file} needs a class that was not found: {reason(error)}. Make "
+            f"it importable, or leave {key} out with keys=[...]."
         ) from error
     except MemoryError:
         raise
     except Exception as error:
+        found = f"{type(error).__name__}: {reason(error)}"
         raise DamagedError(
-            f"{file}, which holds {key}, is damaged: {error}."
+            f"{file}, which holds {key}, is not a valid pickle ({found})."
         ) from error
 
 

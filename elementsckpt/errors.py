@@ -119,6 +119,12 @@ class WriteError(CheckpointError, OSError):
         return type(self), (self.message, self.errno)
 
 
+def reason(error: BaseException) -> str:
+    """Return what an exception says in one line, to be put before a period."""
+    text = getattr(error, "strerror", None) or str(error)
+    return " ".join(text.split()).rstrip(".?!") or type(error).__name__
+
+
 def add_note(error: BaseException, note: str) -> None:
     """Add a note to an exception, as `add_note` does from Python 3.11 on."""
     if hasattr(error, "add_note"):

@@ -27,12 +27,14 @@ class Files:
     """
 
     def __init__(self, *, save: Function | None = None, load: Function) -> None:
-        functions: list[object] = [load] if save is None else [save, load]
-        if not all(map(callable, functions)):
-            raise ValueError(
-                f"Files takes two functions that get a folder, not save={save!r} and "
-                f"load={load!r}."
-            )
+        given: dict[str, object] = {"load": load}
+        if save is not None:
+            given["save"] = save
+        for name, function in given.items():
+            if not callable(function):
+                raise ValueError(
+                    f"{name}={function!r}: pass a function that gets a folder."
+                )
         self._save = save
         self._load = load
 

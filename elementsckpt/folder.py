@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from . import disk, drafts, elements_folder, manifest, metadata, reader, retention
-from .errors import CheckpointError, DamagedError, ReadError, WriteError
+from .errors import CheckpointError, DamagedError, ReadError, WriteError, reason
 from .machine import memory_bytes
 from .manifest import Head
 from .retention import Keep
@@ -135,6 +135,8 @@ class Directory:
             is_link = os.path.islink(path)
             known = signature, dataclasses.replace(read_head(path), is_link=is_link)
         found = known[1]
+        if found.error is not None and not os.path.lexists(path / manifest.NAME):
+            return self._without_manifest(path)  # Somebody has just removed it.
         if not isinstance(found.error, ReadError):
             cache[path.name] = known
         return found if found.error is None or _looks_like_ours(path) else None
@@ -264,7 +266,7 @@ def _check_metrics(head: Head, where: Path) -> None:
     try:
         metadata.decode_metrics(head.metrics)
     except Exception as error:
-        raise DamagedError(f"{where} is not a manifest: {error}.") from error
+        raise DamagedError(f"{where} is not a manifest: {reason(error)}.") from error
 
 
 def _looks_like_ours(path: Path) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 from msgspec import Struct
 
 from . import jax_arrays, leaves, pickles, scalars, tree
-from .errors import StateError
+from .errors import StateError, reason
 from .manifest import OWN_VALUE, Leaves, Tree, display
 from .tree import Flat
 
@@ -220,8 +220,8 @@ class _Encoder:
             whole = tree.full_name(self._key, name)
             raise StateError(
                 f"{whole}, of type {type(value).__qualname__}, cannot be saved: "
-                f"{error}. Leave it out of what save() returns and make it anew in "
-                f"load()."
+                f"{reason(error)}. Leave it out of what save() returns, and make it "
+                f"anew in load()."
             ) from error
         return leaves.encode_pickle(payload, list(parts))
 

@@ -26,7 +26,7 @@ import numpy as np
 from msgspec import Struct
 
 from . import dtypes, jax_arrays, references, scalars, torch_tensors
-from .errors import MismatchError, ReadError
+from .errors import MismatchError, ReadError, reason
 from .manifest import OWN_VALUE, Leaves, part_of
 
 ARRAYS = frozenset({"numpy", "jax", "key", "torch"})
@@ -370,5 +370,5 @@ def _wrap_key(data: Any, group: Leaves, key: str) -> Any:
     except (ValueError, TypeError) as error:  # This says nothing about the save.
         raise ReadError(
             f"{key}/{group.names[0]} holds typed keys of {group.value!r}, which the "
-            f"installed JAX does not make: {error}. Install one that does."
+            f"installed JAX does not make: {reason(error)}. Install one that does."
         ) from error

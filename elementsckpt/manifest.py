@@ -16,7 +16,7 @@ import msgspec
 import xxhash
 from msgspec import Meta, Raw, Struct
 
-from .errors import DamagedError, VersionError
+from .errors import DamagedError, VersionError, reason
 
 FORMAT: Literal["elementsckpt"] = "elementsckpt"
 VERSION = 1
@@ -349,7 +349,7 @@ def _decode(decoder: Any, content: bytes | bytearray, where: str) -> Any:
             )
         return decoder.decode(content)
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
-        raise DamagedError(f"{where} is not a manifest: {error}.") from error
+        raise DamagedError(f"{where} is not a manifest: {reason(error)}.") from error
 
 
 def display(text: str) -> str:
@@ -391,7 +391,7 @@ def _refuse_twice(names: Sequence[str], where: str) -> None:
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise DamagedError(f"{where} names {name!r} twice.")
+            raise _invalid(where, f"names {name!r} twice")
         seen.add(name)
 
 
@@ -405,47 +405,52 @@ def _check(component: Component, where: str) -> None:
         return
     for segment in component.segments:
         if not _FILE.fullmatch(segment.file):
-            raise DamagedError(f"{where} names a file {segment.file!r}: not a segment.")
+            raise _invalid(where, f"names a file {segment.file!r}, which is no segment")
         if segment.start > segment.size:
-            raise DamagedError(f"{where} has data of {segment.file} beyond its end.")
+            raise _invalid(where, f"has data of {segment.file} beyond its end")
     ends = [segment.start for segment in component.segments]
     for block in sorted(component.blocks, key=lambda b: (b.segment, b.offset)):
         if block.segment >= len(ends):
-            raise DamagedError(f"{where} has a block in a segment that it lacks.")
+            raise _invalid(where, "has a block in a segment that it lacks")
         end = block.offset + block.size
         if block.content_size > MAX_BLOCK_BYTES:
-            raise DamagedError(f"{where} has a block of {block.content_size} bytes.")
+            size = f"{block.content_size} bytes, more than {MAX_BLOCK_BYTES}"
+            raise _invalid(where, f"has a block of {size}")
         if block.offset < ends[block.segment] or end > _size(component, block):
-            raise DamagedError(
-                f"{where} has a block at bytes {block.offset} to {end} that overlaps "
-                f"another, or an end of {component.segments[block.segment].file}."
+            file = component.segments[block.segment].file
+            raise _invalid(
+                where,
+                f"has a block at bytes {block.offset} to {end} of {file} that overlaps "
+                f"another, or an end of the file",
             )
         ends[block.segment] = end
     content = sum(block.content_size for block in component.blocks)
     # Between leaves are gaps that align them, none larger than the leaf after it.
     if not component.size_bytes <= content <= 2 * component.size_bytes:
-        raise DamagedError(
-            f"{where} has blocks of {content} bytes for leaves of "
-            f"{component.size_bytes}."
-        )
+        size = f"{content} bytes, for leaves of {component.size_bytes}"
+        raise _invalid(where, f"has blocks of {size}")
     count = 1 if component.shards is None else component.shards
     if len(component.trees) != count:
-        raise DamagedError(f"{where} has {len(component.trees)} trees, not {count}.")
+        raise _invalid(where, f"has {len(component.trees)} trees, expected {count}")
 
 
 def _check_files(component: Component, files: Files, where: str) -> None:
     """Refuse paths outside the folder, and one path twice."""
     if component.segments or component.blocks or component.trees or component.shards:
-        raise DamagedError(f"{where} has a component with files and a state.")
+        raise _invalid(where, "has a component with files and a state")
     if not FOLDER.fullmatch(files.folder):
-        raise DamagedError(
-            f"{where} names a folder {files.folder!r}: not one of files."
+        raise _invalid(
+            where, f"names a folder {files.folder!r}, which is none of files"
         )
     paths = [file.path for file in files.files]
     _refuse_twice(paths, where)
     for path in paths:
         if "\0" in path or {"", ".", ".."} & set(path.split("/")):
-            raise DamagedError(f"{where} names a file {path!r} in {files.folder}.")
+            raise _invalid(where, f"names a file {path!r} outside of {files.folder}")
+
+
+def _invalid(where: str, how: str) -> DamagedError:
+    return DamagedError(f"{where} is damaged, or not what it claims to be: it {how}.")
 
 
 def _size(component: Component, block: Block) -> int:

@@ -166,7 +166,7 @@ def merge(every: Any, one: Any) -> Any:
         kinds = [type(item).__name__ for item in both]
         raise MetadataError(
             f"The metadata of the Checkpoint is a {kinds[0]} and that of this save a "
-            f"{kinds[1]}: only mappings can be united. Nothing was written."
+            f"{kinds[1]}: pass mappings, which can be united. Nothing was written."
         )
     return encode(both[0] | both[1])
 

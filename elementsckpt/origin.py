@@ -84,16 +84,20 @@ class Origin:
             whose = "this run, which goes back"
             remedy = "That is right if an older save was loaded on purpose."
         _logger.warning(
-            "Saving at step %s, while the newest save in %s is at step %s of %s: %s. "
-            "What was saved last is the newest, whatever its step, and what keep= does "
-            "not ask for is removed. %s",
-            step,
+            "Saving%s, while the newest save in %s is%s of %s: %s. What was saved last "
+            "is the newest, whatever its step, and what keep= does not ask for is "
+            "removed. %s",
+            _at(step),
             newest and newest.path.parent,
-            head.step,
+            _at(head.step),
             whose,
             head.name,
             remedy,
         )
+
+
+def _at(step: int | None) -> str:
+    return "" if step is None else f" at step {step}"
 
 
 def _text(path: os.PathLike[str]) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from msgspec import Struct
 
 from . import leaves, specs, tree
-from .errors import MismatchError
+from .errors import MismatchError, reason
 from .manifest import display
 from .specs import Spec
 
@@ -49,7 +49,9 @@ class Selection(Struct, frozen=True):
                 re.compile(pattern)
             except (re.error, TypeError) as error:
                 raise MismatchError(
-                    f"{pattern!r} is not a regular expression: {error}."
+                    f"{pattern!r} is not a regular expression: {reason(error)}. "
+                    f"Correct it, or pass re.escape(name) to match a name as it is; "
+                    f"nothing was loaded."
                 ) from error
 
     @property
@@ -68,7 +70,9 @@ class Selection(Struct, frozen=True):
                 name = re.sub(pattern, replacement, name)
             except (re.error, IndexError, TypeError) as error:
                 raise MismatchError(
-                    f"rename {pattern!r} to {replacement!r} fails on {name!r}: {error}."
+                    f"Cannot rename {name!r} by {pattern!r} to {replacement!r}: "
+                    f"{reason(error)}. Correct the replacement, which is as for "
+                    f"re.sub; nothing was loaded."
                 ) from error
         return name
 

@@ -25,8 +25,8 @@ from .parallel import run
 _ALIGN = 64
 # Of each component that is being read.
 _OPEN_FILES = max(64, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8)
-_streams: weakref.WeakSet[Reader] = weakref.WeakSet()
-_streams_lock = threading.RLock()
+# Changed by atomic calls only, as threads, signal handlers and forked children use it.
+_streams: list[weakref.ref[Reader]] = []
 
 
 def _map_limit() -> int:
@@ -38,8 +38,8 @@ def _map_limit() -> int:
 
 def is_streaming(folder: Path) -> bool:
     """Tell whether this process still reads a generator from the save folder."""
-    with _streams_lock:
-        return any(stream.folder == folder for stream in _streams)
+    streams = [ref() for ref in tuple(_streams)]
+    return any(stream is not None and stream.folder == folder for stream in streams)
 
 
 # Bytes of a leaf to read: number of the block in which they begin, where in it, and
@@ -168,8 +168,7 @@ class Reader:
 
     def hold(self) -> None:
         """Keep the save from being pruned by this process until `close`."""
-        with _streams_lock:
-            _streams.add(self)
+        _streams.append(weakref.ref(self, _streams.remove))
 
     def open(self) -> None:
         """Open the files, as many as may be open at a time.
@@ -377,8 +376,8 @@ class Reader:
 
     def close(self) -> None:
         """Close the files and let go of the save."""
-        with _streams_lock:
-            _streams.discard(self)
+        with contextlib.suppress(ValueError):
+            _streams.remove(weakref.ref(self))
         with self._lock:
             for file in self._files.values():
                 file.close()

@@ -32,8 +32,9 @@ class Registry:
             )
         if not key.isidentifier():
             raise ComponentError(
-                f"Cannot register {key!r}: a key must be an identifier. The functions "
-                f"in elementsckpt.checkpoint take any text."
+                f"Cannot register {key!r}: a key must be an identifier. Choose "
+                f"another, or use the functions in elementsckpt.checkpoint, which take "
+                f"any text."
             )
         self._components[key] = components.component(key, value)
 
@@ -42,13 +43,11 @@ class Registry:
         registered = self.__dict__.get("_components", {})
         if key in registered:
             return registered[key].value
-        raise AttributeError(
-            f"No component {key!r} is registered; there are: {_listed(registered)}."
-        )
+        raise AttributeError(_unknown(key, registered))
 
     def __delattr__(self, key: str) -> None:
         if key not in self._components:
-            raise AttributeError(f"No component {key!r} is registered.")
+            raise AttributeError(_unknown(key, self._components))
         del self._components[key]
 
     def __contains__(self, key: object) -> bool:
@@ -83,10 +82,15 @@ class Registry:
         missing = [key for key in wanted if key not in self._components]
         if missing:
             raise MissingKeyError(
-                f"Not registered: {', '.join(map(repr, missing))}. Registered are: "
-                f"{_listed(self._components)}."
+                f"Not registered: {_listed(missing)}. Registered are: "
+                f"{_listed(self._components)}. Register the rest first, or leave it "
+                f"out of keys=."
             )
         return {key: self._components[key] for key in wanted}
+
+
+def _unknown(key: str, registered: Iterable[str]) -> str:
+    return f"No component {key!r} is registered; there are: {_listed(registered)}."
 
 
 def _listed(keys: Iterable[str]) -> str:

@@ -17,7 +17,14 @@ from typing import Any
 from msgspec import Struct
 
 from . import manifest, overlay, tree
-from .errors import CheckpointError, DamagedError, MismatchError, ReadError, add_note
+from .errors import (
+    CheckpointError,
+    DamagedError,
+    MismatchError,
+    ReadError,
+    add_note,
+    reason,
+)
 from .filetree import FolderReader
 from .folder import Found
 from .machine import require_memory
@@ -120,11 +127,13 @@ def restore(find: Callable[[], Sequence[Found]], reading: Reading) -> Restored:
       PickleError: the save needs pickle, and that is not allowed.
     """
     for _ in range(_ATTEMPTS):
+        candidates = find()
         with contextlib.suppress(_GoneError):
-            return _restore(find(), reading)
+            return _restore(candidates, reading)
     raise ReadError(
-        f"{_ATTEMPTS} times the save was removed while it was read: another process "
-        f"saves there, and faster than this one reads. Keep more saves with keep=."
+        f"{_ATTEMPTS} times a save in {candidates[0].path.parent} was removed while it "
+        f"was read: another process saves there, and faster than this one reads. Keep "
+        f"more saves with keep=."
     )
 
 
@@ -167,7 +176,7 @@ def _read(found: Found, reading: Reading, restored: Restored) -> None:
     with _closing(components):
         if reading.folders is not None:
             _refuse_other_kinds(components, reading.folders, found.path)
-        some, whole = _divide(components, selection, reading.templates)
+        some, whole = _divide(components, selection, reading.templates, found.path)
         if current is None and not reading.templates and some:
             _read_only(some, selection, restored)
         elif some:
@@ -177,13 +186,16 @@ def _read(found: Found, reading: Reading, restored: Restored) -> None:
 
 
 def _divide(
-    components: Sequence[Stored], selection: Selection, templates: Collection[str]
+    components: Sequence[Stored],
+    selection: Selection,
+    templates: Collection[str],
+    path: Path,
 ) -> tuple[list[Selectable], list[Stored]]:
     """Tell those that are compared with the current state from those read whole."""
     if not selection.is_whole:
-        return _selectable(components), []
+        return _selectable(components, path), []
     some = [component for component in components if component.key in templates]
-    return _selectable(some), [x for x in components if x.key not in templates]
+    return _selectable(some, path), [x for x in components if x.key not in templates]
 
 
 def _tell_of_dicts(plain: Mapping[str, str]) -> None:
@@ -266,22 +278,30 @@ def _read_folder(folder: FolderReader, restored: Restored) -> None:
     restored.notes.bytes_read += folder.size_bytes
 
 
-def _selectable(components: Sequence[Stored]) -> list[Selectable]:
+def _selectable(components: Sequence[Stored], path: Path) -> list[Selectable]:
     """Return the components; each must have leaves that can be selected."""
     chosen: list[Selectable] = []
+    other: Stored | None = None
     for component in components:
-        if isinstance(component, FolderReader):
-            raise _not_selectable(component.key, "as files")
-        if component.streams:
-            raise _not_selectable(component.key, "in shards by a generator")
-        chosen.append(component)
+        if isinstance(component, FolderReader) or component.streams:
+            other = other or component
+        else:
+            chosen.append(component)
+    if other is not None:
+        how = "as files" if isinstance(other, FolderReader) else _IN_SHARDS
+        where = f"{other.key!r} in {path} was saved {how}"
+        raise _not_selectable(where, [component.key for component in chosen])
     return chosen
 
 
-def _not_selectable(key: str, how: str) -> MismatchError:
+_IN_SHARDS = "in shards by a generator"
+
+
+def _not_selectable(what: str, others: Sequence[str] = ()) -> MismatchError:
+    keys = f"keys=[{', '.join(map(repr, others)) or '...'}]"
     return MismatchError(
-        f"{key!r} is saved {how}, so its leaves cannot be selected. Leave it out with "
-        f"keys=[...]; nothing was loaded."
+        f"{what}, so its leaves have no names to select or compare them by. Leave it "
+        f"out with {keys}; nothing was loaded."
     )
 
 
@@ -327,8 +347,8 @@ def _apply(key: str, plan: Plan, values: Mapping[int, Any]) -> Any:
     except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise MismatchError(
             f"The leaves of {key!r} that are selected make no state with those that "
-            f"are not: {error}. Select more or fewer of them with another regex; "
-            f"nothing was loaded."
+            f"are not: {reason(error)}. Select more or fewer of them with another "
+            f"regex; nothing was loaded."
         ) from error
 
 
@@ -345,7 +365,7 @@ def _flat(
     state = current(key)
     if inspect.isgenerator(state):
         state.close()
-        raise _not_selectable(key, "in shards by a generator")
+        raise _not_selectable(f"{key!r} is saved {_IN_SHARDS}")
     return tree.flatten(state, key, aliases=False)
 
 
@@ -399,21 +419,22 @@ def _nothing_matched(
     if restored.unexpected:  # The pattern matched, but nothing that is here now.
         some = ", ".join(restored.unexpected[:5])
         return MismatchError(
-            f"None of the matched leaves of {path} is in the current state: {some}. "
+            f"No matched leaf of {path} is in the current state: {some}. "
             f"{_rename_hint(selection)}; nothing was loaded."
         )
     names = [name for component in components for name, _ in component.names()]
     near = ", ".join(map(repr, overlay.nearest(selection.regex or "", names)))
     return MismatchError(
         f"regex={selection.regex!r} matches no leaf of {path}. The nearest names are "
-        f"{near}. A pattern must match from the start of the name, which has no key; "
-        f"nothing was loaded."
+        f"{near}. Correct the pattern, which must match from the start of a name, "
+        f"without the key; nothing was loaded."
     )
 
 
 def _rename_hint(selection: Selection) -> str:
     if selection.rename:
-        return f"rename={dict(selection.rename)} does not make these names fit"
+        names = dict(selection.rename)
+        return f"Correct rename={names}, which does not make these names fit"
     return "Map their names with rename={pattern: replacement}"
 
 

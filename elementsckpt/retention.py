@@ -12,6 +12,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from . import metadata
+from .errors import reason
 from .manifest import Head
 
 Metric = str | Callable[[Mapping[str, float]], float]
@@ -59,8 +60,8 @@ class Keep(Struct, frozen=True):
             )
         if self.best and self.metric is None:
             raise ValueError(
-                f"best={self.best} needs metric=, the name of the metric by which to "
-                f"rank, such as metric='return'."
+                f"best={self.best} needs metric=, by which to rank: pass "
+                f"metric='return', for example."
             )
         _check_every(self.every)
 
@@ -77,7 +78,7 @@ def warn(keep: Keep, metrics: Mapping[str, float], step: int | None) -> None:
     try:
         value = _value(keep, metrics)
     except Exception as error:
-        _warn(f"the metric function failed ({error!r})", step)
+        _warn(f"the metric function failed ({reason(error)})", step)
         return
     name = repr(keep.metric) if isinstance(keep.metric, str) else "the metric"
     if value is None and metrics:  # Without any, the save is not meant to be ranked.
@@ -87,7 +88,8 @@ def warn(keep: Keep, metrics: Mapping[str, float], step: int | None) -> None:
 
 
 def _warn(found: str, step: int | None) -> None:
-    _logger.warning("%s: the save at step %s is never the best.", found, step)
+    which = "this save" if step is None else f"the save at step {step}"
+    _logger.warning("%s: %s is never the best.", found, which)
 
 
 def _value(keep: Keep, metrics: Mapping[str, float]) -> float | None:

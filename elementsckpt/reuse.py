@@ -196,8 +196,8 @@ class Known:
             return self._segments[place.segment].read(place.block)
         except DamagedError as error:
             raise LostError(
-                f"{error} The save that was to reuse it was not made; the next one "
-                f"does without."
+                f"{error} The save that was to reuse it was not made. Save again: the "
+                f"next one does without."
             ) from error
 
     def settle(self) -> None:

@@ -13,6 +13,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, SupportsIndex, SupportsInt
 
+from . import forks
+
 _IMPORTED = time.monotonic()
 _STARTTIME = 19  # Its place in /proc/self/stat, counted from the process's state.
 
@@ -90,6 +92,10 @@ class Every:
         self._cost: float | None = None  # and how many seconds it took.
         self._began: float | None = None  # Only while that is not known.
         self._allowed = -math.inf  # When the overhead allows the next.
+        forks.watch(self)
+
+    def _after_fork(self) -> None:
+        self._lock = threading.RLock()
 
     def __repr__(self) -> str:
         given = ", ".join(f"{key}={value!r}" for key, value in self._given.items())

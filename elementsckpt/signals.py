@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from types import FrameType
 from typing import Any
 
+from .errors import reason
+
 # What schedulers send some time before they kill, and what they can be told to send.
 _NAMES = ("SIGTERM", "SIGUSR1")
 DEFAULT = tuple(getattr(signal, x) for x in _NAMES if hasattr(signal, x))
@@ -137,8 +139,8 @@ def _install(number: int) -> None:
         signal.signal(number, _Notice(previous))
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"{name} cannot be watched: {error}. Choose signals that may be handled, "
-            f"such as SIGTERM."
+            f"{name} cannot be watched: {reason(error)}. Choose signals that may be "
+            f"handled, such as SIGTERM."
         ) from error
     if previous is None:
         _logger.warning(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from . import forks
 from .machine import memory_bytes
 
 _ARENA_BYTES = 16 << 20
@@ -29,6 +30,10 @@ class Staging:
         self._arenas: list[np.ndarray] = []
         self._current = 0  # Number of the arena in use,
         self._used = 0  # and how much of it is.
+        forks.watch(self)
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()
 
     def copy(self, data: Any) -> np.ndarray | None:
         """Return a copy of uint8[n], or None if there is no room.

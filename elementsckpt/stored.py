@@ -14,7 +14,14 @@ from typing import Any
 from msgspec import Struct, field
 
 from . import elements_folder, leaves, manifest, pickles, tree
-from .errors import CheckpointError, DamagedError, PickleError, ReadError
+from .errors import (
+    CheckpointError,
+    DamagedError,
+    MismatchError,
+    PickleError,
+    ReadError,
+    reason,
+)
 from .manifest import Component, Leaves, Node, Tree
 from .reader import Reader
 from .references import Resolver
@@ -40,7 +47,8 @@ class Options(Struct, frozen=True):
     def __post_init__(self) -> None:
         if not self.verify and not self.mapped:
             raise ValueError(
-                "verify=False is for mmap=True: what is read is verified on the way."
+                "verify=False is for mmap=True: leave it out, as what is read is "
+                "verified on the way."
             )
 
 
@@ -67,8 +75,8 @@ def damage(where: str) -> Iterator[None]:
         raise
     except ImportError as error:
         raise ReadError(
-            f"{where} needs what is not installed here ({error}). Install it, or use "
-            f"elementsckpt.read for NumPy arrays."
+            f"{where} needs what is not installed here ({reason(error)}). Install it, "
+            f"or use elementsckpt.read for NumPy arrays."
         ) from error
     except MemoryError as error:
         raise ReadError(
@@ -76,8 +84,8 @@ def damage(where: str) -> Iterator[None]:
             f"or map its arrays with mmap=True."
         ) from error
     except Exception as error:  # Whatever NumPy, torch and classes make of nonsense.
-        reason = f"{type(error).__name__}: {error}"
-        raise DamagedError(f"{where} is not a valid save ({reason}).") from error
+        found = f"{type(error).__name__}: {reason(error)}"
+        raise DamagedError(f"{where} is not a valid save ({found}).") from error
 
 
 class SavedComponent:
@@ -140,7 +148,10 @@ class SavedComponent:
         """Return name and number of each leaf, an aliased one for each place."""
         with damage(self._where):
             if self._names is None:
-                self._names = tree.names(self._tree(), self._notes.allowance)
+                try:
+                    self._names = tree.names(self._tree(), self._notes.allowance)
+                except MismatchError as error:
+                    raise MismatchError(f"In {self._where} {error}") from error
             return self._names
 
     def specs(self) -> list[tuple[str, int, Spec]]:
@@ -276,7 +287,8 @@ class SavedComponent:
             raise
         except Exception as error:  # This says nothing about the save.
             raise ReadError(
-                f"JAX could not make arrays of {self.key!r}: {error}"
+                f"JAX could not make the arrays of {self._where}: {reason(error)}. "
+                f"Free memory of the device, or load less at a time with keys=[...]."
             ) from error
 
     def _refuse_pickles(self, groups: Iterable[Leaves]) -> None:
@@ -292,9 +304,9 @@ class SavedComponent:
         function = self._resolver.function(path)
         if function is None:
             raise PickleError(
-                f"{self._full_name(name)} is {path}, which is not in the component's "
-                f"current state or was not found. Pass allow_pickle=True if you trust "
-                f"who wrote the save, or leave the leaf out with regex=."
+                f"{self._full_name(name)} is the function {path}, which is not in the "
+                f"component's current state or was not found. Pass allow_pickle=True "
+                f"if you trust who wrote the save, or leave the leaf out with regex=."
             )
         return function
 
@@ -303,8 +315,8 @@ class SavedComponent:
             return pickles.load(memoryview(payload), parts.__getitem__)
         except Exception as error:
             raise PickleError(
-                f"{self._full_name(name)} cannot be unpickled: {error!r}. Make its "
-                f"class importable, or leave it out with keys= or regex=."
+                f"{self._full_name(name)} cannot be unpickled: {reason(error)}. Make "
+                f"its class importable, or leave it out with keys= or regex=."
             ) from error
 
     def _full_name(self, name: str) -> str:

@@ -191,16 +191,21 @@ class Allowance(Struct):
         self.left -= _PLACE_BYTES + len(name)
         if self.left < 0:
             raise MismatchError(
-                "The same containers appear in too many places, or too deep ones, for "
-                "their leaves to be selected by name. Load the component without regex."
+                "the same containers appear in too many places, or too deep ones, for "
+                "their leaves to be selected by name. Load it whole, without regex=; "
+                "nothing was loaded."
             )
 
 
 def names(tree: Tree, allowance: Allowance) -> list[tuple[str, int]]:
     """Return the name and number of each leaf, an aliased leaf once for each place.
 
+    Args:
+      tree: The tree.
+      allowance: What the names may cost.
+
     Raises:
-      MismatchError: there are too many places.
+      MismatchError: there are too many places; the message goes on after a place.
       ValueError, IndexError: the structure is not one that `flatten` makes.
     """
     places = sum(len(node.children) for node in tree.nodes) + 1

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from . import forks
+
 
 class Saveable:
     """Gives an object `save()` and `load(data)`, for named attributes or functions.
@@ -72,6 +74,10 @@ class Counter:
 
     def __init__(self, initial: int = 0) -> None:
         self.value = initial
+        self.lock = threading.Lock()
+        forks.watch(self)
+
+    def _after_fork(self) -> None:
         self.lock = threading.Lock()
 
     def __repr__(self) -> str:
