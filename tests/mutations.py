@@ -234,7 +234,8 @@ def _change_bytes(data: bytes, choose: Choose) -> bytes:
 
 def _correct(document: Any, content: Content) -> None:
     """Make sizes and digests what they are now, where a document still has them."""
-    for component in document.get("components") or []:
+    components = document.get("components")
+    for component in components if isinstance(components, list) else []:
         try:
             files = [content.get(x[0]) for x in component["segments"]]
             for segment, data in zip(component["segments"], files, strict=True):
@@ -287,7 +288,9 @@ def _make(directory=None, **options):
 
 def _load_all(folder):
     streams = []
-    loadfns = {"agent": use, "replay": streams.append, "files": use}
+    loadfns = {"agent": use, "replay": streams.append, "files": Files(load=repr).load}
+    there = elementsckpt.info(folder).components
+    loadfns = {key: load for key, load in loadfns.items() if key in there}
     elementsckpt.checkpoint.load(folder, loadfns)
     for stream in streams:
         use(list(itertools.islice(stream, 1000)))
@@ -311,7 +314,7 @@ WAYS = [
     lambda folder: repr(elementsckpt.info(folder)),
     lambda folder: use(elementsckpt.read(folder)),
     lambda folder: use(elementsckpt.read(folder, mmap=False)),
-    lambda folder: use(elementsckpt.read(folder, regex="[a-m]")),
+    lambda folder: use(elementsckpt.read(folder, ["agent"], "[a-m]")),
     lambda folder: use(elementsckpt.read(folder, verify=False)),
     lambda folder: _load(folder),
     lambda folder: _load(folder, mmap=True),
