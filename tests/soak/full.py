@@ -75,7 +75,7 @@ def _attack(report, medium, fills, every):
 
 
 def _save_until_full(directory, medium):
-    medium.fill(but=medium.rng.randrange(1 << 20, 8 << 20))
+    medium.fill(but=medium.rng.randrange(3 << 20, 8 << 20))  # One fits.
     run = Run(step=medium.rng.randrange(100), row_bytes=_ROW)
     while True:
         run.advance()
