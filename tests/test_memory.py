@@ -6,7 +6,7 @@ import pytest
 from boxes import ROOT, python
 
 START = """
-import json, pathlib, re, sys
+import json, os, pathlib, re, sys
 import numpy as np
 sys.path.insert(0, {tests!r})
 from boxes import Box, LazyStream
@@ -174,6 +174,7 @@ def test_copies_in_the_background_stay_below_their_bound_and_close_frees_them(tm
 REPEATS = """
 jax = None
 if sys.argv[2] == "jax":
+    os.environ["JAX_PLATFORMS"] = "cpu"  # Drivers of others keep memory of their own.
     import jax
 
 def state(turn):

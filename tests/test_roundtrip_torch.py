@@ -154,6 +154,7 @@ def test_tensors_in_an_object_come_back_the_same():
     assert loaded["tensor"] is loaded["holder"].tensor
 
 
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")
 def test_sparse_tensor_comes_back_the_same_in_the_own_directory():
     tensor = torch.eye(3).to_sparse()
     loaded = round_trip([tensor], own=True)[0]

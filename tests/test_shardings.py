@@ -9,6 +9,7 @@ from boxes import python
 
 SCRIPT = """
 import os, sys
+os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 sys.path.insert(0, sys.argv[1])
 import shardings
