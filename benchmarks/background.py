@@ -75,6 +75,17 @@ def copied(arrays: list[np.ndarray], threads: int) -> Case:
     return case
 
 
+def fetched(state: Callable[[], State], change: Callable[[], object]) -> Case:
+    """Return the case that brings arrays from an accelerator."""
+
+    def case(_: Path) -> Sample:
+        change()
+        settle()
+        return {"ms": milliseconds(lambda: jax.device_get(state()))}
+
+    return case
+
+
 def background_jax(setting: Setting) -> Row:
     arrays, size = large(setting.divisor, weights)
     train = jax.jit(partial(jax.tree.map, lambda x: x + 1), donate_argnums=0)
@@ -84,6 +95,7 @@ def background_jax(setting: Setting) -> Row:
         box["state"] = jax.block_until_ready(train(box["state"]))
 
     ours = elementsckpt_saver(lambda: box["state"], setting.folder / "elementsckpt")
+    is_far = jax.default_backend() != "cpu"
     return Row(
         f"background save of JAX arrays, time blocked, {size}",
         "Each array is donated to a jitted function and changed between saves.",
@@ -91,6 +103,7 @@ def background_jax(setting: Setting) -> Row:
             "elementsckpt": blocked(ours, change),
             "orbax": blocked(orbax_saver(lambda: box["state"]), change),
             "memcpy, 1 thread": copied([x for _, x in leaves(arrays)], 1),
+            **({"device_get": fetched(lambda: box["state"], change)} if is_far else {}),
         },
         [Target("elementsckpt", "orbax", 0.25)],
     )

@@ -184,7 +184,7 @@ def test_shards_do_not_fit_a_value(tmp_path):
     cp = Checkpoint(tmp_path)
     cp.a = Stream([1, 2])
     cp.save()
-    with pytest.raises(MismatchError, match="'a' .*was saved in shards"):
+    with pytest.raises(MismatchError, match=r"'a' .*was saved in shards"):
         opened(tmp_path, [0, 0]).load()
 
 
