@@ -48,17 +48,38 @@ def problem(value: Any) -> str | None:
 
 
 def fetch(values: Sequence[Any]) -> list[np.ndarray]:
-    """Return JAX arrays and key data as NumPy arrays; on CPU they share memory.
+    """Return JAX arrays and key data as NumPy arrays, which are not to be written to.
 
-    All transfers are started before the first is waited for. An array whose memory is
-    shared keeps it, even if the caller donates it.
+    On the CPU they share memory, and keep it, even if the caller donates the array. All
+    transfers from elsewhere are started before the first is waited for.
     """
     jax = sys.modules["jax"]
     values = [jax.random.key_data(x) if is_key(x) else x for x in values]
     arrays = [_view(value) for value in values]
     others = [x for x, array in zip(values, arrays, strict=True) if array is None]
-    fetched = iter(jax.device_get(others))
+    fetched = iter(_fetch_others(others))
     return [next(fetched) if array is None else array for array in arrays]
+
+
+def _fetch_others(values: Sequence[Any]) -> list[np.ndarray]:
+    """Return copies, from accelerators by way of memory that they write to themselves.
+
+    That is several times as fast as `device_get`, which keeps its copy with the array,
+    besides; this memory goes back to JAX, for the next time.
+    """
+    jax = sys.modules["jax"]
+    if all(x.platform == "cpu" for value in values for x in value.devices()):
+        return list(jax.device_get(values))
+    try:
+        places = [value.sharding.with_memory_kind("pinned_host") for value in values]
+        pinned = jax.block_until_ready(jax.device_put(values, places))
+    except (RuntimeError, ValueError):  # There is none, or too little.
+        return list(jax.device_get(values))
+    found = [_view(value) for value in pinned]
+    return [
+        jax.device_get(value) if array is None else array
+        for value, array in zip(pinned, found, strict=True)
+    ]
 
 
 def _view(value: Any) -> np.ndarray | None:

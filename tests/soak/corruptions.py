@@ -63,7 +63,8 @@ def _swap(rng, path, other):
 def _duplicate(rng, path, other):
     new = rng.choice([path, path.with_name(f"copy-{path.name}")])
     if new != other:
-        new.unlink(missing_ok=True)
+        if os.path.lexists(new):
+            _delete(rng, new, other)
         new.hardlink_to(other)  # As good as a copy, and files may have been stretched.
 
 
