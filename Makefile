@@ -33,10 +33,10 @@ test-oldest:
 bench: $(VENV)/.bench
 	$(VENV)/bin/python -m benchmarks --write
 
-soak: $(VENV)/.bench
+soak: $(VENV)/.soak
 	PYTHONPATH=tests $(VENV)/bin/python -m soak
 
-fuzz: $(VENV)/.test
+fuzz: $(VENV)/.soak
 	$(VENV)/bin/python tests/fuzz.py
 
 clean:

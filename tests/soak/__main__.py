@@ -2,7 +2,7 @@
 
 From the repository's root:
 
-    PYTHONPATH=tests python -m soak                       about 40 minutes
+    PYTHONPATH=tests python -m soak                       about 45 minutes
     PYTHONPATH=tests python -m soak --only kill --seed 1
     PYTHONPATH=tests python -m soak --quick               a little of each part
 
@@ -24,6 +24,7 @@ import time
 from .calls import calls
 from .corrupt import corrupt
 from .full import full
+from .fuzz import fuzz
 from .kill import kill
 from .race import race
 
@@ -34,6 +35,7 @@ PARTS = {
     "race": (race, {"minutes": 10}, {"minutes": 0.03}),
     "full": (full, {"fills": 10, "every": 1}, {"fills": 1, "every": 30}),
     "calls": (calls, {"kinds": None, "every": 1}, {"kinds": 1, "every": 20}),
+    "fuzz": (fuzz, {"minutes": 10}, {"minutes": 0.05}),
 }
 
 
