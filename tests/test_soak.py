@@ -8,7 +8,9 @@ import pytest
 from boxes import ROOT
 
 
-@pytest.mark.parametrize("attack", ["kill", "corrupt", "race", "full", "calls", "fuzz"])
+@pytest.mark.parametrize(
+    "attack", ["kill", "corrupt", "race", "full", "calls", "power", "fuzz"]
+)
 def test_a_moment_of_each_attack_is_withstood(attack, tmp_path):
     options = ["--quick", "--only", attack, "--seed", "1", "--directory", tmp_path]
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])

@@ -26,6 +26,7 @@ from .corrupt import corrupt
 from .full import full
 from .fuzz import fuzz
 from .kill import kill
+from .power import power
 from .race import race
 
 # Each with how much of it makes an hour of all, and how much a few seconds.
@@ -35,6 +36,7 @@ PARTS = {
     "race": (race, {"minutes": 10}, {"minutes": 0.03}),
     "full": (full, {"fills": 10, "every": 1}, {"fills": 1, "every": 30}),
     "calls": (calls, {"kinds": None, "every": 1}, {"kinds": 1, "every": 20}),
+    "power": (power, {"rounds": 20, "kinds": None}, {"rounds": 1, "kinds": 2}),
     "fuzz": (fuzz, {"minutes": 10}, {"minutes": 0.05}),
 }
 
