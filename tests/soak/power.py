@@ -38,11 +38,11 @@ def power(root, rng, *, rounds, kinds):
         (counts,) = call(_attack, *arguments, limit_s=_LIMIT_S)
     return (
         f"{counts['kinds']} kinds of saves lost power {counts['losses']:,} times, at "
-        f"each of {counts['calls']:,} calls, and what was not synced was kept or lost "
-        f"by chance, each write and each name by itself. What was there before or the new "
-        f"save was found, whole, {counts['old']:,} and {counts['new']:,} times, and after "
-        f"the end of the save it was always the new one. {counts['again']:,} times a "
-        f"save was made on what was left, and loaded."
+        f"each of {counts['calls']:,} calls; what was not synced was kept or lost by "
+        f"chance, each write and each name by itself. What was there before was found "
+        f"{counts['old']:,} times, and the new save {counts['new']:,} times, whole, and "
+        f"always when it was finished. {counts['again']:,} times a save was made on "
+        f"what was left, and loaded."
     )
 
 
