@@ -40,7 +40,7 @@ def power(root, rng, *, rounds, kinds):
         f"{counts['kinds']} kinds of saves lost power {counts['losses']:,} times, at "
         f"each of {counts['calls']:,} calls; what was not synced was kept or lost by "
         f"chance, each write and each name by itself. What was there before was found "
-        f"{counts['old']:,} times, and the new save {counts['new']:,} times, whole, and "
+        f"{counts['old']:,} times and the new save {counts['new']:,} times, whole, and "
         f"always when it was finished. {counts['again']:,} times a save was made on "
         f"what was left, and loaded."
     )
