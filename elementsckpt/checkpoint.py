@@ -12,7 +12,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import choice, components, compression, forks, manifest, retention, signals
+from . import (
+    choice,
+    components,
+    compression,
+    forks,
+    manifest,
+    retention,
+    scalars,
+    signals,
+)
 from .background import Background
 from .claim import Claim, claim
 from .components import Component
@@ -645,8 +654,8 @@ class Checkpoint(Registry):
 
     def _compare(self, path: Path, head: Head) -> None:
         """Warn of what in the save is not as in the run that resumes."""
-        saved = {*(str(item.key) for item in head.components), *map(str, head.keys)}
-        self._left_out = frozenset(saved - set(self._components))
+        saved = scalars.texts(item.key for item in head.components)
+        self._left_out = frozenset({*saved, *scalars.texts(head.keys)} - {*self})
         if self._left_out:
             _logger.warning(
                 "%s is of a run with %s, which is not registered: new saves lack that. "

@@ -109,12 +109,8 @@ def with_keys(directory: Directory, keys: Iterable[str]) -> list[Found]:
       SaveNotFoundError: there is no save.
     """
     saves = find(directory.path, directory)
-    wanted = {scalars.encode(key) for key in keys}
-    chosen = [
-        save
-        for save in saves
-        if save.head is None or wanted <= {item.key for item in save.head.components}
-    ]
+    wanted = {manifest.mark(scalars.encode(key)) for key in keys}
+    chosen = [x for x in saves if x.head is None or wanted <= x.head.marks()]
     if chosen and chosen[0] is not saves[0]:
         lacking = "%s lacks some of the components, so an older save is loaded."
         _logger.warning(lacking, saves[0].path)

@@ -14,7 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import disk, drafts, elements_folder, manifest, metadata, reader, retention
+from . import (
+    disk,
+    drafts,
+    elements_folder,
+    manifest,
+    metadata,
+    reader,
+    retention,
+    scalars,
+)
 from .errors import CheckpointError, DamagedError, ReadError, WriteError, reason
 from .machine import memory_bytes
 from .manifest import Head
@@ -250,7 +259,7 @@ def read_head(path: Path) -> Found:
     try:
         content = _read(where)
         head = manifest.decode_head(content, str(where))
-        _check_metrics(head, where)
+        _check(head, where)
     except CheckpointError as error:
         return Found(path, None, error, _guess_sequence(path, content))
     return Found(path, head, None, head.sequence)
@@ -261,10 +270,12 @@ def _read(where: Path) -> bytearray:
     return disk.read_file(where, limit_bytes=min(_MANIFEST_BYTES, memory_bytes()))
 
 
-def _check_metrics(head: Head, where: Path) -> None:
-    """Refuse metrics that are no numbers: saves are ranked by them."""
+def _check(head: Head, where: Path) -> None:
+    """Refuse metrics that are no numbers and keys that are no text: both are used."""
     try:
         metadata.decode_metrics(head.metrics)
+        scalars.texts(item.key for item in head.components)
+        scalars.texts(head.keys)
     except Exception as error:
         raise DamagedError(f"{where} is not a manifest: {reason(error)}.") from error
 

@@ -45,33 +45,33 @@ class History:
           fsync: As for `Known`.
           compress: As for `Known`.
         """
-        encoded = scalars.encode(key)
+        mark = manifest.mark(scalars.encode(key))
         for found in reversed(saves):
             head = found.head
             if head is None or not found.is_original or head.sequence <= self._lost:
                 continue
-            if not any(item.key == encoded for item in head.components):
+            if mark not in head.marks():
                 continue
             if fsync and not head.durable:
                 continue
             remembered = self._components.get(key)
             saved = found.path, head.sequence
             if not remembered or (remembered.path, remembered.sequence) != saved:
-                remembered = self._read(found, encoded)
+                remembered = self._read(found, mark)
             if remembered is None:
                 continue
             return Known(remembered, folder, fsync=fsync, compress=compress)
         return NOTHING
 
-    def _read(self, found: Found, key: Any) -> Remembered | None:
+    def _read(self, found: Found, mark: str) -> Remembered | None:
         where = found.path / manifest.NAME
         if self._manifest[0] != found.path:
             components = {}
             with contextlib.suppress(CheckpointError):
                 saved = manifest.decode(disk.read_file(where), str(where))
-                components = {str(item.key): item for item in saved.components}
+                components = {manifest.mark(x.key): x for x in saved.components}
             self._manifest = found.path, components
-        component = self._manifest[1].get(str(key))
+        component = self._manifest[1].get(mark)
         if component is None:
             return None
         heads: list[int | None] = [None] * len(component.blocks)

@@ -263,6 +263,10 @@ class Head(Struct, kw_only=True):
     keys: list[Any] = []
     components: list[Summary]
 
+    def marks(self) -> set[str]:
+        """Return the `mark` of each of its components."""
+        return {mark(item.key) for item in self.components}
+
 
 class Manifest(Head, kw_only=True, forbid_unknown_fields=True):
     """All of it."""
@@ -350,6 +354,11 @@ def _decode(decoder: Any, content: bytes | bytearray, where: str) -> Any:
         return decoder.decode(content)
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
         raise DamagedError(f"{where} is not a manifest: {reason(error)}.") from error
+
+
+def mark(key: Any) -> str:
+    """Return what stands for a key, as scalars encode it, in sets and dicts."""
+    return repr(key)  # The code of text that is no UTF-8 has no hash.
 
 
 def display(text: str) -> str:

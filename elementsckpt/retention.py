@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from . import metadata
+from . import manifest, metadata
 from .errors import reason
 from .manifest import Head
 
@@ -159,14 +159,10 @@ def staying(keep: Keep, heads: Sequence[Head]) -> list[bool]:
     stays |= {n for n, head in enumerate(heads) if head.pin is not None}
     stays |= set(_ranked(keep, heads)[: keep.best])
     stays |= set(_spread(keep.every, heads))
+    newest_with = {mark: n for n, head in enumerate(heads) for mark in head.marks()}
     for key in heads[-1].keys if heads else ():
-        having = [n for n, head in enumerate(heads) if _has(head, key)]
-        stays |= set(having[-1:])
+        stays |= {newest_with.get(manifest.mark(key), len(heads) - 1)}
     return [n in stays for n in range(len(heads))]
-
-
-def _has(head: Head, key: str) -> bool:
-    return any(item.key == key for item in head.components)
 
 
 def best(keep: Keep, heads: Sequence[Head]) -> int | None:

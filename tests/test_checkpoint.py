@@ -1077,6 +1077,18 @@ atexit.register(save, "atexit")
 """
 
 
+def test_a_save_whose_key_is_no_utf_8_harms_no_other_in_a_directory(tmp_path):
+    odd = "\ud800"
+    elementsckpt.checkpoint.save(tmp_path / "odd", {odd: lambda: 1, "agent": lambda: 2})
+    assert elementsckpt.read(tmp_path / "odd") == {odd: 1, "agent": 2}
+    cp = make(tmp_path, 3)
+    assert cp.exists()
+    for _ in range(2):
+        cp.save()
+    cp.load()
+    assert cp.agent.state == 3
+
+
 def test_forks_exit_hooks_and_threads_that_outlive_the_main_one_can_save(tmp_path):
     child = python(LATE_AND_ELSEWHERE, tmp_path)
     assert child.returncode == 0, child.stderr

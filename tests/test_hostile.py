@@ -385,6 +385,33 @@ def test_a_save_whose_metrics_are_no_numbers_is_damaged(tmp_path, metric):
     cp.save(metrics={"m": 0.0})
 
 
+KEYS = [
+    5,
+    None,
+    True,
+    [1],
+    {},
+    {"a": 1},
+    {"$set": [1]},
+    {"$numpy": ["<f4", "00000000"]},
+]
+
+
+@pytest.mark.parametrize("place", [("components", 0, "key"), ("keys", 0)])
+@pytest.mark.parametrize("key", KEYS, ids=repr)
+def test_a_save_with_keys_that_are_no_text_is_damaged(tmp_path, key, place):
+    good, bad = (make(tmp_path, n, keep=None).save().path for n in (1, 2))
+    forge(bad, set_in(*place, key))
+    cp = make(tmp_path)
+    with pytest.raises(DamagedError, match="is not a manifest"):
+        elementsckpt.info(bad)
+    assert cp.exists()
+    assert [x.path for x in cp.saves()] == [good]
+    assert cp.load().fell_back_from == bad
+    cp.save()
+    assert (good.exists(), bad.exists()) == (False, True)
+
+
 def test_a_metric_that_is_larger_than_any_float_is_never_the_best(tmp_path):
     cp = make(tmp_path, 1, keep=elementsckpt.Keep(latest=9, best=1, metric="m"))
     good = cp.save(metrics={"m": 1}).path

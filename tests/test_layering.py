@@ -54,7 +54,7 @@ ALLOWED = {
     "retention": {"metadata", "manifest"},
     "folder": {
         *("retention", "drafts", "reader", "elements_folder", "metadata"),
-        *("machine", "manifest", "disk"),
+        *("machine", "manifest", "scalars", "disk"),
     },
     "choice": {
         *("folder", "retention", "drafts", "elements_folder", "scalars", "manifest"),
@@ -118,7 +118,7 @@ ALLOWED = {
         *("functions", "registry", "look", "store", "restore", "reports", "stored"),
         *("choice", "folder", "background", "history", "staging", "compression"),
         *("schedule", "signals", "timing", "origin", "claim", "retention", "metadata"),
-        *("overlay", "value"),
+        *("overlay", "value", "scalars"),
         *("files", "wrappers", "components", "manifest", "forks", "disk"),
     },
     "__init__": {
