@@ -26,14 +26,11 @@ _READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
 _READ |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 _WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 _CREATE = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
-# Errors that tell something about the file; others tell about the process.
+_MISSING = {errno.ENOENT, errno.ENOTDIR}
+# Errors that tell something about the file; others tell about the process. NFS says
+# ESTALE of an open file that another host has removed.
 _DAMAGE = {
-    errno.ENOENT,
-    errno.ENOTDIR,
-    errno.EISDIR,
-    errno.ELOOP,
-    errno.ENXIO,
-    errno.EIO,
+    *(*_MISSING, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.EIO, errno.ESTALE),
 }
 # What file systems say that have no modes, or for files of somebody else.
 _NO_MODES = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
@@ -351,6 +348,29 @@ def folders_in(path: Path) -> list[Path]:
         return []
     except OSError as error:
         raise _unreadable(path, error) from error
+
+
+def names_in(path: Path) -> list[str]:
+    """Return the names in a folder, none if there is no such folder.
+
+    Raises:
+      ReadError, DamagedError: the system refused.
+    """
+    try:
+        return os.listdir(path)
+    except OSError as error:
+        if error.errno in _MISSING:
+            return []
+        raise _unreadable(path, error) from error
+
+
+def is_missing(path: Path) -> bool:
+    """Tell whether nothing has this path; False if the system refuses to tell."""
+    try:
+        os.lstat(path)
+    except OSError as error:
+        return error.errno in _MISSING
+    return False
 
 
 def open_folder(path: Path) -> int:

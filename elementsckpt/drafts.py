@@ -166,7 +166,7 @@ def begin_at(path: Path, *, fsync: bool) -> Draft:
             made.append(path)
         if _is_being_written(path):
             raise _busy(path)
-        if not os.path.isdir(path) or names_in(path):
+        if not os.path.isdir(path) or disk.names_in(path):
             raise SaveExistsError(
                 f"Cannot save to {path}: {_occupied(path)}. Choose another path or "
                 f"remove it first; it was not touched."

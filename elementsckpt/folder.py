@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import errno
 import logging
@@ -112,8 +111,8 @@ class Directory:
 
     def note(self, path: Path, head: Head) -> None:
         """Take note of a save that was just written, so that it need not be read."""
-        with contextlib.suppress(OSError):
-            signature = _signature(os.lstat(path / manifest.NAME))
+        signature = _signature(path / manifest.NAME)
+        if signature is not None:
             found = Found(path, head, None, head.sequence)
             self._cache = {**self._cache, path.name: (signature, found)}
 
@@ -125,25 +124,27 @@ class Directory:
         self._damaged = {*self._damaged, *paths}
 
     def _found(self, path: Path, cache: dict[str, tuple[Any, Found]]) -> Found | None:
-        try:
-            status = os.lstat(path / manifest.NAME)
-        except OSError:
+        where = path / manifest.NAME
+        if disk.is_missing(where):
             return self._without_manifest(path)
-        signature = _signature(status)
+        signature = _signature(where)
         known = self._cache.get(path.name)
-        if known is None or known[0] != signature:
+        if known is None or signature is None or known[0] != signature:
             is_link = os.path.islink(path)
             known = signature, dataclasses.replace(read_head(path), is_link=is_link)
         found = known[1]
-        if found.error is not None and not os.path.lexists(path / manifest.NAME):
+        if found.error is not None and disk.is_missing(where):
             return self._without_manifest(path)  # Somebody has just removed it.
         if not isinstance(found.error, ReadError):
             cache[path.name] = known
         return found if found.error is None or _looks_like_ours(path) else None
 
     def _without_manifest(self, path: Path) -> Found | None:
-        if elements_folder.is_save(path):
-            return Found(path, None, None, 0)
+        try:
+            if elements_folder.is_save(path):
+                return Found(path, None, None, 0)
+        except CheckpointError as refused:
+            return Found(path, None, refused, 0)
         is_dangling = os.path.islink(path) and not os.path.exists(path)
         if is_dangling and drafts.SAVE.fullmatch(path.name):
             error = DamagedError(
@@ -240,7 +241,12 @@ def _remove(paths: Iterable[Path], *, fsync: bool) -> list[Path]:
     return removed
 
 
-def _signature(status: os.stat_result) -> tuple[int, int, int]:
+def _signature(path: Path) -> tuple[int, int, int] | None:
+    """Return what changes with a file, or None if the system refuses to tell."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return None
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 

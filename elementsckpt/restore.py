@@ -9,14 +9,13 @@ import contextlib
 import inspect
 import itertools
 import logging
-import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
 
-from . import manifest, overlay, tree
+from . import disk, manifest, overlay, tree
 from .errors import (
     CheckpointError,
     DamagedError,
@@ -162,9 +161,9 @@ def _restore(candidates: Sequence[Found], reading: Reading) -> Restored:
 
 def _is_gone(found: Found) -> bool:
     """Tell whether a save that was there was removed as this library does it."""
-    if not os.path.lexists(found.path):
+    if disk.is_missing(found.path):
         return True
-    return found.head is not None and not os.path.lexists(found.path / manifest.NAME)
+    return found.head is not None and disk.is_missing(found.path / manifest.NAME)
 
 
 def _read(found: Found, reading: Reading, restored: Restored) -> None:
