@@ -25,6 +25,7 @@ _READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
 # Links could lead out of the save folder, and opening a FIFO could wait for ever.
 _READ |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 _WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | getattr(os, "O_CLOEXEC", 0)
 _CREATE = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
 _MISSING = {errno.ENOENT, errno.ENOTDIR}
 # Errors that tell something about the file; others tell about the process. NFS says
@@ -32,6 +33,8 @@ _MISSING = {errno.ENOENT, errno.ENOTDIR}
 _DAMAGE = {
     *(*_MISSING, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.EIO, errno.ESTALE),
 }
+# What file systems say that sync no folders.
+_NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 # What file systems say that have no modes, or for files of somebody else.
 _NO_MODES = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _CALL_BYTES = 1 << 30  # Linux transfers at most 2 GiB a call.
@@ -154,13 +157,21 @@ def sync(fd: int, *, path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Make the folder's entries durable."""
+    """Make the folder's entries durable, if it may be read and its file system can.
+
+    It may be one that leads to ours and belongs to somebody else.
+    """
     try:
-        fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        fd = os.open(path, _FOLDER)
+    except PermissionError:
+        return
     except OSError as error:
         raise _refused(path, error) from error
     try:
         _change(path, os.fsync, fd)
+    except WriteError as error:
+        if error.errno not in _NO_SYNC:
+            raise
     finally:
         os.close(fd)
 
@@ -376,7 +387,7 @@ def is_missing(path: Path) -> bool:
 def open_folder(path: Path) -> int:
     """Open a folder, to lock it; returns its fd, or -1 if the system refuses."""
     try:
-        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return os.open(path, _FOLDER)
     except OSError:
         return -1
 

@@ -56,6 +56,8 @@ class Remembered(Struct):
       turn: Which of the blocks the next save that reuses them checks.
       owners: Digests of the blocks of immutable arrays, by the arrays' ids.
       files: The folder that it wrote itself, or None.
+      is_synced: Whether this process made it durable. If another one did, these may be
+        copies, which nobody has synced.
     """
 
     path: Path
@@ -66,6 +68,7 @@ class Remembered(Struct):
     turn: int
     owners: dict[int, tuple[weakref.ref[Any], list[str]]] = {}
     files: Files | None = None
+    is_synced: bool = False
 
 
 class Known:
@@ -93,7 +96,7 @@ class Known:
         self._remembered = remembered
         self._lock = threading.Lock()
         self._segments = [
-            _Linked(remembered.path, segment, folder, remembered.turn, fsync=fsync)
+            _Linked(remembered, segment, folder, fsync=fsync)
             for segment in remembered.segments
         ]
         # Of equal blocks each is used once, and one that did not move where it was.
@@ -226,15 +229,16 @@ class _Linked:
     """
 
     def __init__(
-        self, source: Path, segment: Segment, folder: Path, turn: int, *, fsync: bool
+        self, remembered: Remembered, segment: Segment, folder: Path, *, fsync: bool
     ) -> None:
         self.blocks: list[Block] = []
         self.live_bytes = 0
         self._segment = segment
-        self._source = source / segment.file
+        self._source = remembered.path / segment.file
         self._path = folder / segment.file
-        self._turn = turn
+        self._turn = remembered.turn
         self._fsync = fsync
+        self._is_synced = remembered.is_synced
         self._good: bool | None = None
 
     @property
@@ -285,7 +289,7 @@ class _Linked:
         turn = self._turn % CHECK_EVERY
         blocks = [x for x in self.blocks if int(x.digest, 16) % CHECK_EVERY == turn]
         run(lambda x: _verify(file, x), self.blocks if is_changed else blocks)
-        if is_changed and self._fsync:  # A copy, perhaps, that nobody has synced.
+        if self._fsync and (is_changed or not self._is_synced):
             disk.sync(file.fd, path=self._path)
 
     def read(self, block: Block) -> np.ndarray:

@@ -271,6 +271,7 @@ class Saving:
                     item.writer.known.turn + 1,
                     item.writer.owners,
                     item.component.files,
+                    is_synced=self._manner.fsync,
                 )
                 for item in self._collected
                 if item.writer is not None
