@@ -238,7 +238,8 @@ def test_a_failure_at_any_call_costs_at_most_the_new_save(
             assert resumed(situation) == situation.new
         else:
             assert error.errno == code
-            assert str(situation.root) in str(error)
+            is_above = fault.failed[0] is os.fsync  # Perhaps a folder above.
+            assert is_above or str(situation.root) in str(error)
             possible = {situation.old, situation.new if sticky else situation.old}
             assert resumed(situation) in possible
             if not sticky:
