@@ -195,7 +195,10 @@ def make_read_only(fd: int, *, path: Path) -> None:
 
     With other names it is somebody else's, too, or is read-only already.
     """
-    status = os.fstat(fd)
+    try:
+        status = os.fstat(fd)
+    except OSError:  # It only protects.
+        return
     mode = stat.S_IMODE(status.st_mode)
     if status.st_nlink == 1 and mode & _WRITABLE:
         with _if_there_are_modes():
@@ -451,5 +454,8 @@ def is_at(fd: int, path: Path) -> bool:
 
 
 def is_removed(fd: int) -> bool:
-    """Tell whether the open file has no name any more."""
-    return os.fstat(fd).st_nlink == 0
+    """Tell whether the open file has no name any more; False if that is refused."""
+    try:
+        return os.fstat(fd).st_nlink == 0
+    except OSError:
+        return False

@@ -2,10 +2,12 @@
 
 import contextlib
 import errno
+import fcntl
 import os
 
 import boxes
 import pytest
+from faults import ExplicitAgain, FilesAgain, First, resumed
 from folders import unprivileged
 
 import elementsckpt
@@ -87,6 +89,25 @@ def test_a_disk_that_fails_does_not_make_a_save_vanish(tmp_path, monkeypatch):
     assert (report.path, report.fell_back_from) == (older, newest)
     with pytest.raises(DamagedError, match=rf"{newest.name}.*Input/output error"):
         cp.load(newest)
+
+
+@pytest.mark.parametrize("kind", [First, ExplicitAgain, FilesAgain])
+def test_a_save_needs_no_status_of_its_files(kind, tmp_path, monkeypatch):
+    situation = kind(tmp_path)
+    situation.prepare()
+    fstat = os.fstat
+
+    def refuse(fd):
+        status = fstat(fd)
+        # Of files that are written; of those that are read the size is needed.
+        if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_RDWR:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return status
+
+    monkeypatch.setattr(os, "fstat", refuse)
+    situation.save(situation.checkpoint())
+    monkeypatch.undo()
+    assert resumed(situation) == situation.new
 
 
 def fail_below(folder, monkeypatch):
