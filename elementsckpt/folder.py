@@ -87,7 +87,7 @@ class Directory:
         self.path = path
         # Manifests can be large, so each is read once, unless it changes.
         self._cache: dict[str, tuple[Any, Found]] = {}
-        self._damaged: set[Path] = set()
+        self._damaged: set[str] = set()  # Real paths.
 
     def saves(self) -> list[Found]:
         """Return the saves here, oldest first, damaged ones included."""
@@ -116,12 +116,12 @@ class Directory:
             found = Found(path, head, None, head.sequence)
             self._cache = {**self._cache, path.name: (signature, found)}
 
-    def distrust(self, paths: Iterable[Path]) -> None:
-        """Take note of saves that were found damaged when they were read.
+    def distrust(self, path: Path) -> None:
+        """Take note of a save that was found damaged when it was read.
 
-        They neither count among those to keep nor are they removed.
+        It neither counts among those to keep nor is it removed.
         """
-        self._damaged = {*self._damaged, *paths}
+        self._damaged.add(os.path.realpath(path))
 
     def _found(self, path: Path, cache: dict[str, tuple[Any, Found]]) -> Found | None:
         where = path / manifest.NAME
@@ -193,7 +193,7 @@ class Directory:
         ours = [
             save
             for save in self.saves()
-            if save.is_original and save.path not in self._damaged
+            if save.is_original and os.path.realpath(save.path) not in self._damaged
         ]
         heads = [save.head for save in ours if save.head is not None]
         stays = retention.staying(keep, heads)

@@ -81,6 +81,7 @@ class Known:
       compress: How the new save is compressed, which its blocks should be, too.
 
     Attributes:
+      path: The earlier save.
       turn: As of `Remembered`.
     """
 
@@ -92,6 +93,7 @@ class Known:
         fsync: bool,
         compress: Compress,
     ) -> None:
+        self.path = remembered.path
         self.turn = remembered.turn
         self._remembered = remembered
         self._lock = threading.Lock()
@@ -119,6 +121,11 @@ class Known:
             return {}
         folder = self._remembered.path / files.folder
         return {file.digest: folder / file.path for file in files.files}
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether a segment of the earlier save was found damaged."""
+        return any(segment.is_damaged for segment in self._segments)
 
     @property
     def is_empty(self) -> bool:
@@ -226,6 +233,7 @@ class _Linked:
     Attributes:
       blocks: Its blocks that are live in the earlier save.
       live_bytes: Size of those that the new save reuses.
+      is_damaged: Whether it was found damaged.
     """
 
     def __init__(
@@ -233,6 +241,7 @@ class _Linked:
     ) -> None:
         self.blocks: list[Block] = []
         self.live_bytes = 0
+        self.is_damaged = False
         self._segment = segment
         self._source = remembered.path / segment.file
         self._path = folder / segment.file
@@ -264,12 +273,15 @@ class _Linked:
         except WriteError as error:
             if error.errno not in _ONLY_THIS:
                 raise _NoLinksError(error) from error
+            self.is_damaged = disk.is_missing(self._source)  # Or the save is gone.
             _logger.debug("Not reused, but written again: %s", error)
             return False
         try:
             self._check()
         except CheckpointError as error:
-            _logger.warning("Not reused, but written again: %s", error)
+            self.is_damaged = isinstance(error, DamagedError)
+            again = "Not reused, but written again, as all of %s: %s"
+            _logger.warning(again, self._source, error)
             self.drop()
             return False
         return True
@@ -294,9 +306,13 @@ class _Linked:
 
     def read(self, block: Block) -> np.ndarray:
         """Return a block as it is stored, verified."""
-        file = disk.File(self._path)
-        stored = stored_bytes(file, block)
-        verify_stored(file.path, block, stored)
+        try:
+            file = disk.File(self._path)
+            stored = stored_bytes(file, block)
+            verify_stored(file.path, block, stored)
+        except DamagedError:
+            self.is_damaged = True
+            raise
         return stored
 
     def drop(self) -> None:
