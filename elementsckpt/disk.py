@@ -24,6 +24,7 @@ Buffer = Any  # One-dimensional bytes: bytes, bytearray, memoryview, uint8 ndarr
 _READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
 # Links could lead out of the save folder, and opening a FIFO could wait for ever.
 _READ |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+_LOCK = _READ | os.O_RDWR  # NFS locks only what is open for writing.
 _WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | getattr(os, "O_CLOEXEC", 0)
 _CREATE = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
@@ -249,6 +250,7 @@ class File:
 
     Args:
       path: The file. Links, FIFOs, devices and folders are refused.
+      to_lock: Whether to open it such that it can be locked.
 
     Attributes:
       size: Its size in bytes.
@@ -259,11 +261,11 @@ class File:
       ReadError: the system refused, for lack of permission or file descriptors.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, to_lock: bool = False) -> None:
         self.path = path
         self._fd = -1
         try:
-            self._fd = os.open(path, _READ)
+            self._fd = os.open(path, _LOCK if to_lock else _READ)
             status = os.fstat(self._fd)
         except OSError as error:
             raise _unreadable(path, error) from error

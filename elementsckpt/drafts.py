@@ -195,7 +195,7 @@ def begin_at(path: Path, *, fsync: bool) -> Draft:
 
 def _is_being_written(path: Path) -> bool:
     try:
-        file = disk.File(path / DRAFT)
+        file = disk.File(path / DRAFT, to_lock=True)
     except CheckpointError:
         return False
     try:
@@ -262,7 +262,7 @@ def sweep(path: Path) -> None:
     with contextlib.ExitStack() as stack:
         if DRAFT in names:
             try:
-                file = disk.File(path / DRAFT)
+                file = disk.File(path / DRAFT, to_lock=True)
             except CheckpointError:
                 return
             stack.callback(file.close)

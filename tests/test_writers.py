@@ -4,6 +4,7 @@ import errno
 import fcntl
 import logging
 import os
+import stat
 import subprocess
 import sys
 
@@ -138,6 +139,27 @@ def test_without_locks_nothing_is_told_and_nothing_breaks(
     cp.save()
     assert warnings(caplog) == []
     assert cp.load().path == cp.latest()
+
+
+@pytest.mark.parametrize("is_explicit", [False, True])
+def test_what_a_dead_process_left_is_removed_where_locks_need_to_be_written(
+    tmp_path, is_explicit, monkeypatch
+):
+    """NFS refuses to lock what is open for reading only."""
+    flock, path = fcntl.flock, tmp_path / "save" if is_explicit else None
+    dead = boxes.make(tmp_path, 1, keep=None).save(path).path
+    (dead / "manifest.json").rename(dead / ".manifest.json")
+
+    def as_nfs(fd, operation):
+        is_file = stat.S_ISREG(os.fstat(fd).st_mode)
+        if is_file and not fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_RDWR:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        flock(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", as_nfs)
+    report = boxes.make(tmp_path, 2).save(path)
+    assert elementsckpt.read(report.path) == {"agent": 2}
+    assert {x for x in tmp_path.iterdir() if x.is_dir()} == {report.path}
 
 
 def test_a_save_that_another_process_has_just_begun_is_left_alone(
