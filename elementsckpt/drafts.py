@@ -364,9 +364,12 @@ def _remove_folder(path: Path) -> None:
 
 
 def names_in(path: Path) -> list[str]:
-    """Return the names in a folder, none if it cannot be listed."""
+    """Return the names in a folder, none if it cannot be listed.
+
+    Without those of files that are removed and still open somewhere, as NFS lists them.
+    """
     try:
-        return os.listdir(path)
+        return [name for name in os.listdir(path) if not name.startswith(".nfs")]
     except OSError:
         return []
 

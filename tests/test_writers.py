@@ -162,6 +162,35 @@ def test_what_a_dead_process_left_is_removed_where_locks_need_to_be_written(
     assert {x for x in tmp_path.iterdir() if x.is_dir()} == {report.path}
 
 
+@pytest.mark.parametrize("has_files", [False, True])
+def test_what_nfs_keeps_of_open_files_goes_when_they_are_closed(
+    tmp_path, monkeypatch, caplog, has_files
+):
+    def as_nfs(call, *args):
+        if call is os.unlink and args[0].name in (
+            "x",
+            "agent-000001-00000.safetensors",
+        ):
+            return args[0].rename(args[0].with_name(".nfs0001"))
+        return call(*args)
+
+    cp = boxes.make(tmp_path, np.arange(9), fsync=False)
+    if has_files:
+        cp.files = elementsckpt.Files(save=lambda x: (x / "x").touch(), load=print)
+    old = cp.save().path
+    cp.agent.state = np.arange(7)
+    monkeypatch.setattr(disk, "syscall", as_nfs)
+    new = cp.save().path
+    assert boxes.visible(tmp_path) == [new.name, "latest"]
+    monkeypatch.undo()
+    for kept in tmp_path.rglob(".nfs0001"):
+        kept.unlink()
+    cp.save()
+    assert [x for x in tmp_path.iterdir() if old.name in x.name] == []
+    if not has_files:
+        assert caplog.messages == []
+
+
 def test_a_save_that_another_process_has_just_begun_is_left_alone(
     tmp_path, monkeypatch, caplog
 ):
