@@ -555,11 +555,10 @@ class Checkpoint(Registry):
                     selection=selection,
                     templates=components.templates(selected),
                     dry_run=dry_run,
+                    distrust=self._distrust,
                 ),
             )
             if not dry_run:
-                if self._listing is not None:
-                    self._listing.distrust(restored.damaged)
                 hand_over(restored, loadfns)
                 is_whole = keys is None and selection.is_whole
                 self._resume(restored.found, is_whole=is_whole)
@@ -671,6 +670,10 @@ class Checkpoint(Registry):
                 path,
                 "; ".join(changes),
             )
+
+    def _distrust(self, save: Path) -> None:
+        if self._listing is not None:
+            self._listing.distrust(save)
 
     def _trusts(self, save: Path, allow_pickle: bool | None) -> bool:
         return self._is_own(save) if allow_pickle is None else allow_pickle

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from . import drafts, elements_folder, manifest, retention, scalars
+from . import disk, drafts, elements_folder, manifest, retention, scalars
 from .disk import AnyPath, local
 from .errors import CheckpointError, DamagedError, SaveNotFoundError
 from .folder import Directory, Found, read_head
@@ -235,9 +235,9 @@ def newest(saves: list[Found]) -> Found:
 
 
 def _save_at(path: Path) -> Found | None:
-    if os.path.lexists(path / manifest.NAME):
+    if not disk.is_missing(path / manifest.NAME):
         found = read_head(path)
-        if found.error is None or os.path.lexists(path / manifest.NAME):
+        if found.error is None or not disk.is_missing(path / manifest.NAME):
             return found  # Else somebody has just removed it.
     return Found(path, None, None, 0) if elements_folder.is_save(path) else None
 

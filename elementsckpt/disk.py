@@ -24,17 +24,18 @@ Buffer = Any  # One-dimensional bytes: bytes, bytearray, memoryview, uint8 ndarr
 _READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
 # Links could lead out of the save folder, and opening a FIFO could wait for ever.
 _READ |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+_LOCK = _READ | os.O_RDWR  # NFS locks only what is open for writing.
 _WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | getattr(os, "O_CLOEXEC", 0)
 _CREATE = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
-# Errors that tell something about the file; others tell about the process.
+_MISSING = {errno.ENOENT, errno.ENOTDIR}
+# Errors that tell something about the file; others tell about the process. NFS says
+# ESTALE of an open file that another host has removed.
 _DAMAGE = {
-    errno.ENOENT,
-    errno.ENOTDIR,
-    errno.EISDIR,
-    errno.ELOOP,
-    errno.ENXIO,
-    errno.EIO,
+    *(*_MISSING, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.EIO, errno.ESTALE),
 }
+# What file systems say that sync no folders.
+_NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 # What file systems say that have no modes, or for files of somebody else.
 _NO_MODES = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _CALL_BYTES = 1 << 30  # Linux transfers at most 2 GiB a call.
@@ -157,13 +158,21 @@ def sync(fd: int, *, path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Make the folder's entries durable."""
+    """Make the folder's entries durable, if it may be read and its file system can.
+
+    It may be one that leads to ours and belongs to somebody else.
+    """
     try:
-        fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        fd = os.open(path, _FOLDER)
+    except PermissionError:
+        return
     except OSError as error:
         raise _refused(path, error) from error
     try:
         _change(path, os.fsync, fd)
+    except WriteError as error:
+        if error.errno not in _NO_SYNC:
+            raise
     finally:
         os.close(fd)
 
@@ -187,7 +196,10 @@ def make_read_only(fd: int, *, path: Path) -> None:
 
     With other names it is somebody else's, too, or is read-only already.
     """
-    status = os.fstat(fd)
+    try:
+        status = os.fstat(fd)
+    except OSError:  # It only protects.
+        return
     mode = stat.S_IMODE(status.st_mode)
     if status.st_nlink == 1 and mode & _WRITABLE:
         with _if_there_are_modes():
@@ -238,6 +250,7 @@ class File:
 
     Args:
       path: The file. Links, FIFOs, devices and folders are refused.
+      to_lock: Whether to open it such that it can be locked.
 
     Attributes:
       size: Its size in bytes.
@@ -248,11 +261,11 @@ class File:
       ReadError: the system refused, for lack of permission or file descriptors.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, to_lock: bool = False) -> None:
         self.path = path
         self._fd = -1
         try:
-            self._fd = os.open(path, _READ)
+            self._fd = os.open(path, _LOCK if to_lock else _READ)
             status = os.fstat(self._fd)
         except OSError as error:
             raise _unreadable(path, error) from error
@@ -353,10 +366,33 @@ def folders_in(path: Path) -> list[Path]:
         raise _unreadable(path, error) from error
 
 
+def names_in(path: Path) -> list[str]:
+    """Return the names in a folder, none if there is no such folder.
+
+    Raises:
+      ReadError, DamagedError: the system refused.
+    """
+    try:
+        return os.listdir(path)
+    except OSError as error:
+        if error.errno in _MISSING:
+            return []
+        raise _unreadable(path, error) from error
+
+
+def is_missing(path: Path) -> bool:
+    """Tell whether nothing has this path; False if the system refuses to tell."""
+    try:
+        os.lstat(path)
+    except OSError as error:
+        return error.errno in _MISSING
+    return False
+
+
 def open_folder(path: Path) -> int:
     """Open a folder, to lock it; returns its fd, or -1 if the system refuses."""
     try:
-        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return os.open(path, _FOLDER)
     except OSError:
         return -1
 
@@ -420,5 +456,8 @@ def is_at(fd: int, path: Path) -> bool:
 
 
 def is_removed(fd: int) -> bool:
-    """Tell whether the open file has no name any more."""
-    return os.fstat(fd).st_nlink == 0
+    """Tell whether the open file has no name any more; False if that is refused."""
+    try:
+        return os.fstat(fd).st_nlink == 0
+    except OSError:
+        return False

@@ -15,6 +15,7 @@ import logging
 import os
 import re
 import stat
+from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -27,6 +28,7 @@ HIDDEN = re.compile(rf"\.{SAVE.pattern}")
 DRAFT = ".manifest.json"
 _ATTEMPTS = 100
 _TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOENT}
+_reached: set[Path] = set()  # Directories to which durable entries lead.
 _logger = logging.getLogger("elementsckpt")
 
 
@@ -68,18 +70,20 @@ class Draft:
             disk.sync_folder(self.path)
             for folder in self._relied_on():
                 disk.sync_folder(folder)
+            _reached.add(self.path.parent)
         self._close()
 
     def _relied_on(self) -> list[Path]:
         """Return the folders whose entries lead to this one, innermost first.
 
-        The directory, its parent, and the parents of folders made for this save. A
-        process that died in its first save may have made more, but no save of its
-        was durable, and each later one comes through here.
+        The directory, its parent, and the parents of folders made for this save; once
+        in a process, all up to where the file system begins, as another process may
+        have made some of them that died, or synced nothing.
         """
         directory = self.path.parent
+        above = [directory.parent] if directory in _reached else _above(directory)
         made = [folder.parent for folder in reversed(self._made)]
-        return list(dict.fromkeys([directory, directory.parent, *made]))
+        return list(dict.fromkeys([directory, *above, *made]))
 
     def abandon(self) -> None:
         """Remove what was written, and the folders made for it; failing only warns.
@@ -100,6 +104,14 @@ class Draft:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def _above(path: Path) -> Iterator[Path]:
+    """Yield the folders that lead to this one, as far as its file system goes."""
+    for folder in (path, *path.parents):
+        yield folder
+        if os.path.ismount(folder):
+            return
 
 
 def begin(directory: Path, step: int | None, *, fsync: bool) -> Draft:
@@ -166,7 +178,7 @@ def begin_at(path: Path, *, fsync: bool) -> Draft:
             made.append(path)
         if _is_being_written(path):
             raise _busy(path)
-        if not os.path.isdir(path) or names_in(path):
+        if not os.path.isdir(path) or disk.names_in(path):
             raise SaveExistsError(
                 f"Cannot save to {path}: {_occupied(path)}. Choose another path or "
                 f"remove it first; it was not touched."
@@ -183,7 +195,7 @@ def begin_at(path: Path, *, fsync: bool) -> Draft:
 
 def _is_being_written(path: Path) -> bool:
     try:
-        file = disk.File(path / DRAFT)
+        file = disk.File(path / DRAFT, to_lock=True)
     except CheckpointError:
         return False
     try:
@@ -250,7 +262,7 @@ def sweep(path: Path) -> None:
     with contextlib.ExitStack() as stack:
         if DRAFT in names:
             try:
-                file = disk.File(path / DRAFT)
+                file = disk.File(path / DRAFT, to_lock=True)
             except CheckpointError:
                 return
             stack.callback(file.close)
@@ -352,9 +364,12 @@ def _remove_folder(path: Path) -> None:
 
 
 def names_in(path: Path) -> list[str]:
-    """Return the names in a folder, none if it cannot be listed."""
+    """Return the names in a folder, none if it cannot be listed.
+
+    Without those of files that are removed and still open somewhere, as NFS lists them.
+    """
     try:
-        return os.listdir(path)
+        return [name for name in os.listdir(path) if not name.startswith(".nfs")]
     except OSError:
         return []
 

@@ -24,7 +24,11 @@ _SHARD = re.compile(r"(.+)-(\d{4,})\.pkl")
 
 
 def is_save(path: Path) -> bool:
-    """Tell whether the folder is a complete save of elements."""
+    """Tell whether the folder is a complete save of elements.
+
+    Raises:
+      ReadError, DamagedError: the system refused to list it.
+    """
     return os.path.lexists(path / "done") and bool(_pickles(path))
 
 
@@ -113,7 +117,4 @@ def shards(files: list[Path], key: str, *, allow_pickle: bool) -> Iterator[Any]:
 
 
 def _pickles(path: Path) -> list[str]:
-    try:
-        return [name for name in os.listdir(path) if name.endswith(".pkl")]
-    except OSError:
-        return []
+    return [name for name in disk.names_in(path) if name.endswith(".pkl")]

@@ -42,6 +42,7 @@ class FolderWriter:
     Attributes:
       bytes_written: Size of the files that were written, when `finish` has returned.
       bytes_reused: Size of those that an earlier save holds already, likewise.
+      is_damaged: Whether one that it should hold was found damaged, likewise.
 
     Raises:
       StateError: something in it cannot be part of a save.
@@ -57,6 +58,7 @@ class FolderWriter:
     ) -> None:
         self.bytes_written = 0
         self.bytes_reused = 0
+        self.is_damaged = False
         self._path = path
         self._component = component
         self._earlier = earlier
@@ -138,6 +140,7 @@ class FolderWriter:
             earlier = disk.File(source)
             _check(earlier, entry)
         except CheckpointError as error:
+            self.is_damaged = self.is_damaged or isinstance(error, DamagedError)
             _logger.warning("Not reused, but written again: %s", error)
             return False
         if self._fsync:  # It may be in a copy that nobody has synced.

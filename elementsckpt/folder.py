@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import errno
 import logging
@@ -97,7 +96,7 @@ class Directory:
         self.path = path
         # Manifests can be large, so each is read once, unless it changes.
         self._cache: dict[str, tuple[Any, Found]] = {}
-        self._damaged: set[Path] = set()
+        self._damaged: set[str] = set()  # Real paths.
 
     def saves(self) -> list[Found]:
         """Return the saves here, oldest first, damaged ones included."""
@@ -121,38 +120,40 @@ class Directory:
 
     def note(self, path: Path, head: Head) -> None:
         """Take note of a save that was just written, so that it need not be read."""
-        with contextlib.suppress(OSError):
-            signature = _signature(os.lstat(path / manifest.NAME))
+        signature = _signature(path / manifest.NAME)
+        if signature is not None:
             found = Found(path, head, None, head.sequence)
             self._cache = {**self._cache, path.name: (signature, found)}
 
-    def distrust(self, paths: Iterable[Path]) -> None:
-        """Take note of saves that were found damaged when they were read.
+    def distrust(self, path: Path) -> None:
+        """Take note of a save that was found damaged when it was read.
 
-        They neither count among those to keep nor are they removed.
+        It neither counts among those to keep nor is it removed.
         """
-        self._damaged = {*self._damaged, *paths}
+        self._damaged.add(os.path.realpath(path))
 
     def _found(self, path: Path, cache: dict[str, tuple[Any, Found]]) -> Found | None:
-        try:
-            status = os.lstat(path / manifest.NAME)
-        except OSError:
+        where = path / manifest.NAME
+        if disk.is_missing(where):
             return self._without_manifest(path)
-        signature = _signature(status)
+        signature = _signature(where)
         known = self._cache.get(path.name)
-        if known is None or known[0] != signature:
+        if known is None or signature is None or known[0] != signature:
             is_link = os.path.islink(path)
             known = signature, dataclasses.replace(read_head(path), is_link=is_link)
         found = known[1]
-        if found.error is not None and not os.path.lexists(path / manifest.NAME):
+        if found.error is not None and disk.is_missing(where):
             return self._without_manifest(path)  # Somebody has just removed it.
         if not isinstance(found.error, ReadError):
             cache[path.name] = known
         return found if found.error is None or _looks_like_ours(path) else None
 
     def _without_manifest(self, path: Path) -> Found | None:
-        if elements_folder.is_save(path):
-            return Found(path, None, None, 0)
+        try:
+            if elements_folder.is_save(path):
+                return Found(path, None, None, 0)
+        except CheckpointError as refused:
+            return Found(path, None, refused, 0)
         is_dangling = os.path.islink(path) and not os.path.exists(path)
         if is_dangling and drafts.SAVE.fullmatch(path.name):
             error = DamagedError(
@@ -201,7 +202,7 @@ class Directory:
         ours = [
             save
             for save in self.saves()
-            if save.is_original and save.path not in self._damaged
+            if save.is_original and os.path.realpath(save.path) not in self._damaged
         ]
         heads = [save.head for save in ours if save.head is not None]
         stays = retention.staying(keep, heads)
@@ -249,7 +250,12 @@ def _remove(paths: Iterable[Path], *, fsync: bool) -> list[Path]:
     return removed
 
 
-def _signature(status: os.stat_result) -> tuple[int, int, int]:
+def _signature(path: Path) -> tuple[int, int, int] | None:
+    """Return what changes with a file, or None if the system refuses to tell."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return None
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 

@@ -9,14 +9,13 @@ import contextlib
 import inspect
 import itertools
 import logging
-import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
 
-from . import manifest, overlay, tree
+from . import disk, manifest, overlay, tree
 from .errors import (
     CheckpointError,
     DamagedError,
@@ -49,7 +48,6 @@ class Restored(Struct):
       notes: What the report says about reading.
       castable: Whether `cast=True` would make some of what is mismatched fit.
       fell_back_from: The newest save, if it is damaged.
-      damaged: All saves that were found to be.
     """
 
     found: Found
@@ -63,7 +61,6 @@ class Restored(Struct):
     castable: bool = False
     renamed: dict[str, str] = {}
     fell_back_from: Path | None = None
-    damaged: list[Path] = []
 
     def report(self, seconds: float) -> LoadReport:
         """Return what the caller of `load` gets."""
@@ -96,6 +93,7 @@ class Reading(Struct, frozen=True, kw_only=True):
       templates: Return the current state of components, taken apart, which the whole
         of a saved one must be like.
       dry_run: Whether what does not fit is returned instead of raised.
+      distrust: Takes note of a save that was found damaged.
     """
 
     keys: Sequence[str] | None
@@ -105,6 +103,7 @@ class Reading(Struct, frozen=True, kw_only=True):
     selection: Selection = Selection()
     templates: Mapping[str, Callable[[], tree.Flat]] = {}
     dry_run: bool = False
+    distrust: Callable[[Path], None] = lambda path: None
 
 
 class _GoneError(Exception):
@@ -139,20 +138,20 @@ def restore(find: Callable[[], Sequence[Found]], reading: Reading) -> Restored:
 
 def _restore(candidates: Sequence[Found], reading: Reading) -> Restored:
     damaged: list[DamagedError] = []
-    for number, found in enumerate(candidates):
+    for found in candidates:
         restored = Restored(found, Notes())
         try:
             _read(found, reading, restored)
         except DamagedError as error:
             if _is_gone(found):
                 raise _GoneError from error
+            reading.distrust(found.path)
             # Without its traceback, which would keep what was read alive.
             damaged.append(error.with_traceback(None))
             if len(candidates) > 1:
                 _logger.warning("The save %s is damaged: %s", found.path, error)
             continue
         if damaged:
-            restored.damaged = [bad.path for bad in candidates[:number]]
             restored.fell_back_from = candidates[0].path
             _logger.warning("Loading the older save %s instead.", found.path)
         _tell_of_dicts(restored.notes.plain)
@@ -162,9 +161,9 @@ def _restore(candidates: Sequence[Found], reading: Reading) -> Restored:
 
 def _is_gone(found: Found) -> bool:
     """Tell whether a save that was there was removed as this library does it."""
-    if not os.path.lexists(found.path):
+    if disk.is_missing(found.path):
         return True
-    return found.head is not None and not os.path.lexists(found.path / manifest.NAME)
+    return found.head is not None and disk.is_missing(found.path / manifest.NAME)
 
 
 def _read(found: Found, reading: Reading, restored: Restored) -> None:

@@ -56,6 +56,8 @@ class Remembered(Struct):
       turn: Which of the blocks the next save that reuses them checks.
       owners: Digests of the blocks of immutable arrays, by the arrays' ids.
       files: The folder that it wrote itself, or None.
+      is_synced: Whether this process made it durable. If another one did, these may be
+        copies, which nobody has synced.
     """
 
     path: Path
@@ -66,6 +68,7 @@ class Remembered(Struct):
     turn: int
     owners: dict[int, tuple[weakref.ref[Any], list[str]]] = {}
     files: Files | None = None
+    is_synced: bool = False
 
 
 class Known:
@@ -78,6 +81,7 @@ class Known:
       compress: How the new save is compressed, which its blocks should be, too.
 
     Attributes:
+      path: The earlier save.
       turn: As of `Remembered`.
     """
 
@@ -89,11 +93,12 @@ class Known:
         fsync: bool,
         compress: Compress,
     ) -> None:
+        self.path = remembered.path
         self.turn = remembered.turn
         self._remembered = remembered
         self._lock = threading.Lock()
         self._segments = [
-            _Linked(remembered.path, segment, folder, remembered.turn, fsync=fsync)
+            _Linked(remembered, segment, folder, fsync=fsync)
             for segment in remembered.segments
         ]
         # Of equal blocks each is used once, and one that did not move where it was.
@@ -116,6 +121,11 @@ class Known:
             return {}
         folder = self._remembered.path / files.folder
         return {file.digest: folder / file.path for file in files.files}
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether a segment of the earlier save was found damaged."""
+        return any(segment.is_damaged for segment in self._segments)
 
     @property
     def is_empty(self) -> bool:
@@ -223,18 +233,21 @@ class _Linked:
     Attributes:
       blocks: Its blocks that are live in the earlier save.
       live_bytes: Size of those that the new save reuses.
+      is_damaged: Whether it was found damaged.
     """
 
     def __init__(
-        self, source: Path, segment: Segment, folder: Path, turn: int, *, fsync: bool
+        self, remembered: Remembered, segment: Segment, folder: Path, *, fsync: bool
     ) -> None:
         self.blocks: list[Block] = []
         self.live_bytes = 0
+        self.is_damaged = False
         self._segment = segment
-        self._source = source / segment.file
+        self._source = remembered.path / segment.file
         self._path = folder / segment.file
-        self._turn = turn
+        self._turn = remembered.turn
         self._fsync = fsync
+        self._is_synced = remembered.is_synced
         self._good: bool | None = None
 
     @property
@@ -260,12 +273,15 @@ class _Linked:
         except WriteError as error:
             if error.errno not in _ONLY_THIS:
                 raise _NoLinksError(error) from error
+            self.is_damaged = disk.is_missing(self._source)  # Or the save is gone.
             _logger.debug("Not reused, but written again: %s", error)
             return False
         try:
             self._check()
         except CheckpointError as error:
-            _logger.warning("Not reused, but written again: %s", error)
+            self.is_damaged = isinstance(error, DamagedError)
+            again = "Not reused, but written again, as all of %s: %s"
+            _logger.warning(again, self._source, error)
             self.drop()
             return False
         return True
@@ -285,14 +301,18 @@ class _Linked:
         turn = self._turn % CHECK_EVERY
         blocks = [x for x in self.blocks if int(x.digest, 16) % CHECK_EVERY == turn]
         run(lambda x: _verify(file, x), self.blocks if is_changed else blocks)
-        if is_changed and self._fsync:  # A copy, perhaps, that nobody has synced.
+        if self._fsync and (is_changed or not self._is_synced):
             disk.sync(file.fd, path=self._path)
 
     def read(self, block: Block) -> np.ndarray:
         """Return a block as it is stored, verified."""
-        file = disk.File(self._path)
-        stored = stored_bytes(file, block)
-        verify_stored(file.path, block, stored)
+        try:
+            file = disk.File(self._path)
+            stored = stored_bytes(file, block)
+            verify_stored(file.path, block, stored)
+        except DamagedError:
+            self.is_damaged = True
+            raise
         return stored
 
     def drop(self) -> None:

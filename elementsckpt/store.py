@@ -225,6 +225,7 @@ class Saving:
             content = manifest.encode(written)
             self._draft.commit(content)
         if not written.explicit:
+            self._note_damage()
             self._remember()
             self._tidy()
         return self.report(is_finished=True, manifest_bytes=len(content))
@@ -250,11 +251,18 @@ class Saving:
             yield
         except LostError:
             self._history.distrust(self._manifest.sequence - 1)
+            self._note_damage()
             self.abandon()
             raise
         except BaseException:
             self.abandon()
             raise
+
+    def _note_damage(self) -> None:
+        """Take note of earlier saves that were found damaged."""
+        for item in self._collected:
+            if item.writer is not None and item.writer.found_damaged is not None:
+                self._directory.distrust(item.writer.found_damaged)
 
     def _remember(self) -> None:
         """Take note of what was saved, for listing it and for reuse by the next."""
@@ -271,6 +279,7 @@ class Saving:
                     item.writer.known.turn + 1,
                     item.writer.owners,
                     item.component.files,
+                    is_synced=self._manner.fsync,
                 )
                 for item in self._collected
                 if item.writer is not None

@@ -300,6 +300,13 @@ class ComponentWriter:
         self._pending, self._fresh = [], []
         self.pending_bytes = 0
 
+    @property
+    def found_damaged(self) -> Path | None:
+        """The earlier save, if something in it was found damaged."""
+        folder = self._folder
+        is_damaged = self.known.is_damaged or (folder is not None and folder.is_damaged)
+        return self.known.path if is_damaged else None
+
     def conclude(self) -> None:
         """List segments, blocks and files, and drop the links that are not needed."""
         self.known.settle()

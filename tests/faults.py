@@ -397,7 +397,9 @@ class Medium:
             case Write(inode, data, offset):
                 self.files[self.inodes[inode]][1].append((data, offset))
             case Sync(inode):
-                number = self.inodes[inode]
+                number = self.inodes.get(inode)
+                if number is None:
+                    return  # A folder above.
                 if number in self.files:
                     self.files[number] = _written(*self.files[number]), []
                 else:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
 import os
 import pathlib
+import tempfile
 import threading
 from datetime import datetime
 from typing import NamedTuple
@@ -24,6 +26,24 @@ HEADERS = 16 << 10  # More than the headers and the manifest of the saves here t
 def noise(seed, size=100_000, dtype=np.uint8):
     """Return an array of so many bytes that no compression makes smaller."""
     return np.frombuffer(np.random.default_rng(seed).bytes(size), dtype).copy()
+
+
+# Whom modes hold back
+
+
+@contextlib.contextmanager
+def unprivileged():
+    """Give a folder of a user whom modes hold back, who this process is meanwhile."""
+    with tempfile.TemporaryDirectory() as path:
+        if os.geteuid() != 0:
+            yield pathlib.Path(path)
+            return
+        os.chown(path, 65534, -1)
+        os.seteuid(65534)
+        try:
+            yield pathlib.Path(path)
+        finally:
+            os.seteuid(0)
 
 
 # Looking

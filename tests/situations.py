@@ -1588,9 +1588,21 @@ def a_folder_that_its_component_hides(tmp, monkeypatch):
     cp.save()
 
 
-def refuse_to_list(monkeypatch):
+@says(
+    ReadError,
+    "Cannot read {tmp}/save: Permission denied. The save itself may be fine: check who "
+    "may read it.",
+)
+def a_folder_to_save_to_that_may_not_be_listed(tmp, monkeypatch):
+    (tmp / "save").mkdir()
+    yield
+    refuse_to_list(monkeypatch, "listdir")
+    make(state=1).save(tmp / "save")
+
+
+def refuse_to_list(monkeypatch, call="scandir"):
     error = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    monkeypatch.setattr(os, "scandir", failing(error))
+    monkeypatch.setattr(os, call, failing(error))
 
 
 @says(

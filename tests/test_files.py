@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from boxes import Box
 from faults import Policy, contents
-from folders import Calls, Gate, flip_block, manifest_of
+from folders import Calls, Gate, flip_block, manifest_of, unprivileged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -352,17 +352,8 @@ def test_a_function_that_raises_leaves_no_trace(tmp_path):
 
 @pytest.fixture
 def unprivileged_path():
-    """Return a folder of a user whom modes hold back, who this process is meanwhile."""
-    with tempfile.TemporaryDirectory() as path:
-        if os.geteuid() != 0:
-            yield Path(path)
-            return
-        os.chown(path, 65534, -1)
-        os.seteuid(65534)
-        try:
-            yield Path(path)
-        finally:
-            os.seteuid(0)
+    with unprivileged() as path:
+        yield path
 
 
 def write_and_protect(folder):

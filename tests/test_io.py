@@ -194,6 +194,7 @@ def test_blocks_are_written_and_segments_synced_at_the_same_time(
 
 
 def test_each_segment_that_is_written_is_synced_once(tmp_path, inject):
+    make(tmp_path, 0).save()  # The first also syncs the folders above.
     cp = Checkpoint(tmp_path, keep=None)
     cp.agent = Box([noise(n, 40 * MB) for n in range(2)])
     cp.other = Box({"zeros": np.zeros(MB), "small": np.arange(9)})

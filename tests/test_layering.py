@@ -94,7 +94,7 @@ ALLOWED = {
     },
     "restore": {
         *("source", "stored", "folder", "filetree", "reports", "overlay", "tree"),
-        *("manifest", "machine"),
+        *("manifest", "machine", "disk"),
     },
     "look": {
         *("restore", "reports", "stored", "choice", "folder", "elements_folder"),

@@ -1,5 +1,6 @@
 """Which saves stay, which is the best, and how to name one."""
 
+import contextlib
 import logging
 import math
 from datetime import datetime, timedelta, timezone
@@ -404,6 +405,39 @@ def test_a_save_that_was_found_damaged_is_neither_counted_nor_removed(tmp_path):
     save(resumed, 2)
     assert [path.exists() for path in (good, bad, new)] == [False, True, True]
     assert resumed.delete(bad) == [bad]
+
+
+FINDS = {
+    "a load": lambda cp, path: cp.load(),
+    "a start": lambda cp, path: cp.load_or_save(),
+    "a dry run": lambda cp, path: cp.load(dry_run=True),
+    "a load by path": lambda cp, path: cp.load(path),
+    "a load through a link": lambda cp, path: cp.load(linked(path)),
+    "a load by step": lambda cp, path: cp.load(step=1),
+}
+
+
+def linked(path):
+    """Return another path to the same save."""
+    link = path.parent.parent / "link"
+    link.symlink_to(path.parent)
+    return link / path.name
+
+
+@pytest.mark.parametrize("find", FINDS)
+@pytest.mark.parametrize("damage", ["data", "all"])
+def test_a_save_that_no_load_succeeded_with_stays_too(tmp_path, find, damage):
+    cp = make(tmp_path / "ckpt", keep=2)
+    saves = [save(cp, step, np.full(99, step)).path for step in range(2)]
+    for path in saves if damage == "all" else saves[1:]:
+        (file,) = path.glob("box-*.safetensors")
+        folders.flip(file)
+    resumed = make(tmp_path / "ckpt", keep=2)
+    with contextlib.suppress(elementsckpt.DamagedError):
+        FINDS[find](resumed, saves[1])
+    new = [save(resumed, step, np.full(99, step)).path for step in range(2, 5)]
+    assert saves[1].exists()
+    assert [path.exists() for path in new] == [False, True, True]
 
 
 # Removing by hand

@@ -8,8 +8,8 @@ import os
 import shutil
 
 import pytest
-from boxes import Box, make
-from faults import Fails, is_link, unsynced
+from boxes import Box, Stream, make
+from faults import Fails, Policy, is_link, unsynced
 from folders import (
     HEADERS,
     check_folder,
@@ -219,8 +219,8 @@ def about_to_move(tmp_path):
 
     def prepare(**options):
         cp = make(tmp_path, chunks(*range(8)), **(RAW | options))
-        cp.save()
-        path = cp.wait().path if options else cp.latest()
+        report = cp.save()
+        path = (cp.wait() or report).path
         number = 2
         while number % CHECK_EVERY == (-2) % CHECK_EVERY:  # The sample of save 2.
             number += 1
@@ -287,6 +287,52 @@ def test_in_the_background_it_is_an_error_and_the_next_save_is_good(
     assert_same(cp.agent.state, loaded(report.path))
     cp.save()
     assert cp.wait().bytes_written <= HEADERS
+
+
+# What is found damaged is not counted by retention, and not removed
+
+
+FOUND = {
+    "header": lambda path: flip(path, 20),
+    "data": lambda path: flip(path, -1000),
+    "deleted": lambda path: path.unlink(),
+}
+
+
+@pytest.mark.parametrize("kind", [Box, Stream, Policy])
+@pytest.mark.parametrize("background", [False, True])
+@pytest.mark.parametrize("damage", FOUND)
+def test_a_save_that_reuse_found_damaged_neither_counts_nor_goes(
+    tmp_path, kind, background, damage
+):
+    cp = Checkpoint(tmp_path, keep=2, background=background, compress=None)
+    state = {str(n): chunk.tobytes() for n, chunk in enumerate(chunks(1, 2))}
+    cp.agent, cp.other = kind(state if kind is Policy else [state]), Box(1)
+    saves = []
+    for cp.other.state in range(2):
+        saves.append(cp.save().path)
+        cp.wait()
+    (shared, *_) = sorted(x for x in saves[1].rglob("*") if x.stat().st_size >= CHUNK)
+    FOUND[damage](shared)
+    for cp.other.state in range(2, 4):
+        saves.append(cp.save().path)
+        cp.wait()
+    assert [path.exists() for path in saves] == [False, True, True, True]
+    for cp.other.state in range(4, 6):
+        saves.append(cp.save().path)
+        cp.wait()
+    exist = [path.exists() for path in saves]
+    assert exist == [False, True, False, False, True, True]
+    assert cp.delete(saves[1]) == [saves[1]]
+
+
+def test_a_save_of_which_a_block_could_not_be_moved_neither_counts_nor_goes(
+    about_to_move,
+):
+    cp = about_to_move(keep=1)
+    bad = cp.latest()
+    paths = [cp.save().path for _ in range(2)]
+    assert [path.exists() for path in (bad, *paths)] == [True, False, True]
 
 
 # No links

@@ -304,14 +304,24 @@ class Run(RuleBasedStateMachine):
         self.latest = report.path.name
         self.garbage.clear()
         if self.keep is not None:
-            ours = [save for save in self.ordered if save.is_prunable]
-            ours = [save for save in ours if save.path not in self.distrusted]
-            # A save of some components never costs the others.
-            having = [[x for x in ours if key in x.values][-1:] for key in run_keys]
-            stays = [*ours[-self.keep :], *(x for some in having for x in some)]
-            for save in ours:
-                if save not in stays:
-                    self.saves.remove(save)
+            self.prune(run_keys)
+
+    def prune(self, run_keys):
+        ours = [save for save in self.ordered if save.is_prunable]
+        ours = [save for save in ours if save.path not in self.found_damaged()]
+        # A save of some components never costs the others.
+        having = [[x for x in ours if key in x.values][-1:] for key in run_keys]
+        stays = [*ours[-self.keep :], *(x for some in having for x in some)]
+        for save in ours:
+            if save not in stays:
+                self.saves.remove(save)
+
+    def found_damaged(self):
+        """Return what loads found damaged, and what saves did, as far as they read."""
+        found = set(map(pathlib.Path, self.cp._listing._damaged))
+        assert self.distrusted <= found
+        assert all(save.damaged for save in self.saves if save.path in found)
+        return found
 
     @rule(inside=st.booleans(), metadata=metadatas)
     def save_to_a_path(self, inside, metadata):
@@ -336,26 +346,31 @@ class Run(RuleBasedStateMachine):
     def load(self, keys, mmap):
         keys = [key for key in self.values if key in keys]
         expected = self.expected(keys)
+        newest = self.tried(keys)
         if isinstance(expected, type):
             with pytest.raises(expected):
                 self.cp.load(keys=keys, mmap=mmap)
             return
         report = self.cp.load(keys=keys, mmap=mmap)
         assert report.path == expected.path
-        newest = self.fell_back(expected, keys)
         assert report.fell_back_from == (None if newest is expected else newest.path)
         for key in keys:
             self.values[key] = copy.deepcopy(expected.values[key])
 
-    def fell_back(self, save, keys):
-        """Take note of what was found damaged; return the first that was tried."""
+    def tried(self, keys):
+        """Take note of what will be found damaged; return the first that is tried."""
         tried = self.candidates(keys)
-        self.distrusted |= {x.path for x in tried[: tried.index(save)]}
-        return tried[0]
+        for save in tried:
+            lacks = not set(keys) <= set(save.values)
+            if save.is_listed and (lacks or not save.damaged & set(keys)):
+                break
+            self.distrusted.add(save.path)
+        return tried[0] if tried else None
 
     @rule()
     def resume(self):
         expected = self.expected(self.values)
+        self.tried(self.values)
         if expected is SaveNotFoundError:
             assert not self.cp.load_or_save()
             self.cp.wait()
@@ -366,7 +381,6 @@ class Run(RuleBasedStateMachine):
                 self.cp.load_or_save()
         else:
             assert self.cp.load_or_save()
-            self.fell_back(expected, self.values)
             self.values = copy.deepcopy({k: expected.values[k] for k in self.values})
             self.left_out = {*expected.values, *expected.run_keys} - set(self.values)
 

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import logging
 import os
+import stat
 import subprocess
 import sys
 
@@ -138,6 +139,56 @@ def test_without_locks_nothing_is_told_and_nothing_breaks(
     cp.save()
     assert warnings(caplog) == []
     assert cp.load().path == cp.latest()
+
+
+@pytest.mark.parametrize("is_explicit", [False, True])
+def test_what_a_dead_process_left_is_removed_where_locks_need_to_be_written(
+    tmp_path, is_explicit, monkeypatch
+):
+    """NFS refuses to lock what is open for reading only."""
+    flock, path = fcntl.flock, tmp_path / "save" if is_explicit else None
+    dead = boxes.make(tmp_path, 1, keep=None).save(path).path
+    (dead / "manifest.json").rename(dead / ".manifest.json")
+
+    def as_nfs(fd, operation):
+        is_file = stat.S_ISREG(os.fstat(fd).st_mode)
+        if is_file and not fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_RDWR:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        flock(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", as_nfs)
+    report = boxes.make(tmp_path, 2).save(path)
+    assert elementsckpt.read(report.path) == {"agent": 2}
+    assert {x for x in tmp_path.iterdir() if x.is_dir()} == {report.path}
+
+
+@pytest.mark.parametrize("has_files", [False, True])
+def test_what_nfs_keeps_of_open_files_goes_when_they_are_closed(
+    tmp_path, monkeypatch, caplog, has_files
+):
+    def as_nfs(call, *args):
+        if call is os.unlink and args[0].name in (
+            "x",
+            "agent-000001-00000.safetensors",
+        ):
+            return args[0].rename(args[0].with_name(".nfs0001"))
+        return call(*args)
+
+    cp = boxes.make(tmp_path, np.arange(9), fsync=False)
+    if has_files:
+        cp.files = elementsckpt.Files(save=lambda x: (x / "x").touch(), load=print)
+    old = cp.save().path
+    cp.agent.state = np.arange(7)
+    monkeypatch.setattr(disk, "syscall", as_nfs)
+    new = cp.save().path
+    assert boxes.visible(tmp_path) == [new.name, "latest"]
+    monkeypatch.undo()
+    for kept in tmp_path.rglob(".nfs0001"):
+        kept.unlink()
+    cp.save()
+    assert [x for x in tmp_path.iterdir() if old.name in x.name] == []
+    if not has_files:
+        assert caplog.messages == []
 
 
 def test_a_save_that_another_process_has_just_begun_is_left_alone(
