@@ -7,7 +7,7 @@ import os
 
 import boxes
 import pytest
-from faults import ExplicitAgain, FilesAgain, First, resumed
+from faults import Explicit, FilesAgain, First, resumed
 from folders import unprivileged
 
 import elementsckpt
@@ -91,7 +91,7 @@ def test_a_disk_that_fails_does_not_make_a_save_vanish(tmp_path, monkeypatch):
         cp.load(newest)
 
 
-@pytest.mark.parametrize("kind", [First, ExplicitAgain, FilesAgain])
+@pytest.mark.parametrize("kind", [First, Explicit, FilesAgain])
 def test_a_save_needs_no_status_of_its_files(kind, tmp_path, monkeypatch):
     situation = kind(tmp_path)
     situation.prepare()
