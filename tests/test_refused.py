@@ -7,7 +7,7 @@ import os
 
 import boxes
 import pytest
-from faults import ExplicitAgain, FilesAgain, First, resumed
+from faults import Explicit, FilesAgain, First, resumed
 from folders import unprivileged
 
 import elementsckpt
@@ -91,7 +91,7 @@ def test_a_disk_that_fails_does_not_make_a_save_vanish(tmp_path, monkeypatch):
         cp.load(newest)
 
 
-@pytest.mark.parametrize("kind", [First, ExplicitAgain, FilesAgain])
+@pytest.mark.parametrize("kind", [First, Explicit, FilesAgain])
 def test_a_save_needs_no_status_of_its_files(kind, tmp_path, monkeypatch):
     situation = kind(tmp_path)
     situation.prepare()
@@ -108,6 +108,32 @@ def test_a_save_needs_no_status_of_its_files(kind, tmp_path, monkeypatch):
     situation.save(situation.checkpoint())
     monkeypatch.undo()
     assert resumed(situation) == situation.new
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_what_cannot_be_removed_for_want_of_descriptors_is_said_and_removed_later(
+    tmp_path, monkeypatch, caplog, background
+):
+    def refuse(*_):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    cp = boxes.make(tmp_path, 1, background=background)
+    cp.save()
+    cp.wait()
+    for name in ("listdir", "pwrite"):
+        monkeypatch.setattr(os, name, refuse)
+    with pytest.raises(elementsckpt.WriteError, match="Too many open files"):
+        save_and_wait(cp)
+    assert "Could not remove" in caplog.text
+    monkeypatch.undo()
+    save_and_wait(cp)
+    names = {x.name for x in tmp_path.iterdir()}
+    assert names == {"latest", *(info.path.name for info in cp.saves())}
+
+
+def save_and_wait(cp):
+    cp.save()
+    cp.wait()
 
 
 def fail_below(folder, monkeypatch):
