@@ -10,7 +10,7 @@ from pathlib import Path
 from . import disk, drafts, elements_folder, manifest, retention, scalars
 from .disk import AnyPath, local
 from .errors import CheckpointError, DamagedError, SaveNotFoundError
-from .folder import Directory, Found, read_head
+from .folder import Directory, Found, looks_like_ours, read_head
 from .retention import Keep
 
 _logger = logging.getLogger("elementsckpt")
@@ -29,6 +29,9 @@ def find(path: Path, directory: Directory | None = None) -> list[Found]:
     own = directory is not None and directory.path == path
     here = None if own else _save_at(path)
     if here is not None and here.error is None and here.head is not None:
+        return [here]
+    # What is named is not substituted, by a save that a component made in it either.
+    if here is not None and here.error is not None and looks_like_ours(path):
         return [here]
     listing = directory if own and directory is not None else Directory(path)
     try:

@@ -314,12 +314,12 @@ def _remove(path: Path, *, keep_folder: bool, fsync: bool) -> None:
             disk.rename(hidden / manifest.NAME, hidden / DRAFT)
             if fsync and hidden == path:
                 disk.sync_folder(path)
-        for name in sorted(names_in(hidden), key=lambda name: name == DRAFT):
+        for name in sorted(_names_in(hidden), key=lambda name: name == DRAFT):
             if _is_ours(name):
                 _remove_entry(hidden / name)
         if keep_folder:
             return
-        if names_in(hidden):
+        if _names_in(hidden):
             _logger.warning("Files that are not of the save stay in %s.", path)
             if hidden != path:
                 disk.rename(hidden, path)
@@ -364,14 +364,16 @@ def _remove_folder(path: Path) -> None:
 
 
 def names_in(path: Path) -> list[str]:
-    """Return the names in a folder, none if it cannot be listed.
-
-    Without those of files that are removed and still open somewhere, as NFS lists them.
-    """
+    """Return the names in a folder, none if it cannot be listed."""
     try:
-        return [name for name in os.listdir(path) if not name.startswith(".nfs")]
-    except OSError:
+        return _names_in(path)
+    except CheckpointError:
         return []
+
+
+def _names_in(path: Path) -> list[str]:
+    # NFS lists files that are removed and still open somewhere.
+    return [name for name in disk.names_in(path) if not name.startswith(".nfs")]
 
 
 def contents(path: Path) -> str:

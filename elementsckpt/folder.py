@@ -146,7 +146,7 @@ class Directory:
             return self._without_manifest(path)  # Somebody has just removed it.
         if not isinstance(found.error, ReadError):
             cache[path.name] = known
-        return found if found.error is None or _looks_like_ours(path) else None
+        return found if found.error is None or looks_like_ours(path) else None
 
     def _without_manifest(self, path: Path) -> Found | None:
         try:
@@ -286,7 +286,7 @@ def _check(head: Head, where: Path) -> None:
         raise DamagedError(f"{where} is not a manifest: {reason(error)}.") from error
 
 
-def _looks_like_ours(path: Path) -> bool:
+def looks_like_ours(path: Path) -> bool:
     """Tell a damaged save from a folder of others that has a `manifest.json`."""
     if drafts.SAVE.fullmatch(path.name) or any(
         map(drafts.SEGMENT.fullmatch, drafts.names_in(path))

@@ -1,7 +1,9 @@
 """A durable save relies on more than itself: folders above it, and files of others."""
 
 import errno
+import itertools
 import os
+import random
 import shutil
 import stat
 
@@ -9,6 +11,7 @@ import pytest
 from boxes import make
 from faults import (
     Again,
+    Fails,
     FilesAgain,
     First,
     Link,
@@ -23,7 +26,7 @@ from faults import (
 from folders import unprivileged
 
 import elementsckpt
-from elementsckpt import disk
+from elementsckpt import Checkpoint, Counter, Every, Files, WriteError, checkpoint, disk
 
 
 @pytest.fixture
@@ -115,3 +118,125 @@ def test_where_folders_cannot_be_synced_files_are(code, tmp_path, monkeypatch):
     make(tmp_path, 1).save()
     assert set(synced) == {True, False}
     assert elementsckpt.read(tmp_path) == {"agent": 1}
+
+
+# Each way to save, and to remove
+
+
+def counting(directory, value):
+    cp = Checkpoint(directory)
+    cp.step = Counter(value)
+    return cp
+
+
+WAYS = {
+    "load_or_save": lambda path: make(path, "new").load_or_save(),
+    "save_if_due": lambda path: make(path, "new", every=Every(9), step=1).save_if_due(),
+    "no arrays": lambda path: counting(path, 7).save(metadata={"a": 1}),
+    "some keys": lambda path: make(path, "new").save(keys=["agent"]),
+    "save_pytree": lambda path: elementsckpt.save_pytree(path / "x" / "y", [1]),
+    "function": lambda path: checkpoint.save(path / "x", {"a": lambda: 1}),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_each_way_to_save_outlives_power_loss_when_it_has_returned(
+    way, tmp_path, record
+):
+    (tmp_path / "disk").mkdir()
+    medium, path = Medium(tmp_path / "disk"), tmp_path / "disk" / "a" / "ckpt"
+    for event in record(lambda: WAYS[way](path)):
+        medium.take(event)
+    medium.lose_power(tmp_path / "left", lambda _: False)
+    files = [x.relative_to(tmp_path / "disk") for x in path.rglob("*") if x.is_file()]
+    for file in files:
+        if file.name != "latest":
+            left = (tmp_path / "left" / file).read_bytes()
+            assert left == (tmp_path / "disk" / file).read_bytes()
+    assert len(files) > 0
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_each_way_to_save_fails_without_a_trace_and_works_again(
+    way, tmp_path, monkeypatch
+):
+    for n in itertools.count(1):
+        path = tmp_path / str(n) / "ckpt"
+        fault = Fails(n, OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)))
+        monkeypatch.setattr(disk, "syscall", fault)
+        try:
+            WAYS[way](path)
+        except WriteError:
+            assert list(tmp_path.iterdir()) == []
+            WAYS[way](path)
+        assert {x.name for x in tmp_path.rglob(".*")} <= {".latest"}
+        shutil.rmtree(path.parent)
+        if fault.count < n:
+            break
+    assert n > 10
+
+
+REMOVALS = {
+    "prune": lambda cp: cp.prune(),
+    "delete": lambda cp: cp.delete("latest"),
+    "delete by step": lambda cp: cp.delete(step=1),
+}
+
+
+def three(directory, **options):
+    """Return a checkpoint of a directory in which three saves are made if none is."""
+    cp = make(directory, keep=None, step=lambda: cp.agent.state, **options)
+    cp.files = Files(save=lambda x: (x / "file").write_text("content"), load=print)
+    for cp.agent.state in () if directory.exists() else (1, 2, 3):
+        cp.save()
+    return cp
+
+
+def check(directory):
+    """Check that each save is whole, and that the next leaves nothing else."""
+    cp = three(directory)
+    for info in cp.saves():
+        found = elementsckpt.read(info.path)
+        assert found["agent"] == info.step
+        assert (found["files"] / "file").read_text() == "content"
+    assert cp.load(keys=["agent"]).step in (2, 3)
+    cp.save()
+    saves = [info.path.name for info in cp.saves()]
+    assert {x.name for x in directory.iterdir()} == {*saves, "latest"}
+
+
+@pytest.mark.parametrize("removal", REMOVALS)
+@pytest.mark.parametrize("sticky", [False, True])
+def test_a_removal_that_fails_at_any_call_only_warns(
+    removal, sticky, tmp_path, monkeypatch, caplog
+):
+    for n in itertools.count(1):
+        path = tmp_path / str(n)
+        monkeypatch.setattr(disk, "syscall", unsynced)
+        three(path)
+        cp = make(path, keep=1)
+        fault = Fails(n, OSError(errno.EIO, os.strerror(errno.EIO)), sticky=sticky)
+        monkeypatch.setattr(disk, "syscall", fault)
+        caplog.clear()
+        REMOVALS[removal](cp)
+        monkeypatch.setattr(disk, "syscall", unsynced)
+        if fault.count < n:
+            break
+        assert "Could not" in caplog.text
+        check(path)
+    assert n > 10
+
+
+@pytest.mark.parametrize("removal", REMOVALS)
+@pytest.mark.parametrize("kept", [0.0, 0.5])
+def test_power_loss_at_any_call_of_a_removal_leaves_whole_saves(
+    removal, kept, tmp_path, record
+):
+    (tmp_path / "disk").mkdir()
+    path = tmp_path / "disk" / "ckpt"
+    record(lambda: three(path))
+    medium, dice = Medium(path.parent), random.Random(0)
+    for n, event in enumerate(record(lambda: REMOVALS[removal](make(path, keep=1)))):
+        medium.take(event)
+        medium.lose_power(tmp_path / str(n), lambda _: dice.random() < kept)
+        check(tmp_path / str(n) / "ckpt")

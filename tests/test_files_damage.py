@@ -178,6 +178,18 @@ def test_what_cannot_be_opened_is_no_damage(tmp_path, monkeypatch):
         make(tmp_path, 9).load()
 
 
+def test_a_save_that_a_component_made_is_no_substitute_for_the_one_it_is_in(tmp_path):
+    cp = make(tmp_path)
+    cp.policy = Files(save=lambda folder: make(None, 7).save(folder), load=print)
+    save = cp.save().path
+    inner = save / "policy.files"
+    flip(save / "manifest.json")
+    for look in (make(None, 9).load, elementsckpt.info, elementsckpt.read):
+        with pytest.raises(DamagedError, match=rf"{save.name}/manifest\.json"):
+            look(save)
+    assert elementsckpt.info(inner).path == inner
+
+
 # Forged manifests
 
 

@@ -110,6 +110,32 @@ def test_a_save_needs_no_status_of_its_files(kind, tmp_path, monkeypatch):
     assert resumed(situation) == situation.new
 
 
+@pytest.mark.parametrize("background", [False, True])
+def test_what_cannot_be_removed_for_want_of_descriptors_is_said_and_removed_later(
+    tmp_path, monkeypatch, caplog, background
+):
+    def refuse(*_):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    cp = boxes.make(tmp_path, 1, background=background)
+    cp.save()
+    cp.wait()
+    for name in ("listdir", "pwrite"):
+        monkeypatch.setattr(os, name, refuse)
+    with pytest.raises(elementsckpt.WriteError, match="Too many open files"):
+        save_and_wait(cp)
+    assert "Could not remove" in caplog.text
+    monkeypatch.undo()
+    save_and_wait(cp)
+    names = {x.name for x in tmp_path.iterdir()}
+    assert names == {"latest", *(info.path.name for info in cp.saves())}
+
+
+def save_and_wait(cp):
+    cp.save()
+    cp.wait()
+
+
 def fail_below(folder, monkeypatch):
     """Let the disk fail at everything in a folder."""
 
