@@ -263,10 +263,7 @@ def frozensets(levels, base):
 
 def nested(start, add, levels):
     """Each one holds the one before."""
-    steps = b"N"
-    for _ in range(levels):
-        steps += put(0) + b"0" + start + get(0) + add
-    return steps
+    return b"N" + (put(0) + b"0" + start + get(0) + add) * levels
 
 
 OBJECTS = basic("O8")
@@ -424,8 +421,8 @@ ATTACKS = {
     "a complex of text": b"cbuiltins\ncomplex\n" + text("1") + number(0) + b"\x86R",
 }  # fmt: skip
 
-# Loads each pickle that it is given in a child that may take a minute and as much memory
-# as 64 times its size.
+# Loads each pickle that it is given, in a child that may take a minute and as much
+# memory as 64 times its size.
 LOAD = """
 import os, resource, signal, sys
 import numpy as np
