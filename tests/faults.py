@@ -15,6 +15,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import traceback
 from types import MappingProxyType, SimpleNamespace
@@ -24,7 +25,7 @@ import numpy as np
 from boxes import Box, Stream
 
 import elementsckpt
-from elementsckpt import Checkpoint, Files, WriteError, disk, segments
+from elementsckpt import Checkpoint, Files, WriteError, disk, parallel, segments
 
 ROOT = pathlib.Path(__file__).parent.parent
 DIED = 70
@@ -441,18 +442,22 @@ class Medium:
           keeps: Called for each write ("data") and each change of names ("name") that
             was not synced; returns whether it is kept.
         """
-        self._restore(self.names[self.root], target, keeps)
+        self._restore(self.names[self.root], target, keeps, {})
 
-    def _restore(self, number, target, keeps):
-        if number in self.files:
+    def _restore(self, number, target, keeps, files):
+        if number in files:
+            os.link(files[number], target)
+        elif number in self.files:
             content, pending = self.files[number]
             target.write_bytes(_written(content, [x for x in pending if keeps("data")]))
-            return
-        content, pending = self.folders[number]
-        target.mkdir()
-        names = _changed(content, [x for x in pending if keeps("name")])
-        for name, child in names.items():
-            self._restore(child, target / name, keeps)
+            os.utime(target, (0, 0))  # A segment is not younger than its manifest.
+            files[number] = target
+        else:
+            content, pending = self.folders[number]
+            target.mkdir()
+            names = _changed(content, [x for x in pending if keeps("name")])
+            for name, child in names.items():
+                self._restore(child, target / name, keeps, files)
 
 
 def _written(content, writes):
@@ -733,10 +738,11 @@ PLAIN = (
     *(First, Again, Prunes, Sweeps, Explicit, ExplicitAgain, Packs),
     *(Background, BackgroundFull, *FILES),
 )
-ALL = (
-    *(*PLAIN, Abandons, TakesBack, ExplicitAbandons, ExplicitTakesBack),
+TWOFOLD = (  # One object saves twice.
+    *(Abandons, TakesBack, ExplicitAbandons, ExplicitTakesBack),
     *(BackgroundTakesBack, BackgroundTwice, FilesTakesBack, FilesAbandons),
 )
+ALL = *PLAIN, *TWOFOLD
 
 
 # What is left
@@ -838,6 +844,10 @@ class Graveyard:
 
 
 def serve():
+    use_small_segments()
+    parallel._THREADS = 1  # The calls come in one order, and this process may fork.
+    with tempfile.TemporaryDirectory() as root:
+        warm_up(FilesAgain(root))
     for line in sys.stdin:
         pid = os.fork()
         if not pid:
@@ -845,10 +855,15 @@ def serve():
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 
 
+def warm_up(situation):
+    """Import what is imported when it is needed, once and not in each child."""
+    situation.prepare()
+    saves_again(situation)
+
+
 def die(name, root, n, when):
     try:
         situation = {kind.__name__: kind for kind in ALL}[name](root)
-        use_small_segments()
         disk.syscall = Dies(n, when)
         situation.save(situation.checkpoint())
         os._exit(0)

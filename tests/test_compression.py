@@ -445,15 +445,16 @@ for options in ({}, {"mmap": True}):
 """
 
 
-def bomb(window_log=None):
+def bomb(window_log):
     """Return a frame of a few kB that holds 100 MB."""
-    options = {"window_log": window_log} if window_log else {}
-    parameters = zstandard.ZstdCompressionParameters.from_level(19, **options)
+    parameters = zstandard.ZstdCompressionParameters.from_level(
+        1, window_log=window_log
+    )
     compressor = zstandard.ZstdCompressor(compression_params=parameters)
     return compressor.compress(bytes(100 * MB))
 
 
-@pytest.mark.parametrize("window_log", [None, 27, 30])
+@pytest.mark.parametrize("window_log", [23, 27, 30])
 def test_a_frame_that_holds_much_more_takes_no_memory(tmp_path, window_log):
     path = saved(tmp_path, noise(1, 100_000), compress=3)
     overwrite(path, 0, bomb(window_log), unpacked=100_000)

@@ -41,10 +41,14 @@ def run(*command, cwd):
     """Run Python in a folder, as the leader of its own group of processes."""
     cwd.mkdir(exist_ok=True)
     path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
+    env = {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu"}
+    # All runs of an example share what JAX compiles, which takes most of their time.
+    env["JAX_COMPILATION_CACHE_DIR"] = str(cwd.parent / "compiled")
+    env["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     return subprocess.run(
         [sys.executable, "-W", "error", *map(str, command)],
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"},
+        env={**os.environ, **env},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -311,7 +311,7 @@ print(peak_mb() - before)
 
 
 @pytest.mark.parametrize(
-    ("values", "count", "least_mb"), [(256, 200, 800), (4, 80, 80)]
+    ("values", "count", "least_mb"), [(256, 100, 400), (4, 50, 50)]
 )
 def test_memory_is_bounded_by_one_shard_and_one_segment_not_by_the_stream(
     tmp_path, values, count, least_mb

@@ -13,6 +13,7 @@ import elementsckpt
 from elementsckpt import Checkpoint, StateError
 
 torch = pytest.importorskip("torch")
+torch.set_num_threads(1)  # More of them wait for each other, and busily.
 
 NAMES = [
     name

@@ -15,6 +15,7 @@ from elementsckpt import Checkpoint, GlobalRNG, torch_tensors
 from elementsckpt.testing import ResumeError, check_resume
 
 torch = pytest.importorskip("torch")
+torch.set_num_threads(1)  # More of them wait for each other, and busily.
 nn, optim = torch.nn, torch.optim
 schedules = optim.lr_scheduler
 
