@@ -33,20 +33,27 @@ class Claim:
         self.is_contested = False
         self._directory = directory
         self._is_made = False
+        self._is_told = False  # Which process it is.
         self._fd = disk.open_folder(directory)
         forks.watch(self)
 
     def make(self, newest: Found | None) -> None:
         """Make the claim, once; warn if another process has one.
 
+        Before that one has saved, nobody knows which it is; so it is said again then.
+
         Args:
           newest: The newest save in the directory, or None.
         """
-        if not self._is_made:
+        is_new = not self._is_made
+        if is_new:
             self._is_made = True
             self.is_contested = self._fd >= 0 and disk.lock(self._fd) is False
-            if self.is_contested:
-                _warn(self._directory, newest)
+        if self.is_contested and not self._is_told:
+            who = _writer(newest)
+            self._is_told = who is not None
+            if is_new or who is not None:
+                _warn(self._directory, who or "Another process")
 
     def is_of(self, directory: Path) -> bool:
         """Tell whether it is of this directory, not of one that has been moved away."""
@@ -70,7 +77,7 @@ _claims: weakref.WeakValueDictionary[str, Claim] = weakref.WeakValueDictionary()
 def claim(directory: Path, newest: Found | None) -> Claim:
     """Return the claim of this process on a directory, all objects of it the same.
 
-    If another process has one, that is logged as a warning, once.
+    If another process has one, that is logged as a warning.
 
     Args:
       directory: The directory, which must exist.
@@ -88,13 +95,18 @@ def claim(directory: Path, newest: Found | None) -> Claim:
     return found
 
 
-def _warn(directory: Path, newest: Found | None) -> None:
-    who = "Another process"
+def _writer(newest: Found | None) -> str | None:
+    """Return the process that made the save, if it may be the one that is met."""
     last = None if newest is None or newest.head is None else newest.head.lineage
-    if last is not None and last.pid is not None:
-        is_here = last.host == lineage.host()
-        if not is_here or (last.pid != os.getpid() and _is_alive(last.pid)):
-            who = f"Process {last.pid} on {last.host}"
+    if last is None or last.pid is None:
+        return None
+    is_here = last.host == lineage.host()
+    if is_here and (last.pid == os.getpid() or not _is_alive(last.pid)):
+        return None
+    return f"Process {last.pid} on {last.host}"
+
+
+def _warn(directory: Path, who: str) -> None:
     _logger.warning(
         "%s is writing to %s, too. Each save is whole, but the two remove each other's "
         "saves, and load_or_save() resumes whichever was last. End one, or give this "

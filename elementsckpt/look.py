@@ -81,10 +81,11 @@ def describe(found: Found) -> SaveInfo:
     """Return what a found save says about itself.
 
     Raises:
-      DamagedError: its manifest is not valid.
+      DamagedError: its manifest is not valid, or it is gone.
     """
     if found.head is None:
-        return _describe_elements(found)
+        with damage(str(found.path)):  # Elements may have just removed it.
+            return _describe_elements(found)
     head = found.head
     with damage(str(found.path / manifest.NAME)):
         return _describe_head(found.path, head)

@@ -526,7 +526,7 @@ def test_promise_9_writers_on_one_directory_do_not_corrupt_it(tmp_path):
     assert [process.returncode for process in processes] == [0, 0, 0], errors
     told = [line for line in "".join(errors).splitlines() if line]
     assert all("is writing to" in line for line in told)
-    assert len(told) == 2
+    assert 2 <= len(told) <= 4  # Again when it is known who the other is.
     assert seen
     paths = [path for path in tmp_path.iterdir() if path.is_dir()]
     assert 2 <= len(paths) <= 6

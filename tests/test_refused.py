@@ -4,6 +4,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import shutil
 
 import boxes
 import pytest
@@ -11,7 +12,7 @@ from faults import Explicit, FilesAgain, First, resumed
 from folders import unprivileged
 
 import elementsckpt
-from elementsckpt import DamagedError, ReadError
+from elementsckpt import DamagedError, ReadError, look
 
 
 @pytest.fixture
@@ -79,6 +80,25 @@ def test_a_folder_that_may_not_be_listed_is_not_taken_for_empty(path):
     with closed(save, 0o300), pytest.raises(ReadError, match="Permission denied"):
         boxes.make(None, 2).save(save)
     assert elementsckpt.read(save) == {"agent": 1}
+
+
+def test_a_save_of_elements_that_goes_while_it_is_looked_at_is_left_out(
+    tmp_path, monkeypatch
+):
+    save = tmp_path / "20260101T000000F000000"
+    save.mkdir()
+    for name in ("agent.pkl", "done"):
+        (save / name).write_bytes(b"")
+    cp = boxes.make(tmp_path)
+    found = cp.saves()
+    describe = look._describe_elements
+
+    def remove_before(found):
+        shutil.rmtree(save)
+        return describe(found)
+
+    monkeypatch.setattr(look, "_describe_elements", remove_before)
+    assert ([x.path for x in found], cp.saves()) == ([save], [])
 
 
 def test_a_disk_that_fails_does_not_make_a_save_vanish(tmp_path, monkeypatch):

@@ -105,6 +105,21 @@ def test_a_writer_that_saved_nothing_yet_is_told_without_a_name(tmp_path, caplog
     assert message.startswith(f"Another process is writing to {tmp_path}")
 
 
+def test_who_the_other_writer_is_is_told_when_it_has_saved(tmp_path, caplog, request):
+    fd = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    cp = boxes.make(tmp_path, 1)
+    for _ in range(2):
+        cp.save()
+    writer = request.getfixturevalue("writer")
+    for _ in range(2):
+        cp.save()
+    os.close(fd)
+    first, second = warnings(caplog)
+    assert first.startswith(f"Another process is writing to {tmp_path}")
+    assert second.startswith(f"Process {writer.pid} on ")
+
+
 FORKS = """
 import logging, os, sys, elementsckpt
 logging.basicConfig(format="%(process)d %(message)s", stream=sys.stdout)

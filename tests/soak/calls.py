@@ -50,7 +50,7 @@ _CHANGES = (
     *("setxattr", "lsetxattr", "fsetxattr", "removexattr", "fremovexattr"),
 )
 _CALL = re.compile(r"(\d+) +(\w+)\((.*)")
-_WRITES = re.compile(r"O_WRONLY|O_RDWR|O_CREAT|O_TRUNC")
+_WRITES = re.compile(r"O_WRONLY|O_CREAT|O_TRUNC")  # Locks need O_RDWR.
 _SHARED = re.compile(r"PROT_WRITE.*MAP_SHARED")
 _PR_SET_PTRACER, _ANYBODY = 0x59616D61, ctypes.c_ulong(-1)  # Of prctl.h.
 _LIMIT_S = 3600
@@ -156,6 +156,8 @@ class _Attack:
                 is_change &= _WRITES.search(rest) is not None
             elif name == "mmap":
                 is_change &= _SHARED.search(rest) is not None
+            elif name == "fsync":  # Of folders above, too.
+                is_change = True
             if is_change:
                 pids.add(pid)
             yield name, is_change
