@@ -655,7 +655,7 @@ class Checkpoint(Registry):
         """Warn of what in the save is not as in the run that resumes."""
         saved = scalars.texts(item.key for item in head.components)
         self._left_out = frozenset({*saved, *scalars.texts(head.keys)} - {*self})
-        if self._left_out:
+        if self._left_out and self._manner.write:
             _logger.warning(
                 "%s is of a run with %s, which is not registered: new saves lack that. "
                 "The newest save that has it stays until you delete it.",

@@ -316,7 +316,10 @@ def _status(path: Path) -> os.stat_result:
 
 
 def _unreadable(path: Path, error: OSError) -> CheckpointError:
-    message = f"Cannot read {path}: {reason(error)}."
+    why = reason(error)
+    if error.errno == errno.ELOOP and os.path.islink(path):
+        why = "it is a symbolic link, which could lead out of the save"
+    message = f"Cannot read {path}: {why}."
     if error.errno in _DAMAGE:
         return DamagedError(message)
     remedy = _READING.get(error.errno or 0, "try again")

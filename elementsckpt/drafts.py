@@ -155,7 +155,8 @@ def _make_draft(path: Path) -> int:
         cause = error.__cause__ or error
         is_taken = isinstance(cause, OSError) and cause.errno in _TAKEN
         is_ours = not is_taken or disk.is_at(fd, hidden / DRAFT)
-        if is_ours and not isinstance(error, _TakenError):
+        is_there = not disk.is_missing(hidden)
+        if is_there and is_ours and not isinstance(error, _TakenError):
             remove(hidden)
         if fd >= 0:
             os.close(fd)

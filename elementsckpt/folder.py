@@ -97,6 +97,7 @@ class Directory:
         # Manifests can be large, so each is read once, unless it changes.
         self._cache: dict[str, tuple[Any, Found]] = {}
         self._damaged: set[str] = set()  # Real paths.
+        self._told: set[Path] = set()  # What is no save, as was said.
 
     def saves(self) -> list[Found]:
         """Return the saves here, oldest first, damaged ones included."""
@@ -161,6 +162,13 @@ class Directory:
                 f"back, or remove the link."
             )
             return Found(path, None, error, 0, is_link=True)
+        if path not in self._told and _lacks_manifest(path):
+            self._told.add(path)
+            _logger.warning(
+                "%s is no save, as it has no %s. If somebody has removed that, restore "
+                "it from a copy, else remove the folder.",
+                *(path, manifest.NAME),
+            )
         return None
 
     def write_latest(self, name: str, *, fsync: bool) -> None:
@@ -297,6 +305,16 @@ def looks_like_ours(path: Path) -> bool:
         return manifest.FORMAT.encode() in _read(where)
     except CheckpointError:
         return False
+
+
+def _lacks_manifest(path: Path) -> bool:
+    """Tell a save without manifest from one that is unfinished, which has a draft.
+
+    Somebody has removed it, or power loss has kept segments and not the draft.
+    """
+    names = drafts.names_in(path) if drafts.SAVE.fullmatch(path.name) else []
+    is_ours = drafts.DRAFT not in names and any(map(drafts.SEGMENT.fullmatch, names))
+    return is_ours and disk.is_missing(path / manifest.NAME)  # Not finished meanwhile.
 
 
 def _guess_sequence(path: Path, content: bytearray) -> float:

@@ -27,7 +27,8 @@ def info(path: AnyPath) -> SaveInfo:
 
     Raises:
       SaveNotFoundError: there is no save.
-      DamagedError, VersionError: its manifest is not valid.
+      DamagedError, VersionError: its manifest is not valid, as far as this reads it.
+        What it says about structure and files is for `read` and `load` to verify.
     """
     return describe(choice.newest(choice.find(local(path))))
 

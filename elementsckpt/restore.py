@@ -224,7 +224,7 @@ def _all_damaged(
     if len(damaged) == 1:
         return DamagedError(
             f"{damaged[0]} Load another save by its path, or restore this one from a "
-            f"copy; with keep=2 or more there is an older one to fall back to."
+            f"copy."
         )
     reasons = zip(candidates, damaged, strict=True)
     lines = [f"\n  {found.path.name}: {error}" for found, error in reasons]

@@ -1083,10 +1083,7 @@ def a_save_of_a_newer_version(tmp, _):
 
 # A save is damaged
 
-OTHER = (
-    " Load another save by its path, or restore this one from a copy; with keep=2 or "
-    "more there is an older one to fall back to."
-)
+OTHER = " Load another save by its path, or restore this one from a copy."
 CLAIMS = "{tmp}/…/manifest.json is damaged, or not what it claims to be: it "
 
 

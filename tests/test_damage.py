@@ -512,12 +512,27 @@ def test_falling_back_passes_over_several_damaged_saves(tmp_path):
 
 def test_an_unfinished_newest_save_is_no_damage(tmp_path, caplog):
     paths = [make(tmp_path, value).save().path for value in (1, 2)]
-    (paths[1] / "manifest.json").unlink()
+    (paths[1] / "manifest.json").rename(paths[1] / ".manifest.json")
     cp = make(tmp_path)
     report = cp.load()
     assert loaded(cp, value=1)
     assert report.fell_back_from is None
     assert cp.latest() == paths[0]
+
+
+def test_a_save_whose_manifest_was_removed_is_told_of(tmp_path, caplog):
+    paths = [make(tmp_path, value).save().path for value in (1, 2)]
+    (paths[1] / "manifest.json").unlink()
+    cp = make(tmp_path)
+    assert cp.load().path == paths[0]
+    assert cp.latest() == paths[0]
+    assert loaded(cp, value=1)
+    (message,) = [x.message for x in caplog.records if x.levelname == "WARNING"]
+    assert f"{paths[1]} is no save, as it has no manifest.json" in message
+    (paths[0] / "manifest.json").unlink()
+    assert not cp.load_or_save()
+    assert f"{paths[0]} is no save" in caplog.text
+    assert all(path.exists() for path in paths)
 
 
 def test_the_next_save_after_a_fall_back_is_the_newest(tmp_path):

@@ -12,7 +12,7 @@ from faults import Explicit, FilesAgain, First, resumed
 from folders import unprivileged
 
 import elementsckpt
-from elementsckpt import DamagedError, ReadError, look
+from elementsckpt import DamagedError, ReadError, WriteError, disk, look
 
 
 @pytest.fixture
@@ -109,6 +109,20 @@ def test_a_disk_that_fails_does_not_make_a_save_vanish(tmp_path, monkeypatch):
     assert (report.path, report.fell_back_from) == (older, newest)
     with pytest.raises(DamagedError, match=rf"{newest.name}.*Input/output error"):
         cp.load(newest)
+
+
+def test_a_folder_that_cannot_be_made_is_all_that_is_said(
+    tmp_path, monkeypatch, caplog
+):
+    boxes.make(tmp_path, 1).save()
+
+    def refuse(call, *args):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(disk, "syscall", refuse)
+    with pytest.raises(WriteError, match="Read-only file system"):
+        boxes.make(tmp_path, 2).save()
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize("kind", [First, Explicit, FilesAgain])
