@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from faults import (
     ALL,
+    ESSENTIAL,
     PLAIN,
     ROOT,
     TWOFOLD,
@@ -243,7 +244,7 @@ def test_an_unfinished_save_is_told_by_its_draft_to_the_last(order, tmp_path, in
 @pytest.mark.parametrize(
     ("kind", "sticky", "threads"),
     [
-        *((kind, False, 1) for kind in PLAIN),
+        *((kind, False, 1) for kind in ESSENTIAL),
         *((kind, True, 1) for kind in (Sweeps, ExplicitAgain, Background)),
         *((kind, True, 1) for kind in (FilesAgain, FilesSweeps, Stages)),
         *((kind, True, 2) for kind in (First, Again)),

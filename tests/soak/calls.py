@@ -19,6 +19,8 @@ from faults import (
     ExplicitAgain,
     FilesAgain,
     FilesBackground,
+    FilesExplicitAgain,
+    FilesFirst,
     FilesSweeps,
     First,
     Prunes,
@@ -35,7 +37,7 @@ from .run import require
 
 _KINDS = (
     *(First, FilesAgain, Prunes, FilesSweeps, Stages, ExplicitAgain),
-    *(FilesBackground, BackgroundPrunes),
+    *(FilesBackground, BackgroundPrunes, FilesFirst, FilesExplicitAgain),
 )
 _ERRORS = "ENOSPC", "EIO", "EINTR"
 # All that could change a file, whether or not the library makes it, where it exists.
