@@ -28,7 +28,7 @@ HIDDEN = re.compile(rf"\.{SAVE.pattern}")
 DRAFT = ".manifest.json"
 _ATTEMPTS = 100
 _TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOENT}
-_reached: set[Path] = set()  # Directories to which durable entries lead.
+_reached: set[Path] = set()  # Folders to which durable entries lead.
 _logger = logging.getLogger("elementsckpt")
 
 
@@ -68,9 +68,10 @@ class Draft:
         disk.rename(draft, self.path / manifest.NAME)
         if self._fsync:
             disk.sync_folder(self.path)
-            for folder in self._relied_on():
+            folders = self._relied_on()
+            for folder in folders:
                 disk.sync_folder(folder)
-            _reached.add(self.path.parent)
+            _reached.update(folders)
         self._close()
 
     def _relied_on(self) -> list[Path]:
@@ -81,8 +82,8 @@ class Draft:
         have made some of them that died, or synced nothing.
         """
         directory = self.path.parent
-        above = [directory.parent] if directory in _reached else _above(directory)
         made = [folder.parent for folder in reversed(self._made)]
+        above = [directory.parent, *_above(directory)]
         return list(dict.fromkeys([directory, *above, *made]))
 
     def abandon(self) -> None:
@@ -107,10 +108,10 @@ class Draft:
 
 
 def _above(path: Path) -> Iterator[Path]:
-    """Yield the folders that lead to this one, as far as its file system goes."""
+    """Yield folders up to one that is known to be reached, or the file system's top."""
     for folder in (path, *path.parents):
         yield folder
-        if os.path.ismount(folder):
+        if folder in _reached or os.path.ismount(folder):
             return
 
 
