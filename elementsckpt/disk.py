@@ -31,9 +31,7 @@ _CREATE = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
 _MISSING = {errno.ENOENT, errno.ENOTDIR}
 # Errors that tell something about the file; others tell about the process. NFS says
 # ESTALE of an open file that another host has removed.
-_DAMAGE = {
-    *(*_MISSING, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.EIO, errno.ESTALE),
-}
+_DAMAGE = _MISSING | {errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.EIO, errno.ESTALE}
 # What file systems say that sync no folders.
 _NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 # What file systems say that have no modes, or for files of somebody else.

@@ -135,9 +135,9 @@ class Directory:
 
     def _found(self, path: Path, cache: dict[str, tuple[Any, Found]]) -> Found | None:
         where = path / manifest.NAME
-        if disk.is_missing(where):
-            return self._without_manifest(path)
         signature = _signature(where)
+        if signature is None and disk.is_missing(where):
+            return self._without_manifest(path)
         known = self._cache.get(path.name)
         if known is None or signature is None or known[0] != signature:
             is_link = os.path.islink(path)

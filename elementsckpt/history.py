@@ -6,7 +6,6 @@ import contextlib
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from . import disk, manifest, scalars
 from .compression import Compress
@@ -24,7 +23,7 @@ class History:
 
     def __init__(self) -> None:
         self._components: dict[str, Remembered] = {}
-        self._manifest: tuple[Path, dict[Any, Component]] = (Path(), {})
+        self._manifest: tuple[Path, dict[str, Component]] = (Path(), {})
         self._lost = -1  # Saves up to this sequence are not to be relied on.
 
     def known(

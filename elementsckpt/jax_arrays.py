@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,31 +55,34 @@ def fetch(values: Sequence[Any]) -> list[np.ndarray]:
     """
     jax = sys.modules["jax"]
     values = [jax.random.key_data(x) if is_key(x) else x for x in values]
-    arrays = [_view(value) for value in values]
-    others = [x for x, array in zip(values, arrays, strict=True) if array is None]
-    fetched = iter(_fetch_others(others))
-    return [next(fetched) if array is None else array for array in arrays]
+    return _read(values, lambda others: _read(_pinned(others), jax.device_get))
 
 
-def _fetch_others(values: Sequence[Any]) -> list[np.ndarray]:
-    """Return copies, from accelerators by way of memory that they write to themselves.
+def _read(
+    values: Sequence[Any], otherwise: Callable[[list[Any]], Sequence[np.ndarray]]
+) -> list[np.ndarray]:
+    """Return views of arrays, and what a function returns of all that have none."""
+    views = [_view(value) for value in values]
+    others = [x for x, view in zip(values, views, strict=True) if view is None]
+    read = iter(otherwise(others) if others else ())
+    return [next(read) if view is None else view for view in views]
+
+
+def _pinned(values: Sequence[Any]) -> Sequence[Any]:
+    """Return arrays of accelerators in host memory that these write to by themselves.
 
     That is several times as fast as `device_get`, which keeps its copy with the array,
     besides; this memory goes back to JAX, for the next time.
     """
     jax = sys.modules["jax"]
-    if all(x.platform == "cpu" for value in values for x in value.devices()):
-        return list(jax.device_get(values))
+    far = [x for x in values if any(y.platform != "cpu" for y in x.devices())]
     try:
-        places = [value.sharding.with_memory_kind("pinned_host") for value in values]
-        pinned = jax.block_until_ready(jax.device_put(values, places))
+        places = [x.sharding.with_memory_kind("pinned_host") for x in far]
+        copies = iter(jax.block_until_ready(jax.device_put(far, places)))
     except (RuntimeError, ValueError):  # There is none, or too little.
-        return list(jax.device_get(values))
-    found = [_view(value) for value in pinned]
-    return [
-        jax.device_get(value) if array is None else array
-        for value, array in zip(pinned, found, strict=True)
-    ]
+        return values
+    ids = set(map(id, far))
+    return [next(copies) if id(value) in ids else value for value in values]
 
 
 def _view(value: Any) -> np.ndarray | None:

@@ -14,16 +14,13 @@ from faults import (
     Fails,
     FilesAgain,
     First,
-    Link,
-    Medium,
     Records,
-    Rename,
-    Sync,
     resumed,
     unsynced,
     use_small_segments,
 )
 from folders import unprivileged
+from medium import Link, Medium, Rename, Sync
 
 import elementsckpt
 from elementsckpt import Checkpoint, Counter, Every, Files, WriteError, checkpoint, disk

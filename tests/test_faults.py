@@ -27,7 +27,6 @@ from faults import (
     BackgroundFull,
     BackgroundPrunes,
     Broken,
-    Create,
     Explicit,
     ExplicitAgain,
     Fails,
@@ -37,18 +36,12 @@ from faults import (
     First,
     Graveyard,
     Interjects,
-    Link,
-    Medium,
     Packs,
     Prunes,
     Records,
-    Remove,
-    Rename,
     Stages,
     Sweeps,
-    Sync,
     Twice,
-    Write,
     WritesShort,
     assert_tidy,
     contents,
@@ -61,6 +54,7 @@ from faults import (
     use_small_segments,
     value_of,
 )
+from medium import Create, Link, Medium, Remove, Rename, Sync, Write
 
 from elementsckpt import CheckpointError, WriteError, disk, parallel
 

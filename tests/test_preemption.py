@@ -289,15 +289,21 @@ def join():
             thread.join()
 
 
-def test_a_save_that_failed_in_the_background_is_raised_and_due_at_once(
-    tmp_path, refuse
-):
+def failed_in_the_background(tmp_path, refuse):
+    """Return a checkpoint whose save at step 10 failed; the disk refuses still."""
     cp = make(tmp_path, Every(steps=10), background=True)
     cp.load_or_save()
     cp.wait()
     refuse(True)
     assert train(cp, 10) == [10]
     join()
+    return cp
+
+
+def test_a_save_that_failed_in_the_background_is_raised_and_due_at_once(
+    tmp_path, refuse
+):
+    cp = failed_in_the_background(tmp_path, refuse)
     refuse(False)
     cp.step.increment()
     with pytest.raises(elementsckpt.WriteError, match="No space left"):
@@ -308,12 +314,7 @@ def test_a_save_that_failed_in_the_background_is_raised_and_due_at_once(
 
 
 def test_the_last_save_of_a_run_is_made_though_the_one_before_failed(tmp_path, refuse):
-    cp = make(tmp_path, Every(steps=10), background=True)
-    cp.load_or_save()
-    cp.wait()
-    refuse(True)
-    assert train(cp, 10) == [10]
-    join()
+    cp = failed_in_the_background(tmp_path, refuse)
     refuse(False)
     cp.step.load(15)
     with pytest.raises(elementsckpt.WriteError, match="No space left"):

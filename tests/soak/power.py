@@ -8,7 +8,8 @@ import pathlib
 import shutil
 import tempfile
 
-from faults import ALL, Explicit, Medium, Records, resumed, unsynced, use_small_segments
+from faults import ALL, Explicit, Records, resumed, unsynced, use_small_segments
+from medium import Medium
 
 from elementsckpt import disk, parallel
 
