@@ -19,7 +19,7 @@ from msgspec import Meta, Raw, Struct
 from .errors import DamagedError, VersionError, reason
 
 FORMAT: Literal["elementsckpt"] = "elementsckpt"
-VERSION = 1
+VERSION = 2  # docs/format.md says what each version added; all of them load.
 NAME = "manifest.json"
 FOLDER = re.compile(r"[A-Za-z0-9_%~-]+\.files")  # Of what a component writes itself.
 MAX_BLOCK_BYTES = 16 << 20

@@ -79,7 +79,7 @@ class PlainReader:
         assert json.loads(tail.rstrip(b"}\n")) == xxhash.xxh3_128_hexdigest(body)
         self.manifest = json.loads(content)
         assert self.manifest["format"] == "elementsckpt"
-        assert self.manifest["version"] == 1
+        assert self.manifest["version"] == 2
 
     def read(self, key):
         (entry,) = [x for x in self.manifest["components"] if x["key"] == key]
@@ -356,18 +356,18 @@ def test_a_newer_version_is_refused_with_both_versions(tmp_path):
     path = write(tmp_path / "save", {"w": np.zeros(3)})
     file = path / "manifest.json"
     body = file.read_bytes().rpartition(b',\n"digest":')[0]
-    body = body.replace(b'"version":1', b'"version":7')
+    body = body.replace(b'"version":2', b'"version":7')
     body = body.replace(b'"format":', b'"shape_of_things":"to come",\n"format":')
     digest = xxhash.xxh3_128_hexdigest(body).encode()
     file.write_bytes(body + b',\n"digest":"%s"}\n' % digest)
-    with pytest.raises(elementsckpt.VersionError, match=r"version 7.*up to 1"):
+    with pytest.raises(elementsckpt.VersionError, match=r"version 7.*up to 2"):
         elementsckpt.read(path)
 
 
 def test_a_version_that_is_a_flipped_bit_is_damage(tmp_path):
     path = write(tmp_path / "save", {"w": np.zeros(3)})
     file = path / "manifest.json"
-    file.write_bytes(file.read_bytes().replace(b'"version":1', b'"version":9'))
+    file.write_bytes(file.read_bytes().replace(b'"version":2', b'"version":9'))
     with pytest.raises(elementsckpt.DamagedError, match="digest"):
         elementsckpt.read(path)
 
