@@ -19,6 +19,7 @@ from . import (
     forks,
     manifest,
     retention,
+    rng,
     scalars,
     signals,
 )
@@ -48,6 +49,7 @@ from .registry import Registry
 from .reports import LoadReport, SaveInfo, SaveReport
 from .restore import Reading, hand_over, restore
 from .retention import Keep
+from .rng import GlobalRNG
 from .schedule import Every
 from .staging import Staging, default_bytes
 from .store import About, Manner, Saving, store
@@ -384,7 +386,7 @@ class Checkpoint(Registry):
         is_whole: bool,
     ) -> SaveReport:
         """Save when nothing else is being saved with this object."""
-        savefns = {key: x.save for key, x in components.in_order(selected).items()}
+        savefns = rng.last({key: x.save for key, x in selected.items()})
         with self._lock:
             if self._is_saving:  # A signal handler saves, or a component's save().
                 return store(begin, savefns)
@@ -540,8 +542,7 @@ class Checkpoint(Registry):
         start = time.monotonic()
         with self._lock:
             self._join()
-            in_order = components.in_order(selected)
-            loadfns = {key: component.load for key, component in in_order.items()}
+            loadfns = rng.last({key: x.load for key, x in selected.items()})
             selection = Selection(regex, rename, strict, cast)
             restored = restore(
                 lambda: self._candidates(path, step, selected),
@@ -588,12 +589,11 @@ class Checkpoint(Registry):
         """
         copied = Checkpoint(self._directory, keep=self._manner.keep)
         value = self._select([key])[key].value
-        if isinstance(value, Files) or (
-            isinstance(value, Saveable) and not value.is_of_attributes
-        ):
+        why_not = _why_no_copy(value)
+        if why_not is not None:
             raise ComponentError(
-                f"{key!r} is made of functions, which load into what they belong to: "
-                f"no copy of them would. Use elementsckpt.read(path, keys=[{key!r}])."
+                f"{key!r} is made of {why_not}. Use "
+                f"elementsckpt.read(path, keys=[{key!r}])."
             )
         try:
             setattr(copied, key, copy.deepcopy(value))
@@ -605,7 +605,7 @@ class Checkpoint(Registry):
             ) from error
         with self._lock:
             self._join()
-            copied.load(path, step=step, allow_pickle=allow_pickle)
+            copied.load(path, [key], step=step, allow_pickle=allow_pickle)
         return getattr(copied, key)
 
     def load_or_save(self) -> bool:
@@ -858,6 +858,17 @@ def _checked_pin(pin: Any, target: Path | None) -> str | None:
             f"pin={pin!r}: pass a name without slashes, other than 'latest' and 'best'."
         )
     return manifest.display(pin)
+
+
+def _why_no_copy(value: Any) -> str | None:
+    """Say of what a component is made that has its state elsewhere, or return None."""
+    if isinstance(value, GlobalRNG):
+        return "the global generators of the process: loading a copy would set them"
+    if isinstance(value, Files) or (
+        isinstance(value, Saveable) and not value.is_of_attributes
+    ):
+        return "functions, which load into what they belong to: no copy of them would"
+    return None
 
 
 def _listed(keys: Iterable[str]) -> str:

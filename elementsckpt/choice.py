@@ -74,7 +74,7 @@ def named(
         raise ValueError("Pass either the path or the step, not both.")
     if path is None:
         return with_step(directory, int(step or 0))
-    name = path if isinstance(path, str) else None
+    name = path if isinstance(path, str) and _may_be_pin(path) else None
     if name == "best":
         return [_required_best(directory, keep)]
     found = [] if name is None else pinned(directory, name)
@@ -83,7 +83,7 @@ def named(
     try:
         return find(directory.path if name == "latest" else local(path), directory)
     except SaveNotFoundError as error:
-        if name is None or "/" in name:
+        if name is None:
             raise
         pins = {save.head.pin for save in directory.saves() if save.head}
         listed = ", ".join(sorted(repr(pin) for pin in pins if pin)) or "none"
@@ -91,6 +91,11 @@ def named(
             f"{error} Nor is a save in {directory.path} pinned under this name; pins "
             f"there: {listed}."
         ) from error
+
+
+def _may_be_pin(text: str) -> bool:
+    """Tell what to look up among the pins, for which all manifests are read."""
+    return "/" not in text and not drafts.SAVE.fullmatch(text)
 
 
 def _required_best(directory: Directory, keep: Keep) -> Found:

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 from .errors import ComponentError, reason
 from .pytrees import Flat
-from .rng import GlobalRNG
 from .value import NnxState, Value, is_nnx, template
 
 PROTOCOLS = (
@@ -61,14 +60,6 @@ def templates(components: Mapping[str, Component]) -> dict[str, Callable[[], Fla
     """Return the templates of those that are values, by key."""
     found = {key: component.template for key, component in components.items()}
     return {key: template for key, template in found.items() if template is not None}
-
-
-def in_order(components: Mapping[str, Component]) -> dict[str, Component]:
-    """Return the components, those last that what others do could change.
-
-    Saving and loading others may draw random numbers.
-    """
-    return dict(sorted(components.items(), key=lambda x: type(x[1].value) is GlobalRNG))
 
 
 def component(key: str, value: Any) -> Component:

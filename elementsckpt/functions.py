@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from . import choice, compression
+from . import choice, compression, rng
 from .compression import Compress
 from .disk import AnyPath, local
 from .errors import SaveNotFoundError
@@ -49,7 +49,8 @@ def save(
     """
     manner = Manner(write=write, fsync=fsync, compress=compression.check(compress))
     about = About(metadata=encode(metadata))
-    return store(lambda: Saving(manner, target=local(path), about=about), savefns)
+    in_order = rng.last(savefns)
+    return store(lambda: Saving(manner, target=local(path), about=about), in_order)
 
 
 def load(
@@ -87,7 +88,7 @@ def load(
     )
     restored = restore(lambda: choice.find(local(path)), reading)
     setters = {key: functools.partial(setattr, x, "value") for key, x in values.items()}
-    hand_over(restored, {**loadfns, **setters})
+    hand_over(restored, rng.last({**loadfns, **setters}))
     return restored.report(time.monotonic() - start)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import random
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -81,7 +81,7 @@ class History:
             component.segments,
             component.blocks,
             heads,
-            turn=random.randrange(CHECK_EVERY),
+            turn=_any_turn(),
             files=component.files,
         )
 
@@ -94,3 +94,11 @@ class History:
         """Reuse nothing of saves up to this sequence any more."""
         self._lost = sequence
         self._components.clear()
+
+
+def _any_turn() -> int:
+    """Return whose turn it is, by chance.
+
+    Not by `random`: its global generator is a part of the run that is saved.
+    """
+    return int.from_bytes(os.urandom(4), "little") % CHECK_EVERY

@@ -6,7 +6,7 @@ import importlib
 import logging
 import random
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,18 @@ class GlobalRNG:
         _load_numpy(data["numpy"])
         words, gauss = data["random"]["state"].tolist(), data["random"]["gauss"]
         random.setstate((_PYTHON_VERSION, tuple(words), gauss))
+
+
+def last(functions: Mapping[str, Callable[..., Any]]) -> dict[str, Callable[..., Any]]:
+    """Return what saves or loads components, with those of global generators last.
+
+    Saving and loading others may draw random numbers.
+    """
+
+    def is_global(item: tuple[str, Callable[..., Any]]) -> bool:
+        return isinstance(getattr(item[1], "__self__", None), GlobalRNG)
+
+    return dict(sorted(functions.items(), key=is_global))
 
 
 def _load_numpy(state: Mapping[str, Any]) -> None:

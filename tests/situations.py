@@ -30,6 +30,7 @@ from elementsckpt import (
     DamagedError,
     Every,
     Files,
+    GlobalRNG,
     Keep,
     MetadataError,
     MismatchError,
@@ -443,6 +444,19 @@ def a_copy_of_functions(tmp, _):
     cp.save()
     yield
     cp.copy_of("policy")
+
+
+@says(
+    ComponentError,
+    "'rng' is made of the global generators of the process: loading a copy would set "
+    "them. Use elementsckpt.read(path, keys=['rng']).",
+)
+def a_copy_of_global_generators(tmp, _):
+    cp = Checkpoint(tmp)
+    cp.rng = GlobalRNG()
+    cp.save()
+    yield
+    cp.copy_of("rng")
 
 
 # This state cannot be saved

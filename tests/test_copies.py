@@ -72,3 +72,14 @@ def test_what_cannot_be_copied_is_named(tmp_path):
         cp.copy_of("agent")
     with pytest.raises(elementsckpt.MissingKeyError, match="Not registered: 'nope'"):
         cp.copy_of("nope")
+
+
+@pytest.mark.parametrize("path", [None, "latest"])
+def test_a_copy_says_nothing_of_what_was_not_asked_for(tmp_path, caplog, path):
+    cp = boxes.make(tmp_path, 1, metadata={"lr": 0.1})
+    cp.other, cp.step = boxes.Box(2), elementsckpt.Counter()
+    cp.save()
+    caplog.set_level("WARNING", "elementsckpt")
+    copied = cp.copy_of("agent", path)
+    assert copied.state == 1
+    assert caplog.records == []

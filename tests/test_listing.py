@@ -158,3 +158,60 @@ def test_functional_values_are_compared_before_anything_is_loaded(tmp_path):
     fns = {"a": other.load, "s": fitting.load}
     elementsckpt.checkpoint.load(tmp_path / "save", fns)
     assert fitting.value["w"].tolist() == [1, 1]
+
+
+# What a verb looks at
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """Return a list that gets the folder of each manifest that is opened."""
+    folders, file = [], disk.File
+
+    class Noted(file):
+        def __init__(self, path, **options):
+            super().__init__(path, **options)
+            if path.name == "manifest.json":
+                folders.append(path.parent)
+
+    monkeypatch.setattr(disk, "File", Noted)
+    return folders
+
+
+SPELLINGS = {
+    "path": lambda path: path,
+    "text": str,
+    "text with a slash": lambda path: f"{path}/",
+    "name": lambda path: path.name,
+}
+VERBS = {
+    "load": lambda cp, path: cp.load(path),
+    "load of a part": lambda cp, path: cp.load(path, regex=".*", keys=["box"]),
+    "dry run": lambda cp, path: cp.load(path, dry_run=True),
+    "copy_of": lambda cp, path: cp.copy_of("box", path),
+    "exists": lambda cp, path: cp.exists(path),
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_save_that_is_named_is_the_only_one_that_is_opened(
+    tmp_path, monkeypatch, opened, verb, spelling
+):
+    cp = make(tmp_path)
+    paths = [save(cp, step) for step in range(5)]
+    monkeypatch.chdir(tmp_path)
+    cp = make(tmp_path)
+    opened.clear()
+    assert VERBS[verb](cp, SPELLINGS[spelling](paths[1]))
+    assert {folder.resolve() for folder in opened} == {paths[1]}
+
+
+def test_a_pin_is_found_by_its_name_whatever_else_is_there(tmp_path, monkeypatch):
+    cp = make(tmp_path)
+    save(cp, 1, pin="good")
+    save(cp, 2)
+    monkeypatch.chdir(tmp_path)
+    assert make(tmp_path).load("good").step == 1
+    with pytest.raises(elementsckpt.SaveNotFoundError, match="pins there: 'good'"):
+        make(tmp_path).load("goo")

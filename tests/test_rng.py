@@ -1,14 +1,19 @@
 """GlobalRNG: the streams of `random`, NumPy and torch go on where they stopped."""
 
+import functools
 import importlib.util
 import json
 import logging
 import random
+import shutil
 import sys
+from fractions import Fraction
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from boxes import Box, python
+from boxes import Box, Stream, python
 
 import elementsckpt
 from elementsckpt import Checkpoint, DamagedError, GlobalRNG
@@ -72,6 +77,135 @@ def test_streams_go_on_where_they_stopped(tmp_path, count):
 def test_saving_draws_nothing():
     states = [GlobalRNG().save() for _ in range(2)]
     np.testing.assert_equal(*states)
+
+
+def test_the_first_save_after_a_load_draws_nothing(tmp_path):
+    random.seed(1)
+    save(tmp_path)
+    expected = draw()
+    cp = Checkpoint(tmp_path, fsync=False)
+    cp.rng = GlobalRNG()
+    cp.load()
+    cp.save()
+    assert draw() == expected
+
+
+class Policy:
+    """Writes its file by itself."""
+
+    def write(self, folder):
+        (folder / "policy").write_bytes(bytes(100))
+
+    def read(self, folder):
+        (folder / "policy").read_bytes()
+
+
+def everything(directory, **options):
+    """Return a checkpoint of all kinds of components but a GlobalRNG."""
+    cp = Checkpoint(directory, fsync=False, **options)
+    policy = Policy()
+    noise = np.random.default_rng(0).random(300_000)
+    cp.box = Box({"noise": noise, "zeros": np.zeros(300_000), "odd": Fraction(1, 3)})
+    cp.stream = Stream([{"x": noise[:10]}, {"x": lambda: noise}])
+    cp.files = elementsckpt.Files(save=policy.write, load=policy.read)
+    cp.value = elementsckpt.Value({"w": jnp.ones(3), "key": jax.random.key(0)})
+    cp.step, cp.every = elementsckpt.Counter(), elementsckpt.Every(1)
+    return cp
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_no_verb_moves_a_global_generator(tmp_path, background):
+    functions = {"box": Box(1).save}, {"box": Box().load}
+    value = {"w": jnp.ones(3)}
+
+    def verbs():
+        cp = everything(tmp_path / "run", background=background)
+        yield "load_or_save", cp.load_or_save
+        for n in range(3):
+            cp.box.state["zeros"][n] = 1
+            yield "save", functools.partial(cp.save, pin=f"pin{n}")
+            yield "wait", cp.wait
+        yield "save_if_due", lambda: cp.save_if_due(final=True)
+        yield "load", cp.load
+        yield "load mapped", lambda: cp.load("pin1", mmap=True)
+        yield "regex", lambda: cp.load(keys=["box"], regex="noise")
+        yield "dry_run", lambda: cp.load(dry_run=True)
+        yield "copy_of", lambda: cp.copy_of("box")
+        yield "best", lambda: [cp.best(), cp.latest(), cp.saves(), cp.exists(), dir(cp)]
+        yield "delete", lambda: cp.delete("pin0")
+        yield "prune", cp.prune
+        yield "read", lambda: elementsckpt.read(tmp_path / "run", ["value", "files"])
+        yield "info", lambda: elementsckpt.info(tmp_path / "run")
+        yield "close", cp.close
+        path = tmp_path / "functions"
+        yield (
+            "checkpoint.save",
+            lambda: elementsckpt.checkpoint.save(path, functions[0]),
+        )
+        yield (
+            "checkpoint.load",
+            lambda: elementsckpt.checkpoint.load(path, functions[1]),
+        )
+        path = tmp_path / "tree"
+        yield "save_pytree", lambda: elementsckpt.save_pytree(path, value)
+        yield "load_pytree", lambda: elementsckpt.load_pytree(path, value)
+
+    for _ in range(2):  # Afresh, and after a resume.
+        for name, verb in verbs():
+            before = GlobalRNG().save()
+            verb()
+            np.testing.assert_equal(GlobalRNG().save(), before, err_msg=name)
+        shutil.rmtree(tmp_path / "functions")
+        shutil.rmtree(tmp_path / "tree")
+
+
+class Drawing(Box):
+    """Makes a network when it is loaded, which draws its first weights."""
+
+    def load(self, data):
+        random.random()
+        np.random.normal(size=3)
+        super().load(data)
+
+
+class OwnRNG(GlobalRNG):
+    """A GlobalRNG of which a program has made its own."""
+
+
+@pytest.mark.parametrize("cls", [GlobalRNG, OwnRNG])
+def test_what_others_draw_while_they_are_loaded_is_undone(tmp_path, cls):
+    def make():
+        cp = Checkpoint(tmp_path / "run", fsync=False)
+        cp.rng, cp.agent = cls(), Drawing(0)
+        return cp
+
+    make().save()
+    expected = draw()
+    make().load()
+    assert draw() == expected
+
+
+def test_functions_of_global_generators_come_last_too(tmp_path):
+    drawing = Drawing(0)
+    savefns = {"rng": GlobalRNG().save, "agent": lambda: random.random()}
+    elementsckpt.checkpoint.save(tmp_path / "save", savefns)
+    expected = draw()
+    loadfns = {"rng": GlobalRNG().load, "agent": drawing.load}
+    elementsckpt.checkpoint.load(tmp_path / "save", loadfns)
+    assert draw() == expected
+
+
+def test_a_copy_of_the_global_generators_is_refused_and_they_stay(tmp_path):
+    cp = Checkpoint(tmp_path, fsync=False)
+    cp.rng = GlobalRNG()
+    cp.save()
+    draw()
+    before = GlobalRNG().save()
+    with pytest.raises(
+        elementsckpt.ComponentError, match="'rng' is made of the global"
+    ):
+        cp.copy_of("rng")
+    np.testing.assert_equal(GlobalRNG().save(), before)
 
 
 def test_what_is_saved_does_not_change_with_the_generators():
