@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from . import (
     choice,
@@ -164,6 +164,15 @@ class Checkpoint(Registry):
     def _after_fork(self) -> None:
         self._lock = threading.RLock()
         self._is_saving = False
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError(
+            "A Checkpoint can be neither pickled nor copied, as it holds what belongs "
+            "to one process. Where another process or a copy needs one, make "
+            "Checkpoint(directory, write=False) there; an object that holds one, such "
+            "as a trainer, leaves it out in its __getstate__(); to evaluate a copy of "
+            "a component use copy_of()."
+        )
 
     def __repr__(self) -> str:
         where = (

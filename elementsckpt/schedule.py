@@ -17,6 +17,7 @@ from . import forks
 
 _IMPORTED = time.monotonic()
 _STARTTIME = 19  # Its place in /proc/self/stat, counted from the process's state.
+_MOMENTS = ("_ended", "_began", "_allowed")  # By the clock of this machine, or None.
 
 
 class Every:
@@ -80,10 +81,8 @@ class Every:
         self._steps = _check_steps(steps)
         self._seconds = _check_seconds("seconds", seconds)
         self._overhead = _check_share(overhead)
-        lifetime = _check_seconds("deadline", deadline)
-        self._deadline: float | None = None
-        if lifetime is not None:
-            self._deadline = time.monotonic() - _process_age() + lifetime
+        self._lifetime = _check_seconds("deadline", deadline)
+        self._deadline = _deadline(self._lifetime)
         self._is_deadline_met = False
         # A signal handler may call while this thread is in here.
         self._lock = threading.RLock()
@@ -96,6 +95,20 @@ class Every:
 
     def _after_fork(self) -> None:
         self._lock = threading.RLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return all but what is of this process: its lock, clock and deadline."""
+        with self._lock:
+            state = self.__dict__.copy()
+        del state["_lock"], state["_deadline"]
+        return state | _moved(state, -time.monotonic())
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, **_moved(state, time.monotonic()))
+        self._deadline = _deadline(self._lifetime)
+        self._is_deadline_met = self._is_deadline_met and self.is_past_deadline
+        self._after_fork()
+        forks.watch(self)
 
     def __repr__(self) -> str:
         given = ", ".join(f"{key}={value!r}" for key, value in self._given.items())
@@ -273,6 +286,17 @@ def _check_share(value: float | None) -> float | None:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _moved(state: Mapping[str, Any], seconds: float) -> dict[str, float | None]:
+    """Return the moments in a state, by another clock."""
+    moments = {name: state[name] for name in _MOMENTS}
+    return {name: None if x is None else x + seconds for name, x in moments.items()}
+
+
+def _deadline(lifetime: float | None) -> float | None:
+    """Return when the process has lived for so many seconds."""
+    return None if lifetime is None else time.monotonic() - _process_age() + lifetime
 
 
 def _process_age() -> float:

@@ -83,8 +83,14 @@ class Counter:
     def __repr__(self) -> str:
         return f"Counter({self.value})"
 
-    def __reduce__(self) -> tuple[Any, ...]:  # Locks can be neither copied nor pickled.
-        return Counter, (self.value,)
+    def __getstate__(self) -> dict[str, Any]:
+        # Locks can be neither copied nor pickled.
+        return {name: x for name, x in self.__dict__.items() if name != "lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._after_fork()
+        forks.watch(self)
 
     def __int__(self) -> int:
         return int(self.value)

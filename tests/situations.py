@@ -459,6 +459,19 @@ def a_copy_of_global_generators(tmp, _):
     cp.copy_of("rng")
 
 
+@says(
+    TypeError,
+    "A Checkpoint can be neither pickled nor copied, as it holds what belongs to one "
+    "process. Where another process or a copy needs one, make Checkpoint(directory, "
+    "write=False) there; an object that holds one, such as a trainer, leaves it out in "
+    "its __getstate__(); to evaluate a copy of a component use copy_of().",
+)
+def a_checkpoint_for_a_spawned_process(tmp, _):
+    cp = make(tmp, 1)
+    yield
+    pickle.dumps(cp)
+
+
 # This state cannot be saved
 
 
