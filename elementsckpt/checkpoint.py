@@ -43,6 +43,7 @@ from .look import describe
 from .manifest import Head
 from .metadata import changes as metadata_changes
 from .metadata import decode_metrics, encode, encode_metrics, merge
+from .notices import Notices
 from .origin import Origin
 from .overlay import Selection
 from .registry import Registry
@@ -112,7 +113,7 @@ class Checkpoint(Registry):
     _OWN = frozenset(
         {"_directory", "_step", "_timing", "_metadata", "_manner", "_background"}
         | {"_staging", "_lock", "_listing", "_history", "_is_saving"}
-        | {"_origin", "_claim", "_left_out"}
+        | {"_origin", "_claim", "_left_out", "_notices"}
     )
 
     def __init__(
@@ -152,7 +153,10 @@ class Checkpoint(Registry):
             limit = default_bytes() if staging_bytes is None else staging_bytes
             self._background, self._staging = Background(), Staging(limit)
         self._lock = threading.RLock()
-        self._listing = None if self._directory is None else Directory(self._directory)
+        self._notices = Notices()
+        self._listing: Directory | None = None
+        if self._directory is not None:
+            self._listing = Directory(self._directory, self._notices)
         self._history = History()
         self._is_saving = False
         self._origin = Origin()
@@ -439,6 +443,7 @@ class Checkpoint(Registry):
             listing=self._listing,
             history=self._history,
             about=about,
+            notices=self._notices,
         )
         if target is None and self._manner.write:
             self._claim = claim(saving.path.parent, saving.newest)
@@ -455,7 +460,8 @@ class Checkpoint(Registry):
     ) -> About:
         """Return what a new save says about itself."""
         encoded, step = encode_metrics(metrics), self._current_step()
-        retention.warn(self._manner.keep, decode_metrics(encoded), step)
+        keep, found = self._manner.keep, decode_metrics(encoded)
+        retention.warn(keep, found, step, self._notices)
         return About(
             step=step,
             metrics=encoded,

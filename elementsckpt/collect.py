@@ -18,6 +18,7 @@ from . import groups, scalars, tree
 from .errors import StateError, add_note
 from .files import Folder
 from .manifest import Component, Tree, encode_tree
+from .notices import Notices
 from .reuse import Known
 from .writer import ComponentWriter, Writer
 
@@ -47,6 +48,7 @@ def collect(
     *,
     staged: Mapping[str, Path],
     background: bool,
+    notices: Notices,
 ) -> list[Collected]:
     """Call each function and give what it returns to the writer.
 
@@ -58,6 +60,7 @@ def collect(
         components' functions.
       background: Whether the writer owns what it was given when this returns, instead
         of having written it.
+      notices: What is said of the run, and was.
 
     Raises:
       StateError: a state cannot be saved.
@@ -68,7 +71,7 @@ def collect(
     collected = []
     for key, savefn in savefns.items():
         own = None if writer is None else writer.component(stems[key], known(key))
-        collecting = _Collecting(key, writer, own)
+        collecting = _Collecting(key, writer, own, notices)
         if key in staged:
             component = collecting.take_folder(staged[key])
         else:
@@ -83,8 +86,13 @@ class _Collecting:
     """Writes one component."""
 
     def __init__(
-        self, key: str, writer: Writer | None, own: ComponentWriter | None
+        self,
+        key: str,
+        writer: Writer | None,
+        own: ComponentWriter | None,
+        notices: Notices,
     ) -> None:
+        self._notices = notices
         self._key = key
         self._writer = writer
         self._own = own
@@ -116,7 +124,20 @@ class _Collecting:
         own = self._own
         if own is not None and path is not None:
             self._call(lambda: own.add_folder(path, component))
+            self._tell_of_no_files(path, component.leaf_count)
         return component
+
+    def _tell_of_no_files(self, path: Path, count: int) -> None:
+        about = "no files", self._key
+        if count:
+            self._notices.settle(about)
+            return
+        self._notices.warn(
+            about,
+            "No file was written to %s, so there will be nothing to load. Write to the "
+            "folder that the function, or the block, is given.",
+            path,
+        )
 
     def _write(self, folder: Folder) -> Path | None:
         """Let the component write to a folder, unless nothing is written."""

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from . import disk, elements_folder, forks, manifest
 from .errors import CheckpointError, SaveExistsError, WriteError
+from .notices import Notices
 
 SAVE = re.compile(r"\d{8}T\d{6}F\d{6}(--?\d+)?")
 SEGMENT = re.compile(r".+-(\d{6,})-\d{5,}\.safetensors")
@@ -249,8 +250,12 @@ def _remove_folders(made: list[Path]) -> None:
 # Removing
 
 
-def sweep(path: Path) -> None:
+def sweep(path: Path, notices: Notices | None = None) -> None:
     """Remove the folder if it is a save that a dead process left unfinished.
+
+    Args:
+      path: The folder.
+      notices: What was said of the directory before.
 
     Raises:
       WriteError: the disk refused.
@@ -276,7 +281,7 @@ def sweep(path: Path) -> None:
             _remove_emptied(path)
             return
         _logger.info("Removing %s, which a process that died left there.", path)
-        _remove(path, keep_folder=False, fsync=False)
+        _remove(path, notices or Notices(), keep_folder=False, fsync=False)
 
 
 def _is_ours(name: str) -> bool:
@@ -285,7 +290,13 @@ def _is_ours(name: str) -> bool:
     return any(pattern.fullmatch(name) for pattern in (SEGMENT, manifest.FOLDER))
 
 
-def remove(path: Path, *, keep_folder: bool = False, fsync: bool = False) -> None:
+def remove(
+    path: Path,
+    *,
+    keep_folder: bool = False,
+    fsync: bool = False,
+    notices: Notices | None = None,
+) -> None:
     """Remove a save folder of ours; failing only warns.
 
     It gets a hidden name first, so a save is removed at once or not at all. At a path
@@ -297,14 +308,22 @@ def remove(path: Path, *, keep_folder: bool = False, fsync: bool = False) -> Non
       path: The folder.
       keep_folder: Whether only its contents go.
       fsync: Whether the first step is made durable before the next.
+      notices: What was said of the directory before.
     """
+    notices = Notices() if notices is None else notices
     try:
-        _remove(path, keep_folder=keep_folder, fsync=fsync)
+        _remove(path, notices, keep_folder=keep_folder, fsync=fsync)
     except (CheckpointError, OSError) as error:
-        _logger.warning("Could not remove %s: %s", path, error)
+        tell_of_remains(path, error, notices)
 
 
-def _remove(path: Path, *, keep_folder: bool, fsync: bool) -> None:
+def tell_of_remains(path: Path, error: Exception, notices: Notices) -> None:
+    """Warn of a folder that cannot be removed; for the same reason others cannot."""
+    about = "remains", getattr(error, "errno", None)
+    notices.warn(about, "Could not remove %s: %s", path, error)
+
+
+def _remove(path: Path, notices: Notices, *, keep_folder: bool, fsync: bool) -> None:
     hidden = path
     try:
         if not keep_folder and SAVE.fullmatch(path.name):
@@ -322,7 +341,8 @@ def _remove(path: Path, *, keep_folder: bool, fsync: bool) -> None:
         if keep_folder:
             return
         if _names_in(hidden):
-            _logger.warning("Files that are not of the save stay in %s.", path)
+            about = "files of others"
+            notices.warn(about, "Files that are not of the save stay in %s.", path)
             if hidden != path:
                 disk.rename(hidden, path)
         else:

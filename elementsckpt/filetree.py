@@ -86,12 +86,6 @@ class FolderWriter:
             else:
                 files.append(File(path, status.st_size, ""))
         self._refuse(sorted(problems))
-        if not files:
-            _logger.warning(
-                "No file was written to %s, so there will be nothing to load. Write to "
-                "the folder that the function, or the block, is given.",
-                self._path,
-            )
         return sorted(files, key=lambda file: file.path)
 
     def _refuse(self, problems: Sequence[str]) -> None:

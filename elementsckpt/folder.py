@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import logging
 import math
 import os
 import re
@@ -26,6 +25,7 @@ from . import (
 from .errors import CheckpointError, DamagedError, ReadError, WriteError, reason
 from .machine import memory_bytes
 from .manifest import Head
+from .notices import Notices
 from .retention import Keep
 
 LATEST = "latest"
@@ -33,7 +33,6 @@ _LATEST_DRAFT = ".latest"
 _STEP = re.compile(r"\d{8}T\d{6}F\d{6}-(-?\d+)")
 _MANIFEST_BYTES = 1 << 32
 _PASSES = 10
-_logger = logging.getLogger("elementsckpt")
 
 
 @dataclass(frozen=True)
@@ -90,14 +89,15 @@ class Directory:
 
     Args:
       path: The directory, which need not exist.
+      notices: What is said of it, and was.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, notices: Notices | None = None) -> None:
         self.path = path
+        self._notices = Notices() if notices is None else notices
         # Manifests can be large, so each is read once, unless it changes.
         self._cache: dict[str, tuple[Any, Found]] = {}
         self._damaged: set[str] = set()  # Real paths.
-        self._told: set[Path] = set()  # What is no save, as was said.
 
     def saves(self) -> list[Found]:
         """Return the saves here, oldest first, damaged ones included."""
@@ -162,9 +162,9 @@ class Directory:
                 f"back, or remove the link."
             )
             return Found(path, None, error, 0, is_link=True)
-        if path not in self._told and _lacks_manifest(path):
-            self._told.add(path)
-            _logger.warning(
+        if _lacks_manifest(path):
+            self._notices.warn(
+                ("no manifest", path),
                 "%s is no save, as it has no %s. If somebody has removed that, restore "
                 "it from a copy, else remove the folder.",
                 *(path, manifest.NAME),
@@ -185,10 +185,12 @@ class Directory:
             finally:
                 os.close(fd)
             disk.rename(draft, self.path / LATEST)
+            self._notices.settle(LATEST)
         except WriteError as error:
             # Another process that saves here was faster, and `latest` is its save.
             if error.errno not in (errno.ENOENT, errno.EEXIST):
-                _logger.warning("Could not update the file 'latest': %s", error)
+                failed = "Could not update the file 'latest': %s"
+                self._notices.warn(LATEST, failed, error)
 
     def prune(
         self,
@@ -216,7 +218,7 @@ class Directory:
         stays = retention.staying(keep, heads)
         paths = [save.path for save, stay in zip(ours, stays, strict=True) if not stay]
         # Generators that are still being read go on until the next save.
-        return _remove(
+        return self._remove(
             (x for x in paths if x != written and not reader.is_streaming(x)),
             fsync=fsync,
         )
@@ -227,7 +229,7 @@ class Directory:
         Returns:
           Those that were removed.
         """
-        removed = _remove((save.path for save in saves), fsync=fsync)
+        removed = self._remove((save.path for save in saves), fsync=fsync)
         left = [save for save in self.saves() if save.error is None]
         if removed and left:
             self.write_latest(left[-1].path.name, fsync=fsync)
@@ -241,21 +243,20 @@ class Directory:
                 continue  # Most are, and need no second look.
             if is_save or drafts.HIDDEN.fullmatch(path.name):
                 try:
-                    drafts.sweep(path)
+                    drafts.sweep(path, self._notices)
                 except CheckpointError as error:
-                    _logger.warning("Could not remove %s: %s", path, error)
+                    drafts.tell_of_remains(path, error, self._notices)
 
-
-def _remove(paths: Iterable[Path], *, fsync: bool) -> list[Path]:
-    """Remove save folders of ours, as far as that goes; return those that are gone."""
-    removed = []
-    for path in paths:
-        if os.path.islink(path):  # A person has just moved the save.
-            continue
-        drafts.remove(path, fsync=fsync)
-        if not os.path.lexists(path):
-            removed.append(path)
-    return removed
+    def _remove(self, paths: Iterable[Path], *, fsync: bool) -> list[Path]:
+        """Remove save folders of ours, as far as that goes; return what is gone."""
+        removed = []
+        for path in paths:
+            if os.path.islink(path):  # A person has just moved the save.
+                continue
+            drafts.remove(path, fsync=fsync, notices=self._notices)
+            if not os.path.lexists(path):
+                removed.append(path)
+        return removed
 
 
 def _signature(path: Path) -> tuple[int, int, int] | None:

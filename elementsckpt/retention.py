@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,9 +13,9 @@ from msgspec import Struct
 from . import manifest, metadata
 from .errors import reason
 from .manifest import Head
+from .notices import Notices
 
 Metric = str | Callable[[Mapping[str, float]], float]
-_logger = logging.getLogger("elementsckpt")
 
 
 class Keep(Struct, frozen=True):
@@ -71,25 +70,29 @@ def ranking(keep: Keep) -> tuple[str, Literal["max", "min"]] | None:
     return (keep.metric, keep.mode) if isinstance(keep.metric, str) else None
 
 
-def warn(keep: Keep, metrics: Mapping[str, float], step: int | None) -> None:
+def warn(
+    keep: Keep, metrics: Mapping[str, float], step: int | None, notices: Notices
+) -> None:
     """Warn of a save that can never be the best."""
-    if keep.metric is None:
+    if keep.metric is None or not metrics:  # Without any, it is not to be ranked.
         return
+    found = _why_never_best(keep, metrics)
+    if found is None:
+        notices.settle("metric")
+        return
+    which = "this save" if step is None else f"the save at step {step}"
+    notices.warn("metric", "%s: %s is never the best.", found, which)
+
+
+def _why_never_best(keep: Keep, metrics: Mapping[str, float]) -> str | None:
     try:
         value = _value(keep, metrics)
     except Exception as error:
-        _warn(f"the metric function failed ({reason(error)})", step)
-        return
+        return f"the metric function failed ({reason(error)})"
     name = repr(keep.metric) if isinstance(keep.metric, str) else "the metric"
-    if value is None and metrics:  # Without any, the save is not meant to be ranked.
-        _warn(f"{name} is missing, there is {', '.join(map(repr, metrics))}", step)
-    elif value is not None and not math.isfinite(value):
-        _warn(f"{name} is {value}", step)
-
-
-def _warn(found: str, step: int | None) -> None:
-    which = "this save" if step is None else f"the save at step {step}"
-    _logger.warning("%s: %s is never the best.", found, which)
+    if value is None:
+        return f"{name} is missing, there is {', '.join(map(repr, metrics))}"
+    return None if math.isfinite(value) else f"{name} is {value}"
 
 
 def _value(keep: Keep, metrics: Mapping[str, float]) -> float | None:

@@ -22,6 +22,7 @@ from .filetree import folder_of, make_folder
 from .folder import Directory, Found, next_sequence
 from .history import History
 from .manifest import Lineage, Manifest
+from .notices import Notices
 from .reports import SaveReport
 from .retention import Keep
 from .reuse import NOTHING, Known, LostError, Remembered
@@ -80,6 +81,7 @@ class Saving:
       listing: The directory, without a target.
       history: What earlier saves of the directory hold.
       about: What it says about itself.
+      notices: What is said of the run, and was.
 
     Attributes:
       path: The save folder.
@@ -97,9 +99,13 @@ class Saving:
         listing: Directory | None = None,
         history: History | None = None,
         about: About = _NOTHING,
+        notices: Notices | None = None,
     ) -> None:
+        self._notices = Notices() if notices is None else notices
         self._begin = time.monotonic()
-        directory = Directory(target.parent) if target is not None else listing
+        directory = listing
+        if target is not None:
+            directory = Directory(target.parent, self._notices)
         assert directory is not None
         self._manner = manner
         self._directory = directory
@@ -180,6 +186,7 @@ class Saving:
                 self._known,
                 staged=self._staged,
                 background=staging is not None,
+                notices=self._notices,
             )
         self._manifest.components = [item.component for item in self._collected]
 
@@ -292,8 +299,10 @@ class Saving:
             fsync, keep = self._manner.fsync, self._manner.keep
             self._directory.write_latest(self.path.name, fsync=fsync)
             self._directory.prune(keep, written=self.path, fsync=fsync)
+            self._notices.settle("tidy")
         except Exception as error:
-            _logger.warning("Saved %s, but could not prune: %s", self.path, error)
+            failed = "Saved %s, but could not prune: %s"
+            self._notices.warn("tidy", failed, self.path, error)
 
     def report(self, *, is_finished: bool, manifest_bytes: int = 0) -> SaveReport:
         """Return what the caller of `save` gets."""

@@ -14,6 +14,7 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "elementsckpt"
 ALLOWED = {
     "errors": set(),
     "forks": set(),
+    "notices": set(),
     "disk": set(),
     "parallel": set(),
     "manifest": set(),
@@ -49,12 +50,12 @@ ALLOWED = {
     "blocks": {"staging", "leaves", "dtypes", "manifest"},
     "reader": {"compression", "machine", "manifest", "parallel", "disk"},
     "elements_folder": {"restricted", "pickles", "disk"},
-    "drafts": {"elements_folder", "manifest", "forks", "disk"},
+    "drafts": {"elements_folder", "manifest", "notices", "forks", "disk"},
     "metadata": {"torch_tensors", "jax_arrays", "scalars"},
-    "retention": {"metadata", "manifest"},
+    "retention": {"metadata", "manifest", "notices"},
     "folder": {
         *("retention", "drafts", "reader", "elements_folder", "metadata"),
-        *("machine", "manifest", "scalars", "disk"),
+        *("machine", "manifest", "scalars", "notices", "disk"),
     },
     "choice": {
         *("folder", "retention", "drafts", "elements_folder", "scalars", "manifest"),
@@ -68,7 +69,10 @@ ALLOWED = {
         *("segments", "reuse", "blocks", "compression", "staging", "manifest"),
         *("filetree", "parallel", "disk"),
     },
-    "collect": {"writer", "reuse", "files", "groups", "tree", "scalars", "manifest"},
+    "collect": {
+        *("writer", "reuse", "files", "groups", "tree", "scalars", "manifest"),
+        "notices",
+    },
     "stored": {
         *("elements_folder", "reader", "specs", "tree", "leaves", "pickles"),
         *("references", "manifest"),
@@ -90,7 +94,7 @@ ALLOWED = {
             "drafts",
             "folder",
         ),
-        *("reports", "retention", "filetree", "manifest"),
+        *("reports", "retention", "filetree", "manifest", "notices"),
     },
     "restore": {
         *("source", "stored", "folder", "filetree", "reports", "overlay", "tree"),
@@ -119,7 +123,7 @@ ALLOWED = {
         *("choice", "folder", "background", "history", "staging", "compression"),
         *("schedule", "signals", "timing", "origin", "claim", "retention", "metadata"),
         *("overlay", "value", "rng", "scalars"),
-        *("files", "wrappers", "components", "manifest", "forks", "disk"),
+        *("files", "wrappers", "components", "manifest", "notices", "forks", "disk"),
     },
     "__init__": {
         *("checkpoint", "functions", "files", "look", "retention", "schedule"),
