@@ -854,6 +854,16 @@ class Checkpoint(Registry):
         ):
             self.close()
 
+    def _elsewhere(self, directory: Path) -> Checkpoint:
+        """Return one that saves other components as this one would, to a directory."""
+        return Checkpoint(
+            directory,
+            step=self._step,
+            background=self._background is not None,
+            compress=self._manner.compress,
+            fsync=False,
+        )
+
     def _required_listing(self) -> Directory:
         if self._listing is None:
             raise ValueError(

@@ -378,6 +378,166 @@ def test_generators_that_make_seeds_are_found_too():
     assert "generators of numpy, random, which" in refusal(made, step)
 
 
+# Saving and loading that change the run
+
+
+def components_that(rng=False, **methods):
+    """Return what makes a box of a class with these methods, and maybe a GlobalRNG."""
+
+    def made():
+        cls = type("Own", (Box,), methods)
+        return {"box": cls({"n": 0})} | ({"rng": GlobalRNG()} if rng else {})
+
+    return made
+
+
+def count(made):
+    made["box"].state = {"n": made["box"].state["n"] + 1}
+
+
+@pytest.mark.parametrize("draw", DRAWS)
+@pytest.mark.parametrize("rng", [False, True])
+def test_a_save_that_draws_from_a_global_generator_is_found(draw, rng):
+    def save(self):
+        draw()
+        return self.state
+
+    said = refusal(components_that(save=save, rng=rng), count)
+    assert "Saving changes the run" in said
+    assert f"after step 0, saving 'box' changes those of {DRAWS[draw]}." in said
+
+
+def test_a_save_that_seeds_a_global_generator_is_found():
+    def save(self):
+        random.seed(3)
+        np.random.seed(3)
+        return self.state
+
+    said = refusal(components_that(save=save), count)
+    assert "saving 'box' changes those of numpy, random." in said
+
+
+class DrawsWhenPickled:
+    def __reduce__(self):
+        random.random()
+        return DrawsWhenPickled, ()
+
+
+def test_an_object_that_draws_when_it_is_pickled_is_found():
+    def save(self):
+        return {**self.state, "odd": DrawsWhenPickled()}
+
+    said = refusal(components_that(save=save), count)
+    assert "after step 0, saving 'box' changes those of random." in said
+
+
+def test_a_library_that_draws_in_the_first_save_after_a_load_is_found(monkeypatch):
+    def draw():
+        return random.randrange(16)
+
+    monkeypatch.setattr("elementsckpt.history._any_turn", draw)
+    said = refusal(make(), train)
+    assert "after step 4, saving changes those of random. Let" in said
+
+
+def test_runs_are_saved_in_both_halves_and_to_one_directory(monkeypatch):
+    saves, save = [], Checkpoint.save
+
+    def noted(self, *args, **options):
+        report = save(self, *args, **options)
+        saves.append((report.path.parent, report.step))
+        return report
+
+    monkeypatch.setattr(Checkpoint, "save", noted)
+    check_resume(make(), train, steps=2)
+    assert [step for _, step in saves] == [0, 1, 2, 3, 4]
+    assert len({directory for directory, _ in saves}) == 1
+
+
+@pytest.mark.parametrize("draw", DRAWS)
+def test_a_load_that_draws_is_found_unless_a_global_rng_undoes_it(draw):
+    def load(self, data):
+        draw()
+        Box.load(self, data)
+
+    said = refusal(components_that(load=load), count)
+    assert "Loading leaves global generators as they were in no run" in said
+    assert f"loading 'box' changes those of {DRAWS[draw]}. Register an " in said
+    check_resume(components_that(load=load, rng=True), count)
+
+
+def test_a_load_that_seeds_is_found_unless_a_global_rng_undoes_it():
+    def load(self, data):
+        np.random.seed(0)
+        Box.load(self, data)
+
+    said = refusal(components_that(load=load), count)
+    assert "loading 'box' changes those of numpy. Register" in said
+    check_resume(components_that(load=load, rng=True), count)
+
+
+def test_a_save_that_changes_what_it_returns_is_found():
+    def save(self):
+        self.state["saves"] = self.state.get("saves", 0) + 1
+        return dict(self.state)
+
+    def step(made):
+        made["box"].state["n"] += 1
+
+    said = refusal(components_that(save=save), step)
+    assert said.startswith("Saving changes the run")
+    assert "At step 1, 1 of 2 leaves differs, first box/saves: int, " in said
+
+
+def test_a_save_that_changes_what_it_does_not_return_is_found():
+    def save(self):
+        self.is_dirty = True  # Which the training takes for another episode.
+        return self.state
+
+    def step(made):
+        box = made["box"]
+        calls = [box.calls, box.saves] = [getattr(box, "calls", 0) + 1, 0]
+        box.state = {"n": box.state["n"] + calls[0]}
+
+    class Counting(Box):
+        def save(self):
+            self.calls = getattr(self, "calls", 0) + 1
+            return self.state
+
+    check_resume(components_that(save=save), count)
+    said = refusal(lambda: {"box": Counting({"n": 0})}, step)
+    assert said.startswith("Saving changes the run")
+    assert "first box/n" in said
+
+
+def test_recording_a_run_draws_nothing():
+    states = []
+
+    def step(made):
+        states.append(random.getstate())
+        made["box"].state = random.random()
+
+    class Remade:
+        def __reduce__(self):
+            return _remake, ()
+
+    class Own(Box):
+        def save(self):
+            return {"x": self.state, "odd": Remade()}
+
+        def load(self, data):
+            super().load(data["x"])
+
+    check_resume(lambda: {"box": Own(0.0), "rng": GlobalRNG()}, step, steps=1)
+    random.setstate(states[0])
+    random.random()
+    assert random.getstate() == states[1]
+
+
+def _remake():
+    random.random()
+
+
 def test_what_make_draws_and_nothing_saves_is_found():
     def made():
         projection = np.random.normal(size=3)

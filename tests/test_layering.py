@@ -133,9 +133,10 @@ ALLOWED = {
         *("blocks", "specs", "tree", "leaves", "pickles", "torch_tensors"),
         *("jax_arrays", "scalars", "dtypes"),
     },
-    "testing": {
+    "runs": {
         *("checkpoint", "fingerprints", "rng", "files", "components", "disk"),
     },
+    "testing": {"runs", "fingerprints", "rng", "disk"},
 }
 
 DEPENDENCIES = {"numpy", "cloudpickle", "zstandard", "xxhash", "msgspec"}
