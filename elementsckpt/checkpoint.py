@@ -408,7 +408,7 @@ class Checkpoint(Registry):
                 self._wait()
                 was_over = self._timing.is_over
                 try:
-                    report = self._save(begin, savefns)
+                    report = self._save(begin, savefns, selected)
                 except BaseException:
                     self._timing.failed(time.monotonic() - start)
                     raise
@@ -420,14 +420,18 @@ class Checkpoint(Registry):
         return report
 
     def _save(
-        self, begin: Callable[[], Saving], savefns: Mapping[str, Callable[[], Any]]
+        self,
+        begin: Callable[[], Saving],
+        savefns: Mapping[str, Callable[[], Any]],
+        selected: Mapping[str, Component],
     ) -> SaveReport:
+        values = components.identities(selected)
         if self._background is None or not self._manner.write:
-            report = store(begin, savefns)
+            report = store(begin, savefns, values)
             self._note(report)
             return report
         saving = begin()
-        saving.take(savefns, self._staging)
+        saving.take(savefns, self._staging, values)
         report = saving.report(is_finished=False)
         try:
             self._background.start(saving.finish)

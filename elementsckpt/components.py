@@ -62,6 +62,16 @@ def templates(components: Mapping[str, Component]) -> dict[str, Callable[[], Fla
     return {key: template for key, template in found.items() if template is not None}
 
 
+def identities(components: Mapping[str, Component]) -> dict[str, int]:
+    """Return the identity of what each value is now, by key."""
+    return {
+        key: id(component.owner.value)
+        for key, component in components.items()
+        if isinstance(component.owner, Value)
+        and not isinstance(component.owner, NnxState)  # Which changes in place.
+    }
+
+
 def component(key: str, value: Any) -> Component:
     """Return the object with the first protocol that it has.
 

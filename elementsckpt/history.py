@@ -13,18 +13,23 @@ from .errors import CheckpointError
 from .folder import Found
 from .manifest import Component
 from .reuse import CHECK_EVERY, NOTHING, Known, Remembered
+from .still import Still
 
 
 class History:
     """What the newest saves of a directory hold, for the next one to reuse.
 
     What this process saved itself is remembered; the rest is in the manifests.
+
+    Attributes:
+      still: Which values of what this process saved are still the same.
     """
 
     def __init__(self) -> None:
         self._components: dict[str, Remembered] = {}
         self._manifest: tuple[Path, dict[str, Component]] = (Path(), {})
         self._lost = -1  # Saves up to this sequence are not to be relied on.
+        self.still = Still()
 
     def known(
         self,

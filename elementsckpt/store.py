@@ -68,6 +68,7 @@ class About(Struct, frozen=True):
 
 
 _NOTHING = About()
+_NO_VALUES: Mapping[str, int] = {}
 
 
 class Saving:
@@ -140,6 +141,7 @@ class Saving:
         self._staged: dict[str, Path] = {}
         self._collected: list[Collected] = []
         self._writer: Writer | None = None
+        self._values = _NO_VALUES
 
     def describe(self, about: About) -> None:
         """Change what the save says about itself, before `take`.
@@ -166,14 +168,20 @@ class Saving:
         return self._saves[-1] if self._saves else None
 
     def take(
-        self, savefns: Mapping[str, Callable[[], Any]], staging: Staging | None = None
+        self,
+        savefns: Mapping[str, Callable[[], Any]],
+        staging: Staging | None = None,
+        values: Mapping[str, int] = _NO_VALUES,
     ) -> None:
         """Call the functions, which return a state, and write or own what they return.
 
         Args:
           savefns: The functions by key.
           staging: Memory for copies, to own it only and leave the writing to `finish`.
+          values: Identities of those states that the program must set anew when they
+            change, by key.
         """
+        self._values = values
         with self._abandoning():
             if self._staged:  # Others may have saved meanwhile.
                 self._saves = self._directory.saves()
@@ -231,6 +239,7 @@ class Saving:
             written.sequence = max(written.sequence, sequence)
             content = manifest.encode(written)
             self._draft.commit(content)
+        self._history.still.saved(self._values, self._manifest, self._notices)
         if not written.explicit:
             self._note_damage()
             self._remember()
@@ -322,11 +331,13 @@ class Saving:
 
 
 def store(
-    begin: Callable[[], Saving], savefns: Mapping[str, Callable[[], Any]]
+    begin: Callable[[], Saving],
+    savefns: Mapping[str, Callable[[], Any]],
+    values: Mapping[str, int] = _NO_VALUES,
 ) -> SaveReport:
     """Save in this thread, and a second time if what was to be reused is lost."""
     saving = begin()
-    saving.take(savefns)
+    saving.take(savefns, values=values)
     try:
         return saving.finish()
     except LostError as error:
@@ -334,7 +345,7 @@ def store(
             raise
         _logger.warning("Saving again without reuse: %s", error)
     saving = begin()
-    saving.take(savefns)
+    saving.take(savefns, values=values)
     return saving.finish()
 
 

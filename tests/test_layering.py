@@ -82,7 +82,10 @@ ALLOWED = {
         *("filetree", "manifest", "disk"),
     },
     "reports": set(),
-    "history": {"reuse", "folder", "compression", "scalars", "manifest", "disk"},
+    "still": {"manifest", "notices"},
+    "history": {
+        *("reuse", "folder", "compression", "still", "scalars", "manifest", "disk"),
+    },
     "store": {
         *(
             "collect",
