@@ -268,10 +268,12 @@ def a_key_that_is_not_registered(tmp, _):
 
 NO_PROTOCOL = (
     ", nor state_dict() and load_state_dict(d), nor to_state_dict() and "
-    "from_state_dict(d). Add two such methods, or wrap it: elementsckpt.Value(value) "
-    "if it is a pytree, elementsckpt.Files(save=function_that_gets_a_folder, "
+    "from_state_dict(d), nor get_state() and set_state(state). Add two such methods, "
+    "or wrap it: elementsckpt.Value(value) if it is a pytree, "
+    "elementsckpt.Files(save=function_that_gets_a_folder, "
     "load=function_that_gets_it_back) if it writes files, otherwise "
-    "elementsckpt.Saveable(save=lambda: value, load=function_that_sets_it)."
+    "elementsckpt.Saveable(names_of_attributes, of=value) or "
+    "elementsckpt.Saveable(function_that_returns_a_state, function_that_takes_it)."
 )
 
 
@@ -317,6 +319,61 @@ def an_object_whose_load_takes_nothing(tmp, _):
     cp = Checkpoint(tmp)
     yield
     cp.agent = Loads()
+
+
+class WritesFiles:
+    def save(self, path="agent.npy", *more):
+        pass
+
+    def load(self, data):
+        pass
+
+
+@says(
+    ComponentError,
+    "Cannot register 'agent': an object of type WritesFiles has no usable save() and "
+    "load(data) (its save(path, *more) can take a place to write to)",
+    NO_PROTOCOL,
+)
+def an_object_that_writes_files(tmp, _):
+    cp = Checkpoint(tmp)
+    yield
+    cp.agent = WritesFiles()
+
+
+class Makes:
+    def save(self):
+        return 1
+
+    @classmethod
+    def load(cls, data):
+        return cls()
+
+
+@says(
+    ComponentError,
+    "Cannot register 'agent': an object of type Makes has no usable save() and "
+    "load(data) (its load is of the class, so it cannot change this object)",
+    NO_PROTOCOL,
+)
+def an_object_whose_load_makes_another(tmp, _):
+    cp = Checkpoint(tmp)
+    yield
+    cp.agent = Makes()
+
+
+@says(
+    MismatchError,
+    "A Generator of PCG64 was saved, and it is loaded into a Generator of Philox. "
+    "Register a generator like the one that was saved; this one has not changed.",
+)
+def a_generator_of_another_kind(tmp, _):
+    cp = Checkpoint(tmp)
+    cp.rng = np.random.default_rng(0)
+    cp.save()
+    cp.rng = np.random.Generator(np.random.Philox(0))
+    yield
+    cp.load()
 
 
 @says(
@@ -2040,11 +2097,20 @@ def an_attribute_as_attrs(tmp, _):
 
 @refused(
     ValueError,
-    "Saveable takes either attrs, names of its own attributes, or the two functions "
-    "save and load.",
+    "Saveable takes either attrs, names of attributes, or two functions, save and "
+    "load.",
 )
 def half_of_a_saveable(tmp, _):
     Saveable(save=int)
+
+
+@refused(
+    ValueError,
+    "of= is the object that has the attributes in attrs: leave it out, as the two "
+    "functions know what they are of.",
+)
+def functions_of_an_object(tmp, cp):
+    Saveable(int, print, of=cp)
 
 
 @refused(ValueError, "latest=-1: pass how many saves to keep, from 0 on.")
