@@ -9,13 +9,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from . import choice, elements_folder, manifest, metadata, scalars
+from . import choice, elements_folder, manifest, metadata, scalars, verbs
 from .disk import AnyPath, local
 from .folder import Found
 from .manifest import Head
-from .overlay import Selection
 from .reports import ComponentInfo, Lineage, SaveInfo
 from .restore import Reading, restore
+from .selection import Regex, Request
 from .stored import Options, damage
 
 
@@ -36,7 +36,7 @@ def info(path: AnyPath) -> SaveInfo:
 def read(
     path: AnyPath,
     keys: Iterable[str] | None = None,
-    regex: str | None = None,
+    regex: Regex | None = None,
     mmap: bool = True,
     *,
     verify: bool = True,
@@ -47,8 +47,9 @@ def read(
     Args:
       path: A save, or a directory whose newest good save is meant.
       keys: Components to read; all by default.
-      regex: Reads only leaves whose names it matches from their start. A list or
-        tuple of which some is left out becomes a dict by position.
+      regex: Reads only leaves whose names it matches from their start, as for
+        `Checkpoint.load`. A list or tuple of which some is left out becomes a dict by
+        position.
       mmap: Whether arrays are mapped, copy-on-write, instead of read, as for
         `Checkpoint.load`.
       verify: Whether to verify what is mapped.
@@ -63,13 +64,13 @@ def read(
     Raises:
       CheckpointError: as for `Checkpoint.load`.
     """
-    options = Options(bool(allow_pickle), mmap, verify, plain=True)
+    options = Options(verbs.READ, bool(allow_pickle), mmap, verify, plain=True)
     if isinstance(keys, str):
         raise ValueError(f"keys is a list of keys: pass keys=[{keys!r}].")
     reading = Reading(
-        keys=None if keys is None else list(keys),
+        keys=None if keys is None else {key: key for key in keys},
         options=lambda _: options,
-        selection=Selection(regex),
+        request=Request(regex),
     )
     restored = restore(lambda: choice.find(local(path)), reading)
     return {

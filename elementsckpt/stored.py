@@ -26,6 +26,7 @@ from .manifest import Component, Leaves, Node, Tree
 from .reader import Reader
 from .references import Resolver
 from .specs import Spec, spec_of, specs_of_saved
+from .verbs import Verb
 
 
 class Options(Struct, frozen=True):
@@ -37,8 +38,10 @@ class Options(Struct, frozen=True):
       verify: Whether what is mapped is verified, as all that is read is.
       plain: Whether the state is for looking at: NamedTuples and dataclasses become
         dicts, arrays of JAX and torch NumPy's, functions their import paths.
+      verb: What the user called.
     """
 
+    verb: Verb
     allow_pickle: bool
     mapped: bool = False
     verify: bool = True
@@ -80,8 +83,8 @@ def damage(where: str) -> Iterator[None]:
         ) from error
     except MemoryError as error:
         raise ReadError(
-            f"{where} does not fit into memory. Load less of it with keys= or regex=, "
-            f"or map its arrays with mmap=True."
+            f"{where} does not fit into memory. Load less of it at a time, or map its "
+            f"arrays with mmap=True."
         ) from error
     except Exception as error:  # Whatever NumPy, torch and classes make of nonsense.
         found = f"{type(error).__name__}: {reason(error)}"
@@ -96,18 +99,21 @@ class SavedComponent:
         path: Path,
         key: str,
         component: Component,
+        where: str,
         options: Options,
         resolver: Resolver,
         notes: Notes,
     ) -> None:
         self.key = key
         self.streams = component.shards is not None
-        self._where = f"{key!r} in {path / manifest.NAME}"
+        self._where = where
         self._component = component
         self._options = options
         self._resolver = resolver
         self._notes = notes
-        self._reader = Reader(path, component, _name_in_block(component, key))
+        self._by = options.verb.by("keys", "regex")  # Leaves can be left out with it.
+        names = _name_in_block(component, key)
+        self._reader = Reader(path, component, names, self._by)
         self._only: Tree | None = None
         self._names: list[tuple[str, int]] | None = None
 
@@ -288,7 +294,7 @@ class SavedComponent:
         except Exception as error:  # This says nothing about the save.
             raise ReadError(
                 f"JAX could not make the arrays of {self._where}: {reason(error)}. "
-                f"Free memory of the device, or load less at a time with keys=[...]."
+                f"Free memory of the device, or load less at a time."
             ) from error
 
     def _refuse_pickles(self, groups: Iterable[Leaves]) -> None:
@@ -297,7 +303,7 @@ class SavedComponent:
             raise PickleError(
                 f"{self._full_name(names[0])} was saved with pickle, and loading it "
                 f"could run any code, so it needs allow_pickle=True. Pass that if you "
-                f"trust who wrote the save, or leave the leaf out with keys= or regex=."
+                f"trust who wrote the save, or leave the leaf out{self._by}."
             )
 
     def _function(self, path: str, name: str) -> Any:
@@ -306,7 +312,7 @@ class SavedComponent:
             raise PickleError(
                 f"{self._full_name(name)} is the function {path}, which is not in the "
                 f"component's current state or was not found. Pass allow_pickle=True "
-                f"if you trust who wrote the save, or leave the leaf out with regex=."
+                f"if you trust who wrote the save, or leave the leaf out{self._by}."
             )
         return function
 
@@ -316,7 +322,7 @@ class SavedComponent:
         except Exception as error:
             raise PickleError(
                 f"{self._full_name(name)} cannot be unpickled: {reason(error)}. Make "
-                f"its class importable, or leave it out with keys= or regex=."
+                f"its class importable, or leave it out{self._by}."
             ) from error
 
     def _full_name(self, name: str) -> str:

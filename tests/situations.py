@@ -243,7 +243,7 @@ def a_path_to_which_somebody_else_is_faster_to_save(tmp, monkeypatch):
     MissingKeyError,
     "{tmp}/… has no 'critic', 'replay'. It has 'agent'. Nothing was loaded. To go on "
     "without what it lacks, load(keys=[...]) what it has; the next save() has all that "
-    "is registered.",
+    "is registered. Load what it has under another key with load(keys={ours: theirs}).",
 )
 def keys_that_the_save_lacks(tmp, _):
     make(tmp, 1).save()
@@ -773,10 +773,9 @@ def a_leaf_of_another_type(tmp, _):
     cp.load(regex=".*")
 
 
-TREE = (
+LIKE = (
     "Nothing was loaded. Load into a value like the one that was saved, which "
-    "elementsckpt.read shows, or load a part of it: Checkpoint.load takes regex=, "
-    "rename=, cast=True and strict=False."
+    "elementsckpt.read shows"
 )
 
 
@@ -785,12 +784,113 @@ TREE = (
     "The current state and {tmp}/save differ in 2 leaves:\n"
     "  tree/w: saved int64[3], expected int64[4]\n"
     "  tree/n: saved float, expected int\n",
-    TREE,
+    LIKE,
+    ", or leave leaves out with a regex such as '(?!.*head)'.",
 )
 def a_template_that_does_not_fit(tmp, _):
     elementsckpt.save_pytree(tmp / "save", {"w": np.arange(3), "n": 0.5})
     yield
     elementsckpt.load_pytree(tmp / "save", {"w": np.arange(4), "n": 1})
+
+
+@says(
+    MismatchError,
+    "The current state and {tmp}/save differ in 2 leaves:\n"
+    "  tree/b: not in the save\n"
+    "  tree/a: only in the save\n",
+    LIKE,
+    ", or leave leaves out with a regex such as '(?!.*head)', or map names with "
+    "rename=.",
+)
+def a_template_of_other_names(tmp, _):
+    elementsckpt.save_pytree(tmp / "save", {"a": 1})
+    yield
+    elementsckpt.load_pytree(tmp / "save", {"b": 1})
+
+
+@says(
+    MismatchError,
+    "The current state and {tmp}/save differ in 1 leaf:\n"
+    "  tree/w: saved float64[3], expected float32[3]\n",
+    LIKE,
+    ".",
+)
+def a_value_of_functions_that_does_not_fit(tmp, _):
+    elementsckpt.save_pytree(tmp / "save", {"w": np.ones(3)})
+    value = Value({"w": np.ones(3, "f4")})
+    yield
+    elementsckpt.checkpoint.load(tmp / "save", {"tree": value.load})
+
+
+@says(
+    MissingKeyError,
+    "{tmp}/… has no 'tree'. It has 'agent'. Nothing was loaded. Pass key= to load one "
+    "of these.",
+)
+def a_pytree_that_is_a_component(tmp, _):
+    make(tmp, 1).save()
+    yield
+    elementsckpt.load_pytree(tmp, 0)
+
+
+@says(
+    MissingKeyError,
+    "{tmp}/… has no 'critic'. It has 'agent'. Nothing was loaded. Pass keys that it "
+    "has.",
+)
+def keys_to_read_that_are_not_there(tmp, _):
+    make(tmp, 1).save()
+    yield
+    elementsckpt.read(tmp, keys=["critic"])
+
+
+@says(
+    MissingKeyError,
+    "{tmp}/… has no 'critic'. It has 'agent'. Nothing was loaded. Pass functions for "
+    "what it has.",
+)
+def functions_for_what_is_not_there(tmp, _):
+    make(tmp, 1).save()
+    yield
+    elementsckpt.checkpoint.load(tmp, {"critic": print})
+
+
+@says(
+    MissingKeyError,
+    "regex names 'critic', and to be loaded are 'agent'. Correct its keys",
+    NOTHING,
+)
+def a_pattern_of_another_component(tmp, _):
+    cp = make(tmp, 1)
+    cp.save()
+    yield
+    cp.load(regex={"agent": ".*", "critic": ".*"})
+
+
+@says(
+    MismatchError,
+    "rename has replacements beside mappings: pass {pattern: replacement}, or {key: "
+    "{pattern: replacement}} for some of the components",
+    NOTHING,
+)
+def a_rename_of_two_forms(tmp, _):
+    cp = make(tmp, 1)
+    cp.save()
+    yield
+    cp.load(rename={"agent": {"a": "b"}, "c": "d"})
+
+
+@says(
+    MismatchError,
+    "rename takes agent/old out of its component, to old. Keep 'agent' in the "
+    "replacement, or load what is saved under another key with keys={ours: theirs}",
+    NOTHING,
+)
+def a_rename_that_loses_the_key(tmp, _):
+    cp = make(tmp, {"old": 1})
+    cp.save()
+    yield
+    cp.load(rename={"^agent/": ""})
 
 
 @says(
@@ -807,9 +907,9 @@ def a_value_that_is_given_something_else(tmp, _):
 
 @says(
     MismatchError,
-    "regex='enc/.*' matches no leaf of {tmp}/…. The nearest names are 'head', "
-    "'torso/kernel'. Correct the pattern, which must match from the start of a name, "
-    "without the key",
+    "regex='enc/.*' matches no leaf of 'agent' in {tmp}/…. The nearest names are "
+    "'head', 'torso/kernel'. Correct the pattern, which must match from the start of a "
+    "name, with or without the key",
     NOTHING,
 )
 def a_pattern_that_matches_nothing(tmp, _):
@@ -896,9 +996,7 @@ def a_rename_that_is_a_list(tmp, _):
     cp.load(rename=["enc", "torso"])
 
 
-NO_NAMES = (
-    ", so its leaves have no names to select or compare them by. Leave it out with "
-)
+NO_NAMES = ", so its leaves have no names to select or compare them by. Leave it out"
 
 
 def streaming(directory):
@@ -911,7 +1009,7 @@ def streaming(directory):
     MismatchError,
     "'replay' in {tmp}/… was saved in shards by a generator",
     NO_NAMES,
-    "keys=['agent']",
+    " with keys=['agent']",
     NOTHING,
 )
 def a_pattern_for_a_generator(tmp, _):
@@ -924,7 +1022,7 @@ def a_pattern_for_a_generator(tmp, _):
     MismatchError,
     "'agent' is saved in shards by a generator",
     NO_NAMES,
-    "keys=[...]",
+    " with keys=[...]",
     NOTHING,
 )
 def a_pattern_for_what_is_a_generator_now(tmp, _):
@@ -939,7 +1037,7 @@ def a_pattern_for_what_is_a_generator_now(tmp, _):
     MismatchError,
     "'policy' in {tmp}/… was saved as files",
     NO_NAMES,
-    "keys=['agent']",
+    " with keys=['agent']",
     NOTHING,
 )
 def a_pattern_for_files(tmp, _):
@@ -947,13 +1045,26 @@ def a_pattern_for_files(tmp, _):
     cp.policy = Files(save=lambda _: None, load=print)
     cp.save()
     yield
-    cp.load(strict=False)
+    cp.load(regex=".*")
+
+
+@says(
+    MismatchError,
+    "'replay' in {tmp}/… was saved in shards by a generator, so its leaves have no "
+    "names to select or compare them by. Load it with a Checkpoint, into what it was "
+    "saved from",
+    NOTHING,
+)
+def a_generator_as_a_pytree(tmp, _):
+    streaming(tmp).save()
+    yield
+    elementsckpt.load_pytree(tmp, 0, key="replay")
 
 
 @says(
     MismatchError,
     "'agent' in {tmp}/… is a folder of files, and what loads it takes a state. Use "
-    "elementsckpt.Files(load=function), or leave it out with keys=[...]",
+    "elementsckpt.Files(load=function), or leave it out with keys=",
     NOTHING,
 )
 def files_for_what_takes_a_state(tmp, _):
@@ -967,7 +1078,7 @@ def files_for_what_takes_a_state(tmp, _):
 @says(
     MismatchError,
     "'agent' in {tmp}/… is a state, and what loads it is a Files, which takes a "
-    "folder. Use what it was saved with, or leave it out with keys=[...]",
+    "folder. Use what it was saved with, or leave it out with keys=",
     NOTHING,
 )
 def a_state_for_what_takes_files(tmp, _):
@@ -1061,7 +1172,7 @@ def a_pickle_from_elsewhere(tmp, _):
     PickleError,
     "agent/act is the function math:tanh, which is not in the component's current "
     "state or was not found. Pass allow_pickle=True if you trust who wrote the save, "
-    "or leave the leaf out with regex=.",
+    "or leave the leaf out with keys= or regex=.",
 )
 def a_function_from_elsewhere(tmp, _):
     import math
@@ -1711,8 +1822,8 @@ def more_than_there_is_memory(tmp, monkeypatch):
 
 @says(
     ReadError,
-    "'agent' in {tmp}/…/manifest.json does not fit into memory. Load less of it with "
-    "keys= or regex=, or map its arrays with mmap=True.",
+    "'agent' in {tmp}/…/manifest.json does not fit into memory. Load less of it at a "
+    "time, or map its arrays with mmap=True.",
 )
 def more_than_fits_into_memory(tmp, monkeypatch):
     cp = make(tmp, {"w": noise(0)})
@@ -1741,7 +1852,7 @@ def a_library_that_is_not_installed(tmp, monkeypatch):
 @says(
     ReadError,
     "JAX could not make the arrays of 'agent' in {tmp}/…/manifest.json: out of memory. "
-    "Free memory of the device, or load less at a time with keys=[...].",
+    "Free memory of the device, or load less at a time.",
 )
 def a_device_without_memory(tmp, monkeypatch):
     jax = pytest.importorskip("jax")
@@ -2034,6 +2145,15 @@ def deleting_the_only_save(tmp, cp):
 def the_best_by_one_of_two_metrics(tmp, cp):
     cp.save(metrics={"return": 1, "loss": 2})
     cp.best()
+
+
+@refused(
+    ValueError,
+    "keys is a list of keys: pass keys=['agent']. Only load() takes a mapping, to the "
+    "keys in the save.",
+)
+def a_mapping_of_keys_to_save(tmp, cp):
+    cp.save(keys={"agent": "params"})
 
 
 @refused(ValueError, "keys is a list of keys: pass keys=['agent'].")

@@ -36,6 +36,8 @@ ALLOWED = {
         *("leaves", "torch_tensors", "jax_arrays", "scalars", "dtypes", "manifest"),
     },
     "overlay": {"specs", "tree", "leaves", "manifest"},
+    "selection": {"overlay"},
+    "verbs": set(),
     "pytrees": {
         *("tree", "containers", "leaves", "jax_arrays", "references", "manifest"),
     },
@@ -71,7 +73,7 @@ ALLOWED = {
     "collect": {"writer", "reuse", "files", "groups", "tree", "scalars", "manifest"},
     "stored": {
         *("elements_folder", "reader", "specs", "tree", "leaves", "pickles"),
-        *("references", "manifest"),
+        *("references", "manifest", "verbs"),
     },
     "source": {
         *("stored", "folder", "elements_folder", "tree", "references", "scalars"),
@@ -94,11 +96,11 @@ ALLOWED = {
     },
     "restore": {
         *("source", "stored", "folder", "filetree", "reports", "overlay", "tree"),
-        *("manifest", "machine", "disk"),
+        *("selection", "verbs", "manifest", "machine", "disk"),
     },
     "look": {
         *("restore", "reports", "stored", "choice", "folder", "elements_folder"),
-        *("overlay", "metadata", "scalars", "manifest", "disk"),
+        *("selection", "metadata", "scalars", "manifest", "verbs", "disk"),
     },
     "randoms": set(),
     "components": {"value", "pytrees", "rng", "randoms", "jax_arrays"},
@@ -107,7 +109,7 @@ ALLOWED = {
     "rng": {"generators"},
     "functions": {
         *("store", "restore", "reports", "stored", "choice", "files", "metadata"),
-        *("value", "compression", "disk"),
+        *("selection", "value", "compression", "verbs", "disk"),
     },
     "lineage": {"disk"},
     "schedule": {"forks"},
@@ -119,7 +121,7 @@ ALLOWED = {
         *("functions", "registry", "look", "store", "restore", "reports", "stored"),
         *("choice", "folder", "background", "history", "staging", "compression"),
         *("schedule", "signals", "timing", "origin", "claim", "retention", "metadata"),
-        *("overlay", "value", "scalars"),
+        *("selection", "value", "scalars", "verbs"),
         *("files", "wrappers", "components", "manifest", "forks", "disk"),
     },
     "__init__": {
