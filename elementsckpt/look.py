@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 from collections.abc import Iterable
 from datetime import datetime, timezone
@@ -17,6 +18,9 @@ from .reports import ComponentInfo, Lineage, SaveInfo
 from .restore import Reading, restore
 from .selection import Regex, Request
 from .stored import Options, damage
+
+_logger = logging.getLogger("elementsckpt")
+_MOST_NAMES = 20
 
 
 def info(path: AnyPath) -> SaveInfo:
@@ -44,6 +48,9 @@ def read(
 ) -> dict[str, Any]:
     """Return the states in a save as NumPy arrays, without the objects they are for.
 
+    What only pickle could hold is left out, and a warning names it: it is absent from
+    dicts, and in sequences None takes its place.
+
     Args:
       path: A save, or a directory whose newest good save is meant.
       keys: Components to read; all by default.
@@ -53,7 +60,7 @@ def read(
       mmap: Whether arrays are mapped, copy-on-write, instead of read, as for
         `Checkpoint.load`.
       verify: Whether to verify what is mapped.
-      allow_pickle: Whether pickled leaves may be read, which can run code.
+      allow_pickle: Whether pickled leaves are read, too, which can run code.
 
     Returns:
       State by key. NamedTuples and dataclasses are dicts by field, JAX and torch
@@ -73,10 +80,24 @@ def read(
         request=Request(regex),
     )
     restored = restore(lambda: choice.find(local(path)), reading)
-    return {
+    states = {
         key: list(state) if inspect.isgenerator(state) else state
         for key, state in restored.states.items()
     }
+    _tell_of_pickles(list(restored.notes.left_out), restored.found.path)
+    return states
+
+
+def _tell_of_pickles(names: list[str], path: Path) -> None:
+    if names:
+        more = len(names) - _MOST_NAMES
+        _logger.warning(
+            "Left out is what was saved with pickle: %s%s. Pass allow_pickle=True if "
+            "you trust who wrote %s.",
+            ", ".join(names[:_MOST_NAMES]),
+            f" and {more} more" if more > 0 else "",
+            path,
+        )
 
 
 def describe(found: Found) -> SaveInfo:

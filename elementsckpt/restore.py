@@ -20,6 +20,7 @@ from .errors import (
     CheckpointError,
     DamagedError,
     MismatchError,
+    PickleError,
     ReadError,
     add_note,
     reason,
@@ -182,12 +183,14 @@ def _read(found: Found, reading: Reading, restored: Restored) -> None:
         if reading.folders is not None:
             _refuse_other_kinds(components, reading.folders, found.path, options.verb)
         some, whole = _divide(components, reading, found.path, options.verb)
+        if options.leaves_out:
+            some = _admitted(some, restored.notes)
         selections = _selections(some, reading.request)
         if current is None and not reading.templates and some:
             _read_only(some, selections, reading, restored)
         elif some:
             _read_some(some, selections, reading, restored, options.verb)
-        _read_whole(whole, restored, options.verb)
+        _read_whole(whole, restored, options)
 
 
 def _divide(
@@ -281,21 +284,48 @@ def _refuse_other_kinds(
             )
 
 
-def _read_whole(components: Sequence[Stored], restored: Restored, verb: Verb) -> None:
-    size_bytes = sum(component.held_bytes for component in components)
-    require_memory(size_bytes, restored.found.path, verb.by("keys", "regex"))
+def _read_whole(
+    components: Sequence[Stored], restored: Restored, options: Options
+) -> None:
+    size_bytes, less = sum(x.held_bytes for x in components), ("keys", "regex")
+    require_memory(size_bytes, restored.found.path, options.verb.by(*less))
     for component in components:  # What is open can be read when it is removed.
         component.open()
     for component in components:
-        if isinstance(component, FolderReader):
-            _read_folder(component, restored)
-            continue
-        if component.streams:
-            component.verify()
-            restored.states[component.key] = component.shards()
-        else:
-            restored.states[component.key] = component.state()
+        try:
+            _read_one(component, restored)
+        except PickleError:
+            if not options.leaves_out:
+                raise
+            restored.notes.left_out[component.key] = None
+
+
+def _read_one(component: Stored, restored: Restored) -> None:
+    if isinstance(component, FolderReader):
+        _read_folder(component, restored)
+        return
+    state: Any = None
+    if component.streams:
+        component.verify()
+        state = component.shards()
+    else:
+        state = component.state()
+    if state is not tree.LEFT_OUT:
+        restored.states[component.key] = state
         restored.loaded += _full(component.key, component.contents())
+
+
+def _admitted(components: Sequence[Selectable], notes: Notes) -> list[Selectable]:
+    """Leave out components of which the whole is one pickle, as elements writes it."""
+    admitted = []
+    for component in components:
+        try:
+            component.names()
+        except PickleError:
+            notes.left_out[component.key] = None
+        else:
+            admitted.append(component)
+    return admitted
 
 
 def _read_folder(folder: FolderReader, restored: Restored) -> None:
@@ -345,14 +375,18 @@ def _read_only(
     reading: Reading,
     restored: Restored,
 ) -> None:
+    matched = set()
     for component in components:
         matches = selections[component.key].matches
         numbers = {n: x for x, n in component.names() if matches(x)}
-        if numbers:
-            restored.states[component.key] = component.some(numbers)
-            restored.loaded += _full(component.key, numbers.values())
+        if not numbers:
+            continue
+        matched.add(component.key)
+        state = component.some(numbers)
+        if state is not tree.LEFT_OUT:
+            restored.states[component.key] = state
     for group in _questions(components, reading.request):
-        if not any(component.key in restored.states for component in group):
+        if not any(component.key in matched for component in group):
             _refuse_nothing(group, selections[group[0].key], restored)
 
 

@@ -54,17 +54,24 @@ class Options(Struct, frozen=True):
                 "verified on the way."
             )
 
+    @property
+    def leaves_out(self) -> bool:
+        """Whether pickled leaves are left out, instead of refused."""
+        return self.plain and not self.allow_pickle
+
 
 class Notes(Struct):
     """What the report will say about loading.
 
     Attributes:
       plain: Container to the class that was not found; names begin with the key.
+      left_out: What is left out, as it is pickled.
       bytes_read: Size of the leaves that were read.
       allowance: What the names of places may still cost.
     """
 
     plain: dict[str, str] = {}
+    left_out: dict[str, None] = {}
     bytes_read: int = 0
     allowance: tree.Allowance = field(default_factory=tree.Allowance)
 
@@ -123,17 +130,31 @@ class SavedComponent:
             self._reader.open()
 
     def state(self) -> Any:
-        """Return the state, read and verified."""
+        """Return the state, read and verified; `LEFT_OUT` if it is a pickled leaf."""
         with damage(self._where):
             return self._state(self._tree())
 
     def some(self, numbers: Iterable[int]) -> Any:
-        """Return the state with only these leaves, or None if there are none."""
+        """Return the state with only these leaves; `LEFT_OUT` if it has none then."""
         with damage(self._where):
             saved = self._tree()
-            picked = tree.pick(saved, numbers)
+            picked = self._admitted(tree.pick(saved, numbers))
+            if not picked:
+                return tree.LEFT_OUT
             values = self._some(saved, picked, plain=True)
             return tree.unflatten_some(saved.root, saved.nodes, values)
+
+    def _admitted(
+        self, picked: Sequence[tuple[int, Leaves]], shard: str = ""
+    ) -> list[tuple[int, Leaves]]:
+        """Return leaves without those that are pickled, if these are left out."""
+        if not self._options.leaves_out:
+            return list(picked)
+        for _, group in picked:
+            if group.kind == "pickle":
+                names = [tree.full_name(shard, x) if shard else x for x in group.names]
+                self._notes.left_out |= dict.fromkeys(map(self._full_name, names))
+        return [x for x in picked if x[1].kind != "pickle"]
 
     @property
     def held_bytes(self) -> int:
@@ -193,13 +214,14 @@ class SavedComponent:
         """Return a generator of the shards."""
         try:
             for index in range(self._shard_count):
-                yield self._shard(index)
+                shard = self._shard(index)
+                yield None if shard is tree.LEFT_OUT else shard
         finally:
             self._reader.close()
 
     def _shard(self, index: int) -> Any:
         with damage(self._where):
-            return self._state(self._component.tree(index))
+            return self._state(self._component.tree(index), str(index))
 
     @property
     def _shard_count(self) -> int:
@@ -214,7 +236,9 @@ class SavedComponent:
             self._only = self._component.tree()
         return self._only
 
-    def _state(self, saved: Tree) -> Any:
+    def _state(self, saved: Tree, shard: str = "") -> Any:
+        if self._options.leaves_out and tree.has_pickles(saved):
+            return self._rest(saved, shard)
         values = self._read(saved.leaves, plain=self._options.plain)
         self._unpickle_all(tree.numbered(saved), values)
 
@@ -234,6 +258,15 @@ class SavedComponent:
             for number, cls in lost:
                 self._notes.plain[self._full_name(names.get(number, ""))] = cls
         return state
+
+    def _rest(self, saved: Tree, shard: str) -> Any:
+        """Return the state without what is pickled."""
+        places = {n for node in saved.nodes for n in node.children if n >= 0}
+        if saved.root >= 0:
+            places.add(saved.root)
+        picked = self._admitted(tree.pick(saved, places), shard)
+        values = self._some(saved, picked, plain=True)
+        return tree.unflatten_rest(saved.root, saved.nodes, values)
 
     def _some(
         self, saved: Tree, picked: Sequence[tuple[int, Leaves]], *, plain: bool
