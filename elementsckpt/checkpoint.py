@@ -22,6 +22,7 @@ from . import (
     rng,
     scalars,
     signals,
+    verbs,
 )
 from .background import Background
 from .claim import Claim, claim
@@ -45,13 +46,13 @@ from .metadata import changes as metadata_changes
 from .metadata import decode_metrics, encode, encode_metrics, merge
 from .notices import Notices
 from .origin import Origin
-from .overlay import Selection
 from .registry import Registry
 from .reports import LoadReport, SaveInfo, SaveReport
 from .restore import Reading, hand_over, restore
 from .retention import Keep
 from .rng import GlobalRNG
 from .schedule import Every
+from .selection import Regex, Rename, Request
 from .staging import Staging, default_bytes
 from .store import About, Manner, Saving, store
 from .stored import Options
@@ -230,6 +231,11 @@ class Checkpoint(Registry):
           Exception: what a component's own `save()` raises, with a note of its key.
         """
         self._require_components()
+        if isinstance(keys, Mapping):
+            raise ValueError(
+                f"keys is a list of keys: pass keys={list(keys)}. Only load() takes a "
+                f"mapping, to the keys in the save."
+            )
         selected = self._select(keys)
         target = None if path is None else local(path)
         if target is None and self._directory is None:
@@ -499,11 +505,11 @@ class Checkpoint(Registry):
     def load(
         self,
         path: AnyPath | None = None,
-        keys: Iterable[str] | None = None,
+        keys: Iterable[str] | Mapping[str, str] | None = None,
         *,
         step: int | None = None,
-        regex: str | None = None,
-        rename: Mapping[str, str] | None = None,
+        regex: Regex | None = None,
+        rename: Rename | None = None,
         strict: bool = True,
         cast: bool = False,
         mmap: bool = False,
@@ -518,19 +524,27 @@ class Checkpoint(Registry):
         leaves replaced, if their shapes and dtypes fit: `regex=".*"` loads all, and
         checks.
 
+        Patterns are for the names of leaves: `params/enc/.*`. One that finds none in
+        all that is loaded is for full names, with the key, as reports have them:
+        `agent/params/enc/.*`.
+
         Args:
           path: A save, or a directory whose newest good save is meant; or a name in
             this object's directory: "latest", "best", or that of a pin. By default
             the newest good save in the directory that has what is to be loaded. What
             is named is never substituted.
-          keys: Components to load; all by default.
+          keys: Components to load; all by default. A mapping, from their keys here to
+            those in the save, loads what is saved under other keys.
           step: Loads the save of this step in the directory, the newest good one if
             there are several.
           regex: Loads the leaves whose names it matches from their start, as
-            `re.match` does: `params/enc/.*`. The key is not part of the name. Only
-            the blocks that hold these leaves are read. Not for components that were
-            saved by a generator, or as files.
-          rename: Pattern to replacement, for `re.sub` on the names that matched.
+            `re.match` does; components in which it matches none are left alone. Or a
+            mapping from keys to such patterns: the others are left alone. Only the
+            blocks that hold these leaves are read. Not for components that were saved
+            by a generator, or as files.
+          rename: Pattern to replacement, for `re.sub` on the names that matched; in
+            full names the key must stay. Or a mapping from keys to such mappings: the
+            others are loaded as they are.
           strict: Whether a matched leaf that only one side has is an error.
           cast: Whether to convert dtypes, within NumPy's same-kind casting.
           mmap: Whether arrays that are stored as they are, each in one place, become
@@ -557,22 +571,25 @@ class Checkpoint(Registry):
           DamagedError: the save, or each one in the directory, is damaged.
           VersionError: it was written by a newer elementsckpt.
         """
+        request = Request(regex, rename, strict, cast)
         selected = self._select(keys)
+        saved = keys if isinstance(keys, Mapping) else {key: key for key in selected}
+        selected = {key: selected[key] for key in request.wanted(selected)}
+        saved = {key: saved[key] for key in selected}
         start = time.monotonic()
         with self._lock:
             self._join()
             loadfns = rng.last({key: x.load for key, x in selected.items()})
-            selection = Selection(regex, rename, strict, cast)
             restored = restore(
-                lambda: self._candidates(path, step, selected),
+                lambda: self._candidates(path, step, saved.values()),
                 Reading(
-                    keys=list(selected),
+                    keys=saved,
                     options=lambda save: Options(
-                        self._trusts(save, allow_pickle), mmap, verify
+                        verbs.LOAD, self._trusts(save, allow_pickle), mmap, verify
                     ),
                     current=lambda key: selected[key].save(),
                     folders=folder_keys(loadfns),
-                    selection=selection,
+                    request=request,
                     templates=components.templates(selected),
                     dry_run=dry_run,
                     distrust=self._distrust,
@@ -580,7 +597,7 @@ class Checkpoint(Registry):
             )
             if not dry_run:
                 hand_over(restored, loadfns)
-                is_whole = keys is None and selection.is_whole
+                is_whole = keys is None and regex is None
                 self._resume(restored.found, is_whole=is_whole)
         return restored.report(time.monotonic() - start)
 
@@ -627,10 +644,17 @@ class Checkpoint(Registry):
             copied.load(path, [key], step=step, allow_pickle=allow_pickle)
         return getattr(copied, key)
 
-    def load_or_save(self) -> bool:
+    def load_or_save(
+        self, *, strict: bool = True, cast: bool = False, rename: Rename | None = None
+    ) -> bool:
         """Resume from the newest good save, or write the first one.
 
         If some of the files can only be written by `staging`, there is none to write.
+
+        Args:
+          strict: As for `load`.
+          cast: As for `load`.
+          rename: As for `load`.
 
         Returns:
           Whether it resumed.
@@ -641,11 +665,12 @@ class Checkpoint(Registry):
             started afresh over them.
         """
         self._require_components()
+        Request(rename=rename, strict=strict, cast=cast).wanted(self)
         listing = self._required_listing()
         with self._lock:
             self._join()
             if listing.saves():
-                self.load()
+                self.load(strict=strict, cast=cast, rename=rename)
                 return True
             if not self._staged_only():
                 self.save()

@@ -1,12 +1,17 @@
-"""What can be registered: objects with one of three protocols, and those of NNX."""
+"""What can be registered: objects with one of four protocols, and those that need none.
+
+These are of NNX, or random generators, or typed keys.
+"""
 
 from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from . import jax_arrays, randoms
 from .errors import ComponentError, reason
 from .pytrees import Flat
 from .value import NnxState, Value, is_nnx, template
@@ -15,21 +20,36 @@ PROTOCOLS = (
     ("save", "load"),
     ("state_dict", "load_state_dict"),
     ("to_state_dict", "from_state_dict"),
+    ("get_state", "set_state"),
 )
+# Arguments that name a place to write to: such a `save` returns no state.
+_PLACE = re.compile(
+    r"file|fname|file_name|prefix|folder|directory|dirname"
+    r"|.*(path|dir|_file|filename|_folder|_directory)"
+)
+
+
+class Key(Value):
+    """A typed key that is registered by itself, and read back as the present one."""
 
 
 class Component(NamedTuple):
     """A registered object and the names of its two methods.
 
     Attributes:
-      value: The object.
-      owner: What has the methods: the object, or the value that its state is.
+      registered: The object.
+      owner: What has the methods: the object, or what saves and loads it.
     """
 
-    value: Any
+    registered: Any
     owner: Any
     save_name: str = "save"
     load_name: str = "load"
+
+    @property
+    def value(self) -> Any:
+        """What is read back: the object, or the key that was loaded in its place."""
+        return self.owner.value if type(self.owner) is Key else self.registered
 
     @property
     def save(self) -> Callable[[], Any]:
@@ -78,6 +98,9 @@ def component(key: str, value: Any) -> Component:
     Raises:
       ComponentError: it has none; the message says why.
     """
+    owner = _owner(value)
+    if owner is not None:
+        return Component(value, owner)
     reasons = []
     for save_name, load_name in PROTOCOLS:
         reason = _problem(value, save_name, load_name)
@@ -90,12 +113,21 @@ def component(key: str, value: Any) -> Component:
     raise ComponentError(
         f"Cannot register {key!r}: {_described(value)} has no usable save() and "
         f"load(data){found}, nor state_dict() and load_state_dict(d), nor "
-        f"to_state_dict() and from_state_dict(d). Add two such methods, or wrap it: "
+        f"to_state_dict() and from_state_dict(d), nor get_state() and "
+        f"set_state(state). Add two such methods, or wrap it: "
         f"elementsckpt.Value(value) if it is a pytree, "
         f"elementsckpt.Files(save=function_that_gets_a_folder, load=function_that_gets_"
         f"it_back) if it writes files, otherwise "
-        f"elementsckpt.Saveable(save=lambda: value, load=function_that_sets_it)."
+        f"elementsckpt.Saveable(names_of_attributes, of=value) or "
+        f"elementsckpt.Saveable(function_that_returns_a_state, function_that_takes_it)."
     )
+
+
+def _owner(value: Any) -> Any:
+    """Return what saves and loads an object without a protocol, or None."""
+    if jax_arrays.is_array(value) and jax_arrays.is_key(value):
+        return Key(value)
+    return randoms.owner_of(value)
 
 
 def _nnx_state(key: str, module: Any) -> NnxState:
@@ -127,20 +159,57 @@ def _problem(value: Any, save_name: str, load_name: str) -> str | None:
         return f"its {save_name}{_signature(save)} needs arguments"
     if not _accepts(load, None):
         return f"its {load_name}{_signature(load)} does not take one argument"
+    if save_name == "save" and _takes_place(save):
+        return f"its save{_signature(save)} can take a place to write to"
+    if _is_of_class(value, load_name) and not _is_of_class(value, save_name):
+        return f"its {load_name} is of the class, so it cannot change this object"
     return None
 
 
 def _accepts(function: Callable[..., Any], *args: Any) -> bool:
     try:
-        signature = inspect.signature(function)
-    except (ValueError, TypeError):  # Some builtins do not tell.
-        return True
-    try:
-        signature.bind(*args)
+        _parameters(function, *args)
     except TypeError:
         return False
     return True
 
 
+def _takes_place(save: Callable[..., Any]) -> bool:
+    """Tell whether a function that needs no arguments can be told where to write."""
+    return any(
+        parameter.kind is parameter.VAR_POSITIONAL
+        or (parameter.kind is not parameter.VAR_KEYWORD and _PLACE.fullmatch(name))
+        for name, parameter in _parameters(save).items()
+    )
+
+
+def _parameters(
+    function: Callable[..., Any], *args: Any
+) -> Mapping[str, inspect.Parameter]:
+    """Return the parameters of a function that takes these arguments.
+
+    Raises:
+      TypeError: it does not.
+    """
+    try:
+        signature = inspect.signature(function)
+    except (ValueError, TypeError):  # Some builtins do not tell.
+        return {}
+    signature.bind(*args)
+    return signature.parameters
+
+
+def _is_of_class(value: Any, name: str) -> bool:
+    """Tell whether a method is of the class, and so knows nothing of the object."""
+    method = inspect.getattr_static(type(value), name, None)
+    return isinstance(method, (classmethod, staticmethod))
+
+
 def _signature(function: Callable[..., Any]) -> str:
-    return str(inspect.signature(function))
+    """Return the names of the parameters, as a signature has them."""
+    names = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        is_rest = parameter.kind is parameter.VAR_POSITIONAL
+        is_named_rest = parameter.kind is parameter.VAR_KEYWORD
+        names.append("*" * is_rest + "**" * is_named_rest + name)
+    return f"({', '.join(names)})"

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from . import choice, compression, rng
+from . import choice, compression, rng, verbs
 from .compression import Compress
 from .disk import AnyPath, local
 from .errors import SaveNotFoundError
@@ -15,6 +15,7 @@ from .files import folder_keys
 from .metadata import encode
 from .reports import LoadReport, SaveReport
 from .restore import Reading, hand_over, restore
+from .selection import Request
 from .store import About, Manner, Saving, store
 from .stored import Options
 from .value import Value, of_functions
@@ -76,10 +77,10 @@ def load(
     Source: elements.checkpoint.load.
     """
     start = time.monotonic()
-    options = Options(bool(allow_pickle), mmap, verify)
+    options = Options(verbs.FUNCTIONS, bool(allow_pickle), mmap, verify)
     values = of_functions(loadfns)
     reading = Reading(
-        keys=list(loadfns),
+        keys={key: key for key in loadfns},
         options=lambda _: options,
         folders=folder_keys(loadfns),
         templates={
@@ -123,6 +124,9 @@ def load_pytree(
     path: AnyPath,
     template: Any,
     *,
+    key: str | None = None,
+    regex: str | None = None,
+    rename: Mapping[str, str] | None = None,
     mmap: bool = False,
     verify: bool = True,
     allow_pickle: bool | None = None,
@@ -132,6 +136,11 @@ def load_pytree(
     Args:
       path: A save, or a directory whose newest good save is meant.
       template: What the tree must be like, as the current value is for `Value`.
+      key: The component of a Checkpoint that is meant; by default what `save_pytree`
+        saved.
+      regex: Loads the leaves whose names it matches from their start, as for
+        `Checkpoint.load`; the others stay the template's.
+      rename: Pattern to replacement, as for `Checkpoint.load`.
       mmap: As for `Checkpoint.load`.
       verify: As for `Checkpoint.load`.
       allow_pickle: As for `load`.
@@ -142,20 +151,23 @@ def load_pytree(
 
     Raises:
       SaveNotFoundError: there is no save.
+      MissingKeyError: it has no such component.
       MismatchError: the tree is not like the template; the message names each leaf.
       CheckpointError: as for `Checkpoint.load`.
 
     Source: orbax.checkpoint.
     """
+    key = _TREE if key is None else key
     value = Value(template)
-    options = Options(bool(allow_pickle), mmap, verify)
+    options = Options(verbs.PYTREE, bool(allow_pickle), mmap, verify)
     reading = Reading(
-        keys=[_TREE],
+        keys={key: key},
         options=lambda _: options,
-        templates={_TREE: lambda: template_of(value)},
+        templates={key: lambda: template_of(value)},
+        request=Request(regex, rename),
     )
     restored = restore(lambda: choice.find(local(path)), reading)
-    hand_over(restored, {_TREE: lambda tree: setattr(value, "value", tree)})
+    hand_over(restored, {key: lambda tree: setattr(value, "value", tree)})
     return value.value
 
 

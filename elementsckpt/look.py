@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 from collections.abc import Iterable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from . import choice, elements_folder, manifest, metadata, scalars
+from . import choice, elements_folder, manifest, metadata, scalars, verbs
 from .disk import AnyPath, local
 from .folder import Found
 from .manifest import Head
-from .overlay import Selection
 from .reports import ComponentInfo, Lineage, SaveInfo
 from .restore import Reading, restore
+from .selection import Regex, Request
 from .stored import Options, damage
+
+_logger = logging.getLogger("elementsckpt")
+_MOST_NAMES = 20
 
 
 def info(path: AnyPath) -> SaveInfo:
@@ -36,7 +40,7 @@ def info(path: AnyPath) -> SaveInfo:
 def read(
     path: AnyPath,
     keys: Iterable[str] | None = None,
-    regex: str | None = None,
+    regex: Regex | None = None,
     mmap: bool = True,
     *,
     verify: bool = True,
@@ -44,15 +48,19 @@ def read(
 ) -> dict[str, Any]:
     """Return the states in a save as NumPy arrays, without the objects they are for.
 
+    What only pickle could hold is left out, and a warning names it: it is absent from
+    dicts, and in sequences None takes its place.
+
     Args:
       path: A save, or a directory whose newest good save is meant.
       keys: Components to read; all by default.
-      regex: Reads only leaves whose names it matches from their start. A list or
-        tuple of which some is left out becomes a dict by position.
+      regex: Reads only leaves whose names it matches from their start, as for
+        `Checkpoint.load`. A list or tuple of which some is left out becomes a dict by
+        position.
       mmap: Whether arrays are mapped, copy-on-write, instead of read, as for
         `Checkpoint.load`.
       verify: Whether to verify what is mapped.
-      allow_pickle: Whether pickled leaves may be read, which can run code.
+      allow_pickle: Whether pickled leaves are read, too, which can run code.
 
     Returns:
       State by key. NamedTuples and dataclasses are dicts by field, JAX and torch
@@ -63,19 +71,33 @@ def read(
     Raises:
       CheckpointError: as for `Checkpoint.load`.
     """
-    options = Options(bool(allow_pickle), mmap, verify, plain=True)
+    options = Options(verbs.READ, bool(allow_pickle), mmap, verify, plain=True)
     if isinstance(keys, str):
         raise ValueError(f"keys is a list of keys: pass keys=[{keys!r}].")
     reading = Reading(
-        keys=None if keys is None else list(keys),
+        keys=None if keys is None else {key: key for key in keys},
         options=lambda _: options,
-        selection=Selection(regex),
+        request=Request(regex),
     )
     restored = restore(lambda: choice.find(local(path)), reading)
-    return {
+    states = {
         key: list(state) if inspect.isgenerator(state) else state
         for key, state in restored.states.items()
     }
+    _tell_of_pickles(list(restored.notes.left_out), restored.found.path)
+    return states
+
+
+def _tell_of_pickles(names: list[str], path: Path) -> None:
+    if names:
+        more = len(names) - _MOST_NAMES
+        _logger.warning(
+            "Left out is what was saved with pickle: %s%s. Pass allow_pickle=True if "
+            "you trust who wrote %s.",
+            ", ".join(names[:_MOST_NAMES]),
+            f" and {more} more" if more > 0 else "",
+            path,
+        )
 
 
 def describe(found: Found) -> SaveInfo:

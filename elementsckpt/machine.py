@@ -22,12 +22,13 @@ def memory_bytes() -> int:
     return total
 
 
-def require_memory(size_bytes: int, path: Path) -> None:
+def require_memory(size_bytes: int, path: Path, less: str) -> None:
     """Refuse to begin what cannot end: to load more than there is memory.
 
     Args:
       size_bytes: What must be in memory at once.
       path: The save that it is in.
+      less: How to load less of it, such as " with keys=".
 
     Raises:
       ReadError: there is less.
@@ -37,6 +38,6 @@ def require_memory(size_bytes: int, path: Path) -> None:
         raise ReadError(
             f"{path} does not fit into memory: what is to be loaded has {size_bytes:,} "
             f"bytes, and this machine, or container, has {there_bytes:,}. Load less of "
-            f"it with keys= or regex=, or map its arrays with mmap=True, which does "
-            f"not help where they are compressed."
+            f"it{less}, or map its arrays with mmap=True, which does not help where "
+            f"they are compressed."
         )

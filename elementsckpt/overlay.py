@@ -24,57 +24,58 @@ _LONG_NAME = 200
 
 
 class Selection(Struct, frozen=True):
-    """Which leaves to load.
+    """Which leaves of a component to load.
 
     Attributes:
       regex: Matches the names of leaves, from their start; None matches all.
       rename: Pattern to replacement, for the saved names that matched.
       strict: Whether a matched leaf that only one side has is an error.
       cast: Whether dtypes may differ, within NumPy's same-kind casting.
+      key: The component's key, with which full names begin.
+      is_full: Whether `regex` is for full names.
+      full_renames: The patterns of `rename` that are for full names.
     """
 
     regex: str | None = None
     rename: Mapping[str, str] | None = None
     strict: bool = True
     cast: bool = False
-
-    def __post_init__(self) -> None:
-        if self.rename is not None and not isinstance(self.rename, Mapping):
-            raise MismatchError(
-                f"rename is of type {type(self.rename).__name__}: pass a dict from "
-                f"pattern to replacement, such as {{'^encoder': 'torso'}}."
-            )
-        for pattern in [self.regex or "", *(self.rename or {})]:
-            try:
-                re.compile(pattern)
-            except (re.error, TypeError) as error:
-                raise MismatchError(
-                    f"{pattern!r} is not a regular expression: {reason(error)}. "
-                    f"Correct it, or pass re.escape(name) to match a name as it is; "
-                    f"nothing was loaded."
-                ) from error
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether a component's state is simply replaced."""
-        return self.regex is None and not self.rename and self.strict and not self.cast
+    key: str = ""
+    is_full: bool = False
+    full_renames: frozenset[str] = frozenset()
 
     def matches(self, name: str) -> bool:
         """Tell whether the leaf of this name is selected."""
-        return self.regex is None or re.match(self.regex, name) is not None
+        if self.regex is None:
+            return True
+        name = tree.full_name(self.key, name) if self.is_full else name
+        return re.match(self.regex, name) is not None
 
     def renamed(self, name: str) -> str:
         """Return the name under which a saved leaf is loaded."""
         for pattern, replacement in (self.rename or {}).items():
+            is_full = pattern in self.full_renames
+            before = tree.full_name(self.key, name) if is_full else name
             try:
-                name = re.sub(pattern, replacement, name)
+                name = re.sub(pattern, replacement, before)
             except (re.error, IndexError, TypeError) as error:
                 raise MismatchError(
-                    f"Cannot rename {name!r} by {pattern!r} to {replacement!r}: "
+                    f"Cannot rename {before!r} by {pattern!r} to {replacement!r}: "
                     f"{reason(error)}. Correct the replacement, which is as for "
                     f"re.sub; nothing was loaded."
                 ) from error
+            name = self._without_key(before, name) if is_full else name
         return name
+
+    def _without_key(self, before: str, name: str) -> str:
+        """Return what a full name has become without the key, which must stay."""
+        if name != self.key and not name.startswith(f"{self.key}/"):
+            raise MismatchError(
+                f"rename takes {before} out of its component, to {name}. Keep "
+                f"{self.key!r} in the replacement, or load what is saved under another "
+                f"key with keys={{ours: theirs}}; nothing was loaded."
+            )
+        return name[len(self.key) + 1 :]
 
 
 class Plan(Struct):

@@ -139,12 +139,18 @@ class Reader:
       folder: The save folder.
       component: Its entry in the manifest.
       name_of: Returns the name of a leaf in a block, by number of block, for errors.
+      less: How to load less of it, as for `require_memory`.
     """
 
     def __init__(
-        self, folder: Path, component: Component, name_of: Callable[[int], str]
+        self,
+        folder: Path,
+        component: Component,
+        name_of: Callable[[int], str],
+        less: str = "",
     ) -> None:
         self.folder = folder
+        self._less = less
         self._component = component
         self._name_of = name_of
         self._lock = threading.Lock()
@@ -227,7 +233,7 @@ class Reader:
         size = sum(size for _, _, size in wants)
         if size > self._total:
             raise ValueError("the leaves have more bytes than the blocks")
-        require_memory(size, self.folder)
+        require_memory(size, self.folder, self._less)
         to_read: dict[int, np.ndarray] = {}
         # Shards that follow each other share blocks.
         shared = dict(self._recent)
@@ -241,7 +247,8 @@ class Reader:
                 memories.append(self._allocate(want, to_read, shared))
         if to_read:  # Not for most of many small shards.
             size = sum(memory.size for memory in to_read.values())
-            require_memory(size, self.folder)  # All of blocks that leaves share.
+            # All of blocks that leaves share.
+            require_memory(size, self.folder, self._less)
             self._loaded += size
             run(lambda item: self._load(*item), to_read.items())
         self._recent = dict(list(shared.items())[-1:])

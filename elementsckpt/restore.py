@@ -20,6 +20,7 @@ from .errors import (
     CheckpointError,
     DamagedError,
     MismatchError,
+    PickleError,
     ReadError,
     add_note,
     reason,
@@ -29,8 +30,10 @@ from .folder import Found
 from .machine import require_memory
 from .overlay import Plan, Selection
 from .reports import LoadReport
+from .selection import Request
 from .source import Save, Stored
 from .stored import ElementsComponent, Notes, Options, SavedComponent
+from .verbs import Verb
 
 Selectable = SavedComponent | ElementsComponent
 _ATTEMPTS = 20
@@ -83,24 +86,25 @@ class Reading(Struct, frozen=True, kw_only=True):
     """What to read of a save, and how.
 
     Attributes:
-      keys: Components to read; None for all that are in the save.
+      keys: Components to read, our keys to those in the save; None for all that are in
+        the save.
       options: How to read the save at a path.
       current: Returns the current state of a component. Without, selected leaves
         are returned by themselves, not in the place of current ones.
       folders: Keys of the components that load a folder, where the others load a
         state; None if nothing loads them.
-      selection: Which leaves to read.
+      request: Which leaves to read.
       templates: Return the current state of components, taken apart, which the whole
         of a saved one must be like.
       dry_run: Whether what does not fit is returned instead of raised.
       distrust: Takes note of a save that was found damaged.
     """
 
-    keys: Sequence[str] | None
+    keys: Mapping[str, str] | None
     options: Callable[[Path], Options]
     current: Callable[[str], Any] | None = None
     folders: Collection[str] | None = None
-    selection: Selection = Selection()
+    request: Request = Request()
     templates: Mapping[str, Callable[[], tree.Flat]] = {}
     dry_run: bool = False
     distrust: Callable[[Path], None] = lambda path: None
@@ -168,33 +172,60 @@ def _is_gone(found: Found) -> bool:
 
 def _read(found: Found, reading: Reading, restored: Restored) -> None:
     """Read what is wanted of a save."""
-    selection, current = reading.selection, reading.current
-    options = reading.options(found.path)
+    options, current = reading.options(found.path), reading.current
     save = Save(found, options, restored.notes, current)
-    components = save.components(save.keys() if reading.keys is None else reading.keys)
+    keys = reading.keys
+    if keys is None:
+        found_keys = save.keys()
+        keys = dict(zip(found_keys, found_keys, strict=True))
+    components = save.components({x: keys[x] for x in reading.request.wanted(keys)})
     with _closing(components):
         if reading.folders is not None:
-            _refuse_other_kinds(components, reading.folders, found.path)
-        some, whole = _divide(components, selection, reading.templates, found.path)
+            _refuse_other_kinds(components, reading.folders, found.path, options.verb)
+        some, whole = _divide(components, reading, found.path, options.verb)
+        if options.leaves_out:
+            some = _admitted(some, restored.notes)
+        selections = _selections(some, reading.request)
         if current is None and not reading.templates and some:
-            _read_only(some, selection, restored)
+            _read_only(some, selections, reading, restored)
         elif some:
-            flats = [_flat(x, current, reading.templates) for x in some]
-            _read_some(some, flats, selection, restored, reading.dry_run)
-        _read_whole(whole, restored)
+            _read_some(some, selections, reading, restored, options.verb)
+        _read_whole(whole, restored, options)
 
 
 def _divide(
-    components: Sequence[Stored],
-    selection: Selection,
-    templates: Collection[str],
-    path: Path,
+    components: Sequence[Stored], reading: Reading, path: Path, verb: Verb
 ) -> tuple[list[Selectable], list[Stored]]:
     """Tell those that are compared with the current state from those read whole."""
-    if not selection.is_whole:
-        return _selectable(components, path), []
-    some = [component for component in components if component.key in templates]
-    return _selectable(some, path), [x for x in components if x.key not in templates]
+    request = reading.request
+    some: list[Stored] = []
+    whole: list[Stored] = []
+    for component in components:
+        key = component.key
+        # Without names there is nothing to be strict about, and nothing to cast.
+        is_whole = request.is_whole(key) or not (
+            request.is_by_name(key) or _has_names(component)
+        )
+        chosen = whole if is_whole and key not in reading.templates else some
+        chosen.append(component)
+    return _selectable(some, path, verb), whole
+
+
+def _has_names(component: Stored) -> bool:
+    return not isinstance(component, FolderReader) and not component.streams
+
+
+def _selections(
+    components: Sequence[Selectable], request: Request
+) -> dict[str, Selection]:
+    """Return what to select in each component, reading names only if they count."""
+    is_by_name = bool(request.questions(x.key for x in components))
+    return request.selections(
+        {
+            x.key: [name for name, _ in x.names()] if is_by_name else []
+            for x in components
+        }
+    )
 
 
 def _tell_of_dicts(plain: Mapping[str, str]) -> None:
@@ -235,38 +266,66 @@ def _all_damaged(
 
 
 def _refuse_other_kinds(
-    components: Sequence[Stored], folders: Collection[str], path: Path
+    components: Sequence[Stored], folders: Collection[str], path: Path, verb: Verb
 ) -> None:
     for component in components:
         key, is_folder = component.key, isinstance(component, FolderReader)
         if is_folder and key not in folders:
             raise MismatchError(
                 f"{key!r} in {path} is a folder of files, and what loads it takes a "
-                f"state. Use elementsckpt.Files(load=function), or leave it out with "
-                f"keys=[...]; nothing was loaded."
+                f"state. Use elementsckpt.Files(load=function), or leave it out"
+                f"{verb.by('keys')}; nothing was loaded."
             )
         if key in folders and not is_folder:
             raise MismatchError(
                 f"{key!r} in {path} is a state, and what loads it is a Files, which "
-                f"takes a folder. Use what it was saved with, or leave it out with "
-                f"keys=[...]; nothing was loaded."
+                f"takes a folder. Use what it was saved with, or leave it out"
+                f"{verb.by('keys')}; nothing was loaded."
             )
 
 
-def _read_whole(components: Sequence[Stored], restored: Restored) -> None:
-    require_memory(sum(x.held_bytes for x in components), restored.found.path)
+def _read_whole(
+    components: Sequence[Stored], restored: Restored, options: Options
+) -> None:
+    size_bytes, less = sum(x.held_bytes for x in components), ("keys", "regex")
+    require_memory(size_bytes, restored.found.path, options.verb.by(*less))
     for component in components:  # What is open can be read when it is removed.
         component.open()
     for component in components:
-        if isinstance(component, FolderReader):
-            _read_folder(component, restored)
-            continue
-        if component.streams:
-            component.verify()
-            restored.states[component.key] = component.shards()
-        else:
-            restored.states[component.key] = component.state()
+        try:
+            _read_one(component, restored)
+        except PickleError:
+            if not options.leaves_out:
+                raise
+            restored.notes.left_out[component.key] = None
+
+
+def _read_one(component: Stored, restored: Restored) -> None:
+    if isinstance(component, FolderReader):
+        _read_folder(component, restored)
+        return
+    state: Any = None
+    if component.streams:
+        component.verify()
+        state = component.shards()
+    else:
+        state = component.state()
+    if state is not tree.LEFT_OUT:
+        restored.states[component.key] = state
         restored.loaded += _full(component.key, component.contents())
+
+
+def _admitted(components: Sequence[Selectable], notes: Notes) -> list[Selectable]:
+    """Leave out components of which the whole is one pickle, as elements writes it."""
+    admitted = []
+    for component in components:
+        try:
+            component.names()
+        except PickleError:
+            notes.left_out[component.key] = None
+        else:
+            admitted.append(component)
+    return admitted
 
 
 def _read_folder(folder: FolderReader, restored: Restored) -> None:
@@ -277,7 +336,9 @@ def _read_folder(folder: FolderReader, restored: Restored) -> None:
     restored.notes.bytes_read += folder.size_bytes
 
 
-def _selectable(components: Sequence[Stored], path: Path) -> list[Selectable]:
+def _selectable(
+    components: Sequence[Stored], path: Path, verb: Verb
+) -> list[Selectable]:
     """Return the components; each must have leaves that can be selected."""
     chosen: list[Selectable] = []
     other: Stored | None = None
@@ -289,50 +350,77 @@ def _selectable(components: Sequence[Stored], path: Path) -> list[Selectable]:
     if other is not None:
         how = "as files" if isinstance(other, FolderReader) else _IN_SHARDS
         where = f"{other.key!r} in {path} was saved {how}"
-        raise _not_selectable(where, [component.key for component in chosen])
+        raise _not_selectable(where, verb, [component.key for component in chosen])
     return chosen
 
 
 _IN_SHARDS = "in shards by a generator"
 
 
-def _not_selectable(what: str, others: Sequence[str] = ()) -> MismatchError:
-    keys = f"keys=[{', '.join(map(repr, others)) or '...'}]"
+def _not_selectable(what: str, verb: Verb, others: Sequence[str] = ()) -> MismatchError:
+    remedy = "Leave it out"
+    if "keys" in verb.takes:
+        remedy += f" with keys=[{', '.join(map(repr, others)) or '...'}]"
+    if "key" in verb.takes:
+        remedy = "Load it with a Checkpoint, into what it was saved from"
     return MismatchError(
-        f"{what}, so its leaves have no names to select or compare them by. Leave it "
-        f"out with {keys}; nothing was loaded."
+        f"{what}, so its leaves have no names to select or compare them by. {remedy}; "
+        f"nothing was loaded."
     )
 
 
 def _read_only(
-    components: Sequence[Selectable], selection: Selection, restored: Restored
+    components: Sequence[Selectable],
+    selections: Mapping[str, Selection],
+    reading: Reading,
+    restored: Restored,
 ) -> None:
+    matched = set()
     for component in components:
-        numbers = {n: x for x, n in component.names() if selection.matches(x)}
-        if numbers:
-            restored.states[component.key] = component.some(numbers)
-            restored.loaded += _full(component.key, numbers.values())
-    if not restored.loaded:
-        raise _nothing_matched(components, selection, restored)
+        matches = selections[component.key].matches
+        numbers = {n: x for x, n in component.names() if matches(x)}
+        if not numbers:
+            continue
+        matched.add(component.key)
+        state = component.some(numbers)
+        if state is not tree.LEFT_OUT:
+            restored.states[component.key] = state
+    for group in _questions(components, reading.request):
+        if not any(component.key in matched for component in group):
+            _refuse_nothing(group, selections[group[0].key], restored)
+
+
+def _questions(
+    components: Sequence[Selectable], request: Request
+) -> list[list[Selectable]]:
+    """Return those of the components of which one that is selected is enough."""
+    by_key = {component.key: component for component in components}
+    return [[by_key[key] for key in keys] for keys in request.questions(by_key)]
 
 
 def _read_some(
     components: Sequence[Selectable],
-    flats: Sequence[tree.Flat],
-    selection: Selection,
+    selections: Mapping[str, Selection],
+    reading: Reading,
     restored: Restored,
-    dry_run: bool,
+    verb: Verb,
 ) -> None:
-    pairs = zip(components, flats, strict=True)
-    plans = [_plan(component, flat, selection) for component, flat in pairs]
-    for component, plan in zip(components, plans, strict=True):
-        _note(component.key, plan, restored)
-    found = restored.loaded or restored.mismatched
-    if not found and (selection.regex is not None or selection.rename):
-        raise _nothing_matched(components, selection, restored)
-    if not dry_run:
-        _refuse_mismatch(selection, restored)
-    for component, plan in zip(components, plans, strict=True):
+    plans = {}
+    for component in components:
+        flat = _flat(component, reading, verb)
+        plans[component.key] = _plan(component, flat, selections[component.key])
+        _note(component.key, plans[component.key], restored)
+    for group in _questions(components, reading.request):
+        some = {component.key: plans[component.key] for component in group}
+        if not any(plan.loaded or plan.problems for plan in some.values()):
+            lost = [
+                x for key, plan in some.items() for x in _full(key, plan.unexpected)
+            ]
+            _refuse_nothing(group, selections[group[0].key], restored, lost)
+    if not reading.dry_run:
+        _refuse_mismatch(reading.request, restored, verb)
+    for component in components:
+        plan = plans[component.key]
         if plan.replace:
             values = component.values(source for _, source in plan.replace)
             restored.states[component.key] = _apply(component.key, plan, values)
@@ -351,20 +439,16 @@ def _apply(key: str, plan: Plan, values: Mapping[int, Any]) -> Any:
         ) from error
 
 
-def _flat(
-    component: Selectable,
-    current: Callable[[str], Any] | None,
-    templates: Mapping[str, Callable[[], tree.Flat]],
-) -> tree.Flat:
+def _flat(component: Selectable, reading: Reading, verb: Verb) -> tree.Flat:
     """Return the current state of a component, taken apart."""
     key = component.key
-    if key in templates:
-        return templates[key]()
-    assert current is not None
-    state = current(key)
+    if key in reading.templates:
+        return reading.templates[key]()
+    assert reading.current is not None
+    state = reading.current(key)
     if inspect.isgenerator(state):
         state.close()
-        raise _not_selectable(f"{key!r} is saved {_IN_SHARDS}")
+        raise _not_selectable(f"{key!r} is saved {_IN_SHARDS}", verb)
     return tree.flatten(state, key, aliases=False)
 
 
@@ -411,22 +495,29 @@ def _full(key: str, names: Iterable[str]) -> list[str]:
     return [f"{key}/{name}" if name else key for name in names]
 
 
-def _nothing_matched(
-    components: Sequence[Selectable], selection: Selection, restored: Restored
-) -> MismatchError:
+def _refuse_nothing(
+    components: Sequence[Selectable],
+    selection: Selection,
+    restored: Restored,
+    unexpected: Sequence[str] = (),
+) -> None:
+    """Raise an error, as nothing of the components that were asked for is there."""
     path = restored.found.path
-    if restored.unexpected:  # The pattern matched, but nothing that is here now.
-        some = ", ".join(restored.unexpected[:5])
-        return MismatchError(
+    if unexpected:  # The pattern matched, but nothing that is here now.
+        some = ", ".join(unexpected[:5])
+        raise MismatchError(
             f"No matched leaf of {path} is in the current state: {some}. "
             f"{_rename_hint(selection)}; nothing was loaded."
         )
+    if selection.regex is None:
+        return
     names = [name for component in components for name, _ in component.names()]
-    near = ", ".join(map(repr, overlay.nearest(selection.regex or "", names)))
-    return MismatchError(
-        f"regex={selection.regex!r} matches no leaf of {path}. The nearest names are "
-        f"{near}. Correct the pattern, which must match from the start of a name, "
-        f"without the key; nothing was loaded."
+    near = ", ".join(map(repr, overlay.nearest(selection.regex, names)))
+    keys = ", ".join(repr(component.key) for component in components)
+    raise MismatchError(
+        f"regex={selection.regex!r} matches no leaf of {keys} in {path}. The nearest "
+        f"names are {near}. Correct the pattern, which must match from the start of a "
+        f"name, with or without the key; nothing was loaded."
     )
 
 
@@ -437,28 +528,32 @@ def _rename_hint(selection: Selection) -> str:
     return "Map their names with rename={pattern: replacement}"
 
 
-def _refuse_mismatch(selection: Selection, restored: Restored) -> None:
+def _refuse_mismatch(request: Request, restored: Restored, verb: Verb) -> None:
     """Raise one error with everything that does not fit."""
     overlay.refuse(
         str(restored.found.path),
         restored.mismatched,
-        restored.missing if selection.strict else (),
-        restored.unexpected if selection.strict else (),
-        _remedies(selection, restored),
+        restored.missing if request.strict else (),
+        restored.unexpected if request.strict else (),
+        _remedies(request, restored, verb),
     )
 
 
-def _remedies(selection: Selection, restored: Restored) -> str:
-    if selection.is_whole:
-        return (
-            "Load into a value like the one that was saved, which elementsckpt.read "
-            "shows, or load a part of it: Checkpoint.load takes regex=, rename=, "
-            "cast=True and strict=False."
+def _remedies(request: Request, restored: Restored, verb: Verb) -> str:
+    remedies = []
+    if request.is_plain:
+        remedies.append(
+            "load into a value like the one that was saved, which elementsckpt.read "
+            "shows"
         )
-    remedies = ["Leave leaves out with a regex such as '(?!.*head)'"]
-    if restored.castable:
+    if "regex" in verb.takes:
+        remedies.append("leave leaves out with a regex such as '(?!.*head)'")
+    if restored.castable and "cast" in verb.takes:
         remedies.append("convert dtypes, never shapes, with cast=True")
-    if selection.strict and (restored.missing or restored.unexpected):
-        remedies.append("map names with rename=")
-        remedies.append("load what only both have with strict=False")
-    return f"{', or '.join(remedies)}."
+    if request.strict and (restored.missing or restored.unexpected):
+        if "rename" in verb.takes:
+            remedies.append("map names with rename=")
+        if "strict" in verb.takes:
+            remedies.append("load what only both have with strict=False")
+    text = ", or ".join(remedies)
+    return f"{text[:1].upper()}{text[1:]}."

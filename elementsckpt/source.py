@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,34 +62,37 @@ class Save:
         with damage(str(self.path / manifest.NAME)):
             return scalars.texts(item.key for item in self._manifest.components)
 
-    def components(self, keys: Iterable[str]) -> list[Stored]:
-        """Return components by key.
+    def components(self, keys: Mapping[str, str]) -> list[Stored]:
+        """Return components, which have our keys then.
+
+        Args:
+          keys: Our keys to those in the save.
 
         Raises:
           MissingKeyError: some are not in the save; the message lists what is.
         """
-        wanted = list(keys)
         here = {key: index for index, key in enumerate(self.keys())}
-        missing = [key for key in wanted if key not in here]
+        missing = [key for key in keys.values() if key not in here]
         if missing:
             raise MissingKeyError(
                 f"{self.path} has no {_listed(missing)}. It has {_listed(here)}. "
-                f"Nothing was loaded. To go on without what it lacks, load(keys=[...]) "
-                f"what it has; the next save() has all that is registered."
+                f"Nothing was loaded. {self._options.verb.lacking}"
             )
-        return [self._component(key, here[key]) for key in wanted]
+        return [self._component(key, saved, here[saved]) for key, saved in keys.items()]
 
-    def _component(self, key: str, index: int) -> Stored:
+    def _component(self, key: str, saved: str, index: int) -> Stored:
         if self._manifest is None:
-            return ElementsComponent(key, self._files[key], self._options, self._notes)
+            files = self._files[saved]
+            return ElementsComponent(key, files, self._options, self._notes)
         component = self._manifest.components[index]
         if component.files is not None:
             verify = self._options.verify
             return FolderReader(self.path, key, component.files, verify=verify)
         find = None if self._current is None else self._objects_of(key)
         resolver = Resolver(imports=self._options.allow_pickle, current=find)
+        where = f"{saved!r} in {self.path / manifest.NAME}"
         return SavedComponent(
-            self.path, key, component, self._options, resolver, self._notes
+            self.path, key, component, where, self._options, resolver, self._notes
         )
 
     def _objects_of(self, key: str) -> Callable[[], Iterable[Any]]:

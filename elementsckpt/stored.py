@@ -26,6 +26,7 @@ from .manifest import Component, Leaves, Node, Tree
 from .reader import Reader
 from .references import Resolver
 from .specs import Spec, spec_of, specs_of_saved
+from .verbs import Verb
 
 
 class Options(Struct, frozen=True):
@@ -37,8 +38,10 @@ class Options(Struct, frozen=True):
       verify: Whether what is mapped is verified, as all that is read is.
       plain: Whether the state is for looking at: NamedTuples and dataclasses become
         dicts, arrays of JAX and torch NumPy's, functions their import paths.
+      verb: What the user called.
     """
 
+    verb: Verb
     allow_pickle: bool
     mapped: bool = False
     verify: bool = True
@@ -51,17 +54,24 @@ class Options(Struct, frozen=True):
                 "verified on the way."
             )
 
+    @property
+    def leaves_out(self) -> bool:
+        """Whether pickled leaves are left out, instead of refused."""
+        return self.plain and not self.allow_pickle
+
 
 class Notes(Struct):
     """What the report will say about loading.
 
     Attributes:
       plain: Container to the class that was not found; names begin with the key.
+      left_out: What is left out, as it is pickled.
       bytes_read: Size of the leaves that were read.
       allowance: What the names of places may still cost.
     """
 
     plain: dict[str, str] = {}
+    left_out: dict[str, None] = {}
     bytes_read: int = 0
     allowance: tree.Allowance = field(default_factory=tree.Allowance)
 
@@ -80,8 +90,8 @@ def damage(where: str) -> Iterator[None]:
         ) from error
     except MemoryError as error:
         raise ReadError(
-            f"{where} does not fit into memory. Load less of it with keys= or regex=, "
-            f"or map its arrays with mmap=True."
+            f"{where} does not fit into memory. Load less of it at a time, or map its "
+            f"arrays with mmap=True."
         ) from error
     except Exception as error:  # Whatever NumPy, torch and classes make of nonsense.
         found = f"{type(error).__name__}: {reason(error)}"
@@ -96,18 +106,21 @@ class SavedComponent:
         path: Path,
         key: str,
         component: Component,
+        where: str,
         options: Options,
         resolver: Resolver,
         notes: Notes,
     ) -> None:
         self.key = key
         self.streams = component.shards is not None
-        self._where = f"{key!r} in {path / manifest.NAME}"
+        self._where = where
         self._component = component
         self._options = options
         self._resolver = resolver
         self._notes = notes
-        self._reader = Reader(path, component, _name_in_block(component, key))
+        self._by = options.verb.by("keys", "regex")  # Leaves can be left out with it.
+        names = _name_in_block(component, key)
+        self._reader = Reader(path, component, names, self._by)
         self._only: Tree | None = None
         self._names: list[tuple[str, int]] | None = None
 
@@ -117,17 +130,31 @@ class SavedComponent:
             self._reader.open()
 
     def state(self) -> Any:
-        """Return the state, read and verified."""
+        """Return the state, read and verified; `LEFT_OUT` if it is a pickled leaf."""
         with damage(self._where):
             return self._state(self._tree())
 
     def some(self, numbers: Iterable[int]) -> Any:
-        """Return the state with only these leaves, or None if there are none."""
+        """Return the state with only these leaves; `LEFT_OUT` if it has none then."""
         with damage(self._where):
             saved = self._tree()
-            picked = tree.pick(saved, numbers)
+            picked = self._admitted(tree.pick(saved, numbers))
+            if not picked:
+                return tree.LEFT_OUT
             values = self._some(saved, picked, plain=True)
             return tree.unflatten_some(saved.root, saved.nodes, values)
+
+    def _admitted(
+        self, picked: Sequence[tuple[int, Leaves]], shard: str = ""
+    ) -> list[tuple[int, Leaves]]:
+        """Return leaves without those that are pickled, if these are left out."""
+        if not self._options.leaves_out:
+            return list(picked)
+        for _, group in picked:
+            if group.kind == "pickle":
+                names = [tree.full_name(shard, x) if shard else x for x in group.names]
+                self._notes.left_out |= dict.fromkeys(map(self._full_name, names))
+        return [x for x in picked if x[1].kind != "pickle"]
 
     @property
     def held_bytes(self) -> int:
@@ -187,13 +214,14 @@ class SavedComponent:
         """Return a generator of the shards."""
         try:
             for index in range(self._shard_count):
-                yield self._shard(index)
+                shard = self._shard(index)
+                yield None if shard is tree.LEFT_OUT else shard
         finally:
             self._reader.close()
 
     def _shard(self, index: int) -> Any:
         with damage(self._where):
-            return self._state(self._component.tree(index))
+            return self._state(self._component.tree(index), str(index))
 
     @property
     def _shard_count(self) -> int:
@@ -208,7 +236,9 @@ class SavedComponent:
             self._only = self._component.tree()
         return self._only
 
-    def _state(self, saved: Tree) -> Any:
+    def _state(self, saved: Tree, shard: str = "") -> Any:
+        if self._options.leaves_out and tree.has_pickles(saved):
+            return self._rest(saved, shard)
         values = self._read(saved.leaves, plain=self._options.plain)
         self._unpickle_all(tree.numbered(saved), values)
 
@@ -228,6 +258,15 @@ class SavedComponent:
             for number, cls in lost:
                 self._notes.plain[self._full_name(names.get(number, ""))] = cls
         return state
+
+    def _rest(self, saved: Tree, shard: str) -> Any:
+        """Return the state without what is pickled."""
+        places = {n for node in saved.nodes for n in node.children if n >= 0}
+        if saved.root >= 0:
+            places.add(saved.root)
+        picked = self._admitted(tree.pick(saved, places), shard)
+        values = self._some(saved, picked, plain=True)
+        return tree.unflatten_rest(saved.root, saved.nodes, values)
 
     def _some(
         self, saved: Tree, picked: Sequence[tuple[int, Leaves]], *, plain: bool
@@ -288,7 +327,7 @@ class SavedComponent:
         except Exception as error:  # This says nothing about the save.
             raise ReadError(
                 f"JAX could not make the arrays of {self._where}: {reason(error)}. "
-                f"Free memory of the device, or load less at a time with keys=[...]."
+                f"Free memory of the device, or load less at a time."
             ) from error
 
     def _refuse_pickles(self, groups: Iterable[Leaves]) -> None:
@@ -297,7 +336,7 @@ class SavedComponent:
             raise PickleError(
                 f"{self._full_name(names[0])} was saved with pickle, and loading it "
                 f"could run any code, so it needs allow_pickle=True. Pass that if you "
-                f"trust who wrote the save, or leave the leaf out with keys= or regex=."
+                f"trust who wrote the save, or leave the leaf out{self._by}."
             )
 
     def _function(self, path: str, name: str) -> Any:
@@ -306,7 +345,7 @@ class SavedComponent:
             raise PickleError(
                 f"{self._full_name(name)} is the function {path}, which is not in the "
                 f"component's current state or was not found. Pass allow_pickle=True "
-                f"if you trust who wrote the save, or leave the leaf out with regex=."
+                f"if you trust who wrote the save, or leave the leaf out{self._by}."
             )
         return function
 
@@ -316,7 +355,7 @@ class SavedComponent:
         except Exception as error:
             raise PickleError(
                 f"{self._full_name(name)} cannot be unpickled: {reason(error)}. Make "
-                f"its class importable, or leave it out with keys= or regex=."
+                f"its class importable, or leave it out{self._by}."
             ) from error
 
     def _full_name(self, name: str) -> str:

@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from . import containers, leaves, scalars
 from .errors import MismatchError, StateError
@@ -224,6 +224,11 @@ def parts_of_pickles(tree: Tree) -> set[int]:
     return {n for group in pickles for parts in group.value for n in parts}
 
 
+def has_pickles(tree: Tree) -> bool:
+    """Tell whether some leaves are pickled."""
+    return any(group.kind == "pickle" for group in tree.leaves)
+
+
 def numbered(tree: Tree) -> Iterator[tuple[int, Leaves]]:
     """Yield the number of the first leaf of each group, and the group."""
     number = 0
@@ -359,6 +364,35 @@ def unflatten_some(root: int, nodes: Sequence[Node], values: Mapping[int, Any]) 
         else:
             built[-number - 1] = items
     return built.get(root)
+
+
+LEFT_OUT: Any = object()  # Where there is nothing of a state.
+
+
+def unflatten_rest(root: int, nodes: Sequence[Node], values: Mapping[int, Any]) -> Any:
+    """Put a state together without some of its leaves.
+
+    Args:
+      root: As in `Flat`.
+      nodes: Containers, children first.
+      values: The leaves that there are, by number.
+
+    Returns:
+      The state, without classes: what is lacking is absent from mappings, and None in
+      sequences, in which the other items keep their places. `LEFT_OUT` if it is a leaf
+      that is lacking.
+    """
+    _check(nodes)
+    built: dict[int, Any] = dict(values)
+    for number, node in enumerate(nodes):
+        if node.keys and not built.keys() >= {*node.children}:
+            pairs = zip(node.keys, node.children, strict=True)
+            there = [(key, child) for key, child in pairs if child in built]
+            keys, children = ([pair[n] for pair in there] for n in (0, 1))
+            node = structs.replace(node, keys=keys, children=children)
+        items = [built.get(child) for child in node.children]
+        built[-number - 1] = containers.put_together(node, items, None)
+    return built.get(root, LEFT_OUT)
 
 
 def _check(nodes: Sequence[Node]) -> None:

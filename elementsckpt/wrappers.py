@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 from . import forks
 
@@ -13,10 +13,19 @@ from . import forks
 class Saveable:
     """Gives an object `save()` and `load(data)`, for named attributes or functions.
 
+        cp.buffer = Saveable(["pos", "full", "rewards"], of=buffer)
+        cp.norm = Saveable(norm.statistics, norm.set_statistics)
+
     Args:
-      attrs: Names of the attributes of this object that make up its state.
+      attrs: Names of the attributes that make up the state. By position, the two
+        functions may come in its place.
       save: Returns the state.
       load: Takes the state.
+      of: The object with these attributes. By default they are of this object, which
+        is for subclasses.
+
+    Attributes:
+      of: The object with the attributes, if it was given.
 
     Raises:
       ValueError: neither `attrs` nor both functions are given, or all of them.
@@ -26,38 +35,55 @@ class Saveable:
 
     def __init__(
         self,
-        attrs: Iterable[str] | None = None,
-        save: Callable[[], Any] | None = None,
+        attrs: Iterable[str] | Callable[[], Any] | None = None,
+        save: Callable[..., Any] | None = None,
         load: Callable[[Any], Any] | None = None,
+        *,
+        of: Any = None,
     ) -> None:
+        functions: list[Any] = [x for x in (attrs, save, load) if callable(x)]
+        if callable(attrs) and len(functions) == 2:
+            attrs, (save, load) = None, functions
         if isinstance(attrs, str):
             raise ValueError(f"attrs is a list of names: pass [{attrs!r}].")
-        if (save is None) != (load is None) or (save is None) == (attrs is None):
+        is_half = callable(attrs) or (save is None) != (load is None)
+        if is_half or (save is None) == (attrs is None):
             raise ValueError(
-                "Saveable takes either attrs, names of its own attributes, or the two "
-                "functions save and load."
+                "Saveable takes either attrs, names of attributes, or two functions, "
+                "save and load."
             )
-        self._attrs = None if attrs is None else tuple(attrs)
+        if of is not None and attrs is None:
+            raise ValueError(
+                "of= is the object that has the attributes in attrs: leave it out, as "
+                "the two functions know what they are of."
+            )
+        self._attrs = None if attrs is None else tuple(cast(Iterable[str], attrs))
         self._save = save
         self._load = load
+        self._of = of
+        if of is not None:
+            self.of = of
 
     @property
     def is_of_attributes(self) -> bool:
-        """Whether its state is in its own attributes."""
+        """Whether its state is in attributes."""
         return self._attrs is not None
 
     def save(self) -> Any:
         """Return the state."""
         if self._save is not None:
             return self._save()
-        return {name: getattr(self, name) for name in self._attrs or ()}
+        owner = self if self._of is None else self._of
+        return {name: getattr(owner, name) for name in self._attrs or ()}
 
     def load(self, data: Any) -> Any:
         """Take the state."""
         if self._load is not None:
             return self._load(data)
-        for name in self._attrs or ():
-            setattr(self, name, data[name])
+        owner = self if self._of is None else self._of
+        values = {name: data[name] for name in self._attrs or ()}
+        for name, value in values.items():
+            setattr(owner, name, value)
         return None
 
 

@@ -244,7 +244,7 @@ def a_path_to_which_somebody_else_is_faster_to_save(tmp, monkeypatch):
     MissingKeyError,
     "{tmp}/… has no 'critic', 'replay'. It has 'agent'. Nothing was loaded. To go on "
     "without what it lacks, load(keys=[...]) what it has; the next save() has all that "
-    "is registered.",
+    "is registered. Load what it has under another key with load(keys={ours: theirs}).",
 )
 def keys_that_the_save_lacks(tmp, _):
     make(tmp, 1).save()
@@ -269,10 +269,12 @@ def a_key_that_is_not_registered(tmp, _):
 
 NO_PROTOCOL = (
     ", nor state_dict() and load_state_dict(d), nor to_state_dict() and "
-    "from_state_dict(d). Add two such methods, or wrap it: elementsckpt.Value(value) "
-    "if it is a pytree, elementsckpt.Files(save=function_that_gets_a_folder, "
+    "from_state_dict(d), nor get_state() and set_state(state). Add two such methods, "
+    "or wrap it: elementsckpt.Value(value) if it is a pytree, "
+    "elementsckpt.Files(save=function_that_gets_a_folder, "
     "load=function_that_gets_it_back) if it writes files, otherwise "
-    "elementsckpt.Saveable(save=lambda: value, load=function_that_sets_it)."
+    "elementsckpt.Saveable(names_of_attributes, of=value) or "
+    "elementsckpt.Saveable(function_that_returns_a_state, function_that_takes_it)."
 )
 
 
@@ -318,6 +320,61 @@ def an_object_whose_load_takes_nothing(tmp, _):
     cp = Checkpoint(tmp)
     yield
     cp.agent = Loads()
+
+
+class WritesFiles:
+    def save(self, path="agent.npy", *more):
+        pass
+
+    def load(self, data):
+        pass
+
+
+@says(
+    ComponentError,
+    "Cannot register 'agent': an object of type WritesFiles has no usable save() and "
+    "load(data) (its save(path, *more) can take a place to write to)",
+    NO_PROTOCOL,
+)
+def an_object_that_writes_files(tmp, _):
+    cp = Checkpoint(tmp)
+    yield
+    cp.agent = WritesFiles()
+
+
+class Makes:
+    def save(self):
+        return 1
+
+    @classmethod
+    def load(cls, data):
+        return cls()
+
+
+@says(
+    ComponentError,
+    "Cannot register 'agent': an object of type Makes has no usable save() and "
+    "load(data) (its load is of the class, so it cannot change this object)",
+    NO_PROTOCOL,
+)
+def an_object_whose_load_makes_another(tmp, _):
+    cp = Checkpoint(tmp)
+    yield
+    cp.agent = Makes()
+
+
+@says(
+    MismatchError,
+    "A Generator of PCG64 was saved, and it is loaded into a Generator of Philox. "
+    "Register a generator like the one that was saved; this one has not changed.",
+)
+def a_generator_of_another_kind(tmp, _):
+    cp = Checkpoint(tmp)
+    cp.rng = np.random.default_rng(0)
+    cp.save()
+    cp.rng = np.random.Generator(np.random.Philox(0))
+    yield
+    cp.load()
 
 
 @says(
@@ -743,10 +800,9 @@ def a_leaf_of_another_type(tmp, _):
     cp.load(regex=".*")
 
 
-TREE = (
+LIKE = (
     "Nothing was loaded. Load into a value like the one that was saved, which "
-    "elementsckpt.read shows, or load a part of it: Checkpoint.load takes regex=, "
-    "rename=, cast=True and strict=False."
+    "elementsckpt.read shows"
 )
 
 
@@ -755,12 +811,113 @@ TREE = (
     "The current state and {tmp}/save differ in 2 leaves:\n"
     "  tree/w: saved int64[3], expected int64[4]\n"
     "  tree/n: saved float, expected int\n",
-    TREE,
+    LIKE,
+    ", or leave leaves out with a regex such as '(?!.*head)'.",
 )
 def a_template_that_does_not_fit(tmp, _):
     elementsckpt.save_pytree(tmp / "save", {"w": np.arange(3), "n": 0.5})
     yield
     elementsckpt.load_pytree(tmp / "save", {"w": np.arange(4), "n": 1})
+
+
+@says(
+    MismatchError,
+    "The current state and {tmp}/save differ in 2 leaves:\n"
+    "  tree/b: not in the save\n"
+    "  tree/a: only in the save\n",
+    LIKE,
+    ", or leave leaves out with a regex such as '(?!.*head)', or map names with "
+    "rename=.",
+)
+def a_template_of_other_names(tmp, _):
+    elementsckpt.save_pytree(tmp / "save", {"a": 1})
+    yield
+    elementsckpt.load_pytree(tmp / "save", {"b": 1})
+
+
+@says(
+    MismatchError,
+    "The current state and {tmp}/save differ in 1 leaf:\n"
+    "  tree/w: saved float64[3], expected float32[3]\n",
+    LIKE,
+    ".",
+)
+def a_value_of_functions_that_does_not_fit(tmp, _):
+    elementsckpt.save_pytree(tmp / "save", {"w": np.ones(3)})
+    value = Value({"w": np.ones(3, "f4")})
+    yield
+    elementsckpt.checkpoint.load(tmp / "save", {"tree": value.load})
+
+
+@says(
+    MissingKeyError,
+    "{tmp}/… has no 'tree'. It has 'agent'. Nothing was loaded. Pass key= to load one "
+    "of these.",
+)
+def a_pytree_that_is_a_component(tmp, _):
+    make(tmp, 1).save()
+    yield
+    elementsckpt.load_pytree(tmp, 0)
+
+
+@says(
+    MissingKeyError,
+    "{tmp}/… has no 'critic'. It has 'agent'. Nothing was loaded. Pass keys that it "
+    "has.",
+)
+def keys_to_read_that_are_not_there(tmp, _):
+    make(tmp, 1).save()
+    yield
+    elementsckpt.read(tmp, keys=["critic"])
+
+
+@says(
+    MissingKeyError,
+    "{tmp}/… has no 'critic'. It has 'agent'. Nothing was loaded. Pass functions for "
+    "what it has.",
+)
+def functions_for_what_is_not_there(tmp, _):
+    make(tmp, 1).save()
+    yield
+    elementsckpt.checkpoint.load(tmp, {"critic": print})
+
+
+@says(
+    MissingKeyError,
+    "regex names 'critic', and to be loaded are 'agent'. Correct its keys",
+    NOTHING,
+)
+def a_pattern_of_another_component(tmp, _):
+    cp = make(tmp, 1)
+    cp.save()
+    yield
+    cp.load(regex={"agent": ".*", "critic": ".*"})
+
+
+@says(
+    MismatchError,
+    "rename has replacements beside mappings: pass {pattern: replacement}, or {key: "
+    "{pattern: replacement}} for some of the components",
+    NOTHING,
+)
+def a_rename_of_two_forms(tmp, _):
+    cp = make(tmp, 1)
+    cp.save()
+    yield
+    cp.load(rename={"agent": {"a": "b"}, "c": "d"})
+
+
+@says(
+    MismatchError,
+    "rename takes agent/old out of its component, to old. Keep 'agent' in the "
+    "replacement, or load what is saved under another key with keys={ours: theirs}",
+    NOTHING,
+)
+def a_rename_that_loses_the_key(tmp, _):
+    cp = make(tmp, {"old": 1})
+    cp.save()
+    yield
+    cp.load(rename={"^agent/": ""})
 
 
 @says(
@@ -777,9 +934,9 @@ def a_value_that_is_given_something_else(tmp, _):
 
 @says(
     MismatchError,
-    "regex='enc/.*' matches no leaf of {tmp}/…. The nearest names are 'head', "
-    "'torso/kernel'. Correct the pattern, which must match from the start of a name, "
-    "without the key",
+    "regex='enc/.*' matches no leaf of 'agent' in {tmp}/…. The nearest names are "
+    "'head', 'torso/kernel'. Correct the pattern, which must match from the start of a "
+    "name, with or without the key",
     NOTHING,
 )
 def a_pattern_that_matches_nothing(tmp, _):
@@ -866,9 +1023,7 @@ def a_rename_that_is_a_list(tmp, _):
     cp.load(rename=["enc", "torso"])
 
 
-NO_NAMES = (
-    ", so its leaves have no names to select or compare them by. Leave it out with "
-)
+NO_NAMES = ", so its leaves have no names to select or compare them by. Leave it out"
 
 
 def streaming(directory):
@@ -881,7 +1036,7 @@ def streaming(directory):
     MismatchError,
     "'replay' in {tmp}/… was saved in shards by a generator",
     NO_NAMES,
-    "keys=['agent']",
+    " with keys=['agent']",
     NOTHING,
 )
 def a_pattern_for_a_generator(tmp, _):
@@ -894,7 +1049,7 @@ def a_pattern_for_a_generator(tmp, _):
     MismatchError,
     "'agent' is saved in shards by a generator",
     NO_NAMES,
-    "keys=[...]",
+    " with keys=[...]",
     NOTHING,
 )
 def a_pattern_for_what_is_a_generator_now(tmp, _):
@@ -909,7 +1064,7 @@ def a_pattern_for_what_is_a_generator_now(tmp, _):
     MismatchError,
     "'policy' in {tmp}/… was saved as files",
     NO_NAMES,
-    "keys=['agent']",
+    " with keys=['agent']",
     NOTHING,
 )
 def a_pattern_for_files(tmp, _):
@@ -917,13 +1072,26 @@ def a_pattern_for_files(tmp, _):
     cp.policy = Files(save=lambda _: None, load=print)
     cp.save()
     yield
-    cp.load(strict=False)
+    cp.load(regex=".*")
+
+
+@says(
+    MismatchError,
+    "'replay' in {tmp}/… was saved in shards by a generator, so its leaves have no "
+    "names to select or compare them by. Load it with a Checkpoint, into what it was "
+    "saved from",
+    NOTHING,
+)
+def a_generator_as_a_pytree(tmp, _):
+    streaming(tmp).save()
+    yield
+    elementsckpt.load_pytree(tmp, 0, key="replay")
 
 
 @says(
     MismatchError,
     "'agent' in {tmp}/… is a folder of files, and what loads it takes a state. Use "
-    "elementsckpt.Files(load=function), or leave it out with keys=[...]",
+    "elementsckpt.Files(load=function), or leave it out with keys=",
     NOTHING,
 )
 def files_for_what_takes_a_state(tmp, _):
@@ -937,7 +1105,7 @@ def files_for_what_takes_a_state(tmp, _):
 @says(
     MismatchError,
     "'agent' in {tmp}/… is a state, and what loads it is a Files, which takes a "
-    "folder. Use what it was saved with, or leave it out with keys=[...]",
+    "folder. Use what it was saved with, or leave it out with keys=",
     NOTHING,
 )
 def a_state_for_what_takes_files(tmp, _):
@@ -1031,7 +1199,7 @@ def a_pickle_from_elsewhere(tmp, _):
     PickleError,
     "agent/act is the function math:tanh, which is not in the component's current "
     "state or was not found. Pass allow_pickle=True if you trust who wrote the save, "
-    "or leave the leaf out with regex=.",
+    "or leave the leaf out with keys= or regex=.",
 )
 def a_function_from_elsewhere(tmp, _):
     import math
@@ -1681,8 +1849,8 @@ def more_than_there_is_memory(tmp, monkeypatch):
 
 @says(
     ReadError,
-    "'agent' in {tmp}/…/manifest.json does not fit into memory. Load less of it with "
-    "keys= or regex=, or map its arrays with mmap=True.",
+    "'agent' in {tmp}/…/manifest.json does not fit into memory. Load less of it at a "
+    "time, or map its arrays with mmap=True.",
 )
 def more_than_fits_into_memory(tmp, monkeypatch):
     cp = make(tmp, {"w": noise(0)})
@@ -1711,7 +1879,7 @@ def a_library_that_is_not_installed(tmp, monkeypatch):
 @says(
     ReadError,
     "JAX could not make the arrays of 'agent' in {tmp}/…/manifest.json: out of memory. "
-    "Free memory of the device, or load less at a time with keys=[...].",
+    "Free memory of the device, or load less at a time.",
 )
 def a_device_without_memory(tmp, monkeypatch):
     jax = pytest.importorskip("jax")
@@ -2006,6 +2174,15 @@ def the_best_by_one_of_two_metrics(tmp, cp):
     cp.best()
 
 
+@refused(
+    ValueError,
+    "keys is a list of keys: pass keys=['agent']. Only load() takes a mapping, to the "
+    "keys in the save.",
+)
+def a_mapping_of_keys_to_save(tmp, cp):
+    cp.save(keys={"agent": "params"})
+
+
 @refused(ValueError, "keys is a list of keys: pass keys=['agent'].")
 def a_key_as_keys(tmp, cp):
     cp.save(keys="agent")
@@ -2067,11 +2244,20 @@ def an_attribute_as_attrs(tmp, _):
 
 @refused(
     ValueError,
-    "Saveable takes either attrs, names of its own attributes, or the two functions "
-    "save and load.",
+    "Saveable takes either attrs, names of attributes, or two functions, save and "
+    "load.",
 )
 def half_of_a_saveable(tmp, _):
     Saveable(save=int)
+
+
+@refused(
+    ValueError,
+    "of= is the object that has the attributes in attrs: leave it out, as the two "
+    "functions know what they are of.",
+)
+def functions_of_an_object(tmp, cp):
+    Saveable(int, print, of=cp)
 
 
 @refused(ValueError, "latest=-1: pass how many saves to keep, from 0 on.")

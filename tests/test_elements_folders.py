@@ -346,8 +346,8 @@ def test_a_pickle_that_needs_more_than_arrays_is_refused(logdir, tmp_path, name)
     assert isinstance(error.value, ValueError)
     assert "agent" in str(error.value)
     assert "allow_pickle=True" in str(error.value)
+    assert "agent" not in elementsckpt.read(logdir)
     for function in (
-        elementsckpt.read,
         lambda path: elementsckpt.checkpoint.load(path, {"agent": cp.agent.load}),
         lambda path: cp.load(path, allow_pickle=False),
     ):
@@ -377,6 +377,20 @@ def test_allow_pickle_takes_what_the_restricted_way_refuses(logdir):
     assert cp.agent.state == os.path.join("a", "b")
     state = elementsckpt.read(logdir, keys=["agent"], allow_pickle=True)
     assert state == {"agent": os.path.join("a", "b")}
+
+
+def test_what_the_restricted_way_refuses_is_left_out_of_what_is_read(logdir, caplog):
+    marker = logdir / "marker"
+    folder = the_folder(logdir)
+    (folder / "agent.pkl").write_bytes(pickle.dumps(Calls(marker.touch)))
+    found = elementsckpt.read(logdir)
+    assert {*found} == {"step", "replay"}
+    assert "pickle: agent. Pass" in caplog.text
+    shard = next(folder.glob("replay-*.pkl"))
+    shard.write_bytes(pickle.dumps(Calls(marker.touch)))
+    assert {*elementsckpt.read(logdir)} == {"step"}
+    assert elementsckpt.read(logdir, keys=["agent"], regex="x") == {}
+    assert not marker.exists()
 
 
 @pytest.mark.parametrize("numpy", ["numpy.core", "numpy._core"])

@@ -222,7 +222,7 @@ def test_files_are_loaded_when_all_is_verified(tmp_path):
 def test_regex_and_rename_are_not_for_files(tmp_path):
     cp = make(tmp_path)
     cp.save()
-    for options in ({"regex": ".*"}, {"rename": {"a": "b"}}, {"strict": False}):
+    for options in ({"regex": ".*"}, {"rename": {"a": "b"}}):
         with pytest.raises(
             MismatchError, match=r"'policy' in .* was saved as files.*keys="
         ):
@@ -233,6 +233,13 @@ def test_regex_and_rename_are_not_for_files(tmp_path):
         elementsckpt.read(tmp_path, regex=".*")
     assert cp.policy.loads == cp.agent.loads == 0
     assert cp.load(keys=["agent"], regex=".*").loaded == ("agent/w",)
+
+
+def test_files_are_loaded_as_they_are_where_names_do_not_count(tmp_path):
+    cp = make(tmp_path)
+    cp.save()
+    cp.load(strict=False, cast=True)
+    assert (cp.policy.loads, cp.agent.loads) == (1, 1)
 
 
 # What the folder may not be, nor hold

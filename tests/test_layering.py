@@ -37,6 +37,8 @@ ALLOWED = {
         *("leaves", "torch_tensors", "jax_arrays", "scalars", "dtypes", "manifest"),
     },
     "overlay": {"specs", "tree", "leaves", "manifest"},
+    "selection": {"overlay"},
+    "verbs": set(),
     "pytrees": {
         *("tree", "containers", "leaves", "jax_arrays", "references", "manifest"),
     },
@@ -75,7 +77,7 @@ ALLOWED = {
     },
     "stored": {
         *("elements_folder", "reader", "specs", "tree", "leaves", "pickles"),
-        *("references", "manifest"),
+        *("references", "manifest", "verbs"),
     },
     "source": {
         *("stored", "folder", "elements_folder", "tree", "references", "scalars"),
@@ -101,19 +103,20 @@ ALLOWED = {
     },
     "restore": {
         *("source", "stored", "folder", "filetree", "reports", "overlay", "tree"),
-        *("manifest", "machine", "disk"),
+        *("selection", "verbs", "manifest", "machine", "disk"),
     },
     "look": {
         *("restore", "reports", "stored", "choice", "folder", "elements_folder"),
-        *("overlay", "metadata", "scalars", "manifest", "disk"),
+        *("selection", "metadata", "scalars", "manifest", "verbs", "disk"),
     },
-    "components": {"value", "pytrees"},
+    "randoms": set(),
+    "components": {"value", "pytrees", "randoms", "jax_arrays"},
     "registry": {"components"},
     "wrappers": {"forks"},
     "rng": {"generators"},
     "functions": {
         *("store", "restore", "reports", "stored", "choice", "files", "metadata"),
-        *("value", "rng", "compression", "disk"),
+        *("selection", "value", "rng", "compression", "verbs", "disk"),
     },
     "lineage": {"disk"},
     "schedule": {"forks"},
@@ -125,7 +128,7 @@ ALLOWED = {
         *("functions", "registry", "look", "store", "restore", "reports", "stored"),
         *("choice", "folder", "background", "history", "staging", "compression"),
         *("schedule", "signals", "timing", "origin", "claim", "retention", "metadata"),
-        *("overlay", "value", "rng", "scalars"),
+        *("selection", "value", "rng", "scalars", "verbs"),
         *("files", "wrappers", "components", "manifest", "notices", "forks", "disk"),
     },
     "__init__": {

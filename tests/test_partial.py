@@ -77,7 +77,7 @@ def test_selection_is_re_match_on_the_name_inside_the_component(
     assert set(report.loaded) == names(*loaded)
 
 
-@pytest.mark.parametrize("regex", ["enc", "agent/params", "w$", "x"])
+@pytest.mark.parametrize("regex", ["enc", "gent/params", "w$", "x", "agent/x"])
 def test_a_pattern_that_matches_no_beginning_matches_nothing(tmp_path, regex):
     saved(tmp_path, params(1))
     cp = opened(tmp_path, params(0))

@@ -1,5 +1,6 @@
 """What only pickle can hold: marked, arrays kept out of it, and never run unasked."""
 
+import collections
 import datetime
 import decimal
 import enum
@@ -16,7 +17,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from boxes import Box, block_with, blocks, damage
+from boxes import Box, Stream, block_with, blocks, damage
 from strategies import assert_same, round_trip
 
 import elementsckpt
@@ -333,8 +334,6 @@ LOADS = {
     "functions": lambda path, cp: elementsckpt.checkpoint.load(
         path, {"agent": cp.agent.load}
     ),
-    "read": lambda path, cp: elementsckpt.read(path),
-    "read mapped": lambda path, cp: elementsckpt.read(path, mmap=False),
 }
 
 
@@ -449,6 +448,121 @@ def test_what_needs_no_pickle_loads_beside_what_does(armed):
     assert found["agent"]["safe"].tolist() == [0, 1, 2]
     assert elementsckpt.read(folder, keys=["other"]) == {"other": {"x": 1}}
     assert not went_off.exists()
+
+
+# Reading the rest
+
+
+class Odd(collections.namedtuple("Odd", "a b")):
+    pass
+
+
+def read_with_log(path, caplog, **options):
+    """Return what is read, and the names of what is left out by the log."""
+    caplog.clear()
+    state = elementsckpt.read(path, **options)
+    logged = [record for record in caplog.records if "pickle" in record.msg]
+    assert len(logged) <= 1
+    return state, logged[0].args[0].split(", ") if logged else []
+
+
+@pytest.mark.parametrize("options", [{}, {"mmap": False}, {"allow_pickle": False}])
+def test_what_is_pickled_is_left_out_of_what_is_read(armed, caplog, options):
+    folder, went_off = armed
+    state, left_out = read_with_log(folder, caplog, **options)
+    assert state["other"] == {"x": 1}
+    assert state["agent"]["safe"].tolist() == [0, 1, 2]
+    assert left_out == ["agent/deep/0/bomb"]
+    assert folder.name in caplog.text
+    assert not went_off.exists()
+
+
+def test_what_is_read_keeps_its_place_and_its_type(tmp_path, caplog):
+    odd = Holder(x=np.arange(5))
+    state = {
+        "list": [0, odd, np.arange(3)],
+        "tuple": (odd, 1),
+        "deque": collections.deque([1, odd, 3], 5),
+        "only": [odd],
+        "dict": {"odd": odd},
+        "ordered": collections.OrderedDict(z=1, odd=odd, a=[]),
+        "fields": Odd(odd, {}),
+        "empty": {},
+        3: odd,
+    }
+    cp = Checkpoint(tmp_path)
+    cp.agent, cp.odd, cp.step = Box(state), Box(odd), Box(7)
+    cp.save()
+    found, left_out = read_with_log(tmp_path, caplog)
+    agent = found["agent"]
+    assert agent["list"].pop().tolist() == [0, 1, 2]
+    assert agent == {
+        "list": [0, None],
+        "tuple": (None, 1),
+        "deque": collections.deque([1, None, 3], 5),
+        "only": [None],
+        "dict": {},
+        "ordered": collections.OrderedDict(z=1, a=[]),
+        "fields": {"b": {}},
+        "empty": {},
+    }
+    assert {key: type(agent[key]) for key in agent} == {
+        **{key: type(state[key]) for key in agent},
+        "fields": dict,
+    }
+    assert agent["deque"].maxlen == 5
+    assert {*found} == {"agent", "step"}
+    # The same object is one leaf, of which the log says one place.
+    assert left_out == ["agent/list/1", "odd"]
+
+
+def test_arrays_that_a_pickle_shares_with_the_rest_are_read(tmp_path, caplog):
+    shared, own = np.arange(100_000), np.arange(100_000)[::-1].copy()
+    cp = Checkpoint(tmp_path, compress=None)
+    cp.agent = Box({"odd": Holder(a=shared, b=own), "a": shared})
+    path = cp.save().path
+    damage(block_with(path, own.tobytes()))  # Which need not be read.
+    found, _ = read_with_log(path, caplog)
+    assert [*found["agent"]] == ["a"]
+    np.testing.assert_array_equal(found["agent"]["a"], shared)
+
+
+def test_pickled_leaves_of_shards_are_left_out(tmp_path, caplog):
+    odd = Holder()
+    cp = Checkpoint(tmp_path)
+    cp.replay = Stream([{"x": 1, "odd": odd}, odd, 3])
+    cp.save()
+    found, left_out = read_with_log(tmp_path, caplog)
+    assert found == {"replay": [{"x": 1}, None, 3]}
+    assert left_out == ["replay/0/odd", "replay/1"]
+
+
+def test_a_pattern_selects_what_is_not_pickled(tmp_path, caplog):
+    odd = Holder()
+    cp = Checkpoint(tmp_path)
+    cp.agent, cp.odd = Box({"x": 1, "y": [odd, 2], "odd": odd}), Box(odd)
+    cp.save()
+    found, left_out = read_with_log(tmp_path, caplog, regex="x|y|odd")
+    assert found == {"agent": {"x": 1, "y": {1: 2}}}
+    assert left_out == ["agent/y/0"]
+    found, left_out = read_with_log(tmp_path, caplog, regex="y/0")
+    assert (found, left_out) == ({}, ["agent/y/0"])
+
+
+def test_many_leaves_that_are_left_out_are_one_message(tmp_path, caplog):
+    cp = Checkpoint(tmp_path)
+    cp.agent = Box([Holder() for _ in range(100)])
+    cp.save()
+    assert elementsckpt.read(tmp_path) == {"agent": [None] * 100}
+    assert "agent/19 and 80 more. Pass allow_pickle=True" in caplog.text
+
+
+def test_nothing_is_said_where_all_is_read(tmp_path, caplog):
+    cp = Checkpoint(tmp_path)
+    cp.agent = Box({"odd": Holder(x=1), "y": [2]})
+    cp.save()
+    found, left_out = read_with_log(tmp_path, caplog, allow_pickle=True)
+    assert (found["agent"]["odd"].x, left_out) == (1, [])
 
 
 def test_looking_at_a_save_runs_no_code(armed):

@@ -1,5 +1,6 @@
 """`cp.<key> = component`: what may be registered, as what, and by which protocol."""
 
+import functools
 import rlcompleter
 import threading
 
@@ -246,6 +247,12 @@ class SpeaksAll:
     def from_state_dict(self, state):
         self.got["from_state_dict"] = state
 
+    def get_state(self):
+        return {"fourth": 4}
+
+    def set_state(self, state):
+        self.got["set_state"] = state
+
 
 class SpeaksTorchAndFlax(SpeaksAll):
     save = load = None
@@ -253,6 +260,10 @@ class SpeaksTorchAndFlax(SpeaksAll):
 
 class SpeaksFlax(SpeaksTorchAndFlax):
     state_dict = load_state_dict = None
+
+
+class SpeaksGrain(SpeaksFlax):
+    to_state_dict = from_state_dict = None
 
 
 class SaveNeedsAPath(SpeaksAll):
@@ -270,6 +281,44 @@ class SaveAndStateDictNeedArguments(SaveNeedsAPath):
         raise AssertionError("a state_dict that needs arguments is not the protocol")
 
 
+class SaveTakesAnything(SpeaksAll):
+    def save(self, *args, **kwargs):
+        raise AssertionError("what takes anything takes a path")
+
+
+class SaveTakesAPlace(SpeaksAll):
+    def save(self, prefix=None, *, threads=1):
+        raise AssertionError("what takes a place writes there")
+
+
+class LoadMakesAnother(SpeaksAll):
+    @classmethod
+    def load(cls, data):
+        raise AssertionError("what is of the class does not change the object")
+
+
+class SaveHasOtherOptions(SpeaksAll):
+    def save(self, wait=False, **kwargs):
+        return "first"
+
+
+class StateDictTakesAPrefix(SpeaksTorchAndFlax):
+    """Is as modules of torch are."""
+
+    def state_dict(self, *args, destination=None, prefix="", keep_vars=False):
+        return {"second": 2}
+
+    def load_state_dict(self, state, strict=True, assign=False):
+        self.got["load_state_dict"] = state
+
+
+class GetStateTakesComponents(SpeaksGrain):
+    """Is as those of RLlib are."""
+
+    def get_state(self, components=None, *, not_components=None, **kwargs):
+        return {"fourth": 4}
+
+
 @pytest.mark.parametrize(
     ("cls", "used"),
     [
@@ -279,6 +328,13 @@ class SaveAndStateDictNeedArguments(SaveNeedsAPath):
         (SaveNeedsAPath, {"load_state_dict": {"second": 2}}),
         (SaveNeedsAKeyword, {"load_state_dict": {"second": 2}}),
         (SaveAndStateDictNeedArguments, {"from_state_dict": {"third": 3}}),
+        (SpeaksGrain, {"set_state": {"fourth": 4}}),
+        (SaveTakesAnything, {"load_state_dict": {"second": 2}}),
+        (SaveTakesAPlace, {"load_state_dict": {"second": 2}}),
+        (LoadMakesAnother, {"load_state_dict": {"second": 2}}),
+        (SaveHasOtherOptions, {"load": "first"}),
+        (StateDictTakesAPrefix, {"load_state_dict": {"second": 2}}),
+        (GetStateTakesComponents, {"set_state": {"fourth": 4}}),
     ],
 )
 def test_protocols_are_tried_in_their_order(tmp_path, cls, used):
@@ -304,9 +360,112 @@ def test_a_save_that_needs_arguments_is_refused_when_no_protocol_is_left():
     assert "argument" in str(error.value)
 
 
+PLACES = [
+    *("path", "filepath", "file", "fname", "file_name", "filename", "prefix"),
+    *("folder", "directory", "dirname", "save_path", "out_dir", "log_file"),
+    *("dir", "logdir"),
+]
+SAVES = {name: eval(f"lambda self, {name}='agent.npy': None") for name in PLACES}
+SAVES |= {
+    "any": lambda self, *args: None,
+    "named": lambda self, *, path=None: None,
+    "not first": lambda self, wait=False, path=None: None,
+}
+
+
+@pytest.mark.parametrize("save", SAVES.values(), ids=SAVES)
+def test_a_save_that_can_take_a_place_is_refused_when_no_protocol_is_left(save):
+    cls = type("Agent", (Box,), {"save": save})
+    cp = Checkpoint()
+    with pytest.raises(ComponentError, match=r"place to write to.*elementsckpt\.Files"):
+        cp.agent = cls()
+    assert list(cp) == []
+
+
+def test_a_save_made_of_another_function_can_take_what_is_left_of_its_arguments():
+    def write(state, path="agent.npy"):
+        raise AssertionError("registering calls nothing")
+
+    box, cp = Box(5), Checkpoint()
+    box.save = functools.partial(write, 5)
+    with pytest.raises(ComponentError, match="place"):
+        cp.agent = box
+    box.save = functools.partial(write, 5, "agent.npy")  # It has nothing to ask for.
+    cp.agent = box
+
+
+class Callable:
+    def __init__(self, box):
+        self.box = box
+
+    def __call__(self, wait=False):
+        return self.box.state
+
+
+@pytest.mark.parametrize(
+    "wrap", [Callable, lambda box: functools.partial(Callable(box), wait=True)]
+)
+def test_a_save_may_be_any_object_that_can_be_called(tmp_path, wrap):
+    box = Box(5)
+    box.save = wrap(box)
+    cp = Checkpoint(tmp_path)
+    cp.agent = box
+    cp.save()
+    box.state = None
+    cp.load()
+    assert box.state == 5
+
+
+def test_a_method_whose_arguments_are_not_told_is_taken_to_need_none(tmp_path):
+    class Agent(Box):
+        save = {}.copy  # Which tells from Python 3.13 on.
+
+    cp = Checkpoint(tmp_path)
+    cp.agent = Agent()
+    cp.save()
+    cp.load()
+    assert cp.agent.state == {}
+
+
+def test_a_decorated_save_is_what_it_was_before(tmp_path):
+    def timed(function):
+        @functools.wraps(function)
+        def timed_function(*args, **kwargs):
+            return function(*args, **kwargs)
+
+        return timed_function
+
+    class Agent(Box):
+        save = timed(Box.save)
+
+    cp = Checkpoint(tmp_path)
+    cp.agent = Agent(5)
+    assert cp.save().pickled == ()
+
+
+def test_a_class_whose_methods_are_all_its_own_is_a_component(tmp_path):
+    class Stats:
+        total = 5
+
+        @classmethod
+        def save(cls):
+            return cls.total
+
+        @classmethod
+        def load(cls, data):
+            cls.total = data
+
+    cp = Checkpoint(tmp_path)
+    cp.stats, cp.same = Stats, Stats()
+    cp.save()
+    Stats.total = 0
+    cp.load()
+    assert Stats.total == 5
+
+
 def test_optional_arguments_of_save_and_load_do_no_harm(tmp_path):
     class Agent(Box):
-        def save(self, verbose=False, *args, **kwargs):
+        def save(self, verbose=False, *, wait=True, **kwargs):
             return super().save()
 
         def load(self, data, regex=None):
@@ -433,12 +592,63 @@ def test_a_saveable_of_two_functions_is_saved_and_loaded(tmp_path, package):
     assert got == [{"mean": 0.5}]
 
 
+def test_a_saveable_takes_two_functions_by_position(tmp_path):
+    got = []
+    cp = Checkpoint(tmp_path)
+    cp.norm = elementsckpt.Saveable(lambda: {"mean": 0.5}, got.append)
+    cp.step = elementsckpt.Saveable(lambda: 5, load=got.append)
+    cp.save()
+    cp.load()
+    assert got == [{"mean": 0.5}, 5]
+
+
+class Buffer:
+    """Stands for a class of somebody else."""
+
+    def __init__(self, pos):
+        self.pos, self.full, self.device = pos, False, "cpu"
+        self.rewards = np.arange(4) + pos
+
+
+def test_a_saveable_of_attributes_of_another_object_changes_that(tmp_path):
+    buffer = Buffer(3)
+    cp = Checkpoint(tmp_path)
+    cp.buffer = elementsckpt.Saveable(["pos", "full", "rewards"], of=buffer)
+    assert cp.buffer.of is buffer
+    cp.save()
+    buffer.__dict__.update(pos=0, full=True, rewards=None, device="cuda")
+    cp.load()
+    assert (buffer.pos, buffer.full, buffer.device) == (3, False, "cuda")
+    np.testing.assert_array_equal(buffer.rewards, np.arange(4) + 3)
+
+
+def test_a_copy_of_attributes_of_another_object_leaves_that_alone(tmp_path):
+    buffer = Buffer(3)
+    cp = Checkpoint(tmp_path)
+    cp.buffer = elementsckpt.Saveable(["pos"], of=buffer)
+    cp.save()
+    buffer.pos = 7
+    copied = cp.copy_of("buffer")
+    assert (copied.of.pos, buffer.pos) == (3, 7)
+
+
+def test_a_saveable_sets_no_attribute_where_one_is_lacking():
+    buffer = Buffer(3)
+    with pytest.raises(KeyError):
+        elementsckpt.Saveable(["pos", "full"], of=buffer).load({"pos": 5})
+    assert buffer.pos == 3
+
+
 def test_a_saveable_needs_attributes_or_both_functions():
     for arguments in (
         {},
         {"save": dict},
         {"load": dict},
         {"attrs": ["a"], "save": dict, "load": dict},
+        {"attrs": dict, "save": dict, "load": dict},
+        {"attrs": dict},
+        {"attrs": dict, "save": dict, "of": Box()},
+        {"of": Box()},
     ):
         with pytest.raises((ValueError, TypeError)):
             elementsckpt.Saveable(**arguments)
