@@ -121,11 +121,14 @@ def put(arrays: Sequence[np.ndarray]) -> list[Any]:
 
 
 def weaken(array: Any) -> Any:
-    """Return the JAX array with a weak type, as Python scalars give."""
-    primitives = importlib.import_module("jax.extend.core.primitives")
-    return primitives.convert_element_type_p.bind(
-        array, new_dtype=array.dtype, weak_type=True, sharding=None
-    )
+    """Return the JAX array with a weak type, as Python scalars give.
+
+    It is made of the same buffers, as a computation is what `jax_debug_nans` and others
+    watch, and good saves hold NaN, too.
+    """
+    buffers = [shard.data for shard in array.addressable_shards]
+    weak = array.aval.update(weak_type=True)
+    return type(array)(weak, array.sharding, buffers, committed=_is_committed(array))
 
 
 def wrap_key(data: Any, implementation: str) -> Any:
@@ -178,9 +181,14 @@ def _sharding(current: Any) -> Any:
         mesh = getattr(sharding, "mesh", None)
         is_abstract_mesh = isinstance(mesh, sys.modules["jax"].sharding.AbstractMesh)
         return sharding.spec if is_abstract_mesh else sharding
+    if _is_committed(current) or len(sharding.device_set) > 1:
+        return sharding
+    return None
+
+
+def _is_committed(array: Any) -> bool:
     # Public in newer versions only.
-    is_committed = getattr(current, "committed", getattr(current, "_committed", True))
-    return sharding if is_committed or len(sharding.device_set) > 1 else None
+    return bool(getattr(array, "committed", getattr(array, "_committed", True)))
 
 
 def _default_device(current: Any) -> contextlib.AbstractContextManager[Any]:
