@@ -115,6 +115,12 @@ def narrows(dtype: np.dtype[Any]) -> bool:
     return wide and not importlib.import_module("jax").config.jax_enable_x64
 
 
+def holds(number: int) -> bool:
+    """Tell whether JAX makes an array of an int of Python as it is."""
+    bits = 64 if importlib.import_module("jax").config.jax_enable_x64 else 32
+    return -(1 << bits - 1) <= number < 1 << bits - 1
+
+
 def put(arrays: Sequence[np.ndarray]) -> list[Any]:
     """Return the arrays as JAX arrays on the default device."""
     return list(importlib.import_module("jax").device_put(list(arrays)))
@@ -145,22 +151,34 @@ def is_abstract(value: Any) -> bool:
     return struct is not None and isinstance(value, struct)
 
 
-def like(current: Any, array: np.ndarray) -> Any:
-    """Return a NumPy array, or key data, as a JAX array where and as `current` is.
+def like(current: Any, array: Any, *, weak: bool = False) -> Any:
+    """Return a NumPy array, key data or a number as a JAX array where `current` is.
 
     Args:
       current: A JAX array, which may be deleted, typed keys, or the abstract form of
         either, whose sharding counts if it has one.
       array: Elements of the same shape, or uint32[..., n] for keys.
+      weak: Whether it becomes weakly typed; a number of Python does in any case.
     """
     jax, sharding = sys.modules["jax"], _sharding(current)
     with _default_device(current) if sharding is None else contextlib.nullcontext():
         if is_key(current):
             keys = wrap_key(jax.device_put(array), implementation(current))
             return jax.device_put(keys, sharding)
-        array = array.astype(current.dtype, order="K", copy=False)
         placed = jax.device_put(array, sharding)
-        return weaken(placed) if getattr(current, "weak_type", False) else placed
+        return weaken(placed) if weak else placed
+
+
+def misplaced(current: Any) -> str | None:
+    """Say which sharding an abstract array has that its shape cannot have, or None."""
+    sharding = _sharding(current)
+    if not is_abstract(current) or not hasattr(sharding, "shard_shape"):
+        return None
+    try:
+        sharding.shard_shape(tuple(current.shape))
+    except (ValueError, IndexError):
+        return str(sharding)
+    return None
 
 
 def place_of(current: Any) -> Any:

@@ -1697,6 +1697,22 @@ def a_device_without_memory(tmp, monkeypatch):
 
 @says(
     ReadError,
+    "state/w cannot be put where the current one is, …: out of memory. Choose another "
+    "device or sharding, or free memory of this one",
+    NOTHING,
+)
+def a_device_without_memory_for_a_leaf(tmp, monkeypatch):
+    jax = pytest.importorskip("jax")
+    cp = Checkpoint(tmp)
+    cp.state = Value({"w": jax.numpy.ones(3)})
+    cp.save()
+    yield
+    monkeypatch.setattr(jax, "device_put", failing(RuntimeError("out of memory.")))
+    cp.load()
+
+
+@says(
+    ReadError,
     "agent/key holds typed keys of 'dice', which the installed JAX does not make: …. "
     "Install one that does.",
 )
