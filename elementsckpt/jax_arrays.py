@@ -115,17 +115,26 @@ def narrows(dtype: np.dtype[Any]) -> bool:
     return wide and not importlib.import_module("jax").config.jax_enable_x64
 
 
+def holds(number: int) -> bool:
+    """Tell whether JAX makes an array of an int of Python as it is."""
+    bits = 64 if importlib.import_module("jax").config.jax_enable_x64 else 32
+    return -(1 << bits - 1) <= number < 1 << bits - 1
+
+
 def put(arrays: Sequence[np.ndarray]) -> list[Any]:
     """Return the arrays as JAX arrays on the default device."""
     return list(importlib.import_module("jax").device_put(list(arrays)))
 
 
 def weaken(array: Any) -> Any:
-    """Return the JAX array with a weak type, as Python scalars give."""
-    primitives = importlib.import_module("jax.extend.core.primitives")
-    return primitives.convert_element_type_p.bind(
-        array, new_dtype=array.dtype, weak_type=True, sharding=None
-    )
+    """Return the JAX array with a weak type, as Python scalars give.
+
+    It is made of the same buffers, as a computation is what `jax_debug_nans` and others
+    watch, and good saves hold NaN, too.
+    """
+    buffers = [shard.data for shard in array.addressable_shards]
+    weak = array.aval.update(weak_type=True)
+    return type(array)(weak, array.sharding, buffers, committed=_is_committed(array))
 
 
 def wrap_key(data: Any, implementation: str) -> Any:
@@ -142,22 +151,34 @@ def is_abstract(value: Any) -> bool:
     return struct is not None and isinstance(value, struct)
 
 
-def like(current: Any, array: np.ndarray) -> Any:
-    """Return a NumPy array, or key data, as a JAX array where and as `current` is.
+def like(current: Any, array: Any, *, weak: bool = False) -> Any:
+    """Return a NumPy array, key data or a number as a JAX array where `current` is.
 
     Args:
       current: A JAX array, which may be deleted, typed keys, or the abstract form of
         either, whose sharding counts if it has one.
       array: Elements of the same shape, or uint32[..., n] for keys.
+      weak: Whether it becomes weakly typed; a number of Python does in any case.
     """
     jax, sharding = sys.modules["jax"], _sharding(current)
     with _default_device(current) if sharding is None else contextlib.nullcontext():
         if is_key(current):
             keys = wrap_key(jax.device_put(array), implementation(current))
             return jax.device_put(keys, sharding)
-        array = array.astype(current.dtype, order="K", copy=False)
         placed = jax.device_put(array, sharding)
-        return weaken(placed) if getattr(current, "weak_type", False) else placed
+        return weaken(placed) if weak else placed
+
+
+def misplaced(current: Any) -> str | None:
+    """Say which sharding an abstract array has that its shape cannot have, or None."""
+    sharding = _sharding(current)
+    if not is_abstract(current) or not hasattr(sharding, "shard_shape"):
+        return None
+    try:
+        sharding.shard_shape(tuple(current.shape))
+    except (ValueError, IndexError):
+        return str(sharding)
+    return None
 
 
 def place_of(current: Any) -> Any:
@@ -178,9 +199,14 @@ def _sharding(current: Any) -> Any:
         mesh = getattr(sharding, "mesh", None)
         is_abstract_mesh = isinstance(mesh, sys.modules["jax"].sharding.AbstractMesh)
         return sharding.spec if is_abstract_mesh else sharding
+    if _is_committed(current) or len(sharding.device_set) > 1:
+        return sharding
+    return None
+
+
+def _is_committed(array: Any) -> bool:
     # Public in newer versions only.
-    is_committed = getattr(current, "committed", getattr(current, "_committed", True))
-    return sharding if is_committed or len(sharding.device_set) > 1 else None
+    return bool(getattr(array, "committed", getattr(array, "_committed", True)))
 
 
 def _default_device(current: Any) -> contextlib.AbstractContextManager[Any]:

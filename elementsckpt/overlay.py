@@ -16,7 +16,7 @@ import numpy as np
 from msgspec import Struct
 
 from . import leaves, specs, tree
-from .errors import MismatchError, reason
+from .errors import MismatchError, ReadError, reason
 from .manifest import display
 from .specs import Spec
 
@@ -84,20 +84,32 @@ class Plan(Struct):
     Attributes:
       flat: The component's current state.
       replace: Leaf number in `flat` and saved number.
-      undecided: Likewise numbers that fit if nothing of them is lost, with their names.
+      taken: Specs of the saved leaves whose type the current ones take, by the number
+        of these.
+      undecided: Like `replace` numbers that fit if nothing of them is lost, with their
+        names and specs.
       problems: What does not fit, by name.
+      misplaced: Those of them that would fit if they had another sharding.
       castable: Whether `cast=True` would make some of it fit.
     """
 
     flat: tree.Flat
     replace: list[tuple[int, int]] = []
-    undecided: list[tuple[int, int, str]] = []
+    taken: dict[int, Spec] = {}
+    undecided: list[tuple[int, int, str, Spec]] = []
     loaded: list[str] = []
     missing: list[str] = []
     unexpected: list[str] = []
     problems: dict[str, str] = {}
+    misplaced: list[str] = []
     castable: bool = False
     renamed: dict[str, str] = {}
+
+    @property
+    def as_saved(self) -> set[int]:
+        """Numbers of the saved leaves that come as they were, arrays of JAX too."""
+        pairs = ((target, n) for target, n in self.replace if target in self.taken)
+        return {n for target, n in pairs if self.flat.kinds[target] == "python"}
 
 
 def plan(
@@ -130,7 +142,7 @@ def plan(
         uneven = _uneven(before, now)
         places = _distinct(before)
         current = dict(zip(_distinct(now), itertools.count()))
-    fitting: set[Any] = set()
+    fitting: dict[Any, bool] = {}
     for place, (name, number, spec) in zip(places, chosen, strict=True):
         target = current.pop(place, None)
         if name in uneven:
@@ -197,38 +209,53 @@ def _match(
     result: Plan,
     pair: tuple[str, int, int, Spec],
     selection: Selection,
-    fitting: set[Any],
+    fitting: dict[Any, bool],
 ) -> None:
-    """Note whether a saved leaf fits a current one; `fitting` has the forms that do."""
+    """Note whether a saved leaf fits a current one.
+
+    `fitting` has the forms that do, and whether these take the type of the saved one.
+    """
     name, target, number, saved = pair
     current, kind = result.flat.values[target], result.flat.kinds[target]
     form = None
     if kind in leaves.ARRAYS:  # Most are like others, and these have one spec.
-        form = id(saved), kind, current.dtype, current.shape
-    if form is None or form not in fitting:
+        is_weak = kind == "jax" and current.weak_type
+        form = id(saved), kind, current.dtype, current.shape, is_weak
+    takes = fitting.get(form)
+    if takes is None:
         expected = specs.spec_of(current, kind)
-        if saved != expected and specs.may_be_exact(saved, expected):
-            result.undecided.append((target, number, name))
+        if not saved.is_like(expected) and specs.may_be_exact(saved, expected):
+            result.undecided.append((target, number, name, saved))
             return
-        problem = _problem(result, saved, expected, selection)
-        problem = problem or specs.problem(current, kind)
+        takes = specs.takes(saved, current, kind)
+        problem = _problem(result, saved, (current, kind, takes), selection)
+        sharding = specs.misplaced(current, kind) if problem is None else None
+        if sharding is not None:
+            problem = f"which {sharding} does not divide"
+            result.misplaced.append(name)
         if problem is not None:
             result.problems[name] = f"saved {saved}, {problem}"
             return
-        fitting.add(form)
+        if form is not None:
+            fitting[form] = takes
+    if takes:
+        result.taken[target] = saved
     result.replace.append((target, number))
     result.loaded.append(name)
 
 
 def _problem(
-    result: Plan, saved: Spec, expected: Spec, selection: Selection
+    result: Plan, saved: Spec, leaf: tuple[Any, str, bool], selection: Selection
 ) -> str | None:
-    """Say why one spec does not fit the other, or return None."""
-    can_cast = saved != expected and specs.can_cast(saved, expected)
-    if saved == expected or (selection.cast and can_cast):
-        return None
-    result.castable = result.castable or can_cast
-    return f"expected {expected}"
+    """Say why a saved leaf cannot become what a current one is, or return None."""
+    current, kind, takes = leaf
+    expected = specs.spec_of(current, kind)
+    if not takes and not saved.is_like(expected):
+        can_cast = specs.can_cast(saved, expected)
+        if not (selection.cast and can_cast):
+            result.castable = result.castable or can_cast
+            return f"expected {expected}"
+    return None if takes else specs.problem(current, kind)
 
 
 def decide(plan: Plan, values: Mapping[int, Any]) -> None:
@@ -238,25 +265,32 @@ def decide(plan: Plan, values: Mapping[int, Any]) -> None:
       plan: What to replace; changed.
       values: These numbers, by saved number.
     """
-    for target, number, name in plan.undecided:
+    for target, number, name, saved in plan.undecided:
         current, kind = plan.flat.values[target], plan.flat.kinds[target]
         expected = specs.spec_of(current, kind)
-        if specs.is_exact(values[number], expected):
-            plan.replace.append((target, number))
-            plan.loaded.append(name)
-        else:
+        is_exact = specs.is_exact(values[number], expected)
+        if not is_exact and specs.takes(saved, current, kind, values[number]):
+            plan.taken[target] = saved
+        elif not is_exact:
             plan.problems[name] = f"saved {values[number]!r}, expected {expected}"
+            continue
+        plan.replace.append((target, number))
+        plan.loaded.append(name)
 
 
-def apply(plan: Plan, values: Mapping[int, Any]) -> Any:
+def apply(plan: Plan, values: Mapping[int, Any], key: str) -> Any:
     """Return the current state with the planned leaves replaced.
 
     Args:
       plan: What to replace.
       values: Saved leaves by number, arrays as NumPy arrays.
+      key: The component's key, for errors.
+
+    Raises:
+      ReadError: JAX cannot make a leaf.
     """
     flat = plan.flat
-    built = _fit(plan, values)
+    built = _fit(plan, values, key)
 
     def current(number: int) -> Any:
         return flat.values[number] if number >= 0 else flat.containers[-number - 1]
@@ -269,7 +303,7 @@ def apply(plan: Plan, values: Mapping[int, Any]) -> Any:
     return built.get(flat.root, current(flat.root))
 
 
-def _fit(plan: Plan, values: Mapping[int, Any]) -> dict[int, Any]:
+def _fit(plan: Plan, values: Mapping[int, Any], key: str) -> dict[int, Any]:
     """Return saved leaves as what those are that they replace, by number in `flat`."""
     counts = collections.Counter(number for _, number in plan.replace)
     shared: dict[Any, Any] = {}  # What was one stays one where it can.
@@ -279,16 +313,32 @@ def _fit(plan: Plan, values: Mapping[int, Any]) -> dict[int, Any]:
         current, kind = plan.flat.values[target], plan.flat.kinds[target]
         value = values[number]
         if counts[number] == 1:
-            built[target] = specs.fit(current, kind, value)
+            built[target] = _fit_one(plan, target, value, key)
             continue
         place = number, specs.place_of(current, kind)
         if place not in shared:
             if number in taken and isinstance(value, np.ndarray):
                 value = value.copy()  # JAX may use the memory of the other.
             taken.add(number)
-            shared[place] = specs.fit(current, kind, value)
+            shared[place] = _fit_one(plan, target, value, key)
         built[target] = shared[place]
     return built
+
+
+def _fit_one(plan: Plan, target: int, value: Any, key: str) -> Any:
+    current, kind = plan.flat.values[target], plan.flat.kinds[target]
+    try:
+        return specs.fit(current, kind, value, plan.taken.get(target))
+    except (ValueError, TypeError, RuntimeError) as error:
+        where = specs.where(current, kind)
+        if where is None:
+            raise
+        name = tree.full_name(key, plan.flat.names[target])
+        raise ReadError(
+            f"{name} cannot be put where the current one is, {where}: {reason(error)}. "
+            f"Choose another device or sharding, or free memory of this one; nothing "
+            f"was loaded."
+        ) from error
 
 
 def refuse(

@@ -49,6 +49,7 @@ class Restored(Struct):
       states: What to give to the `load()` of each component.
       folders: Those of them that are folders.
       notes: What the report says about reading.
+      misplaced: Those that are mismatched by their sharding only.
       castable: Whether `cast=True` would make some of what is mismatched fit.
       fell_back_from: The newest save, if it is damaged.
     """
@@ -61,6 +62,7 @@ class Restored(Struct):
     missing: list[str] = []
     unexpected: list[str] = []
     mismatched: dict[str, str] = {}
+    misplaced: list[str] = []
     castable: bool = False
     renamed: dict[str, str] = {}
     fell_back_from: Path | None = None
@@ -422,13 +424,14 @@ def _read_some(
     for component in components:
         plan = plans[component.key]
         if plan.replace:
-            values = component.values(source for _, source in plan.replace)
+            numbers = [number for _, number in plan.replace]
+            values = component.values(numbers, plan.as_saved)
             restored.states[component.key] = _apply(component.key, plan, values)
 
 
 def _apply(key: str, plan: Plan, values: Mapping[int, Any]) -> Any:
     try:
-        return overlay.apply(plan, values)
+        return overlay.apply(plan, values, key)
     except CheckpointError:
         raise
     except (ValueError, TypeError, KeyError, OverflowError) as error:
@@ -455,7 +458,7 @@ def _flat(component: Selectable, reading: Reading, verb: Verb) -> tree.Flat:
 def _plan(component: Selectable, flat: tree.Flat, selection: Selection) -> Plan:
     plan = overlay.plan(flat, component.specs(), selection, component.key)
     if plan.undecided:
-        values = component.values(number for _, number, _ in plan.undecided)
+        values = component.values(number for _, number, *_ in plan.undecided)
         overlay.decide(plan, values)
     return plan
 
@@ -465,6 +468,7 @@ def _note(key: str, plan: Plan, restored: Restored) -> None:
     restored.missing += _full(key, plan.missing)
     restored.unexpected += _full(key, plan.unexpected)
     restored.castable = restored.castable or plan.castable
+    restored.misplaced += _full(key, plan.misplaced)
     for name, problem in plan.problems.items():
         restored.mismatched[tree.full_name(key, name)] = problem
     for old, new in plan.renamed.items():
@@ -540,6 +544,9 @@ def _refuse_mismatch(request: Request, restored: Restored, verb: Verb) -> None:
 
 
 def _remedies(request: Request, restored: Restored, verb: Verb) -> str:
+    others = (restored.missing, restored.unexpected) if request.strict else ()
+    if len(restored.misplaced) == len(restored.mismatched) and not any(others):
+        return "Give it a sharding that divides its shape."
     remedies = []
     if request.is_plain:
         remedies.append(

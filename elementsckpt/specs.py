@@ -17,11 +17,19 @@ class Spec(NamedTuple):
       kind: "array", "key", or the Python type of anything else.
       dtype: Element type of an array, generator of a key.
       shape: Sizes of the axes.
+      weak: Whether it is a number, or an array of them, that takes the type of what it
+        is combined with, as JAX has it; None if its library has no such types. They
+        need not have this in common.
     """
 
     kind: str
     dtype: Any = None
     shape: tuple[int, ...] = ()
+    weak: bool | None = None
+
+    def is_like(self, other: Spec) -> bool:
+        """Tell whether leaves of the one can take the place of those of the other."""
+        return self[:3] == other[:3]
 
     def __str__(self) -> str:
         if self.kind not in ("array", "key"):
@@ -37,14 +45,18 @@ def spec_of(value: Any, kind: str) -> Spec:
         return Spec("key", jax_arrays.implementation(value), tuple(value.shape))
     if kind == "torch":
         return Spec("array", _dtype(torch_tensors.code(value)), tuple(value.shape))
-    if is_jax or _is_number(value):
-        return Spec("array", value.dtype, tuple(value.shape))
+    if is_jax:
+        return Spec("array", value.dtype, tuple(value.shape), bool(value.weak_type))
+    if _is_number(value):
+        return Spec("array", value.dtype, ())
     if kind == "numpy":
         try:
             dtypes.encode(value.dtype)
         except dtypes.UnknownDtypeError:
             return Spec("pickle")
         return Spec("array", value.dtype, value.shape)
+    if type(value) in _NUMBERS:
+        return Spec(type(value).__name__, weak=True)
     return Spec(kind if kind in ("pickle", "function") else type(value).__name__)
 
 
@@ -63,7 +75,8 @@ def specs_of_saved(group: Leaves) -> list[Spec]:
     if group.kind == "key":
         spec = Spec("key", group.value, group.shape[:-1])
     elif group.kind in leaves.ARRAYS:
-        spec = Spec("array", _dtype(group.dtype), group.shape)
+        weak = bool(group.value) if group.kind == "jax" else None
+        spec = Spec("array", _dtype(group.dtype), group.shape, weak)
     else:
         spec = Spec(group.kind)
     return [spec] * len(group.names)
@@ -90,7 +103,41 @@ def _is_jax(value: Any, kind: str) -> bool:
     )
 
 
+def misplaced(current: Any, kind: str) -> str | None:
+    """Return the sharding that an abstract leaf has and cannot have, or None."""
+    return jax_arrays.misplaced(current) if _is_jax(current, kind) else None
+
+
+def where(current: Any, kind: str) -> str | None:
+    """Say where an array of JAX or torch is; None for any other leaf."""
+    if _is_jax(current, kind):
+        return str(current.sharding or "the default device")
+    return str(current.device) if kind == "torch" else None
+
+
 # Conversion
+
+
+def takes(saved: Spec, current: Any, kind: str, number: Any = None) -> bool:
+    """Tell whether a current leaf has no type of its own and takes that of a saved one.
+
+    Weakly typed arrays and numbers of Python take any number of their shape.
+
+    Args:
+      saved: The spec of the saved leaf.
+      current: The current leaf.
+      kind: Its kind.
+      number: The saved leaf, if it may be an int that is too large for JAX.
+    """
+    expected = spec_of(current, kind)
+    if not expected.weak or saved.shape != expected.shape:
+        return False
+    is_jax = _is_jax(current, kind)
+    if saved.kind != "array":
+        is_too_large = is_jax and type(number) is int and not jax_arrays.holds(number)
+        return _number_type(saved) is not None and not is_too_large
+    is_narrowed = is_jax and jax_arrays.narrows(saved.dtype)
+    return _kind(saved.dtype)[0] in _RANKS and not is_narrowed
 
 
 def can_cast(saved: Spec, expected: Spec) -> bool:
@@ -174,12 +221,25 @@ def place_of(current: Any, kind: str) -> Any:
     return type(current), getattr(current, "dtype", None), place
 
 
-def fit(current: Any, kind: str, value: Any) -> Any:
-    """Return a saved leaf as what the current one is."""
+def fit(current: Any, kind: str, value: Any, taken: Spec | None = None) -> Any:
+    """Return a saved leaf as what the current one is.
+
+    Args:
+      current: The current leaf.
+      kind: Its kind.
+      value: The saved leaf.
+      taken: Its spec, if the current one takes its type.
+    """
     if kind == "numpy" and type(value) is np.ndarray and value.dtype == current.dtype:
         return value  # Most, so at once.
+    if taken is not None:
+        return _take(current, kind, value, taken)
     if _is_jax(current, kind):
-        return jax_arrays.like(current, _host(value))
+        is_weak = getattr(current, "weak_type", False)
+        array = _host(value)
+        if not jax_arrays.is_key(current):
+            array = _cast(array, current.dtype)
+        return jax_arrays.like(current, array, weak=is_weak)
     if kind not in ("torch", "numpy") and not _is_number(current):
         is_number = type(current) in (bool, *_NUMBERS)
         return type(current)(_item(value)) if is_number else value
@@ -187,10 +247,27 @@ def fit(current: Any, kind: str, value: Any) -> Any:
     if kind == "numpy" and array.dtype.hasobject and array.dtype.kind == "O":
         return array
     wanted = dtypes.decode(torch_tensors.code(current)) if kind == "torch" else None
-    array = array.astype(wanted or current.dtype, order="K", copy=False)
+    array = _cast(array, wanted or current.dtype)
     if kind == "torch":
         return torch_tensors.like(current, array)
     return array if kind == "numpy" else array[()]
+
+
+def _take(current: Any, kind: str, value: Any, saved: Spec) -> Any:
+    """Return a saved number as it was, on the current one's device if that has one."""
+    if not _is_jax(current, kind):
+        return value
+    if saved.kind != "array":  # JAX says what becomes of numbers of Python.
+        return jax_arrays.like(current, value)
+    is_weak = saved.weak
+    if is_weak is None:  # Who saved it may have had it from JAX.
+        is_weak = saved.dtype == current.dtype
+    return jax_arrays.like(current, _host(value), weak=is_weak)
+
+
+def _cast(array: np.ndarray, dtype: Any) -> np.ndarray:
+    with np.errstate(all="ignore"):  # What the caller finds by it is not here.
+        return array.astype(dtype, order="K", copy=False)
 
 
 def _host(value: Any) -> np.ndarray:

@@ -7,7 +7,7 @@ one that elements wrote.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -189,13 +189,21 @@ class SavedComponent:
             specs = [spec for x in groups for spec in specs_of_saved(x)]
             return [(name, number, specs[number]) for name, number in names]
 
-    def values(self, numbers: Iterable[int]) -> dict[int, Any]:
-        """Return leaves by number, arrays as NumPy arrays, read and verified."""
+    def values(
+        self, numbers: Iterable[int], as_saved: Collection[int] = ()
+    ) -> dict[int, Any]:
+        """Return leaves by number, read and verified.
+
+        Args:
+          numbers: Their numbers.
+          as_saved: Numbers of arrays that do not become NumPy arrays.
+        """
         with damage(self._where):
             saved = self._tree()
-            picked = tree.pick(saved, numbers)
+            picked = tree.pick(saved, {*numbers}.difference(as_saved))
             arrays = [x for x in picked if x[1].kind in leaves.ARRAYS]
             others = [x for x in picked if x[1].kind not in leaves.ARRAYS]
+            others += tree.pick(saved, as_saved)
             values = self._some(saved, arrays, plain=True)
             return values | self._some(saved, others, plain=False)
 
@@ -433,7 +441,9 @@ class ElementsComponent:
             for name, number in self.names()
         ]
 
-    def values(self, numbers: Iterable[int]) -> dict[int, Any]:
+    def values(
+        self, numbers: Iterable[int], as_saved: Collection[int] = ()
+    ) -> dict[int, Any]:
         """Return leaves by number."""
         return {number: self._flattened().values[number] for number in numbers}
 

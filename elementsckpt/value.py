@@ -77,7 +77,7 @@ class Value:
             plan.unexpected,
             "Load into a value like the one that was saved.",
         )
-        self.value = overlay.apply(plan, values)
+        self.value = overlay.apply(plan, values, "")
 
 
 def of_functions(loadfns: Mapping[str, Callable[[Any], Any]]) -> dict[str, Value]:

@@ -15,7 +15,14 @@ import numpy as np
 from boxes import Box
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
-from elementsckpt import Checkpoint, Value, load_pytree, save_pytree
+from elementsckpt import (
+    Checkpoint,
+    MismatchError,
+    ReadError,
+    Value,
+    load_pytree,
+    save_pytree,
+)
 
 SHAPE = (8, 16)
 CONTENT = np.arange(128).reshape(SHAPE)
@@ -199,6 +206,89 @@ def abstract_shardings_are_of_the_current_mesh(folder):
     np.testing.assert_array_equal(loaded, CONTENT)
 
 
+def a_sharding_that_does_not_divide_is_named(folder):
+    save_pytree(folder / "a", {"w": np.ones(6, np.float32), "n": 1})
+    sharding = over(4, spec=["a"])
+    template = {"w": jax.ShapeDtypeStruct((6,), np.float32, sharding=sharding), "n": 0}
+    cp = Checkpoint()
+    cp.state, cp.box = Value(template), Box(template)
+    for load in (
+        lambda: load_pytree(folder / "a", template),
+        lambda: save_and_load(folder / "b", Value({"w": jnp.ones(6), "n": 1}), cp),
+        lambda: cp.load(folder / "b", strict=False),
+        lambda: cp.load(folder / "b", regex="w"),
+    ):
+        message = refused(load)
+        assert f"/w: saved float32[6], which {sharding} does not divide" in message
+        assert message.endswith("Give it a sharding that divides its shape.")
+        assert "regex" not in message
+
+
+def a_place_that_jax_does_not_find_is_named(folder):
+    if not hasattr(jax, "set_mesh"):  # Explicit shardings are newer.
+        return
+    save_pytree(folder / "a", {"w": np.ones(8, np.float32)})
+    explicit = jax.sharding.AxisType.Explicit
+    with jax.set_mesh(jax.make_mesh((8,), ("a",), axis_types=(explicit,))):
+        array = jax.device_put(np.ones(8, np.float32), PartitionSpec("a"))
+        template = jax.eval_shape(lambda: {"w": 2 * array})
+    message = refused(lambda: load_pytree(folder / "a", template), ReadError)
+    assert message.startswith("tree/w cannot be put where the current one is, Named")
+    assert "regex" not in message
+
+
+def refused(load, error=MismatchError):
+    """Return what the error says that a load ends with."""
+    try:
+        load()
+    except error as caught:
+        return str(caught)
+    raise AssertionError("nothing was refused")
+
+
+def save_and_load(path, value, cp):
+    """Save a value as both components of a checkpoint, and load it there."""
+    other = Checkpoint()
+    other.state, other.box = value, Box(value.value)
+    other.save(path)
+    cp.load(path, keys=["state"])
+
+
+def weak_leaves_stay_where_they_were(folder):
+    sharding = over(8, spec=["a"])
+    template = jax.device_put(jnp.full(SHAPE, 0), sharding)
+    assert template.weak_type
+    for number, saved in enumerate((np.float32(CONTENT), jnp.full(SHAPE, 0.5))):
+        save_pytree(folder / str(number), [saved])
+        for leaf in (
+            template,
+            jax.ShapeDtypeStruct(
+                SHAPE, template.dtype, weak_type=True, sharding=sharding
+            ),
+        ):
+            (loaded,) = load_pytree(folder / str(number), [leaf])
+            assert loaded.sharding == sharding
+            assert loaded.weak_type == getattr(saved, "weak_type", False)
+            assert content(loaded) == content(saved)
+
+
+def weak_types_are_given_without_computing(folder):
+    saved = {"w": over(8, spec=["a"]), "v": over(8, spec=[])}
+    saved = {
+        name: jax.device_put(jnp.full(SHAPE, float("nan")), sharding)
+        for name, sharding in saved.items()
+    }
+    save_pytree(folder / "a", saved)
+    jax.config.update("jax_debug_nans", True)
+    try:
+        loaded = load_pytree(folder / "a", saved)
+    finally:
+        jax.config.update("jax_debug_nans", False)
+    assert_like(loaded, saved, saved)
+    half = jnp.ones(SHAPE, jnp.bfloat16)
+    assert (loaded["w"] * half).dtype == jnp.bfloat16
+
+
 def donated_arrays_say_where_the_new_ones_go(folder):
     sharding = over(8, spec=["a"])
     template = tree(sharding)
@@ -244,6 +334,10 @@ CLAIMS = [
     implicit_transfers_are_not_needed,
     abstract_leaves_may_have_shardings,
     abstract_shardings_are_of_the_current_mesh,
+    a_sharding_that_does_not_divide_is_named,
+    a_place_that_jax_does_not_find_is_named,
+    weak_leaves_stay_where_they_were,
+    weak_types_are_given_without_computing,
     donated_arrays_say_where_the_new_ones_go,
     arrays_of_pmap_come_back_as_such,
     what_was_one_array_stays_one_where_it_lies_once,

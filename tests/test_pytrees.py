@@ -145,6 +145,7 @@ def test_each_leaf_becomes_what_that_of_the_template_is_bit_for_bit(leaves):
         assert np.asarray(leaf).tobytes() == array.tobytes()
 
 
+WEAK_SHAPE = jax.eval_shape(lambda: 0)
 FITTING = [
     (np.int64(5), 0, 5),
     (np.array(5, np.uint8), 0, 5),
@@ -165,31 +166,66 @@ FITTING = [
     (math.inf, np.float16(0), np.float16(math.inf)),
     (True, np.zeros((), bool), np.array(True)),
 ]
+TAKING = [
+    (0.5, 0, 0.5),
+    (np.float32(5), 0, np.float32(5)),
+    (True, 0, True),
+    (jnp.asarray(True), 0, jnp.asarray(True)),
+    (jnp.float32(0.5), 0, jnp.float32(0.5)),
+    (jnp.asarray(0.5), 0, jnp.asarray(0.5)),
+    (np.array(0.5), 0, np.array(0.5)),
+    (2**53 + 1, 0.0, 2**53 + 1),
+    (10**400, 0.0, 10**400),
+    (1j, 0.0, 1j),
+    (jnp.float32(0.5), jnp.asarray(0), jnp.float32(0.5)),
+    (jnp.asarray(0.5), jnp.asarray(0), jnp.asarray(0.5)),
+    (jnp.bfloat16(0.5), jnp.asarray(0.0), jnp.bfloat16(0.5)),
+    (jnp.asarray(1j), jnp.asarray(0.0), jnp.asarray(1j)),
+    (jnp.asarray(True), jnp.asarray(0), jnp.asarray(True)),
+    (jnp.float32(0.5), WEAK_SHAPE, jnp.float32(0.5)),
+    (np.float32(0.5), jnp.asarray(0), jnp.float32(0.5)),
+    (np.array([0.5], np.float32), jnp.full(1, 0), jnp.ones(1) / 2),
+    (np.array([5], np.int32), jnp.full(1, 0), jnp.full(1, 5)),
+    (jnp.ones(1, jnp.int32), jnp.full(1, 0), jnp.ones(1, jnp.int32)),
+    (0.5, jnp.asarray(0), jnp.asarray(0.5)),
+    (0.1, jnp.asarray(0.0), jnp.asarray(0.1)),
+    (True, WEAK_SHAPE, jnp.asarray(True)),
+]
 LOSSY = [
-    (0.5, 0),
-    (np.float32(5), 0),
-    (True, 0),
     (1, False),
     (np.array([5]), 0),
-    (2**53 + 1, 0.0),
-    (10**400, 0.0),
     (300, np.int8(0)),
     (-1, jnp.uint32(0)),
     (2**70, jnp.int32(0)),
     (0.1, jnp.float32(0)),
     (1e300, jnp.float32(0)),
-    (1j, 0.0),
     (5, "5"),
     (None, 0),
     (5, None),
     (jnp.int32(5), np.int64(0)),
     (5, np.datetime64(0, "s")),
     (5, np.zeros((), "V4")),
+    (np.datetime64(5, "s"), 0),
+    ("5", jnp.asarray(0)),
+    (jnp.ones(1), jnp.asarray(0)),
+    (2**70, jnp.asarray(0)),
+    (np.float64(0.1), jnp.asarray(0.0)),
+    (jnp.float32(0.5), jnp.int32(0)),
+    (jnp.float32(0.5), jax.ShapeDtypeStruct((), np.int32)),
+    (jax.random.key(0), jnp.asarray(0)),
+    (jax.random.key(0), 0),
 ]
 
 
 @pytest.mark.parametrize(("saved", "template", "expected"), FITTING, ids=repr)
 def test_a_number_fits_where_nothing_of_it_is_lost(saved, template, expected):
+    assert_same([expected], round_trip([saved], [template]))
+
+
+@pytest.mark.parametrize(("saved", "template", "expected"), TAKING, ids=repr)
+def test_a_number_without_a_type_of_its_own_takes_what_was_saved(
+    saved, template, expected
+):
     assert_same([expected], round_trip([saved], [template]))
 
 
@@ -220,10 +256,26 @@ def test_keys_of_another_generator_and_their_data_do_not_fit():
     assert mismatches({"key": jax.random.PRNGKey(0)}, key)
 
 
-def test_weak_types_are_those_of_the_template():
+def test_strong_types_are_those_of_the_template_and_weak_ones_those_of_the_save():
     weak, strong = jnp.asarray(1.0), jnp.float32(0)
-    assert round_trip([strong, weak], [weak, strong])[0].weak_type
-    assert not round_trip([strong, weak], [weak, strong])[1].weak_type
+    loaded = round_trip([strong, weak, weak], [weak, strong, weak])
+    assert [array.weak_type for array in loaded] == [False, False, True]
+
+
+def test_what_was_one_number_stays_one_where_it_takes_its_type():
+    number = jnp.float32(0.5)
+    loaded = round_trip([number] * 4, [0, 1, jnp.asarray(0), jnp.asarray(1)])
+    assert_same([number] * 2, loaded[:2])
+    assert_same([number] * 2, loaded[2:])
+
+
+def test_weak_leaves_go_where_the_template_says():
+    device = jax.devices()[0]
+    sharding = jax.sharding.SingleDeviceSharding(device)
+    template = jax.ShapeDtypeStruct((2,), np.int32, sharding=sharding, weak_type=True)
+    (loaded,) = round_trip([jnp.ones(2)], [template])
+    assert_same(jnp.ones(2), loaded)
+    assert jnp.ones(2).committed < loaded.committed
 
 
 def test_arrays_that_the_template_donated_still_say_what_fits():
@@ -736,12 +788,12 @@ def test_each_difference_is_named(kind):
 
 def test_all_differences_are_in_one_error():
     tree = {"a": one(), "b": one(), "c": one(), "d": 0.5, "e": 1}
-    template = {"a": np.ones(3), "b": jnp.ones(2), "d": 0, "e": 0, "f": one()}
+    template = {"a": np.ones(3), "b": jnp.ones(2), "d": True, "e": 0, "f": one()}
     assert mismatches(tree, template) == [
         "tree/a: saved float64[2], expected float64[3]",
         "tree/b: saved float64[2], expected float32[2]",
         "tree/c: only in the save",
-        "tree/d: saved float, expected int",
+        "tree/d: saved float, expected bool",
         "tree/f: not in the save",
     ]
 

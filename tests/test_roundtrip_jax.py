@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import inspect
+import math
 import tempfile
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +24,7 @@ from hypothesis import strategies as st
 from strategies import PROPERTY, assert_same, round_trip
 
 import elementsckpt
-from elementsckpt import Checkpoint, CheckpointError, StateError
+from elementsckpt import Checkpoint, CheckpointError, StateError, Value
 
 
 @pytest.fixture
@@ -244,6 +245,71 @@ def test_saves_and_loads_need_no_implicit_transfer(tmp_path, guarded):
 
 
 # Arrays that are gone
+
+
+# What people switch on to find mistakes of their own.
+FLAGS = {
+    "jax_debug_nans": True,
+    "jax_debug_infs": True,
+    "jax_debug_key_reuse": True,
+    "jax_disable_jit": True,
+    "jax_enable_checks": True,
+    "jax_enable_x64": True,
+    "jax_check_tracer_leaks": True,
+    "jax_no_execution": True,
+    "jax_no_tracing": True,
+    "jax_numpy_dtype_promotion": "strict",
+    "jax_numpy_rank_promotion": "raise",
+    "jax_transfer_guard": "disallow",
+}
+
+
+def make_state_with_all_bits():
+    """Return arrays of each element type with NaN and infinity, weak ones, and keys."""
+    odd = np.array([np.nan, np.inf, -0.0])
+    with np.errstate(invalid="ignore"):  # Some types have no infinity, or no NaN.
+        arrays = {
+            name: jnp.asarray(odd.astype(getattr(jnp, name)))
+            for name in WIDE + NARROW
+            if name.startswith(("float", "bfloat", "complex"))
+        }
+    weak = {
+        "nan": jnp.asarray(math.nan),
+        "inf": jnp.asarray(math.inf),
+        "vector": jnp.full(2, math.nan),
+        "complex": jnp.asarray(complex(np.nan, 1)),
+        "int": jnp.asarray(1),
+    }
+    assert all(array.weak_type for array in weak.values())
+    return {
+        "arrays": arrays,
+        "weak": weak,
+        "keys": jax.random.split(jax.random.key(1), 3),
+        "legacy": jax.random.PRNGKey(1),
+        "numpy": odd,
+        "python": [math.nan, np.float32(np.nan)],
+    }
+
+
+@pytest.mark.parametrize("flag", sorted(FLAGS.keys() & jax.config.values))
+def test_no_flag_that_finds_mistakes_stops_a_save_or_a_load(tmp_path, flag):
+    state, other = make_state_with_all_bits(), make_state_with_all_bits()
+    before = jax.config.values[flag]
+    loaded = []
+    jax.config.update(flag, FLAGS[flag])
+    try:
+        cp = Checkpoint(tmp_path)
+        cp.box, cp.value = Box(state), Value(state)
+        cp.save(metrics={"return": state["weak"]["nan"]})
+        for options in ({}, {"mmap": True}, {"regex": ".*"}):
+            cp = Checkpoint(tmp_path)
+            cp.box, cp.value = Box(other), Value(other)
+            cp.load(**options)
+            loaded += [cp.box.state, cp.value.value]
+    finally:
+        jax.config.update(flag, before)
+    for found in loaded:
+        assert_same(state, found)
 
 
 def test_deleted_array_is_an_error_that_names_key_and_leaf(tmp_path):
