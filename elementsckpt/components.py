@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from . import attributes
 from .errors import ComponentError, reason
 from .pytrees import Flat
 from .rng import GlobalRNG
@@ -119,7 +120,7 @@ def _described(value: Any) -> str:
 
 def _problem(value: Any, save_name: str, load_name: str) -> str | None:
     """Say why the object has not this protocol; "" if it does not even try."""
-    save, load = getattr(value, save_name, None), getattr(value, load_name, None)
+    save, load = (attributes.get(value, name) for name in (save_name, load_name))
     if not callable(save) or not callable(load):
         return ""
     if not _accepts(save):
@@ -132,7 +133,7 @@ def _problem(value: Any, save_name: str, load_name: str) -> str | None:
 def _accepts(function: Callable[..., Any], *args: Any) -> bool:
     try:
         signature = inspect.signature(function)
-    except (ValueError, TypeError):  # Some builtins do not tell.
+    except Exception:  # Some builtins do not tell, and odd objects raise anything.
         return True
     try:
         signature.bind(*args)
