@@ -1041,12 +1041,6 @@ class Changing:
     x: Any
 
 
-@dataclasses.dataclass
-class Changed:
-    x: Any
-    link: Any = dataclasses.field(default_factory=lambda: Fickle().missing)
-
-
 @says(
     ReadError,
     "The new field 'link' of situations.Changing cannot be given its default: 'Fickle' "
@@ -1054,9 +1048,13 @@ class Changed:
     "loaded.",
 )
 def a_new_field_whose_default_cannot_be_made(tmp, monkeypatch):
+    @dataclasses.dataclass
+    class Changed(Changing):
+        link: Any = dataclasses.field(default_factory=lambda: Fickle().missing)
+
     cp = make(tmp, {"a": Changing(1)})
     cp.save()
-    monkeypatch.setattr(Changed, "__qualname__", "Changing")
+    Changed.__qualname__, Changed.__module__ = "Changing", __name__
     monkeypatch.setitem(globals(), "Changing", Changed)
     yield
     cp.load()
