@@ -1052,8 +1052,8 @@ def a_new_field_whose_default_cannot_be_made(tmp, monkeypatch):
     class Changed(Changing):
         link: Any = dataclasses.field(default_factory=lambda: Fickle().missing)
 
-    cp = make(tmp, {"a": Changing(1)})
-    cp.save()
+    make(tmp, {"a": Changing(1)}).save()
+    cp = make(tmp)
     Changed.__qualname__, Changed.__module__ = "Changing", __name__
     monkeypatch.setitem(globals(), "Changing", Changed)
     yield
