@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from . import jax_arrays, randoms
+from . import attributes, jax_arrays, randoms
 from .errors import ComponentError, reason
 from .pytrees import Flat
 from .value import NnxState, Value, is_nnx, template
@@ -152,7 +152,7 @@ def _described(value: Any) -> str:
 
 def _problem(value: Any, save_name: str, load_name: str) -> str | None:
     """Say why the object has not this protocol; "" if it does not even try."""
-    save, load = getattr(value, save_name, None), getattr(value, load_name, None)
+    save, load = (attributes.get(value, name) for name in (save_name, load_name))
     if not callable(save) or not callable(load):
         return ""
     if not _accepts(save):
@@ -193,7 +193,7 @@ def _parameters(
     """
     try:
         signature = inspect.signature(function)
-    except (ValueError, TypeError):  # Some builtins do not tell.
+    except Exception:  # Some builtins do not tell, and odd objects raise anything.
         return {}
     signature.bind(*args)
     return signature.parameters

@@ -8,6 +8,8 @@
     namedtuple    fields; likewise dataclass, with all attributes it has
     generator     state of a NumPy Generator; likewise randomstate (RandomState)
 
+What a container holds is what the builtin type says, not what iterating gives. Other
+attributes of an OrderedDict, a Counter or a NamedTuple are children, too, after those.
 Sets are leaves.
 """
 
@@ -20,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from . import generators, leaves, references, scalars
+from . import attributes, classes, generators, leaves, references, scalars
 from .manifest import Node
 
 _KINDS: dict[type, str] = {
@@ -34,6 +36,7 @@ _KINDS: dict[type, str] = {
 }
 NAMED = frozenset({"namedtuple", "dataclass", "frozen"})  # They have a class.
 RANDOM = frozenset({"generator", "randomstate"})
+LOOSE = frozenset({"ordered", "counter", "namedtuple"})  # They take attributes.
 # Of which one that holds another is freed by recursion in C.
 FRAGILE = frozenset({"default", "deque"})
 _Apart = tuple[Node, Sequence[Any], Sequence[Any]]
@@ -45,24 +48,46 @@ def kind_of(value: Any) -> str | None:
     kind = _KINDS.get(cls)
     if kind is not None or cls in leaves.PLAIN:
         return kind
-    if references.is_namedtuple(cls):
-        return None if getattr(value, "__dict__", None) else "namedtuple"
-    if references.is_plain_dataclass(cls):
+    if classes.is_namedtuple(cls):
+        return "namedtuple" if _is_plain_namedtuple(value, cls) else None
+    if classes.is_plain_dataclass(cls):
         return "dataclass"
     if references.name_of(cls) == references.FROZEN_DICT:
         return "frozen"
     return generators.kind_of(value)
 
 
+def _is_plain_namedtuple(value: Any, cls: Any) -> bool:
+    """Return whether fields and attributes are all there is to it."""
+    if tuple.__len__(value) != len(cls._fields):
+        return False
+    return not attributes.own(value) or classes.leaves_state_to_pickle(cls)
+
+
+def attributes_of(value: Any) -> dict[str, Any]:
+    """Return the attributes that a container of a kind in `LOOSE` has besides.
+
+    Raises:
+      NotScalarError: one has a name that is no text.
+    """
+    found = attributes.own(value)
+    for name in found:
+        if type(name) is not str:
+            raise scalars.NotScalarError(name)
+    return found
+
+
 def _mapping(kind: str) -> Callable[[Any], _Apart]:
     def take_apart(value: Any) -> _Apart:
+        cls = type(value)  # As an attribute of the value can be called `values`.
         keys = list(value)
-        return Node(kind, keys=_encode_keys(keys)), keys, list(value.values())
+        return Node(kind, keys=encode_keys(keys)), keys, list(cls.values(value))
 
     return take_apart
 
 
-def _encode_keys(keys: list[Any]) -> list[Any]:
+def encode_keys(keys: list[Any]) -> list[Any]:
+    """Return keys, or names of attributes, as scalars."""
     try:
         "".join(keys).encode()  # Raises unless all are strings that JSON can hold.
         if set(map(type, keys)) <= {str}:
@@ -83,7 +108,7 @@ def _default(value: collections.defaultdict[Any, Any]) -> _Apart:
 
 def _frozen(value: Any) -> _Apart:
     keys = list(value)
-    node = Node("frozen", keys=_encode_keys(keys), name=references.FROZEN_DICT)
+    node = Node("frozen", keys=encode_keys(keys), name=references.FROZEN_DICT)
     return node, keys, [value[key] for key in keys]
 
 
@@ -96,17 +121,24 @@ def _deque(value: collections.deque[Any]) -> _Apart:
 
 
 def _namedtuple(value: Any) -> _Apart:
-    keys = list(value._fields)
-    return Node("namedtuple", keys=keys, name=_class_name(value)), keys, value
+    keys = list(type(value)._fields)
+    node = Node("namedtuple", keys=keys, name=_class_name(value))
+    return node, keys, list(tuple.__iter__(value))
 
 
 def _dataclass(value: Any) -> _Apart:
     declared = [field.name for field in dataclasses.fields(value)]
-    present = [name for name in declared if hasattr(value, name)]
-    extra = [x for x in getattr(value, "__dict__", ()) if x not in set(declared)]
-    keys = present + extra
-    node = Node("dataclass", keys=keys, name=_class_name(value), value=declared)
-    return node, keys, [getattr(value, name) for name in keys]
+    fields = {name: attributes.get(value, name, _UNSET) for name in declared}
+    children = {name: x for name, x in fields.items() if x is not _UNSET}
+    others = attributes_of(value)
+    children |= {name: x for name, x in others.items() if name not in fields}
+    keys = list(children)
+    node = Node("dataclass", keys=encode_keys(keys), name=_class_name(value))
+    node.value = declared
+    return node, keys, list(children.values())
+
+
+_UNSET = object()
 
 
 def _class_name(value: Any) -> str:
@@ -155,20 +187,31 @@ def put_together(node: Node, children: list[Any], cls: type | None) -> Any:
 
     Args:
       node: Its description.
-      children: What it holds.
+      children: What it holds, and then its attributes.
       cls: Its class if the node names one; None makes a dict of it.
 
     Raises:
-      ValueError, TypeError, KeyError: no container has this node.
+      ValueError, TypeError, KeyError, AttributeError: no container has this node.
     """
     kind = "dict" if node.kind in NAMED and cls is None else node.kind
-    return _PUT_TOGETHER[kind](node, children, cls)
+    count = len(children) - len(node.attributes)
+    if count == len(children):
+        return _PUT_TOGETHER[kind](node, children, cls)
+    made = _PUT_TOGETHER[kind](node, children[:count], cls)
+    others = dict(zip(scalars.texts(node.attributes), children[count:], strict=True))
+    if node.kind == "namedtuple" and cls is None:
+        return {**others, **made}
+    attributes.give(made, others)
+    return made
 
 
 def child_keys(node: Node) -> list[Any]:
-    """Return the keys, field names or positions of a node's children."""
+    """Return keys, field names or positions of what a node holds.
+
+    Those of the children after these are its `attributes`.
+    """
     if node.kind in ("list", "tuple", "deque"):
-        return list(range(len(node.children)))
+        return list(range(len(node.children) - len(node.attributes)))
     if node.kind == "generator":
         return ["state", "seed"]
     if node.kind == "randomstate":
@@ -201,7 +244,9 @@ def _put_frozen(node: Node, children: list[Any], cls: Any) -> Any:
 def _put_namedtuple(node: Node, children: list[Any], cls: Any) -> Any:
     if len(children) != len(node.keys):
         raise ValueError("a NamedTuple has more or fewer items than fields")
-    return tuple.__new__(cls, children)
+    if list(cls._fields) == node.keys:
+        return tuple.__new__(cls, children)
+    return classes.build_namedtuple(cls, _table(node, children))
 
 
 _PUT_TOGETHER: dict[str, Callable[[Node, list[Any], Any], Any]] = {
@@ -216,8 +261,8 @@ _PUT_TOGETHER: dict[str, Callable[[Node, list[Any], Any], Any]] = {
     "tuple": lambda node, children, _: tuple(children),
     "deque": lambda node, children, _: collections.deque(children, node.value),
     "namedtuple": _put_namedtuple,
-    "dataclass": lambda node, children, cls: references.build_dataclass(
-        cls, _table(node, children)
+    "dataclass": lambda node, children, cls: classes.build_dataclass(
+        cls, _table(node, children), node.value
     ),
     "generator": lambda node, children, _: generators.generator(*children),
     "randomstate": lambda node, children, _: generators.randomstate(*children),

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from . import attributes
+
 Function = Callable[[Path], Any]
 
 
@@ -70,7 +72,7 @@ class Folder:
 
 def takes_folder(load: Callable[[Any], Any]) -> bool:
     """Tell whether the function loads a folder of files, not a state."""
-    return isinstance(getattr(load, "__self__", None), Files)
+    return attributes.is_instance(attributes.get(load, "__self__"), Files)
 
 
 def folder_keys(loadfns: Mapping[str, Callable[[Any], Any]]) -> set[str]:

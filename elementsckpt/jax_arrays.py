@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from . import attributes
+
 
 def is_array(value: Any) -> bool:
     """Tell whether the value is a JAX array, a typed key or a tracer."""
     array = getattr(sys.modules.get("jax"), "Array", None)
-    return array is not None and isinstance(value, array)
+    return array is not None and attributes.is_instance(value, array)
 
 
 def is_key(value: Any) -> bool:
@@ -148,7 +150,7 @@ def wrap_key(data: Any, implementation: str) -> Any:
 def is_abstract(value: Any) -> bool:
     """Tell whether the value has the shape and type of an array and no elements."""
     struct = getattr(sys.modules.get("jax"), "ShapeDtypeStruct", None)
-    return struct is not None and isinstance(value, struct)
+    return struct is not None and attributes.is_instance(value, struct)
 
 
 def like(current: Any, array: Any, *, weak: bool = False) -> Any:

@@ -34,6 +34,7 @@ ARRAYS = frozenset({"numpy", "jax", "key", "torch"})
 # arrays may share memory with NumPy arrays.
 FROZEN = frozenset({"str", "bytes", "pickle"})
 IMMUTABLE = FROZEN | {"jax", "key"}
+HOLDERS = frozenset({"pickle", "view"})  # Kinds whose leaves are made of others.
 _BYTES: dict[str, type] = {"bytes": bytes, "bytearray": bytearray}
 _RAW = frozenset({"str", "pickle", *_BYTES})
 _AS_ARRAYS = frozenset({"jax", "key", "pickle"})
@@ -78,8 +79,9 @@ def kind_of(value: Any) -> str:
 
 
 def _classify(value: Any) -> str:
-    if isinstance(value, np.generic):
-        return "python"
+    cls = type(value)
+    if issubclass(cls, np.generic):  # Others derive from these, and hold more.
+        return "python" if value.dtype.type is cls else "pickle"
     if jax_arrays.is_array(value):
         return "key" if jax_arrays.is_key(value) else "jax"
     if torch_tensors.is_tensor(value):

@@ -77,6 +77,8 @@ class Node(Struct, omit_defaults=True, forbid_unknown_fields=True):
       keys: The keys or field names of the children, as scalars.
       name: Class of a NamedTuple or dataclass as "module:qualname".
       value: What else the kind needs.
+      attributes: Names of other attributes, as scalars, whose values are the last of
+        the children.
     """
 
     kind: str
@@ -84,6 +86,7 @@ class Node(Struct, omit_defaults=True, forbid_unknown_fields=True):
     keys: list[Any] = []
     name: str = ""
     value: Any = None
+    attributes: list[Any] = []
 
 
 class Tree(Struct, forbid_unknown_fields=True):

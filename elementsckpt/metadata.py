@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from . import jax_arrays, scalars, torch_tensors
+from . import attributes, jax_arrays, scalars, torch_tensors
 from .errors import MetadataError
 
 _PLAIN: dict[type, Callable[[Any], Any]] = {
@@ -80,7 +80,7 @@ def _named(value: Any) -> Any:
     """Return the name of an element type, others as they are."""
     if isinstance(value, type) and issubclass(value, np.generic):
         return np.dtype(value).name
-    found = getattr(value, "dtype", None)  # What jnp.float32 is, has one and no shape.
+    found = attributes.get(value, "dtype")  # What jnp.float32 is, has one and no shape.
     if isinstance(found, np.dtype) and callable(value):
         return found.name
     return value.name if isinstance(value, np.dtype) else value
@@ -88,7 +88,8 @@ def _named(value: Any) -> Any:
 
 def _number(value: Any) -> Any:
     """Return the scalars of NumPy, JAX and torch as Python's, others as they are."""
-    if getattr(value, "shape", None) != ():
+    shape = attributes.get(value, "shape")
+    if not isinstance(shape, tuple) or len(shape):
         return value
     if jax_arrays.is_array(value) and jax_arrays.problem(value) is None:
         (value,) = jax_arrays.fetch([value])
@@ -109,7 +110,8 @@ def _opened(value: Any) -> Any:
     if isinstance(value, _namespaces()):
         return vars(value)
     is_type = isinstance(value, type)
-    if hasattr(value, "keys") and hasattr(value, "__getitem__") and not is_type:
+    has = [attributes.get(value, name) for name in ("keys", "__getitem__")]
+    if None not in has and not is_type:
         return dict(value)  # Such as ml_collections.ConfigDict.
     return value
 
@@ -227,7 +229,7 @@ def _base(number: float) -> type:
 
 
 def _described(value: Any) -> str:
-    shape = getattr(value, "shape", ())
+    shape = attributes.get(value, "shape", ())
     found = f"of type {type(value).__name__}"
     return f"{found} and shape {tuple(shape)}" if shape else found
 

@@ -12,7 +12,7 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
-from . import references
+from . import attributes, reductions, references
 
 _PROTOCOL = 5
 _IN_MEMORY = (io.BytesIO, io.StringIO)
@@ -65,7 +65,10 @@ def _pickler_class() -> Any:
             return self._out_of_band(value)
 
         def reducer_override(self, value: Any) -> Any:
-            if isinstance(value, io.IOBase) and type(value) not in _IN_MEMORY:
+            if (
+                attributes.is_instance(value, io.IOBase)
+                and type(value) not in _IN_MEMORY
+            ):
                 raise TypeError("an open file")  # Cloudpickle would save its content.
             # By reference whatever can be found again: jitted functions, for example,
             # are objects that pickle would otherwise take apart.
@@ -75,6 +78,10 @@ def _pickler_class() -> Any:
             name = references.name_in_main(value)
             if name is not None:
                 return _of_main, (name, cloudpickle.dumps(value))
+            if type(value) not in self.dispatch_table:
+                reduced = reductions.reduce(value)
+                if reduced is not None:
+                    return reduced
             return super().reducer_override(value)
 
     return Pickler

@@ -17,7 +17,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from . import containers, jax_arrays, leaves, references, tree
+from . import attributes, classes, containers, jax_arrays, leaves, tree
 from .errors import StateError
 from .manifest import Node
 
@@ -134,10 +134,10 @@ def _mapping(value: Any) -> Opened:
         keys = [by_name[name] for name in names]
 
     def close(children: list[Any]) -> Any:
-        other = value.copy()  # In its own order.
+        other = type(value).copy(value)  # In its own order.
         for key, child in zip(keys, children, strict=True):
             other[key] = child
-        return other
+        return _with_attributes(other, value)
 
     return Opened(names, [value[key] for key in keys], close)
 
@@ -175,7 +175,13 @@ def _registered(value: Any) -> Opened | None:
     cls: Any = type(value)
     is_box = len(entries) == 1 and _is_box(cls)
     keys = None if is_box else _unique(list(map(_key, entries)))
-    return Opened(keys, children, structure.unflatten)
+    if not classes.is_namedtuple(cls) or not attributes.own(value):
+        return Opened(keys, children, structure.unflatten)
+
+    def close(parts: list[Any]) -> Any:
+        return _with_attributes(structure.unflatten(parts), value)
+
+    return Opened(keys, children, close)
 
 
 @functools.cache
@@ -196,8 +202,8 @@ def _key(entry: Any) -> Any:
 def _unregistered(value: Any) -> Opened | None:
     """Open what JAX does not know, or would not tell apart from a leaf."""
     cls: Any = type(value)
-    if references.is_namedtuple(cls):
-        return Opened(value._fields, value, functools.partial(tuple.__new__, cls))
+    if classes.is_namedtuple(cls):
+        return _namedtuple(value, cls)
     if _is_code(value):
         return _code(value)
     if dataclasses.is_dataclass(cls):
@@ -206,9 +212,26 @@ def _unregistered(value: Any) -> Opened | None:
     return None if kind is None else _other(value, kind)
 
 
+def _namedtuple(value: Any, cls: Any) -> Opened | None:
+    if tuple.__len__(value) != len(cls._fields):
+        return None
+
+    def close(children: list[Any]) -> Any:
+        return _with_attributes(tuple.__new__(cls, children), value)
+
+    return Opened(cls._fields, list(tuple.__iter__(value)), close)
+
+
+def _with_attributes(other: Any, value: Any) -> Any:
+    """Give a copy of a container the attributes that it has beside what it holds."""
+    attributes.give(other, attributes.own(value))
+    return other
+
+
 def _dataclass(value: Any) -> Opened:
     fields = [x.name for x in dataclasses.fields(value) if not _is_static(x)]
-    names = [name for name in fields if hasattr(value, name)]
+    found = {name: attributes.get(value, name, _UNSET) for name in fields}
+    names = [name for name in fields if found[name] is not _UNSET]
 
     def close(children: list[Any]) -> Any:
         other = copy.copy(value)  # Which runs no __init__.
@@ -216,7 +239,10 @@ def _dataclass(value: Any) -> Opened:
             object.__setattr__(other, name, child)
         return other
 
-    return Opened(names, [getattr(value, name) for name in names], close)
+    return Opened(names, [found[name] for name in names], close)
+
+
+_UNSET = object()
 
 
 def _is_static(field: dataclasses.Field[Any]) -> bool:
@@ -244,9 +270,11 @@ def _is_code(value: Any) -> bool:
     if not callable(value):
         return False
     linen = sys.modules.get("flax.linen")
-    if linen is not None and isinstance(value, linen.Module):
+    if linen is not None and attributes.is_instance(value, linen.Module):
         return True
-    return isinstance(value, functools.partial) or hasattr(value, "__name__")
+    return attributes.is_instance(value, functools.partial) or (
+        attributes.get(value, "__name__") is not None
+    )
 
 
 def _code(value: Any) -> Opened:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from . import attributes
 from .errors import MismatchError
 
 _PYTHON_VERSION = 3  # Of the states of `random`, since Python 3.2.
@@ -65,7 +66,7 @@ class NumpyBits:
 
     def load(self, data: np.random.Generator) -> None:
         """Make it what was saved, with what it spawns."""
-        bits = getattr(data, "bit_generator", None)
+        bits = attributes.get(data, "bit_generator")
         _require(type(bits) is type(self.bits), data, self.save())
         self.set(bits)
 
@@ -121,6 +122,8 @@ def _require(fits: bool, saved: Any, registered: Any) -> None:
 
 
 def _described(value: Any) -> str:
-    bits = getattr(value, "bit_generator", getattr(value, "_bit_generator", None))
+    bits = attributes.get(value, "bit_generator")
+    if bits is None:
+        bits = attributes.get(value, "_bit_generator")
     name = type(value).__name__
     return name if bits is None else f"{name} of {type(bits).__name__}"

@@ -6,18 +6,17 @@ has imported already, or from the component's current state.
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import importlib
 import sys
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from . import attributes, classes
+from .classes import Change
 from .manifest import Node
 
 FROZEN_DICT = "flax.core.frozen_dict:FrozenDict"
-_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made by a class statement.
 # Builtins that a defaultdict of a foreign save may call.
 _FACTORIES: tuple[type, ...] = (
     int,
@@ -41,9 +40,9 @@ def name_of(cls: type) -> str:
 
 def path_of(value: Any) -> str | None:
     """Return the import path that leads to this very object, or None."""
-    module = getattr(value, "__module__", None)
-    name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
-    if not isinstance(module, str) or not isinstance(name, str):
+    module = attributes.text(value, "__module__")
+    name = attributes.text(value, "__qualname__") or attributes.text(value, "__name__")
+    if not module or not name:
         return None
     if module == "__main__":  # Another program's would be another object.
         return None
@@ -53,12 +52,10 @@ def path_of(value: Any) -> str | None:
 
 def name_in_main(value: Any) -> str | None:
     """Return the name of a class or function of the program itself, or None."""
-    if getattr(value, "__module__", None) != "__main__":
+    if attributes.text(value, "__module__") != "__main__":
         return None
-    name = getattr(value, "__qualname__", None)
-    if not isinstance(name, str):
-        return None
-    return name if find_in_main(name) is value else None
+    name = attributes.text(value, "__qualname__")
+    return name if name and find_in_main(name) is value else None
 
 
 def find_in_main(name: str) -> Any:
@@ -98,83 +95,26 @@ def _namespace(value: Any) -> Mapping[str, Any]:
     return type.__dict__["__dict__"].__get__(value) if issubclass(cls, type) else {}
 
 
-@functools.cache
-def is_namedtuple(cls: Any) -> bool:
-    """Tell whether instances of the class are a NamedTuple's fields and no more."""
-    fields = getattr(cls, "_fields", None)
-    return (
-        issubclass(cls, tuple)
-        and isinstance(fields, tuple)
-        and all(isinstance(field, str) for field in fields)
-        and cls.__reduce_ex__ is object.__reduce_ex__
-        and cls.__reduce__ is object.__reduce__
-    )
-
-
-@functools.cache
-def is_plain_dataclass(cls: Any) -> bool:
-    """Tell whether instances are a dataclass's attributes and no more.
-
-    One that derives from a builtin, or that says itself how to be pickled, is not.
-    """
-    if not dataclasses.is_dataclass(cls):
-        return False
-    base: Any = cls
-    while base.__flags__ & _HEAP_TYPE:
-        base = base.__base__
-    return (
-        base is object
-        and cls.__reduce_ex__ is object.__reduce_ex__
-        and cls.__reduce__ is object.__reduce__
-        and _is_library_method(cls, "__getstate__")
-        and _is_library_method(cls, "__setstate__")
-    )
-
-
-def _is_library_method(cls: type, name: str) -> bool:
-    method = getattr(cls, name, None)
-    if method is getattr(object, name, None):
-        return True
-    # dataclasses makes these for frozen ones with slots, chex for all of its own.
-    module = str(getattr(method, "__module__", ""))
-    return module.partition(".")[0] in ("dataclasses", "chex")
-
-
-def build_dataclass(cls: type, attributes: dict[str, Any]) -> Any:
-    """Return an instance with these attributes, without running `__init__`.
-
-    Raises:
-      ValueError, AttributeError: it cannot have them.
-    """
-    if not all(type(name) is str for name in attributes):
-        raise ValueError("an attribute whose name is no text")
-    instance: Any = object.__new__(cls)
-    setstate = getattr(cls, "__setstate__", None)
-    if setstate is not None and str(setstate.__module__).startswith("chex"):
-        setstate(instance, attributes)  # It registers the class with JAX, too.
-        return instance
-    declared = {field.name for field in dataclasses.fields(cls)}
-    for name, value in attributes.items():
-        if name in declared:
-            object.__setattr__(instance, name, value)
-        else:  # As it was; set, it could be a property's or the `__class__`.
-            instance.__dict__[name] = value
-    return instance
-
-
 class Resolver:
     """Finds the classes and functions that a saved state names.
 
     Args:
-      imports: Whether modules may be imported, which runs their code.
+      imports: Whether modules may be imported, and defaults of fields made, which runs
+        code.
       current: Gives the classes and functions in the component's current state. It
         is called once and only when something is not found otherwise, because it may
         be expensive.
+
+    Attributes:
+      changes: How classes that were found differ from those of then, by path.
+      reasons: Why others that were found are not used, by path.
     """
 
     def __init__(
         self, *, imports: bool, current: Callable[[], Iterable[Any]] | None = None
     ) -> None:
+        self.changes: dict[str, Change] = {}
+        self.reasons: dict[str, str] = {}
         self._imports = imports
         self._current = current
         self._known: list[Any] | None = None
@@ -183,19 +123,46 @@ class Resolver:
     def container(self, node: Node) -> type | None:
         """Return the class of a NamedTuple, dataclass or FrozenDict, or None.
 
-        Only a class with the very fields of the manifest counts. One that moved to
-        another module is found in the current state, by its name and fields.
+        One with the very fields of the manifest counts first. One that moved to another
+        module is found in the current state, by its name and fields. Where code may
+        run, others count whose new fields have defaults.
         """
-        found = self._find(node.name)
         if node.kind == "frozen":
-            return found if node.name == FROZEN_DICT else None
-        if _fits(found, node):
-            return found  # type: ignore[no-any-return]
-        qualname = node.name.partition(":")[2]
-        for known in self._from_current():
-            if getattr(known, "__qualname__", "") == qualname and _fits(known, node):
-                return known  # type: ignore[no-any-return]
+            return self._find(node.name) if node.name == FROZEN_DICT else None
+        found = []
+        for cls in self._candidates(node.name):
+            change = classes.compare(cls, node)
+            if change is not None and change.is_nothing:
+                return cls  # type: ignore[no-any-return]
+            found.append(change)
+        for change in found:
+            if change is not None and change.is_bridgeable and self._imports:
+                if change.gained or change.lost:
+                    self.changes[node.name] = change
+                return change.cls  # type: ignore[no-any-return]
+        if found:
+            self.reasons[node.name] = self._reason(found[0])
         return None
+
+    def _reason(self, change: Change | None) -> str:
+        """Say why a class that was found is not used."""
+        if change is None:
+            return "is another kind of class now"
+        if change.is_bridgeable:
+            return f"has {change} since, which allow_pickle=True would allow for"
+        if change.bare:
+            return f"has {change} since, and no default for what it gained"
+        return f"has {change} since, which may be the same by another name"
+
+    def _candidates(self, path: str) -> Iterator[Any]:
+        """Yield what has this path, then what has its name in the current state."""
+        found = self._find(path)
+        if found is not None:
+            yield found
+        name = path.partition(":")[2]
+        for known in self._from_current():
+            if known is not found and attributes.text(known, "__qualname__") == name:
+                yield known
 
     def function(self, path: str) -> Any:
         """Return the function, or None.
@@ -223,14 +190,3 @@ class Resolver:
             found = self._current() if self._current else []
             self._known = list({id(x): x for x in found}.values())
         return self._known
-
-
-def _fits(cls: Any, node: Node) -> bool:
-    if not issubclass(type(cls), type):  # Not isinstance; see `_namespace`.
-        return False
-    if node.kind == "namedtuple":
-        return is_namedtuple(cls) and list(cls._fields) == node.keys
-    if not is_plain_dataclass(cls):
-        return False
-    declared = [field.name for field in dataclasses.fields(cls)]
-    return bool(declared == node.value)

@@ -160,7 +160,7 @@ def _restore(candidates: Sequence[Found], reading: Reading) -> Restored:
         if damaged:
             restored.fell_back_from = candidates[0].path
             _logger.warning("Loading the older save %s instead.", found.path)
-        _tell_of_dicts(restored.notes.plain)
+        _tell_of_classes(restored.notes)
         return restored
     raise _all_damaged(candidates, damaged)
 
@@ -230,10 +230,16 @@ def _selections(
     )
 
 
-def _tell_of_dicts(plain: Mapping[str, str]) -> None:
-    for name, path in itertools.islice(plain.items(), _MOST_WARNINGS):
-        _logger.warning("%s comes back as a dict: %s was not found.", name, path)
-    more = len(plain) - _MOST_WARNINGS
+def _tell_of_classes(notes: Notes) -> None:
+    for path, (change, first) in notes.changes.items():
+        result = change.consequence
+        _logger.warning(
+            "%s has %s since %s was saved: %s.", path, change, first, result
+        )
+    for name, path in itertools.islice(notes.plain.items(), _MOST_WARNINGS):
+        why = notes.reasons.get(path, "was not found")
+        _logger.warning("%s comes back as a dict: %s %s.", name, path, why)
+    more = len(notes.plain) - _MOST_WARNINGS
     if more > 0:
         _logger.warning("So do %s more; the report has all of them.", more)
 
@@ -452,7 +458,7 @@ def _flat(component: Selectable, reading: Reading, verb: Verb) -> tree.Flat:
     if inspect.isgenerator(state):
         state.close()
         raise _not_selectable(f"{key!r} is saved {_IN_SHARDS}", verb)
-    return tree.flatten(state, key, aliases=False)
+    return tree.flatten(state, key, by_name=True)
 
 
 def _plan(component: Selectable, flat: tree.Flat, selection: Selection) -> Plan:

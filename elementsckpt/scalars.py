@@ -37,7 +37,7 @@ def encode(value: Any) -> Any:
     encoder = _ENCODERS.get(type(value))
     if encoder is not None:
         return encoder(value)
-    if isinstance(value, np.generic):
+    if issubclass(type(value), np.generic):
         return _encode_numpy(value)
     raise NotScalarError(value)
 
@@ -137,6 +137,8 @@ def _encode_complex(value: complex) -> Any:
 
 
 def _encode_numpy(value: np.generic) -> Any:
+    if type(value) is not value.dtype.type:  # Others derive from these.
+        raise NotScalarError(value)
     if type(value) is np.str_:
         return {"$numpy": ["str", encode(str(value))]}
     if type(value) is np.bytes_:

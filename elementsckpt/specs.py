@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import dtypes, jax_arrays, leaves, scalars, torch_tensors
+from . import attributes, dtypes, jax_arrays, leaves, scalars, torch_tensors
 from .manifest import Leaves
 
 
@@ -61,7 +61,8 @@ def spec_of(value: Any, kind: str) -> Spec:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, np.generic) and not isinstance(value, np.character)
+    cls = type(value)
+    return issubclass(cls, np.generic) and not issubclass(cls, np.character)
 
 
 def specs_of_saved(group: Leaves) -> list[Spec]:
@@ -218,7 +219,7 @@ def place_of(current: Any, kind: str) -> Any:
         place = current.device, torch_tensors.traits(current)
     elif _is_jax(current, kind):
         place = jax_arrays.place_of(current)
-    return type(current), getattr(current, "dtype", None), place
+    return type(current), attributes.get(current, "dtype"), place
 
 
 def fit(current: Any, kind: str, value: Any, taken: Spec | None = None) -> Any:

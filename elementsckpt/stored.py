@@ -14,6 +14,7 @@ from typing import Any
 from msgspec import Struct, field
 
 from . import elements_folder, leaves, manifest, pickles, tree
+from .classes import Change
 from .errors import (
     CheckpointError,
     DamagedError,
@@ -66,12 +67,17 @@ class Notes(Struct):
     Attributes:
       plain: Container to the class that was not found; names begin with the key.
       left_out: What is left out, as it is pickled.
+      reasons: Why classes that were found are not used, by path.
+      changes: Classes whose fields have changed, to what changed and in which
+        container that was first met.
       bytes_read: Size of the leaves that were read.
       allowance: What the names of places may still cost.
     """
 
     plain: dict[str, str] = {}
     left_out: dict[str, None] = {}
+    reasons: dict[str, str] = {}
+    changes: dict[str, tuple[Change, str]] = {}
     bytes_read: int = 0
     allowance: tree.Allowance = field(default_factory=tree.Allowance)
 
@@ -168,7 +174,7 @@ class SavedComponent:
             return [str(index) for index in range(self._shard_count)]
         with damage(self._where):
             saved = self._tree()
-            names, hidden = tree.leaf_names(saved), tree.parts_of_pickles(saved)
+            names, hidden = tree.leaf_names(saved), tree.hidden(saved)
             return [x for n, x in enumerate(names) if n not in hidden]
 
     def names(self) -> list[tuple[str, int]]:
@@ -251,6 +257,7 @@ class SavedComponent:
         self._unpickle_all(tree.numbered(saved), values)
 
         lost: list[tuple[int, str]] = []  # Containers whose class was not found.
+        changed: dict[str, int] = {}  # First container of each class that changed.
 
         def find_class(number: int, node: Node) -> type | None:
             if self._options.plain:
@@ -258,13 +265,13 @@ class SavedComponent:
             cls = self._resolver.container(node)
             if cls is None:
                 lost.append((-number - 1, node.name))
+            elif node.name in self._resolver.changes:
+                changed.setdefault(node.name, -number - 1)
             return cls
 
         state = tree.unflatten(saved.root, saved.nodes, values, find_class)
-        if lost:
-            names = tree.container_names(saved, self._notes.allowance)
-            for number, cls in lost:
-                self._notes.plain[self._full_name(names.get(number, ""))] = cls
+        if lost or changed:
+            self._note_classes(saved, lost, changed)
         return state
 
     def _rest(self, saved: Tree, shard: str) -> Any:
@@ -275,6 +282,18 @@ class SavedComponent:
         picked = self._admitted(tree.pick(saved, places), shard)
         values = self._some(saved, picked, plain=True)
         return tree.unflatten_rest(saved.root, saved.nodes, values)
+
+    def _note_classes(
+        self, saved: Tree, lost: list[tuple[int, str]], changed: dict[str, int]
+    ) -> None:
+        names = tree.container_names(saved, self._notes.allowance)
+        for number, cls in lost:
+            self._notes.plain[self._full_name(names.get(number, ""))] = cls
+        self._notes.reasons |= self._resolver.reasons
+        for cls, number in changed.items():
+            first = self._full_name(names.get(number, ""))
+            change = self._resolver.changes[cls]
+            self._notes.changes.setdefault(cls, (change, first))
 
     def _some(
         self, saved: Tree, picked: Sequence[tuple[int, Leaves]], *, plain: bool
@@ -467,5 +486,5 @@ class ElementsComponent:
 
     def _flattened(self) -> tree.Flat:
         if self._flat is None:
-            self._flat = tree.flatten(self.state(), self.key, aliases=False)
+            self._flat = tree.flatten(self.state(), self.key, by_name=True)
         return self._flat

@@ -14,7 +14,7 @@ from typing import Any
 
 from msgspec import Struct, structs
 
-from . import containers, leaves, scalars
+from . import attributes, containers, leaves, scalars
 from .errors import MismatchError, StateError
 from .manifest import Leaves, Node, Tree, display
 
@@ -39,12 +39,20 @@ class Flat(Struct):
     values: list[Any] = []
 
     def close(self, number: int, children: list[Any]) -> Any:
-        """Return a container like this one that holds something else."""
-        cls = type(self.containers[number])
-        return containers.put_together(self.nodes[number], children, cls)
+        """Return a container like this one that holds something else.
+
+        It has the attributes of this one, if these were not taken apart.
+        """
+        old, node = self.containers[number], self.nodes[number]
+        new = containers.put_together(node, children, type(old))
+        if node.kind in containers.LOOSE and not node.attributes:
+            attributes.give(new, attributes.own(old))
+        return new
 
 
-def flatten(state: Any, key: str, *, aliases: bool = True) -> Flat:
+def flatten(
+    state: Any, key: str, *, aliases: bool = True, by_name: bool = False
+) -> Flat:
     """Take a state apart.
 
     Args:
@@ -52,11 +60,13 @@ def flatten(state: Any, key: str, *, aliases: bool = True) -> Flat:
       key: The component's key, for errors.
       aliases: Whether an object met twice becomes one leaf or container. Without,
         each place has leaves of its own, and so names of its own.
+      by_name: Whether only leaves are wanted that can be selected by their names:
+        those in attributes of containers cannot.
 
     Raises:
       StateError: the state is nested too deeply.
     """
-    flattener = _Flattener(aliases)
+    flattener = _Flattener(aliases and not by_name, loose=not by_name)
     try:
         (flattener.flat.root,) = flattener.visit([""], [state])
     except RecursionError as error:
@@ -75,9 +85,10 @@ class _CycleError(Exception):
 
 
 class _Flattener:
-    def __init__(self, aliases: bool) -> None:
+    def __init__(self, aliases: bool, *, loose: bool) -> None:
         self.flat = Flat()
         self._aliases = aliases
+        self._loose = loose  # Whether attributes are taken apart, too.
         self._seen: dict[int, int] = {}  # Numbers by id of what `flat` keeps alive.
         self._open: set[int] = set()
 
@@ -125,6 +136,11 @@ class _Flattener:
             node, keys, children = containers.take_apart(value, kind)
             prefix = f"{name}/" if name else ""
             names = [prefix + (k if type(k) is str else part(k)) for k in keys]
+            if self._loose and kind in containers.LOOSE:
+                others = containers.attributes_of(value)
+                node.attributes = containers.encode_keys([*others])
+                names += [f"{prefix}.{name}" for name in others]
+                children = [*children, *others.values()]
             node.children = self.visit(names, children)
         except (_CycleError, scalars.NotScalarError) as error:
             if isinstance(error, _CycleError) and error.args[0] != identity:
@@ -210,18 +226,32 @@ def names(tree: Tree, allowance: Allowance) -> list[tuple[str, int]]:
     """
     places = sum(len(node.children) for node in tree.nodes) + 1
     found = leaf_names(tree)
-    hidden = parts_of_pickles(tree)
-    if places == len(found) - len(hidden) + len(tree.nodes):
+    without = hidden(tree)
+    if places == len(found) - len(without) + len(tree.nodes):
         numbered = zip(found, itertools.count(), strict=False)
-        return [(name, number) for name, number in numbered if number not in hidden]
+        return [(name, number) for name, number in numbered if number not in without]
     walk = _walk(tree, allowance)
     return [(name, number) for name, number in walk if number >= 0]
 
 
-def parts_of_pickles(tree: Tree) -> set[int]:
-    """Return the numbers of the leaves that are parts of a pickled one."""
-    pickles = (group for group in tree.leaves if group.kind == "pickle")
-    return {n for group in pickles for parts in group.value for n in parts}
+def hidden(tree: Tree) -> set[int]:
+    """Return the numbers of the leaves that have no place by which to select them.
+
+    They are parts of pickled ones, memory of views, or in attributes of containers.
+    """
+    odd = any(group.kind in leaves.HOLDERS for group in tree.leaves)
+    if not odd and not any(node.attributes for node in tree.nodes):
+        return set()
+    placed = {tree.root}
+    for number, node in enumerate(reversed(tree.nodes), -len(tree.nodes)):
+        if number in placed:
+            placed.update(node.children[: _held(node)])
+    return {*range(sum(len(group.names) for group in tree.leaves))} - placed
+
+
+def _held(node: Node) -> int:
+    """Return how many of a node's children are what it holds, before attributes."""
+    return len(node.children) - len(node.attributes)
 
 
 def has_pickles(tree: Tree) -> bool:
@@ -280,14 +310,16 @@ def container_names(tree: Tree, allowance: Allowance) -> dict[int, str]:
     """Return the first name of each container by its number, as far as allowed."""
     found: dict[int, str] = {}
     with contextlib.suppress(MismatchError):
-        for name, number in _walk(tree, allowance):
+        for name, number in _walk(tree, allowance, attributes=True):
             if number < 0:
                 found.setdefault(number, name)
     return found
 
 
-def _walk(tree: Tree, allowance: Allowance) -> Iterator[tuple[str, int]]:
-    """Yield name and number of each container and leaf."""
+def _walk(
+    tree: Tree, allowance: Allowance, *, attributes: bool = False
+) -> Iterator[tuple[str, int]]:
+    """Yield name and number of containers and leaves, in attributes, too, if asked."""
     # Containers that hold others twice double the places at each level.
     listed = leaf_names(tree)
     allowance.left += 10 * (sum(map(len, listed)) + _PLACE_BYTES * len(listed))
@@ -299,13 +331,14 @@ def _walk(tree: Tree, allowance: Allowance) -> Iterator[tuple[str, int]]:
             continue
         node = tree.nodes[-number - 1]
         prefix = f"{name}/" if name else ""
-        keys = containers.child_keys(node)
-        for key, child in zip(reversed(keys), reversed(node.children), strict=True):
+        names = list(map(part, containers.child_keys(node)))
+        names += [f".{name}" for name in scalars.texts(node.attributes)]
+        pairs = list(zip(names, node.children, strict=True))
+        for below, child in reversed(pairs if attributes else pairs[: _held(node)]):
             if child < 0 and child <= number:
                 raise ValueError("a container comes before what it holds")
-            below = prefix + part(key)
-            allowance.spend(below)
-            stack.append((below, child))
+            allowance.spend(prefix + below)
+            stack.append((prefix + below, child))
 
 
 def unflatten(
@@ -345,21 +378,22 @@ def unflatten_some(root: int, nodes: Sequence[Node], values: Mapping[int, Any]) 
 
     Returns:
       Nested dicts, and the sequences that are whole; a sequence that is not becomes a
-      dict by position. None without any leaf.
+      dict by position. None without any leaf. Attributes of containers are left out.
     """
     _check(nodes)
     built: dict[int, Any] = dict(values)
     for number, node in enumerate(nodes):
         keys = containers.child_keys(node)
-        pairs = zip(keys, node.children, strict=True)
+        pairs = zip(keys, node.children[: _held(node)], strict=True)
         there = [(key, built[child]) for key, child in pairs if child in built]
         if not there:
             continue
         items = scalars.table([key for key, _ in there], [value for _, value in there])
         whole = len(items) == len(keys)
         if whole and node.kind not in containers.NAMED:
+            bare = structs.replace(node, attributes=[])
             built[-number - 1] = containers.put_together(
-                node, list(items.values()), None
+                bare, list(items.values()), None
             )
         else:
             built[-number - 1] = items

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from . import overlay, pytrees, specs
+from . import attributes, overlay, pytrees, specs
 from .errors import StateError
 from .manifest import display
 from .overlay import Selection
@@ -82,8 +82,8 @@ class Value:
 
 def of_functions(loadfns: Mapping[str, Callable[[Any], Any]]) -> dict[str, Value]:
     """Return the values of which these are the `load`, by key."""
-    owners = {key: getattr(load, "__self__", None) for key, load in loadfns.items()}
-    return {key: owner for key, owner in owners.items() if isinstance(owner, Value)}
+    owners = {key: attributes.get(x, "__self__") for key, x in loadfns.items()}
+    return {key: x for key, x in owners.items() if attributes.is_instance(x, Value)}
 
 
 def template(value: Value) -> pytrees.Flat:
@@ -127,4 +127,4 @@ def is_nnx(value: Any) -> bool:
     """Tell whether the value is an object of Flax NNX that has a state."""
     nnx = sys.modules.get("flax.nnx")
     base = getattr(nnx, "Pytree", None) or getattr(nnx, "Object", None)
-    return base is not None and isinstance(value, base)
+    return base is not None and attributes.is_instance(value, base)

@@ -201,6 +201,32 @@ def chain(kind, count, **fields):
     return tree.done()
 
 
+def attributes(names, kind="ordered", children=1):
+    """Return a tree of a container that has attributes with these names."""
+    tree = Tree()
+    one = tree.leaf(1)
+    tree.node(kind, [one] * children, attributes=[*names])
+    return tree.done()
+
+
+def chain_of_attributes(count, kind):
+    """Return a tree of containers, each of which is an attribute of the next."""
+    tree = Tree()
+    last = tree.leaf(1)
+    for _ in range(count):
+        last = tree.node(kind, [last], attributes=["x"])
+    return tree.done()
+
+
+def doubled_attributes(count):
+    """Return a tree of containers, each two attributes of the next."""
+    tree = Tree()
+    last = tree.leaf(1)
+    for _ in range(count):
+        last = tree.node("ordered", [last, last], attributes=["a", "b"])
+    return tree.done()
+
+
 def doubled(kind, count, outer, **fields):
     """Return a tree of containers, each of which holds the one before twice."""
     tree = Tree()

@@ -7,6 +7,7 @@ and its message, in which {tmp} is the directory that the function gets, and …
 from __future__ import annotations
 
 import concurrent.futures
+import dataclasses
 import errno
 import os
 import pickle
@@ -1230,6 +1231,30 @@ def a_pickle_that_cannot_be_loaded(tmp, _):
     cp.load()
 
 
+@dataclasses.dataclass
+class Changing:
+    x: Any
+
+
+@says(
+    ReadError,
+    "The new field 'link' of situations.Changing cannot be given its default: 'Fickle' "
+    "object has no attribute 'missing'. Correct its default_factory; nothing was "
+    "loaded.",
+)
+def a_new_field_whose_default_cannot_be_made(tmp, monkeypatch):
+    @dataclasses.dataclass
+    class Changed(Changing):
+        link: Any = dataclasses.field(default_factory=lambda: Fickle().missing)
+
+    make(tmp, {"a": Changing(1)}).save()
+    cp = make(tmp)
+    Changed.__qualname__, Changed.__module__ = "Changing", __name__
+    monkeypatch.setitem(globals(), "Changing", Changed)
+    yield
+    cp.load()
+
+
 def of_elements(folder, content):
     """Make a save as elements writes it, with these bytes."""
     folder.mkdir()
@@ -1267,7 +1292,7 @@ def a_missing_class_in_a_folder_of_elements(tmp, _):
 @says(
     VersionError,
     "{tmp}/…/manifest.json is in version 9 of the format, and this elementsckpt reads "
-    "versions up to 1: update elementsckpt to load it.",
+    "versions up to 2: update elementsckpt to load it.",
 )
 def a_save_of_a_newer_version(tmp, _):
     cp = make(tmp, 1)

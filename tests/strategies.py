@@ -73,6 +73,10 @@ class Empty(NamedTuple):
     pass
 
 
+class Noted(Pair):
+    """A NamedTuple whose instances take attributes."""
+
+
 @dataclasses.dataclass
 class Point:
     x: Any
@@ -244,6 +248,11 @@ def states() -> st.SearchStrategy[Any]:
     return _STATES
 
 
+def trees() -> st.SearchStrategy[Any]:
+    """Like `states`, without attributes beside what containers hold."""
+    return _TREES
+
+
 def _containers(children: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     lists = st.lists(children, max_size=3)
     dicts = st.dictionaries(keys().filter(hashable), children, max_size=3)
@@ -264,18 +273,38 @@ def _containers(children: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     )
 
 
+def _noted(children: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Return containers that have attributes beside what they hold."""
+    dicts = st.dictionaries(keys().filter(hashable), children, max_size=2)
+    # One is the name of a method; what is in the state must not be called by it.
+    names = st.sampled_from(["_metadata", "note", "values", "\ud800"])
+    notes = st.dictionaries(names, children, min_size=1, max_size=2)
+    bases = st.one_of(
+        dicts.map(OrderedDict),
+        dicts.map(Counter),
+        st.builds(Noted, children, children),
+        st.builds(Point, children),
+    )
+
+    def note(value: Any, attributes: dict[str, Any]) -> Any:
+        vars(value).update(attributes)
+        return value
+
+    return st.builds(note, bases, notes)
+
+
 # Made once: hypothesis takes longer to put a strategy together than to draw from it.
+_LEAVES = st.one_of(
+    scalars(),
+    arrays(),
+    st.shared(arrays(), key="an array that occurs in several places"),
+    st.shared(arrays(), key="another"),
+    generators(),
+    sets(),
+)
+_TREES = st.recursive(_LEAVES, _containers, max_leaves=10)
 _STATES = st.recursive(
-    st.one_of(
-        scalars(),
-        arrays(),
-        st.shared(arrays(), key="an array that occurs in several places"),
-        st.shared(arrays(), key="another"),
-        generators(),
-        sets(),
-    ),
-    _containers,
-    max_leaves=10,
+    _LEAVES, lambda inner: _containers(inner) | _noted(inner), max_leaves=10
 )
 
 
@@ -311,6 +340,11 @@ class _Comparison:
             self.pairs[id(expected)] = expected, actual
             self.found.add(id(actual))
         self._compare_content(expected, actual, path)
+        if isinstance(expected, (Mapping, list, tuple, deque)):
+            notes = [getattr(side, "__dict__", {}) for side in (expected, actual)]
+            _compare_names(*notes, path)
+            for name, value in notes[0].items():
+                self.compare(value, notes[1][name], f"{path}.{name}")
 
     def _compare_content(self, expected: Any, actual: Any, path: str) -> None:
         if isinstance(expected, np.ndarray):
@@ -346,9 +380,10 @@ class _Comparison:
                 assert expected.maxlen == actual.maxlen, path
             self._compare_items(expected, actual, path)
         elif _is_dataclass(expected):
-            for field in dataclasses.fields(expected):
-                values = [getattr(side, field.name) for side in (expected, actual)]
-                self.compare(*values, f"{path}.{field.name}")
+            found = [_attributes(side) for side in (expected, actual)]
+            _compare_names(*found, path)
+            for name, value in found[0].items():
+                self.compare(value, found[1][name], f"{path}.{name}")
         elif _is_of("jax", "Array", expected):
             _compare_jax(expected, actual, path)
         elif _is_of("torch", "Tensor", expected):
@@ -366,7 +401,8 @@ class _Comparison:
         if isinstance(expected, defaultdict):
             assert expected.default_factory is actual.default_factory, path
         # By position: a NaN that is a key cannot be looked up.
-        items = zip(expected.items(), actual.items(), strict=True)
+        kind = type(expected)  # As `items` can be an attribute of theirs.
+        items = zip(kind.items(expected), kind.items(actual), strict=True)
         for (key, value), (_, other) in items:
             shown = hex(key) if type(key) is int else repr(key)  # Of any length.
             self.compare(value, other, f"{path}[{shown}]")
@@ -385,6 +421,17 @@ def _rank(value: Any) -> tuple[str, str]:
     else:
         text = repr(value)
     return type(value).__name__, text
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    """Return fields and other attributes of a dataclass, as far as they are set."""
+    names = [field.name for field in dataclasses.fields(value)]
+    found = {name: getattr(value, name) for name in names if hasattr(value, name)}
+    return {**found, **getattr(value, "__dict__", {})}
+
+
+def _compare_names(expected: Any, actual: Any, path: str) -> None:
+    assert set(expected) == set(actual), f"{path}: {set(expected) ^ set(actual)}"
 
 
 def _is_dataclass(value: Any) -> bool:

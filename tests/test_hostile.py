@@ -17,9 +17,12 @@ from forgery import (
     SEED,
     Looker,
     Tree,
+    attributes,
     chain,
+    chain_of_attributes,
     component_of,
     doubled,
+    doubled_attributes,
     generator,
     keyed,
     many_below_a_long_name,
@@ -99,6 +102,12 @@ REFUSED = {
     "a scalar by its address": lambda: scalar({"$numpy": [STRING, ADDRESS]}),
     "text beyond Unicode": lambda: scalar({"$numpy": ["<U1", "ffffffff"]}),
     "an object by its address": lambda: scalar({"$numpy": ["|O", "41" * 8]}),
+    "attributes of a dict": lambda: attributes("x", "dict"),
+    "attributes of a list": lambda: attributes("x", "list"),
+    "attributes of a tuple": lambda: attributes("x", "tuple"),
+    "more attributes than children": lambda: attributes("xyz"),
+    "an attribute twice": lambda: attributes("xx", children=2),
+    "an attribute that is no text": lambda: attributes([5]),
     "an element type of digits": lambda: scalar({"$numpy": ["<" + "9" * 5000, "00"]}),
 }
 
@@ -120,6 +129,12 @@ HARMLESS = {
     "many names below a long one": many_below_a_long_name,
     "many classes that are not there": many_lost_classes,
     "lost classes one in another": lambda: chain("namedtuple", 20_000, name="no:Class"),
+    "attributes one in another": lambda: chain_of_attributes(100_000, "ordered"),
+    "attributes of counters": lambda: chain_of_attributes(100_000, "counter"),
+    "doubled attributes": lambda: doubled_attributes(100),
+    "attributes that every object has": lambda: attributes(
+        ["__class__", "__dict__", "items", "__init__"], children=4
+    ),
     "a generator": generator,
     "text of one hash": lambda: keyed([f"key {number}" for number in range(40_000)]),
     "many numbers": lambda: keyed([*range(40_000)]),

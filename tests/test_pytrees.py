@@ -30,7 +30,7 @@ from strategies import (
     Point,
     Slotted,
     assert_same,
-    states,
+    trees,
 )
 
 import elementsckpt
@@ -99,7 +99,7 @@ def zeros(tree):
 
 
 @PROPERTY
-@given(states())
+@given(trees())
 def test_any_tree_of_plain_containers_comes_back_the_same(tree):
     assert_same(tree, round_trip(tree, zeros(tree)))
 

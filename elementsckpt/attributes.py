@@ -1,0 +1,86 @@
+"""Attributes of objects that are the user's: asked for, listed and set with care.
+
+Asking an object for an attribute can run its code, which may raise anything. What
+cannot be had is not there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import types
+from collections.abc import Mapping
+from typing import Any
+
+
+def get(value: Any, name: str, default: Any = None) -> Any:
+    """Return an attribute, or `default` if the object has none or raises."""
+    try:
+        return getattr(value, name, default)
+    except Exception:
+        return default
+
+
+def text(value: Any, name: str) -> str:
+    """Return an attribute that is text, or "" for anything else."""
+    found = get(value, name)
+    return found if type(found) is str else ""
+
+
+def is_instance(value: Any, cls: Any) -> bool:
+    """Return whether the object is an instance, False if it raises."""
+    try:
+        return isinstance(value, cls)  # Which may ask for its `__class__`.
+    except Exception:
+        return False
+
+
+def own(value: Any) -> dict[Any, Any]:
+    """Return what is in the object's `__dict__` and in its slots."""
+    return {**in_dict(value), **in_slots(value)}
+
+
+def in_dict(value: Any) -> dict[Any, Any]:
+    """Return the object's `__dict__`, or an empty dict if it has none."""
+    cls: Any = type(value)
+    if not cls.__dictoffset__:
+        return {}
+    found: dict[Any, Any] = object.__getattribute__(value, "__dict__")
+    return found
+
+
+def in_slots(value: Any) -> dict[str, Any]:
+    """Return the object's attributes in the slots of its class, as far as set."""
+    found = {}
+    cls: Any = type(value)
+    for name, slot in _slots(cls).items():
+        with contextlib.suppress(AttributeError):
+            found[name] = slot.__get__(value)
+    return found
+
+
+def give(value: Any, attributes: Mapping[Any, Any]) -> None:
+    """Set attributes that `own` listed, running no code of the object's.
+
+    Raises:
+      AttributeError: it has no place for one.
+    """
+    cls: Any = type(value)
+    slots = _slots(cls)
+    for name, attribute in attributes.items():
+        if name in slots:
+            slots[name].__set__(value, attribute)
+        else:  # Set, it could be a property's or the `__class__`.
+            object.__getattribute__(value, "__dict__")[name] = attribute
+
+
+@functools.cache
+def _slots(cls: Any) -> dict[str, Any]:
+    """Return what `__slots__` of a class and its bases made, by name."""
+    return {
+        name: member
+        for base in reversed(cls.__mro__)
+        if "__slots__" in base.__dict__
+        for name, member in base.__dict__.items()
+        if type(member) is types.MemberDescriptorType
+    }
