@@ -76,7 +76,8 @@ def damage(where: str) -> Iterator[None]:
     except ImportError as error:
         raise ReadError(
             f"{where} needs what is not installed here ({reason(error)}). Install it, "
-            f"or use elementsckpt.read for NumPy arrays."
+            f"or leave it out with keys= or regex=; of tensors, elementsckpt.read gives "
+            f"NumPy arrays."
         ) from error
     except MemoryError as error:
         raise ReadError(
@@ -163,12 +164,15 @@ class SavedComponent:
             return [(name, number, specs[number]) for name, number in names]
 
     def values(self, numbers: Iterable[int]) -> dict[int, Any]:
-        """Return leaves by number, arrays as NumPy arrays, read and verified."""
+        """Return leaves by number, arrays as NumPy arrays, read and verified.
+
+        Tensors whose dtype NumPy lacks without ml_dtypes come as tensors.
+        """
         with damage(self._where):
             saved = self._tree()
             picked = tree.pick(saved, numbers)
-            arrays = [x for x in picked if x[1].kind in leaves.ARRAYS]
-            others = [x for x in picked if x[1].kind not in leaves.ARRAYS]
+            arrays = [x for x in picked if leaves.is_array(x[1])]
+            others = [x for x in picked if not leaves.is_array(x[1])]
             values = self._some(saved, arrays, plain=True)
             return values | self._some(saved, others, plain=False)
 

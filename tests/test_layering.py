@@ -18,12 +18,12 @@ ALLOWED = {
     "parallel": set(),
     "manifest": set(),
     "references": {"manifest"},
-    "pickles": {"references"},
+    "torch_tensors": set(),
+    "pickles": {"references", "torch_tensors"},
     "restricted": set(),
     "dtypes": set(),
     "scalars": {"dtypes"},
     "jax_arrays": set(),
-    "torch_tensors": set(),
     "generators": set(),
     "leaves": {
         *("torch_tensors", "jax_arrays", "scalars", "dtypes", "references"),
@@ -127,7 +127,7 @@ ALLOWED = {
     },
     "fingerprints": {
         *("blocks", "specs", "tree", "leaves", "pickles", "torch_tensors"),
-        *("jax_arrays", "scalars", "dtypes"),
+        *("jax_arrays", "scalars"),
     },
     "testing": {
         *("checkpoint", "fingerprints", "rng", "files", "components", "disk"),
