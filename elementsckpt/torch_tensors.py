@@ -115,8 +115,8 @@ def problem(value: Any) -> str | None:
     if names & _SHARDED:
         return (
             f"is a {type(value).__name__}, and this process holds only its own shard: "
-            f"gather it first, with full_tensor(), or with get_model_state_dict() of "
-            f"torch.distributed.checkpoint.state_dict and "
+            f"save what its full_tensor() returns, or what get_model_state_dict() of "
+            f"torch.distributed.checkpoint.state_dict does with "
             f"StateDictOptions(full_state_dict=True)"
         )
     if names & _EMPTY:
