@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from .errors import ComponentError, reason
 from .pytrees import Flat
 from .rng import GlobalRNG
+from .torch_tensors import is_module
 from .value import NnxState, Value, is_nnx, template
 
 PROTOCOLS = (
@@ -17,6 +18,9 @@ PROTOCOLS = (
     ("state_dict", "load_state_dict"),
     ("to_state_dict", "from_state_dict"),
 )
+
+
+_OF_STATE_DICTS = frozenset({"load_state_dict", "from_state_dict"})
 
 
 class Component(NamedTuple):
@@ -61,6 +65,16 @@ def templates(components: Mapping[str, Component]) -> dict[str, Callable[[], Fla
     """Return the templates of those that are values, by key."""
     found = {key: component.template for key, component in components.items()}
     return {key: template for key, template in found.items() if template is not None}
+
+
+def growing(components: Mapping[str, Component]) -> dict[str, bool]:
+    """Return those that load a state dict, which may have more than their own one.
+
+    Returns:
+      By key whether theirs has all entries from the start, as those of modules do.
+    """
+    loading = {x: y for x, y in components.items() if y.load_name in _OF_STATE_DICTS}
+    return {key: is_module(component.value) for key, component in loading.items()}
 
 
 def in_order(components: Mapping[str, Component]) -> dict[str, Component]:

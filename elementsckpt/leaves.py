@@ -89,6 +89,11 @@ def _classify(value: Any) -> str:
     return "pickle"
 
 
+def is_vacant(value: Any) -> bool:
+    """Return whether the value says that nothing is there yet."""
+    return value is None or torch_tensors.is_uninitialized(value)
+
+
 def problem(value: Any, kind: str) -> str | None:
     """Say why the leaf cannot be saved and what to do, or return None."""
     if kind in ("torch", "pickle"):

@@ -85,6 +85,8 @@ class Plan(Struct):
       replace: Leaf number in `flat` and saved number.
       undecided: Likewise numbers that fit if nothing of them is lost, with their names.
       problems: What does not fit, by name.
+      left: Numbers of the saved leaves that do not fit, or only the save has, by name.
+      added: Places of those that the current state lacks and takes.
       castable: Whether `cast=True` would make some of it fit.
     """
 
@@ -95,6 +97,8 @@ class Plan(Struct):
     missing: list[str] = []
     unexpected: list[str] = []
     problems: dict[str, str] = {}
+    left: dict[str, int] = {}
+    added: list[tree.Place] = []
     castable: bool = False
     renamed: dict[str, str] = {}
 
@@ -136,6 +140,7 @@ def plan(
             result.problems[name] = uneven[name]
         elif target is None:
             result.unexpected.append(name)
+            result.left[name] = number
         else:
             _match(result, (name, target, number, spec), selection, fitting)
     if current:
@@ -213,6 +218,7 @@ def _match(
         problem = problem or specs.problem(current, kind)
         if problem is not None:
             result.problems[name] = f"saved {saved}, {problem}"
+            result.left[name] = number
             return
         fitting.add(form)
     result.replace.append((target, number))
@@ -256,10 +262,7 @@ def apply(plan: Plan, values: Mapping[int, Any]) -> Any:
     """
     flat = plan.flat
     built = _fit(plan, values)
-
-    def current(number: int) -> Any:
-        return flat.values[number] if number >= 0 else flat.containers[-number - 1]
-
+    current = flat.object_at
     for number, node in enumerate(flat.nodes):
         # A container in which nothing is replaced stays the object that it is.
         if not built.keys().isdisjoint(node.children):

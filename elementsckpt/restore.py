@@ -15,7 +15,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from . import disk, manifest, overlay, tree
+from . import disk, growth, manifest, overlay, tree
 from .errors import (
     CheckpointError,
     DamagedError,
@@ -90,6 +90,8 @@ class Reading(Struct, frozen=True, kw_only=True):
       folders: Keys of the components that load a folder, where the others load a
         state; None if nothing loads them.
       selection: Which leaves to read.
+      growing: Keys of the components that take leaves which their current state does
+        not have yet, and whether the outermost mapping of that is complete.
       templates: Return the current state of components, taken apart, which the whole
         of a saved one must be like.
       dry_run: Whether what does not fit is returned instead of raised.
@@ -101,6 +103,7 @@ class Reading(Struct, frozen=True, kw_only=True):
     current: Callable[[str], Any] | None = None
     folders: Collection[str] | None = None
     selection: Selection = Selection()
+    growing: Mapping[str, bool] = {}
     templates: Mapping[str, Callable[[], tree.Flat]] = {}
     dry_run: bool = False
     distrust: Callable[[Path], None] = lambda path: None
@@ -180,7 +183,7 @@ def _read(found: Found, reading: Reading, restored: Restored) -> None:
             _read_only(some, selection, restored)
         elif some:
             flats = [_flat(x, current, reading.templates) for x in some]
-            _read_some(some, flats, selection, restored, reading.dry_run)
+            _read_some(some, flats, reading, restored)
         _read_whole(whole, restored)
 
 
@@ -319,23 +322,32 @@ def _read_only(
 def _read_some(
     components: Sequence[Selectable],
     flats: Sequence[tree.Flat],
-    selection: Selection,
+    reading: Reading,
     restored: Restored,
-    dry_run: bool,
 ) -> None:
-    pairs = zip(components, flats, strict=True)
-    plans = [_plan(component, flat, selection) for component, flat in pairs]
+    pairs, selection = zip(components, flats, strict=True), reading.selection
+    plans = [_plan(component, flat, reading) for component, flat in pairs]
     for component, plan in zip(components, plans, strict=True):
         _note(component.key, plan, restored)
     found = restored.loaded or restored.mismatched
     if not found and (selection.regex is not None or selection.rename):
         raise _nothing_matched(components, selection, restored)
-    if not dry_run:
+    if not reading.dry_run:
         _refuse_mismatch(selection, restored)
     for component, plan in zip(components, plans, strict=True):
-        if plan.replace:
-            values = component.values(source for _, source in plan.replace)
-            restored.states[component.key] = _apply(component.key, plan, values)
+        if plan.replace or plan.added:
+            restored.states[component.key] = _filled(component, plan)
+
+
+def _filled(component: Selectable, plan: Plan) -> Any:
+    """Return the current state with what is planned replaced, and added."""
+    values = component.values(source for _, source in plan.replace)
+    state = _apply(component.key, plan, values)
+    if plan.added:
+        assert isinstance(component, SavedComponent)
+        numbers = {place.number for place in plan.added if place.number >= 0}
+        state = growth.grow(state, plan.added, component.originals(numbers))
+    return state
 
 
 def _apply(key: str, plan: Plan, values: Mapping[int, Any]) -> Any:
@@ -368,11 +380,15 @@ def _flat(
     return tree.flatten(state, key, aliases=False)
 
 
-def _plan(component: Selectable, flat: tree.Flat, selection: Selection) -> Plan:
-    plan = overlay.plan(flat, component.specs(), selection, component.key)
+def _plan(component: Selectable, flat: tree.Flat, reading: Reading) -> Plan:
+    key, selection = component.key, reading.selection
+    plan = overlay.plan(flat, component.specs(), selection, key)
     if plan.undecided:
         values = component.values(number for _, number, _ in plan.undecided)
         overlay.decide(plan, values)
+    if plan.left and key in reading.growing and isinstance(component, SavedComponent):
+        is_complete = reading.growing[key]
+        growth.find(plan, component.places(), selection, is_complete=is_complete)
     return plan
 
 

@@ -76,8 +76,8 @@ def damage(where: str) -> Iterator[None]:
     except ImportError as error:
         raise ReadError(
             f"{where} needs what is not installed here ({reason(error)}). Install it, "
-            f"or leave it out with keys= or regex=; of tensors, elementsckpt.read gives "
-            f"NumPy arrays."
+            f"or leave it out with keys= or regex=; of tensors, elementsckpt.read "
+            f"gives NumPy arrays."
         ) from error
     except MemoryError as error:
         raise ReadError(
@@ -175,6 +175,17 @@ class SavedComponent:
             others = [x for x in picked if not leaves.is_array(x[1])]
             values = self._some(saved, arrays, plain=True)
             return values | self._some(saved, others, plain=False)
+
+    def places(self) -> list[tuple[str, tree.Place]]:
+        """Return name and place of each leaf and each empty container."""
+        with damage(self._where):
+            return list(tree.places(self._tree(), self._notes.allowance))
+
+    def originals(self, numbers: Iterable[int]) -> dict[int, Any]:
+        """Return leaves by number as they were saved, read and verified."""
+        with damage(self._where):
+            saved = self._tree()
+            return self._some(saved, tree.pick(saved, numbers), plain=False)
 
     def verify(self) -> None:
         """Read all shards once, so that streaming them later will not fail."""

@@ -44,6 +44,7 @@ _ALIGN = 64  # Of the memory that torch takes on the CPU, in bytes.
 # neither their modules nor anything that makes them need be imported.
 _SHARDED = frozenset({"DTensor", "ShardedTensor"})
 _EMPTY = frozenset({"FakeTensor"})
+_UNINITIALIZED = frozenset({"UninitializedParameter", "UninitializedBuffer"})
 _logger = logging.getLogger("elementsckpt")
 
 
@@ -62,6 +63,16 @@ def _is_mapped(value: Any) -> bool:
     """Return whether it is a tensor in a file, of which pickle keeps only the path."""
     mapped = getattr(sys.modules.get("tensordict"), "MemoryMappedTensor", None)
     return mapped is not None and type(value) is mapped
+
+
+def is_uninitialized(value: Any) -> bool:
+    """Return whether it is of a lazy module that does not know its shape yet."""
+    return _is_any(value) and type(value).__name__ in _UNINITIALIZED
+
+
+def is_module(value: Any) -> bool:
+    """Return whether it is a module of torch."""
+    return isinstance(value, getattr(sys.modules.get("torch.nn"), "Module", ()))
 
 
 def attributes(tensor: Any) -> dict[str, Any]:

@@ -36,6 +36,7 @@ ALLOWED = {
         *("leaves", "torch_tensors", "jax_arrays", "scalars", "dtypes", "manifest"),
     },
     "overlay": {"specs", "tree", "leaves", "manifest"},
+    "growth": {"overlay", "tree", "containers", "leaves", "scalars", "manifest"},
     "pytrees": {
         *("tree", "containers", "leaves", "jax_arrays", "references", "manifest"),
     },
@@ -94,13 +95,13 @@ ALLOWED = {
     },
     "restore": {
         *("source", "stored", "folder", "filetree", "reports", "overlay", "tree"),
-        *("manifest", "machine", "disk"),
+        *("growth", "manifest", "machine", "disk"),
     },
     "look": {
         *("restore", "reports", "stored", "choice", "folder", "elements_folder"),
         *("overlay", "metadata", "scalars", "manifest", "disk"),
     },
-    "components": {"value", "pytrees", "rng"},
+    "components": {"value", "pytrees", "rng", "torch_tensors"},
     "registry": {"components"},
     "wrappers": {"forks"},
     "rng": {"generators"},

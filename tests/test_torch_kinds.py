@@ -1,7 +1,6 @@
 """Tensors that are more than dense elements: exact, or refused by the leaf's name."""
 
 import contextlib
-import logging
 import sys
 
 import numpy as np
