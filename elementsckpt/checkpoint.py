@@ -590,6 +590,7 @@ class Checkpoint(Registry):
                     current=lambda key: selected[key].save(),
                     folders=folder_keys(loadfns),
                     request=request,
+                    growing=components.growing(selected),
                     templates=components.templates(selected),
                     dry_run=dry_run,
                     distrust=self._distrust,

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from . import attributes, jax_arrays, randoms
 from .errors import ComponentError, reason
 from .pytrees import Flat
+from .torch_tensors import is_module
 from .value import NnxState, Value, is_nnx, template
 
 PROTOCOLS = (
@@ -31,6 +32,9 @@ _PLACE = re.compile(
 
 class Key(Value):
     """A typed key that is registered by itself, and read back as the present one."""
+
+
+_OF_STATE_DICTS = frozenset({"load_state_dict", "from_state_dict"})
 
 
 class Component(NamedTuple):
@@ -90,6 +94,16 @@ def identities(components: Mapping[str, Component]) -> dict[str, int]:
         if isinstance(component.owner, Value)
         and not isinstance(component.owner, NnxState)  # Which changes in place.
     }
+
+
+def growing(components: Mapping[str, Component]) -> dict[str, bool]:
+    """Return those that load a state dict, which may have more than their own one.
+
+    Returns:
+      By key whether theirs has all entries from the start, as those of modules do.
+    """
+    loading = {x: y for x, y in components.items() if y.load_name in _OF_STATE_DICTS}
+    return {key: is_module(component.value) for key, component in loading.items()}
 
 
 def component(key: str, value: Any) -> Component:

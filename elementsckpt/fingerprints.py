@@ -19,7 +19,6 @@ from msgspec import Struct
 
 from . import (
     blocks,
-    dtypes,
     jax_arrays,
     leaves,
     pickles,
@@ -86,6 +85,8 @@ def _content(value: Any) -> tuple[str, np.ndarray | bytes] | None:
     kind = leaves.kind_of(value)
     if isinstance(value, np.generic):
         value, kind = np.asarray(value), "numpy"  # As good as an array of no axes.
+    if kind == "torch":
+        value = value.detach().contiguous()  # Whatever its strides.
     fetched = jax_arrays.fetch([value])[0] if kind in ("jax", "key") else None
     try:
         form, storage, own = leaves.encode(value, kind, fetched)
@@ -189,12 +190,7 @@ def _host(value: Any) -> np.ndarray:
     kind = leaves.kind_of(value)
     if kind in ("jax", "key"):
         return jax_arrays.fetch([value])[0]
-    if kind != "torch":
-        return np.asarray(value)
-    array = torch_tensors.fetch(value)  # Which has bfloat16 as integers.
-    with contextlib.suppress(ImportError):
-        array = array.view(dtypes.decode(torch_tensors.code(value)))
-    return array
+    return np.asarray(value) if kind != "torch" else torch_tensors.numbers(value)
 
 
 def _gap(first: np.ndarray, second: np.ndarray) -> str:

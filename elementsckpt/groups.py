@@ -165,12 +165,23 @@ class _Encoder:
     def _add_any(self, number: int, fetched: np.ndarray | None = None) -> _Group | None:
         """Add a leaf; return its group, or None if it is to be pickled later."""
         value, kind = self._flat.values[number], self._flat.kinds[number]
+        name = self._names[number]
         try:
-            encoded = leaves.encode(value, kind, fetched)
+            encoded = self._encode(value, kind, name, fetched)
         except leaves.UnstorableError:
             self._pickled.append(number)
             return None
-        return self._add(number, self._names[number], encoded)
+        return self._add(number, name, encoded)
+
+    def _encode(
+        self, value: Any, kind: str, name: str, fetched: np.ndarray | None
+    ) -> leaves.Encoded:
+        try:
+            return leaves.encode(value, kind, fetched)
+        except leaves.UnstorableError:
+            raise
+        except RuntimeError as error:  # Of torch, for tensors without such elements.
+            raise self._refusal(value, name, error) from error
 
     def _add(self, number: int, name: str, encoded: leaves.Encoded) -> _Group:
         form, storage, value = encoded
@@ -209,7 +220,8 @@ class _Encoder:
         parts: dict[int, int] = {}  # Leaf number to position among the parts.
 
         def out_of_band(item: Any) -> int | None:
-            number = self._array(item, f"{name}/{len(parts)}")
+            inner = name if item is value else f"{name}/{len(parts)}"
+            number = self._array(item, inner)
             return None if number is None else parts.setdefault(number, len(parts))
 
         try:
@@ -217,29 +229,31 @@ class _Encoder:
         except StateError:
             raise
         except Exception as error:
-            whole = tree.full_name(self._key, name)
-            raise StateError(
-                f"{whole}, of type {type(value).__qualname__}, cannot be saved: "
-                f"{reason(error)}. Leave it out of what save() returns, and make it "
-                f"anew in load()."
-            ) from error
+            raise self._refusal(value, name, error) from error
         return leaves.encode_pickle(payload, list(parts))
+
+    def _refusal(self, value: Any, name: str, error: Exception) -> StateError:
+        return StateError(
+            f"{tree.full_name(self._key, name)}, of type {type(value).__qualname__}, "
+            f"cannot be saved: {reason(error)}. Leave it out of what save() returns, "
+            f"and make it anew in load()."
+        )
 
     def _array(self, value: Any, name: str) -> int | None:
         """Make an array met in a pickle a leaf; return its number, or None."""
         kind = leaves.kind_of(value)
+        self._check(value, name, kind)
         if kind not in leaves.ARRAYS:
             return None
         if self._arrays is None:
             self._arrays = self._state_arrays()
         if id(value) in self._arrays:
             return self._arrays[id(value)][0]
-        self._check(value, name, kind)
         fetched = None
         if kind == "jax" or kind == "key":
             (fetched,) = jax_arrays.fetch([value])
         try:
-            encoded = leaves.encode(value, kind, fetched)
+            encoded = self._encode(value, kind, name, fetched)
         except leaves.UnstorableError:
             return None
         number = self._count

@@ -7,8 +7,8 @@
     numpy       its elements                                -
     jax         its elements                                whether weakly typed
     key         uint32 data of typed PRNG keys              name of the generator
-    torch       its elements                                parameter, requires_grad,
-                                                            device
+    torch       its elements, as they lie in memory         parameter, requires_grad,
+                                                            strides, device
     function    "module:qualname" of an importable one      the same
     pickle      cloudpickle, its arrays out-of-band         their leaf numbers
 
@@ -85,15 +85,20 @@ def _classify(value: Any) -> str:
     if jax_arrays.is_array(value):
         return "key" if jax_arrays.is_key(value) else "jax"
     if torch_tensors.is_tensor(value):
-        return "torch"
+        return "pickle" if torch_tensors.attributes(value) else "torch"
     if callable(value) and references.path_of(value) is not None:
         return "function"
     return "pickle"
 
 
+def is_vacant(value: Any) -> bool:
+    """Return whether the value says that nothing is there yet."""
+    return value is None or torch_tensors.is_uninitialized(value)
+
+
 def problem(value: Any, kind: str) -> str | None:
     """Say why the leaf cannot be saved and what to do, or return None."""
-    if kind == "torch":
+    if kind in ("torch", "pickle"):
         return torch_tensors.problem(value)
     return jax_arrays.problem(value) if kind in ("jax", "key") else None
 
@@ -233,6 +238,17 @@ def layout_of(group: Leaves) -> Layout:
     return dtype, shape, dtype.itemsize * math.prod(shape)
 
 
+def is_array(group: Leaves) -> bool:
+    """Return whether leaves can come as NumPy arrays here."""
+    if group.kind != "torch":
+        return group.kind in ARRAYS
+    try:
+        dtypes.decode(group.dtype)
+    except ImportError:
+        return False
+    return True
+
+
 def part(group: Leaves, start: int, stop: int) -> Leaves:
     """Return some leaves of a group that follow each other as a group.
 
@@ -285,17 +301,7 @@ def decode(
         dtype = dtypes.decode(group.dtype)
     if memory is None:
         memory = _NOTHING
-    count = len(group.names)
-    if count > 1 and group.order == "C" and len(shape) < _MAX_AXES:
-        # Rows of one array: several times faster than to make each.
-        rows = np.ndarray((count, *shape), dtype, memory, offset)
-        arrays = list(rows) if shape else [rows[i, ...] for i in range(count)]
-    else:
-        starts = range(offset, offset + count * size, size) if size else [0] * count
-        arrays = [
-            np.ndarray(shape, dtype, memory, start, order=group.order)
-            for start in starts
-        ]
+    arrays = _arrays(group, (dtype, shape, size), memory, offset)
     if kind == "numpy":
         if _is_strings(group):
             return [_decode_strings(group, array) for array in arrays]
@@ -307,6 +313,28 @@ def decode(
     if kind == "str":
         return [str(x.data, "utf-8", "surrogatepass") for x in arrays]
     return [_BYTES[kind](x.tobytes()) for x in arrays]
+
+
+def _arrays(
+    group: Leaves, layout: Layout, memory: np.ndarray, offset: int
+) -> list[np.ndarray]:
+    """Return the elements of the leaves of a group, sharing `memory`."""
+    dtype, shape, size = layout
+    count, strides = len(group.names), None
+    if group.kind == "torch":
+        strides = torch_tensors.strides_in(group.value, shape)
+    if strides is not None:
+        strides = tuple(stride * dtype.itemsize for stride in strides)
+    is_c = group.order == "C" and strides is None
+    if count > 1 and is_c and len(shape) < _MAX_AXES:
+        # Rows of one array: several times faster than to make each.
+        rows = np.ndarray((count, *shape), dtype, memory, offset)
+        return list(rows) if shape else [rows[i, ...] for i in range(count)]
+    starts = range(offset, offset + count * size, size) if size else [0] * count
+    return [
+        np.ndarray(shape, dtype, memory, start, strides, group.order)
+        for start in starts
+    ]
 
 
 _NOTHING = np.empty(0, np.uint8)

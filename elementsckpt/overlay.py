@@ -90,6 +90,8 @@ class Plan(Struct):
         names and specs.
       problems: What does not fit, by name.
       misplaced: Those of them that would fit if they had another sharding.
+      left: Numbers of the saved leaves that do not fit, or only the save has, by name.
+      added: Places of those that the current state lacks and takes.
       castable: Whether `cast=True` would make some of it fit.
     """
 
@@ -102,6 +104,8 @@ class Plan(Struct):
     unexpected: list[str] = []
     problems: dict[str, str] = {}
     misplaced: list[str] = []
+    left: dict[str, int] = {}
+    added: list[tree.Place] = []
     castable: bool = False
     renamed: dict[str, str] = {}
 
@@ -149,6 +153,7 @@ def plan(
             result.problems[name] = uneven[name]
         elif target is None:
             result.unexpected.append(name)
+            result.left[name] = number
         else:
             _match(result, (name, target, number, spec), selection, fitting)
     if current:
@@ -235,6 +240,7 @@ def _match(
             result.misplaced.append(name)
         if problem is not None:
             result.problems[name] = f"saved {saved}, {problem}"
+            result.left[name] = number
             return
         if form is not None:
             fitting[form] = takes
@@ -291,10 +297,7 @@ def apply(plan: Plan, values: Mapping[int, Any], key: str) -> Any:
     """
     flat = plan.flat
     built = _fit(plan, values, key)
-
-    def current(number: int) -> Any:
-        return flat.values[number] if number >= 0 else flat.containers[-number - 1]
-
+    current = flat.object_at
     for number, node in enumerate(flat.nodes):
         # A container in which nothing is replaced stays the object that it is.
         if not built.keys().isdisjoint(node.children):

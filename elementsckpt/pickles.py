@@ -12,7 +12,7 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
-from . import attributes, reductions, references
+from . import attributes, reductions, references, torch_tensors
 
 _PROTOCOL = 5
 _IN_MEMORY = (io.BytesIO, io.StringIO)
@@ -78,11 +78,10 @@ def _pickler_class() -> Any:
             name = references.name_in_main(value)
             if name is not None:
                 return _of_main, (name, cloudpickle.dumps(value))
-            if type(value) not in self.dispatch_table:
+            reduced = torch_tensors.reduce(value)
+            if reduced is None and type(value) not in self.dispatch_table:
                 reduced = reductions.reduce(value)
-                if reduced is not None:
-                    return reduced
-            return super().reducer_override(value)
+            return super().reducer_override(value) if reduced is None else reduced
 
     return Pickler
 

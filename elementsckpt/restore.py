@@ -15,7 +15,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from . import disk, manifest, overlay, tree
+from . import disk, growth, manifest, overlay, tree
 from .errors import (
     CheckpointError,
     DamagedError,
@@ -96,6 +96,8 @@ class Reading(Struct, frozen=True, kw_only=True):
       folders: Keys of the components that load a folder, where the others load a
         state; None if nothing loads them.
       request: Which leaves to read.
+      growing: Keys of the components that take leaves which their current state does
+        not have yet, and whether the outermost mapping of that is complete.
       templates: Return the current state of components, taken apart, which the whole
         of a saved one must be like.
       dry_run: Whether what does not fit is returned instead of raised.
@@ -107,6 +109,7 @@ class Reading(Struct, frozen=True, kw_only=True):
     current: Callable[[str], Any] | None = None
     folders: Collection[str] | None = None
     request: Request = Request()
+    growing: Mapping[str, bool] = {}
     templates: Mapping[str, Callable[[], tree.Flat]] = {}
     dry_run: bool = False
     distrust: Callable[[Path], None] = lambda path: None
@@ -416,8 +419,9 @@ def _read_some(
     plans = {}
     for component in components:
         flat = _flat(component, reading, verb)
-        plans[component.key] = _plan(component, flat, selections[component.key])
-        _note(component.key, plans[component.key], restored)
+        plan = _plan(component, flat, selections[component.key], reading)
+        plans[component.key] = plan
+        _note(component.key, plan, restored)
     for group in _questions(components, reading.request):
         some = {component.key: plans[component.key] for component in group}
         if not any(plan.loaded or plan.problems for plan in some.values()):
@@ -429,10 +433,19 @@ def _read_some(
         _refuse_mismatch(reading.request, restored, verb)
     for component in components:
         plan = plans[component.key]
-        if plan.replace:
-            numbers = [number for _, number in plan.replace]
-            values = component.values(numbers, plan.as_saved)
-            restored.states[component.key] = _apply(component.key, plan, values)
+        if plan.replace or plan.added:
+            restored.states[component.key] = _filled(component, plan)
+
+
+def _filled(component: Selectable, plan: Plan) -> Any:
+    """Return the current state with what is planned replaced, and added."""
+    numbers = [number for _, number in plan.replace]
+    state = _apply(component.key, plan, component.values(numbers, plan.as_saved))
+    if plan.added:
+        assert isinstance(component, SavedComponent)
+        added = {place.number for place in plan.added if place.number >= 0}
+        state = growth.grow(state, plan.added, component.originals(added))
+    return state
 
 
 def _apply(key: str, plan: Plan, values: Mapping[int, Any]) -> Any:
@@ -461,11 +474,17 @@ def _flat(component: Selectable, reading: Reading, verb: Verb) -> tree.Flat:
     return tree.flatten(state, key, by_name=True)
 
 
-def _plan(component: Selectable, flat: tree.Flat, selection: Selection) -> Plan:
-    plan = overlay.plan(flat, component.specs(), selection, component.key)
+def _plan(
+    component: Selectable, flat: tree.Flat, selection: Selection, reading: Reading
+) -> Plan:
+    key = component.key
+    plan = overlay.plan(flat, component.specs(), selection, key)
     if plan.undecided:
         values = component.values(number for _, number, *_ in plan.undecided)
         overlay.decide(plan, values)
+    if plan.left and key in reading.growing and isinstance(component, SavedComponent):
+        is_complete = reading.growing[key]
+        growth.find(plan, component.places(), selection, is_complete=is_complete)
     return plan
 
 

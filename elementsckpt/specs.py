@@ -166,7 +166,7 @@ def _kind(dtype: Any) -> str:
     if name.startswith(("bfloat", "float")):
         kind = "f"
     else:
-        kind = name[0] if name.startswith(("int", "uint")) else ""
+        kind = name[0] if name.startswith(("int", "uint", "complex")) else ""
     is_own = isinstance(dtype, np.dtype) and dtype.type.__module__ == "numpy"
     return str(dtype.kind) if is_own else f"{kind or '?'}+"
 
@@ -244,14 +244,22 @@ def fit(current: Any, kind: str, value: Any, taken: Spec | None = None) -> Any:
     if kind not in ("torch", "numpy") and not _is_number(current):
         is_number = type(current) in (bool, *_NUMBERS)
         return type(current)(_item(value)) if is_number else value
+    if kind == "torch":
+        return torch_tensors.like(current, _torch_elements(current, value))
     array = _host(value)
     if kind == "numpy" and array.dtype.hasobject and array.dtype.kind == "O":
         return array
-    wanted = dtypes.decode(torch_tensors.code(current)) if kind == "torch" else None
-    array = _cast(array, wanted or current.dtype)
-    if kind == "torch":
-        return torch_tensors.like(current, array)
+    array = _cast(array, current.dtype)
     return array if kind == "numpy" else array[()]
+
+
+def _torch_elements(current: Any, value: Any) -> np.ndarray:
+    """Return a saved leaf as elements of the dtype of a current tensor."""
+    wanted = _dtype(torch_tensors.code(current))
+    if leaves.kind_of(value) == "torch" or not isinstance(wanted, np.dtype):
+        other = value if leaves.kind_of(value) == "torch" else _host(value)
+        return torch_tensors.fetch_as(current, other)
+    return _cast(_host(value), wanted)
 
 
 def _take(current: Any, kind: str, value: Any, saved: Spec) -> Any:
@@ -277,4 +285,4 @@ def _host(value: Any) -> np.ndarray:
     if kind in ("jax", "key"):
         (array,) = jax_arrays.fetch([value])
         return array
-    return torch_tensors.fetch(value) if kind == "torch" else np.asarray(value)
+    return torch_tensors.numbers(value) if kind == "torch" else np.asarray(value)

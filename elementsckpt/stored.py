@@ -92,7 +92,8 @@ def damage(where: str) -> Iterator[None]:
     except ImportError as error:
         raise ReadError(
             f"{where} needs what is not installed here ({reason(error)}). Install it, "
-            f"or use elementsckpt.read for NumPy arrays."
+            f"or leave it out with keys= or regex=; of tensors, elementsckpt.read "
+            f"gives NumPy arrays."
         ) from error
     except MemoryError as error:
         raise ReadError(
@@ -200,6 +201,8 @@ class SavedComponent:
     ) -> dict[int, Any]:
         """Return leaves by number, read and verified.
 
+        Tensors whose dtype NumPy lacks without ml_dtypes come as tensors.
+
         Args:
           numbers: Their numbers.
           as_saved: Numbers of arrays that do not become NumPy arrays.
@@ -207,11 +210,22 @@ class SavedComponent:
         with damage(self._where):
             saved = self._tree()
             picked = tree.pick(saved, {*numbers}.difference(as_saved))
-            arrays = [x for x in picked if x[1].kind in leaves.ARRAYS]
-            others = [x for x in picked if x[1].kind not in leaves.ARRAYS]
+            arrays = [x for x in picked if leaves.is_array(x[1])]
+            others = [x for x in picked if not leaves.is_array(x[1])]
             others += tree.pick(saved, as_saved)
             values = self._some(saved, arrays, plain=True)
             return values | self._some(saved, others, plain=False)
+
+    def places(self) -> list[tuple[str, tree.Place]]:
+        """Return name and place of each leaf and each empty container."""
+        with damage(self._where):
+            return list(tree.places(self._tree(), self._notes.allowance))
+
+    def originals(self, numbers: Iterable[int]) -> dict[int, Any]:
+        """Return leaves by number as they were saved, read and verified."""
+        with damage(self._where):
+            saved = self._tree()
+            return self._some(saved, tree.pick(saved, numbers), plain=False)
 
     def verify(self) -> None:
         """Read all shards once, so that streaming them later will not fail."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import logging
+import operator
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -26,6 +27,7 @@ _CODES = {
     "float16": ("<f2", "<f2"),
     "float32": ("<f4", "<f4"),
     "float64": ("<f8", "<f8"),
+    "complex32": ("complex32", "<u4"),
     "complex64": ("<c8", "<c8"),
     "complex128": ("<c16", "<c16"),
     "bfloat16": ("bfloat16", "<u2"),
@@ -36,28 +38,114 @@ _CODES = {
     "float8_e8m0fnu": ("float8_e8m0fnu", "|u1"),
 }
 _NAMES = {code: name for name, (code, _) in _CODES.items()}
-_DEVICE = "device="
+_DEVICE, _STRIDES = "device=", "strides="
 _ALIGN = 64  # Of the memory that torch takes on the CPU, in bytes.
+# Tensors whose elements are on other processes, too, or nowhere: by their names, as
+# neither their modules nor anything that makes them need be imported.
+_SHARDED = frozenset({"DTensor", "ShardedTensor"})
+_EMPTY = frozenset({"FakeTensor"})
+_UNINITIALIZED = frozenset({"UninitializedParameter", "UninitializedBuffer"})
 _logger = logging.getLogger("elementsckpt")
 
 
 def is_tensor(value: Any) -> bool:
-    """Tell whether the value is a plain dense tensor or parameter."""
+    """Return whether the value is a plain dense tensor or parameter."""
     torch = sys.modules.get("torch")
     if torch is None or not hasattr(torch, "nn"):
         return False
-    if type(value) not in (torch.Tensor, torch.nn.Parameter):
+    if type(value) not in (torch.Tensor, torch.nn.Parameter) and not _is_mapped(value):
         return False
-    return value.layout is torch.strided and not value.is_quantized
+    is_strided = value.layout is torch.strided and not value.is_nested
+    return is_strided and not value.is_quantized
 
 
-def problem(tensor: Any) -> str | None:
-    """Say why the tensor cannot be saved and what to do, or return None."""
-    if tensor.is_meta:
+def _is_mapped(value: Any) -> bool:
+    """Return whether it is a tensor in a file, of which pickle keeps only the path."""
+    mapped = getattr(sys.modules.get("tensordict"), "MemoryMappedTensor", None)
+    return mapped is not None and type(value) is mapped
+
+
+def is_uninitialized(value: Any) -> bool:
+    """Return whether it is of a lazy module that does not know its shape yet."""
+    return _is_any(value) and type(value).__name__ in _UNINITIALIZED
+
+
+def is_module(value: Any) -> bool:
+    """Return whether it is a module of torch."""
+    return isinstance(value, getattr(sys.modules.get("torch.nn"), "Module", ()))
+
+
+def attributes(tensor: Any) -> dict[str, Any]:
+    """Return what was set on a plain tensor, for which its elements do not speak."""
+    return {} if _is_mapped(tensor) else vars(tensor)
+
+
+def reduce(value: Any) -> tuple[Any, ...] | None:
+    """Return how to pickle a tensor where torch would lose some of it, or None.
+
+    Torch drops the class of a parameter, whether a sparse tensor wants a gradient, and
+    that those of other classes are leaves of the graph. Elements of plain tensors with
+    attributes stay a tensor, which is stored as others are.
+    """
+    if not _is_any(value):
+        return None
+    torch: Any = sys.modules["torch"]
+    cls, parameter = type(value), torch.nn.Parameter
+    is_own = cls in (torch.Tensor, parameter)
+    if cls.__reduce_ex__ not in (torch.Tensor.__reduce_ex__, parameter.__reduce_ex__):
+        return None  # It says itself how.
+    if is_tensor(value):
+        if not attributes(value):
+            return None
+        bare = value.detach().requires_grad_(value.requires_grad)
+        if cls is parameter:
+            bare = parameter(bare, requires_grad=value.requires_grad)
+        made: tuple[Any, ...] = (torch._utils._set_obj_state, (bare, None))
+    elif value.requires_grad and cls is not parameter:
+        bare = value.detach()
+        bare = bare if type(bare) is cls else bare.as_subclass(cls)
+        made = operator.methodcaller("requires_grad_"), (bare,)
+    elif isinstance(value, parameter) and not is_own:
+        bare = value.detach().as_subclass(torch.Tensor)
+        made = operator.methodcaller("as_subclass", cls), (bare,)
+    else:
+        return None
+    # Attributes apart from the rest, as the tensor itself may be among them.
+    return *made, vars(value) or None, None, None, torch._utils._set_obj_state
+
+
+def problem(value: Any) -> str | None:
+    """Say why a tensor cannot be saved and what to do, or return None.
+
+    Args:
+      value: A tensor of any class, or anything else.
+    """
+    if not _is_any(value):
+        return None
+    names = {x.__name__ for x in type(value).__mro__ if _is_torch(x)}
+    if names & _SHARDED:
+        return (
+            f"is a {type(value).__name__}, and this process holds only its own shard: "
+            f"save what its full_tensor() returns, or what get_model_state_dict() of "
+            f"torch.distributed.checkpoint.state_dict does with "
+            f"StateDictOptions(full_state_dict=True)"
+        )
+    if names & _EMPTY:
+        return "is a FakeTensor, which has no data: save what FakeTensorMode is not for"
+    if value.is_meta:
         return "is a tensor without data, on the device meta: initialize it first"
-    if _name(tensor) not in _CODES:
-        return f"is a tensor of {tensor.dtype}: convert it to another dtype first"
+    if is_tensor(value) and _name(value) not in _CODES:
+        return f"is a tensor of {value.dtype}: convert it to another dtype first"
     return None
+
+
+def _is_any(value: Any) -> bool:
+    """Return whether the value is a tensor of any class."""
+    return isinstance(value, getattr(sys.modules.get("torch"), "Tensor", ()))
+
+
+def _is_torch(cls: type) -> bool:
+    return cls.__module__.partition(".")[0] == "torch"
 
 
 def code(tensor: Any) -> str:
@@ -71,27 +159,101 @@ def storage_dtype(code: str) -> np.dtype[Any]:
 
 
 def fetch(tensor: Any) -> np.ndarray:
-    """Return the tensor as a NumPy array, which shares its memory if it can."""
+    """Return the elements as a NumPy array, which shares their memory if it can.
+
+    Its axes are in the order in which they lie in memory, if that is dense.
+    """
     torch = sys.modules["torch"]
-    plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
-    data = plain.reshape(-1).view(torch.uint8).numpy()
+    plain = tensor.as_subclass(torch.Tensor) if _is_mapped(tensor) else tensor
+    plain = plain.detach().resolve_conj().resolve_neg().cpu()
+    strides = _strides(tensor)
+    if strides is not None:
+        plain = plain.permute(_axes(strides))
+    shape = tuple(plain.shape)
+    data = plain.contiguous().reshape(-1).view(torch.uint8).numpy()
     array: np.ndarray = data.view(storage_dtype(code(tensor)))
-    return array.reshape(tuple(tensor.shape))
+    return array.reshape(shape)
+
+
+def numbers(tensor: Any) -> np.ndarray:
+    """Return the elements in C order, those that NumPy may not have as wider ones."""
+    torch, (code, storage) = sys.modules["torch"], _CODES[_name(tensor)]
+    dtype = tensor.dtype
+    if code != storage:
+        dtype = torch.complex64 if dtype.is_complex else torch.float32
+    return fetch(tensor.detach().to(dtype).contiguous())
+
+
+def fetch_as(current: Any, value: Any) -> np.ndarray:
+    """Return elements in C order, converted by torch to the dtype of a tensor.
+
+    Args:
+      current: The tensor.
+      value: Another tensor, or a NumPy array of a dtype that torch has.
+    """
+    if not is_tensor(value):
+        value = sys.modules["torch"].from_numpy(value.copy())
+    return fetch(value.detach().to(current.dtype).contiguous())
+
+
+def _strides(tensor: Any) -> tuple[int, ...] | None:
+    """Return the strides of a dense tensor that is not in C order, or None."""
+    shape, strides = tuple(tensor.shape), tuple(tensor.stride())
+    size, usual = 1, []
+    for length in reversed(shape):
+        usual.append(size)
+        size *= length
+    is_usual = not size or strides == tuple(reversed(usual))
+    return None if is_usual or not _is_dense(shape, strides) else strides
+
+
+def _is_dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
+    """Return whether elements lie side by side, each in a place of its own."""
+    size = 1
+    for stride, length in sorted(zip(strides, shape, strict=True)):
+        if length != 1 and stride != size:
+            return False
+        size *= length
+    return True
+
+
+def _axes(strides: Sequence[int]) -> list[int]:
+    """Return the axes in the order in which they lie in memory."""
+    return sorted(range(len(strides)), key=lambda axis: -strides[axis])
 
 
 def traits(tensor: Any) -> tuple[str, ...]:
     """Return what a tensor is beyond its elements.
 
     Returns:
-      Some of "parameter", "requires_grad" and, unless it is the CPU, the device, such
-      as "device=cuda:0".
+      Some of "parameter", "requires_grad", the strides unless they are those of C
+      order, such as "strides=1,3", and the device unless it is the CPU, such as
+      "device=cuda:0".
     """
     torch = sys.modules["torch"]
     found = ("parameter",) if isinstance(tensor, torch.nn.Parameter) else ()
     if tensor.requires_grad:
         found = (*found, "requires_grad")
+    strides = _strides(tensor)
+    if strides is not None:
+        found = (*found, f"{_STRIDES}{','.join(map(str, strides))}")
     device = tensor.device
     return found if device.type == "cpu" else (*found, f"{_DEVICE}{device}")
+
+
+def strides_in(traits: Sequence[str], shape: Sequence[int]) -> tuple[int, ...] | None:
+    """Return the strides, in elements, of tensors that are not in C order, or None.
+
+    Raises:
+      ValueError: no dense tensor of this shape has them.
+    """
+    for trait in map(str, traits or ()):
+        if trait.startswith(_STRIDES):
+            strides = tuple(map(int, trait.removeprefix(_STRIDES).split(",")))
+            if min(strides) < 0 or not _is_dense(shape, strides):
+                raise ValueError("strides of elements that do not lie side by side")
+            return strides
+    return None
 
 
 def build(array: np.ndarray, code: str, traits: Sequence[str]) -> Any:
@@ -111,16 +273,29 @@ def build(array: np.ndarray, code: str, traits: Sequence[str]) -> Any:
         raise ValueError(f"a tensor of {code} that requires a gradient")
     tensor = torch.empty(array.shape, dtype=dtype, device="cpu")
     if array.size:
-        data = torch.from_numpy(array.reshape(-1).view(np.uint8))
-        tensor = data.view(dtype).reshape(array.shape)
-        if tensor.data_ptr() % _ALIGN:  # Where some kernels round in other ways.
-            tensor = tensor.clone()
+        strides = strides_in(traits, array.shape)
+        tensor = _shared(array if strides is None else array.transpose(_axes(strides)))
+        tensor = tensor.view(dtype)
+        if strides is None:
+            tensor = tensor.reshape(array.shape)
+        else:
+            tensor = tensor.as_strided(array.shape, strides)
     for trait in map(str, traits):
         if trait.startswith(_DEVICE):
             tensor = tensor.to(_device(trait.removeprefix(_DEVICE)))
     if "parameter" in traits:
         return torch.nn.Parameter(tensor, requires_grad=requires_grad)
     return tensor.requires_grad_(requires_grad)
+
+
+def _shared(array: np.ndarray) -> Any:
+    """Return the bytes of an array as a tensor, where torch's kernels expect them."""
+    data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    if not data.flags.writeable:
+        data = data.copy()
+    tensor = sys.modules["torch"].from_numpy(data)
+    # As bytes: to read elements of 16 from elsewhere ends the process.
+    return tensor.clone() if tensor.data_ptr() % _ALIGN else tensor
 
 
 def like(current: Any, array: np.ndarray) -> Any:

@@ -10,7 +10,7 @@ import bisect
 import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import Struct, structs
 
@@ -37,6 +37,10 @@ class Flat(Struct):
     names: list[str] = []
     kinds: list[str] = []
     values: list[Any] = []
+
+    def object_at(self, number: int) -> Any:
+        """Return the leaf or the container of this number."""
+        return self.values[number] if number >= 0 else self.containers[-number - 1]
 
     def close(self, number: int, children: list[Any]) -> Any:
         """Return a container like this one that holds something else.
@@ -339,6 +343,47 @@ def _walk(
                 raise ValueError("a container comes before what it holds")
             allowance.spend(prefix + below)
             stack.append((prefix + below, child))
+
+
+class Place(NamedTuple):
+    """Where a leaf, or a container without children, is in a tree.
+
+    Attributes:
+      number: Its number, as in `manifest.Node`.
+      nodes: The containers around it, the outermost first, and its own if it is one.
+      keys: Its key, field name or position in each that is around it.
+    """
+
+    number: int
+    nodes: tuple[Node, ...]
+    keys: tuple[Any, ...]
+
+
+def places(tree: Tree, allowance: Allowance) -> Iterator[tuple[str, Place]]:
+    """Yield name and place of each leaf and each container without children.
+
+    Raises:
+      MismatchError: there are too many, as for `names`.
+      ValueError, IndexError: the structure is not one that `flatten` makes.
+    """
+    listed = leaf_names(tree)
+    allowance.left += 10 * (sum(map(len, listed)) + _PLACE_BYTES * len(listed))
+    stack: list[tuple[str, Place]] = [("", Place(tree.root, (), ()))]
+    while stack:
+        name, (number, nodes, keys) = stack.pop()
+        if number < 0:
+            nodes = (*nodes, tree.nodes[-number - 1])
+        if number >= 0 or not nodes[-1].children:
+            yield display(name), Place(number, nodes, keys)
+            continue
+        node, prefix = nodes[-1], f"{name}/" if name else ""
+        pairs = list(zip(containers.child_keys(node), node.children, strict=True))
+        for key, child in reversed(pairs):
+            if child < 0 and child <= number:
+                raise ValueError("a container comes before what it holds")
+            below = prefix + part(key)
+            allowance.spend(below)
+            stack.append((below, Place(child, nodes, (*keys, key))))
 
 
 def unflatten(

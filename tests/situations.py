@@ -619,6 +619,51 @@ def a_tensor_without_data(tmp, _):
     cp.save()
 
 
+@says(
+    StateError,
+    "agent/w is a DTensor, and this process holds only its own shard: save what its "
+    "full_tensor() returns, or what get_model_state_dict() of "
+    "torch.distributed.checkpoint.state_dict does with "
+    "StateDictOptions(full_state_dict=True).",
+)
+def a_torch_tensor_of_which_others_have_a_part(tmp, _):
+    torch = pytest.importorskip("torch")
+    tensor = pytest.importorskip("torch.distributed.tensor")
+    group = torch.distributed
+    group.init_process_group("gloo", store=group.HashStore(), rank=0, world_size=1)
+    try:
+        mesh = group.device_mesh.init_device_mesh("cpu", (1,))
+        cp = make(tmp, {"w": tensor.distribute_tensor(torch.ones(4), mesh)})
+        yield
+        cp.save()
+    finally:
+        group.destroy_process_group()
+
+
+@says(
+    StateError,
+    "agent/w is a FakeTensor, which has no data: save what FakeTensorMode is not for.",
+)
+def a_fake_torch_tensor(tmp, _):
+    torch = pytest.importorskip("torch")
+    with torch._subclasses.FakeTensorMode():
+        cp = make(tmp, {"w": torch.ones(3)})
+    yield
+    cp.save()
+
+
+@says(
+    StateError,
+    "agent/w, of type Tensor, cannot be saved: …. Leave it out of what ",
+    "save() returns, and make it anew in load().",
+)
+def a_torch_tensor_in_a_layout_of_its_own(tmp, _):
+    torch = pytest.importorskip("torch")
+    cp = make(tmp, {"w": torch.ones(3).to_mkldnn()})
+    yield
+    cp.save()
+
+
 @says(StateError, "agent/w is a tensor of torch.…: convert it to another dtype first.")
 def a_tensor_of_a_rare_type(tmp, _):
     torch = pytest.importorskip("torch")
@@ -1888,7 +1933,8 @@ def more_than_fits_into_memory(tmp, monkeypatch):
 @says(
     ReadError,
     "'agent' in {tmp}/…/manifest.json needs what is not installed here (…). Install "
-    "it, or use elementsckpt.read for NumPy arrays.",
+    "it, or leave it out with keys= or regex=; of tensors, elementsckpt.read gives "
+    "NumPy arrays.",
 )
 def a_library_that_is_not_installed(tmp, monkeypatch):
     ml_dtypes = pytest.importorskip("ml_dtypes")

@@ -491,6 +491,10 @@ def _compare_torch(expected: Any, actual: Any, path: str) -> None:
     assert expected.dtype == actual.dtype, f"{path}: {expected.dtype}, {actual.dtype}"
     assert expected.shape == actual.shape, f"{path}: {expected.shape}, {actual.shape}"
     assert expected.requires_grad == actual.requires_grad, f"{path}: requires_grad"
+    strides = expected.stride(), actual.stride()
+    is_dense = strides[0] == torch.empty_like(expected).stride()
+    if is_dense and expected.numel():
+        assert strides[0] == strides[1], f"{path}: strides {strides}"
 
     def data(tensor: Any) -> bytes:
         flat = tensor.detach().resolve_conj().resolve_neg().reshape(-1)

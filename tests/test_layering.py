@@ -22,12 +22,12 @@ ALLOWED = {
     "classes": {"attributes", "manifest"},
     "references": {"attributes", "classes", "manifest"},
     "reductions": {"attributes", "classes"},
-    "pickles": {"attributes", "reductions", "references"},
+    "torch_tensors": set(),
+    "pickles": {"attributes", "reductions", "references", "torch_tensors"},
     "restricted": set(),
     "dtypes": set(),
     "scalars": {"dtypes"},
     "jax_arrays": {"attributes"},
-    "torch_tensors": set(),
     "generators": set(),
     "leaves": {
         *("torch_tensors", "jax_arrays", "scalars", "dtypes", "references"),
@@ -46,6 +46,7 @@ ALLOWED = {
     "overlay": {"specs", "tree", "leaves", "manifest"},
     "selection": {"overlay"},
     "verbs": set(),
+    "growth": {"overlay", "tree", "containers", "leaves", "scalars", "manifest"},
     "pytrees": {
         *("attributes", "classes", "tree", "containers", "leaves", "jax_arrays"),
         "manifest",
@@ -111,14 +112,16 @@ ALLOWED = {
     },
     "restore": {
         *("source", "stored", "folder", "filetree", "reports", "overlay", "tree"),
-        *("selection", "verbs", "manifest", "machine", "disk"),
+        *("selection", "verbs", "growth", "manifest", "machine", "disk"),
     },
     "look": {
         *("restore", "reports", "stored", "choice", "folder", "elements_folder"),
         *("selection", "metadata", "scalars", "manifest", "verbs", "disk"),
     },
     "randoms": {"attributes"},
-    "components": {"attributes", "value", "pytrees", "randoms", "jax_arrays"},
+    "components": {
+        *("attributes", "value", "pytrees", "randoms", "jax_arrays", "torch_tensors"),
+    },
     "registry": {"components"},
     "wrappers": {"forks"},
     "rng": {"generators"},
@@ -145,7 +148,7 @@ ALLOWED = {
     },
     "fingerprints": {
         *("blocks", "specs", "tree", "leaves", "pickles", "torch_tensors"),
-        *("jax_arrays", "scalars", "dtypes"),
+        *("jax_arrays", "scalars"),
     },
     "runs": {
         *("checkpoint", "fingerprints", "rng", "files", "components", "disk"),

@@ -14,12 +14,14 @@ from elementsckpt import Checkpoint, StateError
 
 torch = pytest.importorskip("torch")
 torch.set_num_threads(1)  # More of them wait for each other, and busily.
+pytestmark = pytest.mark.filterwarnings("ignore:ComplexHalf")
 
 NAMES = [
     name
     for name in (
         *("bool", "uint8", "int8", "int16", "int32", "int64"),
-        *("float16", "bfloat16", "float32", "float64", "complex64", "complex128"),
+        *("float16", "bfloat16", "float32", "float64"),
+        *("complex32", "complex64", "complex128"),
         *("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz"),
         *("float8_e8m0fnu", "uint16", "uint32", "uint64"),
     )
@@ -36,25 +38,24 @@ def test_tensor_of_any_dtype_comes_back_the_same(name, shape):
     assert_same({"a": [tensor]}, round_trip({"a": [tensor]}))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_value_takes_tensors_of_any_dtype(name):
+    dtype = getattr(torch, name)
+    given = {
+        "x": torch.tensor([0.0, 1.0, 2.0]).to(dtype),
+        "scalar": torch.ones(()).to(dtype),
+    }
+    value = elementsckpt.Value({name: torch.zeros_like(x) for name, x in given.items()})
+    value.load(given)
+    assert_same(given, value.value)
+
+
 @PROPERTY
 @given(st.binary(max_size=64), st.sampled_from(NAMES[1:]))
 def test_tensor_of_any_bits_comes_back_the_same(data, name):
     raw = torch.tensor(list(data[: len(data) // 16 * 16]), dtype=torch.uint8)
     tensor = raw.view(getattr(torch, name))
     assert_same(tensor, round_trip(tensor))
-
-
-@pytest.mark.filterwarnings("ignore:ComplexHalf")
-def test_tensor_that_could_not_be_loaded_is_not_saved():
-    tensor = torch.zeros(3, dtype=torch.complex32)
-    try:
-        loaded = round_trip([tensor], own=True)
-    except StateError as error:
-        refusal = str(error)
-    else:
-        refusal = ""
-        assert_same([tensor], loaded)
-    assert refusal == "" or "box/0" in refusal
 
 
 def test_tensor_of_any_strides_comes_back_the_same():
@@ -66,6 +67,10 @@ def test_tensor_of_any_strides_comes_back_the_same():
         "offset": base[1],
         "flipped": base.flip(0),
         "channels last": torch.rand(1, 2, 3, 4).to(memory_format=torch.channels_last),
+        "one channel": torch.rand(2, 1, 3, 4).to(memory_format=torch.channels_last),
+        "volume": torch.rand(1, 2, 3, 2, 2).to(memory_format=torch.channels_last_3d),
+        "row": torch.rand(1, 5).t(),
+        "empty": torch.rand(2, 0, 3).transpose(0, 2),
         "conjugate": torch.tensor([1 + 2j, 3j]).conj(),
         "negative": torch.tensor([1 + 2j, 3j]).conj().imag,
         "overlapping": torch.arange(5).as_strided((3, 3), (1, 1)),

@@ -11,7 +11,7 @@ from boxes import Box
 from strategies import assert_same
 
 import elementsckpt
-from elementsckpt import Checkpoint, GlobalRNG, torch_tensors
+from elementsckpt import Checkpoint, GlobalRNG, MismatchError, torch_tensors
 from elementsckpt.testing import ResumeError, check_resume
 
 torch = pytest.importorskip("torch")
@@ -161,6 +161,113 @@ def test_an_optimizer_that_is_not_registered_is_found():
 def test_dropout_without_global_rng_is_found():
     with pytest.raises(ResumeError, match=r"step 4 .*generators of torch, which"):
         check_resume(missing("rng"), lambda made: step(made[1]))
+
+
+# Partial loads, into optimizers that did not step yet
+
+
+def trained(name, steps):
+    """Return a model and an optimizer that trained for some steps."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    parts = {"model": model, "optimizer": OPTIMIZERS[name](model.parameters())}
+    for _ in range(steps):
+        step(parts)
+    return parts
+
+
+def parameters(parts):
+    return {name: x.tolist() for name, x in parts["model"].state_dict().items()}
+
+
+WAYS = {
+    "regex": {"regex": ".*"},
+    "rename": {"rename": {r"^_orig_mod\.": ""}},
+    "cast": {"cast": True},
+    "not strict": {"strict": False},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_fresh_optimizer_takes_its_state_in_parts(tmp_path, name, way):
+    parts = trained(name, 3)
+    cp = Checkpoint(tmp_path, fsync=False)
+    cp.optimizer = parts["optimizer"]
+    cp.model = parts["model"]
+    if way == "rename":
+        cp.model = nn.ModuleDict({"_orig_mod": parts["model"]})  # As torch.compile().
+    cp.save()
+    again = trained(name, 0)
+    cp.model, cp.optimizer = again["model"], again["optimizer"]
+    report = cp.load(**WAYS[way])
+    assert (report.missing, report.unexpected, report.mismatched) == ((), (), ())
+    assert_same(parts["optimizer"].state_dict(), again["optimizer"].state_dict())
+    step(parts)
+    step(again)
+    assert parameters(again) == parameters(parts)
+
+
+def test_an_optimizer_with_some_of_its_state_takes_the_rest(tmp_path):
+    parts = trained("adam", 3)
+    cp = Checkpoint(tmp_path, fsync=False)
+    cp.optimizer = parts["optimizer"]
+    cp.save()
+    again = trained("adam", 0)
+    again["model"][2](torch.ones(1, 4)).sum().backward()
+    again["optimizer"].step()
+    assert list(again["optimizer"].state_dict()["state"]) == [2, 3]
+    cp.optimizer = again["optimizer"]
+    cp.load(regex=".*")
+    state = again["optimizer"].state_dict()["state"]
+    expected = parts["optimizer"].state_dict()["state"]
+    assert_same(expected, {key: state[key] for key in sorted(state)})
+
+
+def test_an_optimizer_of_other_parameters_is_refused_before_anything_changes(tmp_path):
+    parts = trained("adam", 1)
+    cp = Checkpoint(tmp_path, fsync=False)
+    cp.box, cp.optimizer = Box(1), parts["optimizer"]
+    cp.save()
+    model = nn.Linear(3, 4)
+    cp.box, cp.optimizer = Box(0), optim.Adam(model.parameters())
+    for options in ({"regex": ".*"}, {"cast": True}):
+        with pytest.raises(MismatchError, match="params/2: only in the save"):
+            cp.load(**options)
+    assert cp.box.state == 0
+    assert cp.optimizer.state_dict()["state"] == {}
+
+
+def test_a_module_has_all_that_it_can_have(tmp_path):
+    cp = Checkpoint(tmp_path, fsync=False)
+    cp.box, cp.model = Box(1), nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    cp.save()
+    cp.box, cp.model = Box(0), nn.Sequential(nn.Linear(3, 4))
+    with pytest.raises(MismatchError, match=r"model/1\.weight: only in the save"):
+        cp.load(regex=".*")
+    assert cp.box.state == 0
+    assert cp.load(strict=False).unexpected == ("model/1.weight", "model/1.bias")
+
+
+def test_a_lazy_module_takes_its_parameters_in_parts(tmp_path):
+    model = nn.LazyLinear(2)
+    model(torch.ones(1, 3))
+    cp = Checkpoint(tmp_path, fsync=False)
+    cp.model = model
+    cp.save()
+    cp.model = again = nn.LazyLinear(2)
+    cp.load(regex=".*")
+    assert_same(dict(model.state_dict()), dict(again.state_dict()))
+
+
+def test_more_of_what_a_module_adds_to_its_state_is_taken(tmp_path):
+    cp = Checkpoint(tmp_path, fsync=False)
+    cp.model = Extra()
+    cp.save()
+    cp.model = again = Extra()
+    again.history = {"returns": [], "name": "other"}
+    cp.load(regex=".*")
+    assert again.history == {"returns": [0.5, None], "name": "agent"}
 
 
 # Schedulers and more
