@@ -10,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,6 +38,10 @@ _NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 # What file systems say that have no modes, or for files of somebody else.
 _NO_MODES = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _CALL_BYTES = 1 << 30  # Linux transfers at most 2 GiB a call.
+
+# What begins a URL. `pathlib` leaves one slash of two, and prefixes may come before it.
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/|://")
+_VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]*)\})")
 
 # What to do about errors.
 _SPACE = "free space, keep fewer saves with keep=, or choose another directory"
@@ -84,17 +89,53 @@ def _refused(path: str | Path, error: OSError) -> WriteError:
 
 
 def local(path: AnyPath) -> Path:
-    """Return a path as an absolute one on this machine, `~` expanded.
+    """Return a path as an absolute one on this machine, `~` and variables expanded.
 
     Raises:
-      ValueError: it is the address of something that is not a local file.
+      ValueError: it is a URL, or names a variable or a home that is not there.
     """
-    text = os.fspath(path)
-    if "://" in text:
+    # Paths of other libraries may return a copy that they made, instead of a URL.
+    _refuse_url(str(path))
+    expanded = _with_variables(_with_home(os.fspath(path)))
+    _refuse_url(expanded)
+    return Path(_with_home(expanded)).absolute()
+
+
+def _refuse_url(text: str) -> None:
+    if _URL.search(f"{text}/"):
         raise ValueError(
-            f"{text}: only local paths are supported. Save locally and copy the folder."
+            f"{text} looks like a URL, as a part of it ends in a colon, and only local "
+            f"paths are supported. Save to a local folder and copy that; to load a "
+            f"save from elsewhere, copy its folder here first."
         )
-    return Path(text).expanduser().absolute()
+
+
+def _with_home(text: str) -> str:
+    try:
+        return str(Path(text).expanduser())
+    except RuntimeError as error:
+        raise ValueError(
+            f"{text} begins with a home that was not found. Pass the path without `~`."
+        ) from error
+
+
+def _with_variables(text: str) -> str:
+    """Expand variables, unless there is a folder with this very name."""
+    end = max((match.end() for match in _VARIABLE.finditer(text)), default=0)
+    named = text[:end] + text[end:].partition("/")[0]
+    if not end or os.path.lexists(named):
+        return text
+
+    def value(match: re.Match[str]) -> str:
+        found = os.environ.get(match[1] or match[2])
+        if not found:
+            raise ValueError(
+                f"{text} names the variable {match[0]}, which is not set, or empty. "
+                f"Set it, or pass the path itself."
+            )
+        return found
+
+    return _VARIABLE.sub(value, text)
 
 
 # Changes

@@ -9,6 +9,7 @@ from __future__ import annotations
 import concurrent.futures
 import errno
 import os
+import pathlib
 import pickle
 import shutil
 import signal
@@ -1881,13 +1882,39 @@ def keeping_nothing(tmp, _):
     Checkpoint(tmp, keep=0)
 
 
-@refused(
-    ValueError,
-    "gs://bucket/run: only local paths are supported. Save locally and copy the "
-    "folder.",
+URL = (
+    " looks like a URL, as a part of it ends in a colon, and only local paths are "
+    "supported. Save to a local folder and copy that; to load a save from elsewhere, "
+    "copy its folder here first."
 )
+
+
+@refused(ValueError, "gs://bucket/run", URL)
 def a_bucket(tmp, _):
     Checkpoint("gs://bucket/run")
+
+
+@refused(ValueError, "gs:/bucket/run", URL)
+def a_bucket_to_read(tmp, _):
+    elementsckpt.read(pathlib.Path("gs://bucket/run"))
+
+
+@refused(
+    ValueError,
+    "~nobody-has-this-name/run begins with a home that was not found. Pass the path "
+    "without `~`.",
+)
+def a_home_of_a_user_who_is_not_there(tmp, _):
+    Checkpoint("~nobody-has-this-name/run")
+
+
+@refused(
+    ValueError,
+    "{tmp}/${NO_SUCH_PLACE}/run names the variable ${NO_SUCH_PLACE}, which is not set, "
+    "or empty. Set it, or pass the path itself.",
+)
+def a_variable_that_is_not_set(tmp, _):
+    elementsckpt.save_pytree(tmp / "${NO_SUCH_PLACE}" / "run", 1)
 
 
 @refused(
