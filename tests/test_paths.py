@@ -124,7 +124,7 @@ def test_a_variable_that_is_not_set_is_refused(tmp_path, monkeypatch, text, valu
         monkeypatch.setenv("PLACE", value)
     for kind in (str, pathlib.Path):
         for name, verb in verbs(kind(text)).items():
-            with pytest.raises(ValueError, match="variable .* is not set, or empty"):
+            with pytest.raises(ValueError, match=r"variable .* is not set, or empty"):
                 pytest.fail(f"{name} returned {verb()}")
     assert list(tmp_path.iterdir()) == []
 
