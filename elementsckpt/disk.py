@@ -38,6 +38,7 @@ _NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 # What file systems say that have no modes, or for files of somebody else.
 _NO_MODES = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _CALL_BYTES = 1 << 30  # Linux transfers at most 2 GiB a call.
+_PIECE_BYTES = 1 << 20
 
 # What begins a URL. `pathlib` leaves one slash of two, and prefixes may come before it.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/|://")
@@ -365,16 +366,26 @@ def _unreadable(path: Path, error: OSError) -> CheckpointError:
     return ReadError(f"{message} The save itself may be fine: {remedy}.")
 
 
-def read_file(path: Path, *, limit_bytes: int | None = None) -> bytearray:
+def read_file(
+    path: Path,
+    *,
+    limit_bytes: int | None = None,
+    is_text: bool = False,
+    end: bytes = b"",
+) -> bytearray:
     """Return the whole content of a regular file.
 
     Args:
       path: The file.
       limit_bytes: Size above which it is taken for damaged.
+      is_text: Whether zero bytes in it are damage. They are what the holes of a sparse
+        file read as, so these cost neither time nor memory.
+      end: What it must end with; otherwise the rest is not even read.
 
     Raises:
-      DamagedError: there is no such file, or it is not a regular one, or too large.
-      ReadError: the system refused.
+      DamagedError: there is no such file, or it is not a regular one, or too large, or
+        not what was asked for.
+      ReadError: the system refused, or it does not fit into memory.
     """
     file = File(path)
     try:
@@ -382,11 +393,30 @@ def read_file(path: Path, *, limit_bytes: int | None = None) -> bytearray:
             raise DamagedError(
                 f"{path} is damaged: it has {file.size} bytes, more than {limit_bytes}."
             )
-        content = bytearray(file.size)
-        file.read(content, 0)
-        return content
+        found = bytearray(min(len(end), file.size))
+        file.read(found, file.size - len(found))
+        if found != end:
+            raise DamagedError(f"{path} is damaged: it does not end with {end!r}.")
+        return _content(file, is_text=is_text)
+    except MemoryError as error:
+        raise ReadError(
+            f"{path} does not fit into memory: it has {file.size:,} bytes. The save "
+            f"itself may be fine: free memory and try again."
+        ) from error
     finally:
         file.close()
+
+
+def _content(file: File, *, is_text: bool) -> bytearray:
+    content = bytearray()
+    while len(content) < file.size:
+        piece = bytearray(min(_PIECE_BYTES, file.size - len(content)))
+        file.read(piece, len(content))
+        if is_text and 0 in piece:
+            place = len(content) + piece.index(0)
+            raise DamagedError(f"{file.path} is damaged: byte {place} of it is zero.")
+        content += piece
+    return content
 
 
 def folders_in(path: Path) -> list[Path]:

@@ -48,7 +48,7 @@ ALLOWED = {
     "staging": {"forks", "machine"},
     "blocks": {"staging", "leaves", "dtypes", "manifest"},
     "reader": {"compression", "machine", "manifest", "parallel", "disk"},
-    "elements_folder": {"restricted", "pickles", "disk"},
+    "elements_folder": {"restricted", "pickles", "machine", "disk"},
     "drafts": {"elements_folder", "manifest", "forks", "disk"},
     "metadata": {"torch_tensors", "jax_arrays", "scalars"},
     "retention": {"metadata", "manifest"},
