@@ -88,7 +88,9 @@ def _groups() -> Iterator[Path]:
 
     Source: cgroups(7), and proc(5) for the fields of mountinfo.
     """
-    own = {}  # The paths of the groups, by controller; version 2 names none.
+    own: dict[
+        str, str
+    ] = {}  # The paths of the groups, by controller; version 2 names none.
     for line in _lines(_PROC / "self" / "cgroup"):
         controllers, _, path = line.partition(":")[2].partition(":")
         own |= dict.fromkeys(controllers.split(","), path)
