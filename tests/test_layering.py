@@ -54,7 +54,7 @@ ALLOWED = {
     "retention": {"metadata", "manifest"},
     "folder": {
         *("retention", "drafts", "reader", "elements_folder", "metadata"),
-        *("machine", "manifest", "scalars", "disk"),
+        *("manifest", "scalars", "disk"),
     },
     "choice": {
         *("folder", "retention", "drafts", "elements_folder", "scalars", "manifest"),
@@ -75,10 +75,10 @@ ALLOWED = {
     },
     "source": {
         *("stored", "folder", "elements_folder", "tree", "references", "scalars"),
-        *("filetree", "manifest", "disk"),
+        *("filetree", "manifest"),
     },
     "reports": set(),
-    "history": {"reuse", "folder", "compression", "scalars", "manifest", "disk"},
+    "history": {"reuse", "folder", "compression", "scalars", "manifest"},
     "store": {
         *(
             "collect",
