@@ -102,7 +102,7 @@ class Checkpoint(Registry):
         absent after a crash of the process, but not after one of the machine.
       staging_bytes: Memory for the copies that saves in the background make. It is
         reused, and when it is full, `save` writes before it returns. By default an
-        eighth of the memory that the machine, or a container, has.
+        eighth of the memory that the machine, or the job, has.
 
     What did not change since the newest save in the directory is not written again:
     the new save gets hard links to the files that hold it, where the file system has

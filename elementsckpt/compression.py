@@ -17,6 +17,7 @@ _AUTO_LEVEL = 1  # At several times the speed of the others, nearly as small.
 _FIRST_SAMPLE = 4 << 10
 _SECOND_SAMPLE = 64 << 10
 _HOPELESS = 0.75
+_NO_MEMORY = "not enough memory"  # What zstd says of the system, not of a frame.
 _tools = threading.local()  # A zstd context may serve one thread at a time.
 
 
@@ -57,14 +58,17 @@ def _middle(part: Any, size: int) -> bytes:
 
 
 def pack(content: Any, compress: Compress) -> bytes | None:
-    """Return the content as a zstd frame, or None if it should be stored as it is.
+    """Return the content as a zstd frame, or None if it is to be stored as it is.
 
     Args:
       content: uint8[n].
       compress: "auto", which wants half the size at most, or the level.
     """
     level = compress if isinstance(compress, int) else _AUTO_LEVEL
-    frame: bytes = _compressor(level).compress(content)
+    try:
+        frame: bytes = _compressor(level).compress(content)
+    except (_zstandard().ZstdError, MemoryError):  # There is no memory to do it in.
+        return None
     if compress == "auto" and 2 * len(frame) > len(content):
         return None
     return frame
@@ -86,6 +90,8 @@ def unpack(frame: Any, memory: Any) -> None:
             done = reader.readinto(memory)
             is_exact = done == len(memory) and not reader.read(1)
     except zstandard.ZstdError as error:
+        if _NO_MEMORY in str(error):
+            raise MemoryError from error
         raise DamagedError(f"it is no zstd frame ({reason(error)}).") from error
     if not is_exact:
         raise DamagedError(f"its zstd frame does not hold {len(memory)} bytes.")

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,6 +38,11 @@ _NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 # What file systems say that have no modes, or for files of somebody else.
 _NO_MODES = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _CALL_BYTES = 1 << 30  # Linux transfers at most 2 GiB a call.
+_PIECE_BYTES = 1 << 20
+
+# What begins a URL. `pathlib` leaves one slash of two, and prefixes may come before it.
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/|://")
+_VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]*)\})")
 
 # What to do about errors.
 _SPACE = "free space, keep fewer saves with keep=, or choose another directory"
@@ -84,17 +90,53 @@ def _refused(path: str | Path, error: OSError) -> WriteError:
 
 
 def local(path: AnyPath) -> Path:
-    """Return a path as an absolute one on this machine, `~` expanded.
+    """Return a path as an absolute one on this machine, `~` and variables expanded.
 
     Raises:
-      ValueError: it is the address of something that is not a local file.
+      ValueError: it is a URL, or names a variable or a home that is not there.
     """
-    text = os.fspath(path)
-    if "://" in text:
+    # Paths of other libraries may return a copy that they made, instead of a URL.
+    _refuse_url(str(path))
+    expanded = _with_variables(_with_home(os.fspath(path)))
+    _refuse_url(expanded)
+    return Path(_with_home(expanded)).absolute()
+
+
+def _refuse_url(text: str) -> None:
+    if _URL.search(f"{text}/"):
         raise ValueError(
-            f"{text}: only local paths are supported. Save locally and copy the folder."
+            f"{text} looks like a URL, as a part of it ends in a colon, and only local "
+            f"paths are supported. Save to a local folder and copy that; to load a "
+            f"save from elsewhere, copy its folder here first."
         )
-    return Path(text).expanduser().absolute()
+
+
+def _with_home(text: str) -> str:
+    try:
+        return str(Path(text).expanduser())
+    except RuntimeError as error:
+        raise ValueError(
+            f"{text} begins with a home that was not found. Pass the path without `~`."
+        ) from error
+
+
+def _with_variables(text: str) -> str:
+    """Expand variables, unless there is a folder with this very name."""
+    end = max((match.end() for match in _VARIABLE.finditer(text)), default=0)
+    named = text[:end] + text[end:].partition("/")[0]
+    if not end or os.path.lexists(named):
+        return text
+
+    def value(match: re.Match[str]) -> str:
+        found = os.environ.get(match[1] or match[2])
+        if not found:
+            raise ValueError(
+                f"{text} names the variable {match[0]}, which is not set, or empty. "
+                f"Set it, or pass the path itself."
+            )
+        return found
+
+    return _VARIABLE.sub(value, text)
 
 
 # Changes
@@ -324,16 +366,26 @@ def _unreadable(path: Path, error: OSError) -> CheckpointError:
     return ReadError(f"{message} The save itself may be fine: {remedy}.")
 
 
-def read_file(path: Path, *, limit_bytes: int | None = None) -> bytearray:
+def read_file(
+    path: Path,
+    *,
+    limit_bytes: int | None = None,
+    is_text: bool = False,
+    end: bytes = b"",
+) -> bytearray:
     """Return the whole content of a regular file.
 
     Args:
       path: The file.
       limit_bytes: Size above which it is taken for damaged.
+      is_text: Whether zero bytes in it are damage. They are what the holes of a sparse
+        file read as, so these cost neither time nor memory.
+      end: What it must end with; otherwise the rest is not even read.
 
     Raises:
-      DamagedError: there is no such file, or it is not a regular one, or too large.
-      ReadError: the system refused.
+      DamagedError: there is no such file, or it is not a regular one, or too large, or
+        not what was asked for.
+      ReadError: the system refused, or it does not fit into memory.
     """
     file = File(path)
     try:
@@ -341,11 +393,30 @@ def read_file(path: Path, *, limit_bytes: int | None = None) -> bytearray:
             raise DamagedError(
                 f"{path} is damaged: it has {file.size} bytes, more than {limit_bytes}."
             )
-        content = bytearray(file.size)
-        file.read(content, 0)
-        return content
+        found = bytearray(min(len(end), file.size))
+        file.read(found, file.size - len(found))
+        if found != end:
+            raise DamagedError(f"{path} is damaged: it does not end with {end!r}.")
+        return _content(file, is_text=is_text)
+    except MemoryError as error:
+        raise ReadError(
+            f"{path} does not fit into memory: it has {file.size:,} bytes. The save "
+            f"itself may be fine: free memory and try again."
+        ) from error
     finally:
         file.close()
+
+
+def _content(file: File, *, is_text: bool) -> bytearray:
+    content = bytearray()
+    while len(content) < file.size:
+        piece = bytearray(min(_PIECE_BYTES, file.size - len(content)))
+        file.read(piece, len(content))
+        if is_text and 0 in piece:
+            place = len(content) + piece.index(0)
+            raise DamagedError(f"{file.path} is damaged: byte {place} of it is zero.")
+        content += piece
+    return content
 
 
 def folders_in(path: Path) -> list[Path]:

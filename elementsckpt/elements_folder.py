@@ -19,8 +19,10 @@ from typing import Any
 
 from . import disk, pickles
 from .errors import DamagedError, PickleError, reason
+from .machine import require_memory
 
 _SHARD = re.compile(r"(.+)-(\d{4,})\.pkl")
+_COPIES = 3  # Of an array: the file, what is cut out of that, the array itself.
 
 
 def is_save(path: Path) -> bool:
@@ -76,10 +78,11 @@ def read(file: Path, key: str, *, allow_pickle: bool) -> Any:
     """
     from . import restricted  # Here, as most runs never need it, and it takes a while.
 
-    content = disk.read_file(file)
+    require_memory(_COPIES * size_bytes([file]), file, "")
+    content = bytes(disk.read_file(file, end=b"."))
     try:
         load = pickles.load if allow_pickle else restricted.load_restricted
-        return load(bytes(content))
+        return load(content)
     except restricted.ForbiddenError as error:
         raise PickleError(
             f"{key} in {file} needs {error}, and more than builtin containers, scalars "

@@ -23,7 +23,6 @@ from . import (
     scalars,
 )
 from .errors import CheckpointError, DamagedError, ReadError, WriteError, reason
-from .machine import memory_bytes
 from .manifest import Head
 from .notices import Notices
 from .retention import Keep
@@ -268,21 +267,25 @@ def _signature(path: Path) -> tuple[int, int, int] | None:
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
+def read_manifest(where: Path) -> bytearray:
+    """Return the content of a manifest, if it can be one.
+
+    Raises:
+      DamagedError, ReadError: as from `disk.read_file`.
+    """
+    return disk.read_file(where, limit_bytes=_MANIFEST_BYTES, is_text=True)
+
+
 def read_head(path: Path) -> Found:
     where = path / manifest.NAME
     content = bytearray()
     try:
-        content = _read(where)
+        content = read_manifest(where)
         head = manifest.decode_head(content, str(where))
         _check(head, where)
     except CheckpointError as error:
         return Found(path, None, error, _guess_sequence(path, content))
     return Found(path, head, None, head.sequence)
-
-
-def _read(where: Path) -> bytearray:
-    # A file can be larger than what there is of it on the disk.
-    return disk.read_file(where, limit_bytes=min(_MANIFEST_BYTES, memory_bytes()))
 
 
 def _check(head: Head, where: Path) -> None:
@@ -303,7 +306,7 @@ def looks_like_ours(path: Path) -> bool:
         return True
     try:
         where = path / manifest.NAME
-        return manifest.FORMAT.encode() in _read(where)
+        return manifest.FORMAT.encode() in read_manifest(where)
     except CheckpointError:
         return False
 

@@ -7,10 +7,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import disk, manifest, scalars
+from . import manifest, scalars
 from .compression import Compress
 from .errors import CheckpointError
-from .folder import Found
+from .folder import Found, read_manifest
 from .manifest import Component
 from .reuse import CHECK_EVERY, NOTHING, Known, Remembered
 from .still import Still
@@ -72,7 +72,7 @@ class History:
         if self._manifest[0] != found.path:
             components = {}
             with contextlib.suppress(CheckpointError):
-                saved = manifest.decode(disk.read_file(where), str(where))
+                saved = manifest.decode(read_manifest(where), str(where))
                 components = {manifest.mark(x.key): x for x in saved.components}
             self._manifest = found.path, components
         component = self._manifest[1].get(mark)

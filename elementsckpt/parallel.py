@@ -54,7 +54,10 @@ def run(call: Callable[[T], R], items: Iterable[T]) -> list[R]:
     for event in ended:
         _wait(event, errors)
     if errors:
-        raise errors[0]
+        try:
+            raise errors[0]
+        finally:  # Or it would hold itself, and with it files that are open.
+            errors.clear()
     return results
 
 

@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
-import mmap
-import resource
-import sys
-import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from . import disk
+from . import disk, pool
 from .compression import unpack
-from .errors import DamagedError, ReadError
+from .errors import DamagedError
 from .machine import require_memory
 from .manifest import Block, Component, Segment, digest, digest_of
 from .parallel import run
+from .pool import Opened
 
 _ALIGN = 64
-# Of each component that is being read.
-_OPEN_FILES = max(64, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8)
 # Changed by atomic calls only, as threads, signal handlers and forked children use it.
 _streams: list[weakref.ref[Reader]] = []
-
-
-def _map_limit() -> int:
-    """Return how many files to map: before Python 3.13 each takes a descriptor."""
-    if sys.version_info >= (3, 13):
-        return sys.maxsize
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
 
 
 def is_streaming(folder: Path) -> bool:
@@ -153,8 +139,7 @@ class Reader:
         self._less = less
         self._component = component
         self._name_of = name_of
-        self._lock = threading.Lock()
-        self._files: collections.OrderedDict[int, disk.File] = collections.OrderedDict()
+        self._files = Opened()
         self._verified: set[int] = set()  # Segments whose headers were.
         self._maps: dict[int, np.ndarray] = {}
         self._checked: set[int] = set()  # Blocks in these that were verified.
@@ -184,7 +169,7 @@ class Reader:
         """
         opened: set[int] = set()
         for number, block in enumerate(self._component.blocks):
-            if block.segment not in opened and len(opened) < _OPEN_FILES:
+            if block.segment not in opened and pool.has_room():
                 with self._naming(number):
                     self._file(block.segment)
                 opened.add(block.segment)
@@ -307,7 +292,7 @@ class Reader:
     def _map(self, want: Want, to_check: dict[int, np.ndarray]) -> Memory | None:
         """Give a leaf its place in a mapped file; None if it has no single one."""
         begin, offset, size = want
-        if size == 0 or begin < 0 or len(self._maps) >= _map_limit():
+        if size == 0 or begin < 0:
             return None
         first = self._component.blocks[begin]
         end, number = 0, begin
@@ -317,27 +302,21 @@ class Reader:
             if block.unpacked or place != (first.segment, first.offset + end):
                 return None
             end, number = end + block.size, number + 1
-        try:
-            data = self._mapped_file(first.segment, begin)
-        except DamagedError:
-            raise
-        except OSError:  # No more maps are to be had; the rest is read.
+        data = self._mapped_file(first.segment, begin)
+        if data is None:
             return None
         for index in range(begin, number):
             block = self._component.blocks[index]
             to_check[index] = data[block.offset : block.offset + block.size]
         return data, first.offset + offset
 
-    def _mapped_file(self, number: int, block: int) -> np.ndarray:
+    def _mapped_file(self, number: int, block: int) -> np.ndarray | None:
         if number not in self._maps:
-            protection = mmap.PROT_READ | mmap.PROT_WRITE
             with self._naming(block):
-                file = self._file(number)
-            options: Any = {} if sys.version_info < (3, 13) else {"trackfd": False}
-            content = mmap.mmap(
-                file.fd, file.size, mmap.MAP_PRIVATE, protection, **options
-            )
-            self._maps[number] = np.frombuffer(content, np.uint8)
+                data = pool.map_file(self._file(number))
+            if data is None:
+                return None
+            self._maps[number] = data
         return self._maps[number]
 
     def _load(self, number: int, memory: np.ndarray) -> None:
@@ -362,18 +341,7 @@ class Reader:
         return self.folder / self._component.segments[segment].file
 
     def _file(self, number: int) -> disk.File:
-        with self._lock:
-            file = self._files.pop(number, None)
-            if file is None:
-                try:
-                    file = self._open(number)
-                except ReadError:  # Too many open files, perhaps because of these.
-                    self._files.clear()
-                    file = self._open(number)
-            self._files[number] = file
-            if len(self._files) > _OPEN_FILES:
-                self._files.popitem(last=False)
-            return file
+        return self._files.get(number, self._open)
 
     def _open(self, number: int) -> disk.File:
         path, segment = self._path(number), self._component.segments[number]
@@ -385,11 +353,8 @@ class Reader:
         """Close the files and let go of the save."""
         with contextlib.suppress(ValueError):
             _streams.remove(weakref.ref(self))
-        with self._lock:
-            for file in self._files.values():
-                file.close()
-            self._files.clear()
-            self._recent = {}
+        self._files.close()
+        self._recent = {}
 
 
 def _memory(size: int) -> np.ndarray:

@@ -155,8 +155,8 @@ def _restore(candidates: Sequence[Found], reading: Reading) -> Restored:
             if _is_gone(found):
                 raise _GoneError from error
             reading.distrust(found.path)
-            # Without its traceback, which would keep what was read alive.
-            damaged.append(error.with_traceback(None))
+            # Without tracebacks, which would keep what was read, and open, alive.
+            damaged.append(DamagedError(str(error)))
             if len(candidates) > 1:
                 _logger.warning("The save %s is damaged: %s", found.path, error)
             continue

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from . import disk, elements_folder, manifest, scalars, tree
+from . import elements_folder, manifest, scalars, tree
 from .errors import MissingKeyError
 from .filetree import FolderReader
-from .folder import Found
+from .folder import Found, read_manifest
 from .manifest import Manifest
 from .references import Resolver
 from .stored import ElementsComponent, Notes, Options, SavedComponent, damage
@@ -53,7 +53,7 @@ class Save:
             self._files = elements_folder.files(found.path)
         else:
             where = found.path / manifest.NAME
-            self._manifest = manifest.decode(disk.read_file(where), str(where))
+            self._manifest = manifest.decode(read_manifest(where), str(where))
 
     def keys(self) -> list[str]:
         """Return the keys of its components."""

@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 
 from . import forks
-from .machine import memory_bytes
+from .machine import has_room, memory_bytes
 
 _ARENA_BYTES = 16 << 20
 _ALIGN = 64
-_SHARE = 8  # Of the machine's memory, or the job's.
+_SHARE = 8
 
 
 class Staging:
     """Copies, up to a limit; threads may copy at the same time.
 
     Args:
-      limit_bytes: How many bytes there may be.
+      limit_bytes: How many bytes there may be, as far as there is memory.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -56,11 +56,15 @@ class Staging:
             return self._arenas[self._current][begin : begin + size]
 
     def _grow(self) -> bool:
-        if (len(self._arenas) + 1) * _ARENA_BYTES > self.limit_bytes:
+        size = (len(self._arenas) + 1) * _ARENA_BYTES
+        if size > self.limit_bytes or not has_room(_ARENA_BYTES):
             return False
         # Private: after a fork, the child's copies are its own.
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-        arena = mmap.mmap(-1, _ARENA_BYTES, flags=flags)
+        try:
+            arena = mmap.mmap(-1, _ARENA_BYTES, flags=flags)
+        except OSError:  # As by `ulimit -v`.
+            return False
         with contextlib.suppress(AttributeError, OSError):
             arena.madvise(mmap.MADV_HUGEPAGE)  # First use costs page faults.
         self._arenas.append(np.frombuffer(arena, np.uint8))
@@ -73,5 +77,5 @@ class Staging:
 
 
 def default_bytes() -> int:
-    """Return an eighth of the memory that the machine, or a container, has."""
+    """Return an eighth of the memory that the machine, or a job on it, has."""
     return memory_bytes() // _SHARE

@@ -350,7 +350,8 @@ class Place(NamedTuple):
 
     Attributes:
       number: Its number, as in `manifest.Node`.
-      nodes: The containers around it, the outermost first, and its own if it is one.
+      nodes: The containers around it, the outermost first, and its own if it is one,
+        without their attributes.
       keys: Its key, field name or position in each that is around it.
     """
 
@@ -372,7 +373,9 @@ def places(tree: Tree, allowance: Allowance) -> Iterator[tuple[str, Place]]:
     while stack:
         name, (number, nodes, keys) = stack.pop()
         if number < 0:
-            nodes = (*nodes, tree.nodes[-number - 1])
+            node = tree.nodes[-number - 1]
+            held = node.children[: _held(node)]
+            nodes = (*nodes, structs.replace(node, children=held, attributes=[]))
         if number >= 0 or not nodes[-1].children:
             yield display(name), Place(number, nodes, keys)
             continue

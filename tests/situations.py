@@ -10,6 +10,7 @@ import concurrent.futures
 import dataclasses
 import errno
 import os
+import pathlib
 import pickle
 import shutil
 import signal
@@ -1414,6 +1415,13 @@ def a_huge_manifest(tmp, _):
     cp.load()
 
 
+@says(DamagedError, "{tmp}/…/manifest.json is damaged: byte … of it is zero.", OTHER)
+def a_manifest_with_a_hole(tmp, _):
+    cp = saved(tmp, lambda path: os.truncate(path / "manifest.json", 1 << 31))
+    yield
+    cp.load()
+
+
 @says(
     DamagedError,
     "{tmp}/…/manifest.json is not a manifest: Expected `int | null`, got `str` - at "
@@ -1771,7 +1779,15 @@ def a_load_that_writes_to_its_folder(tmp, _):
     OTHER,
 )
 def a_folder_of_elements_without_a_pickle(tmp, _):
-    path = of_elements(tmp / "old", b"no pickle")
+    path = of_elements(tmp / "old", b"no pickle.")
+    yield
+    make().load(path)
+
+
+@says(DamagedError, "{tmp}/old/agent.pkl is damaged: it does not end with b'.'.", OTHER)
+def a_folder_of_elements_with_a_hole(tmp, _):
+    path = of_elements(tmp / "old", pickle.dumps(7))
+    os.truncate(path / "agent.pkl", 1 << 31)
     yield
     make().load(path)
 
@@ -1905,16 +1921,29 @@ def refuse_to_open(monkeypatch, number):
 
 @says(
     ReadError,
-    "{tmp}/… does not fit into memory: what is to be loaded has 100,000 bytes, and "
-    "this machine, or container, has 4,096. Load less of it with keys= or regex=, or "
-    "map its arrays with mmap=True, which does not help where they are compressed.",
+    "{tmp}/… does not fit into memory: what is to be loaded takes 2,000,000 bytes, and "
+    "of the … of this machine, or job, 4,096 are left. Load less of it with keys= or "
+    "regex=, or map its arrays with mmap=True, which does not help where they are "
+    "compressed.",
 )
 def more_than_there_is_memory(tmp, monkeypatch):
-    cp = make(tmp, {"w": noise(0)})
+    cp = make(tmp, {"w": noise(0, 2_000_000)})
     cp.save()
     yield
-    monkeypatch.setattr(elementsckpt.machine, "memory_bytes", lambda: 4096)
+    monkeypatch.setattr(elementsckpt.machine, "left_bytes", lambda: 4096)
     cp.load()
+
+
+@says(
+    ReadError,
+    "{tmp}/…/manifest.json does not fit into memory: it has … bytes. The save itself "
+    "may be fine: free memory and try again.",
+)
+def a_manifest_that_does_not_fit_into_memory(tmp, monkeypatch):
+    path = make(tmp, 1).save(tmp / "save").path
+    yield
+    monkeypatch.setattr(disk.File, "read", failing(MemoryError()))
+    elementsckpt.info(path)
 
 
 @says(
@@ -2163,13 +2192,39 @@ def keeping_nothing(tmp, _):
     Checkpoint(tmp, keep=0)
 
 
-@refused(
-    ValueError,
-    "gs://bucket/run: only local paths are supported. Save locally and copy the "
-    "folder.",
+URL = (
+    " looks like a URL, as a part of it ends in a colon, and only local paths are "
+    "supported. Save to a local folder and copy that; to load a save from elsewhere, "
+    "copy its folder here first."
 )
+
+
+@refused(ValueError, "gs://bucket/run", URL)
 def a_bucket(tmp, _):
     Checkpoint("gs://bucket/run")
+
+
+@refused(ValueError, "gs:/bucket/run", URL)
+def a_bucket_to_read(tmp, _):
+    elementsckpt.read(pathlib.Path("gs://bucket/run"))
+
+
+@refused(
+    ValueError,
+    "~nobody-has-this-name/run begins with a home that was not found. Pass the path "
+    "without `~`.",
+)
+def a_home_of_a_user_who_is_not_there(tmp, _):
+    Checkpoint("~nobody-has-this-name/run")
+
+
+@refused(
+    ValueError,
+    "{tmp}/${NO_SUCH_PLACE}/run names the variable ${NO_SUCH_PLACE}, which is not set, "
+    "or empty. Set it, or pass the path itself.",
+)
+def a_variable_that_is_not_set(tmp, _):
+    elementsckpt.save_pytree(tmp / "${NO_SUCH_PLACE}" / "run", 1)
 
 
 @refused(

@@ -59,14 +59,15 @@ ALLOWED = {
     "machine": set(),
     "staging": {"forks", "machine"},
     "blocks": {"staging", "leaves", "dtypes", "manifest"},
-    "reader": {"compression", "machine", "manifest", "parallel", "disk"},
-    "elements_folder": {"restricted", "pickles", "disk"},
+    "pool": {"disk"},
+    "reader": {"pool", "compression", "machine", "manifest", "parallel", "disk"},
+    "elements_folder": {"restricted", "pickles", "machine", "disk"},
     "drafts": {"elements_folder", "manifest", "notices", "forks", "disk"},
     "metadata": {"attributes", "torch_tensors", "jax_arrays", "scalars"},
     "retention": {"metadata", "manifest", "notices"},
     "folder": {
         *("retention", "drafts", "reader", "elements_folder", "metadata"),
-        *("machine", "manifest", "scalars", "notices", "disk"),
+        *("manifest", "scalars", "notices", "disk"),
     },
     "choice": {
         *("folder", "retention", "drafts", "elements_folder", "scalars", "manifest"),
@@ -90,12 +91,12 @@ ALLOWED = {
     },
     "source": {
         *("stored", "folder", "elements_folder", "tree", "references", "scalars"),
-        *("filetree", "manifest", "disk"),
+        *("filetree", "manifest"),
     },
     "reports": set(),
     "still": {"manifest", "notices"},
     "history": {
-        *("reuse", "folder", "compression", "still", "scalars", "manifest", "disk"),
+        *("reuse", "folder", "compression", "still", "scalars", "manifest"),
     },
     "store": {
         *(

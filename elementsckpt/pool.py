@@ -1,0 +1,117 @@
+"""Files that stay open to be read again: one budget for all that a process reads.
+
+What is open can be read although its save has been removed, so as much is kept open as
+leaves enough descriptors to the program.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import itertools
+import mmap
+import os
+import resource
+import sys
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from . import disk
+from .errors import ReadError
+
+_FILES_SHARE = 4  # Of the descriptors that this process may have.
+_MAPS_SHARE = 2
+_MAPS_NEED_THEM = sys.version_info < (3, 13)
+_SPARED = 16  # So many a map leaves free, whoever has the others.
+# By number of the owner and of the file; what was used last is at the end. Changed by
+# atomic calls only, as threads, signal handlers and forked children use it.
+_files: collections.OrderedDict[tuple[int, int], disk.File] = collections.OrderedDict()
+_maps: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
+_owners = itertools.count()
+
+
+class Opened:
+    """The files of one owner, closed when it is gone."""
+
+    def __init__(self) -> None:
+        self._owner = next(_owners)
+        self._numbers: set[int] = set()
+
+    def get(self, number: int, opens: Callable[[int], disk.File]) -> disk.File:
+        """Return a file, open; it stays so while the caller holds it.
+
+        Args:
+          number: Number of the file.
+          opens: Opens it.
+        """
+        self._numbers.add(number)
+        key = self._owner, number
+        file = _files.pop(key, None) or _opened(number, opens)
+        _files[key] = file
+        while len(_files) > _budget(_FILES_SHARE):
+            _let_go()
+        return file
+
+    def close(self, files: Any = _files) -> None:
+        """Let go of the files."""
+        for number in tuple(self._numbers):
+            files.pop((self._owner, number), None)  # Modules may be empty by now.
+
+    __del__ = close
+
+
+def has_room() -> bool:
+    """Tell whether another file can be open without closing one."""
+    return len(_files) < _budget(_FILES_SHARE)
+
+
+def map_file(file: disk.File) -> np.ndarray | None:
+    """Map a file, copy-on-write; None if no more can be mapped, so that it is read."""
+    if _MAPS_NEED_THEM and not _may_map(file):
+        return None
+    protection = mmap.PROT_READ | mmap.PROT_WRITE
+    options: Any = {} if _MAPS_NEED_THEM else {"trackfd": False}
+    try:
+        content = mmap.mmap(file.fd, file.size, mmap.MAP_PRIVATE, protection, **options)
+    except OSError:
+        return None
+    _maps.add(content)
+    return np.frombuffer(content, np.uint8)
+
+
+def _may_map(file: disk.File) -> bool:
+    """Tell whether there are descriptors for this map, and for others after it."""
+    if len(_maps) >= _budget(_MAPS_SHARE):
+        return False
+    taken: list[int] = []
+    try:
+        while len(taken) <= _SPARED:
+            taken.append(os.dup(file.fd))
+    except OSError:
+        return False
+    finally:
+        for fd in taken:
+            os.close(fd)
+    return True
+
+
+def _budget(share: int) -> int:
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0] // share
+
+
+def _opened(number: int, opens: Callable[[int], disk.File]) -> disk.File:
+    try:
+        return opens(number)
+    except ReadError:  # Too many files are open, perhaps because of these.
+        while _files:
+            _let_go()
+        return opens(number)
+
+
+def _let_go() -> None:
+    """Close the file that was used least recently, unless it is in use."""
+    with contextlib.suppress(KeyError):  # Another thread was faster.
+        _files.popitem(last=False)
