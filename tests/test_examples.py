@@ -16,7 +16,20 @@ from faults import contents
 import elementsckpt
 from elementsckpt import Checkpoint
 
-EXAMPLES = sorted((ROOT / "examples").glob("*_style.py"))
+STYLES = [[path] for path in sorted((ROOT / "examples").glob("*_style.py"))]
+PROGRAMS = [
+    [ROOT / "examples" / name, *arguments]
+    for name, *arguments in (
+        ("compiled_training.py",),
+        ("compiled_training.py", "--chunked"),
+        ("vector_env.py",),
+        ("vector_env.py", "--workers"),
+        ("sb3_callback.py", "dqn"),
+        ("sb3_callback.py", "ppo"),
+        ("sb3_callback.py", "sac"),
+        ("cleanrl_ppo.py",),
+    )
+]
 COMMIT = 3  # Which is in the midst of each of them.
 
 KILLED = """
@@ -28,13 +41,14 @@ commits = 0
 def syscall(call, *args):
     global commits
     commits += call is os.replace and args[1].name == "manifest.json"
-    if commits == int(sys.argv[2]):
+    if commits == COMMIT:
         os.killpg(0, signal.SIGKILL)
     return call(*args)
 
 disk.syscall = syscall
-runpy.run_path(sys.argv[1], run_name="__main__")
-"""
+sys.argv[:] = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+""".replace("COMMIT", str(COMMIT))
 
 
 def run(*command, cwd):
@@ -58,7 +72,7 @@ def run(*command, cwd):
 
 def finish(example, folder):
     """Run an example to its end; returns the saves that are there then."""
-    done = run(example, cwd=folder)
+    done = run(*example, cwd=folder)
     assert done.returncode == 0, done.stdout
     (directory,) = (folder / "logdir").iterdir()
     return Checkpoint(directory).saves()
@@ -96,22 +110,26 @@ def imported(example):
     return {name.partition(".")[0] for name in names}
 
 
-@pytest.fixture(params=EXAMPLES, ids=lambda example: example.stem)
+def identity(example):
+    return " ".join([example[0].stem, *example[1:]])
+
+
+@pytest.fixture(params=[*STYLES, *PROGRAMS], ids=identity)
 def example(request):
-    for name in imported(request.param):
+    for name in imported(request.param[0]):
         if importlib.util.find_spec(name) is None:
             pytest.skip(f"{name} is not installed")
     return request.param
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.stem)
+@pytest.mark.parametrize("example", STYLES, ids=identity)
 def test_an_example_has_at_most_80_lines(example):
-    assert len(example.read_text("utf-8").splitlines()) <= 80
+    assert len(example[0].read_text("utf-8").splitlines()) <= 80
 
 
 def test_an_example_that_was_killed_in_a_save_ends_as_if_it_had_not(example, tmp_path):
     expected = finish(example, tmp_path / "whole")
-    killed = run("-c", KILLED, example, COMMIT, cwd=tmp_path / "killed")
+    killed = run("-c", KILLED, *example, cwd=tmp_path / "killed")
     assert killed.returncode == -signal.SIGKILL, killed.stdout
     resumed = finish(example, tmp_path / "killed")
     assert described(resumed) == described(expected)
