@@ -173,7 +173,9 @@ class Checkpoint(Registry):
             found = [] if self._listing is None else self._listing.saves()[::-1]
             if found:
                 save = choice.newest(found)
-                newest = f"{save.path.name}, step {save.step}"
+                newest = save.path.name
+                if save.step is not None:
+                    newest += f", step {save.step}"
         return f"Checkpoint({where}, keys={list(self._components)}, newest: {newest})"
 
     # Saving
@@ -216,6 +218,11 @@ class Checkpoint(Registry):
           Exception: what a component's own `save()` raises, with a note of its key.
         """
         self._require_components()
+        if hasattr(path, "__index__"):
+            raise ValueError(
+                f"{path} is no path: call save() without it. The step is that of the "
+                f"component cp.step, or of Checkpoint(step=...)."
+            )
         if isinstance(keys, Mapping):
             raise ValueError(
                 f"keys is a list of keys: pass keys={list(keys)}. Only load() takes a "
@@ -674,7 +681,8 @@ class Checkpoint(Registry):
             self._compare(found.path, found.head)
         if is_whole and is_own and found.head is not None:
             self._timing.resumed(found.head.schedule, found.step)
-        _logger.info("Loaded %s, of step %s.", found.path, found.step)
+        step = "" if found.step is None else f", of step {found.step}"
+        _logger.info("Loaded %s%s.", found.path, step)
 
     def _compare(self, path: Path, head: Head) -> None:
         """Warn of what in the save is not as in the run that resumes."""

@@ -51,6 +51,16 @@ def is_tensor(value: Any) -> bool:
     return value.layout is torch.strided and not value.is_quantized
 
 
+def name_of(value: Any) -> str | None:
+    """Return the name of an element type or device; None for anything else."""
+    torch = sys.modules.get("torch")
+    if torch is None or not hasattr(torch, "nn"):
+        return None
+    if isinstance(value, torch.dtype):
+        return str(value).rpartition(".")[2]
+    return str(value) if isinstance(value, torch.device) else None
+
+
 def problem(tensor: Any) -> str | None:
     """Say why the tensor cannot be saved and what to do, or return None."""
     if tensor.is_meta:

@@ -687,6 +687,38 @@ def an_object_in_metadata(tmp, _):
     cp.save(metadata={"net": [Box()]})
 
 
+@says(
+    MetadataError,
+    "Metadata cannot be saved: metadata['flags'] is of type FlagValues. Pass the "
+    "result of its flag_values_dict(). Nothing was written.",
+)
+def flags_in_metadata(tmp, _):
+    flags = pytest.importorskip("absl.flags")
+    yield
+    Checkpoint(tmp, metadata={"flags": flags.FLAGS})
+
+
+class Unset:
+    __module__ = "omegaconf.dictconfig"
+
+    def keys(self):
+        return ["lr"]
+
+    def __getitem__(self, key):
+        raise LookupError(f"Missing mandatory value: {key}")
+
+
+@says(
+    MetadataError,
+    "Metadata cannot be saved: reading metadata['run'] failed with LookupError: "
+    "Missing mandatory value: lr. Set what is missing, or pass OmegaConf.to_container(config), "
+    "in which it is text. Nothing was written.",
+)
+def a_configuration_with_missing_values(tmp, _):
+    yield
+    Checkpoint(tmp, metadata={"run": Unset()})
+
+
 @says(MetadataError, "Metadata cannot be saved: it holds itself.", METADATA)
 def metadata_that_hold_themselves(tmp, _):
     metadata = {}
@@ -2095,6 +2127,24 @@ def a_pin_that_is_called_latest(tmp, cp):
 )
 def a_save_that_is_never_due(tmp, cp):
     cp.save_if_due()
+
+
+@refused(
+    ValueError,
+    "5 is no path: call save() without it. The step is that of the component cp.step, "
+    "or of Checkpoint(step=...).",
+)
+def a_step_to_save(tmp, cp):
+    cp.save(np.int64(5))
+
+
+@refused(
+    AttributeError,
+    "No component 'latest_step' is registered; there are: 'agent'. If no component is "
+    "meant, use saves()[-1].step.",
+)
+def a_method_of_another_library(tmp, cp):
+    cp.latest_step()
 
 
 @refused(ValueError, "5 is no path: pass step=5 to mean a step.")
