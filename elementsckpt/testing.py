@@ -26,6 +26,11 @@ from .rng import GlobalRNG
 
 __all__ = ["ResumeError", "ResumeReport", "check_resume"]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 Made = TypeVar("Made")
 _SEED = 0x5EED_0FF1CE  # With which no program is likely to begin.
 

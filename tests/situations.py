@@ -711,8 +711,8 @@ class Unset:
 @says(
     MetadataError,
     "Metadata cannot be saved: reading metadata['run'] failed with LookupError: "
-    "Missing mandatory value: lr. Set what is missing, or pass OmegaConf.to_container(config), "
-    "in which it is text. Nothing was written.",
+    "Missing mandatory value: lr. Set what is missing, or pass "
+    "OmegaConf.to_container(config), in which it is text. Nothing was written.",
 )
 def a_configuration_with_missing_values(tmp, _):
     yield
