@@ -1258,7 +1258,7 @@ def a_class_in_a_folder_of_elements(tmp, _):
 @says(
     PickleError,
     "agent in {tmp}/old/agent.pkl needs a class that was not found: No module named "
-    "'nowhere'. Make it importable, or leave agent out with keys=[...].",
+    "'nowhere'. Make it importable, or leave agent out.",
 )
 def a_missing_class_in_a_folder_of_elements(tmp, _):
     path = of_elements(tmp / "old", b"cnowhere\nThing\n.")
