@@ -24,7 +24,7 @@ check: $(VENV)/.dev
 	$(VENV)/bin/python -m ruff format --check
 	$(VENV)/bin/python -m ruff check
 	$(VENV)/bin/python -m mypy
-	$(VENV)/bin/python -m pytest --quiet tests/test_layering.py
+	$(VENV)/bin/python -m pytest --quiet tests/test_layering.py tests/test_types.py
 
 test-oldest:
 	@$(MAKE) --no-print-directory test PYTHON=$(OLDEST_PYTHON) \

@@ -1,10 +1,20 @@
 """One object holds a run's whole training state, and brings it back.
 
-Register components as attributes of a `Checkpoint`, call `load_or_save()` before the
-training loop and `save()` in it. README.md shows how, docs/ says what is promised.
+    cp = elementsckpt.Checkpoint("logdir/ckpt")
+    cp.agent, cp.step = agent, step  # Anything with save() and load(data).
+    cp.load_or_save()  # Resumes, or writes the first save.
+    while step < 1000:
+        train()
+        cp.save()
+
+`help(elementsckpt.Checkpoint)` says what can be registered and what can be called.
+`elementsckpt.testing` proves that a run resumes exactly.
 """
 
 __version__ = "0.1.0"
+
+import importlib
+import typing
 
 from . import checkpoint
 from .checkpoint import Checkpoint
@@ -68,3 +78,17 @@ __all__ = [
     "read",
     "save_pytree",
 ]
+
+
+if typing.TYPE_CHECKING:
+    from . import testing as testing
+else:
+
+    def __getattr__(name):
+        if name == "testing":  # For which `import elementsckpt` does not wait.
+            return importlib.import_module(".testing", __name__)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "testing"])

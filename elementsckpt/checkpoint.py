@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, overload
 
 from . import (
     choice,
@@ -62,6 +62,20 @@ from .wrappers import Saveable
 
 __all__ = ["Checkpoint", "exists", "load", "save"]
 _logger = logging.getLogger("elementsckpt")
+_Self = TypeVar("_Self", bound="Checkpoint")
+MYPY = False  # Which mypy takes to be true, and other type checkers do not.
+
+if TYPE_CHECKING:
+
+    class _Undeclared(Protocol):
+        """A Checkpoint, but none of a subclass: lists of those are of another type."""
+
+        @property
+        def _of_its_class(self) -> list[Checkpoint]: ...
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 class Checkpoint(Registry):
@@ -76,7 +90,12 @@ class Checkpoint(Registry):
 
     Components are registered as attributes: `cp.agent = agent`. Any object will do
     that has `save()` and `load(data)`, or `state_dict()` and `load_state_dict(d)`, or
-    `to_state_dict()` and `from_state_dict(d)`.
+    `to_state_dict()` and `from_state_dict(d)`, or `get_state()` and `set_state(state)`;
+    and random generators and typed keys. A subclass that declares them tells type
+    checkers which there are:
+
+        class Run(Checkpoint):
+            agent: Agent
 
     Args:
       directory: Where saves go. Without it, `save` and `load` need a path.
@@ -116,6 +135,31 @@ class Checkpoint(Registry):
         | {"_staging", "_lock", "_listing", "_history", "_is_saving"}
         | {"_origin", "_claim", "_left_out", "_notices"}
     )
+
+    if TYPE_CHECKING:  # Only what a subclass declares is an attribute of its objects.
+
+        @property
+        def _of_its_class(self: _Self) -> list[_Self]: ...
+
+        if MYPY:  # It refuses an object that is no `_Undeclared`.
+
+            def __getattr__(self: _Undeclared, key: str) -> Any: ...
+
+            def __setattr__(self: _Undeclared, key: str, value: Any) -> None: ...
+
+        else:  # The others let it have the second form, which no key fits.
+
+            @overload
+            def __getattr__(self: _Undeclared, key: str) -> Any: ...
+            @overload
+            def __getattr__(self, key: NoReturn) -> NoReturn: ...
+            def __getattr__(self, key: Any) -> Any: ...
+
+            @overload
+            def __setattr__(self: _Undeclared, key: str, value: Any) -> None: ...
+            @overload
+            def __setattr__(self, key: NoReturn, value: Any) -> None: ...
+            def __setattr__(self, key: Any, value: Any) -> None: ...
 
     def __init__(
         self,
@@ -188,7 +232,9 @@ class Checkpoint(Registry):
             found = [] if self._listing is None else self._listing.saves()[::-1]
             if found:
                 save = choice.newest(found)
-                newest = f"{save.path.name}, step {save.step}"
+                newest = save.path.name
+                if save.step is not None:
+                    newest += f", step {save.step}"
         return f"Checkpoint({where}, keys={list(self._components)}, newest: {newest})"
 
     # Saving
@@ -231,6 +277,11 @@ class Checkpoint(Registry):
           Exception: what a component's own `save()` raises, with a note of its key.
         """
         self._require_components()
+        if hasattr(path, "__index__"):
+            raise ValueError(
+                f"{path} is no path: call save() without it. The step is that of the "
+                f"component cp.step, or of Checkpoint(step=...)."
+            )
         if isinstance(keys, Mapping):
             raise ValueError(
                 f"keys is a list of keys: pass keys={list(keys)}. Only load() takes a "
@@ -694,7 +745,8 @@ class Checkpoint(Registry):
             self._compare(found.path, found.head)
         if is_whole and is_own and found.head is not None:
             self._timing.resumed(found.head.schedule, found.step)
-        _logger.info("Loaded %s, of step %s.", found.path, found.step)
+        step = "" if found.step is None else f", of step {found.step}"
+        _logger.info("Loaded %s%s.", found.path, step)
 
     def _compare(self, path: Path, head: Head) -> None:
         """Warn of what in the save is not as in the run that resumes."""
@@ -874,7 +926,7 @@ class Checkpoint(Registry):
                 if self._staging is not None:
                     self._staging = Staging(self._staging.limit_bytes)
 
-    def __enter__(self) -> Checkpoint:
+    def __enter__(self: _Self) -> _Self:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:

@@ -68,7 +68,7 @@ def named(
       SaveNotFoundError: there is none.
       ValueError: it makes no sense.
     """
-    if isinstance(path, int):
+    if hasattr(path, "__index__"):  # A number of any library.
         raise ValueError(f"{path} is no path: pass step={path} to mean a step.")
     if path is not None and step is not None:
         raise ValueError("Pass either the path or the step, not both.")

@@ -92,7 +92,7 @@ def read(file: Path, key: str, *, allow_pickle: bool) -> Any:
     except (ImportError, AttributeError) as error:
         raise PickleError(
             f"{key} in {file} needs a class that was not found: {reason(error)}. Make "
-            f"it importable, or leave {key} out with keys=[...]."
+            f"it importable, or leave {key} out."
         ) from error
     except MemoryError:
         raise

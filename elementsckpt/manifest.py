@@ -1,8 +1,7 @@
 """The schema of `manifest.json`: the specification in code, and its validation.
 
-docs/format.md says the same in prose. The file is one JSON object with one line for
-each field and each component, so that people can look into it, and its last field is
-the digest of all bytes before it.
+The file is one JSON object with one line for each field and each component, so that
+people can look into it, and its last field is the digest of all bytes before it.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from . import attributes, jax_arrays, scalars, torch_tensors
-from .errors import MetadataError
+from .errors import MetadataError, reason
 
 _PLAIN: dict[type, Callable[[Any], Any]] = {
     str: str.__str__,
@@ -25,8 +25,31 @@ _PLAIN: dict[type, Callable[[Any], Any]] = {
 _CHANGES = 5
 
 
+# What others have to make dicts of themselves, and what to call.
+_DICTS = {
+    "flag_values_dict": "the result of its flag_values_dict()",
+    "model_dump": "the result of its model_dump()",
+    "__attrs_attrs__": "the result of attrs.asdict(it)",
+    "__struct_fields__": "the result of msgspec.to_builtins(it)",
+    "to_dict": "the result of its to_dict()",
+}
+
+
 class _UnstorableError(Exception):
-    """What cannot be saved; the message is where it is and what it is."""
+    """What cannot be saved.
+
+    Args:
+      problem: Where it is and what it is.
+      remedy: What to do about it.
+    """
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        super().__init__(problem)
+        self.remedy = remedy or (
+            "It may hold mappings, sequences, dataclasses, namespaces, paths, "
+            "enumerations, numbers and text: leave the rest out, or put its name in "
+            "its place"
+        )
 
 
 def encode(value: Any, where: str = "metadata") -> Any:
@@ -34,30 +57,53 @@ def encode(value: Any, where: str = "metadata") -> Any:
 
     Args:
       value: Mappings, sequences and scalars, nested in any way: JSON types, tuples,
-        dataclasses, namespaces, paths, enumerations, scalars of NumPy and JAX.
+        dataclasses, namespaces, paths, enumerations, scalars of NumPy and JAX, element
+        types, devices of torch.
       where: What the error calls `value`.
 
     Raises:
       MetadataError: something else is in there; the message is the place.
     """
     try:
-        return _encode({} if value is None else value, where)
-    except (
-        Exception
-    ) as error:  # What it is made of may raise, such as OmegaConf's "???".
-        problem: object = f"reading it failed with {type(error).__name__}: {error}"
-        if isinstance(error, _UnstorableError):
-            problem = error
-        elif isinstance(error, RecursionError):
-            problem = "it holds itself"
+        try:
+            return _encode({} if value is None else value, where)
+        except RecursionError as error:
+            raise _UnstorableError("it holds itself") from error
+    except _UnstorableError as error:
         raise MetadataError(
-            f"Metadata cannot be saved: {problem}. It may hold mappings, sequences, "
-            f"dataclasses, namespaces, paths, enumerations, numbers and text: leave "
-            f"the rest out, or put its name in its place. Nothing was written."
+            f"Metadata cannot be saved: {error}. {error.remedy}. Nothing was written."
         ) from error
 
 
 def _encode(value: Any, where: str) -> Any:
+    try:
+        plain = _simplified(value)
+    except RecursionError:
+        raise
+    except Exception as error:  # What it is made of may raise, such as OmegaConf's.
+        found = f"{type(error).__name__}: {reason(error)}"
+        is_known = type(value).__module__.startswith(("absl.", "omegaconf."))
+        remedy = _remedy(value) if is_known else "Set what is missing, or leave it out"
+        raise _UnstorableError(
+            f"reading {where} failed with {found}", remedy
+        ) from error
+    if type(plain) is dict:
+        return _encode_mapping(plain, where)
+    if type(plain) is list:
+        return [_encode(item, f"{where}[{i}]") for i, item in enumerate(plain)]
+    if plain is None or type(plain) is bool:
+        return plain
+    if type(plain) in _PLAIN:
+        return scalars.encode(plain)
+    name = type(value).__name__
+    raise _UnstorableError(f"{where} is of type {name}", _remedy(value))
+
+
+def _simplified(value: Any) -> Any:
+    """Return a value as a scalar of Python, or a dict or list of what it holds.
+
+    What is none of these is returned as it is.
+    """
     if isinstance(value, enum.Enum):
         value = value.value
     if isinstance(value, os.PathLike):
@@ -67,17 +113,34 @@ def _encode(value: Any, where: str) -> Any:
         return value
     for base, plain in _PLAIN.items():  # Subclasses by value.
         if isinstance(value, base):
-            return scalars.encode(plain(value))
+            return plain(value)
     value = _opened(value)
     if isinstance(value, Mapping):
-        return _encode_mapping(value, where)
-    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
-        return [_encode(item, f"{where}[{i}]") for i, item in enumerate(value)]
-    raise _UnstorableError(f"{where} is of type {type(value).__name__}")
+        return dict(value.items())
+    is_sequence = isinstance(value, Sequence)
+    if is_sequence and not isinstance(value, (bytes, bytearray)):
+        return list(value)
+    return value
+
+
+def _remedy(value: Any) -> str:
+    """Say what to pass instead of an object that others know to take apart."""
+    cls: Any = type(value)
+    if cls.__module__.startswith("omegaconf."):
+        return (
+            "Set what is missing, or pass OmegaConf.to_container(config), in which it "
+            "is text"
+        )
+    if issubclass(cls, type):
+        return ""
+    return next((f"Pass {x}" for name, x in _DICTS.items() if hasattr(cls, name)), "")
 
 
 def _named(value: Any) -> Any:
-    """Return the name of an element type, others as they are."""
+    """Return the name of an element type or device, others as they are."""
+    named = torch_tensors.name_of(value)
+    if named is not None:
+        return named
     if isinstance(value, type) and issubclass(value, np.generic):
         return np.dtype(value).name
     found = attributes.get(value, "dtype")  # What jnp.float32 is, has one and no shape.
@@ -121,7 +184,7 @@ def _namespaces() -> tuple[type, ...]:
     return (types.SimpleNamespace, *([found] if found else []))
 
 
-def _encode_mapping(value: Mapping[Any, Any], where: str) -> Any:
+def _encode_mapping(value: dict[Any, Any], where: str) -> Any:
     items = []
     for key, item in value.items():
         code = _encode(key, f"the key {key!r} of {where}")

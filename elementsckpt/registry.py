@@ -9,6 +9,38 @@ from . import components
 from .components import Component
 from .errors import ComponentError, MissingKeyError
 
+# What is called otherwise elsewhere, and what it is called here.
+_CALLED_HERE = {
+    **dict.fromkeys(
+        ["restore", "restore_latest", "restore_checkpoint", "load_checkpoint"],
+        "load(), with path= or step= for an older save",
+    ),
+    **dict.fromkeys(
+        ["restore_or_initialize", "restore_or_save", "maybe_restore"],
+        "load_or_save()",
+    ),
+    **dict.fromkeys(
+        ["save_checkpoint", "save_async", "async_save"],
+        "save(), which Checkpoint(background=True) lets return early",
+    ),
+    **dict.fromkeys(
+        ["wait_until_finished", "check_for_errors", "is_saving_in_progress"],
+        "wait()",
+    ),
+    "latest_step": "saves()[-1].step",
+    "all_steps": "[save.step for save in saves()]",
+    "best_step": "elementsckpt.info(best()).step",
+    "latest_checkpoint": "latest()",
+    "best_checkpoint": "best()",
+    "checkpoints": "saves()",
+    "should_save": "save_if_due(), which Checkpoint(every=...) tells when",
+    "reached_preemption": "watch_signals() once, and then preempted",
+    "metadata": "elementsckpt.info(path).metadata",
+    "item_metadata": "elementsckpt.info(path).components",
+    "metrics": "elementsckpt.info(path).metrics",
+    "register": "cp.name = object",
+}
+
 
 class Registry:
     """Holds components as attributes, and takes only what can be one.
@@ -90,7 +122,9 @@ class Registry:
 
 
 def _unknown(key: str, registered: Iterable[str]) -> str:
-    return f"No component {key!r} is registered; there are: {_listed(registered)}."
+    found = f"No component {key!r} is registered; there are: {_listed(registered)}."
+    here = _CALLED_HERE.get(key)
+    return found if here is None else f"{found} If no component is meant, use {here}."
 
 
 def _listed(keys: Iterable[str]) -> str:

@@ -20,6 +20,11 @@ from .runs import Prints, Record, Run, differing
 
 __all__ = ["ResumeError", "ResumeReport", "check_resume"]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 Made = TypeVar("Made")
 
 

@@ -59,6 +59,16 @@ def is_tensor(value: Any) -> bool:
     return is_strided and not value.is_quantized
 
 
+def name_of(value: Any) -> str | None:
+    """Return the name of an element type or device; None for anything else."""
+    torch = sys.modules.get("torch")
+    if torch is None or not hasattr(torch, "nn"):
+        return None
+    if isinstance(value, torch.dtype):
+        return str(value).rpartition(".")[2]
+    return str(value) if isinstance(value, torch.device) else None
+
+
 def _is_mapped(value: Any) -> bool:
     """Return whether it is a tensor in a file, of which pickle keeps only the path."""
     mapped = getattr(sys.modules.get("tensordict"), "MemoryMappedTensor", None)

@@ -761,6 +761,38 @@ def an_object_in_metadata(tmp, _):
     cp.save(metadata={"net": [Box()]})
 
 
+@says(
+    MetadataError,
+    "Metadata cannot be saved: metadata['flags'] is of type FlagValues. Pass the "
+    "result of its flag_values_dict(). Nothing was written.",
+)
+def flags_in_metadata(tmp, _):
+    flags = pytest.importorskip("absl.flags")
+    yield
+    Checkpoint(tmp, metadata={"flags": flags.FLAGS})
+
+
+class Unset:
+    __module__ = "omegaconf.dictconfig"
+
+    def keys(self):
+        return ["lr"]
+
+    def __getitem__(self, key):
+        raise LookupError(f"Missing mandatory value: {key}")
+
+
+@says(
+    MetadataError,
+    "Metadata cannot be saved: reading metadata['run'] failed with LookupError: "
+    "Missing mandatory value: lr. Set what is missing, or pass "
+    "OmegaConf.to_container(config), in which it is text. Nothing was written.",
+)
+def a_configuration_with_missing_values(tmp, _):
+    yield
+    Checkpoint(tmp, metadata={"run": Unset()})
+
+
 @says(MetadataError, "Metadata cannot be saved: it holds itself.", METADATA)
 def metadata_that_hold_themselves(tmp, _):
     metadata = {}
@@ -1324,7 +1356,7 @@ def a_class_in_a_folder_of_elements(tmp, _):
 @says(
     PickleError,
     "agent in {tmp}/old/agent.pkl needs a class that was not found: No module named "
-    "'nowhere'. Make it importable, or leave agent out with keys=[...].",
+    "'nowhere'. Make it importable, or leave agent out.",
 )
 def a_missing_class_in_a_folder_of_elements(tmp, _):
     path = of_elements(tmp / "old", b"cnowhere\nThing\n.")
@@ -2264,6 +2296,24 @@ def a_pin_that_is_called_latest(tmp, cp):
 )
 def a_save_that_is_never_due(tmp, cp):
     cp.save_if_due()
+
+
+@refused(
+    ValueError,
+    "5 is no path: call save() without it. The step is that of the component cp.step, "
+    "or of Checkpoint(step=...).",
+)
+def a_step_to_save(tmp, cp):
+    cp.save(np.int64(5))
+
+
+@refused(
+    AttributeError,
+    "No component 'latest_step' is registered; there are: 'agent'. If no component is "
+    "meant, use saves()[-1].step.",
+)
+def a_method_of_another_library(tmp, cp):
+    cp.latest_step()
 
 
 @refused(ValueError, "5 is no path: pass step=5 to mean a step.")

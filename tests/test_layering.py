@@ -145,7 +145,7 @@ ALLOWED = {
     },
     "__init__": {
         *("checkpoint", "functions", "files", "look", "retention", "schedule"),
-        *("value", "wrappers", "rng", "reports"),
+        *("value", "wrappers", "rng", "reports", "testing"),
     },
     "fingerprints": {
         *("blocks", "specs", "tree", "leaves", "pickles", "torch_tensors"),

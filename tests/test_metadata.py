@@ -9,6 +9,7 @@ import types
 
 import elements
 import jax.numpy as jnp
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -98,6 +99,66 @@ def test_omegaconf(tmp_path_factory):
     )
     found = saved(tmp_path_factory, metadata=config).metadata
     assert found == {"lr": 0.1, "twice": 0.1, "layers": [64, {"size": 32}]}
+
+
+def test_omegaconf_with_missing_values_says_what_to_pass(tmp_path_factory):
+    omegaconf = pytest.importorskip("omegaconf")
+    config = omegaconf.OmegaConf.create({"lr": "???", "size": "${nowhere}"})
+    with pytest.raises(elementsckpt.MetadataError, match=r"OmegaConf\.to_container"):
+        saved(tmp_path_factory, metadata=config)
+    found = saved(
+        tmp_path_factory, metadata=omegaconf.OmegaConf.to_container(config)
+    ).metadata
+    assert found == {"lr": "???", "size": "${nowhere}"}
+
+
+@pytest.mark.parametrize("parse", [True, False])
+def test_flags_of_absl_say_what_to_pass(tmp_path_factory, parse):
+    flags = pytest.importorskip("absl.flags")
+    values = flags.FlagValues()
+    # Names of what metadata are asked for.
+    flags.DEFINE_string("dtype", "float32", "", flag_values=values)
+    flags.DEFINE_integer("shape", 3, "", flag_values=values)
+    if parse:
+        values(["program"])
+    with pytest.raises(elementsckpt.MetadataError, match=r"flag_values_dict\(\)"):
+        saved(tmp_path_factory, metadata=values)
+    found = saved(tmp_path_factory, metadata=values.flag_values_dict()).metadata
+    assert found == {"dtype": "float32", "shape": 3}
+
+
+class Struct(msgspec.Struct):
+    lr: float = 0.1
+
+
+class Model:
+    def model_dump(self):
+        return {"lr": 0.1}
+
+
+class Config:
+    def to_dict(self):
+        return {"lr": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("config", "call"),
+    [
+        (Struct(), r"msgspec\.to_builtins"),
+        (Model(), r"model_dump\(\)"),
+        (Config(), r"to_dict\(\)"),
+    ],
+)
+def test_what_can_make_a_dict_of_itself_says_how(tmp_path_factory, config, call):
+    with pytest.raises(elementsckpt.MetadataError, match=call):
+        saved(tmp_path_factory, metadata={"config": config})
+
+
+def test_names_of_torch_are_metadata(tmp_path_factory):
+    torch = pytest.importorskip("torch")
+    config = {"device": torch.device("cuda", 0), "dtype": torch.bfloat16}
+    found = saved(tmp_path_factory, metadata=config).metadata
+    assert found == {"device": "cuda:0", "dtype": "bfloat16"}
 
 
 JSON = st.recursive(

@@ -1,10 +1,17 @@
 """What a user of the package sees before calling anything: names, version, typing."""
 
+import ast
 import importlib.metadata
 import importlib.resources
+import pathlib
+import re
+import rlcompleter
 import subprocess
 import sys
 import types
+
+import pytest
+from boxes import python
 
 import elementsckpt
 
@@ -66,6 +73,50 @@ def test_functional_forms():
     assert isinstance(elementsckpt.checkpoint, types.ModuleType)
     for name in ("save", "load", "exists"):
         assert callable(getattr(elementsckpt.checkpoint, name))
+
+
+def test_tab_completion_shows_what_is_public_and_no_internal_module():
+    public = {*EXPORTS, "__version__", "testing"}
+    assert {*dir(elementsckpt)} == public
+    scope = {"elementsckpt": elementsckpt}
+    completer = rlcompleter.Completer(scope)
+    found = []
+    while name := completer.complete("elementsckpt.", len(found)):
+        found.append(name)
+    assert {name.partition(".")[2].rstrip("()") for name in found} == {
+        name for name in public if not name.startswith("_")
+    }
+    assert {*dir(elementsckpt.checkpoint)} == {"Checkpoint", "exists", "load", "save"}
+    assert {*dir(elementsckpt.testing)} == {
+        "ResumeError",
+        "ResumeReport",
+        "check_resume",
+    }
+
+
+def test_testing_is_there_when_it_is_asked_for_and_not_before():
+    script = """
+import sys, elementsckpt
+assert "elementsckpt.testing" not in sys.modules
+assert not hasattr(elementsckpt, "nothing")
+elementsckpt.testing.check_resume
+assert "elementsckpt.testing" in sys.modules
+"""
+    result = python(script)
+    assert result.returncode == 0, result.stderr
+
+
+MODULES = sorted(pathlib.Path(elementsckpt.__file__).parent.glob("*.py"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_docstrings_point_to_nothing_that_pip_does_not_install(path):
+    tree = ast.parse(path.read_text())
+    kinds = ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef
+    for node in ast.walk(tree):
+        if isinstance(node, kinds):
+            found = ast.get_docstring(node) or ""
+            assert not re.search(r"\bdocs/|\bexamples/|\btests/|README|\.md\b", found)
 
 
 def test_version_is_that_of_the_installed_distribution():

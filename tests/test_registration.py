@@ -1,6 +1,7 @@
 """`cp.<key> = component`: what may be registered, as what, and by which protocol."""
 
 import functools
+import re
 import rlcompleter
 import threading
 
@@ -10,7 +11,7 @@ import pytest
 from boxes import Box
 
 import elementsckpt
-from elementsckpt import Checkpoint, CheckpointError, ComponentError
+from elementsckpt import Checkpoint, CheckpointError, ComponentError, registry
 
 
 class OnlySave:
@@ -172,6 +173,31 @@ def test_an_unknown_attribute_is_an_attribute_error_that_lists_the_keys():
     assert "agent" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "name", ["latest_step", "restore", "wait_until_finished", "should_save", "metrics"]
+)
+def test_methods_of_other_libraries_say_what_to_call_and_are_free_as_keys(name):
+    cp = Checkpoint()
+    with pytest.raises(AttributeError, match=rf"{name}.* use \w+"):
+        getattr(cp, name)
+    assert not hasattr(cp, name)
+    setattr(cp, name, Box(5))
+    assert getattr(cp, name).state == 5
+
+
+def test_what_is_called_otherwise_elsewhere_is_called_as_it_is_said(tmp_path):
+    for here in registry._CALLED_HERE.values():
+        for name in re.findall(r"\b(\w+)\(", here):
+            owners = Checkpoint, elementsckpt
+            assert any(hasattr(owner, name) for owner in owners)
+    cp = Checkpoint(tmp_path, step=5)
+    cp.agent = Box(1)
+    cp.save(metrics={"return": 1.0})
+    scope = {name: getattr(cp, name) for name in ("saves", "latest", "best")}
+    steps = [registry._CALLED_HERE[name] for name in ("latest_step", "all_steps")]
+    assert [eval(step, scope) for step in steps] == [5, [5]]
+
+
 def test_hasattr_and_getattr_with_a_default_work():
     cp = Checkpoint()
     cp.agent = Box()
@@ -215,6 +241,25 @@ def test_repr_shows_directory_keys_and_newest_step(tmp_path):
     assert "agent" in repr(cp)
     assert "replay" in repr(cp)
     assert "123456" in repr(cp)
+
+
+def test_where_nothing_is_called_step_no_step_is_spoken_of(tmp_path, caplog):
+    cp = Checkpoint(tmp_path)
+    cp.agent = Box(1)
+    path = cp.save().path
+    with caplog.at_level("INFO", "elementsckpt"):
+        cp.load()
+    assert caplog.messages == [f"Loaded {path}."]
+    assert "None" not in repr(cp)
+
+
+def test_a_step_is_spoken_of(tmp_path, caplog):
+    cp = Checkpoint(tmp_path, step=0)
+    cp.agent = Box(1)
+    path = cp.save().path
+    with caplog.at_level("INFO", "elementsckpt"):
+        cp.load()
+    assert caplog.messages == [f"Loaded {path}, of step 0."]
 
 
 def test_repr_of_a_transient_checkpoint_works():
