@@ -29,6 +29,7 @@ DRAFT = ".manifest.json"
 _ATTEMPTS = 100
 _TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOENT}
 _reached: set[Path] = set()  # Folders to which durable entries lead.
+_told: set[Path] = set()  # What could not be removed, as was said.
 _logger = logging.getLogger("elementsckpt")
 
 
@@ -95,11 +96,8 @@ class Draft:
             return
         keep_folder = self.path not in self._made
         remove(self.path, keep_folder=keep_folder, fsync=self._fsync)
-        for folder in reversed(self._made):
-            if folder != self.path:
-                with contextlib.suppress(CheckpointError):
-                    disk.remove_folder(folder)
-        self._close()
+        self._close()  # NFS and FUSE keep what is open in its folder.
+        _remove_folders(self._made)
 
     def _close(self) -> None:
         if self._fd >= 0:
@@ -172,20 +170,11 @@ def begin_at(path: Path, *, fsync: bool) -> Draft:
     Raises:
       SaveExistsError: it holds something already.
     """
-    sweep(path)
+    if names_in(path):
+        sweep(path)
     made = _make_folders(path.parent)
     try:
-        with contextlib.suppress(FileExistsError):
-            disk.make_folder(path)
-            made.append(path)
-        if _is_being_written(path):
-            raise _busy(path)
-        if not os.path.isdir(path) or disk.names_in(path):
-            raise SaveExistsError(
-                f"Cannot save to {path}: {_occupied(path)}. Choose another path or "
-                f"remove it first; it was not touched."
-            )
-        fd = disk.create(path / DRAFT)
+        fd = _make_draft_at(path, made)
     except CheckpointError:
         _remove_folders(made)
         raise
@@ -195,15 +184,33 @@ def begin_at(path: Path, *, fsync: bool) -> Draft:
     return Draft(path, made, fd, fsync=fsync)
 
 
+def _make_draft_at(path: Path, made: list[Path]) -> int:
+    while True:  # A sweep may take it for a leftover, as long as it is empty.
+        with contextlib.suppress(FileExistsError):
+            disk.make_folder(path)
+            made.append(path)
+        if disk.is_missing(path):
+            continue
+        if _is_being_written(path):
+            raise _busy(path)
+        if not os.path.isdir(path) or disk.names_in(path):
+            raise SaveExistsError(
+                f"Cannot save to {path}: {_occupied(path)}. Choose another path or "
+                f"remove it first; it was not touched."
+            )
+        try:
+            return disk.create(path / DRAFT)
+        except WriteError as error:
+            if error.errno != errno.ENOENT or os.path.lexists(path):
+                raise
+
+
 def _is_being_written(path: Path) -> bool:
     try:
-        file = disk.File(path / DRAFT, to_lock=True)
+        with disk.File(path / DRAFT, to_lock=True) as file:
+            return disk.lock(file.fd) is False
     except CheckpointError:
         return False
-    try:
-        return disk.lock(file.fd) is False
-    finally:
-        file.close()
 
 
 def _busy(path: Path) -> SaveExistsError:
@@ -216,7 +223,9 @@ def _busy(path: Path) -> SaveExistsError:
 def _occupied(path: Path) -> str:
     if os.path.lexists(path / manifest.NAME) or elements_folder.is_save(path):
         return "it holds a save already"
-    return f"it {contents(path)}" if os.path.isdir(path) else "it is a file"
+    if os.path.isdir(path):
+        return f"it {contents(path)}"
+    return leads_nowhere(path) or "it is a file"
 
 
 def save_name(now: datetime, step: int | None) -> str:
@@ -229,6 +238,13 @@ def _make_folders(path: Path) -> list[Path]:
     """Make a folder and its parents; return those that were made, outermost first."""
     made: list[Path] = []
     missing = [p for p in [path, *path.parents] if not os.path.exists(p)]
+    why = leads_nowhere(path)
+    if why:
+        raise WriteError(
+            f"Cannot save to {path}: {why}. Mount or make what it leads to, or choose "
+            f"another directory.",
+            errno.ENOENT,
+        )
     try:
         for folder in reversed(missing):
             with contextlib.suppress(FileExistsError):
@@ -252,14 +268,21 @@ def _remove_folders(made: list[Path]) -> None:
 def sweep(path: Path) -> None:
     """Remove the folder if it is a save that a dead process left unfinished.
 
+    An empty one is that, too: a save that is being written has its draft as soon as it
+    has its name. Only `begin_at` makes its folder first, and makes it again.
+
     Raises:
       WriteError: the disk refused.
     """
     names = names_in(path)
-    hidden = HIDDEN.fullmatch(path.name) is not None
-    if not hidden and (DRAFT not in names or manifest.NAME in names):
-        return
+    is_hidden = HIDDEN.fullmatch(path.name) is not None
     if os.path.islink(path) or not all(map(_is_ours, names)):
+        return
+    if not names and (is_hidden or SAVE.fullmatch(path.name)):
+        with contextlib.suppress(WriteError):  # There is nothing in it to remove.
+            disk.remove_folder(path)
+        return
+    if not is_hidden and (DRAFT not in names or manifest.NAME in names):
         return
     with contextlib.ExitStack() as stack:
         if DRAFT in names:
@@ -272,11 +295,10 @@ def sweep(path: Path) -> None:
                 return
             if not disk.is_at(file.fd, path / DRAFT):  # It has just been committed.
                 return
-        elif not names:  # Nothing is locked, and a draft may appear at any moment.
-            _remove_emptied(path)
-            return
         _logger.info("Removing %s, which a process that died left there.", path)
-        _remove(path, keep_folder=False, fsync=False)
+        where = _remove(path, keep_folder=False, fsync=False)
+    if DRAFT in names and os.path.lexists(where):  # NFS and FUSE keep what is open.
+        _remove_emptied(where)
 
 
 def _is_ours(name: str) -> bool:
@@ -286,12 +308,13 @@ def _is_ours(name: str) -> bool:
 
 
 def remove(path: Path, *, keep_folder: bool = False, fsync: bool = False) -> None:
-    """Remove a save folder of ours; failing only warns.
+    """Remove a save folder of ours; failing only warns, once.
 
-    It gets a hidden name first, so a save is removed at once or not at all. At a path
-    that the caller named, it becomes a draft again, which can be swept, and the draft
-    goes last. Folders that components wrote go with all that is in them. Files that
-    are not ours stay, in a folder of the old name.
+    Its manifest becomes a draft first, so a save is removed at once or not at all, and
+    what is left of it can be swept, as the draft goes last. Then it gets a hidden name,
+    where folders can be renamed, unless the caller named it. Folders that components
+    wrote go with all that is in them. Files that are not ours stay, in a folder of the
+    old name.
 
     Args:
       path: The folder.
@@ -301,35 +324,97 @@ def remove(path: Path, *, keep_folder: bool = False, fsync: bool = False) -> Non
     try:
         _remove(path, keep_folder=keep_folder, fsync=fsync)
     except (CheckpointError, OSError) as error:
+        warn(path, error)
+
+
+def warn(path: Path, error: Exception) -> None:
+    """Say, once, that a folder could not be removed: it is tried at each save."""
+    if path not in _told:
+        _told.add(path)
         _logger.warning("Could not remove %s: %s", path, error)
 
 
-def _remove(path: Path, *, keep_folder: bool, fsync: bool) -> None:
-    hidden = path
+def _remove(path: Path, *, keep_folder: bool, fsync: bool) -> Path:
+    """Remove a save folder, as far as that goes; return where it is, or was."""
+    where = path
     try:
-        if not keep_folder and SAVE.fullmatch(path.name):
-            hidden = path.with_name(f".{path.name}")
-            disk.rename(path, hidden)
+        if os.path.lexists(path / manifest.NAME):
+            _require_removable(path)
+            disk.rename(path / manifest.NAME, path / DRAFT)
             if fsync:
-                disk.sync_folder(path.parent)
-        if os.path.lexists(hidden / manifest.NAME):
-            disk.rename(hidden / manifest.NAME, hidden / DRAFT)
-            if fsync and hidden == path:
                 disk.sync_folder(path)
-        for name in sorted(_names_in(hidden), key=lambda name: name == DRAFT):
-            if _is_ours(name):
-                _remove_entry(hidden / name)
-        if keep_folder:
-            return
-        if _names_in(hidden):
+        where = path if keep_folder else _hide(path)
+        _remove_contents(where)
+        if keep_folder or _ours_in(where) or os.path.lexists(where / DRAFT):
+            return where
+        if disk.names_in(where):
             _logger.warning("Files that are not of the save stay in %s.", path)
-            if hidden != path:
-                disk.rename(hidden, path)
+            if where != path:
+                disk.rename(where, path)
         else:
-            _remove_emptied(hidden)
+            _remove_emptied(where)
     except CheckpointError as error:
         if not isinstance(error.__cause__, FileNotFoundError):  # Else it is gone.
             raise
+    return where
+
+
+def _remove_contents(path: Path) -> None:
+    """Remove what is of a save, its draft at last, so that it can be swept till then.
+
+    That stays, too, if a folder of a component cannot go, because files in it are open.
+    """
+    for name in _ours_in(path):
+        _remove_entry(path / name)
+    if not _ours_in(path) and os.path.lexists(path / DRAFT):
+        disk.remove(path / DRAFT)
+
+
+def _require_removable(path: Path) -> None:
+    """Refuse to begin what could not end: a half of a save is neither there nor gone.
+
+    In a directory of several users, a save of another one can be such.
+
+    Raises:
+      WriteError: a folder may not be emptied, or removed.
+    """
+    disk.require_removable(path)
+    disk.require_changeable(path)
+    for name in filter(manifest.FOLDER.fullmatch, disk.names_in(path)):
+        if not os.path.islink(path / name) and os.path.isdir(path / name):
+            for folder in _folders_of(path / name):
+                disk.require_changeable(folder)
+
+
+def _folders_of(path: Path) -> Iterator[Path]:
+    """Yield a folder and those below it, each so that what is in it can be removed."""
+    disk.make_removable(path)
+    yield path
+    for name, status in disk.below(path):
+        if stat.S_ISDIR(status.st_mode):
+            disk.make_removable(path / name)
+            yield path / name
+
+
+def _hide(path: Path) -> Path:
+    """Give a save folder a hidden name; return where it is then.
+
+    Overlay file systems do not rename folders of their lower layers.
+    """
+    if SAVE.fullmatch(path.name):
+        hidden = path.with_name(f".{path.name}")
+        try:
+            disk.rename(path, hidden)
+            return hidden
+        except WriteError as error:
+            if error.errno == errno.ENOENT:
+                raise
+    return path
+
+
+def _ours_in(path: Path) -> list[str]:
+    """Return what is of a save in its folder, but for the draft."""
+    return [x for x in sorted(disk.names_in(path)) if _is_ours(x) and x != DRAFT]
 
 
 def _remove_emptied(path: Path) -> None:
@@ -351,15 +436,12 @@ def _remove_entry(path: Path) -> None:
 
 def _remove_folder(path: Path) -> None:
     """Remove a folder with all that is in it; links are removed, not followed."""
-    disk.make_removable(path)
-    found = list(disk.below(path))
-    for name, status in found:
-        if stat.S_ISDIR(status.st_mode):
-            disk.make_removable(path / name)
-    for name, status in reversed(found):  # What is in a folder comes after it.
-        is_folder = stat.S_ISDIR(status.st_mode)
-        (disk.remove_folder if is_folder else disk.remove)(path / name)
-    disk.remove_folder(path)
+    folders = list(_folders_of(path))
+    for name, status in disk.below(path):
+        if not stat.S_ISDIR(status.st_mode):
+            disk.remove(path / name)
+    for folder in reversed(folders):  # What is in a folder comes after it.
+        _remove_emptied(folder)
 
 
 # Listing
@@ -368,14 +450,17 @@ def _remove_folder(path: Path) -> None:
 def names_in(path: Path) -> list[str]:
     """Return the names in a folder, none if it cannot be listed."""
     try:
-        return _names_in(path)
+        return disk.names_in(path)
     except CheckpointError:
         return []
 
 
-def _names_in(path: Path) -> list[str]:
-    # NFS lists files that are removed and still open somewhere.
-    return [name for name in disk.names_in(path) if not name.startswith(".nfs")]
+def leads_nowhere(path: Path) -> str:
+    """Say which link in a path leads to nothing, for errors; "" if none does."""
+    link = disk.dangling(path)
+    if link is None:
+        return ""
+    return f"{link} is a link to {os.readlink(link)}, which is not there"
 
 
 def contents(path: Path) -> str:

@@ -56,9 +56,11 @@ class Opened:
         return file
 
     def close(self, files: Any = _files) -> None:
-        """Let go of the files."""
+        """Close the files; nobody may be reading them."""
         for number in tuple(self._numbers):
-            files.pop((self._owner, number), None)  # Modules may be empty by now.
+            file = files.pop((self._owner, number), None)  # Modules may be empty now.
+            if file is not None:
+                file.close()
 
     __del__ = close
 

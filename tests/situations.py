@@ -1815,6 +1815,36 @@ def a_file_in_the_path(tmp, _):
     cp.save()
 
 
+NOWHERE = "{tmp}/link is a link to {tmp}/unmounted, which is not there."
+
+
+@says(
+    WriteError,
+    "Cannot save to {tmp}/link/ckpt: ",
+    NOWHERE,
+    " Mount or make what it leads to, or choose another directory.",
+)
+def a_link_that_leads_nowhere(tmp, _):
+    (tmp / "link").symlink_to(tmp / "unmounted")
+    cp = make(tmp / "link" / "ckpt", 1)
+    yield
+    cp.load_or_save()
+
+
+@says(SaveNotFoundError, "There is no save in {tmp}/link: ", NOWHERE, CHECK)
+def a_link_that_leads_nowhere_to_load(tmp, _):
+    (tmp / "link").symlink_to(tmp / "unmounted")
+    yield
+    elementsckpt.read(tmp / "link")
+
+
+@says(SaveExistsError, "Cannot save to {tmp}/link: ", NOWHERE, TAKEN)
+def a_link_that_leads_nowhere_where_to_save(tmp, _):
+    (tmp / "link").symlink_to(tmp / "unmounted")
+    yield
+    elementsckpt.save_pytree(tmp / "link", 1)
+
+
 @says(WriteError, GONE)
 def a_directory_that_is_removed_meanwhile(tmp, _):
     cp = Checkpoint(tmp / "ckpt")
