@@ -12,7 +12,7 @@ import fcntl
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,7 +44,7 @@ _NO_MODES = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _REMOVED = re.compile(
     r"\.(nfs[0-9a-f.]{4,}|fuse_hidden[0-9a-f]{4,}|__afs[0-9A-F]{4,}|smbdelete\w+)"
 )
-_EFFECTIVE = os.access in os.supports_effective_ids
+_AS_SELF = os.access in os.supports_effective_ids
 _CALL_BYTES = 1 << 30  # Linux transfers at most 2 GiB a call.
 _PIECE_BYTES = 1 << 20
 
@@ -271,28 +271,29 @@ def make_removable(path: Path) -> None:
             _change(path, os.chmod, path, mode | stat.S_IRWXU)
 
 
-def require_changeable(path: Path) -> None:
-    """Refuse a folder in which this process may not remove or rename anything.
+def require_removable(path: Path, inner: Iterable[Path]) -> None:
+    """Refuse a folder that this process may not remove, or not empty.
+
+    Args:
+      path: The folder.
+      inner: Folders in it, which are to be emptied, too.
 
     Raises:
       WriteError: it may not, as far as can be told without trying.
     """
-    if not os.access(path, os.W_OK | os.X_OK, effective_ids=_EFFECTIVE):
-        raise _refused(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+    is_kept = _is_kept_by_others(path)
+    for folder in (path.parent, path, *inner):
+        is_open = os.access(folder, os.W_OK | os.X_OK, effective_ids=_AS_SELF)
+        if is_kept or not is_open:
+            error = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            raise _refused(folder, error)
 
 
-def require_removable(path: Path) -> None:
-    """Refuse a folder that this process may not remove, whatever is in it.
-
-    Raises:
-      WriteError: it may not, as far as can be told without trying.
-    """
-    parent, user = path.parent, os.geteuid()
-    require_changeable(parent)
-    status = _status(parent)
-    is_shared = status.st_mode & stat.S_ISVTX and user not in (0, status.st_uid)
-    if is_shared and _status(path).st_uid != user:
-        raise _refused(path, PermissionError(errno.EPERM, os.strerror(errno.EPERM)))
+def _is_kept_by_others(path: Path) -> bool:
+    """Tell whether it is in a sticky folder, and only others may remove it."""
+    parent = _status(path.parent)
+    owners = 0, parent.st_uid, _status(path).st_uid
+    return bool(parent.st_mode & stat.S_ISVTX) and os.geteuid() not in owners
 
 
 @contextlib.contextmanager

@@ -378,12 +378,9 @@ def _require_removable(path: Path) -> None:
     Raises:
       WriteError: a folder may not be emptied, or removed.
     """
-    disk.require_removable(path)
-    disk.require_changeable(path)
-    for name in filter(manifest.FOLDER.fullmatch, disk.names_in(path)):
-        if not os.path.islink(path / name) and os.path.isdir(path / name):
-            for folder in _folders_of(path / name):
-                disk.require_changeable(folder)
+    inner = [path / x for x in filter(manifest.FOLDER.fullmatch, disk.names_in(path))]
+    real = [x for x in inner if os.path.isdir(x) and not os.path.islink(x)]
+    disk.require_removable(path, [x for folder in real for x in _folders_of(folder)])
 
 
 def _folders_of(path: Path) -> Iterator[Path]:

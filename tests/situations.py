@@ -201,6 +201,17 @@ def a_path_with_a_save(tmp, _):
     cp.save(tmp / "save")
 
 
+@says(SaveExistsError, "Cannot save to {tmp}/…: it holds a save already.", TAKEN)
+def a_path_of_a_save_that_this_user_may_not_remove(tmp, monkeypatch):
+    cp = make(tmp, 1, keep=None)
+    path = cp.save().path
+    cp.save()
+    yield
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    assert cp.delete(path) == []
+    cp.save(path)
+
+
 @says(SaveExistsError, "Cannot save to {tmp}: it holds mine.", TAKEN)
 def a_folder_with_files(tmp, _):
     (tmp / "mine").touch()
@@ -1824,7 +1835,7 @@ NOWHERE = "{tmp}/link is a link to {tmp}/unmounted, which is not there."
     NOWHERE,
     " Mount or make what it leads to, or choose another directory.",
 )
-def a_link_that_leads_nowhere(tmp, _):
+def a_directory_below_a_link_that_leads_nowhere(tmp, _):
     (tmp / "link").symlink_to(tmp / "unmounted")
     cp = make(tmp / "link" / "ckpt", 1)
     yield
@@ -1832,7 +1843,7 @@ def a_link_that_leads_nowhere(tmp, _):
 
 
 @says(SaveNotFoundError, "There is no save in {tmp}/link: ", NOWHERE, CHECK)
-def a_link_that_leads_nowhere_to_load(tmp, _):
+def a_path_that_is_a_link_that_leads_nowhere(tmp, _):
     (tmp / "link").symlink_to(tmp / "unmounted")
     yield
     elementsckpt.read(tmp / "link")
