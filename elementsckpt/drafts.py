@@ -29,7 +29,6 @@ DRAFT = ".manifest.json"
 _ATTEMPTS = 100
 _TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOENT}
 _reached: set[Path] = set()  # Folders to which durable entries lead.
-_told: set[Path] = set()  # What could not be removed, as was said.
 _logger = logging.getLogger("elementsckpt")
 
 
@@ -96,8 +95,11 @@ class Draft:
             return
         keep_folder = self.path not in self._made
         remove(self.path, keep_folder=keep_folder, fsync=self._fsync)
-        self._close()  # NFS and FUSE keep what is open in its folder.
-        _remove_folders(self._made)
+        for folder in reversed(self._made):
+            if folder != self.path:
+                with contextlib.suppress(CheckpointError):
+                    disk.remove_folder(folder)
+        self._close()
 
     def _close(self) -> None:
         if self._fd >= 0:
@@ -185,7 +187,11 @@ def begin_at(path: Path, *, fsync: bool) -> Draft:
 
 
 def _make_draft_at(path: Path, made: list[Path]) -> int:
-    while True:  # A sweep may take it for a leftover, as long as it is empty.
+    """Make the draft in a folder, and the folder if it is not there, or not any more.
+
+    A sweep may take it for a leftover, as long as it is empty.
+    """
+    while True:
         with contextlib.suppress(FileExistsError):
             disk.make_folder(path)
             made.append(path)
@@ -308,7 +314,7 @@ def _is_ours(name: str) -> bool:
 
 
 def remove(path: Path, *, keep_folder: bool = False, fsync: bool = False) -> None:
-    """Remove a save folder of ours; failing only warns, once.
+    """Remove a save folder of ours; failing only warns.
 
     Its manifest becomes a draft first, so a save is removed at once or not at all, and
     what is left of it can be swept, as the draft goes last. Then it gets a hidden name,
@@ -324,13 +330,6 @@ def remove(path: Path, *, keep_folder: bool = False, fsync: bool = False) -> Non
     try:
         _remove(path, keep_folder=keep_folder, fsync=fsync)
     except (CheckpointError, OSError) as error:
-        warn(path, error)
-
-
-def warn(path: Path, error: Exception) -> None:
-    """Say, once, that a folder could not be removed: it is tried at each save."""
-    if path not in _told:
-        _told.add(path)
         _logger.warning("Could not remove %s: %s", path, error)
 
 
@@ -344,10 +343,17 @@ def _remove(path: Path, *, keep_folder: bool, fsync: bool) -> Path:
             if fsync:
                 disk.sync_folder(path)
         where = path if keep_folder else _hide(path)
-        _remove_contents(where)
-        if keep_folder or _ours_in(where) or os.path.lexists(where / DRAFT):
+        for name in sorted(disk.names_in(where)):
+            if _is_ours(name) and name != DRAFT:
+                _remove_entry(where / name)
+        left = disk.names_in(where)
+        if any(map(manifest.FOLDER.fullmatch, left)):  # Of which files are still open.
+            return where  # With the draft, so that it can be swept.
+        if DRAFT in left:
+            disk.remove(where / DRAFT)
+        if keep_folder:
             return where
-        if disk.names_in(where):
+        if set(left) - {DRAFT}:
             _logger.warning("Files that are not of the save stay in %s.", path)
             if where != path:
                 disk.rename(where, path)
@@ -359,17 +365,6 @@ def _remove(path: Path, *, keep_folder: bool, fsync: bool) -> Path:
     return where
 
 
-def _remove_contents(path: Path) -> None:
-    """Remove what is of a save, its draft at last, so that it can be swept till then.
-
-    That stays, too, if a folder of a component cannot go, because files in it are open.
-    """
-    for name in _ours_in(path):
-        _remove_entry(path / name)
-    if not _ours_in(path) and os.path.lexists(path / DRAFT):
-        disk.remove(path / DRAFT)
-
-
 def _require_removable(path: Path) -> None:
     """Refuse to begin what could not end: a half of a save is neither there nor gone.
 
@@ -378,19 +373,10 @@ def _require_removable(path: Path) -> None:
     Raises:
       WriteError: a folder may not be emptied, or removed.
     """
-    inner = [path / x for x in filter(manifest.FOLDER.fullmatch, disk.names_in(path))]
-    real = [x for x in inner if os.path.isdir(x) and not os.path.islink(x)]
-    disk.require_removable(path, [x for folder in real for x in _folders_of(folder)])
-
-
-def _folders_of(path: Path) -> Iterator[Path]:
-    """Yield a folder and those below it, each so that what is in it can be removed."""
-    disk.make_removable(path)
-    yield path
-    for name, status in disk.below(path):
-        if stat.S_ISDIR(status.st_mode):
-            disk.make_removable(path / name)
-            yield path / name
+    names = filter(manifest.FOLDER.fullmatch, disk.names_in(path))
+    own = [path / name for name in names if not os.path.islink(path / name)]
+    inner = [x for folder in own for x, is_folder in _all_of(folder) if is_folder]
+    disk.require_removable(path, inner)
 
 
 def _hide(path: Path) -> Path:
@@ -407,11 +393,6 @@ def _hide(path: Path) -> Path:
             if error.errno == errno.ENOENT:
                 raise
     return path
-
-
-def _ours_in(path: Path) -> list[str]:
-    """Return what is of a save in its folder, but for the draft."""
-    return [x for x in sorted(disk.names_in(path)) if _is_ours(x) and x != DRAFT]
 
 
 def _remove_emptied(path: Path) -> None:
@@ -433,12 +414,26 @@ def _remove_entry(path: Path) -> None:
 
 def _remove_folder(path: Path) -> None:
     """Remove a folder with all that is in it; links are removed, not followed."""
-    folders = list(_folders_of(path))
-    for name, status in disk.below(path):
-        if not stat.S_ISDIR(status.st_mode):
-            disk.remove(path / name)
-    for folder in reversed(folders):  # What is in a folder comes after it.
-        _remove_emptied(folder)
+    for inner, is_folder in reversed(list(_all_of(path))):
+        (_remove_emptied if is_folder else disk.remove)(inner)
+
+
+def _all_of(path: Path) -> Iterator[tuple[Path, bool]]:
+    """Yield a folder and what is in it, what contains something before that.
+
+    What is in a folder can be removed when it has been yielded.
+
+    Yields:
+      A path, and whether it is a folder.
+    """
+    if os.path.isdir(path):
+        disk.make_removable(path)
+        yield path, True
+        for name, status in disk.below(path):
+            is_folder = stat.S_ISDIR(status.st_mode)
+            if is_folder:
+                disk.make_removable(path / name)
+            yield path / name, is_folder
 
 
 # Listing

@@ -242,7 +242,7 @@ class Directory:
                 try:
                     drafts.sweep(path)
                 except CheckpointError as error:
-                    drafts.warn(path, error)
+                    _logger.warning("Could not remove %s: %s", path, error)
 
 
 def _remove(paths: Iterable[Path], *, fsync: bool) -> list[Path]:
