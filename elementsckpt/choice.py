@@ -252,6 +252,9 @@ def _save_at(path: Path) -> Found | None:
 
 def _describe(path: Path) -> str:
     if not os.path.exists(path):
+        why = drafts.leads_nowhere(path)
+        if why:
+            return why
         parent = next(p for p in path.parents if os.path.exists(p))
         return (
             f"that path was not found ({parent} is there and {drafts.contents(parent)})"

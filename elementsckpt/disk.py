@@ -12,7 +12,7 @@ import fcntl
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,8 +35,16 @@ _MISSING = {errno.ENOENT, errno.ENOTDIR}
 _DAMAGE = _MISSING | {errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.EIO, errno.ESTALE}
 # What file systems say that sync no folders.
 _NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+# What says something about the data, when a sync fails; the rest is about the call.
+_LOST = {errno.EIO, errno.ENOSPC, errno.EDQUOT}
 # What file systems say that have no modes, or for files of somebody else.
 _NO_MODES = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+# Names that NFS, FUSE, AFS and SMB give to files that are removed while they are open
+# somewhere; they go when they are closed.
+_REMOVED = re.compile(
+    r"\.(nfs[0-9a-f.]{4,}|fuse_hidden[0-9a-f]{4,}|__afs[0-9A-F]{4,}|smbdelete\w+)"
+)
+_AS_SELF = os.access in os.supports_effective_ids
 _CALL_BYTES = 1 << 30  # Linux transfers at most 2 GiB a call.
 _PIECE_BYTES = 1 << 20
 
@@ -194,6 +202,15 @@ def write(fd: int, data: Buffer, offset: int, *, path: Path) -> None:
 
 def sync(fd: int, *, path: Path) -> None:
     """Make the file's contents durable."""
+    # What macOS calls fsync leaves them in the cache of the drive.
+    command = getattr(fcntl, "F_FULLFSYNC", None)
+    if command is not None:
+        try:
+            _change(path, fcntl.fcntl, fd, command)
+            return
+        except WriteError as error:  # Not all file systems know it.
+            if error.errno in _LOST:
+                raise
     _change(path, os.fsync, fd)
 
 
@@ -209,7 +226,7 @@ def sync_folder(path: Path) -> None:
     except OSError as error:
         raise _refused(path, error) from error
     try:
-        _change(path, os.fsync, fd)
+        sync(fd, path=path)
     except WriteError as error:
         if error.errno not in _NO_SYNC:
             raise
@@ -249,9 +266,34 @@ def make_read_only(fd: int, *, path: Path) -> None:
 def make_removable(path: Path) -> None:
     """Let the owner of the folder remove what is in it, where there are modes."""
     mode = stat.S_IMODE(_status(path).st_mode)
-    if not mode & stat.S_IWUSR:
+    if mode & stat.S_IRWXU != stat.S_IRWXU:
         with _if_there_are_modes():
-            _change(path, os.chmod, path, mode | stat.S_IWUSR)
+            _change(path, os.chmod, path, mode | stat.S_IRWXU)
+
+
+def require_removable(path: Path, inner: Iterable[Path]) -> None:
+    """Refuse a folder that this process may not remove, or not empty.
+
+    Args:
+      path: The folder.
+      inner: Folders in it, which are to be emptied, too.
+
+    Raises:
+      WriteError: it may not, as far as can be told without trying.
+    """
+    is_kept = _is_kept_by_others(path)
+    for folder in (path.parent, path, *inner):
+        is_open = os.access(folder, os.W_OK | os.X_OK, effective_ids=_AS_SELF)
+        if is_kept or not is_open:
+            error = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            raise _refused(folder, error)
+
+
+def _is_kept_by_others(path: Path) -> bool:
+    """Tell whether it is in a sticky folder, and only others may remove it."""
+    parent = _status(path.parent)
+    owners = 0, parent.st_uid, _status(path).st_uid
+    return bool(parent.st_mode & stat.S_ISVTX) and os.geteuid() not in owners
 
 
 @contextlib.contextmanager
@@ -287,6 +329,8 @@ def scratch() -> Iterator[Path]:
 
 class File:
     """A regular file open for reading, closed when nobody holds it any more.
+
+    What has it for itself closes it, as an error holds what was at work.
 
     Args:
       path: The file. Links, FIFOs, devices and folders are refused.
@@ -344,6 +388,12 @@ class File:
                 os.close(self._fd)
             self._fd = -1
 
+    def __enter__(self) -> File:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def __del__(self) -> None:
         self.close()
 
@@ -387,24 +437,22 @@ def read_file(
         not what was asked for.
       ReadError: the system refused, or it does not fit into memory.
     """
-    file = File(path)
-    try:
+    with File(path) as file:
         if limit_bytes is not None and file.size > limit_bytes:
             raise DamagedError(
                 f"{path} is damaged: it has {file.size} bytes, more than {limit_bytes}."
             )
-        found = bytearray(min(len(end), file.size))
-        file.read(found, file.size - len(found))
-        if found != end:
-            raise DamagedError(f"{path} is damaged: it does not end with {end!r}.")
-        return _content(file, is_text=is_text)
-    except MemoryError as error:
-        raise ReadError(
-            f"{path} does not fit into memory: it has {file.size:,} bytes. The save "
-            f"itself may be fine: free memory and try again."
-        ) from error
-    finally:
-        file.close()
+        try:
+            found = bytearray(min(len(end), file.size))
+            file.read(found, file.size - len(found))
+            if found != end:
+                raise DamagedError(f"{path} is damaged: it does not end with {end!r}.")
+            return _content(file, is_text=is_text)
+        except MemoryError as error:
+            raise ReadError(
+                f"{path} does not fit into memory: it has {file.size:,} bytes. The "
+                f"save itself may be fine: free memory and try again."
+            ) from error
 
 
 def _content(file: File, *, is_text: bool) -> bytearray:
@@ -441,11 +489,13 @@ def folders_in(path: Path) -> list[Path]:
 def names_in(path: Path) -> list[str]:
     """Return the names in a folder, none if there is no such folder.
 
+    Files that are removed and still open somewhere are left out.
+
     Raises:
       ReadError, DamagedError: the system refused.
     """
     try:
-        return os.listdir(path)
+        return [name for name in os.listdir(path) if not _REMOVED.fullmatch(name)]
     except OSError as error:
         if error.errno in _MISSING:
             return []
@@ -459,6 +509,12 @@ def is_missing(path: Path) -> bool:
     except OSError as error:
         return error.errno in _MISSING
     return False
+
+
+def dangling(path: Path) -> Path | None:
+    """Return the link in a path that leads to nothing, or None."""
+    links = [p for p in (path, *path.parents) if os.path.islink(p)]
+    return next((link for link in links if not os.path.exists(link)), None)
 
 
 def open_folder(path: Path) -> int:
@@ -483,9 +539,11 @@ def require_folder(path: Path) -> None:
 def below(path: Path) -> Iterator[tuple[str, os.stat_result]]:
     """Yield everything in a folder and in those below it; no link is followed.
 
+    Files that are removed and still open somewhere are left out.
+
     Yields:
       Its path in the folder, joined by "/", and its status; a folder before what is
-      in it.
+      in it is looked for.
 
     Raises:
       ReadError, DamagedError: the system refused, or something vanished meanwhile.
@@ -499,6 +557,8 @@ def below(path: Path) -> Iterator[tuple[str, os.stat_result]]:
         except OSError as error:
             raise _unreadable(path / prefix, error) from error
         for name, status in found:
+            if _REMOVED.fullmatch(name):
+                continue
             yield prefix + name, status
             if stat.S_ISDIR(status.st_mode):
                 folders.append(f"{prefix}{name}/")

@@ -173,20 +173,11 @@ def begin_at(path: Path, *, fsync: bool) -> Draft:
     Raises:
       SaveExistsError: it holds something already.
     """
-    sweep(path)
+    if names_in(path):
+        sweep(path)
     made = _make_folders(path.parent)
     try:
-        with contextlib.suppress(FileExistsError):
-            disk.make_folder(path)
-            made.append(path)
-        if _is_being_written(path):
-            raise _busy(path)
-        if not os.path.isdir(path) or disk.names_in(path):
-            raise SaveExistsError(
-                f"Cannot save to {path}: {_occupied(path)}. Choose another path or "
-                f"remove it first; it was not touched."
-            )
-        fd = disk.create(path / DRAFT)
+        fd = _make_draft_at(path, made)
     except CheckpointError:
         _remove_folders(made)
         raise
@@ -196,15 +187,37 @@ def begin_at(path: Path, *, fsync: bool) -> Draft:
     return Draft(path, made, fd, fsync=fsync)
 
 
+def _make_draft_at(path: Path, made: list[Path]) -> int:
+    """Make the draft in a folder, and the folder if it is not there, or not any more.
+
+    A sweep may take it for a leftover, as long as it is empty.
+    """
+    while True:
+        with contextlib.suppress(FileExistsError):
+            disk.make_folder(path)
+            made.append(path)
+        if disk.is_missing(path):
+            continue
+        if _is_being_written(path):
+            raise _busy(path)
+        if not os.path.isdir(path) or disk.names_in(path):
+            raise SaveExistsError(
+                f"Cannot save to {path}: {_occupied(path)}. Choose another path or "
+                f"remove it first; it was not touched."
+            )
+        try:
+            return disk.create(path / DRAFT)
+        except WriteError as error:
+            if error.errno != errno.ENOENT or os.path.lexists(path):
+                raise
+
+
 def _is_being_written(path: Path) -> bool:
     try:
-        file = disk.File(path / DRAFT, to_lock=True)
+        with disk.File(path / DRAFT, to_lock=True) as file:
+            return disk.lock(file.fd) is False
     except CheckpointError:
         return False
-    try:
-        return disk.lock(file.fd) is False
-    finally:
-        file.close()
 
 
 def _busy(path: Path) -> SaveExistsError:
@@ -217,7 +230,9 @@ def _busy(path: Path) -> SaveExistsError:
 def _occupied(path: Path) -> str:
     if os.path.lexists(path / manifest.NAME) or elements_folder.is_save(path):
         return "it holds a save already"
-    return f"it {contents(path)}" if os.path.isdir(path) else "it is a file"
+    if os.path.isdir(path):
+        return f"it {contents(path)}"
+    return leads_nowhere(path) or "it is a file"
 
 
 def save_name(now: datetime, step: int | None) -> str:
@@ -230,6 +245,13 @@ def _make_folders(path: Path) -> list[Path]:
     """Make a folder and its parents; return those that were made, outermost first."""
     made: list[Path] = []
     missing = [p for p in [path, *path.parents] if not os.path.exists(p)]
+    why = leads_nowhere(path)
+    if why:
+        raise WriteError(
+            f"Cannot save to {path}: {why}. Mount or make what it leads to, or choose "
+            f"another directory.",
+            errno.ENOENT,
+        )
     try:
         for folder in reversed(missing):
             with contextlib.suppress(FileExistsError):
@@ -253,6 +275,9 @@ def _remove_folders(made: list[Path]) -> None:
 def sweep(path: Path, notices: Notices | None = None) -> None:
     """Remove the folder if it is a save that a dead process left unfinished.
 
+    An empty one is that, too: a save that is being written has its draft as soon as it
+    has its name. Only `begin_at` makes its folder first, and makes it again.
+
     Args:
       path: The folder.
       notices: What was said of the directory before.
@@ -261,10 +286,14 @@ def sweep(path: Path, notices: Notices | None = None) -> None:
       WriteError: the disk refused.
     """
     names = names_in(path)
-    hidden = HIDDEN.fullmatch(path.name) is not None
-    if not hidden and (DRAFT not in names or manifest.NAME in names):
-        return
+    is_hidden = HIDDEN.fullmatch(path.name) is not None
     if os.path.islink(path) or not all(map(_is_ours, names)):
+        return
+    if not names and (is_hidden or SAVE.fullmatch(path.name)):
+        with contextlib.suppress(WriteError):  # There is nothing in it to remove.
+            disk.remove_folder(path)
+        return
+    if not is_hidden and (DRAFT not in names or manifest.NAME in names):
         return
     with contextlib.ExitStack() as stack:
         if DRAFT in names:
@@ -277,11 +306,11 @@ def sweep(path: Path, notices: Notices | None = None) -> None:
                 return
             if not disk.is_at(file.fd, path / DRAFT):  # It has just been committed.
                 return
-        elif not names:  # Nothing is locked, and a draft may appear at any moment.
-            _remove_emptied(path)
-            return
         _logger.info("Removing %s, which a process that died left there.", path)
-        _remove(path, notices or Notices(), keep_folder=False, fsync=False)
+        said = notices or Notices()
+        where = _remove(path, said, keep_folder=False, fsync=False)
+    if DRAFT in names and os.path.lexists(where):  # NFS and FUSE keep what is open.
+        _remove_emptied(where)
 
 
 def _is_ours(name: str) -> bool:
@@ -299,10 +328,11 @@ def remove(
 ) -> None:
     """Remove a save folder of ours; failing only warns.
 
-    It gets a hidden name first, so a save is removed at once or not at all. At a path
-    that the caller named, it becomes a draft again, which can be swept, and the draft
-    goes last. Folders that components wrote go with all that is in them. Files that
-    are not ours stay, in a folder of the old name.
+    Its manifest becomes a draft first, so a save is removed at once or not at all, and
+    what is left of it can be swept, as the draft goes last. Then it gets a hidden name,
+    where folders can be renamed, unless the caller named it. Folders that components
+    wrote go with all that is in them. Files that are not ours stay, in a folder of the
+    old name.
 
     Args:
       path: The folder.
@@ -323,33 +353,67 @@ def tell_of_remains(path: Path, error: Exception, notices: Notices) -> None:
     notices.warn(about, "Could not remove %s: %s", path, error)
 
 
-def _remove(path: Path, notices: Notices, *, keep_folder: bool, fsync: bool) -> None:
-    hidden = path
+def _remove(path: Path, notices: Notices, *, keep_folder: bool, fsync: bool) -> Path:
+    """Remove a save folder, as far as that goes; return where it is, or was."""
+    where = path
     try:
-        if not keep_folder and SAVE.fullmatch(path.name):
-            hidden = path.with_name(f".{path.name}")
-            disk.rename(path, hidden)
+        if os.path.lexists(path / manifest.NAME):
+            _require_removable(path)
+            disk.rename(path / manifest.NAME, path / DRAFT)
             if fsync:
-                disk.sync_folder(path.parent)
-        if os.path.lexists(hidden / manifest.NAME):
-            disk.rename(hidden / manifest.NAME, hidden / DRAFT)
-            if fsync and hidden == path:
                 disk.sync_folder(path)
-        for name in sorted(_names_in(hidden), key=lambda name: name == DRAFT):
-            if _is_ours(name):
-                _remove_entry(hidden / name)
+        where = path if keep_folder else _hide(path)
+        for name in sorted(disk.names_in(where)):
+            if _is_ours(name) and name != DRAFT:
+                _remove_entry(where / name)
+        left = disk.names_in(where)
+        if any(map(manifest.FOLDER.fullmatch, left)):  # Of which files are still open.
+            return where  # With the draft, so that it can be swept.
+        if DRAFT in left:
+            disk.remove(where / DRAFT)
         if keep_folder:
-            return
-        if _names_in(hidden):
+            return where
+        if set(left) - {DRAFT}:
             about = "files of others"
             notices.warn(about, "Files that are not of the save stay in %s.", path)
-            if hidden != path:
-                disk.rename(hidden, path)
+            if where != path:
+                disk.rename(where, path)
         else:
-            _remove_emptied(hidden)
+            _remove_emptied(where)
     except CheckpointError as error:
         if not isinstance(error.__cause__, FileNotFoundError):  # Else it is gone.
             raise
+    return where
+
+
+def _require_removable(path: Path) -> None:
+    """Refuse to begin what could not end: a half of a save is neither there nor gone.
+
+    In a directory of several users, a save of another one can be such.
+
+    Raises:
+      WriteError: a folder may not be emptied, or removed.
+    """
+    names = filter(manifest.FOLDER.fullmatch, disk.names_in(path))
+    own = [path / name for name in names if not os.path.islink(path / name)]
+    inner = [x for folder in own for x, is_folder in _all_of(folder) if is_folder]
+    disk.require_removable(path, inner)
+
+
+def _hide(path: Path) -> Path:
+    """Give a save folder a hidden name; return where it is then.
+
+    Overlay file systems do not rename folders of their lower layers.
+    """
+    if SAVE.fullmatch(path.name):
+        hidden = path.with_name(f".{path.name}")
+        try:
+            disk.rename(path, hidden)
+            return hidden
+        except WriteError as error:
+            if error.errno == errno.ENOENT:
+                raise
+    return path
 
 
 def _remove_emptied(path: Path) -> None:
@@ -371,15 +435,26 @@ def _remove_entry(path: Path) -> None:
 
 def _remove_folder(path: Path) -> None:
     """Remove a folder with all that is in it; links are removed, not followed."""
-    disk.make_removable(path)
-    found = list(disk.below(path))
-    for name, status in found:
-        if stat.S_ISDIR(status.st_mode):
-            disk.make_removable(path / name)
-    for name, status in reversed(found):  # What is in a folder comes after it.
-        is_folder = stat.S_ISDIR(status.st_mode)
-        (disk.remove_folder if is_folder else disk.remove)(path / name)
-    disk.remove_folder(path)
+    for inner, is_folder in reversed(list(_all_of(path))):
+        (_remove_emptied if is_folder else disk.remove)(inner)
+
+
+def _all_of(path: Path) -> Iterator[tuple[Path, bool]]:
+    """Yield a folder and what is in it, what contains something before that.
+
+    What is in a folder can be removed when it has been yielded.
+
+    Yields:
+      A path, and whether it is a folder.
+    """
+    if os.path.isdir(path):
+        disk.make_removable(path)
+        yield path, True
+        for name, status in disk.below(path):
+            is_folder = stat.S_ISDIR(status.st_mode)
+            if is_folder:
+                disk.make_removable(path / name)
+            yield path / name, is_folder
 
 
 # Listing
@@ -388,14 +463,17 @@ def _remove_folder(path: Path) -> None:
 def names_in(path: Path) -> list[str]:
     """Return the names in a folder, none if it cannot be listed."""
     try:
-        return _names_in(path)
+        return disk.names_in(path)
     except CheckpointError:
         return []
 
 
-def _names_in(path: Path) -> list[str]:
-    # NFS lists files that are removed and still open somewhere.
-    return [name for name in disk.names_in(path) if not name.startswith(".nfs")]
+def leads_nowhere(path: Path) -> str:
+    """Say which link in a path leads to nothing, for errors; "" if none does."""
+    link = disk.dangling(path)
+    if link is None:
+        return ""
+    return f"{link} is a link to {os.readlink(link)}, which is not there"
 
 
 def contents(path: Path) -> str:

@@ -118,28 +118,25 @@ class FolderWriter:
     def _settle(self, number: int, entry: File) -> bool:
         """Complete the entry of a file; tell whether an earlier save has the file."""
         path = self._path / entry.path
-        file = disk.File(path)
-        entry.size, entry.digest = file.size, digest_of(file.read, file.size)
-        source = self._earlier.get(entry.digest)
-        if source is not None and self._reuse(source, number, file, entry):
-            return True
-        disk.make_read_only(file.fd, path=path)
-        if self._fsync:
-            disk.sync(file.fd, path=path)
+        with disk.File(path) as file:
+            entry.size, entry.digest = file.size, digest_of(file.read, file.size)
+            source = self._earlier.get(entry.digest)
+            if source is not None and self._reuse(source, number, file, entry):
+                return True
+            disk.make_read_only(file.fd, path=path)
+            if self._fsync:
+                disk.sync(file.fd, path=path)
         return False
 
     def _reuse(self, source: Path, number: int, file: disk.File, entry: File) -> bool:
         """Replace a file by a link to an earlier one, if that is as good."""
         try:
-            earlier = disk.File(source)
-            _check(earlier, entry)
+            signature = self._checked(source, entry)
         except CheckpointError as error:
             self.is_damaged = self.is_damaged or isinstance(error, DamagedError)
             _logger.warning("Not reused, but written again: %s", error)
             return False
-        if self._fsync:  # It may be in a copy that nobody has synced.
-            disk.sync(earlier.fd, path=source)
-        if earlier.signature == file.signature:  # The component has linked it itself.
+        if signature == file.signature:  # The component has linked it itself.
             return True
         hidden = file.path.with_name(f".elementsckpt-{number}")
         try:
@@ -147,11 +144,24 @@ class FolderWriter:
         except WriteError as error:
             _logger.debug("Not reused, but written again: %s", error)
             return False
-        if disk.File(hidden).signature != earlier.signature:
+        if _signature(hidden) != signature:
             disk.remove(hidden)  # Somebody has just replaced it.
             return False
         disk.rename(hidden, file.path)
         return True
+
+    def _checked(self, source: Path, entry: File) -> tuple[int, ...]:
+        """Check a file of an earlier save; return its signature."""
+        with disk.File(source) as earlier:
+            _check(earlier, entry)
+            if self._fsync:  # It may be in a copy that nobody has synced.
+                disk.sync(earlier.fd, path=source)
+            return earlier.signature
+
+
+def _signature(path: Path) -> tuple[int, ...]:
+    with disk.File(path) as file:
+        return file.signature
 
 
 def _problem(path: str, status: os.stat_result) -> str:
@@ -213,9 +223,9 @@ class FolderReader:
         self._signatures = run(self._verify, self._files)
 
     def _verify(self, entry: File) -> tuple[int, ...]:
-        file = disk.File(self.path / entry.path)
-        _check(file, entry, content=self._verifies)
-        return file.signature
+        with disk.File(self.path / entry.path) as file:
+            _check(file, entry, content=self._verifies)
+            return file.signature
 
     def check(self) -> None:
         """Check that nobody has written to the files since they were verified.
@@ -226,7 +236,7 @@ class FolderReader:
         for name, signature in zip(self.names, self._signatures, strict=True):
             found = None
             with contextlib.suppress(DamagedError):
-                found = disk.File(self.path / name).signature
+                found = _signature(self.path / name)
             if found != signature and os.path.lexists(self.path.parent):  # Not pruned.
                 raise DamagedError(
                     f"{self.path / name} has changed while {self.key!r} was loaded, so "

@@ -49,16 +49,21 @@ class Opened:
         """
         self._numbers.add(number)
         key = self._owner, number
-        file = _files.pop(key, None) or _opened(number, opens)
-        _files[key] = file
+        file = _files.get(key)
+        if file is None:
+            file = _files[key] = _opened(number, opens)
+        with contextlib.suppress(KeyError):  # It may have been let go.
+            _files.move_to_end(key)
         while len(_files) > _budget(_FILES_SHARE):
             _let_go()
         return file
 
     def close(self, files: Any = _files) -> None:
-        """Let go of the files."""
+        """Close the files; nobody may be reading them."""
         for number in tuple(self._numbers):
-            files.pop((self._owner, number), None)  # Modules may be empty by now.
+            file = files.pop((self._owner, number), None)  # Modules may be empty now.
+            if file is not None:
+                file.close()
 
     __del__ = close
 

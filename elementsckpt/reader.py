@@ -50,19 +50,28 @@ def open_segment(
       DamagedError: it is not what the manifest says.
     """
     file = disk.File(path)
+    try:
+        _check(file, segment, is_verified=is_verified)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _check(file: disk.File, segment: Segment, *, is_verified: bool) -> None:
     if file.size != segment.size:
         raise DamagedError(
-            f"{path} is damaged: it has {file.size} bytes, expected {segment.size}."
+            f"{file.path} is damaged: it has {file.size} bytes, expected "
+            f"{segment.size}."
         )
     if is_verified:
-        return file
+        return
     found = digest_of(file.read, segment.start)
     if found != segment.digest:
         raise DamagedError(
-            f"{path} is damaged in its first {segment.start} bytes: their digest is "
-            f"{found}, expected {segment.digest}."
+            f"{file.path} is damaged in its first {segment.start} bytes: their digest "
+            f"is {found}, expected {segment.digest}."
         )
-    return file
 
 
 def read_block(file: disk.File, block: Block, memory: np.ndarray) -> None:

@@ -292,7 +292,10 @@ class _Linked:
         Which blocks it is their turn follows from their digests, as their positions
         change.
         """
-        file = open_segment(self._path, self._segment)
+        with open_segment(self._path, self._segment) as file:
+            self._check_some(file)
+
+    def _check_some(self, file: disk.File) -> None:
         try:
             saved = os.stat(self._source.parent / manifest.NAME).st_mtime_ns
             is_changed = os.fstat(file.fd).st_mtime_ns > saved
@@ -307,8 +310,8 @@ class _Linked:
     def read(self, block: Block) -> np.ndarray:
         """Return a block as it is stored, verified."""
         try:
-            file = disk.File(self._path)
-            stored = stored_bytes(file, block)
+            with disk.File(self._path) as file:
+                stored = stored_bytes(file, block)
             verify_stored(file.path, block, stored)
         except DamagedError:
             self.is_damaged = True

@@ -203,6 +203,17 @@ def a_path_with_a_save(tmp, _):
     cp.save(tmp / "save")
 
 
+@says(SaveExistsError, "Cannot save to {tmp}/…: it holds a save already.", TAKEN)
+def a_path_of_a_save_that_this_user_may_not_remove(tmp, monkeypatch):
+    cp = make(tmp, 1, keep=None)
+    path = cp.save().path
+    cp.save()
+    yield
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    assert cp.delete(path) == []
+    cp.save(path)
+
+
 @says(SaveExistsError, "Cannot save to {tmp}: it holds mine.", TAKEN)
 def a_folder_with_files(tmp, _):
     (tmp / "mine").touch()
@@ -2127,6 +2138,36 @@ def a_file_in_the_path(tmp, _):
     cp = make(tmp / "mine" / "ckpt", 1)
     yield
     cp.save()
+
+
+NOWHERE = "{tmp}/link is a link to {tmp}/unmounted, which is not there."
+
+
+@says(
+    WriteError,
+    "Cannot save to {tmp}/link/ckpt: ",
+    NOWHERE,
+    " Mount or make what it leads to, or choose another directory.",
+)
+def a_directory_below_a_link_that_leads_nowhere(tmp, _):
+    (tmp / "link").symlink_to(tmp / "unmounted")
+    cp = make(tmp / "link" / "ckpt", 1)
+    yield
+    cp.load_or_save()
+
+
+@says(SaveNotFoundError, "There is no save in {tmp}/link: ", NOWHERE, CHECK)
+def a_path_that_is_a_link_that_leads_nowhere(tmp, _):
+    (tmp / "link").symlink_to(tmp / "unmounted")
+    yield
+    elementsckpt.read(tmp / "link")
+
+
+@says(SaveExistsError, "Cannot save to {tmp}/link: ", NOWHERE, TAKEN)
+def a_link_that_leads_nowhere_where_to_save(tmp, _):
+    (tmp / "link").symlink_to(tmp / "unmounted")
+    yield
+    elementsckpt.save_pytree(tmp / "link", 1)
 
 
 @says(WriteError, GONE)

@@ -65,7 +65,7 @@ def test_promise_2_only_what_was_written_here_is_removed(tmp_path, background):
     (old / "agent.pkl").write_bytes(b"")
     (old / "done").write_bytes(b"")
     (directory / "notes.txt").write_text("mine")
-    (directory / "20210101T000000F000000").mkdir()
+    (directory / "mine").mkdir()
     (directory / "20220101T000000F000000").mkdir()
     (directory / "20220101T000000F000000" / "data.bin").write_bytes(b"mine")
     others = {path.name for path in directory.iterdir()} - {first.name}

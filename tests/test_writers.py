@@ -178,32 +178,37 @@ def test_what_a_dead_process_left_is_removed_where_locks_need_to_be_written(
 
 
 @pytest.mark.parametrize("has_files", [False, True])
-def test_what_nfs_keeps_of_open_files_goes_when_they_are_closed(
-    tmp_path, monkeypatch, caplog, has_files
+@pytest.mark.parametrize(
+    "kept", [".nfs0001", ".fuse_hidden0000000500000001", ".__afs0001", ".smbdeleteAAA0"]
+)
+def test_what_is_kept_of_open_files_goes_when_they_are_closed(
+    tmp_path, monkeypatch, caplog, has_files, kept
 ):
-    def as_nfs(call, *args):
-        if call is os.unlink and args[0].name in (
-            "x",
-            "agent-000001-00000.safetensors",
-        ):
-            return args[0].rename(args[0].with_name(".nfs0001"))
+    opened = "x", "agent-000001-00000.safetensors"
+
+    def keep(call, *args):
+        if call is os.unlink and args[0].name in opened:
+            return args[0].rename(args[0].with_name(kept))
+        if call is os.unlink and args[0].name == kept:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
         return call(*args)
 
     cp = boxes.make(tmp_path, np.arange(9), fsync=False)
     if has_files:
         cp.files = elementsckpt.Files(save=lambda x: (x / "x").touch(), load=print)
     old = cp.save().path
-    cp.agent.state = np.arange(7)
-    monkeypatch.setattr(disk, "syscall", as_nfs)
-    new = cp.save().path
-    assert boxes.visible(tmp_path) == [new.name, "latest"]
+    monkeypatch.setattr(disk, "syscall", keep)
+    for number in (7, 8):
+        cp.agent.state = np.arange(number)
+        new = cp.save().path
+        assert boxes.visible(tmp_path) == [new.name, "latest"]
     monkeypatch.undo()
-    for kept in tmp_path.rglob(".nfs0001"):
-        kept.unlink()
+    assert len(list(tmp_path.rglob(kept))) > has_files
+    for path in tmp_path.rglob(kept):
+        path.unlink()
     cp.save()
     assert [x for x in tmp_path.iterdir() if old.name in x.name] == []
-    if not has_files:
-        assert caplog.messages == []
+    assert caplog.messages == []
 
 
 def test_a_save_that_another_process_has_just_begun_is_left_alone(
