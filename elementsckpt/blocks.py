@@ -227,15 +227,19 @@ class Large:
 
     def name_of(self, start: int, stop: int) -> str:
         """Return the name of a range of rows, or elements, or of all of them."""
-        is_all = stop - start == self._count
+        is_all = self.is_all(start, stop)
         return self._name if is_all else f"{self._name}[{start}:{stop}]"
+
+    def is_all(self, start: int, stop: int) -> bool:
+        """Tell whether a range of rows, or elements, is all of them."""
+        return stop - start == self._count
 
     def tensor(self, start: int, stop: int) -> Tensors:
         """Return a range of rows, or elements, as a tensor."""
         size, shape = (stop - start) * self._unit, self._shape
         if self._tag is None:
             return _packed(size)
-        if stop - start < self._count:
+        if not self.is_all(start, stop):
             shape = (stop - start, *(() if self._is_flat else shape[1:]))
         return Tensors(self._tag, shape, 0, size, 1)
 
@@ -327,12 +331,13 @@ class Cutter:
 
     Attributes:
       open: The block of small leaves that may still grow, or None.
+      count: How many blocks there are so far.
     """
 
     def __init__(self, stem: str) -> None:
         self.open: Gathered | None = None
+        self.count = 0
         self._stem = stem
-        self._count = 0  # Of blocks so far.
 
     def add(
         self,
@@ -380,8 +385,8 @@ class Cutter:
         start = 0
         while start < len(storages):
             if self.open is None:
-                self.open = Gathered(self._count)
-                self._count += 1
+                self.open = Gathered(self.count)
+                self.count += 1
                 parts.append(self.open)
             stop, is_end = self.open.room_for(storages, start)
             if stop > start:
@@ -418,11 +423,11 @@ class Cutter:
                 is_frozen=group.kind in FROZEN,
                 owner=owner,
             )
-            large.cut(self._count)
+            large.cut(self.count)
             is_only = len(storages) == 1
             part = group if is_only else part_of(group, index, index + 1)
-            part.block, part.offset = self._count, 0
-            self._count += len(large.pieces)
+            part.block, part.offset = self.count, 0
+            self.count += len(large.pieces)
             parts += large.pieces
             yield part
 

@@ -22,6 +22,7 @@ from . import disk, manifest
 from .blocks import Part, Place, head_of
 from .compression import Compress
 from .errors import CheckpointError, DamagedError, WriteError
+from .headers import is_dated
 from .manifest import Block, Files, Segment, digest
 from .parallel import run
 from .reader import open_segment, stored_bytes, verify_stored
@@ -173,24 +174,36 @@ class Known:
                     return place
         return None
 
-    def leave(self) -> set[int]:
-        """Choose the segments that are not worth a link; return their numbers.
+    def segment(self, number: int) -> Segment:
+        """Return a segment's entry in the manifest of the earlier save."""
+        return self._remembered.segments[number]
 
-        They are mostly dead, or small and many: a component that changes a little each
+    def is_dated(self, number: int) -> bool:
+        """Tell whether the names in a segment that is linked are dated."""
+        return self._segments[number].is_dated
+
+    def leave(self, untrue: set[int]) -> set[int]:
+        """Choose the segments that are not linked; return their numbers.
+
+        Some are mostly dead, or small and many: a component that changes a little each
         time would otherwise be spread over as many files as it has blocks.
+
+        Args:
+          untrue: Numbers of those that may not be linked, for what is in them is called
+            by names of other leaves.
         """
         linked = {n for n, x in enumerate(self._segments) if x.live_bytes}
         left = {n for n in linked if self._segments[n].is_thin}
         if len(linked - left) > _MANY_SEGMENTS:
             left |= {n for n in linked if self._segments[n].live_bytes < _SMALL_BYTES}
-        self._left = left
+        self._left = left = left | untrue
         return left
 
     def listed(self, part: Part) -> tuple[int, Segment, Block, int | None]:
         """Return a part's number, its segment and block for the manifest, its head."""
         place = part.place
         assert place is not None
-        segment, old = self._remembered.segments[place.segment], place.block
+        segment, old = self.segment(place.segment), place.block
         block = Block(0, old.offset, old.size, old.digest, old.unpacked)
         return part.number, segment, block, part.head
 
@@ -234,6 +247,7 @@ class _Linked:
       blocks: Its blocks that are live in the earlier save.
       live_bytes: Size of those that the new save reuses.
       is_damaged: Whether it was found damaged.
+      is_dated: Whether the names in it are dated, if it is linked.
     """
 
     def __init__(
@@ -242,6 +256,7 @@ class _Linked:
         self.blocks: list[Block] = []
         self.live_bytes = 0
         self.is_damaged = False
+        self.is_dated = False
         self._segment = segment
         self._source = remembered.path / segment.file
         self._path = folder / segment.file
@@ -293,6 +308,7 @@ class _Linked:
         change.
         """
         with open_segment(self._path, self._segment) as file:
+            self.is_dated = is_dated(file.read)
             self._check_some(file)
 
     def _check_some(self, file: disk.File) -> None:

@@ -3,8 +3,6 @@
 A segment is a valid safetensors file: eight bytes with the size of the header, a JSON
 header padded with spaces, and the data. Each entry of the header is a leaf, some rows
 of one, or padding.
-
-Source: the layout is safetensors' (github.com/huggingface/safetensors).
 """
 
 from __future__ import annotations
@@ -13,23 +11,19 @@ import abc
 import contextlib
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice, repeat
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from . import compression, disk
 from .blocks import BLOCK_BYTES, Gathered, Part, Tensors, head_of
 from .compression import Compress
+from .headers import ALIGN, Header, Naming, room_for, round_up
 from .manifest import Block, Segment, digest
 from .reuse import Known
 
-_ALIGN = 64  # Of leaves: a cache line, and what XLA wants to share memory.
-_PADDING = "__padding_%d__"
-_ENTRY_BYTES = 256  # More than an entry takes, with its padding and without its name.
 _local = threading.local()
 
 
@@ -40,6 +34,7 @@ class SegmentFile(abc.ABC):
       path: The file.
       runs: Blocks, of which those that lie together in a leaf are a list.
       known: Where to read blocks that are moved from a segment of an earlier save.
+      naming: What its tensors are called.
       fsync: Whether to make the file durable.
 
     Attributes:
@@ -48,12 +43,19 @@ class SegmentFile(abc.ABC):
     """
 
     def __init__(
-        self, path: Path, runs: Sequence[list[Part]], known: Known, *, fsync: bool
+        self,
+        path: Path,
+        runs: Sequence[list[Part]],
+        known: Known,
+        naming: Naming,
+        *,
+        fsync: bool,
     ) -> None:
         self.path = path
         self.least_bytes = 0
         self.parts = [part for run in runs for part in run]
         self._known = known
+        self._naming = naming
         self._fsync = fsync
         self._lock = threading.Lock()
         self._left = len(self.parts)
@@ -123,21 +125,27 @@ class RawFile(SegmentFile):
     """A segment that holds leaves as they are; its layout is known from the start."""
 
     def __init__(
-        self, path: Path, runs: Sequence[list[Part]], known: Known, *, fsync: bool
+        self,
+        path: Path,
+        runs: Sequence[list[Part]],
+        known: Known,
+        naming: Naming,
+        *,
+        fsync: bool,
     ) -> None:
-        super().__init__(path, runs, known, fsync=fsync)
-        table = _Table()
+        super().__init__(path, runs, known, naming, fsync=fsync)
+        header = Header(is_dated=not naming.is_plain)
         offsets: list[int] = []
         for run in runs:
-            begin = _round_up(table.end, _ALIGN)
+            begin = round_up(header.end, ALIGN)
             position = begin
             for part in run:
                 offsets.append(position)
                 position += part.size
-            table.add(*_tensors_of(run), begin)
-        self._header = table.header()
+            header.add(*_tensors_of(run, naming), begin)
+        self._header = header.encode()
         self._offsets = [len(self._header) + offset for offset in offsets]
-        self._size = self.least_bytes = len(self._header) + table.end
+        self._size = self.least_bytes = len(self._header) + header.end
 
     def _write(self, part: Part, index: int) -> None:
         offset = self._offsets[index]
@@ -159,15 +167,15 @@ class PackedFile(SegmentFile):
         path: Path,
         runs: Sequence[list[Part]],
         known: Known,
+        naming: Naming,
         compress: Compress,
         *,
         fsync: bool,
     ) -> None:
-        super().__init__(path, runs, known, fsync=fsync)
+        super().__init__(path, runs, known, naming, fsync=fsync)
         self._compress = compress
-        names = [_packed_name(part) for part in self.parts]
-        room = len(msgspec.json.encode(names)) + _ENTRY_BYTES * len(names)
-        self._start = _round_up(8 + room, _ALIGN)
+        names = [_frame_name(part) for part in self.parts]
+        self._start = room_for(naming.of_others(names))
         self._size = self._start
         self._packed: list[tuple[int, list[str], list[Tensors]]] = []
 
@@ -185,19 +193,19 @@ class PackedFile(SegmentFile):
 
     def _append(self, part: Part, size: int, unpacked: int) -> int:
         """Give a block its place in the file and its entry in the header."""
-        names = [_packed_name(part)] if unpacked else part.names
+        names = [_frame_name(part)] if unpacked else part.names
         tensors = part.tensors(size if unpacked else None)
         with self._lock:
-            offset = _round_up(self._size, _ALIGN)
+            offset = round_up(self._size, ALIGN)
             self._size = offset + size
             self._packed.append((offset - self._start, names, tensors))
         return offset
 
     def _end(self) -> None:
-        table = _Table()
+        header = Header(is_dated=True)
         for begin, names, tensors in self._packed:
-            table.add(names, tensors, begin)
-        self._header = table.header(self._start)
+            header.add(self._naming.of_others(names), tensors, begin)
+        self._header = header.encode(self._start)
         assert len(self._header) == self._start
         super()._end()
 
@@ -217,70 +225,19 @@ def _scratch() -> Iterator[np.ndarray]:
         _local.memory = memory
 
 
-def _tensors_of(run: Sequence[Part]) -> tuple[list[str], list[Tensors]]:
+def _tensors_of(
+    run: Sequence[Part], naming: Naming
+) -> tuple[Sequence[str], list[Tensors]]:
     """Return names and tensors of blocks that lie together in a leaf, or of one."""
     first, last = run[0], run[-1]
     if isinstance(first, Gathered) or isinstance(last, Gathered):
-        return first.names, first.tensors()
+        return naming.of_leaves(first.names), first.tensors()
     leaf, rows = first.leaf, (first.start, last.stop)
-    return [leaf.name_of(*rows)], [leaf.tensor(*rows)]
+    call = naming.of_leaves if leaf.is_all(*rows) else naming.of_others
+    return call([leaf.name_of(*rows)]), [leaf.tensor(*rows)]
 
 
-def _packed_name(part: Part) -> str:
+def _frame_name(part: Part) -> str:
     names = part.names
-    return names[0] if len(names) == 1 else f"{names[0]} ... {names[-1]}"
-
-
-class _Entry(msgspec.Struct, gc=False):
-    dtype: str
-    shape: tuple[int, ...]
-    data_offsets: tuple[int, int]
-
-
-class _Table:
-    """The header of a segment."""
-
-    def __init__(self) -> None:
-        self.end = 0  # Of the data so far.
-        self._entries: dict[str, _Entry] = {}
-
-    def add(self, names: Sequence[str], runs: Sequence[Tensors], block: int) -> None:
-        """Add the tensors of a block that begins there; gaps become padding."""
-        free = iter(_free(names, self._entries))
-        for tensors in runs:
-            begin, size = block + tensors.begin, tensors.size
-            if begin > self.end:
-                padding = _Entry("U8", (begin - self.end,), (self.end, begin))
-                self._entries[_PADDING % len(self._entries)] = padding
-            self.end = begin + size * tensors.count
-            begins = range(begin, self.end, size)
-            ends = range(begin + size, self.end + size, size)
-            places = zip(begins, ends, strict=True)
-            made = map(_Entry, repeat(tensors.dtype), repeat(tensors.shape), places)
-            self._entries.update(zip(islice(free, tensors.count), made, strict=True))
-
-    def header(self, size: int = 0) -> bytes:
-        """Return the bytes before the data, padded to `size` or what aligns it."""
-        text = msgspec.json.encode(self._entries)
-        size = max(size, _round_up(8 + len(text), _ALIGN))
-        return (size - 8).to_bytes(8, "little") + text.ljust(size - 8)
-
-
-def _free(names: Sequence[str], taken: Mapping[str, Any]) -> Sequence[str]:
-    """Return the names, changed where taken or reserved by safetensors."""
-    is_unique = len(set(names)) == len(names) and taken.keys().isdisjoint(names)
-    if is_unique and "" not in names and "\n__" not in "\n" + "\n".join(names):
-        return names
-    free: dict[str, None] = {}
-    for name in names:
-        if name in taken or name in free or not name or name.startswith("__"):
-            number = len(taken) + len(free)
-            while f"{name}~{number}" in taken or f"{name}~{number}" in free:
-                number += 1
-            name = f"{name}~{number}"
-        free[name] = None
-    return list(free)
-
-
-def _round_up(size: int, multiple: int) -> int:
-    return -(-size // multiple) * multiple
+    name = names[0] if len(names) == 1 else f"{names[0]} ... {names[-1]}"
+    return f"{name}.zst"

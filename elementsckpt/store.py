@@ -209,6 +209,7 @@ class Saving:
             self._manner.compress,
             staging=shards if staging is None else staging,
             shards=shards,
+            is_alone=self._manifest.explicit,
         )
         return Writer(settings)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import os
 import weakref
@@ -16,6 +17,7 @@ from . import compression, disk
 from .blocks import Cutter, Gathered, Large, Part
 from .compression import Compress
 from .filetree import FolderWriter, make_folder
+from .headers import Naming
 from .manifest import Block, Component, Leaves, Segment
 from .parallel import run
 from .reuse import NOTHING, Known
@@ -40,6 +42,7 @@ class Settings(Struct, frozen=True):
       staging: Memory for the copies of arrays that may change.
       shards: Memory for the copies of shards, each of which must be copied or written
         before the next is made; it may be the same.
+      is_alone: Whether no other save will be linked to what is written.
     """
 
     folder: Path
@@ -48,6 +51,7 @@ class Settings(Struct, frozen=True):
     compress: Compress
     staging: Staging
     shards: Staging
+    is_alone: bool = False
 
 
 class Writer:
@@ -160,6 +164,8 @@ class ComponentWriter:
         self._files: list[SegmentFile] = []
         self._reused: list[Part] = []
         self._folder: FolderWriter | None = None
+        self._is_closed = False
+        self._repeated: set[str] = set()  # Names, if leaves may be called by them.
 
     def make_folder(self) -> Path:
         """Make a folder for files that the component writes itself."""
@@ -194,6 +200,9 @@ class ComponentWriter:
         if self._cutter.open is not None:
             self._fresh.append(self._cutter.open)
         placed, parts = self._cutter.add(groups, storages, owners, prefix)
+        if self._settings.is_alone or self._cutter.count <= 1:
+            names = [prefix + x or self._stem for group in groups for x in group.names]
+            self._repeated |= _repeated(names)
         self._fresh += parts
         self._pending += parts
         self.pending_bytes += sum(len(x) * x[0].nbytes for x in storages if x)
@@ -210,6 +219,7 @@ class ComponentWriter:
     def close(self) -> None:
         """End the component: nothing will be added."""
         self._cutter.close()
+        self._is_closed = True
 
     def fresh(self) -> list[Part]:
         """Return the blocks added to since `let_go` whose arrays may still change."""
@@ -250,7 +260,7 @@ class ComponentWriter:
 
     def lay_out_moved(self) -> list[SegmentFile]:
         """Divide the live blocks of segments that are not worth a link into files."""
-        left = self.known.leave()
+        left = self.known.leave(self._untrue())
         moved: list[Part] = []
         kept: list[Part] = []
         for part in self._reused:
@@ -259,19 +269,47 @@ class ComponentWriter:
         self._reused = kept
         return self._lay_out(moved)
 
+    def _untrue(self) -> set[int]:
+        """Return the segments in which leaves had their own names, and have others now.
+
+        What is in such a segment must be what it would hold if it was written now.
+        """
+        linked: dict[int, list[Part]] = {}
+        for part in self._reused:
+            if part.place is not None and not self.known.is_dated(part.place.segment):
+                linked.setdefault(part.place.segment, []).append(part)
+        return {n for n, parts in linked.items() if not self._is_true(n, parts)}
+
+    def _is_true(self, number: int, parts: list[Part]) -> bool:
+        segment = self.known.segment(number)
+        parts.sort(key=lambda part: part.place.block.offset if part.place else 0)
+        naming = Naming(segment.sequence, is_plain=True, repeated=self._repeated)
+        path = self._settings.folder / segment.file
+        file = RawFile(path, list(_runs(parts)), self.known, naming, fsync=False)
+        return file.segment() == segment
+
     def _lay_out(self, parts: Sequence[Part]) -> list[SegmentFile]:
         files: list[SegmentFile] = []
         packed = [part for part in parts if self._is_packed(part)]
         raw = [part for part in parts if not self._is_packed(part)]
         compress, fsync = self._settings.compress, self._settings.fsync
+        naming = self._naming()
         for runs in _divide(_runs(raw)):
             path = self._path(len(files))
-            files.append(RawFile(path, runs, self.known, fsync=fsync))
+            files.append(RawFile(path, runs, self.known, naming, fsync=fsync))
         for runs in _divide([part] for part in packed):
             path = self._path(len(files))
-            files.append(PackedFile(path, runs, self.known, compress, fsync=fsync))
+            files.append(
+                PackedFile(path, runs, self.known, naming, compress, fsync=fsync)
+            )
         self._files += files
         return files
+
+    def _naming(self) -> Naming:
+        """Return what leaves are called: a block by itself changes only as a whole."""
+        is_whole = self._is_closed and self._cutter.count == 1
+        is_plain = is_whole or self._settings.is_alone
+        return Naming(self._settings.sequence, is_plain, self._repeated)
 
     def _is_packed(self, part: Part) -> bool:
         if part.place is not None:
@@ -343,6 +381,13 @@ def _in_turn(files: Sequence[SegmentFile]) -> Iterator[tuple[SegmentFile, int]]:
         some = files[start : start + _FILES_IN_TURN]
         for index in range(max(len(file.parts) for file in some)):
             yield from ((file, index) for file in some if index < len(file.parts))
+
+
+def _repeated(names: Sequence[str]) -> set[str]:
+    """Return the names that are there more than once."""
+    if len(set(names)) == len(names):
+        return set()
+    return {name for name, count in collections.Counter(names).items() if count > 1}
 
 
 def _leaves(parts: Sequence[Part]) -> list[Large]:

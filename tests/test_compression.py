@@ -48,11 +48,15 @@ def is_packed(save):
 
 
 def tensors(save):
-    """Return what the safetensors package finds in all segments."""
+    """Return what the safetensors package finds in all segments, without dates."""
     found = {}
     for file in save.glob("*.safetensors"):
         found |= safetensors.load_file(file)
-    return {name: x for name, x in found.items() if not name.startswith("__")}
+    return {
+        re.sub(r"(\.zst)?@1$", "", name): x
+        for name, x in found.items()
+        if not name.startswith("__padding_")
+    }
 
 
 # Which leaves are compressed

@@ -73,13 +73,15 @@ ALLOWED = {
         *("folder", "retention", "drafts", "elements_folder", "scalars", "manifest"),
         "disk",
     },
+    "headers": {"blocks"},
     "reuse": {
-        *("reader", "blocks", "compression", "manifest", "parallel", "disk"),
+        *("reader", "headers", "blocks", "compression", "manifest", "parallel"),
+        "disk",
     },
-    "segments": {"reuse", "blocks", "compression", "manifest", "disk"},
+    "segments": {"reuse", "headers", "blocks", "compression", "manifest", "disk"},
     "writer": {
-        *("segments", "reuse", "blocks", "compression", "staging", "manifest"),
-        *("filetree", "parallel", "disk"),
+        *("segments", "reuse", "headers", "blocks", "compression", "staging"),
+        *("manifest", "filetree", "parallel", "disk"),
     },
     "collect": {
         *("writer", "reuse", "files", "groups", "tree", "scalars", "manifest"),
