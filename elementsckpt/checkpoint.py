@@ -384,7 +384,8 @@ class Checkpoint(Registry):
         is_whole: bool,
     ) -> SaveReport:
         """Save when nothing else is being saved with this object."""
-        savefns = {key: x.save for key, x in components.in_order(selected).items()}
+        in_order = components.in_order(selected)
+        savefns = {key: component.saving for key, component in in_order.items()}
         with self._lock:
             if self._is_saving:  # A signal handler saves, or a component's save().
                 return store(begin, savefns)
@@ -554,6 +555,7 @@ class Checkpoint(Registry):
                     folders=folder_keys(loadfns),
                     selection=selection,
                     templates=components.templates(selected),
+                    rebuilt={key for key, x in selected.items() if x.is_empty},
                     dry_run=dry_run,
                     distrust=self._distrust,
                 ),

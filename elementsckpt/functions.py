@@ -17,7 +17,7 @@ from .reports import LoadReport, SaveReport
 from .restore import Reading, hand_over, restore
 from .store import About, Manner, Saving, store
 from .stored import Options
-from .value import Value, of_functions
+from .value import Value, apart, flatten, of_functions
 from .value import template as template_of
 
 _TREE = "tree"  # The key of what `save_pytree` saves.
@@ -47,9 +47,12 @@ def save(
 
     Source: elements.checkpoint.save.
     """
+    values = of_functions(savefns, Value.save)
+    saving = {key: functools.partial(apart, value) for key, value in values.items()}
     manner = Manner(write=write, fsync=fsync, compress=compression.check(compress))
     about = About(metadata=encode(metadata))
-    return store(lambda: Saving(manner, target=local(path), about=about), savefns)
+    begin = functools.partial(Saving, manner, target=local(path), about=about)
+    return store(begin, {**savefns, **saving})
 
 
 def load(
@@ -76,14 +79,17 @@ def load(
     """
     start = time.monotonic()
     options = Options(bool(allow_pickle), mmap, verify)
-    values = of_functions(loadfns)
+    values = of_functions(loadfns, Value.load)
     reading = Reading(
         keys=list(loadfns),
         options=lambda _: options,
         folders=folder_keys(loadfns),
         templates={
-            key: functools.partial(template_of, value) for key, value in values.items()
+            key: functools.partial(template_of, value)
+            for key, value in values.items()
+            if not value.is_empty
         },
+        rebuilt={key for key, value in values.items() if value.is_empty},
     )
     restored = restore(lambda: choice.find(local(path)), reading)
     setters = {key: functools.partial(setattr, x, "value") for key, x in values.items()}
@@ -114,7 +120,9 @@ def save_pytree(
 
     Source: orbax.checkpoint.
     """
-    savefns = {_TREE: Value(tree).save}
+    value = Value()  # With a template it would look for what has changed.
+    value.value = tree
+    savefns = {_TREE: value.save}
     return save(path, savefns, metadata=metadata, compress=compress, fsync=fsync)
 
 
@@ -146,16 +154,14 @@ def load_pytree(
 
     Source: orbax.checkpoint.
     """
-    value = Value(template)
     options = Options(bool(allow_pickle), mmap, verify)
     reading = Reading(
         keys=[_TREE],
         options=lambda _: options,
-        templates={_TREE: lambda: template_of(value)},
+        templates={_TREE: lambda: flatten(template)},
     )
     restored = restore(lambda: choice.find(local(path)), reading)
-    hand_over(restored, {_TREE: lambda tree: setattr(value, "value", tree)})
-    return value.value
+    return restored.states.get(_TREE, template)
 
 
 def exists(path: AnyPath) -> bool:

@@ -80,6 +80,8 @@ def kind_of(value: Any) -> str:
 def _classify(value: Any) -> str:
     if isinstance(value, np.generic):
         return "python"
+    if type(value) is jax_arrays.KeyData:
+        return "key"
     if jax_arrays.is_array(value):
         return "key" if jax_arrays.is_key(value) else "jax"
     if torch_tensors.is_tensor(value):

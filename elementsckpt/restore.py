@@ -94,6 +94,7 @@ class Reading(Struct, frozen=True, kw_only=True):
       selection: Which leaves to read.
       templates: Return the current state of components, taken apart, which the whole
         of a saved one must be like.
+      rebuilt: Keys of components that take what a value saved with its classes.
       dry_run: Whether what does not fit is returned instead of raised.
       distrust: Takes note of a save that was found damaged.
     """
@@ -104,6 +105,7 @@ class Reading(Struct, frozen=True, kw_only=True):
     folders: Collection[str] | None = None
     selection: Selection = Selection()
     templates: Mapping[str, Callable[[], tree.Flat]] = {}
+    rebuilt: Collection[str] = ()
     dry_run: bool = False
     distrust: Callable[[Path], None] = lambda path: None
 
@@ -177,26 +179,26 @@ def _read(found: Found, reading: Reading, restored: Restored) -> None:
     with _closing(components):
         if reading.folders is not None:
             _refuse_other_kinds(components, reading.folders, found.path)
-        some, whole = _divide(components, selection, reading.templates, found.path)
+        some, whole = _divide(components, reading, found.path)
         if current is None and not reading.templates and some:
             _read_only(some, selection, restored)
         elif some:
             flats = [_flat(x, current, reading.templates) for x in some]
             _read_some(some, flats, selection, restored, reading.dry_run)
-        _read_whole(whole, restored)
+        _read_whole(whole, reading.rebuilt, restored)
 
 
 def _divide(
-    components: Sequence[Stored],
-    selection: Selection,
-    templates: Collection[str],
-    path: Path,
+    components: Sequence[Stored], reading: Reading, path: Path
 ) -> tuple[list[Selectable], list[Stored]]:
     """Tell those that are compared with the current state from those read whole."""
-    if not selection.is_whole:
-        return _selectable(components, path), []
-    some = [component for component in components if component.key in templates]
-    return _selectable(some, path), [x for x in components if x.key not in templates]
+    keys = {component.key for component in components}
+    if reading.selection.is_whole:
+        keys &= reading.templates.keys()
+    elif reading.selection.regex is None:  # Of nothing there is no part.
+        keys -= set(reading.rebuilt)
+    some = [component for component in components if component.key in keys]
+    return _selectable(some, path), [x for x in components if x.key not in keys]
 
 
 def _tell_of_dicts(plain: Mapping[str, str]) -> None:
@@ -255,7 +257,9 @@ def _refuse_other_kinds(
             )
 
 
-def _read_whole(components: Sequence[Stored], restored: Restored) -> None:
+def _read_whole(
+    components: Sequence[Stored], rebuilt: Collection[str], restored: Restored
+) -> None:
     require_memory(sum(x.held_bytes for x in components), restored.found.path)
     for component in components:  # What is open can be read when it is removed.
         component.open()
@@ -267,7 +271,10 @@ def _read_whole(components: Sequence[Stored], restored: Restored) -> None:
             component.verify()
             restored.states[component.key] = component.shards()
         else:
-            restored.states[component.key] = component.state()
+            state = component.state()
+            if component.key in rebuilt:
+                state = component.rebuilt(state)
+            restored.states[component.key] = state
         restored.loaded += _full(component.key, component.contents())
 
 
@@ -384,6 +391,12 @@ def _note(key: str, plan: Plan, restored: Restored) -> None:
     restored.missing += _full(key, plan.missing)
     restored.unexpected += _full(key, plan.unexpected)
     restored.castable = restored.castable or plan.castable
+    for name in plan.kept:
+        _logger.warning(
+            "%s is not in %s: it stays what the code that is bound to it has.",
+            tree.full_name(key, name),
+            restored.found.path,
+        )
     restored.misplaced += _full(key, plan.misplaced)
     for name, problem in plan.problems.items():
         restored.mismatched[tree.full_name(key, name)] = problem

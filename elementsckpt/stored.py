@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from . import elements_folder, leaves, manifest, pickles, tree
+from . import elements_folder, leaves, manifest, pickles, skeletons, tree
 from .errors import (
     CheckpointError,
     DamagedError,
@@ -120,6 +120,31 @@ class SavedComponent:
         """Return the state, read and verified."""
         with damage(self._where):
             return self._state(self._tree())
+
+    def rebuilt(self, state: Any) -> Any:
+        """Return the tree of which a value saved the state."""
+        skeleton = self._component.skeleton
+        if skeleton is None:
+            return state
+        what = f"{self._where} holds what a Value saved with its classes"
+        if not skeleton:
+            raise PickleError(
+                f"{what}, and these could not be pickled. Give the Value a template, "
+                f"such as Value(value_like_the_saved_one)."
+            )
+        if not self._options.allow_pickle:
+            raise PickleError(
+                f"{what}, and loading these could run any code. Give the Value a "
+                f"template, such as Value(value_like_the_saved_one), or pass "
+                f"allow_pickle=True if you trust who wrote the save."
+            )
+        try:
+            return skeletons.load(skeleton, state)
+        except Exception as error:
+            raise PickleError(
+                f"{what}, which cannot be unpickled: {reason(error)}. Give the Value a "
+                f"template, such as Value(value_like_the_saved_one)."
+            ) from error
 
     def some(self, numbers: Iterable[int]) -> Any:
         """Return the state with only these leaves, or None if there are none."""
@@ -371,6 +396,10 @@ class ElementsComponent:
         self._notes.bytes_read += elements_folder.size_bytes(self._files)
         with damage(f"{self.key!r} in {self._files[0]}"):
             (state,) = self._read()
+        return state
+
+    def rebuilt(self, state: Any) -> Any:
+        """Return the state, as elements saves no more."""
         return state
 
     def some(self, numbers: Iterable[int]) -> Any:

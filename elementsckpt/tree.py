@@ -29,6 +29,7 @@ class Flat(Struct):
       names: Names of the leaves.
       kinds: Kinds of the leaves.
       values: The leaves.
+      in_code: Numbers of the leaves to which code is bound, which a save may lack.
     """
 
     root: int = 0
@@ -37,11 +38,26 @@ class Flat(Struct):
     names: list[str] = []
     kinds: list[str] = []
     values: list[Any] = []
+    in_code: set[int] = set()
 
     def close(self, number: int, children: list[Any]) -> Any:
         """Return a container like this one that holds something else."""
         cls = type(self.containers[number])
         return containers.put_together(self.nodes[number], children, cls)
+
+
+class Apart(Struct):
+    """A state, and what a save holds of it besides.
+
+    Attributes:
+      state: The state.
+      skeleton: As in `manifest.Component`.
+      check: Gets the component's key, and the state as it is in the manifest.
+    """
+
+    state: Any
+    skeleton: str | None
+    check: Callable[[str, Tree], None]
 
 
 def flatten(state: Any, key: str, *, aliases: bool = True) -> Flat:

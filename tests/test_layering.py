@@ -36,10 +36,18 @@ ALLOWED = {
         *("leaves", "torch_tensors", "jax_arrays", "scalars", "dtypes", "manifest"),
     },
     "overlay": {"specs", "tree", "leaves", "manifest"},
+    "callables": set(),
     "pytrees": {
-        *("tree", "containers", "leaves", "jax_arrays", "references", "manifest"),
+        *("tree", "callables", "containers", "leaves", "jax_arrays", "references"),
+        *("scalars", "manifest"),
     },
-    "value": {"pytrees", "overlay", "specs", "manifest"},
+    "plain": {"pytrees", "callables", "leaves", "jax_arrays"},
+    "skeletons": {"pytrees", "pickles", "leaves"},
+    "forms": {"overlay", "pytrees", "specs", "tree", "scalars", "manifest"},
+    "value": {
+        *("forms", "skeletons", "plain", "overlay", "pytrees", "specs", "tree"),
+        *("leaves", "jax_arrays", "manifest"),
+    },
     "compression": {"manifest"},
     "files": set(),
     "filetree": {"manifest", "parallel", "disk"},
@@ -70,8 +78,8 @@ ALLOWED = {
     },
     "collect": {"writer", "reuse", "files", "groups", "tree", "scalars", "manifest"},
     "stored": {
-        *("elements_folder", "reader", "specs", "tree", "leaves", "pickles"),
-        *("references", "manifest"),
+        *("elements_folder", "reader", "skeletons", "specs", "tree", "leaves"),
+        *("pickles", "references", "manifest"),
     },
     "source": {
         *("stored", "folder", "elements_folder", "tree", "references", "scalars"),
