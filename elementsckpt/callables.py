@@ -81,14 +81,14 @@ def _partial(value: functools.partial[Any]) -> Bound:
     count = len(value.args)
 
     def bind(parts: list[Any]) -> Any:
-        keywords = dict(zip(value.keywords, parts[count:], strict=True))
+        function, args = parts[0], tuple(parts[1 : count + 1])
+        keywords = dict(zip(value.keywords, parts[count + 1 :], strict=True))
         other: Any = copy.copy(value)  # Of a subclass, too.
-        attributes = vars(value) or None
-        other.__setstate__((value.func, tuple(parts[:count]), keywords, attributes))
+        other.__setstate__((function, args, keywords, vars(value) or None))
         return other
 
-    names = [*range(count), *value.keywords]
-    return Bound(names, [*value.args, *value.keywords.values()], bind)
+    names = ["func", *range(count), *value.keywords]
+    return Bound(names, [value.func, *value.args, *value.keywords.values()], bind)
 
 
 def _linen(value: Any) -> Bound:
@@ -103,26 +103,22 @@ def _linen(value: Any) -> Bound:
     return Bound(names, [getattr(value, name) for name in names], bind)
 
 
-def hidden(value: Any, *, with_owner: bool) -> dict[str, Any]:
+def hidden(value: Any, *, with_attributes: bool) -> dict[str, Any]:
     """Return what else code is bound to, by what it is called in a message.
 
     Args:
       value: The code.
-      with_owner: Whether the attributes of the object of a method count.
+      with_attributes: Whether those of an object count, of which it may be a method.
     """
-    while isinstance(value, functools.partial):
-        value = value.func
     with contextlib.suppress(ValueError):  # It wraps itself.
         value = inspect.unwrap(value)
-    found: dict[str, Any] = {}
-    if isinstance(value, types.MethodType):
-        if with_owner:
-            found = _attributes(value.__self__)
-        value = value.__func__
-    elif not isinstance(value, type | types.FunctionType | types.BuiltinFunctionType):
-        found = _attributes(value)
-    if isinstance(value, types.FunctionType):
-        found |= _of_function(value)
+    is_method = isinstance(value, types.MethodType)
+    function = value.__func__ if is_method else value
+    found = {}
+    if with_attributes and not isinstance(value, type | types.FunctionType):
+        found = _attributes(value.__self__ if is_method else value)
+    if isinstance(function, types.FunctionType):
+        found |= _of_function(function)
     return found
 
 

@@ -225,8 +225,8 @@ def like(current: Any, array: Any, *, weak: bool = False) -> Any:
 
 def misplaced(current: Any) -> str | None:
     """Say which sharding an abstract array has that its shape cannot have, or None."""
-    sharding = _sharding(current)
-    if not is_abstract(current) or not hasattr(sharding, "shard_shape"):
+    sharding = _sharding(current) if is_abstract(current) else None
+    if not hasattr(sharding, "shard_shape"):
         return None
     try:
         sharding.shard_shape(tuple(current.shape))

@@ -295,7 +295,7 @@ def _code(value: Any) -> Opened:
         return bound.bind(parts)
 
     children = [bound.parts[number] for number in chosen]
-    keys = bound.names and [bound.names[number] for number in chosen]
+    keys = bound.names and _unique([bound.names[number] for number in chosen])
     # No two are alike: to tell, one would have to keep the arrays of the last.
     return Opened(keys, children, close, is_code=True, static=object())
 
@@ -310,6 +310,8 @@ def _is_tree(owner: Any) -> bool:
 def _holds_arrays(value: Any) -> bool:
     if leaves.kind_of(value) in leaves.ARRAYS or jax_arrays.is_abstract(value):
         return True
+    if callables.problem(value) is not None:
+        return True
     opened = None if type(value) in leaves.PLAIN else open_node(value, by_name=True)
     return opened is not None and any(map(_holds_arrays, opened.children))
 
@@ -318,8 +320,11 @@ def hidden(value: Any) -> list[str]:
     """Say to which arrays code is bound that are no leaves of the tree."""
     if leaves.kind_of(value) == "function":
         return []  # Every program that has it has them, too.
-    is_open = bool(_code(value).children)
-    found = callables.hidden(value, with_owner=not is_open)
+    is_static = isinstance(value, functools.partial) and _registered(value, True)
+    while isinstance(value, functools.partial):
+        value = value.func
+    is_open = not is_static and bool(_code(value).children)
+    found = callables.hidden(value, with_attributes=not is_open)
     return [what for what, part in found.items() if _is_seen_to_hold_arrays(part)]
 
 

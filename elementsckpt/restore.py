@@ -273,9 +273,24 @@ def _read_whole(
         else:
             state = component.state()
             if component.key in rebuilt:
+                _tell_of_leaves(component.key, restored.found)
                 state = component.rebuilt(state)
             restored.states[component.key] = state
         restored.loaded += _full(component.key, component.contents())
+
+
+def _tell_of_leaves(key: str, found: Found) -> None:
+    if found.head is not None and found.head.version < _FIRST_WITH_CLASSES:
+        _logger.warning(
+            "%r in %s was saved without its classes, as it was by earlier versions: "
+            "what held its leaves comes back as plain containers. Give the Value a "
+            "template to get more.",
+            key,
+            found.path,
+        )
+
+
+_FIRST_WITH_CLASSES = 2  # Of the versions of the format.
 
 
 def _read_folder(folder: FolderReader, restored: Restored) -> None:

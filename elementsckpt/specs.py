@@ -120,6 +120,7 @@ def misplaced(current: Any, kind: str) -> str | None:
 
 def where(current: Any, kind: str) -> str | None:
     """Say where an array of JAX or torch is; None for any other leaf."""
+    current, kind = _unwrap(current, kind)
     if _is_jax(current, kind):
         return str(current.sharding or "the default device")
     return str(current.device) if kind == "torch" else None
