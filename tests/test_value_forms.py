@@ -86,9 +86,9 @@ def test_a_run_with_weak_types_resumes_as_if_it_had_not_stopped():
         return cp
 
     def step(cp):
-        ret = cp.state.value["ret"] + jnp.float32(1 / 3)
+        ret = cp.state.value["ret"] + jnp.float32(0.1)
         # In which of the two types this is computed depends on the weak type.
-        product = cp.state.value["ret"] * jnp.bfloat16(1 / 3)
+        product = cp.state.value["ret"] * jnp.bfloat16(0.3)
         total = cp.state.value["sum"] + product.astype(jnp.float32)
         cp.state.value = {"ret": ret, "sum": total}
 
