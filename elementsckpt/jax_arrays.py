@@ -226,7 +226,7 @@ def like(current: Any, array: Any, *, weak: bool = False) -> Any:
 def misplaced(current: Any) -> str | None:
     """Say which sharding an abstract array has that its shape cannot have, or None."""
     sharding = _sharding(current) if is_abstract(current) else None
-    if not hasattr(sharding, "shard_shape"):
+    if sharding is None or not hasattr(sharding, "shard_shape"):
         return None
     try:
         sharding.shard_shape(tuple(current.shape))

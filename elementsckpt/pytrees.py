@@ -247,16 +247,24 @@ def _dataclass(value: Any) -> Opened:
             object.__setattr__(other, name, child)
         return other
 
-    static = [x.name for x in dataclasses.fields(value) if _is_static(x)]
-    more = [getattr(value, name, None) for name in static]
-    extra = {x: y for x, y in _attributes(value).items() if x not in names}
     children = [getattr(value, name) for name in names]
-    return Opened(names, children, close, static=(more, extra))
+    return Opened(names, children, close, static=_static(value, names))
 
 
-def _attributes(value: Any) -> dict[str, Any]:
-    found: dict[str, Any] = getattr(value, "__dict__", {})
-    return found
+def _static(value: Any, names: Sequence[str]) -> Any:
+    """Return what a dataclass holds besides these attributes, to tell it by."""
+    attributes = [x.name for x in dataclasses.fields(value) if x.name not in names]
+    attributes += [x for x in getattr(value, "__dict__", ()) if x not in names]
+    found = {name: getattr(value, name, None) for name in attributes}
+    # What can be written to is never known to be as before.
+    return found if all(map(_is_fixed, found.values())) else object()
+
+
+def _is_fixed(value: Any) -> bool:
+    if type(value) is tuple:
+        return all(map(_is_fixed, value))
+    kind = leaves.PLAIN.get(type(value))
+    return kind == "bytes" or (kind == "python" and type(value) is not set)
 
 
 def _is_static(field: dataclasses.Field[Any]) -> bool:
