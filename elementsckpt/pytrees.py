@@ -331,7 +331,8 @@ def hidden(value: Any) -> list[str]:
     is_static = isinstance(value, functools.partial) and _registered(value, True)
     while isinstance(value, functools.partial):
         value = value.func
-    is_open = not is_static and bool(_code(value).children)
+    opened = None if is_static else open_node(value, by_name=True)
+    is_open = opened is not None and bool(opened.children)
     found = callables.hidden(value, with_attributes=not is_open)
     return [what for what, part in found.items() if _is_seen_to_hold_arrays(part)]
 
