@@ -1,5 +1,6 @@
 """Arrays to which code in a `Value` is bound: saved, refused by name or told of."""
 
+import dataclasses
 import functools
 import logging
 import types
@@ -295,7 +296,20 @@ def test_saves_without_the_arrays_of_code_load(tmp_path, caplog):
     assert f"state/f/0 is not in {cp.latest()}: it stays what the code" in caplog.text
 
 
+@dataclasses.dataclass
+class Policy:
+    w: object
+    act: object = None
+
+    def forward(self, x):
+        return self.w * x
+
+
 def test_an_object_may_hold_its_own_method(tmp_path):
+    policy = Policy(w(1.0))
+    policy.act = functools.partial(policy.forward, 1)
+    opened(tmp_path / "policy", policy).save()
+    assert "w" in elementsckpt.read(tmp_path / "policy")["state"]
     agent = Agent(1.0)
     agent.act = agent.act
     opened(tmp_path, {"f": agent.act, "w": w(1.0)}).save()
