@@ -290,9 +290,8 @@ def _other(value: Any, kind: str) -> Opened:
 def _code(value: Any) -> Opened:
     """Open code, which holds the arrays to which it is bound and nothing else."""
     bound = callables.bound(value)
-    parts = (
-        bound.parts if bound.names is not None else list(filter(_is_tree, bound.parts))
-    )
+    is_method = bound.names is None
+    parts = [] if is_method and not _is_tree(bound.parts[0]) else bound.parts
     chosen = [n for n, part in enumerate(parts) if _holds_arrays(part)]
     if not chosen:
         return Opened((), (), lambda _: value, is_code=True, static=value)

@@ -193,6 +193,7 @@ def _divide(
 ) -> tuple[list[Selectable], list[Stored]]:
     """Tell those that are compared with the current state from those read whole."""
     keys = {component.key for component in components}
+    _selectable([x for x in components if x.key in reading.rebuilt], path)
     if reading.selection.is_whole:
         keys &= reading.templates.keys()
     elif reading.selection.regex is None:  # Of nothing there is no part.

@@ -126,24 +126,20 @@ class SavedComponent:
         skeleton = self._component.skeleton
         if skeleton is None:
             return state
-        what = f"{self._where} holds what a Value saved with its classes"
+        what = f"{self._where} is a Value's, with classes or static fields"
+        remedy = "Give the Value that loads it a template: Value(one_like_the_saved)"
         if not skeleton:
-            raise PickleError(
-                f"{what}, and these could not be pickled. Give the Value a template, "
-                f"such as Value(value_like_the_saved_one)."
-            )
+            raise PickleError(f"{what} that could not be pickled. {remedy}.")
         if not self._options.allow_pickle:
             raise PickleError(
-                f"{what}, and loading these could run any code. Give the Value a "
-                f"template, such as Value(value_like_the_saved_one), or pass "
-                f"allow_pickle=True if you trust who wrote the save."
+                f"{what} that are pickled, and loading them could run any code. "
+                f"{remedy}, or pass allow_pickle=True if you trust who wrote the save."
             )
         try:
             return skeletons.load(skeleton, state)
         except Exception as error:
             raise PickleError(
-                f"{what}, which cannot be unpickled: {reason(error)}. Give the Value a "
-                f"template, such as Value(value_like_the_saved_one)."
+                f"{what} that cannot be unpickled: {reason(error)}. {remedy}."
             ) from error
 
     def some(self, numbers: Iterable[int]) -> Any:

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from boxes import Box, python
+from boxes import Box, Stream, python
 from flax.training.train_state import TrainState
 from folders import forge
 from hypothesis import given
@@ -290,6 +290,14 @@ def test_it_takes_what_any_component_saved(tmp_path):
     assert_equal({"pair": Pair(np.ones(2), 1)}, resumed(tmp_path).state.value)
 
 
+def test_shards_are_no_value(tmp_path):
+    cp = Checkpoint(tmp_path)
+    cp.state = Stream([1, 2])
+    cp.save()
+    with pytest.raises(MismatchError, match=r"'state' .*was saved in shards"):
+        resumed(tmp_path)
+
+
 def test_what_it_loaded_is_saved_with_its_classes_again(tmp_path):
     save(tmp_path, trees()["struct"])
     cp = resumed(tmp_path)
@@ -404,7 +412,7 @@ def test_a_skeleton_that_was_damaged_is_refused(tmp_path):
     cp = save(tmp_path, Pair(1, 2))
     for text in ("?", "AAAA", ""):
         forge(cp.latest(), lambda x, y=text: x["components"][0].update(skeleton=y))
-        with pytest.raises(PickleError, match="Give the Value a template"):
+        with pytest.raises(PickleError, match="Give the Value that loads it a"):
             resumed(tmp_path)
         other = Checkpoint(tmp_path)
         other.state = Value(Pair(0, 0))
@@ -425,7 +433,7 @@ def test_what_cannot_be_pickled_is_left_out(tmp_path, caplog, options):
     cp = save(tmp_path, Config(np.ones(2), options))
     assert "saved without its classes" in caplog.text
     assert manifest_of(cp)["components"][0]["skeleton"] == ""
-    with pytest.raises(PickleError, match=r"could not be pickled\. Give the Value a"):
+    with pytest.raises(PickleError, match=r"could not be pickled\. Give the Value"):
         resumed(tmp_path)
     cp.load()
     assert_same({"w": np.ones(2)}, elementsckpt.read(tmp_path, mmap=False)["state"])
