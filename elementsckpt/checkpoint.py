@@ -456,7 +456,7 @@ class Checkpoint(Registry):
         is_whole: bool,
     ) -> SaveReport:
         """Save when nothing else is being saved with this object."""
-        savefns = rng.last({key: x.save for key, x in selected.items()})
+        savefns = rng.last({key: x.saving for key, x in selected.items()})
         with self._lock:
             if self._is_saving:  # A signal handler saves, or a component's save().
                 return store(begin, savefns)
@@ -643,6 +643,7 @@ class Checkpoint(Registry):
                     request=request,
                     growing=components.growing(selected),
                     templates=components.templates(selected),
+                    rebuilt={key for key, x in selected.items() if x.is_empty},
                     dry_run=dry_run,
                     distrust=self._distrust,
                 ),

@@ -105,7 +105,9 @@ class _Collecting:
         state = self._call(savefn)
         if isinstance(state, Folder):
             return self.take_folder(self._write(state))
-        shards = None
+        shards = skeleton = None
+        if isinstance(state, tree.Apart):
+            skeleton = state.skeleton
         if inspect.isgenerator(state):
             if self._own is not None:
                 self._own.stream()
@@ -116,7 +118,9 @@ class _Collecting:
             del state
         if self._own is not None:
             self._own.close()
-        return self._component(trees, shards)
+        component = self._component(trees, shards)
+        component.skeleton = skeleton
+        return component
 
     def take_folder(self, path: Path | None) -> Component:
         """Save the folder that the component wrote; None if nothing is written."""
@@ -192,8 +196,11 @@ class _Collecting:
                     self._writer.flush()
 
     def _add(self, state: Any, prefix: str) -> Tree:
-        flat = tree.flatten(state, self._key)
+        is_apart = isinstance(state, tree.Apart)
+        flat = tree.flatten(state.state if is_apart else state, self._key)
         saved, storages, owners = groups.encode(flat, self._key)
+        if is_apart:
+            state.check(self._key, saved)
         for group, arrays in zip(saved.leaves, storages, strict=True):
             self._leaf_count += len(group.names)
             if arrays:

@@ -15,7 +15,7 @@ from . import attributes, jax_arrays, randoms
 from .errors import ComponentError, reason
 from .pytrees import Flat
 from .torch_tensors import is_module
-from .value import NnxState, Value, is_nnx, template
+from .value import NnxState, Value, apart, is_nnx, template
 
 PROTOCOLS = (
     ("save", "load"),
@@ -61,6 +61,18 @@ class Component(NamedTuple):
         return getattr(self.owner, self.save_name)  # type: ignore[no-any-return]
 
     @property
+    def saving(self) -> Callable[[], Any]:
+        """What returns the state for a save, which says more about a value."""
+        if self._is_template and type(self.owner).save is Value.save:
+            return functools.partial(apart, self.owner)
+        return self.save
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it is a value that takes whatever a value saved."""
+        return self._is_template and self.owner.is_empty
+
+    @property
     def _is_template(self) -> bool:
         # A subclass may have a load() of its own.
         return isinstance(self.owner, Value) and type(self.owner).load is Value.load
@@ -68,7 +80,7 @@ class Component(NamedTuple):
     @property
     def template(self) -> Callable[[], Flat] | None:
         """For a value, returns what is there now, which a loaded one must be like."""
-        if self._is_template:
+        if self._is_template and not self.owner.is_empty:
             return functools.partial(template, self.owner)
         return None
 

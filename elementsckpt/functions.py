@@ -18,7 +18,7 @@ from .restore import Reading, hand_over, restore
 from .selection import Request
 from .store import About, Manner, Saving, store
 from .stored import Options
-from .value import Value, of_functions
+from .value import Value, apart, flatten, of_functions
 from .value import template as template_of
 
 _TREE = "tree"  # The key of what `save_pytree` saves.
@@ -48,10 +48,12 @@ def save(
 
     Source: elements.checkpoint.save.
     """
+    values = of_functions(savefns, Value.save)
+    saving = {key: functools.partial(apart, value) for key, value in values.items()}
     manner = Manner(write=write, fsync=fsync, compress=compression.check(compress))
     about = About(metadata=encode(metadata))
-    in_order = rng.last(savefns)
-    return store(lambda: Saving(manner, target=local(path), about=about), in_order)
+    begin = functools.partial(Saving, manner, target=local(path), about=about)
+    return store(begin, rng.last({**savefns, **saving}))
 
 
 def load(
@@ -78,14 +80,17 @@ def load(
     """
     start = time.monotonic()
     options = Options(verbs.FUNCTIONS, bool(allow_pickle), mmap, verify)
-    values = of_functions(loadfns)
+    values = of_functions(loadfns, Value.load)
     reading = Reading(
         keys={key: key for key in loadfns},
         options=lambda _: options,
         folders=folder_keys(loadfns),
         templates={
-            key: functools.partial(template_of, value) for key, value in values.items()
+            key: functools.partial(template_of, value)
+            for key, value in values.items()
+            if not value.is_empty
         },
+        rebuilt={key for key, value in values.items() if value.is_empty},
     )
     restored = restore(lambda: choice.find(local(path)), reading)
     setters = {key: functools.partial(setattr, x, "value") for key, x in values.items()}
@@ -116,7 +121,9 @@ def save_pytree(
 
     Source: orbax.checkpoint.
     """
-    savefns = {_TREE: Value(tree).save}
+    value = Value()  # With a template it would look for what has changed.
+    value.value = tree
+    savefns = {_TREE: value.save}
     return save(path, savefns, metadata=metadata, compress=compress, fsync=fsync)
 
 
@@ -158,17 +165,15 @@ def load_pytree(
     Source: orbax.checkpoint.
     """
     key = _TREE if key is None else key
-    value = Value(template)
     options = Options(verbs.PYTREE, bool(allow_pickle), mmap, verify)
     reading = Reading(
         keys={key: key},
         options=lambda _: options,
-        templates={key: lambda: template_of(value)},
+        templates={key: lambda: flatten(template)},
         request=Request(regex, rename),
     )
     restored = restore(lambda: choice.find(local(path)), reading)
-    hand_over(restored, {key: lambda tree: setattr(value, "value", tree)})
-    return value.value
+    return restored.states.get(key, template)
 
 
 def exists(path: AnyPath) -> bool:

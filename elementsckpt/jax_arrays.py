@@ -13,8 +13,46 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 from . import attributes
+
+
+class KeyData(Struct, frozen=True, eq=False):
+    """Data of typed keys, as `io_callback` hands it over.
+
+    Attributes:
+      data: uint32[..., n] of NumPy or JAX.
+      implementation: Name of the keys' random number generator.
+    """
+
+    data: Any
+    implementation: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the keys."""
+        return tuple(self.data.shape[:-1])
+
+    @property
+    def dtype(self) -> str:
+        """Stands for the element type of the keys."""
+        return self.implementation
+
+
+# Elements of the data of one key.
+KEY_SIZES = {"threefry2x32": 2, "rbg": 4, "unsafe_rbg": 4}
+
+
+def as_keys(value: Any, implementation: str, shape: tuple[int, ...]) -> Any:
+    """Return the value as key data if it can be that of such keys."""
+    is_data = isinstance(value, np.ndarray) or (is_array(value) and not is_key(value))
+    expected = (*shape, KEY_SIZES.get(implementation))
+    if is_data and value.dtype == np.uint32 and value.shape == expected:
+        # Who handed it over may write to it again.
+        data = value.copy() if isinstance(value, np.ndarray) else value
+        return KeyData(data, implementation)
+    return value
 
 
 def is_array(value: Any) -> bool:
@@ -24,7 +62,9 @@ def is_array(value: Any) -> bool:
 
 
 def is_key(value: Any) -> bool:
-    """Tell whether the JAX array is one of typed PRNG keys."""
+    """Tell whether the JAX array is one of typed PRNG keys, or their data."""
+    if type(value) is KeyData:
+        return True
     if isinstance(value.dtype, np.dtype):
         return False
     jax = sys.modules["jax"]
@@ -33,6 +73,9 @@ def is_key(value: Any) -> bool:
 
 def problem(value: Any) -> str | None:
     """Say why the JAX array cannot be saved and what to do, or return None."""
+    value = value.data if type(value) is KeyData else value
+    if isinstance(value, np.ndarray):
+        return None
     jax = sys.modules["jax"]
     if isinstance(value, jax.core.Tracer):
         return "is a tracer: call save() outside of jit, grad and vmap"
@@ -56,8 +99,12 @@ def fetch(values: Sequence[Any]) -> list[np.ndarray]:
     transfers from elsewhere are started before the first is waited for.
     """
     jax = sys.modules["jax"]
-    values = [jax.random.key_data(x) if is_key(x) else x for x in values]
+    values = [_data(x) if is_key(x) else x for x in values]
     return _read(values, lambda others: _read(_pinned(others), jax.device_get))
+
+
+def _data(key: Any) -> Any:
+    return key.data if type(key) is KeyData else sys.modules["jax"].random.key_data(key)
 
 
 def _read(
@@ -102,6 +149,8 @@ def _view(value: Any) -> np.ndarray | None:
 
 def implementation(key: Any) -> str:
     """Return the name of a typed key's random number generator."""
+    if type(key) is KeyData:
+        return str(key.implementation)
     jax, found = sys.modules["jax"], []
     if is_abstract(key):
         jax.eval_shape(lambda traced: found.append(jax.random.key_impl(traced)), key)
@@ -153,6 +202,11 @@ def is_abstract(value: Any) -> bool:
     return struct is not None and attributes.is_instance(value, struct)
 
 
+def abstract(shape: tuple[int, ...], dtype: Any, *, weak: bool) -> Any:
+    """Return the abstract form of an array."""
+    return sys.modules["jax"].ShapeDtypeStruct(shape, dtype, weak_type=weak)
+
+
 def like(current: Any, array: Any, *, weak: bool = False) -> Any:
     """Return a NumPy array, key data or a number as a JAX array where `current` is.
 
@@ -173,8 +227,8 @@ def like(current: Any, array: Any, *, weak: bool = False) -> Any:
 
 def misplaced(current: Any) -> str | None:
     """Say which sharding an abstract array has that its shape cannot have, or None."""
-    sharding = _sharding(current)
-    if not is_abstract(current) or not hasattr(sharding, "shard_shape"):
+    sharding = _sharding(current) if is_abstract(current) else None
+    if sharding is None or not hasattr(sharding, "shard_shape"):
         return None
     try:
         sharding.shard_shape(tuple(current.shape))

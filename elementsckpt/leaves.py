@@ -82,6 +82,8 @@ def _classify(value: Any) -> str:
     cls = type(value)
     if issubclass(cls, np.generic):  # Others derive from these, and hold more.
         return "python" if value.dtype.type is cls else "pickle"
+    if cls is jax_arrays.KeyData:
+        return "key"
     if jax_arrays.is_array(value):
         return "key" if jax_arrays.is_key(value) else "jax"
     if torch_tensors.is_tensor(value):

@@ -181,6 +181,9 @@ class Component(Struct, forbid_unknown_fields=True):
         because there may be very many.
       files: The folder that it wrote itself, and then the lists above are empty; None
         if it has a state.
+      skeleton: Pickled classes, static fields and functions of a pytree whose leaves
+        the state holds, in base64; "" if they could not be pickled; None if there are
+        none. The pickle's persistent ids count the leaves in the order of the state.
     """
 
     key: Any
@@ -191,6 +194,7 @@ class Component(Struct, forbid_unknown_fields=True):
     blocks: list[Block]
     trees: list[Raw]
     files: Files | None = None
+    skeleton: str | None = None
 
     def tree(self, index: int = 0) -> Tree:
         """Decode one tree.

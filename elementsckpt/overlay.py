@@ -89,6 +89,7 @@ class Plan(Struct):
       undecided: Like `replace` numbers that fit if nothing of them is lost, with their
         names and specs.
       problems: What does not fit, by name.
+      kept: Names of leaves that only the current state has, and that are of its code.
       misplaced: Those of them that would fit if they had another sharding.
       left: Numbers of the saved leaves that do not fit, or only the save has, by name.
       added: Places of those that the current state lacks and takes.
@@ -103,6 +104,7 @@ class Plan(Struct):
     missing: list[str] = []
     unexpected: list[str] = []
     problems: dict[str, str] = {}
+    kept: list[str] = []
     misplaced: list[str] = []
     left: dict[str, int] = {}
     added: list[tree.Place] = []
@@ -158,8 +160,10 @@ def plan(
             _match(result, (name, target, number, spec), selection, fitting)
     if current:
         known = {name for name, _, _ in saved} | uneven.keys()
-        left = [now[target] for target in current.values()]
-        result.missing = [x for x in left if selection.matches(x) and x not in known]
+        left = [(now[target], target) for target in current.values()]
+        left = [x for x in left if selection.matches(x[0]) and x[0] not in known]
+        result.missing = [name for name, target in left if target not in flat.in_code]
+        result.kept = [name for name, target in left if target in flat.in_code]
     return result
 
 
@@ -363,17 +367,24 @@ def refuse(
     Raises:
       MismatchError: something does not fit.
     """
-    lines = [f"{name or 'The value'}: {problem}" for name, problem in problems.items()]
-    lines += [f"{name or 'The value'}: not in the save" for name in missing]
-    lines += [f"{name or 'The value'}: only in the save" for name in unexpected]
-    if not lines:
+    found = differences(problems, missing, unexpected)
+    if not found:
         return
-    count = "1 leaf" if len(lines) == 1 else f"{len(lines)} leaves"
-    listed = "".join(f"\n  {line}" for line in lines)
+    count = "1 leaf" if len(found) == 1 else f"{len(found)} leaves"
+    listed = "".join(f"\n  {name or 'The value'}: {what}" for name, what in found)
     raise MismatchError(
         f"The current state and {what} differ in {count}:{listed}\n"
         f"Nothing was loaded. {remedy}"
     )
+
+
+def differences(
+    problems: Mapping[str, str], missing: Iterable[str], unexpected: Iterable[str]
+) -> list[tuple[str, str]]:
+    """Return the names of what does not fit, as for `refuse`, and what is wrong."""
+    lacking = [(name, "not in the save") for name in missing]
+    more = [(name, "only in the save") for name in unexpected]
+    return [*problems.items(), *lacking, *more]
 
 
 def nearest(regex: str, names: Iterable[str], count: int = 5) -> list[str]:

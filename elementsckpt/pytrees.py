@@ -2,7 +2,7 @@
 
 A tree is opened node by node, as JAX does where it knows the class. What is static is
 neither saved nor loaded, nor is code, such as an activation function: both come from
-the tree into which is loaded.
+the tree into which is loaded. But the arrays to which code is bound are leaves.
 """
 
 from __future__ import annotations
@@ -12,13 +12,22 @@ import copy
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct, field
 
-from . import attributes, classes, containers, jax_arrays, leaves, tree
-from .errors import StateError
+from . import (
+    attributes,
+    callables,
+    classes,
+    containers,
+    jax_arrays,
+    leaves,
+    references,
+    scalars,
+    tree,
+)
 from .manifest import Node
 
 
@@ -30,11 +39,19 @@ class Opened(Struct):
         in a box, whose only child is called what the box is.
       children: The children.
       close: Returns a container like it that holds something else.
+      is_plain: Whether `close` makes what a save holds as it is, if it holds that.
+      is_random: Whether it is a random generator, which a save holds in any case.
+      is_code: Whether it is code, and its children that to which it is bound.
+      static: What tells it from others of its class that hold the same.
     """
 
     keys: Sequence[Any] | None
     children: Sequence[Any]
     close: Callable[[list[Any]], Any]
+    is_plain: bool = False
+    is_random: bool = False
+    is_code: bool = False
+    static: Any = None
 
 
 class Flat(tree.Flat):
@@ -44,35 +61,6 @@ class Flat(tree.Flat):
 
     def close(self, number: int, children: list[Any]) -> Any:
         return self.closers[number](children)
-
-
-def plain(value: Any, name: str = "") -> Any:
-    """Return a tree as nested dicts, lists and tuples, its leaves as they are.
-
-    Args:
-      value: The tree.
-      name: Where in a tree this one is, for errors.
-
-    Raises:
-      StateError: a leaf has a shape and no elements.
-    """
-    opened = _open(value)
-    if opened is None:
-        if jax_arrays.is_abstract(value):
-            raise StateError(
-                f"{name or 'The value'} is {value}, a shape without elements: load "
-                f"something into it, or set the value to arrays, before it is saved."
-            )
-        return value
-    children = [
-        child if type(child) in leaves.PLAIN else plain(child, child_name)
-        for child_name, child in zip(_names(name, opened), opened.children, strict=True)
-    ]
-    if opened.keys is None:
-        return children[0]
-    if type(opened.keys) is range:
-        return tuple(children) if type(value) is tuple else children
-    return dict(zip(opened.keys, children, strict=True))
 
 
 def flatten(value: Any) -> Flat:
@@ -87,9 +75,12 @@ def _visit(flat: Flat, names: Iterable[str], values: Iterable[Any]) -> list[int]
     numbers = []
     for name, value in zip(names, values, strict=True):
         kind = leaves.PLAIN.get(type(value))
-        opened = None if kind is not None else _open(value)
+        opened = None if kind is not None else open_node(value, by_name=True)
         if opened is not None:
-            children = _visit(flat, _names(name, opened), opened.children)
+            first = len(flat.names)
+            children = _visit(flat, names_in(name, opened), opened.children)
+            if opened.is_code:
+                flat.in_code.update(range(first, len(flat.names)))
             flat.nodes.append(Node("", children))
             flat.containers.append(value)
             flat.closers.append(opened.close)
@@ -102,7 +93,7 @@ def _visit(flat: Flat, names: Iterable[str], values: Iterable[Any]) -> list[int]
     return numbers
 
 
-def _names(name: str, opened: Opened) -> list[str]:
+def names_in(name: str, opened: Opened) -> list[str]:
     """Return the names of what a container of this name holds."""
     if opened.keys is None:
         return [name]
@@ -113,25 +104,36 @@ def _names(name: str, opened: Opened) -> list[str]:
 # One container
 
 
-def _open(value: Any) -> Opened | None:
-    """Open a container; None for a leaf."""
+def open_node(value: Any, *, by_name: bool) -> Opened | None:
+    """Open a container; None for a leaf.
+
+    Args:
+      value: The container.
+      by_name: Whether the items of a dict come in the order of their names, as
+        transformations of JAX leave them, or in that of the dict.
+    """
     opener = _OPENERS.get(type(value))
     if opener is not None:
-        return opener(value)
+        return opener(value, by_name)
     kind = leaves.kind_of(value)
     if kind == "function":
         return _code(value)
-    return _registered(value) or _unregistered(value) if kind == "pickle" else None
+    if kind != "pickle":
+        return None
+    return _registered(value, by_name) or _unregistered(value)
 
 
-def _mapping(value: Any) -> Opened:
-    """Open a dict in the order of its names, as transformations of JAX leave it."""
-    if set(map(type, value)) <= {str}:
-        names = keys = sorted(value)
-    else:
-        by_name = dict(zip(_unique(list(value)), value, strict=True))
-        names = sorted(by_name, key=str)
-        keys = [by_name[name] for name in names]
+def _mapping(value: Any, by_name: bool) -> Opened:
+    keys = list(value)
+    names, is_plain = keys, True
+    if not set(map(type, keys)) <= {str}:
+        names = _unique(keys)
+        is_plain = all(map(_is_scalar, keys)) and list(map(tree.part, keys)) == list(
+            map(tree.part, names)
+        )
+    if by_name:
+        pairs = sorted(zip(names, keys, strict=True), key=lambda x: tree.part(x[0]))
+        names, keys = [name for name, _ in pairs], [key for _, key in pairs]
 
     def close(children: list[Any]) -> Any:
         other = type(value).copy(value)  # In its own order.
@@ -139,28 +141,49 @@ def _mapping(value: Any) -> Opened:
             other[key] = child
         return _with_attributes(other, value)
 
-    return Opened(names, [value[key] for key in keys], close)
+    is_plain = is_plain and not by_name and _has_plain_factory(value)
+    return Opened(names, [value[key] for key in keys], close, is_plain)
 
 
-def _deque(value: collections.deque[Any]) -> Opened:
+def _is_scalar(key: Any) -> bool:
+    """Tell whether a save can hold the key as it is."""
+    if type(key) is str:
+        return True
+    try:
+        scalars.encode(key)
+    except scalars.NotScalarError:
+        return False
+    return True
+
+
+def _has_plain_factory(value: Any) -> bool:
+    factory = getattr(value, "default_factory", None)
+    return factory is None or references.factory_name(factory) is not None
+
+
+def _sequence(make: Callable[[list[Any]], Any]) -> Callable[[Any, bool], Opened]:
+    return lambda value, _: Opened(range(len(value)), value, make, True)
+
+
+def _deque(value: collections.deque[Any], _: bool) -> Opened:
     def close(children: list[Any]) -> Any:
         return collections.deque(children, value.maxlen)
 
-    return Opened(range(len(value)), value, close)
+    return Opened(range(len(value)), value, close, True)
 
 
-_OPENERS: dict[type, Callable[[Any], Opened]] = {
+_OPENERS: dict[type, Callable[[Any, bool], Opened]] = {
     dict: _mapping,
     collections.OrderedDict: _mapping,
     collections.Counter: _mapping,
     collections.defaultdict: _mapping,
-    list: lambda value: Opened(range(len(value)), value, list),
-    tuple: lambda value: Opened(range(len(value)), value, tuple),
+    list: _sequence(list),
+    tuple: _sequence(tuple),
     collections.deque: _deque,
 }
 
 
-def _registered(value: Any) -> Opened | None:
+def _registered(value: Any, by_name: bool) -> Opened | None:
     """Open what JAX knows; None for anything else."""
     jax = sys.modules.get("jax")
     if jax is None or not hasattr(jax, "tree_util"):
@@ -170,18 +193,36 @@ def _registered(value: Any) -> Opened | None:
     pairs, structure = jax.tree_util.tree_flatten_with_path(
         value, is_leaf=lambda part: part is not value
     )
-    entries = [path[0] for path, _ in pairs]
+    keys: Any = [_key(path[0]) for path, _ in pairs]
     children = [child for _, child in pairs]
+    close = structure.unflatten
+    if not by_name and isinstance(value, Mapping):
+        keys, children, close = _in_own_order(value, keys, children, close)
     cls: Any = type(value)
-    is_box = len(entries) == 1 and _is_box(cls)
-    keys = None if is_box else _unique(list(map(_key, entries)))
-    if not classes.is_namedtuple(cls) or not attributes.own(value):
-        return Opened(keys, children, structure.unflatten)
+    is_box = len(keys) == 1 and _is_box(cls)
+    if classes.is_namedtuple(cls) and attributes.own(value):
+        close = _keeping_attributes(close, value)
+    return Opened(None if is_box else _unique(keys), children, close, static=structure)
 
-    def close(parts: list[Any]) -> Any:
-        return _with_attributes(structure.unflatten(parts), value)
 
-    return Opened(keys, children, close)
+def _keeping_attributes(close: Callable[[list[Any]], Any], value: Any) -> Any:
+    return lambda parts: _with_attributes(close(parts), value)
+
+
+def _in_own_order(
+    value: Mapping[Any, Any], keys: list[Any], children: list[Any], close: Any
+) -> tuple[list[Any], list[Any], Callable[[list[Any]], Any]]:
+    """Return keys and children, which JAX sorts, in the order of a mapping."""
+    places = {key: place for place, key in enumerate(keys)}
+    own = [key for key in value if key in places]
+    if len(own) < len(keys):
+        return keys, children, close
+
+    def close_in_order(parts: list[Any]) -> Any:
+        by_key = dict(zip(own, parts, strict=True))
+        return close([by_key[key] for key in keys])
+
+    return own, [children[places[key]] for key in own], close_in_order
 
 
 @functools.cache
@@ -204,7 +245,7 @@ def _unregistered(value: Any) -> Opened | None:
     cls: Any = type(value)
     if classes.is_namedtuple(cls):
         return _namedtuple(value, cls)
-    if _is_code(value):
+    if callables.is_code(value):
         return _code(value)
     if dataclasses.is_dataclass(cls):
         return _dataclass(value)
@@ -239,10 +280,27 @@ def _dataclass(value: Any) -> Opened:
             object.__setattr__(other, name, child)
         return other
 
-    return Opened(names, [found[name] for name in names], close)
+    children = [found[name] for name in names]
+    return Opened(names, children, close, static=_static(value, names))
 
 
 _UNSET = object()
+
+
+def _static(value: Any, names: Sequence[str]) -> Any:
+    """Return what a dataclass holds besides these attributes, to tell it by."""
+    others = [x.name for x in dataclasses.fields(value) if x.name not in names]
+    others += [x for x in attributes.in_dict(value) if x not in names]
+    found = {name: attributes.get(value, name) for name in others}
+    # What can be written to is never known to be as before.
+    return found if all(map(_is_fixed, found.values())) else object()
+
+
+def _is_fixed(value: Any) -> bool:
+    if type(value) is tuple:
+        return all(map(_is_fixed, value))
+    kind = leaves.PLAIN.get(type(value))
+    return kind == "bytes" or (kind == "python" and type(value) is not set)
 
 
 def _is_static(field: dataclasses.Field[Any]) -> bool:
@@ -258,27 +316,68 @@ def _other(value: Any, kind: str) -> Opened:
     def close(parts: list[Any]) -> Any:
         return containers.put_together(node, parts, type(value))
 
-    return Opened(keys, children, close)
+    is_random = kind in containers.RANDOM
+    return Opened(keys, children, close, is_random=is_random)
 
 
-def _is_code(value: Any) -> bool:
-    """Tell whether the value is code, which a program has and a save does not.
-
-    Functions, however they are wrapped, and classes have a name. Objects that can be
-    called and have none may hold anything, but for modules of Flax Linen.
-    """
-    if not callable(value):
-        return False
-    linen = sys.modules.get("flax.linen")
-    if linen is not None and attributes.is_instance(value, linen.Module):
-        return True
-    return attributes.is_instance(value, functools.partial) or (
-        attributes.get(value, "__name__") is not None
-    )
+# Code
 
 
 def _code(value: Any) -> Opened:
-    return Opened((), (), lambda _: value)
+    """Open code, which holds the arrays to which it is bound and nothing else."""
+    bound = callables.bound(value)
+    is_method = bound.names is None
+    parts = [] if is_method and not _is_tree(bound.parts[0]) else bound.parts
+    chosen = [n for n, part in enumerate(parts) if _holds_arrays(part)]
+    if not chosen:
+        return Opened((), (), lambda _: value, is_code=True, static=value)
+
+    def close(children: list[Any]) -> Any:
+        parts = list(bound.parts)
+        for number, child in zip(chosen, children, strict=True):
+            parts[number] = child
+        return bound.bind(parts)
+
+    children = [bound.parts[number] for number in chosen]
+    keys = bound.names and _unique([bound.names[number] for number in chosen])
+    # No two are alike: to tell, one would have to keep the arrays of the last.
+    return Opened(keys, children, close, is_code=True, static=object())
+
+
+def _is_tree(owner: Any) -> bool:
+    """Tell whether the object of a method is a tree that cannot hold the method."""
+    if type(owner) in _OPENERS or leaves.kind_of(owner) in leaves.ARRAYS:
+        return True
+    return callables.is_linen(owner) or _registered(owner, by_name=True) is not None
+
+
+def _holds_arrays(value: Any) -> bool:
+    if leaves.kind_of(value) in leaves.ARRAYS or jax_arrays.is_abstract(value):
+        return True
+    if callables.problem(value) is not None:
+        return True
+    opened = None if type(value) in leaves.PLAIN else open_node(value, by_name=True)
+    return opened is not None and any(map(_holds_arrays, opened.children))
+
+
+def hidden(value: Any) -> list[str]:
+    """Say to which arrays code is bound that are no leaves of the tree."""
+    if leaves.kind_of(value) == "function":
+        return []  # Every program that has it has them, too.
+    is_static = isinstance(value, functools.partial) and _registered(value, True)
+    while isinstance(value, functools.partial):
+        value = value.func
+    opened = None if is_static else open_node(value, by_name=True)
+    is_open = opened is not None and bool(opened.children)
+    found = callables.hidden(value, with_attributes=not is_open)
+    return [what for what, part in found.items() if _is_seen_to_hold_arrays(part)]
+
+
+def _is_seen_to_hold_arrays(value: Any) -> bool:
+    try:
+        return _holds_arrays(value)
+    except Exception:  # What is not saved need not be a tree.
+        return False
 
 
 def _unique(keys: list[Any]) -> list[Any]:
@@ -287,6 +386,6 @@ def _unique(keys: list[Any]) -> list[Any]:
         return keys
     plainest = [key if type(key) is int else tree.part(key) for key in keys]
     for names in (plainest, list(map(repr, keys))):
-        if len(set(map(str, names))) == len(keys):
+        if len(set(map(tree.part, names))) == len(keys):
             return names
     return list(range(len(keys)))

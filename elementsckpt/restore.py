@@ -100,6 +100,7 @@ class Reading(Struct, frozen=True, kw_only=True):
         not have yet, and whether the outermost mapping of that is complete.
       templates: Return the current state of components, taken apart, which the whole
         of a saved one must be like.
+      rebuilt: Keys of components that take what a value saved with its classes.
       dry_run: Whether what does not fit is returned instead of raised.
       distrust: Takes note of a save that was found damaged.
     """
@@ -111,6 +112,7 @@ class Reading(Struct, frozen=True, kw_only=True):
     request: Request = Request()
     growing: Mapping[str, bool] = {}
     templates: Mapping[str, Callable[[], tree.Flat]] = {}
+    rebuilt: Collection[str] = ()
     dry_run: bool = False
     distrust: Callable[[Path], None] = lambda path: None
 
@@ -195,7 +197,7 @@ def _read(found: Found, reading: Reading, restored: Restored) -> None:
             _read_only(some, selections, reading, restored)
         elif some:
             _read_some(some, selections, reading, restored, options.verb)
-        _read_whole(whole, restored, options)
+        _read_whole(whole, reading.rebuilt, restored, options)
 
 
 def _divide(
@@ -203,6 +205,7 @@ def _divide(
 ) -> tuple[list[Selectable], list[Stored]]:
     """Tell those that are compared with the current state from those read whole."""
     request = reading.request
+    _selectable([x for x in components if x.key in reading.rebuilt], path, verb)
     some: list[Stored] = []
     whole: list[Stored] = []
     for component in components:
@@ -211,6 +214,8 @@ def _divide(
         is_whole = request.is_whole(key) or not (
             request.is_by_name(key) or _has_names(component)
         )
+        if key in reading.rebuilt:  # Of nothing there is no part.
+            is_whole = not request.selects(key)
         chosen = whole if is_whole and key not in reading.templates else some
         chosen.append(component)
     return _selectable(some, path, verb), whole
@@ -296,7 +301,10 @@ def _refuse_other_kinds(
 
 
 def _read_whole(
-    components: Sequence[Stored], restored: Restored, options: Options
+    components: Sequence[Stored],
+    rebuilt: Collection[str],
+    restored: Restored,
+    options: Options,
 ) -> None:
     size_bytes, less = sum(x.held_bytes for x in components), ("keys", "regex")
     require_memory(size_bytes, restored.found.path, options.verb.by(*less))
@@ -304,14 +312,14 @@ def _read_whole(
         component.open()
     for component in components:
         try:
-            _read_one(component, restored)
+            _read_one(component, restored, is_rebuilt=component.key in rebuilt)
         except PickleError:
             if not options.leaves_out:
                 raise
             restored.notes.left_out[component.key] = None
 
 
-def _read_one(component: Stored, restored: Restored) -> None:
+def _read_one(component: Stored, restored: Restored, *, is_rebuilt: bool) -> None:
     if isinstance(component, FolderReader):
         _read_folder(component, restored)
         return
@@ -321,9 +329,26 @@ def _read_one(component: Stored, restored: Restored) -> None:
         state = component.shards()
     else:
         state = component.state()
+        if is_rebuilt:
+            _tell_of_leaves(component.key, restored.found)
+            state = component.rebuilt(state)
     if state is not tree.LEFT_OUT:
         restored.states[component.key] = state
         restored.loaded += _full(component.key, component.contents())
+
+
+def _tell_of_leaves(key: str, found: Found) -> None:
+    if found.head is not None and found.head.version < _FIRST_WITH_CLASSES:
+        _logger.warning(
+            "%r in %s was saved without its classes, as it was by earlier versions: "
+            "what held its leaves comes back as plain containers. Give the Value a "
+            "template to get more.",
+            key,
+            found.path,
+        )
+
+
+_FIRST_WITH_CLASSES = 2  # Of the versions of the format.
 
 
 def _admitted(components: Sequence[Selectable], notes: Notes) -> list[Selectable]:
@@ -493,6 +518,12 @@ def _note(key: str, plan: Plan, restored: Restored) -> None:
     restored.missing += _full(key, plan.missing)
     restored.unexpected += _full(key, plan.unexpected)
     restored.castable = restored.castable or plan.castable
+    for name in plan.kept:
+        _logger.warning(
+            "%s is not in %s: it stays what the code that is bound to it has.",
+            tree.full_name(key, name),
+            restored.found.path,
+        )
     restored.misplaced += _full(key, plan.misplaced)
     for name, problem in plan.problems.items():
         restored.mismatched[tree.full_name(key, name)] = problem

@@ -66,9 +66,13 @@ class Request(Struct, frozen=True):
         """Whether the state of a component is simply replaced."""
         return self.strict and not self.cast and not self.is_by_name(key)
 
+    def selects(self, key: str) -> bool:
+        """Whether only some of the leaves of a component are loaded."""
+        return self._regex_of(key) is not None
+
     def is_by_name(self, key: str) -> bool:
         """Whether the names of its leaves decide how a component is loaded."""
-        return self._regex_of(key) is not None or bool(self._rename_of(key))
+        return self.selects(key) or bool(self._rename_of(key))
 
     def wanted(self, keys: Iterable[str]) -> list[str]:
         """Return the keys of the components that are not left alone.

@@ -39,7 +39,9 @@ class Spec(NamedTuple):
 
 
 def spec_of(value: Any, kind: str) -> Spec:
-    """Return the spec of a current leaf."""
+    """Return the spec of a current leaf, or of what stands for it."""
+    if kind == "spec":
+        return value  # type: ignore[no-any-return]
     is_jax = _is_jax(value, kind)
     if is_jax and jax_arrays.is_key(value):
         return Spec("key", jax_arrays.implementation(value), tuple(value.shape))
@@ -63,6 +65,14 @@ def spec_of(value: Any, kind: str) -> Spec:
 def _is_number(value: Any) -> bool:
     cls = type(value)
     return issubclass(cls, np.generic) and not issubclass(cls, np.character)
+
+
+def stand_in(value: Any, kind: str) -> tuple[Any, str]:
+    """Return what stands for a leaf whose spec is all that counts, and its kind."""
+    spec = spec_of(value, kind)
+    if spec.weak and _is_jax(value, kind):  # Takes what JAX can hold.
+        return jax_arrays.abstract(spec.shape, spec.dtype, weak=True), "pickle"
+    return spec, "spec"
 
 
 def specs_of_saved(group: Leaves) -> list[Spec]:
@@ -111,6 +121,7 @@ def misplaced(current: Any, kind: str) -> str | None:
 
 def where(current: Any, kind: str) -> str | None:
     """Say where an array of JAX or torch is; None for any other leaf."""
+    current, kind = _unwrap(current, kind)
     if _is_jax(current, kind):
         return str(current.sharding or "the default device")
     return str(current.device) if kind == "torch" else None
@@ -143,6 +154,8 @@ def takes(saved: Spec, current: Any, kind: str, number: Any = None) -> bool:
 
 def can_cast(saved: Spec, expected: Spec) -> bool:
     """Tell whether `cast=True` makes one fit the other."""
+    if {saved.kind, expected.kind} == {"array", "key"}:
+        return _is_data(saved, expected) or _is_data(expected, saved)
     if (saved.kind, saved.shape) != ("array", expected.shape):
         return False
     if expected.kind != "array":
@@ -155,6 +168,13 @@ def can_cast(saved: Spec, expected: Spec) -> bool:
     # NumPy takes any conversion to or from the others for one of the same kind.
     before, after = (_RANKS.find(kind[0]) for kind in kinds)
     return 0 <= before <= after
+
+
+def _is_data(array: Spec, key: Spec) -> bool:
+    """Tell whether an array may be the data of keys: such as legacy keys are."""
+    if (array.kind, key.kind, str(array.dtype)) != ("array", "key", "uint32"):
+        return False
+    return array.shape == (*key.shape, jax_arrays.KEY_SIZES.get(key.dtype))
 
 
 _RANKS = "buifc"  # Kinds, each of which may be cast to those after it.
@@ -214,6 +234,7 @@ def _item(number: Any) -> Any:
 
 def place_of(current: Any, kind: str) -> Any:
     """Return what a saved leaf becomes and where; one for two places is shared."""
+    current, kind = _unwrap(current, kind)
     place: Any = None
     if kind == "torch":
         place = current.device, torch_tensors.traits(current)
@@ -233,6 +254,7 @@ def fit(current: Any, kind: str, value: Any, taken: Spec | None = None) -> Any:
     """
     if kind == "numpy" and type(value) is np.ndarray and value.dtype == current.dtype:
         return value  # Most, so at once.
+    current, kind = _unwrap(current, kind)
     if taken is not None:
         return _take(current, kind, value, taken)
     if _is_jax(current, kind):
@@ -260,6 +282,13 @@ def _torch_elements(current: Any, value: Any) -> np.ndarray:
         other = value if leaves.kind_of(value) == "torch" else _host(value)
         return torch_tensors.fetch_as(current, other)
     return _cast(_host(value), wanted)
+
+
+def _unwrap(current: Any, kind: str) -> tuple[Any, str]:
+    """Return what key data is, and any other leaf as it is."""
+    if type(current) is not jax_arrays.KeyData:
+        return current, kind
+    return current.data, leaves.kind_of(current.data)
 
 
 def _take(current: Any, kind: str, value: Any, saved: Spec) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from . import elements_folder, leaves, manifest, pickles, tree
+from . import elements_folder, leaves, manifest, pickles, skeletons, tree
 from .classes import Change
 from .errors import (
     CheckpointError,
@@ -140,6 +140,27 @@ class SavedComponent:
         """Return the state, read and verified; `LEFT_OUT` if it is a pickled leaf."""
         with damage(self._where):
             return self._state(self._tree())
+
+    def rebuilt(self, state: Any) -> Any:
+        """Return the tree of which a value saved the state."""
+        skeleton = self._component.skeleton
+        if skeleton is None:
+            return state
+        what = f"{self._where} is a Value's, with classes or static fields"
+        remedy = "Give the Value that loads it a template: Value(one_like_the_saved)"
+        if not skeleton:
+            raise PickleError(f"{what} that could not be pickled. {remedy}.")
+        if not self._options.allow_pickle:
+            raise PickleError(
+                f"{what} that are pickled, and loading them could run any code. "
+                f"{remedy}, or pass allow_pickle=True if you trust who wrote the save."
+            )
+        try:
+            return skeletons.load(skeleton, state)
+        except Exception as error:
+            raise PickleError(
+                f"{what} that cannot be unpickled: {reason(error)}. {remedy}."
+            ) from error
 
     def some(self, numbers: Iterable[int]) -> Any:
         """Return the state with only these leaves; `LEFT_OUT` if it has none then."""
@@ -443,6 +464,10 @@ class ElementsComponent:
         self._notes.bytes_read += elements_folder.size_bytes(self._files)
         with damage(f"{self.key!r} in {self._files[0]}"):
             (state,) = self._read()
+        return state
+
+    def rebuilt(self, state: Any) -> Any:
+        """Return the state, as elements saves no more."""
         return state
 
     def some(self, numbers: Iterable[int]) -> Any:

@@ -29,6 +29,7 @@ class Flat(Struct):
       names: Names of the leaves.
       kinds: Kinds of the leaves.
       values: The leaves.
+      in_code: Numbers of the leaves to which code is bound, which a save may lack.
     """
 
     root: int = 0
@@ -37,6 +38,7 @@ class Flat(Struct):
     names: list[str] = []
     kinds: list[str] = []
     values: list[Any] = []
+    in_code: set[int] = set()
 
     def object_at(self, number: int) -> Any:
         """Return the leaf or the container of this number."""
@@ -52,6 +54,20 @@ class Flat(Struct):
         if node.kind in containers.LOOSE and not node.attributes:
             attributes.give(new, attributes.own(old))
         return new
+
+
+class Apart(Struct):
+    """A state, and what a save holds of it besides.
+
+    Attributes:
+      state: The state.
+      skeleton: As in `manifest.Component`.
+      check: Gets the component's key, and the state as it is in the manifest.
+    """
+
+    state: Any
+    skeleton: str | None
+    check: Callable[[str, Tree], None]
 
 
 def flatten(

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from . import attributes, overlay, pytrees, specs
+from . import attributes, jax_arrays, leaves, overlay, pytrees, skeletons, specs, tree
 from .errors import StateError
-from .manifest import display
+from .forms import Form
+from .manifest import Tree, display
 from .overlay import Selection
+from .plain import Keys, Plain, plain
+from .tree import Apart
+
+_logger = logging.getLogger("elementsckpt")
+
+
+_NOTHING: Any = object()
 
 
 class Value:
@@ -25,20 +35,40 @@ class Value:
     it is loaded, the value of then is the template. Names, shapes and element types
     must be its own, or nothing is loaded and one error lists all that differ. Each leaf
     becomes what its counterpart is: a NumPy array, a JAX array of the same sharding, a
-    tensor on the same device, or a Python number, if it holds the same. A leaf may be a
-    `jax.ShapeDtypeStruct`, with or without sharding, in whose place comes an array.
-    What is static, such as `pytree_node=False` and `static=True`, and functions stay
-    those of the template.
+    tensor on the same device, or a Python number, if it holds the same. Numbers of
+    Python and weakly typed arrays have no type of their own and take that of what was
+    saved. A leaf may be a `jax.ShapeDtypeStruct`, with or without sharding, in whose
+    place comes an array. What is static, such as `pytree_node=False` and `static=True`,
+    and functions stay those of the template. The first save that would not fit what
+    the object was made with is told of in the log.
+
+    Without a template it takes what was saved as it was, with classes, static fields
+    and functions, which are pickled: so it does in the run's own directory only, or
+    with `allow_pickle=True`. They were saved if they could be pickled.
 
     Args:
-      value: The first value.
+      value: The first value. Without it there is none, and `value` is None, until one
+        is set or loaded.
 
     Attributes:
       value: The value now. Loading sets it to a new one and changes nothing in the old.
     """
 
-    def __init__(self, value: Any) -> None:
-        self.value = value
+    _form: Form | None = None
+    _has_template = True
+    _known: tuple[list[Any], str] | None = None  # An outline and its skeleton.
+    _told: frozenset[str] = frozenset()
+
+    def __init__(self, value: Any = _NOTHING) -> None:
+        self._has_template = value is not _NOTHING
+        self.value: Any = value if self._has_template else None
+        if self._has_template:
+            self._form = _form_of(value)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is neither a value nor a template: any can be loaded."""
+        return not self._has_template and self.value is None
 
     def save(self) -> Any:
         """Return the leaves, in nested dicts, lists and tuples.
@@ -46,8 +76,7 @@ class Value:
         Raises:
           StateError: a leaf has a shape and no elements, or the value holds itself.
         """
-        with _refusing_depth():
-            return pytrees.plain(self.value)
+        return _plain(self).state
 
     def load(self, data: Any) -> None:
         """Set the value to one with these leaves.
@@ -59,8 +88,11 @@ class Value:
           MismatchError: leaves do not fit; the message names them.
           StateError: as for `save`.
         """
+        if self.is_empty:
+            self.value = data
+            return
         with _refusing_depth():
-            given = pytrees.flatten(pytrees.plain(data))
+            given = pytrees.flatten(plain(data).state)
         saved = [
             (display(name), number, specs.spec_of(leaf, kind))
             for number, (name, leaf, kind) in enumerate(
@@ -80,16 +112,88 @@ class Value:
         self.value = overlay.apply(plan, values, "")
 
 
-def of_functions(loadfns: Mapping[str, Callable[[Any], Any]]) -> dict[str, Value]:
-    """Return the values of which these are the `load`, by key."""
-    owners = {key: attributes.get(x, "__self__") for key, x in loadfns.items()}
-    return {key: x for key, x in owners.items() if attributes.is_instance(x, Value)}
+def of_functions(
+    functions: Mapping[str, Callable[..., Any]], method: Callable[..., Any]
+) -> dict[str, Value]:
+    """Return the values of which these are `Value.save`, or `Value.load`, by key."""
+    return {
+        key: function.__self__  # type: ignore[attr-defined]
+        for key, function in functions.items()
+        if attributes.get(function, "__func__") is method
+    }
 
 
 def template(value: Value) -> pytrees.Flat:
     """Return the value taken apart, for saved leaves to be put in it."""
+    flat = flatten(value.value)
+    keys = _keys(value)
+    for number, name in enumerate(flat.names if keys else ()):
+        if name in keys:
+            flat.values[number] = jax_arrays.as_keys(flat.values[number], *keys[name])
+            flat.kinds[number] = leaves.kind_of(flat.values[number])
+    return flat
+
+
+def apart(value: Value) -> Apart:
+    """Return what a save holds of the value."""
+    found = _plain(value)
+    check = functools.partial(_check, value, found.code)
+    return Apart(found.state, _skeleton(value, found), check)
+
+
+def _plain(value: Value) -> Plain:
     with _refusing_depth():
-        return pytrees.flatten(value.value)
+        return plain(value.value, _keys(value))
+
+
+def _keys(value: Value) -> Keys:
+    """Return which leaves the value was made with that are typed keys."""
+    return {} if value._form is None else value._form.keys
+
+
+def _skeleton(value: Value, found: Plain) -> str | None:
+    """Return the skeleton of the value, made anew only if its structure has changed."""
+    if found.is_whole:
+        return None
+    known = value._known
+    if known is None or not _are_same(known[0], found.outline):
+        skeleton = skeletons.dump(value.value, by_name=found.by_name)
+        value._known = known = found.outline, skeleton
+    return known[1]
+
+
+def _are_same(outline: list[Any], other: list[Any]) -> bool:
+    try:
+        return bool(outline == other)
+    except Exception:  # What static fields make of it.
+        return False
+
+
+def _check(value: Value, code: list[tuple[str, Any]], key: str, saved: Tree) -> None:
+    """Warn, once, of what will not fit and of what is not saved."""
+    if value._form is not None:
+        value._form.check(key, saved)
+    for name, item in code:
+        hidden = [] if name in value._told else pytrees.hidden(item)
+        value._told |= {name}
+        if hidden:
+            _logger.warning(
+                "%s is code that holds arrays, in %s: they are neither saved nor "
+                "loaded. If they are part of the state, bind them with "
+                "functools.partial, or hold them in the value beside it.",
+                tree.full_name(key, name),
+                " and ".join(hidden),
+            )
+
+
+def flatten(value: Any) -> pytrees.Flat:
+    """Return a tree taken apart.
+
+    Raises:
+      StateError: it is nested too deeply, or holds itself.
+    """
+    with _refusing_depth():
+        return pytrees.flatten(value)
 
 
 @contextlib.contextmanager
@@ -103,6 +207,13 @@ def _refusing_depth() -> Iterator[None]:
         ) from error
 
 
+def _form_of(value: Any) -> Form | None:
+    try:
+        return Form(pytrees.flatten(value))
+    except Exception:  # It cannot be saved like this, and save() says so.
+        return None
+
+
 class NnxState(Value):
     """The state of a module, an optimizer or random numbers of Flax NNX.
 
@@ -112,6 +223,7 @@ class NnxState(Value):
 
     def __init__(self, module: Any) -> None:
         self._module = module
+        self._form = _form_of(self.value)
 
     @property
     def value(self) -> Any:

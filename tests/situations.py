@@ -9,6 +9,7 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import errno
+import functools
 import os
 import pathlib
 import pickle
@@ -699,6 +700,19 @@ def a_value_that_was_never_loaded(tmp, _):
 
 @says(
     StateError,
+    "net/0 is a module of Flax that is bound to its variables: save these, which "
+    "unbind() returns with the module, and bind it anew.",
+)
+def a_module_that_is_bound(tmp, _):
+    linen = pytest.importorskip("flax.linen")
+    cp = Checkpoint(tmp)
+    cp.state = Value({"net": [linen.Dense(1).bind({"params": {}})]})
+    yield
+    cp.save()
+
+
+@says(
+    StateError,
     "The value is nested too deeply, or holds itself. Make it flatter, for example "
     "with lists instead of linked objects.",
 )
@@ -1271,6 +1285,64 @@ class Plain:
 def foreign(tmp, state):
     """Return another object's checkpoint, and a save with this state."""
     return make(state=0), make(state=state).save(tmp / "save").path
+
+
+CLASSES = "'state' in {tmp}/…/manifest.json is a Value's, with classes or static fields"
+TEMPLATE = "Give the Value that loads it a template: Value(one_like_the_saved)"
+
+
+class Settings(NamedTuple):
+    """Is no plain container."""
+
+    content: Any
+
+
+def make_value(directory, content):
+    """Return a checkpoint of a value that is saved with its class."""
+    cp = Checkpoint(directory)
+    cp.state = Value(Settings(content))
+    cp.save()
+    return cp
+
+
+@says(
+    PickleError,
+    CLASSES,
+    " that are pickled, and loading them could run any code. ",
+    TEMPLATE,
+    ", or pass allow_pickle=True if you trust who wrote the save.",
+)
+def classes_of_a_value_from_elsewhere(tmp, _):
+    path = make_value(tmp, 1).latest()
+    cp = Checkpoint()
+    cp.state = Value()
+    yield
+    cp.load(path)
+
+
+@says(PickleError, CLASSES, " that could not be pickled. ", TEMPLATE, ".")
+def classes_of_a_value_that_cannot_be_pickled(tmp, _):
+    lock = threading.Lock()
+    make_value(tmp, [lambda: lock])
+    cp = Checkpoint(tmp)
+    cp.state = Value()
+    yield
+    cp.load()
+
+
+@says(
+    PickleError,
+    CLASSES,
+    " that cannot be unpickled: changed its mind. ",
+    TEMPLATE,
+    ".",
+)
+def classes_of_a_value_that_cannot_be_loaded(tmp, _):
+    make_value(tmp, functools.partial(print, Fickle()))
+    cp = Checkpoint(tmp)
+    cp.state = Value()
+    yield
+    cp.load()
 
 
 @says(

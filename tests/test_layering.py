@@ -47,11 +47,18 @@ ALLOWED = {
     "selection": {"overlay"},
     "verbs": set(),
     "growth": {"overlay", "tree", "containers", "leaves", "scalars", "manifest"},
+    "callables": {"attributes"},
     "pytrees": {
-        *("attributes", "classes", "tree", "containers", "leaves", "jax_arrays"),
-        "manifest",
+        *("attributes", "classes", "tree", "callables", "containers", "leaves"),
+        *("jax_arrays", "references", "scalars", "manifest"),
     },
-    "value": {"attributes", "pytrees", "overlay", "specs", "manifest"},
+    "plain": {"pytrees", "callables", "leaves", "jax_arrays"},
+    "skeletons": {"pytrees", "pickles", "leaves"},
+    "forms": {"overlay", "pytrees", "specs", "tree", "scalars", "manifest"},
+    "value": {
+        *("forms", "skeletons", "plain", "overlay", "pytrees", "specs", "tree"),
+        *("attributes", "leaves", "jax_arrays", "manifest"),
+    },
     "compression": {"manifest"},
     "files": {"attributes"},
     "filetree": {"manifest", "parallel", "disk"},
@@ -88,8 +95,8 @@ ALLOWED = {
         "notices",
     },
     "stored": {
-        *("elements_folder", "reader", "specs", "tree", "leaves", "pickles"),
-        *("references", "classes", "manifest", "verbs"),
+        *("elements_folder", "reader", "skeletons", "specs", "tree", "leaves"),
+        *("pickles", "references", "classes", "manifest", "verbs"),
     },
     "source": {
         *("stored", "folder", "elements_folder", "tree", "references", "scalars"),

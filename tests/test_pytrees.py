@@ -538,6 +538,40 @@ def test_a_tree_is_saved_by_the_names_of_its_fields(kind):
         np.testing.assert_equal(read(tree), expected)
 
 
+@PROPERTY
+@given(trees())
+def test_read_shows_a_tree_as_it_shows_any_state(tree):
+    with tempfile.TemporaryDirectory() as directory:
+        elementsckpt.checkpoint.save(directory, {"tree": lambda: tree}, fsync=False)
+        expected = elementsckpt.read(directory, mmap=False)["tree"]
+    assert_same(expected, read(tree))
+
+
+KEYS = {
+    "numbers": {key: one(key) for key in range(12)},
+    "numbers in no order": {3: 1, -1: 2, 11: 3, 2: 4},
+    "tuples": {(0, 1): 1, (0, (1, 2)): 2},
+    "several kinds": {"b": 1, 2: 2, "a": 3, None: 4, 1.5: 5, b"x": 6, True: 7},
+    "with slashes": {"dec/w": 1, "enc/w": 2, "actor": 3},
+    "in an order": collections.OrderedDict([("b", 1), ("a", {9: 1, 10: 2})]),
+    "with a default": collections.defaultdict(list, {5: [1], 10: (2,), 2: []}),
+    "counted": collections.Counter("cabba"),
+    "in a NamedTuple": Pair({2: 1, 10: 2, 1: 3}, collections.OrderedDict(b=1, a=2)),
+    "in a queue": collections.deque([{2: 1, 1: 2}], maxlen=5),
+    "frozen": flax.core.freeze({"b": {"d": 1, "c": 2}, "a": 3}),
+    "of chex": Transition(reward={"b": 1, "a": 2}, obs=2),
+}
+
+
+@pytest.mark.parametrize("kind", KEYS)
+def test_read_keeps_keys_and_their_order(tmp_path, kind):
+    tree = KEYS[kind]
+    elementsckpt.checkpoint.save(tmp_path / "a", {"tree": lambda: tree})
+    expected = elementsckpt.read(tmp_path / "a", mmap=False)["tree"]
+    assert_same(expected, read(tree))
+    assert repr(expected) == repr(read(tree))
+
+
 @pytest.mark.parametrize("kind", TREES)
 def test_a_tree_is_loaded_around_its_template(kind):
     tree, template, _ = TREES[kind]
@@ -594,7 +628,8 @@ CODE = {
     "function": (function_of_our_own, math.sin),
     "lambda": (lambda x: x, lambda x: 2 * x),
     "partial": (functools.partial(math.pow, 2), functools.partial(math.pow, 3)),
-    "method": (one().sum, one().max),
+    "method": ("abc".upper, "abc".lower),
+    "linen method": (flax.linen.Dense(2).apply, flax.linen.Dense(3).apply),
     "class": (Plain, Point),
     "jitted": (jax.jit(lambda x: x), jax.jit(lambda x: 2 * x)),
     "custom derivative": (jax.nn.relu, jax.nn.silu),

@@ -1,0 +1,108 @@
+"""A pytree as builtin containers, which any save can hold."""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from msgspec import Struct
+
+from . import callables, jax_arrays, leaves, pytrees
+from .errors import StateError
+
+
+class Plain(Struct):
+    """A tree as builtin containers, as far as a save has to hold them.
+
+    Attributes:
+      state: The tree as nested dicts, lists and the like, its leaves as they are.
+      is_whole: Whether that is all of it, without classes, static fields and code.
+      outline: What tells its structure from another one.
+      names: Names of the leaves in the order of the state, and of random generators,
+        which are containers that stay as they are.
+      code: Code in it, by name.
+      by_name: Whether the leaves are in the order of `open_node` with this argument.
+    """
+
+    state: Any = None
+    is_whole: bool = True
+    outline: list[Any] = []
+    names: list[str] = []
+    code: list[tuple[str, Any]] = []
+    by_name: bool = False
+
+
+Keys = Mapping[str, tuple[str, tuple[int, ...]]]
+
+
+def plain(value: Any, keys: Keys = types.MappingProxyType({})) -> Plain:
+    """Return a tree as builtin containers.
+
+    Args:
+      value: The tree.
+      keys: Generator and shape of typed keys, by names of leaves that may be the data
+        of such.
+
+    Raises:
+      StateError: a leaf has a shape and no elements, or code is bound to what it hides.
+    """
+    apart = _apart(value, keys, by_name=False)
+    if len({*apart.names}) < len(apart.names):
+        # Those of one name are matched in the order in which templates have them.
+        apart = _apart(value, keys, by_name=True)
+    return apart
+
+
+def _apart(value: Any, keys: Keys, *, by_name: bool) -> Plain:
+    apart = Plain(by_name=by_name)
+    (apart.state,) = _Plainer(apart, keys, by_name).visit([""], [value])
+    return apart
+
+
+class _Plainer:
+    def __init__(self, apart: Plain, keys: Keys, by_name: bool) -> None:
+        self._apart = apart
+        self._keys = keys
+        self._open = functools.partial(pytrees.open_node, by_name=by_name)
+
+    def visit(self, names: Iterable[str], values: Iterable[Any]) -> list[Any]:
+        """Return what a container holds, made plain."""
+        found = []
+        for name, value in zip(names, values, strict=True):
+            opened = None if type(value) in leaves.PLAIN else self._open(value)
+            if opened is None or opened.is_random:
+                found.append(self._leaf(name, value))
+            else:
+                found.append(self._container(name, value, opened))
+        return found
+
+    def _leaf(self, name: str, value: Any) -> Any:
+        if jax_arrays.is_abstract(value):
+            raise StateError(
+                f"{name or 'The value'} is {value}, a shape without elements: load "
+                f"something into it, or set the value to arrays, before it is saved."
+            )
+        self._apart.names.append(name)
+        keys = self._keys.get(name)
+        return value if keys is None else jax_arrays.as_keys(value, *keys)
+
+    def _container(self, name: str, value: Any, opened: pytrees.Opened) -> Any:
+        children = self.visit(pytrees.names_in(name, opened), opened.children)
+        entry = type(value), opened.keys, len(self._apart.names), opened.static
+        self._apart.outline.append(entry)
+        if opened.is_plain:
+            return opened.close(children)
+        self._apart.is_whole = False
+        if opened.is_code or isinstance(value, functools.partial):
+            self._note_code(name, value)
+        if opened.keys is None:
+            return children[0]
+        return dict(zip(opened.keys, children, strict=True))
+
+    def _note_code(self, name: str, value: Any) -> None:
+        problem = callables.problem(value)
+        if problem is not None:
+            raise StateError(f"{name or 'The value'} {problem}.")
+        self._apart.code.append((name, value))

@@ -1,0 +1,96 @@
+"""What a tree is besides its leaves ⇄ text: classes, static fields and functions.
+
+It is a pickle of the tree in which a place stands for each leaf, so reading it can run
+any code. Only a value that has no template needs it.
+"""
+
+from __future__ import annotations
+
+import base64
+import collections
+import itertools
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from msgspec import Struct
+
+from . import leaves, pickles, pytrees
+
+_MOST_BYTES = 4 << 20  # It is in the manifest, where others have to read over it.
+_MOST_ARRAY_BYTES = (
+    64 << 10
+)  # Of one in a static field, or that a function closes over.
+_CONTAINERS = (
+    *(dict, collections.OrderedDict, collections.Counter, collections.defaultdict),
+    *(list, tuple, collections.deque),
+)
+_logger = logging.getLogger("elementsckpt")
+
+
+class _Place(Struct, frozen=True, eq=False):
+    """Stands for a leaf."""
+
+    number: int
+
+
+def dump(value: Any, *, by_name: bool) -> str:
+    """Return the skeleton of a tree, or "" if it cannot be pickled, or is too large.
+
+    Args:
+      value: The tree.
+      by_name: In which order its leaves are counted, as in `pytrees.open_node`.
+    """
+    try:
+        skeleton = _skeleton(value, itertools.count(), by_name)
+        payload = pickles.dump(skeleton, _number)
+    except Exception as error:  # Whatever the classes in it raise.
+        _logger.debug("A Value is saved without its classes: %s", error)
+        return ""
+    if len(payload) > _MOST_BYTES:
+        _logger.debug("A Value is saved without its classes: %d bytes", len(payload))
+        return ""
+    return base64.b64encode(payload).decode()
+
+
+def _skeleton(value: Any, numbers: Iterator[int], by_name: bool) -> Any:
+    opened = None
+    if type(value) not in leaves.PLAIN:
+        opened = pytrees.open_node(value, by_name=by_name)
+    if opened is None or opened.is_random:
+        return _Place(next(numbers))
+    children = [_skeleton(child, numbers, by_name) for child in opened.children]
+    return opened.close(children)
+
+
+def _number(item: Any) -> int | None:
+    """Return the number of a place; None for all that is part of the skeleton."""
+    if type(item) is _Place:
+        return item.number
+    size = getattr(item, "nbytes", 0) if leaves.kind_of(item) in leaves.ARRAYS else 0
+    if size > _MOST_ARRAY_BYTES:
+        raise ValueError(f"an array of {size} bytes is in it that is no leaf")
+    return None
+
+
+def load(skeleton: str, state: Any) -> Any:
+    """Return the tree of a skeleton and of what `pytrees.plain` made of it.
+
+    Raises:
+      Exception: whatever the code in it raises.
+    """
+    values = list(_leaves(state))
+    return pickles.load(base64.b64decode(skeleton, validate=True), values.__getitem__)
+
+
+def _leaves(state: Any) -> Iterator[Any]:
+    """Yield the leaves of a state in its order, and random generators as they are."""
+    stack = [state]
+    while stack:
+        value = stack.pop()
+        if type(value) not in _CONTAINERS:
+            yield value
+        elif isinstance(value, dict):
+            stack.extend(reversed(list(value.values())))
+        else:
+            stack.extend(reversed(value))
