@@ -198,9 +198,8 @@ class _Collecting:
             self._leaf_count += len(group.names)
             if arrays:
                 self._size_bytes += len(arrays) * arrays[0].nbytes
-            if group.kind == "pickle":
-                names = [prefix + name for name in group.names]
-                self.pickled += [tree.full_name(self._key, name) for name in names]
+        for name in tree.pickled_names(saved):
+            self.pickled.append(tree.full_name(self._key, prefix + name))
         if self._own is not None:
             saved.leaves = self._own.add(saved.leaves, storages, owners, prefix)
         return saved

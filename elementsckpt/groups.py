@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from msgspec import Struct
 
-from . import jax_arrays, leaves, pickles, scalars, tree
-from .errors import StateError, reason
+from . import jax_arrays, leaves, scalars, tree
 from .manifest import OWN_VALUE, Leaves, Tree, display
+from .sharing import pickle_leaves
 from .tree import Flat
 
 Storages = list[list[np.ndarray]]  # Of each group of leaves; empty without bytes.
@@ -59,10 +59,8 @@ class _Encoder:
         self._names = flat.names
         if not "".join(flat.names).isascii():
             self._names = [display(name) for name in flat.names]
-        self._count = len(flat.names)  # Arrays in pickles come after the others.
         self._groups: dict[Any, _Group] = {}
         self._pickled: list[int] = []
-        self._arrays: dict[int, tuple[int, Any]] | None = None
 
     def encode(self) -> None:
         flat = self._flat
@@ -90,9 +88,10 @@ class _Encoder:
             self._add_scalars(plain)
         for number in others:
             self._add_any(number)
-        for number in self._pickled:
-            name = self._names[number]
-            self._add(number, name, self._pickle(flat.values[number], name))
+        if self._pickled:
+            found = pickle_leaves(flat, self._names, self._pickled, self._key)
+            for leaf in found:
+                self._add(leaf.number, leaf.name, leaf.encoded)
 
     def result(self) -> tuple[Tree, Storages, Owners]:
         """Number the leaves group by group, in the order of their alignment."""
@@ -108,7 +107,9 @@ class _Encoder:
             for group in groups:
                 if group.leaves.kind == "pickle":
                     parts = group.leaves.value
-                    group.leaves.value = [[places[n] for n in x] for x in parts]
+                    group.leaves.value = [
+                        [n if n < 0 else places[n] for n in own] for own in parts
+                    ]
         root = flat.root if flat.root < 0 else places[flat.root]
         saved = Tree(root, flat.nodes, [group.leaves for group in groups])
         storages = [group.storages for group in groups]
@@ -125,7 +126,8 @@ class _Encoder:
         """Add arrays of JAX and torch, if all of them can be saved."""
         kinds, values = self._flat.kinds, self._flat.values
         for number in numbers:
-            self._check(values[number], self._names[number], kinds[number])
+            name = tree.full_name(self._key, self._names[number])
+            leaves.check(values[number], kinds[number], name)
         on_device = [number for number in numbers if kinds[number] != "torch"]
         fetched: dict[int, np.ndarray] = {}
         if on_device:
@@ -199,60 +201,3 @@ class _Encoder:
             alignment = 0 if storage is None else storage.dtype.alignment
             group = self._groups[key] = _Group(described, alignment)
         return group
-
-    def _check(self, value: Any, name: str, kind: str) -> None:
-        problem = leaves.problem(value, kind)
-        if problem is not None:
-            raise StateError(f"{tree.full_name(self._key, name)} {problem}.")
-
-    def _pickle(self, value: Any, name: str) -> leaves.Encoded:
-        parts: dict[int, int] = {}  # Leaf number to position among the parts.
-
-        def out_of_band(item: Any) -> int | None:
-            number = self._array(item, f"{name}/{len(parts)}")
-            return None if number is None else parts.setdefault(number, len(parts))
-
-        try:
-            payload = pickles.dump(value, out_of_band)
-        except StateError:
-            raise
-        except Exception as error:
-            whole = tree.full_name(self._key, name)
-            raise StateError(
-                f"{whole}, of type {type(value).__qualname__}, cannot be saved: "
-                f"{reason(error)}. Leave it out of what save() returns, and make it "
-                f"anew in load()."
-            ) from error
-        return leaves.encode_pickle(payload, list(parts))
-
-    def _array(self, value: Any, name: str) -> int | None:
-        """Make an array met in a pickle a leaf; return its number, or None."""
-        kind = leaves.kind_of(value)
-        if kind not in leaves.ARRAYS:
-            return None
-        if self._arrays is None:
-            self._arrays = self._state_arrays()
-        if id(value) in self._arrays:
-            return self._arrays[id(value)][0]
-        self._check(value, name, kind)
-        fetched = None
-        if kind == "jax" or kind == "key":
-            (fetched,) = jax_arrays.fetch([value])
-        try:
-            encoded = leaves.encode(value, kind, fetched)
-        except leaves.UnstorableError:
-            return None
-        number = self._count
-        self._count += 1
-        self._arrays[id(value)] = number, value  # Which keeps the id from others.
-        self._add(number, name, encoded)
-        return number
-
-    def _state_arrays(self) -> dict[int, tuple[int, Any]]:
-        """Return number and value of the state's arrays, by id."""
-        flat, pickled = self._flat, set(self._pickled)
-        return {
-            id(value): (number, value)
-            for number, value in enumerate(flat.values)
-            if flat.kinds[number] in leaves.ARRAYS and number not in pickled
-        }

@@ -26,7 +26,7 @@ import numpy as np
 from msgspec import Struct
 
 from . import dtypes, jax_arrays, references, scalars, torch_tensors
-from .errors import MismatchError, ReadError, reason
+from .errors import MismatchError, ReadError, StateError, reason
 from .manifest import OWN_VALUE, Leaves, part_of
 
 ARRAYS = frozenset({"numpy", "jax", "key", "torch"})
@@ -89,11 +89,19 @@ def _classify(value: Any) -> str:
     return "pickle"
 
 
-def problem(value: Any, kind: str) -> str | None:
-    """Say why the leaf cannot be saved and what to do, or return None."""
+def check(value: Any, kind: str, name: str) -> None:
+    """Refuse arrays that cannot be saved.
+
+    Raises:
+      StateError: this one cannot; the message calls it by its name.
+    """
+    problem = None
     if kind == "torch":
-        return torch_tensors.problem(value)
-    return jax_arrays.problem(value) if kind in ("jax", "key") else None
+        problem = torch_tensors.problem(value)
+    elif kind in ("jax", "key"):
+        problem = jax_arrays.problem(value)
+    if problem is not None:
+        raise StateError(f"{name} {problem}.")
 
 
 def encode(value: Any, kind: str, fetched: np.ndarray | None = None) -> Encoded:

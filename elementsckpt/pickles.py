@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import io
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import references
@@ -18,13 +18,18 @@ _PROTOCOL = 5
 _IN_MEMORY = (io.BytesIO, io.StringIO)
 
 
-def dump(value: Any, out_of_band: Callable[[Any], int | None]) -> bytes:
+# Where an object is that is stored elsewhere: a position among the parts of the pickle;
+# or such a position, and a place in the list that is there.
+Place = int | tuple[int, int]
+
+
+def dump(value: Any, out_of_band: Callable[[Any], Place | None]) -> bytes:
     """Pickle a value.
 
     Args:
       value: What to pickle.
-      out_of_band: Called with each object inside; returns the number under which the
-        object is stored elsewhere, or None to pickle it.
+      out_of_band: Called with each object inside; returns where the object is stored
+        elsewhere, or None to pickle it.
 
     Raises:
       Exception: whatever the object's own pickling raises.
@@ -34,16 +39,12 @@ def dump(value: Any, out_of_band: Callable[[Any], int | None]) -> bytes:
     return file.getvalue()
 
 
-def _no_parts(number: Any) -> Any:
-    raise pickle.UnpicklingError("a persistent reference")
-
-
-def load(payload: Any, parts: Callable[[Any], Any] = _no_parts) -> Any:
+def load(payload: Any, parts: Sequence[Any] = ()) -> Any:
     """Unpickle, which can run any code.
 
     Args:
       payload: The pickle, bytes-like.
-      parts: Returns an out-of-band object of what `dump` wrote, by number.
+      parts: What is stored elsewhere, by position.
 
     Raises:
       Exception: whatever the code that it runs raises.
@@ -56,12 +57,14 @@ def _pickler_class() -> Any:
     import cloudpickle  # Here, as most runs never need it, and it takes a while.
 
     class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-        def __init__(self, file: Any, out_of_band: Callable[[Any], int | None]) -> None:
+        def __init__(
+            self, file: Any, out_of_band: Callable[[Any], Place | None]
+        ) -> None:
             # True: buffers go into the pickle; arrays have been taken out before.
             super().__init__(file, protocol=_PROTOCOL, buffer_callback=lambda _: True)
             self._out_of_band = out_of_band
 
-        def persistent_id(self, value: Any) -> int | None:
+        def persistent_id(self, value: Any) -> Place | None:
             return self._out_of_band(value)
 
         def reducer_override(self, value: Any) -> Any:
@@ -91,12 +94,15 @@ def _of_main(name: str, pickled: bytes) -> Any:
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, file: Any, parts: Callable[[int], Any]) -> None:
+    def __init__(self, file: Any, parts: Sequence[Any]) -> None:
         super().__init__(file)
         self._parts = parts
 
-    def persistent_load(self, number: Any) -> Any:
-        return self._parts(number)
+    def persistent_load(self, place: Any) -> Any:
+        if isinstance(place, tuple):
+            position, index = place
+            return self._parts[position][index]
+        return self._parts[place]
 
     def find_class(self, module: str, name: str) -> Any:
         try:

@@ -32,7 +32,8 @@ ALLOWED = {
     },
     "containers": {"generators", "leaves", "scalars", "references", "manifest"},
     "tree": {"containers", "leaves", "scalars", "manifest"},
-    "groups": {"tree", "leaves", "jax_arrays", "scalars", "pickles", "manifest"},
+    "sharing": {"tree", "leaves", "jax_arrays", "pickles", "references"},
+    "groups": {"sharing", "tree", "leaves", "jax_arrays", "scalars", "manifest"},
     "specs": {
         *("leaves", "torch_tensors", "jax_arrays", "scalars", "dtypes", "manifest"),
     },
