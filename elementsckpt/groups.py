@@ -11,19 +11,20 @@ from msgspec import Struct
 
 from . import jax_arrays, leaves, scalars, tree
 from .manifest import OWN_VALUE, Leaves, Tree, display
-from .sharing import pickle_leaves
+from .sharing import Losses, pickle_leaves
 from .tree import Flat
 
 Storages = list[list[np.ndarray]]  # Of each group of leaves; empty without bytes.
 Owners = list[list[Any]]  # The immutable JAX arrays that these are the content of.
 
 
-def encode(flat: Flat, key: str) -> tuple[Tree, Storages, Owners]:
+def encode(flat: Flat, key: str, losses: Losses) -> tuple[Tree, Storages, Owners]:
     """Describe a flat state for the manifest and give the storages of its leaves.
 
     Args:
       flat: The state, which becomes part of the tree.
       key: The component's key, for errors.
+      losses: Where to note what pickles leave out.
 
     Returns:
       The tree, in which leaves of one form are together and have no place yet, their
@@ -33,7 +34,7 @@ def encode(flat: Flat, key: str) -> tuple[Tree, Storages, Owners]:
     Raises:
       StateError: a leaf cannot be saved.
     """
-    encoder = _Encoder(flat, key)
+    encoder = _Encoder(flat, key, losses)
     encoder.encode()
     return encoder.result()
 
@@ -53,7 +54,8 @@ class _Group(Struct):
 
 
 class _Encoder:
-    def __init__(self, flat: Flat, key: str) -> None:
+    def __init__(self, flat: Flat, key: str, losses: Losses) -> None:
+        self._losses = losses
         self._flat = flat
         self._key = key
         self._names = flat.names
@@ -89,7 +91,9 @@ class _Encoder:
         for number in others:
             self._add_any(number)
         if self._pickled:
-            found = pickle_leaves(flat, self._names, self._pickled, self._key)
+            found = pickle_leaves(
+                flat, self._names, self._pickled, self._key, self._losses
+            )
             for leaf in found:
                 self._add(leaf.number, leaf.name, leaf.encoded)
 

@@ -6,13 +6,14 @@ pickle, which runs code, so it is allowed or refused by the caller.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import pickle
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import references
+from . import losses, references
 
 _PROTOCOL = 5
 _IN_MEMORY = (io.BytesIO, io.StringIO)
@@ -23,19 +24,25 @@ _IN_MEMORY = (io.BytesIO, io.StringIO)
 Place = int | tuple[int, int]
 
 
-def dump(value: Any, out_of_band: Callable[[Any], Place | None]) -> bytes:
+def dump(
+    value: Any,
+    out_of_band: Callable[[Any], Place | None],
+    lost: Callable[[type, list[str]], None] | None = None,
+) -> bytes:
     """Pickle a value.
 
     Args:
       value: What to pickle.
       out_of_band: Called with each object inside; returns where the object is stored
         elsewhere, or None to pickle it.
+      lost: Called with the class of an object whose own pickling leaves out a part of
+        its state, and the names of these attributes.
 
     Raises:
       Exception: whatever the object's own pickling raises.
     """
     file = io.BytesIO()
-    _pickler_class()(file, out_of_band).dump(value)
+    _pickler_class()(file, out_of_band, lost).dump(value)
     return file.getvalue()
 
 
@@ -58,11 +65,15 @@ def _pickler_class() -> Any:
 
     class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         def __init__(
-            self, file: Any, out_of_band: Callable[[Any], Place | None]
+            self,
+            file: Any,
+            out_of_band: Callable[[Any], Place | None],
+            lost: Callable[[type, list[str]], None] | None,
         ) -> None:
             # True: buffers go into the pickle; arrays have been taken out before.
             super().__init__(file, protocol=_PROTOCOL, buffer_callback=lambda _: True)
             self._out_of_band = out_of_band
+            self._lost = lost
 
         def persistent_id(self, value: Any) -> Place | None:
             return self._out_of_band(value)
@@ -78,7 +89,23 @@ def _pickler_class() -> Any:
             name = references.name_in_main(value)
             if name is not None:
                 return _of_main, (name, cloudpickle.dumps(value))
-            return super().reducer_override(value)
+            reduction = super().reducer_override(value)
+            if self._lost is None or reduction is not NotImplemented:
+                return reduction
+            return self._reduce(value, self._lost)
+
+        def _reduce(self, value: Any, lost: Callable[[type, list[str]], None]) -> Any:
+            """Reduce an object as pickle would, and tell what that leaves out."""
+            cls: Any = type(value)
+            if cls in self.dispatch_table or not losses.may_lose(cls):
+                return NotImplemented
+            reduction = value.__reduce_ex__(_PROTOCOL)
+            found: list[str] = []
+            with contextlib.suppress(Exception):  # Attributes may be anything.
+                found = losses.lost(value, reduction)
+            if found:
+                lost(cls, found)
+            return reduction
 
     return Pickler
 

@@ -46,8 +46,17 @@ class Stored(Struct):
     encoded: leaves.Encoded
 
 
+# Names of the leaves that hold objects of a class whose pickles leave out attributes,
+# and the names of these.
+Losses = dict[type, tuple[list[str], list[str]]]
+
+
 def pickle_leaves(
-    flat: Flat, names: Sequence[str], numbers: Sequence[int], key: str
+    flat: Flat,
+    names: Sequence[str],
+    numbers: Sequence[int],
+    key: str,
+    losses: Losses,
 ) -> list[Stored]:
     """Pickle some leaves of a state.
 
@@ -56,6 +65,7 @@ def pickle_leaves(
       names: Names of its leaves.
       numbers: Of the leaves to pickle.
       key: The component's key, for errors.
+      losses: Where to note what pickles leave out.
 
     Returns:
       These leaves; and what they share, and arrays in them, with new numbers.
@@ -63,7 +73,7 @@ def pickle_leaves(
     Raises:
       StateError: one cannot be pickled, or an array in it cannot be stored.
     """
-    return _Pickling(flat, names, numbers, key).run()
+    return _Pickling(flat, names, numbers, key, losses).run()
 
 
 class _Unit(Struct):
@@ -128,9 +138,15 @@ class _Array(Struct, eq=False):
 
 class _Pickling:
     def __init__(
-        self, flat: Flat, names: Sequence[str], numbers: Sequence[int], key: str
+        self,
+        flat: Flat,
+        names: Sequence[str],
+        numbers: Sequence[int],
+        key: str,
+        losses: Losses,
     ) -> None:
         self._key = key
+        self._losses = losses
         self._count = itertools.count(len(flat.names))
         self._leaves = [
             _Unit(number, names[number], flat.values[number], 1 << bit)
@@ -213,8 +229,13 @@ class _Pickling:
             position = self._refer(item, unit)
             return other(item, unit) if position is None else position
 
+        def lost(cls: type, attributes: list[str]) -> None:
+            names, _ = self._losses.setdefault(cls, ([], attributes))
+            if unit.name not in names:
+                names.append(unit.name)
+
         try:
-            unit.payload = pickles.dump(unit.value, out_of_band)
+            unit.payload = pickles.dump(unit.value, out_of_band, lost)
         except StateError:
             raise
         except Exception as error:

@@ -19,7 +19,6 @@ ALLOWED = {
     "parallel": set(),
     "manifest": set(),
     "references": {"manifest"},
-    "pickles": {"references"},
     "restricted": set(),
     "dtypes": set(),
     "scalars": {"dtypes"},
@@ -30,6 +29,8 @@ ALLOWED = {
         *("torch_tensors", "jax_arrays", "scalars", "dtypes", "references"),
         "manifest",
     },
+    "losses": {"generators", "leaves"},
+    "pickles": {"losses", "references"},
     "containers": {"generators", "leaves", "scalars", "references", "manifest"},
     "tree": {"containers", "leaves", "scalars", "manifest"},
     "sharing": {"tree", "leaves", "jax_arrays", "pickles", "references"},
@@ -71,8 +72,8 @@ ALLOWED = {
         *("filetree", "parallel", "disk"),
     },
     "collect": {
-        *("writer", "reuse", "files", "groups", "tree", "scalars", "manifest"),
-        "notices",
+        *("writer", "reuse", "files", "groups", "sharing", "tree", "scalars"),
+        *("manifest", "notices"),
     },
     "stored": {
         *("elements_folder", "reader", "specs", "tree", "leaves", "pickles"),

@@ -369,6 +369,17 @@ def test_a_leaf_that_does_not_change_is_not_written_again(tmp_path):
     assert cp.box.state["large"].x is cp.box.state["small"].x
 
 
+def test_leaves_of_a_value_share(tmp_path):
+    shared = [1]
+    cp = Checkpoint(tmp_path, fsync=False)
+    cp.state = elementsckpt.Value({"a": Holder(x=shared), "b": [Holder(x=shared)]})
+    cp.save()
+    cp.load()
+    loaded = cp.state.value
+    assert loaded["a"].x is not shared
+    assert loaded["a"].x is loaded["b"][0].x
+
+
 def test_shards_share_within_themselves():
     class Stream(Box):
         def save(self):
