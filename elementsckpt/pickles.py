@@ -97,11 +97,13 @@ def _pickler_class() -> Any:
         def _reduce(self, value: Any, lost: Callable[[type, list[str]], None]) -> Any:
             """Reduce an object as pickle would, and tell what that leaves out."""
             cls: Any = type(value)
-            if cls in self.dispatch_table or not losses.may_lose(cls):
+            is_own, found = False, []
+            with contextlib.suppress(Exception):  # Metaclasses may do anything,
+                is_own = cls not in self.dispatch_table and losses.may_lose(cls)
+            if not is_own:
                 return NotImplemented
             reduction = value.__reduce_ex__(_PROTOCOL)
-            found: list[str] = []
-            with contextlib.suppress(Exception):  # Attributes may be anything.
+            with contextlib.suppress(Exception):  # and so may attributes.
                 found = losses.lost(value, reduction)
             if found:
                 lost(cls, found)

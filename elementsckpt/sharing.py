@@ -76,7 +76,7 @@ def pickle_leaves(
     return _Pickling(flat, names, numbers, key, losses).run()
 
 
-class _Unit(Struct):
+class _Unit(Struct, eq=False):
     """What is one pickle: a leaf, or objects that several leaves hold.
 
     Attributes:
@@ -100,6 +100,11 @@ class _Unit(Struct):
     positions: dict[Any, int] = {}
     places: dict[int, int] = {}
     containers: frozenset[int] | None = None
+
+    @property
+    def is_part(self) -> bool:
+        """Whether it is what several leaves hold."""
+        return _several(self.holders)
 
     def numbers(self) -> list[int]:
         """Return the numbers of what it refers to."""
@@ -206,7 +211,7 @@ class _Pickling:
         """Pickle what several leaves hold by itself, and these leaves anew."""
         sharing = 0
         for value, holders in self._held.values():
-            if holders & (holders - 1) and ~sharing & holders and _is_one(value):
+            if _several(holders) and ~sharing & holders and _is_one(value):
                 sharing |= holders
         for unit in self._leaves:
             if unit.holders & sharing:
@@ -231,7 +236,7 @@ class _Pickling:
 
         def lost(cls: type, attributes: list[str]) -> None:
             names, _ = self._losses.setdefault(cls, ([], attributes))
-            if unit.name not in names:
+            if unit.name not in names and not unit.is_part:
                 names.append(unit.name)
 
         try:
@@ -344,6 +349,10 @@ def _stuck(graph: Mapping[int, Sequence[int]]) -> set[int]:
         left.difference_update(ready)
         sorter.done(*ready)
     return left
+
+
+def _several(holders: int) -> bool:
+    return holders & (holders - 1) != 0
 
 
 def _is_one(value: Any) -> bool:

@@ -215,6 +215,8 @@ class SavedComponent:
         values = self._read(saved.leaves, plain=self._options.plain)
         with self._finding_classes(saved) as find_class:
             made = self._unpickle_all(tree.numbered(saved), values, saved, find_class)
+            if self._options.plain:  # But objects get what they had.
+                made, find_class = {}, _no_class
             return tree.unflatten(saved.root, saved.nodes, values, find_class, made)
 
     @contextlib.contextmanager
@@ -223,8 +225,6 @@ class SavedComponent:
         lost: list[tuple[int, str]] = []
 
         def find_class(number: int, node: Node) -> type | None:
-            if self._options.plain:
-                return None
             cls = self._resolver.container(node)
             if cls is None:
                 lost.append((~number, node.name))
@@ -357,6 +357,11 @@ class SavedComponent:
 
     def _full_name(self, name: str) -> str:
         return tree.full_name(self.key, name)
+
+
+def _no_class(number: int, node: Node) -> type | None:
+    """Find no class, so that containers come as dicts."""
+    return None
 
 
 def _name_in_block(component: Component, key: str) -> Callable[[int], str]:

@@ -414,3 +414,10 @@ def test_the_running_returns_of_stable_baselines_are_told_of(tmp_path, caplog):
     save(tmp_path, {"envs": envs})
     (message,) = said(caplog)
     assert "VecNormalize, whose pickle leaves out returns, so" in message
+
+
+def test_what_several_leaves_hold_is_named_by_these(tmp_path, caplog):
+    env = environment()
+    save(tmp_path, {name: Holder(env=env) for name in "abc"})
+    (message,) = said(caplog)
+    assert message.startswith("agent/a (and 2 more) holds")

@@ -437,8 +437,16 @@ def test_references_that_lead_nowhere_or_in_circles_are_damage(tmp_path, parts):
         cp.load(folder)
 
 
-def test_a_pair_keeps_its_class_in_the_state_and_in_a_leaf():
+def test_a_pair_keeps_its_class_in_the_state_and_in_a_leaf(tmp_path):
     pair = Pair([1], {"x": 2})
-    loaded = round_trip({"plain": pair, "odd": Holder(x=pair)}, own=True)
+    cp = Checkpoint(tmp_path, fsync=False)
+    cp.box = Box({"plain": pair, "odd": Holder(x=pair)})
+    cp.save()
+    cp.load()
+    loaded = cp.box.state
     assert type(loaded["odd"].x) is Pair
     assert loaded["odd"].x is loaded["plain"]
+    looked = elementsckpt.read(tmp_path, allow_pickle=True)["box"]
+    assert looked["plain"] == {"first": [1], "second": {"x": 2}}
+    assert looked["odd"].x == pair
+    assert type(looked["odd"].x) is Pair
