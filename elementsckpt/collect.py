@@ -20,9 +20,11 @@ from .files import Folder
 from .manifest import Component, Tree, encode_tree
 from .notices import Notices
 from .reuse import Known
+from .sharing import Losses
 from .writer import ComponentWriter, Writer
 
 _STEM_LENGTH = 80  # File names may have 255 bytes.
+_NAMES_TOLD = 5
 
 
 class Collected(Struct):
@@ -198,19 +200,43 @@ class _Collecting:
     def _add(self, state: Any, prefix: str) -> Tree:
         is_apart = isinstance(state, tree.Apart)
         flat = tree.flatten(state.state if is_apart else state, self._key)
-        saved, storages, owners = groups.encode(flat, self._key)
+        losses: Losses = {}
+        saved, storages, owners = groups.encode(flat, self._key, losses)
+        self._tell_of_losses(losses, prefix)
         if is_apart:
             state.check(self._key, saved)
         for group, arrays in zip(saved.leaves, storages, strict=True):
             self._leaf_count += len(group.names)
             if arrays:
                 self._size_bytes += len(arrays) * arrays[0].nbytes
-            if group.kind == "pickle":
-                names = [prefix + name for name in group.names]
-                self.pickled += [tree.full_name(self._key, name) for name in names]
+        for name in tree.pickled_names(saved):
+            self.pickled.append(tree.full_name(self._key, prefix + name))
         if self._own is not None:
             saved.leaves = self._own.add(saved.leaves, storages, owners, prefix)
         return saved
+
+    def _tell_of_losses(self, losses: Losses, prefix: str) -> None:
+        """Warn of objects whose pickles are not all of them."""
+        for cls, (names, attributes) in losses.items():
+            more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+            self._notices.warn(
+                ("losses", self._key, cls),
+                "%s%s holds a %s.%s, whose pickle leaves out %s, so a load will not "
+                "bring that back. Save it by hand, beside the object, and set it in "
+                "load(); or begin anew there on purpose, as reset() of an environment "
+                "does.",
+                tree.full_name(self._key, prefix + names[0]),
+                more,
+                cls.__module__,
+                cls.__qualname__,
+                _some(attributes),
+            )
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - _NAMES_TOLD
+    listed = ", ".join(names[:_NAMES_TOLD])
+    return f"{listed} and {more} more attributes" if more > 0 else listed
 
 
 def stem(key: str) -> str:

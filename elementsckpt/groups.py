@@ -9,21 +9,22 @@ from typing import Any
 import numpy as np
 from msgspec import Struct
 
-from . import jax_arrays, leaves, pickles, scalars, tree
-from .errors import StateError, reason
+from . import jax_arrays, leaves, scalars, tree
 from .manifest import OWN_VALUE, Leaves, Tree, display
+from .sharing import Losses, pickle_leaves
 from .tree import Flat
 
 Storages = list[list[np.ndarray]]  # Of each group of leaves; empty without bytes.
 Owners = list[list[Any]]  # The immutable JAX arrays that these are the content of.
 
 
-def encode(flat: Flat, key: str) -> tuple[Tree, Storages, Owners]:
+def encode(flat: Flat, key: str, losses: Losses) -> tuple[Tree, Storages, Owners]:
     """Describe a flat state for the manifest and give the storages of its leaves.
 
     Args:
       flat: The state, which becomes part of the tree.
       key: The component's key, for errors.
+      losses: Where to note what pickles leave out.
 
     Returns:
       The tree, in which leaves of one form are together and have no place yet, their
@@ -33,7 +34,7 @@ def encode(flat: Flat, key: str) -> tuple[Tree, Storages, Owners]:
     Raises:
       StateError: a leaf cannot be saved.
     """
-    encoder = _Encoder(flat, key)
+    encoder = _Encoder(flat, key, losses)
     encoder.encode()
     return encoder.result()
 
@@ -53,16 +54,15 @@ class _Group(Struct):
 
 
 class _Encoder:
-    def __init__(self, flat: Flat, key: str) -> None:
+    def __init__(self, flat: Flat, key: str, losses: Losses) -> None:
+        self._losses = losses
         self._flat = flat
         self._key = key
         self._names = flat.names
         if not "".join(flat.names).isascii():
             self._names = [display(name) for name in flat.names]
-        self._count = len(flat.names)  # Arrays in pickles come after the others.
         self._groups: dict[Any, _Group] = {}
         self._pickled: list[int] = []
-        self._arrays: dict[int, tuple[int, Any]] | None = None
 
     def encode(self) -> None:
         flat = self._flat
@@ -90,9 +90,12 @@ class _Encoder:
             self._add_scalars(plain)
         for number in others:
             self._add_any(number)
-        for number in self._pickled:
-            name = self._names[number]
-            self._add(number, name, self._pickle(flat.values[number], name))
+        if self._pickled:
+            found = pickle_leaves(
+                flat, self._names, self._pickled, self._key, self._losses
+            )
+            for leaf in found:
+                self._add(leaf.number, leaf.name, leaf.encoded)
 
     def result(self) -> tuple[Tree, Storages, Owners]:
         """Number the leaves group by group, in the order of their alignment."""
@@ -108,7 +111,9 @@ class _Encoder:
             for group in groups:
                 if group.leaves.kind == "pickle":
                     parts = group.leaves.value
-                    group.leaves.value = [[places[n] for n in x] for x in parts]
+                    group.leaves.value = [
+                        [n if n < 0 else places[n] for n in own] for own in parts
+                    ]
         root = flat.root if flat.root < 0 else places[flat.root]
         saved = Tree(root, flat.nodes, [group.leaves for group in groups])
         storages = [group.storages for group in groups]
@@ -125,7 +130,8 @@ class _Encoder:
         """Add arrays of JAX and torch, if all of them can be saved."""
         kinds, values = self._flat.kinds, self._flat.values
         for number in numbers:
-            self._check(values[number], self._names[number], kinds[number])
+            name = tree.full_name(self._key, self._names[number])
+            leaves.check(values[number], kinds[number], name)
         on_device = [number for number in numbers if kinds[number] != "torch"]
         fetched: dict[int, np.ndarray] = {}
         if on_device:
@@ -167,21 +173,12 @@ class _Encoder:
         value, kind = self._flat.values[number], self._flat.kinds[number]
         name = self._names[number]
         try:
-            encoded = self._encode(value, kind, name, fetched)
+            full_name = tree.full_name(self._key, name)
+            encoded = leaves.encode_named(value, kind, full_name, fetched)
         except leaves.UnstorableError:
             self._pickled.append(number)
             return None
         return self._add(number, name, encoded)
-
-    def _encode(
-        self, value: Any, kind: str, name: str, fetched: np.ndarray | None
-    ) -> leaves.Encoded:
-        try:
-            return leaves.encode(value, kind, fetched)
-        except leaves.UnstorableError:
-            raise
-        except RuntimeError as error:  # Of torch, for tensors without such elements.
-            raise self._refusal(value, name, error) from error
 
     def _add(self, number: int, name: str, encoded: leaves.Encoded) -> _Group:
         form, storage, value = encoded
@@ -210,63 +207,3 @@ class _Encoder:
             alignment = 0 if storage is None else storage.dtype.alignment
             group = self._groups[key] = _Group(described, alignment)
         return group
-
-    def _check(self, value: Any, name: str, kind: str) -> None:
-        problem = leaves.problem(value, kind)
-        if problem is not None:
-            raise StateError(f"{tree.full_name(self._key, name)} {problem}.")
-
-    def _pickle(self, value: Any, name: str) -> leaves.Encoded:
-        parts: dict[int, int] = {}  # Leaf number to position among the parts.
-
-        def out_of_band(item: Any) -> int | None:
-            inner = name if item is value else f"{name}/{len(parts)}"
-            number = self._array(item, inner)
-            return None if number is None else parts.setdefault(number, len(parts))
-
-        try:
-            payload = pickles.dump(value, out_of_band)
-        except StateError:
-            raise
-        except Exception as error:
-            raise self._refusal(value, name, error) from error
-        return leaves.encode_pickle(payload, list(parts))
-
-    def _refusal(self, value: Any, name: str, error: Exception) -> StateError:
-        return StateError(
-            f"{tree.full_name(self._key, name)}, of type {type(value).__qualname__}, "
-            f"cannot be saved: {reason(error)}. Leave it out of what save() returns, "
-            f"and make it anew in load()."
-        )
-
-    def _array(self, value: Any, name: str) -> int | None:
-        """Make an array met in a pickle a leaf; return its number, or None."""
-        kind = leaves.kind_of(value)
-        self._check(value, name, kind)
-        if kind not in leaves.ARRAYS:
-            return None
-        if self._arrays is None:
-            self._arrays = self._state_arrays()
-        if id(value) in self._arrays:
-            return self._arrays[id(value)][0]
-        fetched = None
-        if kind == "jax" or kind == "key":
-            (fetched,) = jax_arrays.fetch([value])
-        try:
-            encoded = self._encode(value, kind, name, fetched)
-        except leaves.UnstorableError:
-            return None
-        number = self._count
-        self._count += 1
-        self._arrays[id(value)] = number, value  # Which keeps the id from others.
-        self._add(number, name, encoded)
-        return number
-
-    def _state_arrays(self) -> dict[int, tuple[int, Any]]:
-        """Return number and value of the state's arrays, by id."""
-        flat, pickled = self._flat, set(self._pickled)
-        return {
-            id(value): (number, value)
-            for number, value in enumerate(flat.values)
-            if flat.kinds[number] in leaves.ARRAYS and number not in pickled
-        }

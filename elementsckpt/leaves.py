@@ -26,7 +26,7 @@ import numpy as np
 from msgspec import Struct
 
 from . import dtypes, jax_arrays, references, scalars, torch_tensors
-from .errors import MismatchError, ReadError, reason
+from .errors import MismatchError, ReadError, StateError, reason
 from .manifest import OWN_VALUE, Leaves, part_of
 
 ARRAYS = frozenset({"numpy", "jax", "key", "torch"})
@@ -98,11 +98,45 @@ def is_vacant(value: Any) -> bool:
     return value is None or torch_tensors.is_uninitialized(value)
 
 
-def problem(value: Any, kind: str) -> str | None:
-    """Say why the leaf cannot be saved and what to do, or return None."""
+def check(value: Any, kind: str, name: str) -> None:
+    """Refuse arrays that cannot be saved.
+
+    Raises:
+      StateError: this one cannot; the message calls it by its name.
+    """
+    problem = None
     if kind in ("torch", "pickle"):
-        return torch_tensors.problem(value)
-    return jax_arrays.problem(value) if kind in ("jax", "key") else None
+        problem = torch_tensors.problem(value)
+    elif kind in ("jax", "key"):
+        problem = jax_arrays.problem(value)
+    if problem is not None:
+        raise StateError(f"{name} {problem}.")
+
+
+def refusal(value: Any, name: str, error: Exception) -> StateError:
+    """Return what says that a leaf of this full name cannot be saved."""
+    return StateError(
+        f"{name}, of type {type(value).__qualname__}, cannot be saved: "
+        f"{reason(error)}. Leave it out of what save() returns, and make it anew in "
+        f"load()."
+    )
+
+
+def encode_named(
+    value: Any, kind: str, name: str, fetched: np.ndarray | None = None
+) -> Encoded:
+    """Like `encode`, with errors that call the leaf by its full name.
+
+    Raises:
+      StateError: it cannot be saved.
+      UnstorableError: it must be pickled.
+    """
+    try:
+        return encode(value, kind, fetched)
+    except UnstorableError:
+        raise
+    except RuntimeError as error:  # Of torch, for tensors without such elements.
+        raise refusal(value, name, error) from error
 
 
 def encode(value: Any, kind: str, fetched: np.ndarray | None = None) -> Encoded:

@@ -6,44 +6,52 @@ pickle, which runs code, so it is allowed or refused by the caller.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import attributes, reductions, references, torch_tensors
+from . import attributes, losses, reductions, references, torch_tensors
 
 _PROTOCOL = 5
 _IN_MEMORY = (io.BytesIO, io.StringIO)
 
 
-def dump(value: Any, out_of_band: Callable[[Any], int | None]) -> bytes:
+# Where an object is that is stored elsewhere: a position among the parts of the pickle;
+# or such a position, and a place in the list that is there.
+Place = int | tuple[int, int]
+
+
+def dump(
+    value: Any,
+    out_of_band: Callable[[Any], Place | None],
+    lost: Callable[[type, list[str]], None] | None = None,
+) -> bytes:
     """Pickle a value.
 
     Args:
       value: What to pickle.
-      out_of_band: Called with each object inside; returns the number under which the
-        object is stored elsewhere, or None to pickle it.
+      out_of_band: Called with each object inside; returns where the object is stored
+        elsewhere, or None to pickle it.
+      lost: Called with the class of an object whose own pickling leaves out a part of
+        its state, and the names of these attributes.
 
     Raises:
       Exception: whatever the object's own pickling raises.
     """
     file = io.BytesIO()
-    _pickler_class()(file, out_of_band).dump(value)
+    _pickler_class()(file, out_of_band, lost).dump(value)
     return file.getvalue()
 
 
-def _no_parts(number: Any) -> Any:
-    raise pickle.UnpicklingError("a persistent reference")
-
-
-def load(payload: Any, parts: Callable[[Any], Any] = _no_parts) -> Any:
+def load(payload: Any, parts: Sequence[Any] = ()) -> Any:
     """Unpickle, which can run any code.
 
     Args:
       payload: The pickle, bytes-like.
-      parts: Returns an out-of-band object of what `dump` wrote, by number.
+      parts: What is stored elsewhere, by position.
 
     Raises:
       Exception: whatever the code that it runs raises.
@@ -56,12 +64,18 @@ def _pickler_class() -> Any:
     import cloudpickle  # Here, as most runs never need it, and it takes a while.
 
     class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-        def __init__(self, file: Any, out_of_band: Callable[[Any], int | None]) -> None:
+        def __init__(
+            self,
+            file: Any,
+            out_of_band: Callable[[Any], Place | None],
+            lost: Callable[[type, list[str]], None] | None,
+        ) -> None:
             # True: buffers go into the pickle; arrays have been taken out before.
             super().__init__(file, protocol=_PROTOCOL, buffer_callback=lambda _: True)
             self._out_of_band = out_of_band
+            self._lost = lost
 
-        def persistent_id(self, value: Any) -> int | None:
+        def persistent_id(self, value: Any) -> Place | None:
             return self._out_of_band(value)
 
         def reducer_override(self, value: Any) -> Any:
@@ -81,7 +95,27 @@ def _pickler_class() -> Any:
             reduced = torch_tensors.reduce(value)
             if reduced is None and type(value) not in self.dispatch_table:
                 reduced = reductions.reduce(value)
-            return super().reducer_override(value) if reduced is None else reduced
+            if reduced is not None:
+                return reduced
+            reduction = super().reducer_override(value)
+            if self._lost is None or reduction is not NotImplemented:
+                return reduction
+            return self._reduce(value, self._lost)
+
+        def _reduce(self, value: Any, lost: Callable[[type, list[str]], None]) -> Any:
+            """Reduce an object as pickle would, and tell what that leaves out."""
+            cls: Any = type(value)
+            is_own, found = False, []
+            with contextlib.suppress(Exception):  # Metaclasses may do anything,
+                is_own = cls not in self.dispatch_table and losses.may_lose(cls)
+            if not is_own:
+                return NotImplemented
+            reduction = value.__reduce_ex__(_PROTOCOL)
+            with contextlib.suppress(Exception):  # and so may attributes.
+                found = losses.lost(value, reduction)
+            if found:
+                lost(cls, found)
+            return reduction
 
     return Pickler
 
@@ -97,12 +131,15 @@ def _of_main(name: str, pickled: bytes) -> Any:
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, file: Any, parts: Callable[[int], Any]) -> None:
+    def __init__(self, file: Any, parts: Sequence[Any]) -> None:
         super().__init__(file)
         self._parts = parts
 
-    def persistent_load(self, number: Any) -> Any:
-        return self._parts(number)
+    def persistent_load(self, place: Any) -> Any:
+        if isinstance(place, tuple):
+            position, index = place
+            return self._parts[position][index]
+        return self._parts[place]
 
     def find_class(self, module: str, name: str) -> Any:
         try:

@@ -28,6 +28,9 @@ class GlobalRNG:
     Torch's generators are saved if torch is imported, those of CUDA devices if CUDA is
     initialized. Generators that a program makes itself, such as
     `np.random.default_rng()`, and JAX keys belong to the components that use them.
+
+    It is saved and loaded after all other components, which may draw numbers meanwhile.
+    This package draws none itself.
     """
 
     def save(self) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def load(skeleton: str, state: Any) -> Any:
       Exception: whatever the code in it raises.
     """
     values = list(_leaves(state))
-    return pickles.load(base64.b64decode(skeleton, validate=True), values.__getitem__)
+    return pickles.load(base64.b64decode(skeleton, validate=True), values)
 
 
 def _leaves(state: Any) -> Iterator[Any]:

@@ -7,6 +7,7 @@ one that elements wrote.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from .reader import Reader
 from .references import Resolver
 from .specs import Spec, spec_of, specs_of_saved
 from .verbs import Verb
+
+_FindClass = Callable[[int, Node], type | None]
 
 
 class Options(Struct, frozen=True):
@@ -289,25 +292,29 @@ class SavedComponent:
         if self._options.leaves_out and tree.has_pickles(saved):
             return self._rest(saved, shard)
         values = self._read(saved.leaves, plain=self._options.plain)
-        self._unpickle_all(tree.numbered(saved), values)
+        with self._finding_classes(saved) as find_class:
+            made = self._unpickle_all(tree.numbered(saved), values, saved, find_class)
+            if self._options.plain:  # But objects get what they had.
+                made, find_class = {}, _no_class
+            return tree.unflatten(saved.root, saved.nodes, values, find_class, made)
 
-        lost: list[tuple[int, str]] = []  # Containers whose class was not found.
+    @contextlib.contextmanager
+    def _finding_classes(self, saved: Tree) -> Iterator[_FindClass]:
+        """Give what finds the classes of containers, and note which it does not."""
+        lost: list[tuple[int, str]] = []
         changed: dict[str, int] = {}  # First container of each class that changed.
 
         def find_class(number: int, node: Node) -> type | None:
-            if self._options.plain:
-                return None
             cls = self._resolver.container(node)
             if cls is None:
-                lost.append((-number - 1, node.name))
+                lost.append((~number, node.name))
             elif node.name in self._resolver.changes:
-                changed.setdefault(node.name, -number - 1)
+                changed.setdefault(node.name, ~number)
             return cls
 
-        state = tree.unflatten(saved.root, saved.nodes, values, find_class)
+        yield find_class
         if lost or changed:
             self._note_classes(saved, lost, changed)
-        return state
 
     def _rest(self, saved: Tree, shard: str) -> Any:
         """Return the state without what is pickled."""
@@ -333,15 +340,16 @@ class SavedComponent:
     def _some(
         self, saved: Tree, picked: Sequence[tuple[int, Leaves]], *, plain: bool
     ) -> dict[int, Any]:
-        """Return leaves by number, with the arrays of those that are pickled."""
-        pickled = [group for _, group in picked if group.kind == "pickle"]
-        parts = [n for group in pickled for own in group.value for n in own]
-        if parts:
-            picked = tree.pick(saved, [*tree.numbers_in(picked), *parts])
+        """Return leaves by number."""
+        wanted = list(tree.numbers_in(picked))
+        if any(group.kind == "pickle" for _, group in picked):
+            needed = tree.needed(saved, wanted)
+            picked = tree.pick(saved, (number for number in needed if number >= 0))
         read = self._read([group for _, group in picked], plain=plain)
         values = dict(zip(tree.numbers_in(picked), read, strict=True))
-        self._unpickle_all(picked, values)
-        return values
+        with self._finding_classes(saved) as find_class:
+            self._unpickle_all(picked, values, saved, find_class)
+        return {number: values[number] for number in wanted}
 
     def _read(self, groups: Sequence[Leaves], *, plain: bool) -> list[Any]:
         """Return the leaves of groups, pickled ones as their payload."""
@@ -372,14 +380,41 @@ class SavedComponent:
                     items[:] = map(self._function, items, group.names)
         return [item for items in decoded for item in items]
 
-    def _unpickle_all(self, groups: Iterable[tuple[int, Leaves]], values: Any) -> None:
-        """Replace payloads by what they hold; groups come with their first number."""
-        for first, group in groups:
-            if group.kind == "pickle":
-                for number, parts in enumerate(group.value, first):
-                    arrays = [values[n] for n in parts]
-                    name = group.names[number - first]
-                    values[number] = self._unpickle(values[number], arrays, name)
+    def _unpickle_all(
+        self,
+        groups: Iterable[tuple[int, Leaves]],
+        values: Any,
+        saved: Tree,
+        find_class: _FindClass,
+    ) -> dict[int, Any]:
+        """Replace payloads by what they hold; return the containers made for that.
+
+        Args:
+          groups: The leaves, with the first number of each group.
+          values: What is known of them, by number; changed.
+          saved: The tree.
+          find_class: As for `tree.unflatten`.
+        """
+        pickled = {
+            number: (name, parts)
+            for first, group in groups
+            if group.kind == "pickle"
+            for number, name, parts in zip(
+                itertools.count(first), group.names, group.value, strict=False
+            )
+        }
+        made: dict[int, Any] = {}
+        if not pickled:
+            return made
+        tree.check(saved.nodes)
+        for number in tree.needed(saved, pickled):
+            if number < 0:
+                made[number] = tree.put(saved.nodes, ~number, values, made, find_class)
+            elif number in pickled:
+                name, parts = pickled[number]
+                there = [values[n] if n >= 0 else made[n] for n in parts]
+                values[number] = self._unpickle(values[number], there, name)
+        return made
 
     def _place(self, groups: Sequence[Leaves], decoded: list[list[Any]]) -> None:
         try:
@@ -393,10 +428,11 @@ class SavedComponent:
             ) from error
 
     def _refuse_pickles(self, groups: Iterable[Leaves]) -> None:
-        names = [x.names[0] for x in groups if x.kind == "pickle" and x.names]
+        names = [name for x in groups if x.kind == "pickle" for name in x.names]
         if names and not self._options.allow_pickle:
+            name = min(names, key=len)  # What is only a part of it has a longer one.
             raise PickleError(
-                f"{self._full_name(names[0])} was saved with pickle, and loading it "
+                f"{self._full_name(name)} was saved with pickle, and loading it "
                 f"could run any code, so it needs allow_pickle=True. Pass that if you "
                 f"trust who wrote the save, or leave the leaf out{self._by}."
             )
@@ -413,7 +449,7 @@ class SavedComponent:
 
     def _unpickle(self, payload: Any, parts: list[Any], name: str) -> Any:
         try:
-            return pickles.load(memoryview(payload), parts.__getitem__)
+            return pickles.load(memoryview(payload), parts)
         except Exception as error:
             raise PickleError(
                 f"{self._full_name(name)} cannot be unpickled: {reason(error)}. Make "
@@ -422,6 +458,11 @@ class SavedComponent:
 
     def _full_name(self, name: str) -> str:
         return tree.full_name(self.key, name)
+
+
+def _no_class(number: int, node: Node) -> type | None:
+    """Find no class, so that containers come as dicts."""
+    return None
 
 
 def _name_in_block(component: Component, key: str) -> Callable[[int], str]:

@@ -205,6 +205,9 @@ def full_name(key: str, name: str) -> str:
 # Back
 
 
+_NOTHING: Mapping[int, Any] = {}
+
+
 def leaf_names(tree: Tree) -> list[str]:
     """Return the name of each leaf, by number."""
     return [name for group in tree.leaves for name in group.names]
@@ -277,6 +280,54 @@ def _held(node: Node) -> int:
 def has_pickles(tree: Tree) -> bool:
     """Tell whether some leaves are pickled."""
     return any(group.kind == "pickle" for group in tree.leaves)
+
+
+def parts_by_pickle(tree: Tree) -> dict[int, Sequence[int]]:
+    """Return the parts of each pickled leaf: numbers of leaves and containers."""
+    return {
+        first + index: parts
+        for first, group in numbered(tree)
+        if group.kind == "pickle"
+        for index, parts in enumerate(group.value)
+    }
+
+
+def pickled_names(tree: Tree) -> list[str]:
+    """Return the names of the leaves that are pickled."""
+    pickles = parts_by_pickle(tree)
+    if not pickles:
+        return []
+    names, without = leaf_names(tree), hidden(tree)
+    return [names[number] for number in pickles if number not in without]
+
+
+def needed(tree: Tree, numbers: Iterable[int]) -> list[int]:
+    """Return what leaves are made from and they themselves, each after what it needs.
+
+    That is more than the leaves where they are pickled: other leaves, and containers.
+
+    Raises:
+      ValueError: one is made from itself.
+      IndexError: there is no such container.
+    """
+    pickles = parts_by_pickle(tree)
+    begun: set[int] = set()
+    done: dict[int, None] = {}
+    stack = list(numbers)
+    while stack:
+        number = stack[-1]
+        if number in begun:
+            stack.pop()
+            done[number] = None
+            continue
+        begun.add(number)
+        is_leaf = number >= 0
+        parts = pickles.get(number, ()) if is_leaf else tree.nodes[~number].children
+        below = [part for part in parts if part not in done]
+        if not begun.isdisjoint(below):
+            raise ValueError("a pickle is made from itself")
+        stack += below
+    return list(done)
 
 
 def numbered(tree: Tree) -> Iterator[tuple[int, Leaves]]:
@@ -410,6 +461,7 @@ def unflatten(
     nodes: Sequence[Node],
     values: Sequence[Any],
     find_class: Callable[[int, Node], type | None],
+    made: Mapping[int, Any] = _NOTHING,
 ) -> Any:
     """Put a state together.
 
@@ -419,17 +471,39 @@ def unflatten(
       values: The leaves.
       find_class: Returns the class for a node of kind namedtuple, dataclass or
         frozen, or None to make a dict of it.
+      made: Containers that are there already, by their numbers.
 
     Raises:
       ValueError, TypeError, KeyError, IndexError: `nodes` are not what `flatten` makes.
     """
-    _check(nodes)
-    built: list[Any] = []
-    for number, node in enumerate(nodes):
-        children = [values[n] if n >= 0 else built[-n - 1] for n in node.children]
-        cls = find_class(number, node) if node.kind in containers.NAMED else None
-        built.append(containers.put_together(node, children, cls))
-    return _child(root, values, built)
+    check(nodes)
+    built = dict(made)
+    for number in range(len(nodes)):
+        if ~number not in built:
+            built[~number] = put(nodes, number, values, built, find_class)
+    return values[root] if root >= 0 else built[root]
+
+
+def put(
+    nodes: Sequence[Node],
+    index: int,
+    values: Any,
+    made: Mapping[int, Any],
+    find_class: Callable[[int, Node], type | None],
+) -> Any:
+    """Put one container together.
+
+    Args:
+      nodes: Containers.
+      index: Which of them.
+      values: Its leaves, by number.
+      made: Its containers, by their numbers.
+      find_class: As for `unflatten`.
+    """
+    node = nodes[index]
+    children = [values[n] if n >= 0 else made[n] for n in node.children]
+    cls = find_class(index, node) if node.kind in containers.NAMED else None
+    return containers.put_together(node, children, cls)
 
 
 def unflatten_some(root: int, nodes: Sequence[Node], values: Mapping[int, Any]) -> Any:
@@ -444,7 +518,7 @@ def unflatten_some(root: int, nodes: Sequence[Node], values: Mapping[int, Any]) 
       Nested dicts, and the sequences that are whole; a sequence that is not becomes a
       dict by position. None without any leaf. Attributes of containers are left out.
     """
-    _check(nodes)
+    check(nodes)
     built: dict[int, Any] = dict(values)
     for number, node in enumerate(nodes):
         keys = containers.child_keys(node)
@@ -480,7 +554,7 @@ def unflatten_rest(root: int, nodes: Sequence[Node], values: Mapping[int, Any]) 
       sequences, in which the other items keep their places. `LEFT_OUT` if it is a leaf
       that is lacking.
     """
-    _check(nodes)
+    check(nodes)
     built: dict[int, Any] = dict(values)
     for number, node in enumerate(nodes):
         if node.keys and not built.keys() >= {*node.children}:
@@ -493,7 +567,7 @@ def unflatten_rest(root: int, nodes: Sequence[Node], values: Mapping[int, Any]) 
     return built.get(root, LEFT_OUT)
 
 
-def _check(nodes: Sequence[Node]) -> None:
+def check(nodes: Sequence[Node]) -> None:
     """Refuse structures that `flatten` does not make, and that would do harm.
 
     Raises:
@@ -516,9 +590,3 @@ def _check(nodes: Sequence[Node]) -> None:
 
 
 _MOST_LEVELS = 1000  # Python saves none that is deeper.
-
-
-def _child(number: int, values: Sequence[Any], built: list[Any]) -> Any:
-    if number >= 0:
-        return values[number]
-    return built[-number - 1]

@@ -23,7 +23,6 @@ ALLOWED = {
     "references": {"attributes", "classes", "manifest"},
     "reductions": {"attributes", "classes"},
     "torch_tensors": set(),
-    "pickles": {"attributes", "reductions", "references", "torch_tensors"},
     "restricted": set(),
     "dtypes": set(),
     "scalars": {"dtypes"},
@@ -33,12 +32,17 @@ ALLOWED = {
         *("torch_tensors", "jax_arrays", "scalars", "dtypes", "references"),
         "manifest",
     },
+    "losses": {"generators", "leaves"},
+    "pickles": {
+        *("attributes", "losses", "reductions", "references", "torch_tensors"),
+    },
     "containers": {
         *("attributes", "classes", "generators", "leaves", "scalars", "references"),
         "manifest",
     },
     "tree": {"attributes", "containers", "leaves", "scalars", "manifest"},
-    "groups": {"tree", "leaves", "jax_arrays", "scalars", "pickles", "manifest"},
+    "sharing": {"tree", "leaves", "jax_arrays", "pickles", "references"},
+    "groups": {"sharing", "tree", "leaves", "jax_arrays", "scalars", "manifest"},
     "specs": {
         *("attributes", "leaves", "torch_tensors", "jax_arrays", "scalars", "dtypes"),
         "manifest",
@@ -91,8 +95,8 @@ ALLOWED = {
         *("manifest", "filetree", "parallel", "disk"),
     },
     "collect": {
-        *("writer", "reuse", "files", "groups", "tree", "scalars", "manifest"),
-        "notices",
+        *("writer", "reuse", "files", "groups", "sharing", "tree", "scalars"),
+        *("manifest", "notices"),
     },
     "stored": {
         *("elements_folder", "reader", "skeletons", "specs", "tree", "leaves"),

@@ -1,0 +1,173 @@
+"""Objects whose pickle leaves out a part of their state, without a word.
+
+That can only be seen in what pickle is given, as making the object anew would run its
+code. Told of is what a run changes and a constructor hardly makes by itself: arrays and
+random generators; and where nothing but arguments of a constructor is kept, numbers and
+containers, too. Locks, files, viewers and other objects are left out on purpose.
+"""
+
+from __future__ import annotations
+
+import collections
+import copyreg
+import functools
+import random
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from . import generators, leaves
+
+_CONTAINERS = (list, dict, set, bytearray, collections.deque)
+_SCALARS = (type(None), bool, int, float, complex, str, bytes, np.generic, np.dtype)
+_NUMBERS = (int, float, complex, np.generic)
+_SOME = 100  # Items of a container that are looked at.
+
+
+@functools.cache
+def may_lose(cls: Any) -> bool:
+    """Tell whether instances can change, and say themselves how they are pickled."""
+    if getattr(cls, "__hash__", None) not in (None, object.__hash__):
+        return False  # It hashes by its value, which is all that it has.
+    return any(
+        getattr(cls, name, None) is not getattr(object, name, None)
+        for name in ("__reduce_ex__", "__reduce__", "__getstate__")
+    )
+
+
+def lost(value: Any, reduction: Any) -> list[str]:
+    """Return the attributes that are a part of the state and not of the pickle.
+
+    Args:
+      value: The object, of a class that `may_lose`.
+      reduction: What its `__reduce_ex__` returns.
+    """
+    attributes = _attributes(value)
+    if not attributes or not isinstance(reduction, tuple):
+        return []
+    if _is_ez_pickle(type(value)):
+        return _beyond_arguments(attributes)
+    function, arguments, state = (*reduction, None)[:3]
+    if state:
+        return _missing(attributes, state)
+    return _not_given(value, attributes, function, arguments)
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    try:
+        found = object.__getattribute__(value, "__dict__")
+    except AttributeError:
+        return {}
+    cls = type(value)
+    return {
+        name: item
+        for name, item in found.items()
+        if not isinstance(getattr(cls, name, None), functools.cached_property)
+    }
+
+
+def _is_ez_pickle(cls: Any) -> bool:
+    """Tell whether the pickle is that of Gymnasium's EzPickle, or of Gym's.
+
+    It holds the arguments of the constructor, whatever has become of the object. Much
+    of that is in C, where nobody sees it.
+    """
+    owner = next((x for x in cls.__mro__ if "__getstate__" in vars(x)), object)
+    return owner.__name__ == "EzPickle" and owner.__module__.endswith("utils.ezpickle")
+
+
+def _beyond_arguments(attributes: Mapping[str, Any]) -> list[str]:
+    kept = {"_ezpickle_args": (), "_ezpickle_kwargs": {}} | {
+        name: item for name, item in attributes.items() if name.startswith("_ezpickle_")
+    }
+    given = [*kept["_ezpickle_args"], *kept["_ezpickle_kwargs"].values()]
+    known = set(map(id, given))
+    return [x for x, y in attributes.items() if x not in kept and id(y) not in known]
+
+
+def _missing(attributes: Mapping[str, Any], state: Any) -> list[str]:
+    """Return the attributes that are missing in a state that is made of attributes."""
+    saved: dict[str, Any] = {}
+    for part in state if isinstance(state, tuple) and len(state) == 2 else (state,):
+        if part is not None and not isinstance(part, dict):
+            return []  # They are in it in another form.
+        saved |= part or {}
+    if not saved.keys() <= attributes.keys():
+        return []
+    kept = set(map(id, saved.values()))
+    left = {x: y for x, y in attributes.items() if x not in saved and id(y) not in kept}
+    return [name for name, item in left.items() if _is_data(item)]
+
+
+def _not_given(
+    value: Any, attributes: Mapping[str, Any], function: Any, arguments: Any
+) -> list[str]:
+    """Return the attributes that are missing among what the object is made from."""
+    given, is_constructor = _given(value, function, list(arguments or ()))
+    own = set(map(id, attributes.values()))
+    if not all(id(x) in own or _says_nothing_else(x, value) for x in given):
+        return []  # They may be in these in another form.
+    known = set(map(id, given))
+    equal = {(type(x), x) for x in given if isinstance(x, _SCALARS)}
+    return [
+        name
+        for name, item in attributes.items()
+        if id(item) not in known
+        and not (isinstance(item, _SCALARS) and (type(item), item) in equal)
+        and (_is_data(item) or (is_constructor and _is_counted(item)))
+    ]
+
+
+def _given(value: Any, function: Any, given: list[Any]) -> tuple[list[Any], bool]:
+    """Return what an object is made from, and whether its constructor does that."""
+    if function is copyreg.__newobj__:  # type: ignore[attr-defined]
+        # With arguments for `__new__`, it is of a class whose objects do not change.
+        return given[1:], len(given) == 1
+    if function is copyreg.__newobj_ex__:  # type: ignore[attr-defined]
+        return [*given[1], *given[2].values()], False
+    while isinstance(function, functools.partial):
+        given += [*function.args, *function.keywords.values()]
+        function = function.func
+    maker = getattr(function, "__self__", function)  # A class method is of a class.
+    return given, isinstance(maker, type) and isinstance(value, maker)
+
+
+def _says_nothing_else(argument: Any, value: Any) -> bool:
+    """Tell whether an argument holds no attributes of an object in another form."""
+    if isinstance(argument, (str, bytes)):
+        return len(argument) < _SOME
+    if isinstance(argument, (*_SCALARS, type)) or callable(argument):
+        return True
+    is_container = isinstance(argument, (tuple, *_CONTAINERS))
+    return is_container and (not argument or isinstance(value, _CONTAINERS))
+
+
+def _is_counted(item: Any) -> bool:
+    if isinstance(item, bool):
+        return False
+    return isinstance(item, _NUMBERS) or (isinstance(item, _CONTAINERS) and bool(item))
+
+
+def _is_data(item: Any) -> bool:
+    """Tell arrays and generators, and containers of these, from other objects."""
+    if isinstance(item, dict):
+        return any(map(_is_state, _first(item.values())))
+    if isinstance(item, (list, tuple, collections.deque)):
+        return any(map(_is_state, _first(item)))
+    return _is_state(item)
+
+
+def _first(items: Iterable[Any]) -> list[Any]:
+    return [item for item, _ in zip(items, range(_SOME), strict=False)]
+
+
+def _is_state(item: Any) -> bool:
+    if isinstance(item, random.Random) or generators.kind_of(item) is not None:
+        return True
+    torch: Any = sys.modules.get("torch")
+    generator = getattr(torch, "Generator", None)
+    if generator is not None and isinstance(item, generator):
+        return True
+    return leaves.kind_of(item) in leaves.ARRAYS
