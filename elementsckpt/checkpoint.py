@@ -37,6 +37,7 @@ from .errors import (
 from .files import Files, folder_keys, takes_folder
 from .folder import Directory, Found
 from .functions import exists, load, save
+from .group import Agreement
 from .history import History
 from .look import describe
 from .manifest import Head
@@ -110,7 +111,7 @@ class Checkpoint(Registry):
     _OWN = frozenset(
         {"_directory", "_step", "_timing", "_metadata", "_manner", "_background"}
         | {"_staging", "_lock", "_listing", "_history", "_is_saving"}
-        | {"_origin", "_claim", "_left_out"}
+        | {"_origin", "_claim", "_agreement", "_left_out"}
     )
 
     def __init__(
@@ -155,6 +156,7 @@ class Checkpoint(Registry):
         self._is_saving = False
         self._origin = Origin()
         self._claim: Claim | None = None  # From the first save on.
+        self._agreement: Agreement | None = None  # From the first load_or_save on.
         # What the save that was resumed has and nobody registered.
         self._left_out: frozenset[str] = frozenset()
         forks.watch(self)
@@ -560,6 +562,9 @@ class Checkpoint(Registry):
                 ),
             )
             if not dry_run:
+                # Before components load, as theirs may take all processes.
+                if self._agreement is not None:
+                    self._agreement.tell(restored.found.path)
                 hand_over(restored, loadfns)
                 is_whole = keys is None and selection.is_whole
                 self._resume(restored.found, is_whole=is_whole)
@@ -614,6 +619,10 @@ class Checkpoint(Registry):
 
         If some of the files can only be written by `staging`, there is none to write.
 
+        Where jax.distributed or torch.distributed is initialized, processes with
+        `write=False` wait for process 0 and resume the very save that it does, or start
+        afresh with it: what it has just written is nothing to resume from.
+
         Returns:
           Whether it resumed.
 
@@ -621,17 +630,36 @@ class Checkpoint(Registry):
           ComponentError: nothing is registered yet.
           CheckpointError: there are saves, and none can be loaded. A run is never
             started afresh over them.
+          ReadError: process 0 could not resume, or did not call this for ten minutes.
         """
         self._require_components()
         listing = self._required_listing()
         with self._lock:
             self._join()
-            if listing.saves():
-                self.load()
-                return True
-            if not self._staged_only():
-                self.save()
-            return False
+            with Agreement(listing.path, writes=self._manner.write) as self._agreement:
+                if self._agreement.is_followed:
+                    save = self._agreement.wait()
+                    if save is not None:
+                        self._load_as_agreed(save)
+                        return True
+                elif listing.saves():
+                    self.load()
+                    return True
+                self._agreement.tell(None)
+                if not self._staged_only():
+                    self.save()
+                return False
+
+    def _load_as_agreed(self, save: Path) -> None:
+        """Load the save that process 0 of the job resumes."""
+        try:
+            self.load(save)
+        except SaveNotFoundError as error:
+            raise SaveNotFoundError(
+                f"{reason(error)}. Process 0 of this job resumed it, so it was pruned "
+                f"since, or is on another machine. Call save() only when all processes "
+                f"have resumed, in a directory that all of them see."
+            ) from error
 
     def _candidates(
         self, path: AnyPath | None, step: int | None, keys: Iterable[str] = ()

@@ -113,13 +113,14 @@ ALLOWED = {
     "schedule": {"forks"},
     "signals": set(),
     "timing": {"schedule", "signals"},
-    "claim": {"lineage", "folder", "forks", "disk"},
+    "group": set(),
+    "claim": {"lineage", "folder", "group", "forks", "disk"},
     "origin": {"lineage", "folder", "reports", "manifest"},
     "checkpoint": {
         *("functions", "registry", "look", "store", "restore", "reports", "stored"),
         *("choice", "folder", "background", "history", "staging", "compression"),
         *("schedule", "signals", "timing", "origin", "claim", "retention", "metadata"),
-        *("overlay", "value", "scalars"),
+        *("overlay", "value", "scalars", "group"),
         *("files", "wrappers", "components", "manifest", "forks", "disk"),
     },
     "__init__": {
