@@ -12,7 +12,7 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
-from . import references, torch_tensors
+from . import references, torch_pickles
 
 _PROTOCOL = 5
 _IN_MEMORY = (io.BytesIO, io.StringIO)
@@ -75,7 +75,7 @@ def _pickler_class() -> Any:
             name = references.name_in_main(value)
             if name is not None:
                 return _of_main, (name, cloudpickle.dumps(value))
-            reduced = torch_tensors.reduce(value)
+            reduced = torch_pickles.reduce(value)
             return super().reducer_override(value) if reduced is None else reduced
 
     return Pickler

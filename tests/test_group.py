@@ -21,7 +21,9 @@ def free_port():
         return probe.getsockname()[1]
 
 
-@pytest.fixture(scope="module", params=["torch", "jax"])
+@pytest.fixture(
+    scope="module", params=[pytest.param("torch", marks=pytest.mark.torch), "jax"]
+)
 def results(request, tmp_path_factory):
     """Return what each of two processes found wrong with each claim."""
     pytest.importorskip(request.param)

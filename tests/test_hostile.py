@@ -295,6 +295,7 @@ def test_a_hostile_leaf_is_refused(look, tmp_path, name):
 
 
 @pytest.mark.parametrize("traits", [["requires_grad"], ["parameter", "requires_grad"]])
+@pytest.mark.torch
 def test_torch_tensors_that_cannot_be_are_refused(tmp_path, traits):
     torch = pytest.importorskip("torch")
     save = saved(tmp_path, {"w": torch.arange(4)})
