@@ -20,8 +20,8 @@ def reduce(value: Any) -> tuple[Any, ...] | None:
         return None
     torch = sys.modules["torch"]
     cls, parameter = type(value), torch.nn.Parameter
-    attributes = vars(value)
     if torch_tensors.is_tensor(value):
+        attributes = torch_tensors.attributes(value)
         return _with(_plain(value), attributes) if attributes else None
     says_itself = cls.__reduce_ex__ not in (
         torch.Tensor.__reduce_ex__,
@@ -34,10 +34,10 @@ def reduce(value: Any) -> tuple[Any, ...] | None:
         if type(bare) is not cls:
             bare = bare.as_subclass(cls)
         made = operator.methodcaller("requires_grad_"), (bare,)
-        return _with(made, {} if says_itself else attributes)
+        return _with(made, {} if says_itself else vars(value))
     if isinstance(value, parameter):
         bare = value.detach().as_subclass(torch.Tensor)
-        return _with((operator.methodcaller("as_subclass", cls), (bare,)), attributes)
+        return _with((operator.methodcaller("as_subclass", cls), (bare,)), vars(value))
     return None
 
 
