@@ -9,7 +9,7 @@ CONSTRAINTS =
 OLDEST_PYTHON = $(shell for name in python3.10 python3.11 python3.12 python3; do \
 	$$name -c "import ensurepip" 2>/dev/null && echo $$name && break; done)
 
-.PHONY: demo test check test-oldest bench soak fuzz clean
+.PHONY: demo test check test-torch test-oldest bench soak fuzz clean
 
 # The targets share an environment, and pip needs it to itself.
 .NOTPARALLEL:
@@ -26,6 +26,12 @@ check: $(VENV)/.dev
 	$(VENV)/bin/python -m mypy
 	$(VENV)/bin/python -m pytest --quiet tests/test_layering.py tests/test_types.py
 
+# The tests that need torch, or what is built on it, which no other environment has.
+test-torch:
+	@$(MAKE) --no-print-directory .venv-torch/.test-torch \
+		VENV=.venv-torch CONSTRAINTS=.ci/torch.txt
+	.venv-torch/bin/python -m pytest -m torch -n logical --maxprocesses 4
+
 test-oldest:
 	@$(MAKE) --no-print-directory test PYTHON=$(OLDEST_PYTHON) \
 		VENV=.venv-oldest CONSTRAINTS=.ci/oldest.txt
@@ -40,7 +46,7 @@ fuzz: $(VENV)/.soak
 	$(VENV)/bin/python tests/fuzz.py
 
 clean:
-	rm -rf .venv .venv-oldest build dist *.egg-info
+	rm -rf .venv .venv-torch .venv-oldest build dist *.egg-info
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 

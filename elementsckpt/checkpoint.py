@@ -39,6 +39,7 @@ from .errors import (
 from .files import Files, folder_keys, takes_folder
 from .folder import Directory, Found
 from .functions import exists, load, save
+from .group import Agreement
 from .history import History
 from .look import describe
 from .manifest import Head
@@ -133,7 +134,7 @@ class Checkpoint(Registry):
     _OWN = frozenset(
         {"_directory", "_step", "_timing", "_metadata", "_manner", "_background"}
         | {"_staging", "_lock", "_listing", "_history", "_is_saving"}
-        | {"_origin", "_claim", "_left_out", "_notices"}
+        | {"_origin", "_claim", "_agreement", "_left_out", "_notices"}
     )
 
     if TYPE_CHECKING:  # Only what a subclass declares is an attribute of its objects.
@@ -206,6 +207,7 @@ class Checkpoint(Registry):
         self._is_saving = False
         self._origin = Origin()
         self._claim: Claim | None = None  # From the first save on.
+        self._agreement: Agreement | None = None  # From the first load_or_save on.
         # What the save that was resumed has and nobody registered.
         self._left_out: frozenset[str] = frozenset()
         forks.watch(self)
@@ -649,6 +651,9 @@ class Checkpoint(Registry):
                 ),
             )
             if not dry_run:
+                # Before components load, as theirs may take all processes.
+                if self._agreement is not None:
+                    self._agreement.tell(restored.found.path)
                 hand_over(restored, loadfns)
                 is_whole = keys is None and regex is None
                 self._resume(restored.found, is_whole=is_whole)
@@ -704,6 +709,10 @@ class Checkpoint(Registry):
 
         If some of the files can only be written by `staging`, there is none to write.
 
+        Where jax.distributed or torch.distributed is initialized, processes with
+        `write=False` wait for process 0 and resume the very save that it does, or start
+        afresh with it: what it has just written is nothing to resume from.
+
         Args:
           strict: As for `load`.
           cast: As for `load`.
@@ -716,18 +725,39 @@ class Checkpoint(Registry):
           ComponentError: nothing is registered yet.
           CheckpointError: there are saves, and none can be loaded. A run is never
             started afresh over them.
+          ReadError: process 0 could not resume, or did not call this for ten minutes.
         """
         self._require_components()
         Request(rename=rename, strict=strict, cast=cast).wanted(self)
         listing = self._required_listing()
         with self._lock:
             self._join()
-            if listing.saves():
-                self.load(strict=strict, cast=cast, rename=rename)
-                return True
-            if not self._staged_only():
-                self.save()
-            return False
+            with Agreement(listing.path, writes=self._manner.write) as self._agreement:
+                if self._agreement.is_followed:
+                    save = self._agreement.wait()
+                    if save is not None:
+                        self._load_as_agreed(save, strict, cast, rename)
+                        return True
+                elif listing.saves():
+                    self.load(strict=strict, cast=cast, rename=rename)
+                    return True
+                self._agreement.tell(None)
+                if not self._staged_only():
+                    self.save()
+                return False
+
+    def _load_as_agreed(
+        self, save: Path, strict: bool, cast: bool, rename: Rename | None
+    ) -> None:
+        """Load the save that process 0 of the job resumes."""
+        try:
+            self.load(save, strict=strict, cast=cast, rename=rename)
+        except SaveNotFoundError as error:
+            raise SaveNotFoundError(
+                f"{reason(error)}. Process 0 of this job resumed it, so it was pruned "
+                f"since, or is on another machine. Call save() only when all processes "
+                f"have resumed, in a directory that all of them see."
+            ) from error
 
     def _candidates(
         self, path: AnyPath | None, step: int | None, keys: Iterable[str] = ()

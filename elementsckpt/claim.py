@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable
 from pathlib import Path
 
-from . import disk, forks, lineage
+from . import disk, forks, group, lineage
 from .folder import Found
 
 _logger = logging.getLogger("elementsckpt")
@@ -107,12 +107,16 @@ def _writer(newest: Found | None) -> str | None:
 
 
 def _warn(directory: Path, who: str) -> None:
+    own = group.current()
     _logger.warning(
         "%s is writing to %s, too. Each save is whole, but the two remove each other's "
-        "saves, and load_or_save() resumes whichever was last. End one, or give this "
-        "one a directory of its own.",
+        "saves, and load_or_save() resumes whichever was last. %s",
         who,
         directory,
+        "End one, or give this one a directory of its own."
+        if own is None
+        else f"Both may be of one job, of which this is {own}: let one of them write, "
+        f"with Checkpoint(..., write=rank == 0), and call the same methods in all.",
     )
 
 

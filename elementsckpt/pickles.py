@@ -13,7 +13,7 @@ import pickle
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import attributes, losses, reductions, references, torch_tensors
+from . import attributes, losses, reductions, references, torch_pickles
 
 _PROTOCOL = 5
 _IN_MEMORY = (io.BytesIO, io.StringIO)
@@ -92,7 +92,7 @@ def _pickler_class() -> Any:
             name = references.name_in_main(value)
             if name is not None:
                 return _of_main, (name, cloudpickle.dumps(value))
-            reduced = torch_tensors.reduce(value)
+            reduced = torch_pickles.reduce(value)
             if reduced is None and type(value) not in self.dispatch_table:
                 reduced = reductions.reduce(value)
             if reduced is not None:

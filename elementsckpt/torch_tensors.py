@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import importlib
 import logging
-import operator
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -75,9 +74,14 @@ def _is_mapped(value: Any) -> bool:
     return mapped is not None and type(value) is mapped
 
 
+def is_any(value: Any) -> bool:
+    """Return whether the value is a tensor of any class."""
+    return isinstance(value, getattr(sys.modules.get("torch"), "Tensor", ()))
+
+
 def is_uninitialized(value: Any) -> bool:
     """Return whether it is of a lazy module that does not know its shape yet."""
-    return _is_any(value) and type(value).__name__ in _UNINITIALIZED
+    return is_any(value) and type(value).__name__ in _UNINITIALIZED
 
 
 def is_module(value: Any) -> bool:
@@ -90,47 +94,13 @@ def attributes(tensor: Any) -> dict[str, Any]:
     return {} if _is_mapped(tensor) else vars(tensor)
 
 
-def reduce(value: Any) -> tuple[Any, ...] | None:
-    """Return how to pickle a tensor where torch would lose some of it, or None.
-
-    Torch drops the class of a parameter, whether a sparse tensor wants a gradient, and
-    that those of other classes are leaves of the graph. Elements of plain tensors with
-    attributes stay a tensor, which is stored as others are.
-    """
-    if not _is_any(value):
-        return None
-    torch: Any = sys.modules["torch"]
-    cls, parameter = type(value), torch.nn.Parameter
-    is_own = cls in (torch.Tensor, parameter)
-    if cls.__reduce_ex__ not in (torch.Tensor.__reduce_ex__, parameter.__reduce_ex__):
-        return None  # It says itself how.
-    if is_tensor(value):
-        if not attributes(value):
-            return None
-        bare = value.detach().requires_grad_(value.requires_grad)
-        if cls is parameter:
-            bare = parameter(bare, requires_grad=value.requires_grad)
-        made: tuple[Any, ...] = (torch._utils._set_obj_state, (bare, None))
-    elif value.requires_grad and cls is not parameter:
-        bare = value.detach()
-        bare = bare if type(bare) is cls else bare.as_subclass(cls)
-        made = operator.methodcaller("requires_grad_"), (bare,)
-    elif isinstance(value, parameter) and not is_own:
-        bare = value.detach().as_subclass(torch.Tensor)
-        made = operator.methodcaller("as_subclass", cls), (bare,)
-    else:
-        return None
-    # Attributes apart from the rest, as the tensor itself may be among them.
-    return *made, vars(value) or None, None, None, torch._utils._set_obj_state
-
-
 def problem(value: Any) -> str | None:
     """Say why a tensor cannot be saved and what to do, or return None.
 
     Args:
       value: A tensor of any class, or anything else.
     """
-    if not _is_any(value):
+    if not is_any(value):
         return None
     names = {x.__name__ for x in type(value).__mro__ if _is_torch(x)}
     if names & _SHARDED:
@@ -147,11 +117,6 @@ def problem(value: Any) -> str | None:
     if is_tensor(value) and _name(value) not in _CODES:
         return f"is a tensor of {value.dtype}: convert it to another dtype first"
     return None
-
-
-def _is_any(value: Any) -> bool:
-    """Return whether the value is a tensor of any class."""
-    return isinstance(value, getattr(sys.modules.get("torch"), "Tensor", ()))
 
 
 def _is_torch(cls: type) -> bool:

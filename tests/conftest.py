@@ -1,9 +1,65 @@
 """What holds for all tests."""
 
+import collections
+import pathlib
+import re
 import signal
+import types
+
+import pytest
+
+# Installed for `make test-torch` only.
+TORCH = re.compile(r"\b(torch|stable_baselines3|tensordict|torchrl)\b")
 
 
 def pytest_configure():
     """Let interrupts interrupt: what a script runs in the background ignores them."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)  # Before tests are selected by their marks.
+def pytest_collection_modifyitems(items):
+    """Mark the tests of modules that import torch, or that run an example that does."""
+    for item in items:
+        parameters = getattr(getattr(item, "callspec", None), "params", {}).values()
+        scripts = [x for x in parameters if isinstance(x, pathlib.Path)]
+        if any(map(is_of_torch, vars(item.module).values())) or any(
+            TORCH.search(x.read_text("utf-8")) for x in scripts if x.suffix == ".py"
+        ):
+            item.add_marker("torch")
+
+
+def is_of_torch(value):
+    return isinstance(value, types.ModuleType) and TORCH.match(value.__name__)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Let a test fail that is skipped here for want of torch, and by its mark there."""
+    report = yield
+    is_marked = item.get_closest_marker("torch") is not None
+    if report.skipped and not is_marked and TORCH.search(reason(report)):
+        report.outcome = "failed"
+        report.longrepr = "Mark it with pytest.mark.torch, or nothing ever runs it."
+    return report
+
+
+def reason(report):
+    """Return why a test was skipped; nothing if it was to fail, and did."""
+    is_skipped = isinstance(report.longrepr, tuple)
+    return report.longrepr[2].removeprefix("Skipped: ") if is_skipped else ""
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Name the tests that were skipped, by reason."""
+    skipped = collections.defaultdict(collections.Counter)
+    for report in terminalreporter.getreports("skipped"):
+        skipped[reason(report)][report.nodeid.partition("[")[0]] += 1
+    skipped.pop("", None)
+    if skipped:
+        terminalreporter.section("skipped")
+    for why, names in sorted(skipped.items()):
+        terminalreporter.line(f"{names.total()} because {why}:")
+        for name, count in sorted(names.items()):
+            terminalreporter.line(f"  {name}" + (f" ({count} times)" * (count > 1)))

@@ -49,6 +49,7 @@ from elementsckpt import (
     WriteError,
     disk,
 )
+from elementsckpt.group import Group
 
 
 class Situation(NamedTuple):
@@ -2089,6 +2090,57 @@ def a_library_that_is_not_installed(tmp, monkeypatch):
     )
     yield
     cp.load()
+
+
+# Other processes of the job
+
+
+def as_process_1(monkeypatch, answer):
+    """Be one of two processes, to which process 0 said something, or nothing."""
+    job = Group("torch.distributed", 1, 2, print, lambda key: answer)
+    monkeypatch.setattr("elementsckpt.group.current", lambda: job)
+
+
+@says(
+    ReadError,
+    "Process 0 of torch.distributed did not call load_or_save() with {tmp} for 0 s, "
+    "and process 1 of 2 of torch.distributed, with write=False, resumes what that one "
+    "does. Call the same methods in all processes, or load() in one that loads by "
+    "itself.",
+)
+def a_process_that_does_not_tell_what_it_resumes(tmp, monkeypatch):
+    cp = make(tmp, 0, write=False)
+    as_process_1(monkeypatch, None)
+    monkeypatch.setattr("elementsckpt.group._TIMEOUT_S", 0.0)
+    yield
+    cp.load_or_save()
+
+
+@says(
+    ReadError,
+    "Process 0 of torch.distributed could not resume from {tmp}: it is damaged. So "
+    "process 1 of 2 of torch.distributed cannot either: restore there what that one "
+    "needs, and start all of them again.",
+)
+def a_process_that_could_not_resume(tmp, monkeypatch):
+    cp = make(tmp, 0, write=False)
+    as_process_1(monkeypatch, '{"error": "it is damaged"}')
+    yield
+    cp.load_or_save()
+
+
+@says(
+    SaveNotFoundError,
+    "There is no save in {tmp}/gone: that path was not found (…). Check the path, or "
+    "make a save there first. Process 0 of this job resumed it, so it was pruned "
+    "since, or is on another machine. Call save() only when all processes have "
+    "resumed, in a directory that all of them see.",
+)
+def a_save_that_another_process_resumed_and_that_is_gone(tmp, monkeypatch):
+    cp = make(tmp, 0, write=False)
+    as_process_1(monkeypatch, '{"save": "gone"}')
+    yield
+    cp.load_or_save()
 
 
 @says(

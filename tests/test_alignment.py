@@ -35,7 +35,7 @@ ALL = [
     *(("numpy", name) for name in NUMPY),
     *(("ml_dtypes", name) for name in ML_DTYPES),
     *(("jax", name) for name in JAX),
-    *(("torch", name) for name in TORCH),
+    *(pytest.param(("torch", name), marks=pytest.mark.torch) for name in TORCH),
 ]
 COUNTS = range(1, 18)  # Of the elements, or bytes, before the array.
 

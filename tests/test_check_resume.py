@@ -333,7 +333,16 @@ DRAWS = {
 }
 
 
-@pytest.mark.parametrize("draw", DRAWS)
+EACH_DRAW = pytest.mark.parametrize(
+    "draw",
+    [
+        pytest.param(draw, marks=[pytest.mark.torch] if draw is draw_torch else [])
+        for draw in DRAWS
+    ],
+)
+
+
+@EACH_DRAW
 def test_global_generators_that_are_not_saved_are_found_and_named(draw):
     def step(made):
         made["box"].state = draw()
@@ -344,7 +353,7 @@ def test_global_generators_that_are_not_saved_are_found_and_named(draw):
     assert "GlobalRNG" in said
 
 
-@pytest.mark.parametrize("draw", DRAWS)
+@EACH_DRAW
 def test_training_with_global_generators_is_resumed_with_global_rng(draw):
     def step(made):
         made["box"].state = draw()
@@ -561,6 +570,7 @@ def test_global_generators_are_put_back():
     np.testing.assert_equal(GlobalRNG().save(), states)
 
 
+@pytest.mark.torch
 def test_libraries_that_training_imports_do_not_make_it_look_random():
     pytest.importorskip("torch")
     script = """

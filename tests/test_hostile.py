@@ -310,6 +310,7 @@ def test_a_hostile_leaf_is_refused(look, tmp_path, name):
 
 
 @pytest.mark.parametrize("traits", [["requires_grad"], ["parameter", "requires_grad"]])
+@pytest.mark.torch
 def test_torch_tensors_that_cannot_be_are_refused(tmp_path, traits):
     torch = pytest.importorskip("torch")
     save = saved(tmp_path, {"w": torch.arange(4)})
@@ -321,6 +322,26 @@ def test_torch_tensors_that_cannot_be_are_refused(tmp_path, traits):
     forge(save, change)
     with pytest.raises(DamagedError, match="requires a gradient"):
         make().load(save)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    "strides",
+    ["1", "1,1", "3,2", "0,1", "-1,2", "1,4", "1,2,6", "a,b", "", "1,", "9" * 30],
+)
+def test_strides_of_torch_tensors_that_cannot_be_are_refused(tmp_path, strides):
+    torch = pytest.importorskip("torch")
+    save = saved(tmp_path, {"w": torch.arange(6).reshape(2, 3).t()})
+
+    def change(content):
+        group = content["components"][0]["trees"][0]["leaves"][0]
+        assert group["value"] == ["strides=1,3"]
+        group.update(value=[f"strides={strides}"])
+
+    forge(save, change)
+    for look in (make().load, elementsckpt.read):
+        with pytest.raises(DamagedError, match="not a valid save"):
+            look(save)
 
 
 # Numbers that do not fit together.

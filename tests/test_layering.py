@@ -23,6 +23,7 @@ ALLOWED = {
     "references": {"attributes", "classes", "manifest"},
     "reductions": {"attributes", "classes"},
     "torch_tensors": set(),
+    "torch_pickles": {"torch_tensors"},
     "restricted": set(),
     "dtypes": set(),
     "scalars": {"dtypes"},
@@ -34,7 +35,7 @@ ALLOWED = {
     },
     "losses": {"generators", "leaves"},
     "pickles": {
-        *("attributes", "losses", "reductions", "references", "torch_tensors"),
+        *("attributes", "losses", "reductions", "references", "torch_pickles"),
     },
     "containers": {
         *("attributes", "classes", "generators", "leaves", "scalars", "references"),
@@ -147,13 +148,14 @@ ALLOWED = {
     "schedule": {"forks"},
     "signals": set(),
     "timing": {"schedule", "signals"},
-    "claim": {"lineage", "folder", "forks", "disk"},
+    "group": set(),
+    "claim": {"lineage", "folder", "group", "forks", "disk"},
     "origin": {"lineage", "folder", "reports", "manifest"},
     "checkpoint": {
         *("functions", "registry", "look", "store", "restore", "reports", "stored"),
         *("choice", "folder", "background", "history", "staging", "compression"),
         *("schedule", "signals", "timing", "origin", "claim", "retention", "metadata"),
-        *("selection", "value", "rng", "scalars", "verbs"),
+        *("selection", "value", "rng", "scalars", "verbs", "group"),
         *("files", "wrappers", "components", "manifest", "notices", "forks", "disk"),
     },
     "__init__": {

@@ -68,7 +68,13 @@ def check_words(said):
     assert "None" not in re.sub(r"(pass|bytes, or|or|,) .*None", "", said)
 
 
-@pytest.mark.parametrize("name", situations.ALL)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.torch] if "torch" in name else [])
+        for name in situations.ALL
+    ],
+)
 def test_an_error_says_what_to_know_and_what_to_do(tmp_path, monkeypatch, loads, name):
     situation = situations.ALL[name]
     steps = situation.steps(tmp_path, monkeypatch)

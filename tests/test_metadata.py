@@ -263,6 +263,7 @@ def test_metrics_are_numbers_of_any_library(tmp_path_factory):
     assert {type(value) for value in found.values()} == {int, float}
 
 
+@pytest.mark.torch
 def test_metrics_of_torch(tmp_path_factory):
     torch = pytest.importorskip("torch")
     loss = torch.tensor(0.5, requires_grad=True)

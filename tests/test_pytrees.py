@@ -324,6 +324,7 @@ def test_transfers_are_explicit():
     assert_same(tree, loaded)
 
 
+@pytest.mark.torch
 def test_tensors_come_back_as_tensors():
     torch = pytest.importorskip("torch")
     tree = {

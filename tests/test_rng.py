@@ -18,8 +18,6 @@ from boxes import Box, Stream, python
 import elementsckpt
 from elementsckpt import Checkpoint, DamagedError, GlobalRNG
 
-HAS_TORCH = importlib.util.find_spec("torch") is not None
-
 
 @pytest.fixture(autouse=True)
 def put_back():
@@ -55,9 +53,10 @@ def load(directory):
     return cp.load(directory)
 
 
+@pytest.mark.torch  # Which it takes in, if it is there.
 @pytest.mark.parametrize("count", range(4))
 def test_streams_go_on_where_they_stopped(tmp_path, count):
-    if HAS_TORCH:
+    if importlib.util.find_spec("torch") is not None:
         import torch
 
         torch.manual_seed(7)
@@ -266,6 +265,7 @@ assert set(elementsckpt.read(sys.argv[1])["rng"]) == {"random", "numpy"}
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.torch
 def test_state_without_torch_leaves_torch_alone(tmp_path):
     torch = pytest.importorskip("torch")
     state = GlobalRNG().save()
@@ -277,6 +277,7 @@ def test_state_without_torch_leaves_torch_alone(tmp_path):
     assert torch.equal(torch.rand(3), expected)
 
 
+@pytest.mark.torch
 def test_torch_is_imported_for_its_state(tmp_path):
     torch = pytest.importorskip("torch")
     save(tmp_path)
@@ -338,6 +339,7 @@ class Cuda:
         ([], [], True),
     ],
 )
+@pytest.mark.torch
 def test_states_of_cuda_devices_are_restored_where_there_are_as_many(
     tmp_path, monkeypatch, caplog, there, expected, warns
 ):
@@ -352,10 +354,9 @@ def test_states_of_cuda_devices_are_restored_where_there_are_as_many(
     assert ("CUDA" in caplog.text) == warns
 
 
-@pytest.mark.skipif(not HAS_TORCH, reason="needs torch")
+@pytest.mark.torch
 def test_cuda_is_not_started_by_saving_and_loading(tmp_path):
-    import torch
-
+    torch = pytest.importorskip("torch")
     save(tmp_path)
     load(tmp_path)
     assert not torch.cuda.is_initialized()

@@ -78,6 +78,59 @@ def test_tensor_of_any_strides_comes_back_the_same():
     assert_same(state, round_trip(state))
 
 
+LAYOUTS = {
+    "small": lambda: torch.rand(2, 3, 4, 5).to(memory_format=torch.channels_last),
+    "large": lambda: torch.rand(2, 64, 80, 90).to(memory_format=torch.channels_last),
+    "transposed": lambda: torch.rand(700, 900).t(),
+    "half": lambda: torch.rand(64, 90, 3).permute(2, 0, 1).to(torch.bfloat16),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_what_is_computed_of_a_loaded_tensor_is_the_same(tmp_path, name):
+    """Kernels add numbers in the order in which they lie."""
+    torch.manual_seed(0)
+    state = {"x": LAYOUTS[name](), "y": LAYOUTS[name]()}
+    cp = Checkpoint(tmp_path, fsync=False, compress=None)
+    cp.box, cp.value = Box(state), elementsckpt.Value(state)
+    cp.save()
+    zeros = {key: torch.zeros_like(x) for key, x in state.items()}
+    for options in ({}, {"mmap": True}, {"regex": ".*"}):
+        cp.box, cp.value = Box(zeros), elementsckpt.Value(zeros)
+        cp.load(**options)
+        for loaded in (cp.box.state, cp.value.value):
+            assert_same(state, loaded)
+            assert [x.sum() for x in loaded.values()] == [
+                state["x"].sum(),
+                state["y"].sum(),
+            ]
+    read = elementsckpt.read(tmp_path)["box"]["x"]
+    assert read.astype(np.float64).tolist() == state["x"].tolist()
+
+
+def test_into_another_layout_elements_come_to_their_places(tmp_path):
+    x = LAYOUTS["small"]()
+    cp = Checkpoint(tmp_path, fsync=False)
+    cp.box = Box([x, x.contiguous(), x[:, :1]])
+    cp.save()
+    cp.box = Box(
+        [torch.zeros(2, 3, 4, 5), torch.zeros_like(x), torch.zeros(2, 1, 4, 5)]
+    )
+    cp.load(regex=".*")
+    assert all(map(torch.equal, cp.box.state, [x, x, x[:, :1]]))
+    assert cp.box.state[0].is_contiguous()
+    assert cp.box.state[1].stride() == x.stride()
+
+
+def test_other_tools_see_the_axes_as_they_lie_in_memory(tmp_path):
+    safetensors = pytest.importorskip("safetensors.torch")
+    x = LAYOUTS["small"]()
+    cp = Checkpoint(tmp_path, fsync=False, compress=None)
+    cp.box = Box({"x": x})
+    (segment,) = cp.save().path.glob("*.safetensors")
+    assert torch.equal(safetensors.load_file(segment)["x"], x.permute(0, 2, 3, 1))
+
+
 def test_parameters_and_gradients_wanted_are_kept():
     frozen = torch.nn.Parameter(torch.ones(2), requires_grad=False)
     state = {
