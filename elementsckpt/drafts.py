@@ -2,9 +2,10 @@
 
 A draft is a folder with a locked `.manifest.json` and no `manifest.json`. Renaming the
 one to the other is the commit; the lock tells a save in progress from what a process
-that died has left. Folders come into being and vanish under a hidden name, so that
-whatever has a name without a dot is a save, was made by this library for one, or
-belongs to somebody else and is left alone.
+that died has left. What is removed becomes a draft again. Folders come into being under
+a hidden name, and vanish under one where they can be renamed, so that whatever has a
+name without a dot is a save, was made by this library for one, or belongs to somebody
+else and is left alone.
 """
 
 from __future__ import annotations
