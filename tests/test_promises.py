@@ -274,8 +274,8 @@ def test_promise_7_a_foreign_save_runs_no_code(tmp_path):
     mine = checkpoint(tmp_path / "mine", agent=None)
     with pytest.raises(elementsckpt.PickleError, match=r"agent/spy.*allow_pickle=True"):
         mine.load(tmp_path / "theirs")
-    with pytest.raises(elementsckpt.PickleError, match="agent/spy"):
-        elementsckpt.read(tmp_path / "theirs")
+    (found,) = elementsckpt.read(tmp_path / "theirs").values()
+    assert list(found) == ["w"]
     elementsckpt.info(tmp_path / "theirs")
     elementsckpt.read(tmp_path / "theirs", regex="w")
     assert not marker.exists()
