@@ -161,7 +161,8 @@ def _grown(
         return _made(first.nodes[depth], items)
     other = list(state) if kind == "tuple" else copy.copy(state)
     for key, some in below.items():
-        there = state.get(key) if kind in _MAPPINGS else state[key]
+        is_there = kind not in _MAPPINGS or key in state
+        there = state[key] if is_there else None
         other[key] = _grown(there, some, depth + 1, values)
     return tuple(other) if kind == "tuple" else other
 

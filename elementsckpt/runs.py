@@ -121,8 +121,8 @@ class Run:
         """Return what saves the run to the directory; the same one each time."""
         if self._saver is None:
             self._saver = self._checkpoint._elsewhere(directory)
-        for key in self._checkpoint:  # Training may have registered other objects.
-            setattr(self._saver, key, getattr(self._checkpoint, key))
+        # Training may have registered other objects.
+        self._saver._components = dict(self._checkpoint._components)
         return self._saver
 
 

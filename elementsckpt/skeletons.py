@@ -91,6 +91,6 @@ def _leaves(state: Any) -> Iterator[Any]:
         if type(value) not in _CONTAINERS:
             yield value
         elif isinstance(value, dict):
-            stack.extend(reversed(list(value.values())))
+            stack.extend(reversed(list(type(value).values(value))))
         else:
             stack.extend(reversed(value))

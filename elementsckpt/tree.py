@@ -557,13 +557,14 @@ def unflatten_rest(root: int, nodes: Sequence[Node], values: Mapping[int, Any]) 
     check(nodes)
     built: dict[int, Any] = dict(values)
     for number, node in enumerate(nodes):
-        if node.keys and not built.keys() >= {*node.children}:
-            pairs = zip(node.keys, node.children, strict=True)
+        keys, held = node.keys, node.children[: _held(node)]
+        if keys and not built.keys() >= {*held}:
+            pairs = zip(keys, held, strict=True)
             there = [(key, child) for key, child in pairs if child in built]
-            keys, children = ([pair[n] for pair in there] for n in (0, 1))
-            node = structs.replace(node, keys=keys, children=children)
-        items = [built.get(child) for child in node.children]
-        built[-number - 1] = containers.put_together(node, items, None)
+            keys, held = ([pair[n] for pair in there] for n in (0, 1))
+        bare = structs.replace(node, keys=keys, children=held, attributes=[])
+        items = [built.get(child) for child in held]
+        built[-number - 1] = containers.put_together(bare, items, None)
     return built.get(root, LEFT_OUT)
 
 

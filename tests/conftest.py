@@ -23,11 +23,16 @@ def pytest_collection_modifyitems(items):
     """Mark the tests of modules that import torch, or that run an example that does."""
     for item in items:
         parameters = getattr(getattr(item, "callspec", None), "params", {}).values()
-        scripts = [x for x in parameters if isinstance(x, pathlib.Path)]
+        given = [x for value in parameters for x in make_list(value)]
+        scripts = [x for x in given if isinstance(x, pathlib.Path)]
         if any(map(is_of_torch, vars(item.module).values())) or any(
             TORCH.search(x.read_text("utf-8")) for x in scripts if x.suffix == ".py"
         ):
             item.add_marker("torch")
+
+
+def make_list(value):
+    return value if isinstance(value, list) else [value]
 
 
 def is_of_torch(value):

@@ -301,8 +301,11 @@ def test_reports_name_the_leaves_and_not_what_they_share(tmp_path):
     assert sorted(cp.load().loaded) == ["box/a", "box/b", "box/c"]
     assert cp.load(regex="a").loaded == ("box/a",)
     assert elementsckpt.read(tmp_path, regex="c")["box"]["c"].sum() == 3
+    assert elementsckpt.read(tmp_path)["box"].keys() == {"c"}
+    other = Checkpoint()
+    other.box = Box({})
     with pytest.raises(elementsckpt.PickleError, match=r"box/[ab] was saved"):
-        elementsckpt.read(tmp_path)
+        other.load(tmp_path)
 
 
 def test_what_leaves_do_not_share_makes_no_more_leaves(tmp_path):
