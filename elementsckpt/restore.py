@@ -16,6 +16,7 @@ from typing import Any
 from msgspec import Struct
 
 from . import disk, manifest, overlay, tree
+from .drafts import Draft
 from .errors import (
     CheckpointError,
     DamagedError,
@@ -24,7 +25,7 @@ from .errors import (
     add_note,
     reason,
 )
-from .filetree import FolderReader
+from .fileview import FolderReader, isolate
 from .folder import Found
 from .machine import require_memory
 from .overlay import Plan, Selection
@@ -45,6 +46,7 @@ class Restored(Struct):
       found: The save.
       states: What to give to the `load()` of each component.
       folders: Those of them that are folders.
+      draft: What folders are in that were made for this load, or None.
       notes: What the report says about reading.
       castable: Whether `cast=True` would make some of what is mismatched fit.
       fell_back_from: The newest save, if it is damaged.
@@ -54,6 +56,7 @@ class Restored(Struct):
     notes: Notes
     states: dict[str, Any] = {}
     folders: dict[str, FolderReader] = {}
+    draft: Draft | None = None
     loaded: list[str] = []
     missing: list[str] = []
     unexpected: list[str] = []
@@ -61,6 +64,11 @@ class Restored(Struct):
     castable: bool = False
     renamed: dict[str, str] = {}
     fell_back_from: Path | None = None
+
+    def close(self) -> None:
+        """Remove the folders that were made for this load."""
+        if self.draft is not None:
+            self.draft.abandon()
 
     def report(self, seconds: float) -> LoadReport:
         """Return what the caller of `load` gets."""
@@ -172,7 +180,7 @@ def _read(found: Found, reading: Reading, restored: Restored) -> None:
     options = reading.options(found.path)
     save = Save(found, options, restored.notes, current)
     components = save.components(save.keys() if reading.keys is None else reading.keys)
-    with _closing(components):
+    with _closing(components, restored):
         if reading.folders is not None:
             _refuse_other_kinds(components, reading.folders, found.path)
         some, whole = _divide(components, selection, reading.templates, found.path)
@@ -181,7 +189,8 @@ def _read(found: Found, reading: Reading, restored: Restored) -> None:
         elif some:
             flats = [_flat(x, current, reading.templates) for x in some]
             _read_some(some, flats, selection, restored, reading.dry_run)
-        _read_whole(whole, restored)
+        is_given = reading.folders is not None and not reading.dry_run
+        _read_whole(whole, restored, is_given=is_given)
 
 
 def _divide(
@@ -206,13 +215,15 @@ def _tell_of_dicts(plain: Mapping[str, str]) -> None:
 
 
 @contextlib.contextmanager
-def _closing(components: Sequence[Stored]) -> Iterator[None]:
+def _closing(components: Sequence[Stored], restored: Restored) -> Iterator[None]:
     """Close the files, except those from which shards are still to be read."""
     failed = True
     try:
         yield
         failed = False
     finally:
+        if failed:
+            restored.close()
         for component in components:
             if failed or not component.streams:
                 component.close()
@@ -253,8 +264,14 @@ def _refuse_other_kinds(
             )
 
 
-def _read_whole(components: Sequence[Stored], restored: Restored) -> None:
+def _read_whole(
+    components: Sequence[Stored], restored: Restored, *, is_given: bool
+) -> None:
+    """Read components; `is_given` says whether functions will get their folders."""
     require_memory(sum(x.held_bytes for x in components), restored.found.path)
+    folders = [x for x in components if isinstance(x, FolderReader)]
+    if is_given and folders:
+        restored.draft = isolate(restored.found.path, folders)
     for component in components:  # What is open can be read when it is removed.
         component.open()
     for component in components:
@@ -391,20 +408,34 @@ def hand_over(restored: Restored, loadfns: Mapping[str, Callable[[Any], Any]]) -
     """Give each component its state.
 
     Raises:
-      DamagedError: one has written to its folder, which is a part of the save.
+      DamagedError: one has written to its folder, or others have.
+      SaveNotFoundError: the save was removed, and a folder is in it.
       Exception: what a component's own `load()` raises, with a note of its key.
     """
-    for key, load in loadfns.items():
-        if key not in restored.states:  # Nothing in it was selected.
-            continue
-        try:
-            load(restored.states[key])
-            if key in restored.folders:
-                restored.folders[key].check()
-        except Exception as error:
-            path = restored.found.path
-            add_note(error, f"Raised while loading the component {key!r} from {path}.")
-            raise
+    try:
+        for key, load in loadfns.items():
+            if key in restored.states:  # Else nothing in it was selected.
+                with _noting(key, restored.found.path):
+                    _give(restored.states[key], load, restored.folders.get(key))
+    finally:
+        restored.close()
+
+
+def _give(state: Any, load: Callable[[Any], Any], folder: FolderReader | None) -> None:
+    if folder is not None:
+        folder.check()
+    load(state)
+    if folder is not None:
+        folder.check()
+
+
+@contextlib.contextmanager
+def _noting(key: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        add_note(error, f"Raised while loading the component {key!r} from {path}.")
+        raise
 
 
 def _full(key: str, names: Iterable[str]) -> list[str]:

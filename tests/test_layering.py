@@ -43,6 +43,7 @@ ALLOWED = {
     "compression": {"manifest"},
     "files": set(),
     "filetree": {"manifest", "parallel", "disk"},
+    "fileview": {"drafts", "filetree", "manifest", "parallel", "disk"},
     "background": {"forks"},
     "machine": set(),
     "staging": {"forks", "machine"},
@@ -77,7 +78,7 @@ ALLOWED = {
     },
     "source": {
         *("stored", "folder", "elements_folder", "tree", "references", "scalars"),
-        *("filetree", "manifest", "disk"),
+        *("fileview", "manifest", "disk"),
     },
     "reports": set(),
     "history": {"reuse", "folder", "compression", "scalars", "manifest", "disk"},
@@ -95,8 +96,8 @@ ALLOWED = {
         *("reports", "retention", "filetree", "manifest"),
     },
     "restore": {
-        *("source", "stored", "folder", "filetree", "reports", "overlay", "tree"),
-        *("manifest", "machine", "disk"),
+        *("source", "stored", "folder", "fileview", "drafts", "reports", "overlay"),
+        *("tree", "manifest", "machine", "disk"),
     },
     "look": {
         *("restore", "reports", "stored", "choice", "folder", "elements_folder"),
