@@ -117,12 +117,19 @@ def _above(path: Path) -> Iterator[Path]:
             return
 
 
-def begin(directory: Path, step: int | None, *, fsync: bool) -> Draft:
-    """Begin a save in a directory, under a name that no other has."""
+def begin(
+    directory: Path, step: int | None, *, fsync: bool, is_hidden: bool = False
+) -> Draft:
+    """Begin a save in a directory, under a name that no other has.
+
+    With `is_hidden` it never becomes one: it keeps a name under which it is swept if
+    the process dies.
+    """
     made: list[Path] = []
     now = datetime.now(timezone.utc)
     for attempt in range(_ATTEMPTS):
-        path = directory / save_name(now + timedelta(microseconds=attempt), step)
+        name = save_name(now + timedelta(microseconds=attempt), step)
+        path = directory / (f".{name}" if is_hidden else name)
         try:
             made += _make_folders(directory)
             return Draft(path, [*made, path], _make_draft(path), fsync=fsync)
@@ -142,8 +149,8 @@ class _TakenError(Exception):
 
 
 def _make_draft(path: Path) -> int:
-    """Make a save folder that has its locked draft from the first moment."""
-    hidden = path.with_name(f".{path.name}")
+    """Make a folder that has its locked draft from the first moment."""
+    hidden = path.with_name(f".{path.name.lstrip('.')}")
     if os.path.lexists(path):
         raise _TakenError
     fd = -1
@@ -152,7 +159,8 @@ def _make_draft(path: Path) -> int:
         fd = disk.create(hidden / DRAFT)
         if disk.lock(fd) is False or disk.is_removed(fd):  # A sweep was faster.
             raise _TakenError
-        disk.rename(hidden, path)
+        if hidden != path:
+            disk.rename(hidden, path)
         return fd
     except BaseException as error:
         cause = error.__cause__ or error

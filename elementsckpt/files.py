@@ -21,8 +21,9 @@ class Files:
         files that are there when it returns are saved; symbolic links are an error.
         What did not change since the save before takes no space twice. It is not
         called with `write=False`. Without it, files come from `Checkpoint.staging`.
-      load: Gets the folder of a save, with all files verified. It must not change
-        them: they are read-only, and other saves may share them.
+      load: Gets a folder with the files of a save, all verified, and no others. It must
+        not change them: they are read-only, and saves share them. The folder is gone
+        when it has returned.
 
     Raises:
       ValueError: these are no functions.
@@ -50,7 +51,7 @@ class Files:
         return Folder(self._save)
 
     def load(self, folder: Path) -> None:
-        """Read from the folder of a save."""
+        """Read from a folder with the files of a save."""
         self._load(folder)
 
 

@@ -1,12 +1,14 @@
-"""A folder of files that a component wrote itself ⇄ its entry in the manifest."""
+"""A folder of files that a component wrote itself → its entry in the manifest.
+
+The counterpart of `fileview`: there the files of a save become a folder again.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from . import disk, manifest
@@ -144,7 +146,7 @@ class FolderWriter:
         except WriteError as error:
             _logger.debug("Not reused, but written again: %s", error)
             return False
-        if _signature(hidden) != signature:
+        if signature_of(hidden) != signature:
             disk.remove(hidden)  # Somebody has just replaced it.
             return False
         disk.rename(hidden, file.path)
@@ -153,13 +155,14 @@ class FolderWriter:
     def _checked(self, source: Path, entry: File) -> tuple[int, ...]:
         """Check a file of an earlier save; return its signature."""
         with disk.File(source) as earlier:
-            _check(earlier, entry)
+            check(earlier, entry)
             if self._fsync:  # It may be in a copy that nobody has synced.
                 disk.sync(earlier.fd, path=source)
             return earlier.signature
 
 
-def _signature(path: Path) -> tuple[int, ...]:
+def signature_of(path: Path) -> tuple[int, ...]:
+    """Return what tells a file from what takes its place, or writes to it."""
     with disk.File(path) as file:
         return file.signature
 
@@ -176,87 +179,17 @@ def _problem(path: str, status: os.stat_result) -> str:
     return ""
 
 
-class FolderReader:
-    """The folder that a component wrote to a save.
+def check(file: disk.File, entry: File, *, content: bool = True) -> None:
+    """Check that a file is what its entry in the manifest says.
 
     Args:
-      save: The save folder.
-      key: The component's key.
-      entry: The folder's entry in the manifest.
-      verify: Whether to verify the content of files, not just their sizes.
+      file: The file.
+      entry: Its entry.
+      content: Whether to read it, not just compare its size.
 
-    Attributes:
-      path: The folder.
-      names: Paths of the files in it.
-      size_bytes: Size of the files.
-      held_bytes: How much memory it takes.
+    Raises:
+      DamagedError: it is something else.
     """
-
-    streams = False
-    held_bytes = 0
-
-    def __init__(self, save: Path, key: str, entry: Files, *, verify: bool) -> None:
-        self.key = key
-        self.path = save / entry.folder
-        self.names = [file.path for file in entry.files]
-        self.size_bytes = sum(file.size for file in entry.files)
-        self._files = entry.files
-        self._verifies = verify
-        self._signatures: list[tuple[int, ...]] = []
-
-    def open(self) -> None:
-        """Nothing is opened: who loads the folder opens its files by their names."""
-
-    def verify(self) -> None:
-        """Verify each file.
-
-        Raises:
-          DamagedError: it is not what was written.
-        """
-        disk.require_folder(self.path)
-        known: set[str] = set()
-        for name in self.names:
-            for folder in _folders_of(name):
-                if folder not in known:
-                    disk.require_folder(self.path / folder)
-                    known.add(folder)
-        self._signatures = run(self._verify, self._files)
-
-    def _verify(self, entry: File) -> tuple[int, ...]:
-        with disk.File(self.path / entry.path) as file:
-            _check(file, entry, content=self._verifies)
-            return file.signature
-
-    def check(self) -> None:
-        """Check that nobody has written to the files since they were verified.
-
-        Raises:
-          DamagedError: somebody has.
-        """
-        for name, signature in zip(self.names, self._signatures, strict=True):
-            found = None
-            with contextlib.suppress(DamagedError):
-                found = _signature(self.path / name)
-            if found != signature and os.path.lexists(self.path.parent):  # Not pruned.
-                raise DamagedError(
-                    f"{self.path / name} has changed while {self.key!r} was loaded, so "
-                    f"the save is damaged, and others that share the file. What loads "
-                    f"it must not write to the folder that it gets: let it copy first."
-                )
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
-def _folders_of(path: str) -> Iterator[str]:
-    """Yield the folders that a path leads through, the outermost first."""
-    end = path.find("/")
-    while end >= 0:
-        yield path[:end]
-        end = path.find("/", end + 1)
-
-
-def _check(file: disk.File, entry: File, *, content: bool = True) -> None:
     if file.size != entry.size:
         raise DamagedError(
             f"{file.path} is damaged: it has {file.size} bytes, expected {entry.size}."

@@ -16,6 +16,7 @@ from typing import Any
 from msgspec import Struct
 
 from . import disk, growth, manifest, overlay, tree
+from .drafts import Draft
 from .errors import (
     CheckpointError,
     DamagedError,
@@ -25,7 +26,7 @@ from .errors import (
     add_note,
     reason,
 )
-from .filetree import FolderReader
+from .fileview import FolderReader, isolate
 from .folder import Found
 from .machine import require_memory
 from .overlay import Plan, Selection
@@ -48,6 +49,7 @@ class Restored(Struct):
       found: The save.
       states: What to give to the `load()` of each component.
       folders: Those of them that are folders.
+      draft: What folders are in that were made for this load, or None.
       notes: What the report says about reading.
       misplaced: Those that are mismatched by their sharding only.
       castable: Whether `cast=True` would make some of what is mismatched fit.
@@ -58,6 +60,7 @@ class Restored(Struct):
     notes: Notes
     states: dict[str, Any] = {}
     folders: dict[str, FolderReader] = {}
+    draft: Draft | None = None
     loaded: list[str] = []
     missing: list[str] = []
     unexpected: list[str] = []
@@ -66,6 +69,11 @@ class Restored(Struct):
     castable: bool = False
     renamed: dict[str, str] = {}
     fell_back_from: Path | None = None
+
+    def close(self) -> None:
+        """Remove the folders that were made for this load."""
+        if self.draft is not None:
+            self.draft.abandon()
 
     def report(self, seconds: float) -> LoadReport:
         """Return what the caller of `load` gets."""
@@ -186,7 +194,7 @@ def _read(found: Found, reading: Reading, restored: Restored) -> None:
         found_keys = save.keys()
         keys = dict(zip(found_keys, found_keys, strict=True))
     components = save.components({x: keys[x] for x in reading.request.wanted(keys)})
-    with _closing(components):
+    with _closing(components, restored):
         if reading.folders is not None:
             _refuse_other_kinds(components, reading.folders, found.path, options.verb)
         some, whole = _divide(components, reading, found.path, options.verb)
@@ -197,7 +205,7 @@ def _read(found: Found, reading: Reading, restored: Restored) -> None:
             _read_only(some, selections, reading, restored)
         elif some:
             _read_some(some, selections, reading, restored, options.verb)
-        _read_whole(whole, reading.rebuilt, restored, options)
+        _read_whole(whole, reading, restored, options)
 
 
 def _divide(
@@ -253,13 +261,15 @@ def _tell_of_classes(notes: Notes) -> None:
 
 
 @contextlib.contextmanager
-def _closing(components: Sequence[Stored]) -> Iterator[None]:
+def _closing(components: Sequence[Stored], restored: Restored) -> Iterator[None]:
     """Close the files, except those from which shards are still to be read."""
     failed = True
     try:
         yield
         failed = False
     finally:
+        if failed:
+            restored.close()
         for component in components:
             if failed or not component.streams:
                 component.close()
@@ -301,18 +311,18 @@ def _refuse_other_kinds(
 
 
 def _read_whole(
-    components: Sequence[Stored],
-    rebuilt: Collection[str],
-    restored: Restored,
-    options: Options,
+    components: Sequence[Stored], reading: Reading, restored: Restored, options: Options
 ) -> None:
     size_bytes, less = sum(x.held_bytes for x in components), ("keys", "regex")
     require_memory(size_bytes, restored.found.path, options.verb.by(*less))
+    folders = [x for x in components if isinstance(x, FolderReader)]
+    if folders and reading.folders is not None and not reading.dry_run:
+        restored.draft = isolate(restored.found.path, folders)
     for component in components:  # What is open can be read when it is removed.
         component.open()
     for component in components:
         try:
-            _read_one(component, restored, is_rebuilt=component.key in rebuilt)
+            _read_one(component, restored, is_rebuilt=component.key in reading.rebuilt)
         except PickleError:
             if not options.leaves_out:
                 raise
@@ -535,20 +545,34 @@ def hand_over(restored: Restored, loadfns: Mapping[str, Callable[[Any], Any]]) -
     """Give each component its state.
 
     Raises:
-      DamagedError: one has written to its folder, which is a part of the save.
+      DamagedError: one has written to its folder, or others have.
+      SaveNotFoundError: the save was removed, and a folder is in it.
       Exception: what a component's own `load()` raises, with a note of its key.
     """
-    for key, load in loadfns.items():
-        if key not in restored.states:  # Nothing in it was selected.
-            continue
-        try:
-            load(restored.states[key])
-            if key in restored.folders:
-                restored.folders[key].check()
-        except Exception as error:
-            path = restored.found.path
-            add_note(error, f"Raised while loading the component {key!r} from {path}.")
-            raise
+    try:
+        for key, load in loadfns.items():
+            if key in restored.states:  # Else nothing in it was selected.
+                with _noting(key, restored.found.path):
+                    _give(restored.states[key], load, restored.folders.get(key))
+    finally:
+        restored.close()
+
+
+def _give(state: Any, load: Callable[[Any], Any], folder: FolderReader | None) -> None:
+    if folder is not None:
+        folder.check()
+    load(state)
+    if folder is not None:
+        folder.check()
+
+
+@contextlib.contextmanager
+def _noting(key: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        add_note(error, f"Raised while loading the component {key!r} from {path}.")
+        raise
 
 
 def _full(key: str, names: Iterable[str]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from . import elements_folder, manifest, scalars, tree
 from .errors import MissingKeyError
-from .filetree import FolderReader
+from .fileview import FolderReader
 from .folder import Found, read_manifest
 from .manifest import Manifest
 from .references import Resolver

@@ -1881,12 +1881,51 @@ def a_load_that_writes_to_its_folder(tmp, _):
     cp = saved(tmp, lambda _: None)
 
     def write(folder):
-        (folder / "a").unlink()
+        (folder / "a").chmod(0o644)
         (folder / "a").write_text("changed")
 
     cp.policy = Files(load=write)
     yield
     cp.load(keys=["policy"])
+
+
+@says(
+    DamagedError,
+    "{tmp}/…/policy.files/a has changed while 'policy' was loaded. What loads it must "
+    "not write to the folder that it gets: let it copy first.",
+)
+def a_load_that_moves_its_files(tmp, _):
+    cp = saved(tmp, lambda _: None)
+    cp.policy = Files(load=lambda folder: (folder / "a").rename(tmp / "a"))
+    yield
+    cp.load(keys=["policy"])
+
+
+@says(
+    ReadError,
+    "{tmp}/…/policy.files/b is not of the save, and what loads 'policy' would see it. "
+    "The files of the save could not be linked elsewhere (Read-only file system). "
+    "Remove it, or copy the save to where links can be made.",
+)
+def a_file_of_others_where_nothing_can_be_linked(tmp, monkeypatch):
+    cp = saved(tmp, lambda path: (path / "policy.files" / "b").touch())
+    refuse(monkeypatch, os.mkdir, errno.EROFS)
+    yield
+    cp.load()
+
+
+@says(
+    SaveNotFoundError,
+    "{tmp}/… was removed while 'policy' was loaded from it, which may have seen some "
+    "of its files only. They could not be linked elsewhere (Read-only file system). "
+    "Load again, or from another save.",
+)
+def a_save_that_is_removed_where_nothing_can_be_linked(tmp, monkeypatch):
+    cp = saved(tmp, lambda _: None)
+    cp.policy = Files(load=lambda folder: shutil.rmtree(folder.parent))
+    refuse(monkeypatch, os.mkdir, errno.EROFS)
+    yield
+    cp.load()
 
 
 @says(

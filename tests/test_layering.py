@@ -67,6 +67,7 @@ ALLOWED = {
     "compression": {"manifest"},
     "files": {"attributes"},
     "filetree": {"manifest", "parallel", "disk"},
+    "fileview": {"drafts", "filetree", "manifest", "parallel", "disk"},
     "background": {"forks"},
     "machine": set(),
     "staging": {"forks", "machine"},
@@ -105,7 +106,7 @@ ALLOWED = {
     },
     "source": {
         *("stored", "folder", "elements_folder", "tree", "references", "scalars"),
-        *("filetree", "manifest"),
+        *("fileview", "manifest"),
     },
     "reports": set(),
     "still": {"manifest", "notices"},
@@ -126,8 +127,8 @@ ALLOWED = {
         *("reports", "retention", "filetree", "manifest", "notices"),
     },
     "restore": {
-        *("source", "stored", "folder", "filetree", "reports", "overlay", "tree"),
-        *("selection", "verbs", "growth", "manifest", "machine", "disk"),
+        *("source", "stored", "folder", "fileview", "drafts", "reports", "overlay"),
+        *("tree", "selection", "verbs", "growth", "manifest", "machine", "disk"),
     },
     "look": {
         *("restore", "reports", "stored", "choice", "folder", "elements_folder"),

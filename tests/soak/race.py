@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import pathlib
 import random
 import time
 
@@ -57,9 +56,8 @@ def race(root, rng, *, minutes):
         f"process pruned {counts['pruned']:,} before they could be looked at, and the "
         f"others were whole; {counts['refused']:,} more ended with a WriteError, for "
         f"the same reason. A third process loaded meanwhile: {found['loaded']:,} times "
-        f"one save of the directory, all of it; {found['files']:,} times it was too "
-        f"late for files that a component opens by itself. Asked for a save by its "
-        f"path, it got that, {found['named']:,} times, or was told that it is gone, "
+        f"one save of the directory, all of it. Asked for a save by its path, it got "
+        f"that, {found['named']:,} times, or was told that it is gone, "
         f"{found['gone']:,} times."
     )
 
@@ -95,8 +93,7 @@ def _write(report, directory, number, options):
     use_small_segments()
     run = Run()
     cp = run.checkpoint(directory, background=True, **options)
-    while not _load(run, cp, directory):
-        pass
+    _load(run, cp, directory)
     run.go_to(number, run.step)  # The save may be of the other one.
     counts = collections.Counter()
     while True:
@@ -122,15 +119,11 @@ def _write(report, directory, number, options):
 
 
 def _load(run, cp, path, **options):
-    """Load a save, or the newest of the directory; tell whether it was still there."""
+    """Load a save, or the newest of the directory; tell whether a save was there."""
     try:
         report = cp.load(path, **options)
     except CheckpointError as error:
         require(not path.exists(), f"{path} is damaged: {error}")
-        return False
-    except FileNotFoundError as error:  # The files that a component opens by itself.
-        require("component 'policy'" in str(error.__notes__), f"{error}")
-        require(not pathlib.Path(error.filename).exists(), f"{error}")
         return False
     require(run.check() == report.step, "it is of another step than it says")
     return True
@@ -159,9 +152,8 @@ def _read(report, directory, seed, end):
             sequence = found
         elif way == "read":
             _read_states(directory)
-        elif not _load(run, run.checkpoint(), directory, mmap=way == "mmap"):
-            counts["files"] += 1
-            continue
+        else:
+            _load(run, run.checkpoint(), directory, mmap=way == "mmap")
         counts["loaded"] += 1
         require(not warnings, f"it warned: {warnings}")
     report(counts)

@@ -7,7 +7,7 @@ import os
 import warnings
 
 import numpy as np
-from faults import files_of
+from faults import contents, files_of
 
 from elementsckpt import Checkpoint, Files
 
@@ -152,8 +152,7 @@ class Run:
             (folder / name).write_bytes(content)
 
     def _load_policy(self, folder):
-        # By name: other files in the folder are nobody's business.
-        self.policy = {name: (folder / name).read_bytes() for name in self.policy}
+        self.policy = contents(folder)
 
 
 class _Part:
