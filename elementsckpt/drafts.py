@@ -2,10 +2,9 @@
 
 A draft is a folder with a locked `.manifest.json` and no `manifest.json`. Renaming the
 one to the other is the commit; the lock tells a save in progress from what a process
-that died has left. What is removed becomes a draft again. Folders come into being under
-a hidden name, and vanish under one where they can be renamed, so that whatever has a
-name without a dot is a save, was made by this library for one, or belongs to somebody
-else and is left alone.
+that died has left. Folders come into being under a hidden name, and vanish under one
+where they can be renamed, so that whatever has a name without a dot is a save, was made
+by this library for one, or belongs to somebody else and is left alone.
 """
 
 from __future__ import annotations
@@ -30,6 +29,9 @@ HIDDEN = re.compile(rf"\.{SAVE.pattern}")
 DRAFT = ".manifest.json"
 _ATTEMPTS = 100
 _TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOENT}
+# What is said of folders that get no other name, as by an overlay of its lower layers.
+_NO_RENAME = {errno.EXDEV, errno.EBUSY, errno.EINVAL, errno.EPERM, errno.EACCES}
+_NO_RENAME |= {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _reached: set[Path] = set()  # Folders to which durable entries lead.
 _logger = logging.getLogger("elementsckpt")
 
@@ -337,11 +339,10 @@ def remove(
 ) -> None:
     """Remove a save folder of ours; failing only warns.
 
-    Its manifest becomes a draft first, so a save is removed at once or not at all, and
-    what is left of it can be swept, as the draft goes last. Then it gets a hidden name,
-    where folders can be renamed, unless the caller named it. Folders that components
-    wrote go with all that is in them. Files that are not ours stay, in a folder of the
-    old name.
+    It gets a hidden name first, so a save is removed at once or not at all. At a path
+    that the caller named, or where folders cannot be renamed, it becomes a draft again,
+    which can be swept, and the draft goes last. Folders that components wrote go with
+    all that is in them. Files that are not ours stay, in a folder of the old name.
 
     Args:
       path: The folder.
@@ -366,23 +367,18 @@ def _remove(path: Path, notices: Notices, *, keep_folder: bool, fsync: bool) -> 
     """Remove a save folder, as far as that goes; return where it is, or was."""
     where = path
     try:
-        if os.path.lexists(path / manifest.NAME):
+        is_save = os.path.lexists(path / manifest.NAME)
+        if is_save:
             _require_removable(path)
-            disk.rename(path / manifest.NAME, path / DRAFT)
-            if fsync:
-                disk.sync_folder(path)
-        where = path if keep_folder else _hide(path)
-        for name in sorted(disk.names_in(where)):
-            if _is_ours(name) and name != DRAFT:
-                _remove_entry(where / name)
+        if not keep_folder:
+            where = _hide(path, fsync=fsync)
+        if is_save:
+            _take_back(where, path, fsync=fsync)
+        _remove_contents(where, fsync=fsync and is_save and where == path)
         left = disk.names_in(where)
-        if any(map(manifest.FOLDER.fullmatch, left)):  # Of which files are still open.
-            return where  # With the draft, so that it can be swept.
-        if DRAFT in left:
-            disk.remove(where / DRAFT)
-        if keep_folder:
+        if keep_folder or DRAFT in left:
             return where
-        if set(left) - {DRAFT}:
+        if left:
             about = "files of others"
             notices.warn(about, "Files that are not of the save stay in %s.", path)
             if where != path:
@@ -393,6 +389,50 @@ def _remove(path: Path, notices: Notices, *, keep_folder: bool, fsync: bool) -> 
         if not isinstance(error.__cause__, FileNotFoundError):  # Else it is gone.
             raise
     return where
+
+
+def _hide(path: Path, *, fsync: bool) -> Path:
+    """Give a save folder a hidden name; return where it is then."""
+    if not SAVE.fullmatch(path.name):
+        return path
+    hidden = path.with_name(f".{path.name}")
+    try:
+        disk.rename(path, hidden)
+    except WriteError as error:
+        if error.errno not in _NO_RENAME:
+            raise
+        return path
+    if fsync:
+        disk.sync_folder(path.parent)
+    return hidden
+
+
+def _take_back(where: Path, path: Path, *, fsync: bool) -> None:
+    """Make a save a draft again; one that was hidden becomes visible if that fails."""
+    try:
+        disk.rename(where / manifest.NAME, where / DRAFT)
+    except WriteError:
+        if where != path:
+            with contextlib.suppress(WriteError):
+                disk.rename(where, path)
+        raise
+    if fsync and where == path:
+        disk.sync_folder(path)
+
+
+def _remove_contents(path: Path, *, fsync: bool) -> None:
+    """Remove what is of a save, the draft at last, so that it can be swept till then.
+
+    It stays if a folder of a component does, in which files are open somewhere.
+    """
+    for name in sorted(disk.names_in(path)):
+        if _is_ours(name) and name != DRAFT:
+            _remove_entry(path / name)
+    left = disk.names_in(path)
+    if DRAFT in left and not any(map(manifest.FOLDER.fullmatch, left)):
+        if fsync:
+            disk.sync_folder(path)
+        disk.remove(path / DRAFT)
 
 
 def _require_removable(path: Path) -> None:
@@ -407,22 +447,6 @@ def _require_removable(path: Path) -> None:
     own = [path / name for name in names if not os.path.islink(path / name)]
     inner = [x for folder in own for x, is_folder in _all_of(folder) if is_folder]
     disk.require_removable(path, inner)
-
-
-def _hide(path: Path) -> Path:
-    """Give a save folder a hidden name; return where it is then.
-
-    Overlay file systems do not rename folders of their lower layers.
-    """
-    if SAVE.fullmatch(path.name):
-        hidden = path.with_name(f".{path.name}")
-        try:
-            disk.rename(path, hidden)
-            return hidden
-        except WriteError as error:
-            if error.errno == errno.ENOENT:
-                raise
-    return path
 
 
 def _remove_emptied(path: Path) -> None:

@@ -24,7 +24,8 @@ _LIMITS = (*_HARD_LIMITS, "memory.high")
 _HELD = ("anon", "shmem"), ("total_rss", "total_shmem")  # In version 2, and in 1.
 _HELD_BY_ALL = ("AnonPages", "Shmem", "SUnreclaim", "Hugetlb")
 _SPARE_BYTES = 16 << 20  # What else is needed meanwhile.
-_SMALL_BYTES = 1 << 20  # Reading this is faster than looking whether it fits.
+_OFTEN_BYTES = 8 << 20  # Looking each time would take longer than reading a little.
+_unseen_bytes = 0  # What was asked for since.
 
 
 @functools.cache
@@ -55,8 +56,13 @@ def left_bytes() -> int:
 
 
 def has_room(size_bytes: int) -> bool:
-    """Tell whether so much memory can still be had."""
-    return size_bytes < _SMALL_BYTES or size_bytes + _SPARE_BYTES <= left_bytes()
+    """Tell whether so much memory can still be had; of a little that is assumed."""
+    global _unseen_bytes
+    _unseen_bytes += size_bytes
+    if _unseen_bytes < _OFTEN_BYTES:
+        return True
+    _unseen_bytes = 0
+    return size_bytes + _SPARE_BYTES <= left_bytes()
 
 
 def require_memory(size_bytes: int, path: Path, less: str) -> None:
@@ -83,24 +89,30 @@ def _physical_bytes() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _groups() -> Iterator[Path]:
-    """Yield the folders of the control groups that this process is in, as far as seen.
+def _groups() -> list[Path]:
+    """Return the folders of the control groups that this process is in.
 
     Source: cgroups(7), and proc(5) for the fields of mountinfo.
     """
-    own: dict[
-        str, str
-    ] = {}  # The paths of the groups, by controller; version 2 names none.
-    for line in _lines(_PROC / "self" / "cgroup"):
+    return _mounted(tuple(_lines(_PROC / "self" / "cgroup")))
+
+
+@functools.lru_cache(1)
+def _mounted(groups: tuple[str, ...]) -> list[Path]:
+    """Return the folders of groups, and those above, as far as they can be seen."""
+    own: dict[str, str] = {}  # Their paths, by controller; version 2 names none.
+    for line in groups:
         controllers, _, path = line.partition(":")[2].partition(":")
         own |= dict.fromkeys(controllers.split(","), path)
+    found: list[Path] = []
     for line in _lines(_PROC / "self" / "mountinfo"):
         mount, _, kind = line.partition(" - ")
         is_first = kind.startswith("cgroup ") and "memory" in re.split(r"[ ,]", kind)
         controller = "memory" if is_first else ""
         if controller in own and (is_first or kind.startswith("cgroup2 ")):
             root, top = map(_unescaped, mount.split(" ")[3:5])
-            yield from _from(Path(top), root, own[controller])
+            found += _from(Path(top), root, own[controller])
+    return found
 
 
 def _from(top: Path, root: str, path: str) -> Iterator[Path]:

@@ -32,6 +32,7 @@ class Machine:
         self._proc = root / "proc"
         (self._proc / "self").mkdir(parents=True)
         monkeypatch.setattr(machine, "_PROC", self._proc)
+        monkeypatch.setattr(machine, "_OFTEN_BYTES", 0)
 
     def has(self, **sizes):
         """Set the sizes of `meminfo`, in bytes; otherwise it is not there."""
@@ -58,7 +59,7 @@ class Machine:
             (folder / name).write_text(f"{content}\n")
         lines = [f"{name} {size}\n" for name, size in held.items()]
         (folder / "memory.stat").write_text("".join(lines))
-        machine.memory_bytes.cache_clear()
+        forget()
 
     def leaves(self, size_bytes):
         """Have a load find so much memory, and not more."""
@@ -70,7 +71,13 @@ class Machine:
 def made_up(root, monkeypatch):
     """Have this process find a machine that is made up."""
     yield Machine(root / "machine", monkeypatch)
+    forget()
+
+
+def forget():
+    """Have what is remembered of the machine be looked up again."""
     machine.memory_bytes.cache_clear()
+    machine._mounted.cache_clear()
 
 
 @contextlib.contextmanager

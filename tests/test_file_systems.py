@@ -5,9 +5,11 @@ import fcntl
 import itertools
 import logging
 import os
+import pathlib
 import shutil
 import subprocess
 import sys
+import tempfile
 
 import pytest
 from boxes import ROOT, make, visible
@@ -180,21 +182,15 @@ def say(caplog):
 
 
 @pytest.fixture
-def group(tmp_path):
-    """Return a directory of root and of others, with a save of root's in it.
-
-    Others are this process meanwhile.
-    """
+def group():
+    """Return a directory of root, in which others are about to save."""
     if os.geteuid() != 0:
         pytest.skip("only root can be two users")
-    directory = tmp_path / "ckpt"
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o755)
     previous = os.umask(0o022)
-    try:
-        yield directory
-    finally:
-        os.umask(previous)
+    with tempfile.TemporaryDirectory() as path:  # To which others find their way.
+        os.chmod(path, 0o755)
+        yield pathlib.Path(path) / "ckpt"
+    os.umask(previous)
 
 
 OTHERS = 65534
@@ -245,6 +241,25 @@ def test_a_save_of_another_user_is_removed_at_once_or_not_at_all(
     assert any(f"Could not remove {theirs}" in x and "who may write" in x for x in said)
     with_files(group, 6).save()  # Its owner can.
     assert not theirs.exists()
+
+
+def test_what_turns_out_not_to_be_removable_gets_its_name_back(
+    group, monkeypatch, caplog
+):
+    theirs = with_files(group, 1).save().path
+    group.chmod(0o777)
+    monkeypatch.setattr(os, "access", lambda *_, **__: True)  # As on some networks.
+    os.seteuid(OTHERS)
+    try:
+        cp = with_files(group, 2)
+        cp.load_or_save()
+        mine = cp.save().path
+        assert is_whole(theirs, 1)
+        assert {x.path for x in cp.saves()} == {theirs, mine}
+        assert leftovers(group) == set()
+    finally:
+        os.seteuid(0)
+    assert any(f"Could not remove {theirs}" in x for x in say(caplog))
 
 
 def test_a_save_of_another_user_who_lets_the_group_write_is_pruned(group, caplog):

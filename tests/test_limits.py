@@ -100,10 +100,10 @@ def test_what_is_not_seen_is_no_limit(linux, own, mount):
 
 def test_without_proc_the_memory_is_that_of_the_machine(tmp_path, monkeypatch):
     monkeypatch.setattr(machine, "_PROC", tmp_path)
-    machine.memory_bytes.cache_clear()
+    jobs.forget()
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     assert machine.memory_bytes() == machine.left_bytes() == memory
-    machine.memory_bytes.cache_clear()
+    jobs.forget()
 
 
 # With limits of the kernel
@@ -168,6 +168,33 @@ def test_in_a_small_job_a_folder_of_elements_that_cannot_fit_is_refused(tmp_path
     cp.save()
     with jobs.job(200 * MB) as start:
         child = start(ELEMENTS, tmp_path / "ckpt")
+    assert (child.returncode, child.stdout) == (0, "refused\n"), child.stderr
+
+
+GROWS = """
+import sys
+import numpy as np
+import elementsckpt
+
+size, count = map(int, sys.argv[2:])
+cp = elementsckpt.Checkpoint(sys.argv[1])
+cp.replay = elementsckpt.Saveable(
+    save=lambda: (np.full(size, n % 7, np.uint8) for n in range(count)), load=list
+)
+try:
+    (cp.save if not cp.exists() else cp.load)()
+    print("done")
+except elementsckpt.ReadError as error:
+    print("refused")
+"""
+
+
+@pytest.mark.parametrize("size", [MB // 10, 10 * MB])
+def test_in_a_small_job_a_generator_that_grows_too_much_is_refused(tmp_path, size):
+    count = 120 * MB // size
+    with jobs.job(120 * MB) as start:
+        assert start(GROWS, tmp_path, size, count).stdout == "done\n"
+        child = start(GROWS, tmp_path, size, count)
     assert (child.returncode, child.stdout) == (0, "refused\n"), child.stderr
 
 
@@ -277,7 +304,7 @@ def test_limits_of_the_process_bound_what_is_staged(monkeypatch):
         return (800 * MB if kind == resource.RLIMIT_AS else -1), -1
 
     monkeypatch.setattr(resource, "getrlimit", getrlimit)
-    machine.memory_bytes.cache_clear()
+    jobs.forget()
     assert staging.default_bytes() == 100 * MB
     assert Checkpoint(background=True)._staging.limit_bytes == 100 * MB
-    machine.memory_bytes.cache_clear()
+    jobs.forget()
