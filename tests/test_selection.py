@@ -314,17 +314,19 @@ def test_a_run_resumes_with_what_both_sides_have(tmp_path):
     assert resumed.agent.state == {"a": 1, "new": 0}
 
 
-def test_a_run_that_resumes_with_options_goes_on_with_its_schedule(tmp_path):
-    options = {"every": elementsckpt.Every(steps=10), "step": lambda: step}
-    step = 25
-    cp = make(tmp_path, {"a": 1}, **options)
-    cp.save_if_due()
-    resumed = make(tmp_path, {"a": 1}, **options)
-    resumed.load_or_save(cast=True)
-    step = 29
-    assert resumed.save_if_due() is None
-    step = 30
-    assert resumed.save_if_due() is not None
+@pytest.mark.parametrize(
+    "options", [{}, {"cast": True}, {"strict": False}, {"rename": {"x": "y"}}]
+)
+def test_a_run_that_resumes_with_options_is_compared_with_what_it_was(
+    tmp_path, caplog, options
+):
+    cp = make(tmp_path, {"a": 1}, metadata={"lr": 0.1})
+    cp.critic = Box(1)
+    cp.save()
+    resumed = make(tmp_path, {"a": 1}, metadata={"lr": 0.2})
+    resumed.load_or_save(**options)
+    assert "lr was 0.1 and is 0.2" in caplog.text
+    assert "a run with 'critic', which is not registered" in caplog.text
 
 
 @pytest.mark.parametrize("rename", [["old", "new"], {"(": ""}])
