@@ -210,6 +210,7 @@ LOSSY = [
     ("5", jnp.asarray(0)),
     (jnp.ones(1), jnp.asarray(0)),
     (2**70, jnp.asarray(0)),
+    (0.5, jax.ShapeDtypeStruct((), np.float64)),
     (np.float64(0.1), jnp.asarray(0.0)),
     (jnp.float32(0.5), jnp.int32(0)),
     (jnp.float32(0.5), jax.ShapeDtypeStruct((), np.int32)),
