@@ -1,6 +1,7 @@
 """`Value()` without a template takes what any `Value` saved, its classes, too."""
 
 import collections
+import copy
 import dataclasses
 import enum
 import functools
@@ -9,6 +10,7 @@ import json
 import logging
 import math
 import pathlib
+import pickle
 import threading
 import typing
 
@@ -444,6 +446,14 @@ def test_what_cannot_be_pickled_is_left_out(tmp_path, caplog, options):
 
 def manifest_of(cp):
     return json.loads((cp.latest() / "manifest.json").read_bytes())
+
+
+def test_a_value_that_was_saved_can_be_copied_and_pickled(tmp_path):
+    cp = save(tmp_path, trees()["node"])
+    for value in (copy.deepcopy(cp.state), pickle.loads(pickle.dumps(cp.state))):
+        assert_equal(trees()["node"], value.value)
+        cp.state = value
+        cp.save()
 
 
 def test_plain_trees_have_no_skeleton(tmp_path):
