@@ -15,7 +15,7 @@ from . import attributes, jax_arrays, randoms
 from .errors import ComponentError, reason
 from .pytrees import Flat
 from .torch_tensors import is_module
-from .value import NnxState, Value, apart, is_nnx, template
+from .value import NnxState, Value, apart, is_empty, is_nnx, template
 
 PROTOCOLS = (
     ("save", "load"),
@@ -70,7 +70,7 @@ class Component(NamedTuple):
     @property
     def is_empty(self) -> bool:
         """Whether it is a value that takes whatever a value saved."""
-        return self._is_template and self.owner.is_empty
+        return self._is_template and is_empty(self.owner)
 
     @property
     def _is_template(self) -> bool:
@@ -80,7 +80,7 @@ class Component(NamedTuple):
     @property
     def template(self) -> Callable[[], Flat] | None:
         """For a value, returns what is there now, which a loaded one must be like."""
-        if self._is_template and not self.owner.is_empty:
+        if self._is_template and not is_empty(self.owner):
             return functools.partial(template, self.owner)
         return None
 

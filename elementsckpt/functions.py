@@ -18,7 +18,7 @@ from .restore import Reading, hand_over, restore
 from .selection import Request
 from .store import About, Manner, Saving, store
 from .stored import Options
-from .value import Value, apart, flatten, of_functions
+from .value import Value, apart, flatten, is_empty, of_functions
 from .value import template as template_of
 
 _TREE = "tree"  # The key of what `save_pytree` saves.
@@ -88,9 +88,9 @@ def load(
         templates={
             key: functools.partial(template_of, value)
             for key, value in values.items()
-            if not value.is_empty
+            if not is_empty(value)
         },
-        rebuilt={key for key, value in values.items() if value.is_empty},
+        rebuilt={key for key, value in values.items() if is_empty(value)},
     )
     restored = restore(lambda: choice.find(local(path)), reading)
     setters = {key: functools.partial(setattr, x, "value") for key, x in values.items()}

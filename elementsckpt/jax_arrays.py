@@ -125,6 +125,8 @@ def _pinned(values: Sequence[Any]) -> Sequence[Any]:
     """
     jax = sys.modules["jax"]
     far = [x for x in values if any(y.platform != "cpu" for y in x.devices())]
+    if not far:
+        return values
     try:
         places = [x.sharding.with_memory_kind("pinned_host") for x in far]
         copies = iter(jax.block_until_ready(jax.device_put(far, places)))

@@ -225,23 +225,16 @@ def _match(
     `fitting` has the forms that do, and whether these take the type of the saved one.
     """
     name, target, number, saved = pair
-    current, kind = result.flat.values[target], result.flat.kinds[target]
-    form = None
-    if kind in leaves.ARRAYS:  # Most are like others, and these have one spec.
-        is_weak = kind == "jax" and current.weak_type
-        form = id(saved), kind, current.dtype, current.shape, is_weak
+    leaf = result.flat.values[target], result.flat.kinds[target]
+    form = _form(saved, *leaf)
     takes = fitting.get(form)
     if takes is None:
-        expected = specs.spec_of(current, kind)
+        expected = specs.spec_of(*leaf)
         if not saved.is_like(expected) and specs.may_be_exact(saved, expected):
             result.undecided.append((target, number, name, saved))
             return
-        takes = specs.takes(saved, current, kind)
-        problem = _problem(result, saved, (current, kind, takes), selection)
-        sharding = specs.misplaced(current, kind) if problem is None else None
-        if sharding is not None:
-            problem = f"which {sharding} does not divide"
-            result.misplaced.append(name)
+        takes = specs.takes(saved, *leaf)
+        problem = _problem(result, (name, saved, takes), leaf, selection)
         if problem is not None:
             result.problems[name] = f"saved {saved}, {problem}"
             result.left[name] = number
@@ -254,18 +247,34 @@ def _match(
     result.loaded.append(name)
 
 
+def _form(saved: Spec, current: Any, kind: str) -> Any:
+    """Return what leaves have in common that fit alike; most arrays are like others."""
+    if kind not in leaves.ARRAYS:
+        return None
+    is_weak = kind == "jax" and current.weak_type
+    return id(saved), kind, current.dtype, current.shape, is_weak
+
+
 def _problem(
-    result: Plan, saved: Spec, leaf: tuple[Any, str, bool], selection: Selection
+    result: Plan,
+    pair: tuple[str, Spec, bool],
+    leaf: tuple[Any, str],
+    selection: Selection,
 ) -> str | None:
     """Say why a saved leaf cannot become what a current one is, or return None."""
-    current, kind, takes = leaf
-    expected = specs.spec_of(current, kind)
+    name, saved, takes = pair
+    expected = specs.spec_of(*leaf)
     if not takes and not saved.is_like(expected):
         can_cast = specs.can_cast(saved, expected)
         if not (selection.cast and can_cast):
             result.castable = result.castable or can_cast
             return f"expected {expected}"
-    return None if takes else specs.problem(current, kind)
+    problem = None if takes else specs.problem(*leaf)
+    sharding = None if problem else specs.misplaced(*leaf)
+    if sharding is None:
+        return problem
+    result.misplaced.append(name)
+    return f"which {sharding} does not divide"
 
 
 def decide(plan: Plan, values: Mapping[int, Any]) -> None:
@@ -276,14 +285,16 @@ def decide(plan: Plan, values: Mapping[int, Any]) -> None:
       values: These numbers, by saved number.
     """
     for target, number, name, saved in plan.undecided:
-        current, kind = plan.flat.values[target], plan.flat.kinds[target]
-        expected = specs.spec_of(current, kind)
+        leaf = plan.flat.values[target], plan.flat.kinds[target]
+        expected = specs.spec_of(*leaf)
         is_exact = specs.is_exact(values[number], expected)
-        if not is_exact and specs.takes(saved, current, kind, values[number]):
-            plan.taken[target] = saved
-        elif not is_exact:
-            plan.problems[name] = f"saved {values[number]!r}, expected {expected}"
+        takes = not is_exact and specs.takes(saved, *leaf, values[number])
+        problem = specs.problem(*leaf) if is_exact else f"expected {expected}"
+        if problem is not None and not takes:
+            plan.problems[name] = f"saved {values[number]!r}, {problem}"
             continue
+        if takes:
+            plan.taken[target] = saved
         plan.replace.append((target, number))
         plan.loaded.append(name)
 

@@ -65,10 +65,9 @@ class Value:
         if self._has_template:
             self._form = _form_of(value)
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is neither a value nor a template: any can be loaded."""
-        return not self._has_template and self.value is None
+    def __getstate__(self) -> dict[str, Any]:
+        # What an outline holds need not be something that can be pickled.
+        return {name: x for name, x in vars(self).items() if name != "_known"}
 
     def save(self) -> Any:
         """Return the leaves, in nested dicts, lists and tuples.
@@ -88,7 +87,7 @@ class Value:
           MismatchError: leaves do not fit; the message names them.
           StateError: as for `save`.
         """
-        if self.is_empty:
+        if is_empty(self):
             self.value = data
             return
         with _refusing_depth():
@@ -110,6 +109,11 @@ class Value:
             "Load into a value like the one that was saved.",
         )
         self.value = overlay.apply(plan, values, "")
+
+
+def is_empty(value: Value) -> bool:
+    """Tell whether there is neither a value nor a template, so that any fits."""
+    return not value._has_template and value.value is None
 
 
 def of_functions(
