@@ -18,8 +18,6 @@ PROTOCOLS = (
     ("state_dict", "load_state_dict"),
     ("to_state_dict", "from_state_dict"),
 )
-
-
 _OF_STATE_DICTS = frozenset({"load_state_dict", "from_state_dict"})
 
 

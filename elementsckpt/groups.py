@@ -178,9 +178,9 @@ class _Encoder:
     ) -> leaves.Encoded:
         try:
             return leaves.encode(value, kind, fetched)
-        except leaves.UnstorableError:
-            raise
-        except RuntimeError as error:  # Of torch, for tensors without such elements.
+        except RuntimeError as error:
+            if kind != "torch":
+                raise
             raise self._refusal(value, name, error) from error
 
     def _add(self, number: int, name: str, encoded: leaves.Encoded) -> _Group:
