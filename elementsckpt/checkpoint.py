@@ -598,7 +598,9 @@ class Checkpoint(Registry):
           rename: Pattern to replacement, for `re.sub` on the names that matched; in
             full names the key must stay. Or a mapping from keys to such mappings: the
             others are loaded as they are.
-          strict: Whether a matched leaf that only one side has is an error.
+          strict: Whether a matched leaf that only one side has is an error. Components
+            that load a state dict take what theirs does not have yet, as that of a
+            fresh optimizer; not so torch modules, which have all from the start.
           cast: Whether to convert dtypes, within NumPy's same-kind casting.
           mmap: Whether arrays that are stored as they are, each in one place, become
             copy-on-write views of the files instead of being read. Writing to them

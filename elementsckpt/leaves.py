@@ -133,9 +133,9 @@ def encode_named(
     """
     try:
         return encode(value, kind, fetched)
-    except UnstorableError:
-        raise
     except RuntimeError as error:  # Of torch, for tensors without such elements.
+        if kind != "torch":
+            raise
         raise refusal(value, name, error) from error
 
 

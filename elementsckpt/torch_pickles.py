@@ -16,7 +16,7 @@ def reduce(value: Any) -> tuple[Any, ...] | None:
     that tensors of other classes are leaves of the graph. What a plain tensor with
     attributes holds stays a tensor, which is stored as others are.
     """
-    if not torch_tensors.is_any(value):
+    if not torch_tensors.is_any_tensor(value):
         return None
     torch = sys.modules["torch"]
     cls, parameter = type(value), torch.nn.Parameter

@@ -74,14 +74,14 @@ def _is_mapped(value: Any) -> bool:
     return mapped is not None and type(value) is mapped
 
 
-def is_any(value: Any) -> bool:
+def is_any_tensor(value: Any) -> bool:
     """Return whether the value is a tensor of any class."""
     return isinstance(value, getattr(sys.modules.get("torch"), "Tensor", ()))
 
 
 def is_uninitialized(value: Any) -> bool:
     """Return whether it is of a lazy module that does not know its shape yet."""
-    return is_any(value) and type(value).__name__ in _UNINITIALIZED
+    return is_any_tensor(value) and type(value).__name__ in _UNINITIALIZED
 
 
 def is_module(value: Any) -> bool:
@@ -100,7 +100,7 @@ def problem(value: Any) -> str | None:
     Args:
       value: A tensor of any class, or anything else.
     """
-    if not is_any(value):
+    if not is_any_tensor(value):
         return None
     names = {x.__name__ for x in type(value).__mro__ if _is_torch(x)}
     if names & _SHARDED:

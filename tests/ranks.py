@@ -57,7 +57,7 @@ class Jax:
 
     def meet(self):
         self._count += 1
-        self._client.wait_at_barrier(f"tests/{self._count}", 60_000)
+        self._client.wait_at_barrier(f"tests/{self._count}", 200_000)
 
 
 class Warnings(logging.Handler):

@@ -71,7 +71,7 @@ def check_words(said):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.torch] if "torch" in name else [])
+        pytest.param(name, marks=[pytest.mark.torch] if "tensor" in name else [])
         for name in situations.ALL
     ],
 )
