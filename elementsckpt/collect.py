@@ -32,12 +32,14 @@ class Collected(Struct):
       component: Its entry in the manifest, without segments and blocks.
       writer: What writes these, or None if nothing is written.
       pickled: Names of its leaves that only pickle holds.
+      apart: Names of those that share memory and will come back apart.
     """
 
     key: str
     component: Component
     writer: ComponentWriter | None
     pickled: list[str]
+    apart: list[str]
 
 
 def collect(
@@ -73,7 +75,9 @@ def collect(
             component = collecting.take_folder(staged[key])
         else:
             component = collecting.run(savefn)
-        collected.append(Collected(key, component, own, collecting.pickled))
+        collected.append(
+            Collected(key, component, own, collecting.pickled, collecting.apart)
+        )
         if writer is not None:
             writer.own() if background else writer.flush()
     return collected
@@ -90,6 +94,7 @@ class _Collecting:
         self._own = own
         self._leaf_count = 0
         self.pickled: list[str] = []
+        self.apart: list[str] = []
         self._size_bytes = 0
 
     def run(self, savefn: Callable[[], Any]) -> Component:
@@ -172,7 +177,8 @@ class _Collecting:
 
     def _add(self, state: Any, prefix: str) -> Tree:
         flat = tree.flatten(state, self._key)
-        saved, storages, owners = groups.encode(flat, self._key)
+        saved, storages, owners, apart = groups.encode(flat, self._key)
+        self.apart += [tree.full_name(self._key, prefix + name) for name in apart]
         for group, arrays in zip(saved.leaves, storages, strict=True):
             self._leaf_count += len(group.names)
             if arrays:

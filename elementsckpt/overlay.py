@@ -9,7 +9,7 @@ from __future__ import annotations
 import collections
 import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -247,15 +247,16 @@ def decide(plan: Plan, values: Mapping[int, Any]) -> None:
             plan.problems[name] = f"saved {values[number]!r}, expected {expected}"
 
 
-def apply(plan: Plan, values: Mapping[int, Any]) -> Any:
+def apply(plan: Plan, values: Mapping[int, Any], shared: Collection[int] = ()) -> Any:
     """Return the current state with the planned leaves replaced.
 
     Args:
       plan: What to replace.
       values: Saved leaves by number, arrays as NumPy arrays.
+      shared: Numbers of those that share memory.
     """
     flat = plan.flat
-    built = _fit(plan, values)
+    built = _fit(plan, values, shared)
 
     def current(number: int) -> Any:
         return flat.values[number] if number >= 0 else flat.containers[-number - 1]
@@ -268,7 +269,9 @@ def apply(plan: Plan, values: Mapping[int, Any]) -> Any:
     return built.get(flat.root, current(flat.root))
 
 
-def _fit(plan: Plan, values: Mapping[int, Any]) -> dict[int, Any]:
+def _fit(
+    plan: Plan, values: Mapping[int, Any], shared_memory: Collection[int]
+) -> dict[int, Any]:
     """Return saved leaves as what those are that they replace, by number in `flat`."""
     counts = collections.Counter(number for _, number in plan.replace)
     shared: dict[Any, Any] = {}  # What was one stays one where it can.
@@ -277,6 +280,8 @@ def _fit(plan: Plan, values: Mapping[int, Any]) -> dict[int, Any]:
     for target, number in plan.replace:
         current, kind = plan.flat.values[target], plan.flat.kinds[target]
         value = values[number]
+        if number in shared_memory and kind != "numpy":
+            value = value.copy()  # Which JAX and torch may keep as it is.
         if counts[number] == 1:
             built[target] = specs.fit(current, kind, value)
             continue

@@ -341,19 +341,19 @@ def _read_some(
     for component, plan in zip(components, plans, strict=True):
         if plan.replace:
             values = component.values(source for _, source in plan.replace)
-            restored.states[component.key] = _apply(component.key, plan, values)
+            restored.states[component.key] = _apply(component, plan, values)
 
 
-def _apply(key: str, plan: Plan, values: Mapping[int, Any]) -> Any:
+def _apply(component: Selectable, plan: Plan, values: Mapping[int, Any]) -> Any:
     try:
-        return overlay.apply(plan, values)
+        return overlay.apply(plan, values, component.shared())
     except CheckpointError:
         raise
     except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise MismatchError(
-            f"The leaves of {key!r} that are selected make no state with those that "
-            f"are not: {reason(error)}. Select more or fewer of them with another "
-            f"regex; nothing was loaded."
+            f"The leaves of {component.key!r} that are selected make no state with "
+            f"those that are not: {reason(error)}. Select more or fewer of them with "
+            f"another regex; nothing was loaded."
         ) from error
 
 

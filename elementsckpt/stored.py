@@ -6,6 +6,7 @@ one that elements wrote.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -173,10 +174,16 @@ class SavedComponent:
         with damage(self._where):
             saved = self._tree()
             picked = tree.pick(saved, numbers)
-            arrays = [x for x in picked if x[1].kind in leaves.ARRAYS]
-            others = [x for x in picked if x[1].kind not in leaves.ARRAYS]
+            arrays = [x for x in picked if x[1].kind in leaves.SAVED_ARRAYS]
+            others = [x for x in picked if x[1].kind not in leaves.SAVED_ARRAYS]
             values = self._some(saved, arrays, plain=True)
             return values | self._some(saved, others, plain=False)
+
+    def shared(self) -> set[int]:
+        """Return the numbers of the leaves that share memory."""
+        with damage(self._where):
+            pairs = leaves.views_in(tree.numbered(self._tree()))
+            return {number for pair in pairs for number in pair}
 
     def verify(self) -> None:
         """Read all shards once, so that streaming them later will not fail."""
@@ -216,7 +223,9 @@ class SavedComponent:
 
     def _state(self, saved: Tree) -> Any:
         values = self._read(saved.leaves, plain=self._options.plain)
-        self._unpickle_all(tree.numbered(saved), values)
+        numbered = list(tree.numbered(saved))
+        leaves.open_views(numbered, values)
+        self._unpickle_all(numbered, values)
 
         lost: list[tuple[int, str]] = []  # Containers whose class was not found.
         changed: dict[str, int] = {}  # First container of each class that changed.
@@ -251,15 +260,20 @@ class SavedComponent:
     def _some(
         self, saved: Tree, picked: Sequence[tuple[int, Leaves]], *, plain: bool
     ) -> dict[int, Any]:
-        """Return leaves by number, with the arrays of those that are pickled."""
-        pickled = [group for _, group in picked if group.kind == "pickle"]
-        parts = [n for group in pickled for own in group.value for n in own]
-        if parts:
-            picked = tree.pick(saved, [*tree.numbers_in(picked), *parts])
+        """Return leaves by number."""
+        wanted = list(tree.numbers_in(picked))
+        views = dict(leaves.views_in(picked))
+        for kind in ("pickle", "view"):  # Pickles hold views, too.
+            picked = _with_bases(saved, picked, kind)
         read = self._read([group for _, group in picked], plain=plain)
         values = dict(zip(tree.numbers_in(picked), read, strict=True))
+        leaves.open_views(picked, values)
         self._unpickle_all(picked, values)
-        return values
+        counts = collections.Counter([*wanted, *views.values()])
+        for number, base in views.items():
+            if counts[base] == 1:  # Its base is of no use to anybody else.
+                values[number] = values[number].copy("A")
+        return {number: values[number] for number in wanted}
 
     def _read(self, groups: Sequence[Leaves], *, plain: bool) -> list[Any]:
         """Return the leaves of groups, pickled ones as their payload."""
@@ -342,6 +356,15 @@ class SavedComponent:
         return tree.full_name(self.key, name)
 
 
+def _with_bases(
+    saved: Tree, picked: Sequence[tuple[int, Leaves]], kind: str
+) -> Sequence[tuple[int, Leaves]]:
+    """Return groups with those of the leaves that leaves of a kind are made of."""
+    made = [own for _, group in picked if group.kind == kind for own in group.value]
+    bases = [n for own in made for n in (own if kind == "pickle" else own[:1])]
+    return tree.pick(saved, [*tree.numbers_in(picked), *bases]) if bases else picked
+
+
 def _name_in_block(component: Component, key: str) -> Callable[[int], str]:
     """Return what names the leaves in a block, for errors."""
 
@@ -416,6 +439,10 @@ class ElementsComponent:
     def values(self, numbers: Iterable[int]) -> dict[int, Any]:
         """Return leaves by number."""
         return {number: self._flattened().values[number] for number in numbers}
+
+    def shared(self) -> set[int]:
+        """Return the numbers of the leaves that share memory, of which none does."""
+        return set()
 
     def verify(self) -> None:
         """Read all shards once, so that streaming them later will not fail."""

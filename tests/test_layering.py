@@ -28,8 +28,9 @@ ALLOWED = {
     "jax_arrays": {"attributes"},
     "torch_tensors": set(),
     "generators": set(),
+    "views": set(),
     "leaves": {
-        *("torch_tensors", "jax_arrays", "scalars", "dtypes", "references"),
+        *("torch_tensors", "jax_arrays", "scalars", "dtypes", "references", "views"),
         "manifest",
     },
     "containers": {
@@ -37,7 +38,10 @@ ALLOWED = {
         "manifest",
     },
     "tree": {"attributes", "containers", "leaves", "scalars", "manifest"},
-    "groups": {"tree", "leaves", "jax_arrays", "scalars", "pickles", "manifest"},
+    "groups": {
+        *("tree", "leaves", "views", "jax_arrays", "scalars", "pickles", "reductions"),
+        "manifest",
+    },
     "specs": {
         *("attributes", "leaves", "torch_tensors", "jax_arrays", "scalars", "dtypes"),
         "manifest",
