@@ -35,12 +35,14 @@ class Collected(Struct):
       component: Its entry in the manifest, without segments and blocks.
       writer: What writes these, or None if nothing is written.
       pickled: Names of its leaves that only pickle holds.
+      apart: Names of those that share memory and will come back apart.
     """
 
     key: str
     component: Component
     writer: ComponentWriter | None
     pickled: list[str]
+    apart: list[str]
 
 
 def collect(
@@ -78,7 +80,9 @@ def collect(
             component = collecting.take_folder(staged[key])
         else:
             component = collecting.run(savefn)
-        collected.append(Collected(key, component, own, collecting.pickled))
+        collected.append(
+            Collected(key, component, own, collecting.pickled, collecting.apart)
+        )
         if writer is not None:
             writer.own() if background else writer.flush()
     return collected
@@ -100,6 +104,7 @@ class _Collecting:
         self._own = own
         self._leaf_count = 0
         self.pickled: list[str] = []
+        self.apart: list[str] = []
         self._size_bytes = 0
 
     def run(self, savefn: Callable[[], Any]) -> Component:
@@ -201,7 +206,10 @@ class _Collecting:
         is_apart = isinstance(state, tree.Apart)
         flat = tree.flatten(state.state if is_apart else state, self._key)
         losses: Losses = {}
-        saved, storages, owners = groups.encode(flat, self._key, losses)
+        encoded = groups.encode(flat, self._key, losses)
+        saved, storages, owners = encoded.tree, encoded.storages, encoded.owners
+        names = [prefix + name for name in encoded.apart]
+        self.apart += [tree.full_name(self._key, name) for name in names]
         self._tell_of_losses(losses, prefix)
         if is_apart:
             state.check(self._key, saved)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from msgspec import Struct
 
-from . import jax_arrays, leaves, scalars, tree
+from . import jax_arrays, leaves, scalars, tree, views
 from .manifest import OWN_VALUE, Leaves, Tree, display
 from .sharing import Losses, pickle_leaves
 from .tree import Flat
@@ -18,18 +18,30 @@ Storages = list[list[np.ndarray]]  # Of each group of leaves; empty without byte
 Owners = list[list[Any]]  # The immutable JAX arrays that these are the content of.
 
 
-def encode(flat: Flat, key: str, losses: Losses) -> tuple[Tree, Storages, Owners]:
+class Encoded(NamedTuple):
+    """A flat state as the manifest has it, and the bytes of its leaves.
+
+    Attributes:
+      tree: The state. Leaves of one form are together and have no place yet; arrays
+        inside pickles are leaves, too.
+      storages: Of each group of leaves, those of larger alignment first.
+      owners: Of each group, None where there is no owner.
+      apart: Names of leaves that share memory and will come back apart.
+    """
+
+    tree: Tree
+    storages: Storages
+    owners: Owners
+    apart: list[str]
+
+
+def encode(flat: Flat, key: str, losses: Losses) -> Encoded:
     """Describe a flat state for the manifest and give the storages of its leaves.
 
     Args:
       flat: The state, which becomes part of the tree.
       key: The component's key, for errors.
       losses: Where to note what pickles leave out.
-
-    Returns:
-      The tree, in which leaves of one form are together and have no place yet, their
-      storages, those of larger alignment first, and the owners of these, None where
-      there is none. Arrays inside pickles are leaves, too.
 
     Raises:
       StateError: a leaf cannot be saved.
@@ -61,8 +73,12 @@ class _Encoder:
         self._names = flat.names
         if not "".join(flat.names).isascii():
             self._names = [display(name) for name in flat.names]
+        self._count = len(flat.names)  # What has no place in the state comes after.
         self._groups: dict[Any, _Group] = {}
         self._pickled: list[int] = []
+        self._parts: list[tuple[int, str, np.ndarray]] = []  # Arrays in pickles,
+        self._inside: list[tuple[str, np.ndarray]] = []  # and those left there.
+        self._apart: list[str] = []
 
     def encode(self) -> None:
         flat = self._flat
@@ -84,20 +100,74 @@ class _Encoder:
                 others.append(number)
         if foreign:
             self._add_foreign(foreign)
+        alike = []
         for numbers in arrays.values():
-            self._add_alike(numbers)
+            if leaves.has_bytes(flat.values[numbers[0]]):
+                alike.append(numbers)
+            else:
+                self._pickled += numbers
         if plain:
             self._add_scalars(plain)
         for number in others:
             self._add_any(number)
         if self._pickled:
-            found = pickle_leaves(
-                flat, self._names, self._pickled, self._key, self._losses
-            )
-            for leaf in found:
-                self._add(leaf.number, leaf.name, leaf.encoded)
+            self._add_pickled()
+        self._add_arrays(alike)
 
-    def result(self) -> tuple[Tree, Storages, Owners]:
+    def _add_pickled(self) -> None:
+        pickled = pickle_leaves(
+            self._flat, self._names, self._pickled, self._key, self._losses
+        )
+        self._count = pickled.next_number
+        self._parts, self._inside = pickled.arrays, pickled.inside
+        for leaf in pickled.leaves:
+            self._add(leaf.number, leaf.name, leaf.encoded)
+
+    def _add_arrays(self, alike: Sequence[Sequence[int]]) -> None:
+        """Add NumPy arrays, those in pickles, too, and views among them as such."""
+        values = self._flat.values
+        groups = [[values[number] for number in numbers] for numbers in alike]
+        groups += [[array] for *_, array in self._parts]
+        found = views.find(groups, [array for _, array in self._inside])
+        added: set[int] = set()
+        if found.views or found.apart:
+            added = self._add_views(alike, found)
+        for numbers in alike:
+            rest = [n for n in numbers if n not in added] if added else numbers
+            if rest:
+                self._add_alike(rest)
+        for number, name, array in self._parts:
+            if number not in added:
+                self._add(number, name, leaves.encode(array, "numpy"))
+
+    def _add_views(
+        self, alike: Sequence[Sequence[int]], found: views.Found
+    ) -> set[int]:
+        """Add arrays that are views, and memory that is only theirs."""
+        known = [(n, self._names[n], self._flat.values[n]) for x in alike for n in x]
+        known += self._parts
+        numbers = [number for number, *_ in known] + [-1] * len(self._inside)
+        names = [name for _, name, _ in known]
+        names += [name for name, _ in self._inside]
+        for position, span in enumerate(found.spans, len(numbers)):
+            inside = [names[x] for x, y in found.views.items() if y.base == position]
+            numbers.append(self._next_number())
+            name = f"{inside[0]} ... {inside[-1]}"
+            self._add(numbers[-1], name, leaves.encode(span, "numpy"))
+        for position, view in found.views.items():
+            number, name, array = known[position]
+            own = view._replace(base=numbers[view.base])
+            self._add(number, name, leaves.encode_view(array, own))
+        apart = [names[position] for some in found.apart for position in some]
+        self._apart = list(dict.fromkeys(apart))
+        return {numbers[position] for position in found.views}
+
+    def _next_number(self) -> int:
+        """Return the number of a leaf that has no place in the state."""
+        self._count += 1
+        return self._count - 1
+
+    def result(self) -> Encoded:
         """Number the leaves group by group, in the order of their alignment."""
         groups = sorted(self._groups.values(), key=_ALIGNMENT, reverse=True)
         order: list[int] = []
@@ -107,17 +177,19 @@ class _Encoder:
         flat = self._flat
         for node in flat.nodes:
             node.children = [n if n < 0 else places[n] for n in node.children]
-        if self._pickled:
-            for group in groups:
-                if group.leaves.kind == "pickle":
-                    parts = group.leaves.value
-                    group.leaves.value = [
-                        [n if n < 0 else places[n] for n in own] for own in parts
-                    ]
+        for group in groups:
+            value = group.leaves.value
+            if group.leaves.kind == "pickle":
+                group.leaves.value = [
+                    [n if n < 0 else places[n] for n in parts] for parts in value
+                ]
+            elif group.leaves.kind == "view":
+                group.leaves.value = [[places[n], *place] for n, *place in value]
         root = flat.root if flat.root < 0 else places[flat.root]
         saved = Tree(root, flat.nodes, [group.leaves for group in groups])
         storages = [group.storages for group in groups]
-        return saved, storages, [self._owners(group) for group in groups]
+        owners = [self._owners(group) for group in groups]
+        return Encoded(saved, storages, owners, self._apart)
 
     def _owners(self, group: _Group) -> list[Any]:
         """Return the JAX arrays of a group; those in pickles come after the state's."""

@@ -5,6 +5,8 @@
     str         UTF-8, lone surrogates included             -
     bytes       its bytes; bytearray likewise               -
     numpy       its elements                                -
+    view        nothing: it is in the memory of another     its leaf number, and where
+                                                            in there, and strides
     jax         its elements                                whether weakly typed
     key         uint32 data of typed PRNG keys              name of the generator
     torch       its elements, as they lie in memory         parameter, requires_grad,
@@ -19,17 +21,19 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from msgspec import Struct
 
-from . import dtypes, jax_arrays, references, scalars, torch_tensors
+from . import dtypes, jax_arrays, references, scalars, torch_tensors, views
 from .errors import MismatchError, ReadError, StateError, reason
 from .manifest import OWN_VALUE, Leaves, part_of
+from .views import Grid, View
 
 ARRAYS = frozenset({"numpy", "jax", "key", "torch"})
+SAVED_ARRAYS = ARRAYS | {"view"}
 # Kinds whose storage nobody can write to, and with those to which nobody should: JAX
 # arrays may share memory with NumPy arrays.
 FROZEN = frozenset({"str", "bytes", "pickle"})
@@ -172,6 +176,21 @@ def _encode_numpy(array: np.ndarray, _: Any) -> Encoded:
     return Form("numpy", code, array.shape, order), storage, None
 
 
+def has_bytes(array: np.ndarray) -> bool:
+    """Tell whether the elements of the array can be stored without pickle."""
+    try:
+        dtypes.encode(array.dtype)
+    except dtypes.UnknownDtypeError:
+        return False
+    return True
+
+
+def encode_view(array: np.ndarray, view: View) -> Encoded:
+    """Describe an array in the memory of the leaf numbered `view.base`."""
+    form = Form("view", dtypes.encode(array.dtype), array.shape)
+    return form, None, [view.base, view.offset, view.strides]
+
+
 def _encode_strings(array: np.ndarray) -> np.ndarray:
     """Return a StringDType array as int64 lengths, -1 if missing, and the text."""
     items = array.reshape(-1).tolist()
@@ -259,7 +278,7 @@ def layout_of(group: Leaves) -> Layout:
       ValueError, TypeError, KeyError: the manifest describes no such leaves.
     """
     shape, code = group.shape, group.dtype
-    if code is None:
+    if code is None or group.kind == "view":
         return _NO_BYTES
     if group.kind == "torch":
         dtype = torch_tensors.storage_dtype(code)
@@ -277,7 +296,7 @@ def layout_of(group: Leaves) -> Layout:
 def is_array(group: Leaves) -> bool:
     """Return whether leaves can come as NumPy arrays here."""
     if group.kind != "torch":
-        return group.kind in ARRAYS
+        return group.kind in SAVED_ARRAYS
     try:
         dtypes.decode(group.dtype)
     except ImportError:
@@ -332,6 +351,8 @@ def decode(
         return scalars.decode_all(group.value)
     if kind == "function":
         return [str(path) for path in group.value]
+    if kind == "view":  # See `open_views`.
+        return [None] * len(group.names)
     dtype, shape, size = layout
     if plain and kind == "torch":
         dtype = dtypes.decode(group.dtype)
@@ -394,6 +415,46 @@ def _decode_strings(group: Leaves, data: np.ndarray) -> np.ndarray:
     if position != data.size:
         raise ValueError("an array of strings is shorter or longer than its bytes")
     return array.reshape(group.shape, order=group.order)
+
+
+def open_views(groups: Sequence[tuple[int, Leaves]], values: Any) -> None:
+    """Make views of the decoded arrays in whose memory they are.
+
+    Args:
+      groups: Entries in the manifest, with the number of the first leaf of each.
+      values: Decoded leaves by number; views are set, and arrays may be moved in
+        memory.
+
+    Raises:
+      ValueError, TypeError, KeyError, IndexError: the manifest describes no such views.
+    """
+    wanted: dict[int, dict[int, tuple[int, Grid]]] = {}  # By base, by number.
+    bases: set[int] = set()
+    for first, group in groups:
+        numbers = range(first, first + len(group.names))
+        if group.kind == "numpy" and not _is_strings(group):
+            bases.update(numbers)
+        elif group.kind == "view":
+            dtype = dtypes.decode(group.dtype)
+            for number, (base, offset, strides) in zip(
+                numbers, group.value, strict=True
+            ):
+                grid = Grid(dtype, group.shape, tuple(strides))
+                wanted.setdefault(base, {})[number] = offset, grid
+    if not wanted.keys() <= bases:
+        raise ValueError("a view of what is no array")
+    for base, places in wanted.items():
+        values[base], made = views.restore(values[base], list(places.values()))
+        for number, array in zip(places, made, strict=True):
+            values[number] = array
+
+
+def views_in(groups: Iterable[tuple[int, Leaves]]) -> Iterator[tuple[int, int]]:
+    """Yield the numbers of views and of their bases; groups are as above."""
+    for first, group in groups:
+        if group.kind == "view":
+            for number, (base, *_) in enumerate(group.value, first):
+                yield number, base
 
 
 def place(groups: Sequence[Leaves], decoded: list[list[Any]], key: str) -> None:

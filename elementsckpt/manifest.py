@@ -25,7 +25,7 @@ MAX_BLOCK_BYTES = 16 << 20
 MAX_SEQUENCE = 1 << 52  # Beyond it, somebody made it up.
 
 # Kinds of leaves that have a value of their own each, so that `value` is a list.
-OWN_VALUE = frozenset({"python", "function", "pickle"})
+OWN_VALUE = frozenset({"python", "function", "pickle", "view"})
 
 _INDEX = Annotated[int, Meta(ge=0, lt=1 << 62)]
 _MAX_AXES = 64  # Of NumPy; beyond it, the number of elements takes long to compute.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import collections
 import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -299,19 +299,22 @@ def decide(plan: Plan, values: Mapping[int, Any]) -> None:
         plan.loaded.append(name)
 
 
-def apply(plan: Plan, values: Mapping[int, Any], key: str) -> Any:
+def apply(
+    plan: Plan, values: Mapping[int, Any], key: str, shared: Collection[int] = ()
+) -> Any:
     """Return the current state with the planned leaves replaced.
 
     Args:
       plan: What to replace.
       values: Saved leaves by number, arrays as NumPy arrays.
       key: The component's key, for errors.
+      shared: Numbers of those that share memory.
 
     Raises:
       ReadError: JAX cannot make a leaf.
     """
     flat = plan.flat
-    built = _fit(plan, values, key)
+    built = _fit(plan, values, key, shared)
     current = flat.object_at
     for number, node in enumerate(flat.nodes):
         # A container in which nothing is replaced stays the object that it is.
@@ -321,7 +324,9 @@ def apply(plan: Plan, values: Mapping[int, Any], key: str) -> Any:
     return built.get(flat.root, current(flat.root))
 
 
-def _fit(plan: Plan, values: Mapping[int, Any], key: str) -> dict[int, Any]:
+def _fit(
+    plan: Plan, values: Mapping[int, Any], key: str, shared_memory: Collection[int]
+) -> dict[int, Any]:
     """Return saved leaves as what those are that they replace, by number in `flat`."""
     counts = collections.Counter(number for _, number in plan.replace)
     shared: dict[Any, Any] = {}  # What was one stays one where it can.
@@ -330,6 +335,8 @@ def _fit(plan: Plan, values: Mapping[int, Any], key: str) -> dict[int, Any]:
     for target, number in plan.replace:
         current, kind = plan.flat.values[target], plan.flat.kinds[target]
         value = values[number]
+        if number in shared_memory and kind != "numpy":
+            value = value.copy()  # Which JAX and torch may keep as it is.
         if counts[number] == 1:
             built[target] = _fit_one(plan, target, value, key)
             continue

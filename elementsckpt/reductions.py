@@ -55,6 +55,12 @@ def reduce(value: Any) -> tuple[Any, ...] | None:
     return make, (base, cls), (base, content, state), None, None, restore
 
 
+def takes(value: Any) -> bool:
+    """Return whether `reduce` takes the object apart."""
+    cls: Any = type(value)
+    return _base_of(cls) is not None
+
+
 @functools.cache
 def _base_of(cls: Any) -> Any:
     """Return the builtin type that decides how objects of a class are pickled.

@@ -475,7 +475,7 @@ def _read_some(
 def _filled(component: Selectable, plan: Plan) -> Any:
     """Return the current state with what is planned replaced, and added."""
     numbers = [number for _, number in plan.replace]
-    state = _apply(component.key, plan, component.values(numbers, plan.as_saved))
+    state = _apply(component, plan, component.values(numbers, plan.as_saved))
     if plan.added:
         assert isinstance(component, SavedComponent)
         added = {place.number for place in plan.added if place.number >= 0}
@@ -483,16 +483,16 @@ def _filled(component: Selectable, plan: Plan) -> Any:
     return state
 
 
-def _apply(key: str, plan: Plan, values: Mapping[int, Any]) -> Any:
+def _apply(component: Selectable, plan: Plan, values: Mapping[int, Any]) -> Any:
     try:
-        return overlay.apply(plan, values, key)
+        return overlay.apply(plan, values, component.key, component.shared())
     except CheckpointError:
         raise
     except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise MismatchError(
-            f"The leaves of {key!r} that are selected make no state with those that "
-            f"are not: {reason(error)}. Select more or fewer of them with another "
-            f"regex; nothing was loaded."
+            f"The leaves of {component.key!r} that are selected make no state with "
+            f"those that are not: {reason(error)}. Select more or fewer of them with "
+            f"another regex; nothing was loaded."
         ) from error
 
 

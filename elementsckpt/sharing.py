@@ -16,12 +16,12 @@ import heapq
 import itertools
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from msgspec import Struct
 
-from . import jax_arrays, leaves, pickles, references, tree
+from . import jax_arrays, leaves, pickles, reductions, references, tree
 from .errors import StateError
 from .tree import Flat
 
@@ -46,6 +46,23 @@ class Stored(Struct):
     encoded: leaves.Encoded
 
 
+class Pickled(NamedTuple):
+    """Leaves that were pickled, and what is in them.
+
+    Attributes:
+      leaves: The leaves; and what they share, and arrays in them but for those of
+        NumPy, with new numbers.
+      arrays: Those of NumPy, with number and name.
+      inside: Those that stay in the pickles, with the name of one that has them.
+      next_number: The first number that no leaf has.
+    """
+
+    leaves: list[Stored]
+    arrays: list[tuple[int, str, np.ndarray]]
+    inside: list[tuple[str, np.ndarray]]
+    next_number: int
+
+
 # Names of the leaves that hold objects of a class whose pickles leave out attributes,
 # and the names of these.
 Losses = dict[type, tuple[list[str], list[str]]]
@@ -57,7 +74,7 @@ def pickle_leaves(
     numbers: Sequence[int],
     key: str,
     losses: Losses,
-) -> list[Stored]:
+) -> Pickled:
     """Pickle some leaves of a state.
 
     Args:
@@ -66,9 +83,6 @@ def pickle_leaves(
       numbers: Of the leaves to pickle.
       key: The component's key, for errors.
       losses: Where to note what pickles leave out.
-
-    Returns:
-      These leaves; and what they share, and arrays in them, with new numbers.
 
     Raises:
       StateError: one cannot be pickled, or an array in it cannot be stored.
@@ -137,7 +151,7 @@ class _Array(Struct, eq=False):
 
     value: Any
     name: str
-    encoded: leaves.Encoded
+    encoded: leaves.Encoded | None  # None of NumPy's, which may be views.
     number: int = -1
 
 
@@ -160,27 +174,32 @@ class _Pickling:
         self._flat = flat
         self._in_state = _identities(flat, set(numbers))
         self._arrays: dict[int, _Array] = {}
+        self._inside: dict[int, tuple[str, np.ndarray]] = {}
         # Objects, which are kept alive for their identity, and what leaves hold them.
         self._held: dict[int, tuple[Any, int]] = {}
         self._parts: dict[int, _Unit] = {}
         self._waiting: list[tuple[int, int, _Unit]] = []
 
-    def run(self) -> list[Stored]:
+    def run(self) -> Pickled:
         self._trace(self._leaves)
         self._copy_circles()
         self._separate()
-        return [
-            stored
-            for unit in [*self._leaves, *self._parts.values()]
-            for stored in self._stored(unit)
-        ]
+        result = Pickled([], [], list(self._inside.values()), 0)
+        for unit in [*self._leaves, *self._parts.values()]:
+            result.leaves.extend(self._stored(unit, result.arrays))
+        return result._replace(next_number=next(self._count))
 
-    def _stored(self, unit: _Unit) -> Iterator[Stored]:
-        """Yield the arrays that are first referred to by a unit, and itself."""
+    def _stored(
+        self, unit: _Unit, arrays: list[tuple[int, str, np.ndarray]]
+    ) -> Iterator[Stored]:
+        """Yield what a unit is the first to refer to, and itself; list its arrays."""
         for thing in unit.positions:
             if isinstance(thing, _Array) and thing.number < 0:
                 thing.number = next(self._count)
-                yield Stored(thing.number, thing.name, thing.encoded)
+                if thing.encoded is None:
+                    arrays.append((thing.number, thing.name, thing.value))
+                else:
+                    yield Stored(thing.number, thing.name, thing.encoded)
         parts = [x.number if isinstance(x, _Array) else x for x in unit.positions]
         encoded = leaves.encode_pickle(unit.payload, parts)
         yield Stored(unit.number, unit.name, encoded)
@@ -258,16 +277,28 @@ class _Pickling:
         is_all = item is unit.value
         name = unit.name if is_all else f"{unit.name}/{len(unit.positions)}"
         leaves.check(item, kind, tree.full_name(self._key, name))
-        if kind not in leaves.ARRAYS:
+        if self._stays(item, kind, unit):
             return None
         array = self._arrays.get(id(item))
         if array is None:
             try:
-                array = _Array(item, name, self._encode(item, kind, name))
+                encoded = None if kind == "numpy" else self._encode(item, kind, name)
+                array = _Array(item, name, encoded)
             except leaves.UnstorableError:
                 return None
             self._arrays[id(item)] = array
         return unit.position(array)
+
+    def _stays(self, item: Any, kind: str, unit: _Unit) -> bool:
+        """Return whether an object stays in the pickle; note arrays that do."""
+        if kind not in leaves.ARRAYS:
+            if issubclass(type(item), np.ndarray) and not reductions.takes(item):
+                self._inside[id(item)] = unit.name, np.ndarray.view(item, np.ndarray)
+            return True
+        if kind == "numpy" and not leaves.has_bytes(item):
+            self._inside[id(item)] = unit.name, item
+            return True
+        return False
 
     def _encode(self, value: Any, kind: str, name: str) -> leaves.Encoded:
         fetched = jax_arrays.fetch([value])[0] if kind in ("jax", "key") else None

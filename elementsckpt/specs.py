@@ -85,7 +85,7 @@ def specs_of_saved(group: Leaves) -> list[Spec]:
         return [spec_of(scalars.decode(code), "python") for code in group.value]
     if group.kind == "key":
         spec = Spec("key", group.value, group.shape[:-1])
-    elif group.kind in leaves.ARRAYS:
+    elif group.kind in leaves.SAVED_ARRAYS:
         weak = bool(group.value) if group.kind == "jax" else None
         spec = Spec("array", _dtype(group.dtype), group.shape, weak)
     else:

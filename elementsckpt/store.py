@@ -6,7 +6,7 @@ import contextlib
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from .writer import Settings, Writer
 
 # Those on which what is in a state can depend.
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "equinox", "torch", "ml_dtypes")
+_MOST_NAMES = 10  # In a message.
 _SHARD_BYTES = 48 << 20  # What any save may copy of shards.
 _logger = logging.getLogger("elementsckpt")
 
@@ -197,6 +198,9 @@ class Saving:
                 notices=self._notices,
             )
         self._manifest.components = [item.component for item in self._collected]
+        for item in self._collected:
+            if item.apart and self._history.is_news(item.key):
+                _tell_of_memory(item.apart)
 
     def _new_writer(self, staging: Staging | None) -> Writer:
         shards = staging
@@ -348,6 +352,17 @@ def store(
     saving = begin()
     saving.take(savefns, values=values)
     return saving.finish()
+
+
+def _tell_of_memory(names: Sequence[str]) -> None:
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    _logger.warning(
+        "%s%s share memory, and will come back apart: what is then written to one does "
+        "not reach the others. That is kept for arrays without objects that are parts "
+        "of one another. Save one, and make the others from it in load().",
+        ", ".join(names[:_MOST_NAMES]),
+        more,
+    )
 
 
 def _libraries() -> dict[str, str]:

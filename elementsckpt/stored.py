@@ -6,6 +6,7 @@ one that elements wrote.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -240,6 +241,12 @@ class SavedComponent:
             values = self._some(saved, arrays, plain=True)
             return values | self._some(saved, others, plain=False)
 
+    def shared(self) -> set[int]:
+        """Return the numbers of the leaves that share memory."""
+        with damage(self._where):
+            pairs = leaves.views_in(tree.numbered(self._tree()))
+            return {number for pair in pairs for number in pair}
+
     def places(self) -> list[tuple[str, tree.Place]]:
         """Return name and place of each leaf and each empty container."""
         with damage(self._where):
@@ -292,8 +299,10 @@ class SavedComponent:
         if self._options.leaves_out and tree.has_pickles(saved):
             return self._rest(saved, shard)
         values = self._read(saved.leaves, plain=self._options.plain)
+        numbered = list(tree.numbered(saved))
+        leaves.open_views(numbered, values)
         with self._finding_classes(saved) as find_class:
-            made = self._unpickle_all(tree.numbered(saved), values, saved, find_class)
+            made = self._unpickle_all(numbered, values, saved, find_class)
             if self._options.plain:  # But objects get what they had.
                 made, find_class = {}, _no_class
             return tree.unflatten(saved.root, saved.nodes, values, find_class, made)
@@ -342,13 +351,19 @@ class SavedComponent:
     ) -> dict[int, Any]:
         """Return leaves by number."""
         wanted = list(tree.numbers_in(picked))
-        if any(group.kind == "pickle" for _, group in picked):
+        views = dict(leaves.views_in(picked))
+        if any(group.kind in leaves.HOLDERS for _, group in picked):
             needed = tree.needed(saved, wanted)
             picked = tree.pick(saved, (number for number in needed if number >= 0))
         read = self._read([group for _, group in picked], plain=plain)
         values = dict(zip(tree.numbers_in(picked), read, strict=True))
+        leaves.open_views(picked, values)
         with self._finding_classes(saved) as find_class:
             self._unpickle_all(picked, values, saved, find_class)
+        counts = collections.Counter([*wanted, *views.values()])
+        for number, base in views.items():
+            if counts[base] == 1:  # Its base is of no use to anybody else.
+                values[number] = values[number].copy("A")
         return {number: values[number] for number in wanted}
 
     def _read(self, groups: Sequence[Leaves], *, plain: bool) -> list[Any]:
@@ -545,6 +560,10 @@ class ElementsComponent:
     ) -> dict[int, Any]:
         """Return leaves by number."""
         return {number: self._flattened().values[number] for number in numbers}
+
+    def shared(self) -> set[int]:
+        """Return the numbers of the leaves that share memory, of which none does."""
+        return set()
 
     def verify(self) -> None:
         """Read all shards once, so that streaming them later will not fail."""

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import types
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -317,8 +317,10 @@ _IMMUTABLE = (
 
 
 def assert_same(expected: Any, actual: Any) -> None:
-    """Fail unless both are the same, down to bits, memory order and shared objects."""
-    _Comparison().compare(expected, actual, "state")
+    """Fail unless both are the same: bits, memory order, shared objects and memory."""
+    comparison = _Comparison()
+    comparison.compare(expected, actual, "state")
+    comparison.compare_memory()
 
 
 class _Comparison:
@@ -327,6 +329,7 @@ class _Comparison:
     def __init__(self) -> None:
         self.pairs: dict[int, tuple[Any, Any]] = {}
         self.found: set[int] = set()
+        self.arrays: list[tuple[Any, Any, str]] = []
 
     def compare(self, expected: Any, actual: Any, path: str) -> None:
         kinds = f"{path}: expected {type(expected)}, found {type(actual)}"
@@ -349,6 +352,7 @@ class _Comparison:
     def _compare_content(self, expected: Any, actual: Any, path: str) -> None:
         if isinstance(expected, np.ndarray):
             _compare_layouts(expected, actual, path)
+            self.arrays.append((expected, actual, path))
             if expected.dtype.hasobject:  # Strings too: they are kept elsewhere.
                 sides = [side.ravel().tolist() for side in (expected, actual)]
                 self._compare_items(*sides, path)
@@ -390,6 +394,17 @@ class _Comparison:
             _compare_torch(expected, actual, path)
         else:
             assert expected == actual, path
+
+    def compare_memory(self) -> None:
+        """Fail unless the same arrays share elements, and others are contiguous."""
+        paths = [path for *_, path in self.arrays]
+        shared, found = (_sharing([x[side] for x in self.arrays]) for side in (0, 1))
+        assert {(paths[i], paths[j]) for i, j in shared} == {
+            (paths[i], paths[j]) for i, j in found
+        }
+        views = {index for pair in shared for index in pair}
+        for index, (expected, actual, path) in enumerate(self.arrays):
+            _compare_orders(expected, actual, path, is_view=index in views)
 
     def _compare_items(self, expected: Any, actual: Any, path: str) -> None:
         assert len(expected) == len(actual), f"{path}: lengths"
@@ -449,13 +464,44 @@ def _compare_layouts(expected: Any, actual: Any, path: str) -> None:
     assert expected.dtype == actual.dtype, f"{path}: {expected.dtype}, {actual.dtype}"
     assert expected.dtype.isalignedstruct == actual.dtype.isalignedstruct, path
     assert expected.shape == actual.shape, f"{path}: {expected.shape}, {actual.shape}"
-    if expected.nbytes:  # Elements of no bytes are in any order.
+    assert actual.flags.writeable, f"{path}: not writable"
+
+
+def _compare_orders(expected: Any, actual: Any, path: str, *, is_view: bool) -> None:
+    """Fail unless the elements of an array are where they should be in its memory."""
+    if not is_view or expected.flags.aligned:
+        assert actual.flags.aligned, f"{path}: not aligned"
+    if is_view:
+        pairs = zip(expected.strides, actual.strides, expected.shape, strict=True)
+        assert all(a == b for a, b, n in pairs if n > 1), f"{path}: other strides"
+    elif expected.nbytes:  # Elements of no bytes are in any order.
         fortran = expected.flags.f_contiguous
         if expected.flags.c_contiguous or not fortran:
             assert actual.flags.c_contiguous, f"{path}: not in C order"
         assert actual.flags.f_contiguous or not fortran, f"{path}: not in Fortran order"
-    assert actual.flags.writeable, f"{path}: not writable"
-    assert actual.flags.aligned, f"{path}: not aligned"
+
+
+def _sharing(arrays: Sequence[Any]) -> set[tuple[int, int]]:
+    """Return the pairs of arrays that share elements, but for kinds that cannot."""
+    reaches = []
+    for index, array in enumerate(arrays):
+        if array.nbytes and not array.dtype.hasobject:
+            begin = array.__array_interface__["data"][0]
+            steps = [
+                (n - 1) * s for n, s in zip(array.shape, array.strides, strict=True)
+            ]
+            low = begin + sum(min(step, 0) for step in steps)
+            high = begin + sum(max(step, 0) for step in steps) + array.itemsize
+            reaches.append((low, high, index))
+    pairs = set()
+    active: list[tuple[int, int, int]] = []
+    for reach in sorted(reaches):
+        active = [other for other in active if other[1] > reach[0]]
+        for _, _, other in active:
+            if np.shares_memory(arrays[other], arrays[reach[2]]):
+                pairs.add((min(other, reach[2]), max(other, reach[2])))
+        active.append(reach)
+    return pairs
 
 
 def _compare_values(expected: Any, actual: Any, path: str) -> None:

@@ -29,8 +29,9 @@ ALLOWED = {
     "scalars": {"dtypes"},
     "jax_arrays": {"attributes"},
     "generators": set(),
+    "views": set(),
     "leaves": {
-        *("torch_tensors", "jax_arrays", "scalars", "dtypes", "references"),
+        *("torch_tensors", "jax_arrays", "scalars", "dtypes", "references", "views"),
         "manifest",
     },
     "losses": {"generators", "leaves"},
@@ -42,8 +43,12 @@ ALLOWED = {
         "manifest",
     },
     "tree": {"attributes", "containers", "leaves", "scalars", "manifest"},
-    "sharing": {"tree", "leaves", "jax_arrays", "pickles", "references"},
-    "groups": {"sharing", "tree", "leaves", "jax_arrays", "scalars", "manifest"},
+    "sharing": {
+        *("tree", "leaves", "jax_arrays", "pickles", "reductions", "references"),
+    },
+    "groups": {
+        *("sharing", "tree", "leaves", "views", "jax_arrays", "scalars", "manifest"),
+    },
     "specs": {
         *("attributes", "leaves", "torch_tensors", "jax_arrays", "scalars", "dtypes"),
         "manifest",

@@ -1,0 +1,328 @@
+"""NumPy arrays that share memory: which are views of which, and making them again.
+
+What decides is where arrays lie: one is a view of another if it is in its memory,
+whoever made it. Arrays that only lie beside each other, as those of a load do, or
+between each other, as columns do, share nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import itertools
+import operator
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from msgspec import Struct
+
+# Bits of `flags.num`; with the last one, asking for memory to write to would warn.
+_C, _F, _WRITEABLE, _WARNS = 0x1, 0x2, 0x400, 1 << 31
+_KIND, _PLAIN = _C | _WRITEABLE | _WARNS, _C | _WRITEABLE
+_MOST_PAIRS = 100_000  # Of arrays that are looked at for a common element,
+_MOST_TESTS = 10_000  # of which so many are of different kinds,
+_MOST_WORK: Any = 10_000  # and what one test may cost.
+_SLACK_BYTES = 4096  # What memory of several arrays may have beside them, at least.
+_ALIGN = 64
+
+
+class View(NamedTuple):
+    """An array in the memory of another.
+
+    Attributes:
+      base: Which array that is.
+      offset: Where in its memory the first element is, in bytes.
+      strides: Bytes from one element to the next, along each axis.
+    """
+
+    base: int
+    offset: int
+    strides: tuple[int, ...]
+
+
+class Grid(NamedTuple):
+    """How the elements of an array lie, from the first one on."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """Where its lowest byte is, and what follows its highest."""
+        pairs = zip(self.shape, self.strides, strict=True)
+        steps = [(n - 1) * stride for n, stride in pairs]
+        low = sum(step for step in steps if step < 0)
+        high = sum(step for step in steps if step > 0)
+        return low, high + self.dtype.itemsize
+
+    @property
+    def is_regular(self) -> bool:
+        """Whether there are elements, which share no bytes and are no objects."""
+        reached = self.dtype.itemsize
+        if not reached or self.dtype.hasobject or 0 in self.shape:
+            return False
+        steps = zip(map(abs, self.strides), self.shape, strict=True)
+        for stride, n in sorted(step for step in steps if step[1] > 1):
+            if stride < reached:
+                return False
+            reached += (n - 1) * stride
+        return True
+
+
+_grid_of = operator.attrgetter("dtype", "shape", "strides")
+
+
+class Found(Struct):
+    """What arrays have in common, by their positions in the list of them.
+
+    Attributes:
+      views: Those that are views of others.
+      spans: Memory of arrays none of which has all of it, uint8[n]: the base of these,
+        by a position after all arrays.
+      apart: Arrays that share memory in a way that is not kept.
+    """
+
+    views: dict[int, View] = {}
+    spans: list[np.ndarray] = []
+    apart: list[list[int]] = []
+
+
+def find(
+    groups: Sequence[Sequence[np.ndarray]], others: Sequence[np.ndarray] = ()
+) -> Found:
+    """Find out which arrays are views of others among them.
+
+    Args:
+      groups: The arrays; those of each group are of one dtype, shape and strides.
+      others: Arrays after these that can be neither views nor bases.
+    """
+    groups = [*groups, *([array] for array in others)]
+    arrays = list(itertools.chain.from_iterable(groups))
+    # What has no base has memory of its own; most often, that is all of them.
+    if all(array.base is None for array in arrays):
+        return Found()
+    places = np.concatenate([_places(group) for group in groups])
+    lows, highs = places[:, 1:].T
+    order = np.argsort(lows, kind="stable")
+    meets = lows[order][1:] < np.maximum.accumulate(highs[order])[:-1]
+    if not meets.any():
+        return Found()
+    finder = _Finder(arrays, places.tolist(), len(arrays) - len(others))
+    for members in np.split(order, np.flatnonzero(~meets) + 1):
+        if len(members) > 1:
+            finder.add(members.tolist())
+    return finder.found
+
+
+def _places(group: Sequence[np.ndarray]) -> np.ndarray:
+    """Return addresses, int64[n, 3], of arrays of one grid.
+
+    They are those of the first element, of the lowest byte, and of what follows all.
+    """
+    grid = Grid(*_grid_of(group[0]))
+    low, high = grid.reach
+    if not group[0].nbytes:
+        return np.zeros((len(group), 3), np.int64)
+    addresses = _quick_addresses(group) or [_address(array) for array in group]
+    return np.array(addresses, np.int64)[:, None] + [0, low, high]
+
+
+def _quick_addresses(group: Sequence[np.ndarray]) -> list[int]:
+    """Return addresses in a fifth of the time, or none if that is not possible."""
+    from_buffer: Any = ctypes.c_char.from_buffer
+    addressof = ctypes.addressof
+    if all(array.flags.num & _KIND == _PLAIN for array in group):
+        with contextlib.suppress(ValueError):  # Not each dtype has a buffer.
+            return [addressof(from_buffer(array)) for array in group]
+    return []
+
+
+def _address(array: np.ndarray) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address
+
+
+class _Finder:
+    """Finds out about arrays that may overlap.
+
+    Args:
+      arrays: All arrays.
+      places: Their addresses.
+      count: How many of them can be views or bases.
+    """
+
+    def __init__(
+        self, arrays: Sequence[np.ndarray], places: Sequence[list[int]], count: int
+    ) -> None:
+        self.found = Found()
+        self._count = count
+        self._arrays = arrays
+        self._places = places
+        self._regular: dict[Any, bool] = {}
+
+    def add(self, members: list[int]) -> None:
+        """Add arrays whose reaches overlap, in the order of addresses."""
+        if self._link(members):
+            return
+        for part in self._connected(members):
+            if len(part) > 1 and not self._link(part) and not self._span(part):
+                self.found.apart.append(part)
+
+    def _link(self, members: Sequence[int]) -> bool:
+        """Make views of one array that has all of the memory, if there is one."""
+        bounds = self._bounds(members)
+        arrays = self._arrays
+        whole = [
+            member
+            for member in members
+            if member < self._count
+            and self._places[member][1:] == [*bounds]
+            and arrays[member].flags.num & (_C | _F)
+            and not arrays[member].dtype.hasobject
+        ]
+        if not whole:
+            return False
+        base = min(whole, key=lambda x: (-arrays[x].dtype.alignment, x))
+        self._note([member for member in members if member != base], base, bounds[0])
+        return True
+
+    def _span(self, members: Sequence[int]) -> bool:
+        """Make views of all the memory that arrays reach, if they use most of it."""
+        kept = [member for member in members if self._is_regular(member)]
+        if len(kept) < 2:
+            return False
+        begin, end = self._bounds(kept)
+        owners = [self._arrays[member] for member in kept]
+        used = sum(array.nbytes for array in owners)
+        if end - begin > 2 * used + _SLACK_BYTES:
+            return False
+        self.found.spans.append(np.asarray(_Memory(begin, end - begin, owners)))
+        base = len(self._arrays) + len(self.found.spans) - 1
+        self._note(members, base, begin)
+        return True
+
+    def _note(self, members: Sequence[int], base: int, begin: int) -> None:
+        """Note views of a base whose memory begins there, and what cannot be one."""
+        kept, apart = [], []
+        for member in members:
+            if self._is_regular(member):
+                offset = self._places[member][0] - begin
+                strides = self._arrays[member].strides
+                self.found.views[member] = View(base, offset, strides)
+                kept.append(member)
+            else:
+                apart.append(member)
+        if apart:
+            known = [base] if base < len(self._arrays) else kept
+            self.found.apart.append(known + apart)
+
+    def _is_regular(self, member: int) -> bool:
+        grid = _grid_of(self._arrays[member])
+        known = self._regular.get(grid)
+        if known is None:
+            known = self._regular[grid] = Grid(*grid).is_regular
+        return known and member < self._count
+
+    def _bounds(self, members: Sequence[int]) -> tuple[int, int]:
+        places = [self._places[member] for member in members]
+        return min(low for _, low, _ in places), max(high for *_, high in places)
+
+    def _connected(self, members: list[int]) -> list[list[int]]:
+        """Divide arrays into those that share elements, if there are not too many."""
+        groups = {member: [member] for member in members}
+        # Of two arrays of the same grids as two others, as far apart, it is known.
+        known: dict[Any, bool] = {}
+        grids = {member: _grid_of(self._arrays[member]) for member in members}
+        numbers = {grid: n for n, grid in enumerate(dict.fromkeys(grids.values()))}
+        marks = {member: numbers[grid] for member, grid in grids.items()}
+        left = _MOST_PAIRS
+        for index, one in enumerate(members):
+            address, _, end = self._places[one]
+            for other in members[index + 1 :]:
+                if self._places[other][1] >= end:
+                    break
+                left -= 1
+                if left < 0 or len(known) > _MOST_TESTS:
+                    return [members]
+                if groups[one] is groups[other]:
+                    continue
+                pair = marks[one], marks[other], self._places[other][0] - address
+                if pair not in known:
+                    known[pair] = self._share(one, other)
+                if known[pair]:
+                    groups[one] += groups[other]
+                    groups.update(dict.fromkeys(groups[other], groups[one]))
+        return list({id(group): group for group in groups.values()}.values())
+
+    def _share(self, one: int, other: int) -> bool:
+        arrays: Any = self._arrays
+        try:
+            return bool(np.shares_memory(arrays[one], arrays[other], _MOST_WORK))
+        except np.exceptions.TooHardError:
+            return True
+
+
+class _Memory:
+    """Memory of arrays, described as NumPy wants it; keeps them alive."""
+
+    def __init__(self, address: int, size: int, owners: Sequence[np.ndarray]) -> None:
+        self._owners = owners
+        self.__array_interface__ = {
+            "version": 3,
+            "data": (address, True),
+            "shape": (size,),
+            "typestr": "|u1",
+        }
+
+
+# Back
+
+
+def restore(
+    base: np.ndarray, views: Sequence[tuple[int, Grid]]
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Make views of an array, each of which begins somewhere in its memory.
+
+    Returns:
+      The array, which is moved if views would not be aligned where it is, and they.
+
+    Raises:
+      ValueError: one is not in the array, or has elements that share bytes.
+    """
+    for offset, grid in views:
+        low, high = grid.reach
+        if offset + low < 0 or offset + high > base.nbytes or not grid.is_regular:
+            raise ValueError("an array that is not in the memory of another")
+    base = _aligned(base, {(offset, grid.dtype.alignment) for offset, grid in views})
+    memory = _memory_of(base)
+    made = [
+        np.ndarray(grid.shape, grid.dtype, memory, offset, grid.strides)
+        for offset, grid in views
+    ]
+    return base, made
+
+
+def _aligned(base: np.ndarray, needs: set[tuple[int, int]]) -> np.ndarray:
+    """Return the array where these places in its memory are so aligned."""
+    memory = _memory_of(base)
+    needs.add((0, base.dtype.alignment))
+
+    def fits(address: int) -> bool:
+        return all((address + offset) % align == 0 for offset, align in needs)
+
+    if fits(_address(memory)):
+        return base
+    shift = next((shift for shift in range(_ALIGN) if fits(shift)), 0)
+    room = np.empty(memory.size + 2 * _ALIGN, np.uint8)
+    begin = -_address(room) % _ALIGN + shift
+    room[begin : begin + memory.size] = memory
+    order: Any = "C" if base.flags.c_contiguous else "F"
+    return np.ndarray(base.shape, base.dtype, room, begin, order=order)
+
+
+def _memory_of(array: np.ndarray) -> np.ndarray:
+    """Return the bytes of an array that is contiguous, in the order of memory."""
+    rows = array if array.flags.c_contiguous else array.T
+    return rows.reshape(-1).view(np.uint8)
