@@ -109,7 +109,7 @@ class Checkpoint(Registry):
 
     _OWN = frozenset(
         {"_directory", "_step", "_timing", "_metadata", "_manner", "_background"}
-        | {"_staging", "_lock", "_listing", "_history", "_is_saving"}
+        | {"_staging", "_lock", "_turn", "_listing", "_history"}
         | {"_origin", "_claim", "_left_out"}
     )
 
@@ -152,7 +152,7 @@ class Checkpoint(Registry):
         self._lock = threading.RLock()
         self._listing = None if self._directory is None else Directory(self._directory)
         self._history = History()
-        self._is_saving = False
+        self._turn = threading.Lock()  # Held while this object saves.
         self._origin = Origin()
         self._claim: Claim | None = None  # From the first save on.
         # What the save that was resumed has and nobody registered.
@@ -161,7 +161,7 @@ class Checkpoint(Registry):
 
     def _after_fork(self) -> None:
         self._lock = threading.RLock()
-        self._is_saving = False
+        self._turn = threading.Lock()
 
     def __repr__(self) -> str:
         where = (
@@ -269,21 +269,24 @@ class Checkpoint(Registry):
         self._required_listing()
         pin = _checked_pin(pin, None)
         start = time.monotonic()
-        with self._lock:
-            if not self._is_saving:
-                self._wait()
-            saving = self._begin(None, self._about(metrics, metadata, pin))
+        saving: Saving | None = None
 
         def begin() -> Saving:
+            assert saving is not None
             saving.describe(self._about(metrics, metadata, pin))
             return saving
 
         try:
+            with self._lock:
+                if not self._turn.locked():
+                    self._wait()
+                saving = self._begin(None, self._about(metrics, metadata, pin))
             folders = tuple(saving.stage(key) for key in keys)
             yield folders if len(folders) > 1 else folders[0]
             self._save_at_last(begin, self._select(None), start)
         except BaseException:
-            saving.abandon()
+            if saving is not None:
+                saving.abandon()
             raise
 
     def _require_stageable(self, keys: Sequence[str]) -> None:
@@ -365,7 +368,7 @@ class Checkpoint(Registry):
         with self._lock:
             failure: Exception | None = None
             try:
-                if not self._is_saving:
+                if not self._turn.locked():
                     self._wait()
             except Exception as error:
                 failure = error
@@ -386,10 +389,9 @@ class Checkpoint(Registry):
         """Save when nothing else is being saved with this object."""
         savefns = {key: x.save for key, x in components.in_order(selected).items()}
         with self._lock:
-            if self._is_saving:  # A signal handler saves, or a component's save().
+            if self._turn.locked():  # A signal handler saves, or a component's save().
                 return store(begin, savefns)
-            self._is_saving = True
-            try:
+            with self._turn:
                 self._wait()
                 was_over = self._timing.is_over
                 try:
@@ -397,8 +399,6 @@ class Checkpoint(Registry):
                 except BaseException:
                     self._timing.failed(time.monotonic() - start)
                     raise
-            finally:
-                self._is_saving = False
             if is_whole:
                 seconds = time.monotonic() - start
                 self._timing.saved(report.step, seconds, was_over=was_over)
@@ -412,14 +412,30 @@ class Checkpoint(Registry):
             self._note(report)
             return report
         saving = begin()
-        saving.take(savefns, self._staging)
-        report = saving.report(is_finished=False)
         try:
+            self._take(saving, savefns)
+            report = saving.report(is_finished=False)
             self._background.start(saving.finish)
         except BaseException:
-            saving.abandon()
+            saving.abandon()  # Unless the thread has it by now.
             raise
         return report
+
+    def _take(self, saving: Saving, savefns: Mapping[str, Callable[[], Any]]) -> None:
+        """Let a save own what it saves; in new memory if an interrupt ended the last.
+
+        There might be threads which still write to the other.
+        """
+        assert self._staging is not None
+        staging = self._staging
+        self._staging = Staging(staging.limit_bytes)
+        try:
+            saving.take(savefns, staging)
+        except BaseException as error:
+            if isinstance(error, Exception):
+                self._staging = staging
+            raise
+        self._staging = staging
 
     def _begin(self, target: Path | None, about: About) -> Saving:
         saving = Saving(
@@ -429,10 +445,15 @@ class Checkpoint(Registry):
             history=self._history,
             about=about,
         )
-        if target is None and self._manner.write:
-            self._claim = claim(saving.path.parent, saving.newest)
-            if not self._claim.is_contested:
-                self._origin.compare(saving.newest, about.step)
+        try:
+            if target is None and self._manner.write:
+                self._claim = claim(saving.path.parent, saving.newest)
+                if not self._claim.is_contested:
+                    self._origin.compare(saving.newest, about.step)
+                self._origin.begins(saving.path)
+        except BaseException:
+            saving.abandon()
+            raise
         return saving
 
     def _note(self, report: SaveReport) -> None:
@@ -801,14 +822,15 @@ class Checkpoint(Registry):
             return self._wait()
 
     def _wait(self) -> SaveReport | None:
-        try:
-            report = None if self._background is None else self._background.wait()
-        except BaseException:
+        if self._background is None:
+            return None
+        return self._background.wait(self._note_outcome)
+
+    def _note_outcome(self, outcome: SaveReport | BaseException | None) -> None:
+        if isinstance(outcome, BaseException):
             self._timing.failed(0.0)
-            raise
-        if report is not None:
-            self._note(report)
-        return report
+        elif outcome is not None:
+            self._note(outcome)
 
     def _join(self) -> None:
         """Return when nothing is under way, and leave what went wrong for `wait`."""

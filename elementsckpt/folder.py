@@ -177,13 +177,13 @@ class Directory:
         try:
             if os.path.lexists(draft):  # Of a process that died, or is as far as here.
                 disk.remove(draft)
-            fd = disk.create(draft)
+            file = disk.create(draft)
             try:
-                disk.write(fd, os.fsencode(name), 0, path=draft)
+                disk.write(file.fd, os.fsencode(name), 0, path=draft)
                 if fsync:
-                    disk.sync(fd, path=draft)
+                    disk.sync(file.fd, path=draft)
             finally:
-                os.close(fd)
+                file.close()
             disk.rename(draft, self.path / LATEST)
         except WriteError as error:
             # Another process that saves here was faster, and `latest` is its save.
@@ -240,10 +240,7 @@ class Directory:
             if is_save and os.path.lexists(path / manifest.NAME):
                 continue  # Most are, and need no second look.
             if is_save or drafts.HIDDEN.fullmatch(path.name):
-                try:
-                    drafts.sweep(path)
-                except CheckpointError as error:
-                    _logger.warning("Could not remove %s: %s", path, error)
+                drafts.try_to_sweep(path)
 
 
 def _remove(paths: Iterable[Path], *, fsync: bool) -> list[Path]:

@@ -45,6 +45,7 @@ class Restored(Struct):
       found: The save.
       states: What to give to the `load()` of each component.
       folders: Those of them that are folders.
+      streams: Those that are generators, which hold the save until they are closed.
       notes: What the report says about reading.
       castable: Whether `cast=True` would make some of what is mismatched fit.
       fell_back_from: The newest save, if it is damaged.
@@ -54,6 +55,7 @@ class Restored(Struct):
     notes: Notes
     states: dict[str, Any] = {}
     folders: dict[str, FolderReader] = {}
+    streams: dict[str, Selectable] = {}
     loaded: list[str] = []
     missing: list[str] = []
     unexpected: list[str] = []
@@ -208,14 +210,15 @@ def _tell_of_dicts(plain: Mapping[str, str]) -> None:
 @contextlib.contextmanager
 def _closing(components: Sequence[Stored]) -> Iterator[None]:
     """Close the files, except those from which shards are still to be read."""
-    failed = True
     try:
         yield
-        failed = False
-    finally:
         for component in components:
-            if failed or not component.streams:
+            if not component.streams:
                 component.close()
+    except BaseException:
+        for component in components:
+            component.close()
+        raise
 
 
 def _all_damaged(
@@ -263,6 +266,7 @@ def _read_whole(components: Sequence[Stored], restored: Restored) -> None:
             continue
         if component.streams:
             component.verify()
+            restored.streams[component.key] = component
             restored.states[component.key] = component.shards()
         else:
             restored.states[component.key] = component.state()
@@ -394,17 +398,27 @@ def hand_over(restored: Restored, loadfns: Mapping[str, Callable[[Any], Any]]) -
       DamagedError: one has written to its folder, which is a part of the save.
       Exception: what a component's own `load()` raises, with a note of its key.
     """
-    for key, load in loadfns.items():
-        if key not in restored.states:  # Nothing in it was selected.
-            continue
-        try:
-            load(restored.states[key])
-            if key in restored.folders:
-                restored.folders[key].check()
-        except Exception as error:
-            path = restored.found.path
-            add_note(error, f"Raised while loading the component {key!r} from {path}.")
-            raise
+    try:
+        for key, load in loadfns.items():
+            if key in restored.states:  # Else nothing in it was selected.
+                _hand_over(key, load, restored)
+                restored.streams.pop(key, None)
+    except BaseException:
+        # Whoever keeps the error keeps what reads the shards, and with it the save.
+        for stream in restored.streams.values():
+            stream.close()
+        raise
+
+
+def _hand_over(key: str, load: Callable[[Any], Any], restored: Restored) -> None:
+    try:
+        load(restored.states[key])
+        if key in restored.folders:
+            restored.folders[key].check()
+    except Exception as error:
+        path = restored.found.path
+        add_note(error, f"Raised while loading the component {key!r} from {path}.")
+        raise
 
 
 def _full(key: str, names: Iterable[str]) -> list[str]:

@@ -79,11 +79,11 @@ class Policy(Files):
             for parent in reversed(path.relative_to(folder).parents):
                 if not (folder / parent).exists():
                     disk.make_folder(folder / parent)
-            fd = disk.create(path)
+            file = disk.create(path)
             try:
-                disk.write(fd, content, 0, path=path)
+                disk.write(file.fd, content, 0, path=path)
             finally:
-                os.close(fd)
+                file.close()
 
     def read(self, folder):
         self.state = contents(folder)

@@ -43,7 +43,7 @@ ALLOWED = {
     "compression": {"manifest"},
     "files": set(),
     "filetree": {"manifest", "parallel", "disk"},
-    "background": {"forks"},
+    "background": {"forks", "parallel"},
     "machine": set(),
     "staging": {"forks", "machine"},
     "blocks": {"staging", "leaves", "dtypes", "manifest"},
