@@ -129,9 +129,13 @@ class _Work(Generic[T]):
                 self.is_done = True
 
     def result(self) -> T | None:
-        if isinstance(self.outcome, BaseException):
-            raise self.outcome
-        return self.outcome
+        outcome, self.outcome = self.outcome, None
+        try:
+            if isinstance(outcome, BaseException):
+                raise outcome
+            return outcome
+        finally:
+            del outcome  # An error keeps what is in its traceback, and so itself.
 
 
 def _begin(ref: weakref.ref[_Work[Any]]) -> None:

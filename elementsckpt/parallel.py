@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import os
 import sys
 import threading
@@ -57,7 +58,9 @@ def run(call: Callable[[T], R], items: Iterable[T]) -> list[R]:
         for busy in helping:
             _wait(busy, errors)
     if errors:
-        raise errors[0]
+        collections.deque(remaining, maxlen=0)  # For helpers that begin too late.
+        del errors[1:]  # Each keeps what is in its traceback, and so itself.
+        raise errors.pop()
     return results
 
 
