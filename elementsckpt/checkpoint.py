@@ -46,7 +46,7 @@ from .origin import Origin
 from .overlay import Selection
 from .registry import Registry
 from .reports import LoadReport, SaveInfo, SaveReport
-from .restore import Reading, hand_over, restore
+from .restore import Reading, restore_into
 from .retention import Keep
 from .schedule import Every
 from .staging import Staging, default_bytes
@@ -564,7 +564,8 @@ class Checkpoint(Registry):
             in_order = components.in_order(selected)
             loadfns = {key: component.load for key, component in in_order.items()}
             selection = Selection(regex, rename, strict, cast)
-            restored = restore(
+            restored = restore_into(
+                loadfns,
                 lambda: self._candidates(path, step, selected),
                 Reading(
                     keys=list(selected),
@@ -580,7 +581,6 @@ class Checkpoint(Registry):
                 ),
             )
             if not dry_run:
-                hand_over(restored, loadfns)
                 is_whole = keys is None and selection.is_whole
                 self._resume(restored.found, is_whole=is_whole)
         return restored.report(time.monotonic() - start)

@@ -14,7 +14,7 @@ from .errors import SaveNotFoundError
 from .files import folder_keys
 from .metadata import encode
 from .reports import LoadReport, SaveReport
-from .restore import Reading, hand_over, restore
+from .restore import Reading, restore_into
 from .store import About, Manner, Saving, store
 from .stored import Options
 from .value import Value, of_functions
@@ -85,9 +85,10 @@ def load(
             key: functools.partial(template_of, value) for key, value in values.items()
         },
     )
-    restored = restore(lambda: choice.find(local(path)), reading)
     setters = {key: functools.partial(setattr, x, "value") for key, x in values.items()}
-    hand_over(restored, {**loadfns, **setters})
+    restored = restore_into(
+        {**loadfns, **setters}, lambda: choice.find(local(path)), reading
+    )
     return restored.report(time.monotonic() - start)
 
 
@@ -153,8 +154,8 @@ def load_pytree(
         options=lambda _: options,
         templates={_TREE: lambda: template_of(value)},
     )
-    restored = restore(lambda: choice.find(local(path)), reading)
-    hand_over(restored, {_TREE: lambda tree: setattr(value, "value", tree)})
+    loadfns = {_TREE: lambda tree: setattr(value, "value", tree)}
+    restore_into(loadfns, lambda: choice.find(local(path)), reading)
     return value.value
 
 

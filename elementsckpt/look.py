@@ -72,10 +72,14 @@ def read(
         selection=Selection(regex),
     )
     restored = restore(lambda: choice.find(local(path)), reading)
-    return {
-        key: list(state) if inspect.isgenerator(state) else state
-        for key, state in restored.states.items()
-    }
+    try:
+        return {
+            key: list(state) if inspect.isgenerator(state) else state
+            for key, state in restored.states.items()
+        }
+    except BaseException:
+        restored.close()
+        raise
 
 
 def describe(found: Found) -> SaveInfo:

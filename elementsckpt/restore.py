@@ -64,6 +64,11 @@ class Restored(Struct):
     renamed: dict[str, str] = {}
     fell_back_from: Path | None = None
 
+    def close(self) -> None:
+        """Let go of the save; who keeps an error keeps this object, too."""
+        for stream in self.streams.values():
+            stream.close()
+
     def report(self, seconds: float) -> LoadReport:
         """Return what the caller of `load` gets."""
         return LoadReport(
@@ -144,6 +149,11 @@ def _restore(candidates: Sequence[Found], reading: Reading) -> Restored:
         restored = Restored(found, Notes())
         try:
             _read(found, reading, restored)
+            if damaged:
+                restored.fell_back_from = candidates[0].path
+                _logger.warning("Loading the older save %s instead.", found.path)
+            _tell_of_dicts(restored.notes.plain)
+            return restored
         except DamagedError as error:
             if _is_gone(found):
                 raise _GoneError from error
@@ -152,12 +162,9 @@ def _restore(candidates: Sequence[Found], reading: Reading) -> Restored:
             damaged.append(error.with_traceback(None))
             if len(candidates) > 1:
                 _logger.warning("The save %s is damaged: %s", found.path, error)
-            continue
-        if damaged:
-            restored.fell_back_from = candidates[0].path
-            _logger.warning("Loading the older save %s instead.", found.path)
-        _tell_of_dicts(restored.notes.plain)
-        return restored
+        except BaseException:
+            restored.close()
+            raise
     raise _all_damaged(candidates, damaged)
 
 
@@ -391,23 +398,34 @@ def _note(key: str, plan: Plan, restored: Restored) -> None:
         restored.renamed[tree.full_name(key, old)] = tree.full_name(key, new)
 
 
-def hand_over(restored: Restored, loadfns: Mapping[str, Callable[[Any], Any]]) -> None:
-    """Give each component its state.
+def restore_into(
+    loadfns: Mapping[str, Callable[[Any], Any]],
+    find: Callable[[], Sequence[Found]],
+    reading: Reading,
+) -> Restored:
+    """Read components, and give each its state, unless it is a dry run.
+
+    Args:
+      loadfns: What takes the state of a component, by key.
+      find: As for `restore`.
+      reading: As for `restore`.
 
     Raises:
-      DamagedError: one has written to its folder, which is a part of the save.
+      DamagedError: as for `restore`; or a component has written to its folder, which is
+        a part of the save.
+      CheckpointError: as for `restore`.
       Exception: what a component's own `load()` raises, with a note of its key.
     """
+    restored = restore(find, reading)
     try:
-        for key, load in loadfns.items():
+        for key, load in {} if reading.dry_run else loadfns.items():
             if key in restored.states:  # Else nothing in it was selected.
                 _hand_over(key, load, restored)
                 restored.streams.pop(key, None)
     except BaseException:
-        # Whoever keeps the error keeps what reads the shards, and with it the save.
-        for stream in restored.streams.values():
-            stream.close()
+        restored.close()
         raise
+    return restored
 
 
 def _hand_over(key: str, load: Callable[[Any], Any], restored: Restored) -> None:

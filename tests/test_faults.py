@@ -45,6 +45,7 @@ from faults import (
     WritesShort,
     assert_tidy,
     contents,
+    copy_with_links,
     is_link,
     make,
     resumed,
@@ -119,20 +120,6 @@ def fresh(memory_path):
         return situation
 
     return prepared
-
-
-def copy_with_links(source, target):
-    """Copy a folder; files that share their bytes do so in the copy, too."""
-    copies = {}
-
-    def copy(file, new):
-        inode = os.stat(file).st_ino
-        if inode in copies:
-            os.link(copies[inode], new)
-        else:
-            copies[inode] = shutil.copy2(file, new)
-
-    shutil.copytree(source, target, copy_function=copy)
 
 
 @pytest.fixture
