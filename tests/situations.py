@@ -1772,6 +1772,7 @@ refusing(
     "check the disk, or choose another directory",
     call=os.fsync,
 )
+refusing(errno.EMFILE, "Too many open files", FILES, call=os.open)
 
 
 @says(
