@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
+import weakref
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from . import forks
 from .errors import add_note
+from .parallel import start
 
 T = TypeVar("T")
 _logger = logging.getLogger("elementsckpt")
@@ -30,15 +32,22 @@ class Background(Generic[T]):
     def _after_fork(self) -> None:
         self._works.clear()  # The thread is the parent's.
 
-    def start(self, call: Callable[[], T]) -> None:
-        """Begin the work; nothing may be under way."""
+    def start(self, call: Callable[[], T | None]) -> None:
+        """Begin the work; nothing may be under way.
+
+        If this is interrupted, it may have begun: only the call itself can tell.
+        """
         assert not self._works
         work = _Work(call)
-        work.start()
         self._works.append(work)
+        work.start()
 
-    def wait(self) -> T | None:
+    def wait(self, note: Callable[[T | BaseException | None], None]) -> T | None:
         """Return the result of the last work that was begun, when it is there.
+
+        Args:
+          note: Called with the result or error before it is handed over, and again by
+            the next call if an interrupt comes before that.
 
         Returns:
           None if there was none, or its result was returned already.
@@ -48,7 +57,8 @@ class Background(Generic[T]):
         """
         while works := self._works[:]:
             (work,) = works
-            work.join()
+            work.run()
+            note(work.outcome)
             if self._take(work):  # Else a handler did, and may have begun another.
                 return work.result()
         return None
@@ -67,52 +77,69 @@ class Background(Generic[T]):
 
     def join(self) -> None:
         """Return when nothing is under way; results and errors are for `wait`."""
-        while (works := self._works[:]) and not works[0].is_done:
-            works[0].join()
+        joined: list[_Work[T]] = []
+        while (works := self._works[:]) != joined:  # A handler may have begun another.
+            for work in works:
+                work.run()
+            joined = works
 
 
 class _Work(Generic[T]):
-    def __init__(self, call: Callable[[], T]) -> None:
+    """A call that is made once, by the thread that comes first."""
+
+    def __init__(self, call: Callable[[], T | None]) -> None:
         self.is_done = False
-        self._call: Callable[[], T] | None = call
-        self._results: list[T] = []
-        self._error: BaseException | None = None
-        self._waiting: list[threading.Lock] = []
+        self.outcome: T | BaseException | None = None
+        self._calls = [call]
+        # Held while the call is made. A handler that interrupts that must not wait for
+        # it, and one that interrupts who waits may wait, too.
+        self._busy = threading.RLock()
+        self._is_begun = threading.Lock()
+        self._is_begun.acquire()
 
     def start(self) -> None:
         if not threading.main_thread().is_alive():
-            self._run()  # The interpreter is about to end, and waits for nobody new.
+            self.run()  # The interpreter is about to end, and waits for nobody new.
             return
-        thread = threading.Thread(target=self._run, name="elementsckpt", daemon=False)
-        try:
-            thread.start()
-        except RuntimeError:  # Of late, or there are too many threads.
-            self._run()
+        if start(_begin, weakref.ref(self), daemon=False):
+            self._is_begun.acquire()
+        else:
+            self.run()
 
-    def _run(self) -> None:
-        assert self._call is not None
+    def begin(self) -> None:
+        """Make the call, in the thread that was started for it."""
+        with self._busy:
+            self._is_begun.release()
+            self.run()
+
+    def run(self) -> None:
+        """Return when the call was made; make it if nobody does."""
+        with self._busy:
+            if not self._calls:
+                return
+            try:
+                self.outcome = self._calls.pop()()
+            except BaseException as error:
+                self.outcome = error
+                _logger.error("The save in the background failed: %s", error)
+                add_note(
+                    error, "Raised by the save in the background before this call."
+                )
+            finally:
+                self.is_done = True
+
+    def result(self) -> T | None:
+        outcome, self.outcome = self.outcome, None
         try:
-            self._results.append(self._call())
-        except BaseException as error:
-            _logger.error("The save in the background failed: %s", error)
-            add_note(error, "Raised by the save in the background before this call.")
-            self._error = error
+            if isinstance(outcome, BaseException):
+                raise outcome
+            return outcome
         finally:
-            self._call = None  # It holds what was saved.
-            self.is_done = True
-            for lock in self._waiting[:]:
-                lock.release()
+            del outcome  # An error keeps what is in its traceback, and so itself.
 
-    def join(self) -> None:
-        # Each caller has a lock of its own: an Event has one for all, for which a
-        # handler would wait for ever that interrupts a caller who holds it.
-        lock = threading.Lock()
-        lock.acquire()
-        self._waiting.append(lock)
-        if not self.is_done:
-            lock.acquire()
 
-    def result(self) -> T:
-        if self._error is not None:
-            raise self._error
-        return self._results[0]
+def _begin(ref: weakref.ref[_Work[Any]]) -> None:
+    # Weak: Python keeps a thread for ever whose start was interrupted.
+    work = ref()
+    if work is not None:
+        work.begin()

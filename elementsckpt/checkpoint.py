@@ -49,7 +49,7 @@ from .notices import Notices
 from .origin import Origin
 from .registry import Registry
 from .reports import LoadReport, SaveInfo, SaveReport
-from .restore import Reading, hand_over, restore
+from .restore import Reading, restore_into
 from .retention import Keep
 from .rng import GlobalRNG
 from .schedule import Every
@@ -133,7 +133,7 @@ class Checkpoint(Registry):
 
     _OWN = frozenset(
         {"_directory", "_step", "_timing", "_metadata", "_manner", "_background"}
-        | {"_staging", "_lock", "_listing", "_history", "_is_saving"}
+        | {"_staging", "_lock", "_turn", "_listing", "_history"}
         | {"_origin", "_claim", "_agreement", "_left_out", "_notices"}
     )
 
@@ -204,7 +204,7 @@ class Checkpoint(Registry):
         if self._directory is not None:
             self._listing = Directory(self._directory, self._notices)
         self._history = History()
-        self._is_saving = False
+        self._turn = threading.Lock()  # Held while this object saves.
         self._origin = Origin()
         self._claim: Claim | None = None  # From the first save on.
         self._agreement: Agreement | None = None  # From the first load_or_save on.
@@ -214,7 +214,7 @@ class Checkpoint(Registry):
 
     def _after_fork(self) -> None:
         self._lock = threading.RLock()
-        self._is_saving = False
+        self._turn = threading.Lock()
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError(
@@ -343,21 +343,24 @@ class Checkpoint(Registry):
         self._required_listing()
         pin = _checked_pin(pin, None)
         start = time.monotonic()
-        with self._lock:
-            if not self._is_saving:
-                self._wait()
-            saving = self._begin(None, self._about(metrics, metadata, pin))
+        saving: Saving | None = None
 
         def begin() -> Saving:
+            assert saving is not None
             saving.describe(self._about(metrics, metadata, pin))
             return saving
 
         try:
+            with self._lock:
+                if not self._turn.locked():
+                    self._wait()
+                saving = self._begin(None, self._about(metrics, metadata, pin))
             folders = tuple(saving.stage(key) for key in keys)
             yield folders if len(folders) > 1 else folders[0]
             self._save_at_last(begin, self._select(None), start)
         except BaseException:
-            saving.abandon()
+            if saving is not None:
+                saving.abandon()
             raise
 
     def _require_stageable(self, keys: Sequence[str]) -> None:
@@ -439,7 +442,7 @@ class Checkpoint(Registry):
         with self._lock:
             failure: Exception | None = None
             try:
-                if not self._is_saving:
+                if not self._turn.locked():
                     self._wait()
             except Exception as error:
                 failure = error
@@ -460,10 +463,9 @@ class Checkpoint(Registry):
         """Save when nothing else is being saved with this object."""
         savefns = rng.last({key: x.saving for key, x in selected.items()})
         with self._lock:
-            if self._is_saving:  # A signal handler saves, or a component's save().
+            if self._turn.locked():  # A signal handler saves, or a component's save().
                 return store(begin, savefns)
-            self._is_saving = True
-            try:
+            with self._turn:
                 self._wait()
                 was_over = self._timing.is_over
                 try:
@@ -471,8 +473,6 @@ class Checkpoint(Registry):
                 except BaseException:
                     self._timing.failed(time.monotonic() - start)
                     raise
-            finally:
-                self._is_saving = False
             if is_whole:
                 seconds = time.monotonic() - start
                 self._timing.saved(report.step, seconds, was_over=was_over)
@@ -490,14 +490,35 @@ class Checkpoint(Registry):
             self._note(report)
             return report
         saving = begin()
-        saving.take(savefns, self._staging, values)
-        report = saving.report(is_finished=False)
         try:
+            self._take(saving, savefns, values)
+            report = saving.report(is_finished=False)
             self._background.start(saving.finish)
         except BaseException:
-            saving.abandon()
+            saving.abandon()  # Unless the thread has it by now.
             raise
         return report
+
+    def _take(
+        self,
+        saving: Saving,
+        savefns: Mapping[str, Callable[[], Any]],
+        values: Mapping[str, int],
+    ) -> None:
+        """Let a save own what it saves; in new memory if an interrupt ended the last.
+
+        There might be threads which still write to the other.
+        """
+        assert self._staging is not None
+        staging = self._staging
+        self._staging = Staging(staging.limit_bytes)
+        try:
+            saving.take(savefns, staging, values)
+        except BaseException as error:
+            if isinstance(error, Exception):
+                self._staging = staging
+            raise
+        self._staging = staging
 
     def _begin(self, target: Path | None, about: About) -> Saving:
         saving = Saving(
@@ -508,10 +529,15 @@ class Checkpoint(Registry):
             about=about,
             notices=self._notices,
         )
-        if target is None and self._manner.write:
-            self._claim = claim(saving.path.parent, saving.newest)
-            if not self._claim.is_contested:
-                self._origin.compare(saving.newest, about.step)
+        try:
+            if target is None and self._manner.write:
+                self._claim = claim(saving.path.parent, saving.newest)
+                if not self._claim.is_contested:
+                    self._origin.compare(saving.newest, about.step)
+                self._origin.begins(saving.path)
+        except BaseException:
+            saving.abandon()
+            raise
         return saving
 
     def _note(self, report: SaveReport) -> None:
@@ -635,7 +661,8 @@ class Checkpoint(Registry):
         with self._lock:
             self._join()
             loadfns = rng.last({key: x.load for key, x in selected.items()})
-            restored = restore(
+            restored = restore_into(
+                loadfns,
                 lambda: self._candidates(path, step, saved.values()),
                 Reading(
                     keys=saved,
@@ -650,13 +677,10 @@ class Checkpoint(Registry):
                     rebuilt={key for key, x in selected.items() if x.is_empty},
                     dry_run=dry_run,
                     distrust=self._distrust,
+                    announce=self._announce,
                 ),
             )
             if not dry_run:
-                # Before components load, as theirs may take all processes.
-                if self._agreement is not None:
-                    self._agreement.tell(restored.found.path)
-                hand_over(restored, loadfns)
                 is_whole = keys is None and regex is None
                 self._resume(restored.found, is_whole=is_whole)
         return restored.report(time.monotonic() - start)
@@ -747,6 +771,11 @@ class Checkpoint(Registry):
                 if not self._staged_only():
                     self.save()
                 return False
+
+    def _announce(self, save: Path) -> None:
+        """Tell the other processes, before components load: some need all of them."""
+        if self._agreement is not None:
+            self._agreement.tell(save)
 
     def _load_as_agreed(
         self, save: Path, strict: bool, cast: bool, rename: Rename | None
@@ -931,14 +960,15 @@ class Checkpoint(Registry):
             return self._wait()
 
     def _wait(self) -> SaveReport | None:
-        try:
-            report = None if self._background is None else self._background.wait()
-        except BaseException:
+        if self._background is None:
+            return None
+        return self._background.wait(self._note_outcome)
+
+    def _note_outcome(self, outcome: SaveReport | BaseException | None) -> None:
+        if isinstance(outcome, BaseException):
             self._timing.failed(0.0)
-            raise
-        if report is not None:
-            self._note(report)
-        return report
+        elif outcome is not None:
+            self._note(outcome)
 
     def _join(self) -> None:
         """Return when nothing is under way, and leave what went wrong for `wait`."""

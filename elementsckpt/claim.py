@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import weakref
-from collections.abc import Callable
 from pathlib import Path
 
 from . import disk, forks, group, lineage
@@ -34,7 +33,7 @@ class Claim:
         self._directory = directory
         self._is_made = False
         self._is_told = False  # Which process it is.
-        self._fd = disk.open_folder(directory)
+        self._folder = disk.open_folder(directory)
         forks.watch(self)
 
     def make(self, newest: Found | None) -> None:
@@ -47,8 +46,9 @@ class Claim:
         """
         is_new = not self._is_made
         if is_new:
+            folder = self._folder
+            self.is_contested = folder is not None and disk.lock(folder.fd) is False
             self._is_made = True
-            self.is_contested = self._fd >= 0 and disk.lock(self._fd) is False
         if self.is_contested and not self._is_told:
             who = _writer(newest)
             self._is_told = who is not None
@@ -57,18 +57,11 @@ class Claim:
 
     def is_of(self, directory: Path) -> bool:
         """Tell whether it is of this directory, not of one that has been moved away."""
-        return self._fd >= 0 and disk.is_at(self._fd, directory)
+        return self._folder is not None and disk.is_at(self._folder.fd, directory)
 
     def _after_fork(self) -> None:
-        self.release()  # Or a child that outlives its parent would hold it.
-
-    def release(self, close: Callable[[int], None] = os.close) -> None:
-        """End the claim."""
-        if self._fd >= 0:  # Bound, as modules are empty when Python ends.
-            close(self._fd)
-        self._fd = -1
-
-    __del__ = release
+        if self._folder is not None:
+            self._folder.close()  # Or a child that outlives its parent would hold it.
 
 
 _claims: weakref.WeakValueDictionary[str, Claim] = weakref.WeakValueDictionary()

@@ -9,9 +9,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
+import operator
 import os
 import re
 import stat
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -75,14 +78,19 @@ _READING = {
 }
 
 
-def syscall(call: Callable[..., T], *args: Any) -> T:
-    """Make one system call that changes the disk."""
-    return call(*args)
+# Makes one system call that changes the disk: syscall(call, *args). It is C code, as it
+# may open a file whose number must not get lost; Python 3.10 has nothing like that.
+if sys.version_info >= (3, 11):
+    syscall: Callable[..., Any] = operator.call
+else:
+
+    def syscall(call: Callable[..., Any], *args: Any) -> Any:
+        return call(*args)
 
 
 def _change(path: str | Path, call: Callable[..., T], *args: Any) -> T:
     try:
-        return syscall(call, *args)
+        return syscall(call, *args)  # type: ignore[no-any-return]
     except OSError as error:
         raise _refused(path, error) from error
 
@@ -147,6 +155,45 @@ def _with_variables(text: str) -> str:
     return _VARIABLE.sub(value, text)
 
 
+class _Closing(functools.partial[Any]):
+    """Is called when nobody holds it any more."""
+
+    __del__ = property(operator.attrgetter("__call__"))
+
+
+class Descriptor:
+    """Something open, which is closed when nobody holds it any more.
+
+    Ctrl-C and other handlers of signals may come between any two steps of Python: when
+    something has been opened and its number not yet kept, or was closed and its number
+    not yet forgotten. Here, both are one step, taken by code in C, as is what follows
+    when the object is let go.
+
+    Args:
+      call: What opens it and returns its number.
+      args: Arguments for that.
+
+    Attributes:
+      close: Closes it, once; in `finally`, no handler comes before it.
+    """
+
+    def __init__(self, call: Callable[..., int], *args: Any) -> None:
+        self._numbers = [-1]  # It is above that while it is open.
+        take = iter(self._numbers.pop, -1)
+        self.close: Callable[[], object] = _Closing(next, map(os.close, take), None)
+        self._numbers.extend(map(call, *zip(args)))
+
+    @property
+    def fd(self) -> int:
+        """Its number; another thread that uses it must hold the object meanwhile."""
+        return self._numbers[-1] if self._numbers else -1
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has not been closed."""
+        return self.fd >= 0
+
+
 # Changes
 
 
@@ -186,10 +233,13 @@ def require_space(path: Path, size_bytes: int) -> None:
         )
 
 
-def create(path: Path, *, exclusive: bool = True) -> int:
-    """Open a file for writing, new unless `exclusive` is False; returns its fd."""
+def create(path: Path, *, exclusive: bool = True) -> Descriptor:
+    """Open a file for writing, new unless `exclusive` is False."""
     flags = _CREATE | (os.O_EXCL if exclusive else os.O_TRUNC)
-    return _change(path, os.open, path, flags, 0o666)
+    try:
+        return Descriptor(syscall, os.open, path, flags, 0o666)
+    except OSError as error:
+        raise _refused(path, error) from error
 
 
 def write(fd: int, data: Buffer, offset: int, *, path: Path) -> None:
@@ -220,18 +270,18 @@ def sync_folder(path: Path) -> None:
     It may be one that leads to ours and belongs to somebody else.
     """
     try:
-        fd = os.open(path, _FOLDER)
+        folder = Descriptor(os.open, path, _FOLDER)
     except PermissionError:
         return
     except OSError as error:
         raise _refused(path, error) from error
     try:
-        sync(fd, path=path)
+        sync(folder.fd, path=path)
     except WriteError as error:
         if error.errno not in _NO_SYNC:
             raise
     finally:
-        os.close(fd)
+        folder.close()
 
 
 def rename(source: Path, target: Path) -> None:
@@ -327,7 +377,7 @@ def scratch() -> Iterator[Path]:
 # Reading
 
 
-class File:
+class File(Descriptor):
     """A regular file open for reading, closed when nobody holds it any more.
 
     What has it for itself closes it, as an error holds what was at work.
@@ -347,20 +397,17 @@ class File:
 
     def __init__(self, path: Path, *, to_lock: bool = False) -> None:
         self.path = path
-        self._fd = -1
         try:
-            self._fd = os.open(path, _LOCK if to_lock else _READ)
-            status = os.fstat(self._fd)
+            super().__init__(os.open, path, _LOCK if to_lock else _READ)
+            status = os.fstat(self.fd)
         except OSError as error:
+            self.close()
             raise _unreadable(path, error) from error
         self.size = status.st_size
         self.signature = status.st_ino, status.st_size, status.st_mtime_ns
         if not stat.S_ISREG(status.st_mode):
+            self.close()
             raise DamagedError(f"{path} is not a regular file.")
-
-    @property
-    def fd(self) -> int:
-        return self._fd
 
     def read(self, memory: Buffer, offset: int) -> None:
         """Fill `memory`, uint8[n] and writable, with the bytes from `offset` on.
@@ -371,7 +418,7 @@ class File:
         view = memoryview(memory)
         while view:
             try:
-                done = os.preadv(self._fd, [view[:_CALL_BYTES]], offset)
+                done = os.preadv(self.fd, [view[:_CALL_BYTES]], offset)
             except OSError as error:
                 raise _unreadable(self.path, error) from error
             if not done:
@@ -381,20 +428,10 @@ class File:
                 )
             view, offset = view[done:], offset + done
 
-    def close(self) -> None:
-        """Close the file now."""
-        if self._fd >= 0:
-            with contextlib.suppress(OSError):
-                os.close(self._fd)
-            self._fd = -1
-
     def __enter__(self) -> File:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __del__(self) -> None:
         self.close()
 
 
@@ -517,12 +554,12 @@ def dangling(path: Path) -> Path | None:
     return next((link for link in links if not os.path.exists(link)), None)
 
 
-def open_folder(path: Path) -> int:
-    """Open a folder, to lock it; returns its fd, or -1 if the system refuses."""
+def open_folder(path: Path) -> Descriptor | None:
+    """Open a folder, to lock it; None if the system refuses."""
     try:
-        return os.open(path, _FOLDER)
+        return Descriptor(os.open, path, _FOLDER)
     except OSError:
-        return -1
+        return None
 
 
 def require_folder(path: Path) -> None:

@@ -42,19 +42,23 @@ class Draft:
     Args:
       path: The folder.
       made: Folders that were made for it, outermost first.
-      fd: Its open and locked manifest draft.
+      file: Its open and locked manifest draft.
       fsync: Whether to make it durable.
     """
 
-    def __init__(self, path: Path, made: list[Path], fd: int, *, fsync: bool) -> None:
+    def __init__(
+        self, path: Path, made: list[Path], file: disk.Descriptor, *, fsync: bool
+    ) -> None:
         self.path = path
         self._made = made
-        self._fd = fd
+        self._file = file
         self._fsync = fsync
+        self._is_refused = False  # It has its name, which could not be made durable.
         forks.watch(self)
 
     def _after_fork(self) -> None:
-        self._close()  # It is the parent's, to finish or abandon, and so is the lock.
+        # It is the parent's, to finish or abandon, and so is the lock.
+        self._file.close()
 
     def commit(self, content: bytes) -> None:
         """Make the folder a save: complete and, with fsync, durable on return.
@@ -65,18 +69,25 @@ class Draft:
           WriteError: the disk refused; the caller should `abandon` it.
         """
         draft = self.path / DRAFT
-        disk.write(self._fd, content, 0, path=draft)
+        disk.write(self._file.fd, content, 0, path=draft)
         if self._fsync:
-            disk.sync(self._fd, path=draft)
+            disk.sync(self._file.fd, path=draft)
             disk.sync_folder(self.path)
         disk.rename(draft, self.path / manifest.NAME)
         if self._fsync:
+            self._sync_name()
+        self._file.close()
+
+    def _sync_name(self) -> None:
+        try:
             disk.sync_folder(self.path)
             folders = self._relied_on()
             for folder in folders:
                 disk.sync_folder(folder)
-            _reached.update(folders)
-        self._close()
+        except CheckpointError:
+            self._is_refused = True
+            raise
+        _reached.update(folders)
 
     def _relied_on(self) -> list[Path]:
         """Return the folders whose entries lead to this one, innermost first.
@@ -93,22 +104,23 @@ class Draft:
     def abandon(self) -> None:
         """Remove what was written, and the folders made for it; failing only warns.
 
-        Nothing is done if it was committed or abandoned already.
+        Nothing is done if it was committed or abandoned already. What is left after an
+        interrupt is not locked, so that it can be swept.
         """
-        if self._fd < 0:
-            return
-        keep_folder = self.path not in self._made
-        remove(self.path, keep_folder=keep_folder, fsync=self._fsync)
-        for folder in reversed(self._made):
-            if folder != self.path:
-                with contextlib.suppress(CheckpointError):
-                    disk.remove_folder(folder)
-        self._close()
+        try:
+            if self._file.is_open and not self.is_committed:
+                keep_folder = self.path not in self._made
+                remove(self.path, keep_folder=keep_folder, fsync=self._fsync)
+                _remove_folders([x for x in self._made if x != self.path])
+        finally:
+            self._file.close()
 
-    def _close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+    @property
+    def is_committed(self) -> bool:
+        """Whether it is a save, which others may rely on already."""
+        if self._is_refused:
+            return False
+        return disk.is_at(self._file.fd, self.path / manifest.NAME)
 
 
 def _above(path: Path) -> Iterator[Path]:
@@ -132,12 +144,16 @@ def begin(
     for attempt in range(_ATTEMPTS):
         name = save_name(now + timedelta(microseconds=attempt), step)
         path = directory / (f".{name}" if is_hidden else name)
+        file: disk.Descriptor | None = None
         try:
             made += _make_folders(directory)
-            return Draft(path, [*made, path], _make_draft(path), fsync=fsync)
+            file = _make_draft(path)
+            return Draft(path, [*made, path], file, fsync=fsync)
         except _TakenError:
             pass
-        except CheckpointError:
+        except BaseException:
+            if file is not None:
+                file.close()
             _remove_folders(made)
             raise
     raise WriteError(
@@ -150,32 +166,34 @@ class _TakenError(Exception):
     """There is something of this name, or another process swept it away."""
 
 
-def _make_draft(path: Path) -> int:
+def _make_draft(path: Path) -> disk.Descriptor:
     """Make a folder that has its locked draft from the first moment."""
     hidden = path.with_name(f".{path.name.lstrip('.')}")
     if os.path.lexists(path):
         raise _TakenError
-    fd = -1
+    file: disk.Descriptor | None = None
     try:
         disk.make_folder(hidden)
-        fd = disk.create(hidden / DRAFT)
-        if disk.lock(fd) is False or disk.is_removed(fd):  # A sweep was faster.
+        file = disk.create(hidden / DRAFT)
+        if _is_lost(file):
             raise _TakenError
         if hidden != path:
             disk.rename(hidden, path)
-        return fd
+        return file
     except BaseException as error:
+        if file is not None:
+            file.close()
+        for folder in (hidden, path):  # Unless they are of somebody else.
+            try_to_sweep(folder)
         cause = error.__cause__ or error
-        is_taken = isinstance(cause, OSError) and cause.errno in _TAKEN
-        is_ours = not is_taken or disk.is_at(fd, hidden / DRAFT)
-        is_there = not disk.is_missing(hidden)
-        if is_there and is_ours and not isinstance(error, _TakenError):
-            remove(hidden)
-        if fd >= 0:
-            os.close(fd)
-        if is_taken:
+        if isinstance(cause, OSError) and cause.errno in _TAKEN:
             raise _TakenError from error
         raise
+
+
+def _is_lost(file: disk.Descriptor) -> bool:
+    """Tell whether a sweep was faster than the lock of a new draft."""
+    return disk.lock(file.fd) is False or disk.is_removed(file.fd)
 
 
 def begin_at(path: Path, *, fsync: bool) -> Draft:
@@ -187,18 +205,20 @@ def begin_at(path: Path, *, fsync: bool) -> Draft:
     if names_in(path):
         sweep(path)
     made = _make_folders(path.parent)
+    file: disk.Descriptor | None = None
     try:
-        fd = _make_draft_at(path, made)
-    except CheckpointError:
+        file = _make_draft_at(path, made)
+        if _is_lost(file):
+            raise _busy(path)
+        return Draft(path, made, file, fsync=fsync)
+    except BaseException:
+        if file is not None:
+            file.close()
         _remove_folders(made)
         raise
-    if disk.lock(fd) is False or disk.is_removed(fd):
-        os.close(fd)
-        raise _busy(path)
-    return Draft(path, made, fd, fsync=fsync)
 
 
-def _make_draft_at(path: Path, made: list[Path]) -> int:
+def _make_draft_at(path: Path, made: list[Path]) -> disk.Descriptor:
     """Make the draft in a folder, and the folder if it is not there, or not any more.
 
     A sweep may take it for a leftover, as long as it is empty.
@@ -268,7 +288,7 @@ def _make_folders(path: Path) -> list[Path]:
             with contextlib.suppress(FileExistsError):
                 disk.make_folder(folder)
                 made.append(folder)
-    except CheckpointError:
+    except BaseException:
         _remove_folders(made)
         raise
     return made
@@ -306,22 +326,39 @@ def sweep(path: Path, notices: Notices | None = None) -> None:
         return
     if not is_hidden and (DRAFT not in names or manifest.NAME in names):
         return
-    with contextlib.ExitStack() as stack:
-        if DRAFT in names:
-            try:
-                file = disk.File(path / DRAFT, to_lock=True)
-            except CheckpointError:
-                return
-            stack.callback(file.close)
-            if not disk.lock(file.fd):
-                return
-            if not disk.is_at(file.fd, path / DRAFT):  # It has just been committed.
-                return
-        _logger.info("Removing %s, which a process that died left there.", path)
-        said = notices or Notices()
-        where = _remove(path, said, keep_folder=False, fsync=False)
-    if DRAFT in names and os.path.lexists(where):  # NFS and FUSE keep what is open.
+    said = Notices() if notices is None else notices
+    if DRAFT in names:
+        _sweep_if_free(path, said)
+    else:
+        _sweep(path, said)
+
+
+def try_to_sweep(path: Path, notices: Notices | None = None) -> None:
+    """Sweep; failing only warns."""
+    said = Notices() if notices is None else notices
+    try:
+        sweep(path, said)
+    except CheckpointError as error:
+        tell_of_remains(path, error, said)
+
+
+def _sweep_if_free(path: Path, notices: Notices) -> None:
+    try:
+        file = disk.File(path / DRAFT, to_lock=True)
+    except CheckpointError:
+        return
+    with file:
+        # Else it is being written, or has just been committed.
+        if not (disk.lock(file.fd) and disk.is_at(file.fd, path / DRAFT)):
+            return
+        where = _sweep(path, notices)
+    if os.path.lexists(where):  # NFS and FUSE keep what is open.
         _remove_emptied(where)
+
+
+def _sweep(path: Path, notices: Notices) -> Path:
+    _logger.info("Removing %s, which was left there unfinished.", path)
+    return _remove(path, notices, keep_folder=False, fsync=False)
 
 
 def _is_ours(name: str) -> bool:

@@ -176,13 +176,13 @@ class Directory:
         try:
             if os.path.lexists(draft):  # Of a process that died, or is as far as here.
                 disk.remove(draft)
-            fd = disk.create(draft)
+            file = disk.create(draft)
             try:
-                disk.write(fd, os.fsencode(name), 0, path=draft)
+                disk.write(file.fd, os.fsencode(name), 0, path=draft)
                 if fsync:
-                    disk.sync(fd, path=draft)
+                    disk.sync(file.fd, path=draft)
             finally:
-                os.close(fd)
+                file.close()
             disk.rename(draft, self.path / LATEST)
             self._notices.settle(LATEST)
         except WriteError as error:
@@ -241,10 +241,7 @@ class Directory:
             if is_save and os.path.lexists(path / manifest.NAME):
                 continue  # Most are, and need no second look.
             if is_save or drafts.HIDDEN.fullmatch(path.name):
-                try:
-                    drafts.sweep(path, self._notices)
-                except CheckpointError as error:
-                    drafts.tell_of_remains(path, error, self._notices)
+                drafts.try_to_sweep(path, self._notices)
 
     def _remove(self, paths: Iterable[Path], *, fsync: bool) -> list[Path]:
         """Remove save folders of ours, as far as that goes; return what is gone."""

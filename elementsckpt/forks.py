@@ -6,6 +6,7 @@ file lock that the child shares would outlive its parent.
 
 from __future__ import annotations
 
+import functools
 import os
 import weakref
 from typing import Protocol
@@ -18,18 +19,21 @@ class Inherited(Protocol):
         """Make new locks, and let go of what is the parent's."""
 
 
-# By id, as what can change may have no hash.
-_inherited: weakref.WeakValueDictionary[int, Inherited] = weakref.WeakValueDictionary()
+# By id, as what can change may have no hash. A WeakValueDictionary would run Python
+# when a value dies, and an interrupt that comes meanwhile would get lost.
+_inherited: dict[int, weakref.ref[Inherited]] = {}
 
 
 def watch(value: Inherited) -> None:
     """Have `_after_fork` called in each child that is forked while the value lives."""
-    _inherited[id(value)] = value
+    forget = functools.partial(_inherited.pop, id(value))
+    _inherited[id(value)] = weakref.ref(value, forget)
 
 
 def _tell() -> None:
-    for value in list(_inherited.values()):
-        value._after_fork()
+    for value in [ref() for ref in tuple(_inherited.values())]:
+        if value is not None:
+            value._after_fork()
 
 
 os.register_at_fork(after_in_child=_tell)

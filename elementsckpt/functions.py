@@ -14,7 +14,7 @@ from .errors import SaveNotFoundError
 from .files import folder_keys
 from .metadata import encode
 from .reports import LoadReport, SaveReport
-from .restore import Reading, hand_over, restore
+from .restore import Reading, restore, restore_into
 from .selection import Request
 from .store import About, Manner, Saving, store
 from .stored import Options
@@ -92,9 +92,10 @@ def load(
         },
         rebuilt={key for key, value in values.items() if is_empty(value)},
     )
-    restored = restore(lambda: choice.find(local(path)), reading)
     setters = {key: functools.partial(setattr, x, "value") for key, x in values.items()}
-    hand_over(restored, rng.last({**loadfns, **setters}))
+    restored = restore_into(
+        rng.last({**loadfns, **setters}), lambda: choice.find(local(path)), reading
+    )
     return restored.report(time.monotonic() - start)
 
 

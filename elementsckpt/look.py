@@ -80,10 +80,14 @@ def read(
         request=Request(regex),
     )
     restored = restore(lambda: choice.find(local(path)), reading)
-    states = {
-        key: list(state) if inspect.isgenerator(state) else state
-        for key, state in restored.states.items()
-    }
+    try:
+        states = {
+            key: list(state) if inspect.isgenerator(state) else state
+            for key, state in restored.states.items()
+        }
+    except BaseException:
+        restored.close()
+        raise
     _tell_of_pickles(list(restored.notes.left_out), restored.found.path)
     return states
 

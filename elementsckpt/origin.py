@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
 
 from msgspec.structs import replace
 
@@ -24,12 +25,16 @@ class Origin:
 
     def __init__(self) -> None:
         self._lineage = Lineage()
+        self._begun: Path | None = None  # A save of which it is not known what became.
         self._has_saved = False
         self._has_warned = False
         lineage.commit()  # Of the program as it is now; it stays the same.
 
     def lineage(self) -> Lineage:
         """Return the lineage for a save by this process."""
+        begun, self._begun = self._begun, None
+        if begun is not None and os.path.lexists(begun / manifest.NAME):
+            self._lineage = replace(self._lineage, parent=_text(begun))
         self._lineage = replace(
             self._lineage,
             run=self._lineage.run or lineage.new_run(),
@@ -39,9 +44,14 @@ class Origin:
         )
         return self._lineage
 
+    def begins(self, path: Path) -> None:
+        """Take note of a save that is being made, as an interrupt can hide its end."""
+        self._begun = path
+
     def saved(self, report: SaveReport) -> None:
         """Take note of a save."""
         self._has_saved = True
+        self._begun = None
         self._lineage = replace(self._lineage, parent=_text(report.path))
 
     def loaded(self, found: Found, *, is_own: bool) -> None:
@@ -52,6 +62,7 @@ class Origin:
           is_own: Whether it is in the object's own directory.
         """
         run = found.head.lineage.run if found.head and is_own else None
+        self._begun = None
         path = manifest.display(str(found.path))
         self._lineage = replace(
             self._lineage, loaded_from=path, parent=path, run=run or self._lineage.run

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import os
+import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -45,54 +48,72 @@ def run(call: Callable[[T], R], items: Iterable[T]) -> list[R]:
             except BaseException as error:
                 errors.append(error)
 
-    ended: list[threading.Event] = []
+    helping: list[threading.Lock] = []
     try:
-        _start(labour, min(_THREADS, len(work)) - 1, ended)
+        _start(labour, min(_THREADS, len(work)) - 1, helping)
         labour()
     except BaseException as error:  # Ctrl-C, anywhere: stops the others, too.
         errors.append(error)
-    for event in ended:
-        _wait(event, errors)
+    finally:
+        for busy in helping:
+            _wait(busy, errors)
     if errors:
-        try:
-            raise errors[0]
-        finally:  # Or it would hold itself, and with it files that are open.
-            errors.clear()
+        collections.deque(remaining, maxlen=0)  # For helpers that begin too late.
+        del errors[1:]  # Each keeps what is in its traceback, and so itself.
+        raise errors.pop()
     return results
 
 
 def _start(
-    labour: Callable[[], None], count: int, ended: list[threading.Event]
+    labour: Callable[[], None], count: int, helping: list[threading.Lock]
 ) -> None:
-    for _ in range(count):
-        event = threading.Event()
+    """Start helpers, as many as there can be; each holds a lock while it works.
 
-        def work(event: threading.Event = event) -> None:
-            try:
-                labour()
-            finally:
-                event.set()
-
-        thread = threading.Thread(target=work, name="elementsckpt", daemon=True)
-        ended.append(event)
-        try:
-            thread.start()
-        except RuntimeError:
-            ended.remove(event)
-            return
-        except BaseException:
-            if thread.ident is None:
-                ended.remove(event)
-            raise
-
-
-def _wait(event: threading.Event, errors: list[BaseException]) -> None:
-    """Wait, also after Ctrl-C: until they end, threads use the caller's files.
-
-    Not by `Thread.join`, which takes a thread for ended when it is interrupted.
+    One that an interrupt hides from us, such as in `Thread.start`, comes too late for
+    any work, or its work is waited for all the same. Threads that never began are kept
+    by Python for ever, so they must not keep what we work with.
     """
-    while not event.is_set():
+    for _ in range(count):
+        busy = threading.Lock()
+        helping.append(busy)
+        if not start(_help, busy, weakref.ref(labour), daemon=True):
+            return
+
+
+def start(call: Callable[..., None], *args: Any, daemon: bool) -> bool:
+    """Start a thread; tell whether there can be one, of late or if there are many.
+
+    If this is interrupted, it may have begun all the same.
+    """
+    handled = sys.exc_info()[1]
+    try:
+        threading.Thread(
+            target=call, args=args, name="elementsckpt", daemon=daemon
+        ).start()
+    except RuntimeError as error:
+        # What threading makes of an interrupt when it has let go of its lock.
+        if error.__context__ is not None and error.__context__ is not handled:
+            raise error.__context__ from None
+        return False
+    return True
+
+
+def _help(busy: threading.Lock, ref: weakref.ref[Callable[[], None]]) -> None:
+    with busy:
+        labour = ref()
+        if labour is not None:
+            labour()
+
+
+def _wait(busy: threading.Lock, errors: list[BaseException]) -> None:
+    """Wait for a helper, also after Ctrl-C, as it works with what is the caller's.
+
+    Even so the next Ctrl-C may come at a moment in which it ends the waiting: who lets
+    others help gives them what they can keep.
+    """
+    while True:
         try:
-            event.wait()
+            with busy:
+                return
         except BaseException as error:
             errors.append(error)

@@ -50,6 +50,7 @@ class Restored(Struct):
       states: What to give to the `load()` of each component.
       folders: Those of them that are folders.
       draft: What folders are in that were made for this load, or None.
+      streams: Those that are generators, which hold the save until they are closed.
       notes: What the report says about reading.
       misplaced: Those that are mismatched by their sharding only.
       castable: Whether `cast=True` would make some of what is mismatched fit.
@@ -61,6 +62,7 @@ class Restored(Struct):
     states: dict[str, Any] = {}
     folders: dict[str, FolderReader] = {}
     draft: Draft | None = None
+    streams: dict[str, Selectable] = {}
     loaded: list[str] = []
     missing: list[str] = []
     unexpected: list[str] = []
@@ -71,9 +73,11 @@ class Restored(Struct):
     fell_back_from: Path | None = None
 
     def close(self) -> None:
-        """Remove the folders that were made for this load."""
+        """Let go of the save; who keeps an error keeps this object, too."""
         if self.draft is not None:
             self.draft.abandon()
+        for stream in self.streams.values():
+            stream.close()
 
     def report(self, seconds: float) -> LoadReport:
         """Return what the caller of `load` gets."""
@@ -111,6 +115,7 @@ class Reading(Struct, frozen=True, kw_only=True):
       rebuilt: Keys of components that take what a value saved with its classes.
       dry_run: Whether what does not fit is returned instead of raised.
       distrust: Takes note of a save that was found damaged.
+      announce: Takes note of the save that was read, before components load from it.
     """
 
     keys: Mapping[str, str] | None
@@ -123,6 +128,7 @@ class Reading(Struct, frozen=True, kw_only=True):
     rebuilt: Collection[str] = ()
     dry_run: bool = False
     distrust: Callable[[Path], None] = lambda path: None
+    announce: Callable[[Path], None] = lambda path: None
 
 
 class _GoneError(Exception):
@@ -161,7 +167,13 @@ def _restore(candidates: Sequence[Found], reading: Reading) -> Restored:
         restored = Restored(found, Notes())
         try:
             _read(found, reading, restored)
+            if damaged:
+                restored.fell_back_from = candidates[0].path
+                _logger.warning("Loading the older save %s instead.", found.path)
+            _tell_of_classes(restored.notes)
+            return restored
         except DamagedError as error:
+            restored.close()
             if _is_gone(found):
                 raise _GoneError from error
             reading.distrust(found.path)
@@ -169,12 +181,9 @@ def _restore(candidates: Sequence[Found], reading: Reading) -> Restored:
             damaged.append(DamagedError(str(error)))
             if len(candidates) > 1:
                 _logger.warning("The save %s is damaged: %s", found.path, error)
-            continue
-        if damaged:
-            restored.fell_back_from = candidates[0].path
-            _logger.warning("Loading the older save %s instead.", found.path)
-        _tell_of_classes(restored.notes)
-        return restored
+        except BaseException:
+            restored.close()
+            raise
     raise _all_damaged(candidates, damaged)
 
 
@@ -194,7 +203,7 @@ def _read(found: Found, reading: Reading, restored: Restored) -> None:
         found_keys = save.keys()
         keys = dict(zip(found_keys, found_keys, strict=True))
     components = save.components({x: keys[x] for x in reading.request.wanted(keys)})
-    with _closing(components, restored):
+    with _closing(components):
         if reading.folders is not None:
             _refuse_other_kinds(components, reading.folders, found.path, options.verb)
         some, whole = _divide(components, reading, found.path, options.verb)
@@ -261,18 +270,17 @@ def _tell_of_classes(notes: Notes) -> None:
 
 
 @contextlib.contextmanager
-def _closing(components: Sequence[Stored], restored: Restored) -> Iterator[None]:
+def _closing(components: Sequence[Stored]) -> Iterator[None]:
     """Close the files, except those from which shards are still to be read."""
-    failed = True
     try:
         yield
-        failed = False
-    finally:
-        if failed:
-            restored.close()
         for component in components:
-            if failed or not component.streams:
+            if not component.streams:
                 component.close()
+    except BaseException:
+        for component in components:
+            component.close()
+        raise
 
 
 def _all_damaged(
@@ -336,6 +344,7 @@ def _read_one(component: Stored, restored: Restored, *, is_rebuilt: bool) -> Non
     state: Any = None
     if component.streams:
         component.verify()
+        restored.streams[component.key] = component
         state = component.shards()
     else:
         state = component.state()
@@ -541,21 +550,37 @@ def _note(key: str, plan: Plan, restored: Restored) -> None:
         restored.renamed[tree.full_name(key, old)] = tree.full_name(key, new)
 
 
-def hand_over(restored: Restored, loadfns: Mapping[str, Callable[[Any], Any]]) -> None:
-    """Give each component its state.
+def restore_into(
+    loadfns: Mapping[str, Callable[[Any], Any]],
+    find: Callable[[], Sequence[Found]],
+    reading: Reading,
+) -> Restored:
+    """Read components, and give each its state, unless it is a dry run.
+
+    Args:
+      loadfns: What takes the state of a component, by key.
+      find: As for `restore`.
+      reading: As for `restore`.
 
     Raises:
-      DamagedError: one has written to its folder, or others have.
+      DamagedError: as for `restore`; or a component has written to its folder, which is
+        a part of the save, or others have.
       SaveNotFoundError: the save was removed, and a folder is in it.
+      CheckpointError: as for `restore`.
       Exception: what a component's own `load()` raises, with a note of its key.
     """
+    restored = restore(find, reading)
     try:
-        for key, load in loadfns.items():
+        if not reading.dry_run:
+            reading.announce(restored.found.path)
+        for key, load in {} if reading.dry_run else loadfns.items():
             if key in restored.states:  # Else nothing in it was selected.
                 with _noting(key, restored.found.path):
                     _give(restored.states[key], load, restored.folders.get(key))
+                restored.streams.pop(key, None)
     finally:
         restored.close()
+    return restored
 
 
 def _give(state: Any, load: Callable[[Any], Any], folder: FolderReader | None) -> None:

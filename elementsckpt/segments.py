@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import abc
 import contextlib
-import os
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -59,37 +58,42 @@ class SegmentFile(abc.ABC):
         self._fsync = fsync
         self._lock = threading.Lock()
         self._left = len(self.parts)
-        self._fd = -1
+        self._file: disk.Descriptor | None = None
         self._blocks: dict[int, Block] = {}
         self._header = b""
         self._size = 0
 
-    def open(self, stack: contextlib.ExitStack) -> None:
-        """Create the file; it is closed when `stack` is."""
-        self._fd = disk.create(self.path)
-        stack.callback(os.close, self._fd)
+    def open(self) -> None:
+        """Create the file."""
+        self._file = disk.create(self.path)
+
+    def close(self) -> None:
+        """Close the file, as soon as no thread is in `write` any more."""
+        self._file = None
 
     def write(self, index: int) -> None:
         """Write the block at this position in `parts`, and end the file after the last.
 
         Threads may write at the same time.
         """
-        self._write(self.parts[index], index)
+        file = self._file
+        assert file is not None
+        self._write(file.fd, self.parts[index], index)
         with self._lock:
             self._left -= 1
             is_last = not self._left
         if is_last:
-            self._end()
+            self._end(file.fd)
 
     @abc.abstractmethod
-    def _write(self, part: Part, index: int) -> None:
+    def _write(self, fd: int, part: Part, index: int) -> None:
         """Write one block, and note its entry of the manifest."""
 
-    def _end(self) -> None:
+    def _end(self, fd: int) -> None:
         """Write the header and make the file durable."""
-        disk.write(self._fd, self._header, 0, path=self.path)
+        disk.write(fd, self._header, 0, path=self.path)
         if self._fsync:
-            disk.sync(self._fd, path=self.path)
+            disk.sync(fd, path=self.path)
 
     def segment(self) -> Segment:
         """Return the entry of the manifest."""
@@ -147,11 +151,11 @@ class RawFile(SegmentFile):
         self._offsets = [len(self._header) + offset for offset in offsets]
         self._size = self.least_bytes = len(self._header) + header.end
 
-    def _write(self, part: Part, index: int) -> None:
+    def _write(self, fd: int, part: Part, index: int) -> None:
         offset = self._offsets[index]
         with _scratch() as scratch:
             content, found, _ = self._content(part, scratch)
-            disk.write(self._fd, content, offset, path=self.path)
+            disk.write(fd, content, offset, path=self.path)
         self._blocks[part.number] = Block(0, offset, part.size, found)
 
 
@@ -179,7 +183,7 @@ class PackedFile(SegmentFile):
         self._size = self._start
         self._packed: list[tuple[int, list[str], list[Tensors]]] = []
 
-    def _write(self, part: Part, index: int) -> None:
+    def _write(self, fd: int, part: Part, index: int) -> None:
         with _scratch() as scratch:
             stored, found, unpacked = self._content(part, scratch)
             if part.place is None:
@@ -187,7 +191,7 @@ class PackedFile(SegmentFile):
                 if frame is not None:
                     stored, unpacked = frame, part.size
             offset = self._append(part, len(stored), unpacked)
-            disk.write(self._fd, stored, offset, path=self.path)
+            disk.write(fd, stored, offset, path=self.path)
         size = len(stored)
         self._blocks[part.number] = Block(0, offset, size, found, unpacked)
 
@@ -201,13 +205,13 @@ class PackedFile(SegmentFile):
             self._packed.append((offset - self._start, names, tensors))
         return offset
 
-    def _end(self) -> None:
+    def _end(self, fd: int) -> None:
         header = Header(is_dated=True)
         for begin, names, tensors in self._packed:
             header.add(self._naming.of_others(names), tensors, begin)
         self._header = header.encode(self._start)
         assert len(self._header) == self._start
-        super()._end()
+        super()._end(fd)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -113,15 +113,31 @@ class Saving:
         self._directory = directory
         self._history = history or History()
         self._saves = directory.saves()
-        self._draft: Draft | None = None
-        if manner.write and target is None:
-            directory.sweep()
-            self._draft = drafts.begin(directory.path, about.step, fsync=manner.fsync)
-        elif manner.write and target is not None:
-            self._draft = drafts.begin_at(target, fsync=manner.fsync)
-        now = datetime.now(timezone.utc)
-        name = directory.path / drafts.save_name(now, about.step)
-        self.path = self._draft.path if self._draft else target or name
+        self._staged: dict[str, Path] = {}
+        self._collected: list[Collected] = []
+        self._writer: Writer | None = None
+        self._values = _NO_VALUES
+        # Whoever takes the draft out is to finish or to abandon it.
+        self._drafts: list[Draft] = []
+        try:
+            if manner.write:
+                self._drafts.append(self._new_draft(target, about.step))
+            self._describe_new(target, about)
+        except BaseException:
+            self.abandon()
+            raise
+
+    def _new_draft(self, target: Path | None, step: int | None) -> Draft:
+        fsync = self._manner.fsync
+        if target is not None:
+            return drafts.begin_at(target, fsync=fsync)
+        self._directory.sweep()
+        return drafts.begin(self._directory.path, step, fsync=fsync)
+
+    def _describe_new(self, target: Path | None, about: About) -> None:
+        manner, now = self._manner, datetime.now(timezone.utc)
+        name = self._directory.path / drafts.save_name(now, about.step)
+        self.path = self._drafts[0].path if self._drafts else target or name
         self._manifest = Manifest(
             name=manifest.display(self.path.name),
             explicit=target is not None,
@@ -139,10 +155,6 @@ class Saving:
             keys=about.keys,
             components=[],
         )
-        self._staged: dict[str, Path] = {}
-        self._collected: list[Collected] = []
-        self._writer: Writer | None = None
-        self._values = _NO_VALUES
 
     def describe(self, about: About) -> None:
         """Change what the save says about itself, before `take`.
@@ -159,9 +171,8 @@ class Saving:
 
         If nothing is written, it is not there.
         """
-        place = folder_of if self._draft is None else make_folder
-        with self._abandoning():
-            path = self._staged[key] = place(self.path, stem(key))
+        place = make_folder if self._drafts else folder_of
+        path = self._staged[key] = place(self.path, stem(key))
         return path
 
     @property
@@ -176,6 +187,8 @@ class Saving:
     ) -> None:
         """Call the functions, which return a state, and write or own what they return.
 
+        If it fails, the caller should `abandon` the save.
+
         Args:
           savefns: The functions by key.
           staging: Memory for copies, to own it only and leave the writing to `finish`.
@@ -183,20 +196,19 @@ class Saving:
             change, by key.
         """
         self._values = values
-        with self._abandoning():
-            if self._staged:  # Others may have saved meanwhile.
-                self._saves = self._directory.saves()
-                self._manifest.sequence = next_sequence(self._saves)
-            if self._draft is not None:
-                self._writer = self._new_writer(staging)
-            self._collected = collect(
-                savefns,
-                self._writer,
-                self._known,
-                staged=self._staged,
-                background=staging is not None,
-                notices=self._notices,
-            )
+        if self._staged:  # Others may have saved meanwhile.
+            self._saves = self._directory.saves()
+            self._manifest.sequence = next_sequence(self._saves)
+        if self._drafts:
+            self._writer = self._new_writer(staging)
+        self._collected = collect(
+            savefns,
+            self._writer,
+            self._known,
+            staged=self._staged,
+            background=staging is not None,
+            notices=self._notices,
+        )
         self._manifest.components = [item.component for item in self._collected]
         for item in self._collected:
             if item.apart and self._history.is_news(item.key):
@@ -228,28 +240,47 @@ class Saving:
             compress=self._manner.compress,
         )
 
-    def finish(self) -> SaveReport:
-        """Write the rest, commit and prune."""
-        if self._writer is None or self._draft is None:
+    def finish(self) -> SaveReport | None:
+        """Write the rest, commit and prune; if it fails, leave no trace of the save.
+
+        Returns:
+          The report, or None if the save was abandoned.
+        """
+        if self._writer is None:
             return self.report(is_finished=True)
-        with self._abandoning():
-            self._writer.finish()
-            for item in self._collected:
-                assert item.writer is not None
-                item.component.segments = item.writer.segments
-                item.component.blocks = item.writer.blocks
-            # Others may have saved meanwhile, and order is that of the commits.
-            sequence = next_sequence(self._directory.saves())
-            written = self._manifest
-            written.sequence = max(written.sequence, sequence)
-            content = manifest.encode(written)
-            self._draft.commit(content)
+        try:
+            draft = self._drafts.pop()
+        except IndexError:
+            return None
+        try:
+            content = self._commit(draft, self._writer)
+        except BaseException as error:
+            draft.abandon()
+            if isinstance(error, LostError):
+                self._history.distrust(self._manifest.sequence - 1)
+                self._note_damage()
+            raise
         self._history.still.saved(self._values, self._manifest, self._notices)
-        if not written.explicit:
+        if not self._manifest.explicit:
             self._note_damage()
             self._remember()
             self._tidy()
         return self.report(is_finished=True, manifest_bytes=len(content))
+
+    def _commit(self, draft: Draft, writer: Writer) -> bytes:
+        """Write the rest and commit; return the content of the manifest."""
+        writer.finish()
+        for item in self._collected:
+            assert item.writer is not None
+            item.component.segments = item.writer.segments
+            item.component.blocks = item.writer.blocks
+        # Others may have saved meanwhile, and order is that of the commits.
+        sequence = next_sequence(self._directory.saves())
+        written = self._manifest
+        written.sequence = max(written.sequence, sequence)
+        content = manifest.encode(written)
+        draft.commit(content)
+        return content
 
     @property
     def is_repeatable(self) -> bool:
@@ -261,23 +292,9 @@ class Saving:
         return not self._staged and all(count is None for count in shards)
 
     def abandon(self) -> None:
-        """Leave no trace of the save."""
-        if self._draft is not None:
-            self._draft.abandon()
-
-    @contextlib.contextmanager
-    def _abandoning(self) -> Iterator[None]:
-        """Leave no trace of the save if it fails."""
-        try:
-            yield
-        except LostError:
-            self._history.distrust(self._manifest.sequence - 1)
-            self._note_damage()
-            self.abandon()
-            raise
-        except BaseException:
-            self.abandon()
-            raise
+        """Leave no trace of the save, unless it is being finished, or is finished."""
+        with contextlib.suppress(IndexError):
+            self._drafts.pop().abandon()
 
     def _note_damage(self) -> None:
         """Take note of earlier saves that were found damaged."""
@@ -341,17 +358,22 @@ def store(
     values: Mapping[str, int] = _NO_VALUES,
 ) -> SaveReport:
     """Save in this thread, and a second time if what was to be reused is lost."""
-    saving = begin()
-    saving.take(savefns, values=values)
-    try:
-        return saving.finish()
-    except LostError as error:
-        if not saving.is_repeatable:
-            raise
-        _logger.warning("Saving again without reuse: %s", error)
-    saving = begin()
-    saving.take(savefns, values=values)
-    return saving.finish()
+    is_again = False
+    while True:
+        saving = begin()
+        try:
+            saving.take(savefns, values=values)
+            report = saving.finish()
+        except BaseException as error:
+            saving.abandon()
+            is_lost = isinstance(error, LostError) and saving.is_repeatable
+            if is_again or not is_lost:
+                raise
+            _logger.warning("Saving again without reuse: %s", error)
+            is_again = True
+        else:
+            assert report is not None  # Nobody else could abandon it.
+            return report
 
 
 def _tell_of_memory(names: Sequence[str]) -> None:

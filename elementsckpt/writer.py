@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import contextlib
 import os
 import weakref
 from collections.abc import Iterator, Sequence
@@ -125,10 +124,13 @@ class Writer:
         disk.require_space(self._settings.folder, least)
         for start in range(0, len(files), _OPEN_FILES):
             batch = files[start : start + _OPEN_FILES]
-            with contextlib.ExitStack() as stack:
+            try:
                 for file in batch:
-                    file.open(stack)
+                    file.open()
                 run(lambda item: item[0].write(item[1]), list(_in_turn(batch)))
+            finally:
+                for file in batch:
+                    file.close()
 
 
 class ComponentWriter:

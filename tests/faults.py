@@ -79,11 +79,11 @@ class Policy(Files):
             for parent in reversed(path.relative_to(folder).parents):
                 if not (folder / parent).exists():
                     disk.make_folder(folder / parent)
-            fd = disk.create(path)
+            file = disk.create(path)
             try:
-                disk.write(fd, content, 0, path=path)
+                disk.write(file.fd, content, 0, path=path)
             finally:
-                os.close(fd)
+                file.close()
 
     def read(self, folder):
         self.state = contents(folder)
@@ -626,6 +626,20 @@ def assert_tidy(situation):
 def tree(root):
     """Return the paths below a folder."""
     return {path.relative_to(root) for path in root.rglob("*")}
+
+
+def copy_with_links(source, target):
+    """Copy a folder; files that share their bytes do so in the copy, too."""
+    copies = {}
+
+    def copy(file, new):
+        inode = os.stat(file).st_ino
+        if inode in copies:
+            os.link(copies[inode], new)
+        else:
+            copies[inode] = shutil.copy2(file, new)
+
+    shutil.copytree(source, target, copy_function=copy)
 
 
 # Components and processes that fail

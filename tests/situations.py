@@ -2289,6 +2289,7 @@ refusing(
     "check the disk, or choose another directory",
     call=os.fsync,
 )
+refusing(errno.EMFILE, "Too many open files", FILES, call=os.open)
 
 
 @says(

@@ -73,7 +73,7 @@ ALLOWED = {
     "files": {"attributes"},
     "filetree": {"manifest", "parallel", "disk"},
     "fileview": {"drafts", "filetree", "manifest", "parallel", "disk"},
-    "background": {"forks"},
+    "background": {"forks", "parallel"},
     "machine": set(),
     "staging": {"forks", "machine"},
     "blocks": {"staging", "leaves", "dtypes", "manifest"},

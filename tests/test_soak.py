@@ -9,7 +9,8 @@ from boxes import ROOT
 
 
 @pytest.mark.parametrize(
-    "attack", ["kill", "corrupt", "race", "full", "calls", "power", "fuzz"]
+    "attack",
+    ["kill", "corrupt", "race", "full", "calls", "interrupt", "power", "fuzz"],
 )
 def test_a_moment_of_each_attack_is_withstood(attack, tmp_path):
     options = ["--quick", "--only", attack, "--seed", "1", "--directory", tmp_path]

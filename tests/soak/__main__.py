@@ -25,6 +25,7 @@ from .calls import calls
 from .corrupt import corrupt
 from .full import full
 from .fuzz import fuzz
+from .interrupt import interrupt
 from .kill import kill
 from .power import power
 from .race import race
@@ -36,6 +37,7 @@ PARTS = {
     "race": (race, {"minutes": 10}, {"minutes": 0.03}),
     "full": (full, {"fills": 10, "every": 1}, {"fills": 1, "every": 30}),
     "calls": (calls, {"kinds": None, "every": 1}, {"kinds": 1, "every": 20}),
+    "interrupt": (interrupt, {"every": 1}, {"every": 2000}),
     "power": (power, {"rounds": 20, "kinds": None}, {"rounds": 1, "kinds": 2}),
     "fuzz": (fuzz, {"minutes": 10}, {"minutes": 0.05}),
 }
