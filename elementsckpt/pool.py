@@ -26,9 +26,11 @@ _FILES_SHARE = 4  # Of the descriptors that this process may have.
 _MAPS_SHARE = 2
 _MAPS_NEED_THEM = sys.version_info < (3, 13)
 _SPARED = 16  # So many a map leaves free, whoever has the others.
-# By number of the owner and of the file; what was used last is at the end. Changed by
-# atomic calls only, as threads, signal handlers and forked children use it.
-_files: collections.OrderedDict[tuple[int, int], disk.File] = collections.OrderedDict()
+# Owners of open files, by number of the owner and of the file; what was used last is at
+# the end. Changed by atomic calls only, as threads, signal handlers and forked children
+# use it. Owners may have gone, and with them their files.
+_used: collections.OrderedDict[tuple[int, int], weakref.ref[Opened]]
+_used = collections.OrderedDict()
 _maps: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 _owners = itertools.count()
 
@@ -38,7 +40,7 @@ class Opened:
 
     def __init__(self) -> None:
         self._owner = next(_owners)
-        self._numbers: set[int] = set()
+        self._files: dict[int, disk.File] = {}
 
     def get(self, number: int, opens: Callable[[int], disk.File]) -> disk.File:
         """Return a file, open; it stays so while the caller holds it.
@@ -47,30 +49,42 @@ class Opened:
           number: Number of the file.
           opens: Opens it.
         """
-        self._numbers.add(number)
         key = self._owner, number
-        file = _files.get(key)
+        file = self._files.get(number)
         if file is None:
-            file = _files[key] = _opened(number, opens)
+            file = self._files[number] = _opened(number, opens)
+            _used[key] = weakref.ref(self)
         with contextlib.suppress(KeyError):  # It may have been let go.
-            _files.move_to_end(key)
-        while len(_files) > _budget(_FILES_SHARE):
+            _used.move_to_end(key)
+        while _count() > _budget(_FILES_SHARE):
             _let_go()
         return file
 
-    def close(self, files: Any = _files) -> None:
+    def let_go(self, number: int) -> None:
+        """Close a file, unless it is in use."""
+        self._files.pop(number, None)
+
+    def close(self) -> None:
         """Close the files; nobody may be reading them."""
-        for number in tuple(self._numbers):
-            file = files.pop((self._owner, number), None)  # Modules may be empty now.
+        for number in tuple(self._files):
+            _used.pop((self._owner, number), None)
+            file = self._files.pop(number, None)
             if file is not None:
                 file.close()
 
-    __del__ = close
-
 
 def has_room() -> bool:
-    """Tell whether another file can be open without closing one."""
-    return len(_files) < _budget(_FILES_SHARE)
+    """Return whether another file can be open without closing one."""
+    return _count() < _budget(_FILES_SHARE)
+
+
+def _count() -> int:
+    """Return how many files are open, or fewer than the budget."""
+    if len(_used) >= _budget(_FILES_SHARE):
+        for key, owner in list(_used.items()):
+            if owner() is None:
+                _used.pop(key, None)
+    return len(_used)
 
 
 def map_file(file: disk.File) -> np.ndarray | None:
@@ -111,7 +125,7 @@ def _opened(number: int, opens: Callable[[int], disk.File]) -> disk.File:
     try:
         return opens(number)
     except ReadError:  # Too many files are open, perhaps because of these.
-        while _files:
+        while _used:
             _let_go()
         return opens(number)
 
@@ -119,4 +133,7 @@ def _opened(number: int, opens: Callable[[int], disk.File]) -> disk.File:
 def _let_go() -> None:
     """Close the file that was used least recently, unless it is in use."""
     with contextlib.suppress(KeyError):  # Another thread was faster.
-        _files.popitem(last=False)
+        (_, number), owner = _used.popitem(last=False)
+        opened = owner()
+        if opened is not None:
+            opened.let_go(number)
