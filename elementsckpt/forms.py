@@ -41,6 +41,7 @@ class Form:
             names=flat.names,
             kinds=[kind for _, kind in stand_ins],
             values=[known.setdefault(value, value) for value, _ in stand_ins],
+            in_code=flat.in_code,
         )
         found = zip(flat.names, self._flat.values, strict=True)
         self.keys = {
