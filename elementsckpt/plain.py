@@ -46,7 +46,7 @@ def plain(value: Any, keys: Keys = types.MappingProxyType({})) -> Plain:
         of such.
 
     Raises:
-      StateError: a leaf has a shape and no elements, or code is bound to what it hides.
+      StateError: a leaf has a shape and no elements, or a module of Flax is bound.
     """
     apart = _apart(value, keys, by_name=False)
     if len({*apart.names}) < len(apart.names):
