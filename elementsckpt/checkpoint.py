@@ -512,7 +512,8 @@ class Checkpoint(Registry):
             saved by a generator, or as files.
           rename: Pattern to replacement, for `re.sub` on the names that matched.
           strict: Whether a matched leaf that only one side has is an error.
-          cast: Whether to convert dtypes, within NumPy's same-kind casting.
+          cast: Whether to convert dtypes, within NumPy's same-kind casting, and typed
+            keys to legacy ones and back.
           mmap: Whether arrays that are stored as they are, each in one place, become
             copy-on-write views of the files instead of being read. Writing to them
             changes nothing on the disk. They outlive a save that is pruned or removed,

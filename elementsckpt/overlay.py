@@ -30,7 +30,8 @@ class Selection(Struct, frozen=True):
       regex: Matches the names of leaves, from their start; None matches all.
       rename: Pattern to replacement, for the saved names that matched.
       strict: Whether a matched leaf that only one side has is an error.
-      cast: Whether dtypes may differ, within NumPy's same-kind casting.
+      cast: Whether dtypes may differ, within NumPy's same-kind casting, and typed keys
+        and legacy ones stand for each other.
     """
 
     regex: str | None = None
