@@ -627,7 +627,8 @@ class Checkpoint(Registry):
           strict: Whether a matched leaf that only one side has is an error. Components
             that load a state dict take what theirs does not have yet, as that of a
             fresh optimizer; not so torch modules, which have all from the start.
-          cast: Whether to convert dtypes, within NumPy's same-kind casting.
+          cast: Whether to convert dtypes, within NumPy's same-kind casting, and typed
+            keys to legacy ones and back.
           mmap: Whether arrays that are stored as they are, each in one place, become
             copy-on-write views of the files instead of being read. Writing to them
             changes nothing on the disk. They outlive a save that is pruned or removed,

@@ -41,6 +41,7 @@ class Form:
             names=flat.names,
             kinds=[kind for _, kind in stand_ins],
             values=[known.setdefault(value, value) for value, _ in stand_ins],
+            in_code=flat.in_code,
         )
         found = zip(flat.names, self._flat.values, strict=True)
         self.keys = {
@@ -65,7 +66,7 @@ class Form:
             _logger.warning(
                 "%r is saved in another form than its Value was made with: %s%s. A "
                 "program that makes it as this one did cannot resume from that. Make "
-                "it of what training turns it into, as jax.eval_shape(step, value) is.",
+                "it in the form that training gives it, in JAX with eval_shape().",
                 key,
                 "; ".join(lines[:_MOST_LINES]),
                 more if len(lines) > _MOST_LINES else "",

@@ -30,7 +30,8 @@ class Selection(Struct, frozen=True):
       regex: Matches the names of leaves, from their start; None matches all.
       rename: Pattern to replacement, for the saved names that matched.
       strict: Whether a matched leaf that only one side has is an error.
-      cast: Whether dtypes may differ, within NumPy's same-kind casting.
+      cast: Whether dtypes may differ, within NumPy's same-kind casting, and typed keys
+        and legacy ones stand for each other.
       key: The component's key, with which full names begin.
       is_full: Whether `regex` is for full names.
       full_renames: The patterns of `rename` that are for full names.
@@ -225,10 +226,14 @@ def _match(
     `fitting` has the forms that do, and whether these take the type of the saved one.
     """
     name, target, number, saved = pair
-    leaf = result.flat.values[target], result.flat.kinds[target]
-    form = _form(saved, *leaf)
+    current, kind = result.flat.values[target], result.flat.kinds[target]
+    form = None
+    if kind in leaves.ARRAYS:  # Most are like others, and these have one spec.
+        is_weak = kind == "jax" and current.weak_type
+        form = id(saved), kind, current.dtype, current.shape, is_weak
     takes = fitting.get(form)
     if takes is None:
+        leaf = current, kind
         expected = specs.spec_of(*leaf)
         if not saved.is_like(expected) and specs.may_be_exact(saved, expected):
             result.undecided.append((target, number, name, saved))
@@ -245,14 +250,6 @@ def _match(
         result.taken[target] = saved
     result.replace.append((target, number))
     result.loaded.append(name)
-
-
-def _form(saved: Spec, current: Any, kind: str) -> Any:
-    """Return what leaves have in common that fit alike; most arrays are like others."""
-    if kind not in leaves.ARRAYS:
-        return None
-    is_weak = kind == "jax" and current.weak_type
-    return id(saved), kind, current.dtype, current.shape, is_weak
 
 
 def _problem(

@@ -46,7 +46,7 @@ def plain(value: Any, keys: Keys = types.MappingProxyType({})) -> Plain:
         of such.
 
     Raises:
-      StateError: a leaf has a shape and no elements, or code is bound to what it hides.
+      StateError: a leaf has a shape and no elements, or a module of Flax is bound.
     """
     apart = _apart(value, keys, by_name=False)
     if len({*apart.names}) < len(apart.names):
@@ -69,24 +69,21 @@ class _Plainer:
 
     def visit(self, names: Iterable[str], values: Iterable[Any]) -> list[Any]:
         """Return what a container holds, made plain."""
-        found = []
+        found, leaf_names, keys = [], self._apart.names, self._keys
         for name, value in zip(names, values, strict=True):
-            opened = None if type(value) in leaves.PLAIN else self._open(value)
-            if opened is None or opened.is_random:
-                found.append(self._leaf(name, value))
-            else:
+            opened = None
+            if type(value) not in leaves.PLAIN:
+                opened = self._open(value)
+                if opened is None:
+                    _refuse_abstract(name, value)
+            if opened is not None and not opened.is_random:
                 found.append(self._container(name, value, opened))
+                continue
+            leaf_names.append(name)
+            if name in keys:
+                value = jax_arrays.as_keys(value, *keys[name])
+            found.append(value)
         return found
-
-    def _leaf(self, name: str, value: Any) -> Any:
-        if jax_arrays.is_abstract(value):
-            raise StateError(
-                f"{name or 'The value'} is {value}, a shape without elements: load "
-                f"something into it, or set the value to arrays, before it is saved."
-            )
-        self._apart.names.append(name)
-        keys = self._keys.get(name)
-        return value if keys is None else jax_arrays.as_keys(value, *keys)
 
     def _container(self, name: str, value: Any, opened: pytrees.Opened) -> Any:
         children = self.visit(pytrees.names_in(name, opened), opened.children)
@@ -106,3 +103,11 @@ class _Plainer:
         if problem is not None:
             raise StateError(f"{name or 'The value'} {problem}.")
         self._apart.code.append((name, value))
+
+
+def _refuse_abstract(name: str, value: Any) -> None:
+    if jax_arrays.is_abstract(value):
+        raise StateError(
+            f"{name or 'The value'} is {value}, a shape without elements: load "
+            f"something into it, or set the value to arrays, before it is saved."
+        )

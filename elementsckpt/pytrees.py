@@ -124,16 +124,12 @@ def open_node(value: Any, *, by_name: bool) -> Opened | None:
 
 
 def _mapping(value: Any, by_name: bool) -> Opened:
-    keys = list(value)
-    names, is_plain = keys, True
-    if not set(map(type, keys)) <= {str}:
-        names = _unique(keys)
-        is_plain = all(map(_is_scalar, keys)) and list(map(tree.part, keys)) == list(
-            map(tree.part, names)
-        )
-    if by_name:
-        pairs = sorted(zip(names, keys, strict=True), key=lambda x: tree.part(x[0]))
-        names, keys = [name for name, _ in pairs], [key for _, key in pairs]
+    if set(map(type, value)) <= {str}:
+        names = keys = sorted(value) if by_name else list(value)
+        is_plain = True
+    else:
+        names, keys = _named(list(value), by_name)
+        is_plain = all(map(_is_scalar, keys)) and all(map(_is_name, names, keys))
 
     def close(children: list[Any]) -> Any:
         other = type(value).copy(value)  # In its own order.
@@ -143,6 +139,20 @@ def _mapping(value: Any, by_name: bool) -> Opened:
 
     is_plain = is_plain and not by_name and _has_plain_factory(value)
     return Opened(names, [value[key] for key in keys], close, is_plain)
+
+
+def _named(keys: list[Any], by_name: bool) -> tuple[list[Any], list[Any]]:
+    """Return names for keys that are not all text, and the keys."""
+    names = _unique(keys)
+    if not by_name:
+        return names, keys
+    pairs = sorted(zip(names, keys, strict=True), key=lambda pair: tree.part(pair[0]))
+    return [name for name, _ in pairs], [key for _, key in pairs]
+
+
+def _is_name(name: Any, key: Any) -> bool:
+    """Tell whether a name is what any state's key of this kind is called."""
+    return tree.part(name) == tree.part(key)
 
 
 def _is_scalar(key: Any) -> bool:

@@ -17,10 +17,8 @@ from .overlay import Selection
 from .plain import Keys, Plain, plain
 from .tree import Apart
 
-_logger = logging.getLogger("elementsckpt")
-
-
 _NOTHING: Any = object()
+_logger = logging.getLogger("elementsckpt")
 
 
 class Value:
@@ -39,8 +37,10 @@ class Value:
     Python and weakly typed arrays have no type of their own and take that of what was
     saved. A leaf may be a `jax.ShapeDtypeStruct`, with or without sharding, in whose
     place comes an array. What is static, such as `pytree_node=False` and `static=True`,
-    and functions stay those of the template. The first save that would not fit what
-    the object was made with is told of in the log.
+    and functions stay those of the template; arrays to which partials and methods are
+    bound are leaves. The data of typed keys, as `io_callback` hands it over, is saved
+    as keys where the object was made with keys. The first save that would not fit what
+    it was made with is told of in the log.
 
     Without a template it takes what was saved as it was, with classes, static fields
     and functions, which are pickled: so it does in the run's own directory only, or
@@ -73,7 +73,8 @@ class Value:
         """Return the leaves, in nested dicts, lists and tuples.
 
         Raises:
-          StateError: a leaf has a shape and no elements, or the value holds itself.
+          StateError: a leaf has a shape and no elements, a module of Flax is bound to
+            its variables, or the value holds itself.
         """
         return _plain(self).state
 

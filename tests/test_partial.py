@@ -428,3 +428,17 @@ def test_functions_and_pickled_leaves_load_partially_as_what_they_were(tmp_path)
     assert box.state["f"] is jax.nn.relu
     np.testing.assert_array_equal(box.state["odd"]["w"], np.arange(3))
     assert isinstance(box.state["odd"]["j"], jax.Array)
+
+
+def test_what_numpy_is_told_to_raise_stops_no_load(tmp_path):
+    odd = np.array([1e300, 1e-300, -1e300, np.nan, np.inf])
+    saved(tmp_path, {"w": odd, "v": jnp.float32(1e30), "x": 1e300, "y": np.nan})
+    zero = jnp.zeros(5), jnp.bfloat16(0), np.float64(0), 0
+    cp = opened(tmp_path, dict(zip("wvxy", zero, strict=True)))
+    with np.errstate(all="raise"):
+        cp.load(cast=True)
+    state = cp.agent.state
+    assert state["w"].tolist()[:3] == [np.inf, 0, -np.inf]
+    assert state["v"].dtype == jnp.bfloat16
+    assert state["x"] == 1e300
+    assert np.isnan(state["y"])
