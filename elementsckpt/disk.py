@@ -380,7 +380,7 @@ def scratch() -> Iterator[Path]:
 class File(Descriptor):
     """A regular file open for reading, closed when nobody holds it any more.
 
-    What has it for itself closes it, as an error holds what was at work.
+    What opens it for itself closes it, as exceptions keep alive what was at work.
 
     Args:
       path: The file. Links, FIFOs, devices and folders are refused.
