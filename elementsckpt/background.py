@@ -98,7 +98,7 @@ class _Work(Generic[T]):
         self._is_begun.acquire()
 
     def start(self) -> None:
-        if not threading.main_thread().is_alive():
+        if _has_ended(threading.main_thread()):
             self.run()  # The interpreter is about to end, and waits for nobody new.
             return
         if start(_begin, weakref.ref(self), daemon=False):
@@ -136,6 +136,12 @@ class _Work(Generic[T]):
             return outcome
         finally:
             del outcome  # An error keeps what is in its traceback, and so itself.
+
+
+def _has_ended(thread: threading.Thread) -> bool:
+    # Before Python 3.13, an interrupt in is_alive() ends the main thread for Python.
+    ended = getattr(thread, "_is_stopped", None)
+    return not thread.is_alive() if ended is None else bool(ended)
 
 
 def _begin(ref: weakref.ref[_Work[Any]]) -> None:

@@ -105,15 +105,12 @@ def _may_map(file: disk.File) -> bool:
     """Tell whether there are descriptors for this map, and for others after it."""
     if len(_maps) >= _budget(_MAPS_SHARE):
         return False
-    taken: list[int] = []
+    taken: list[disk.Descriptor] = []  # They close when this returns.
     try:
         while len(taken) <= _SPARED:
-            taken.append(os.dup(file.fd))
+            taken.append(disk.Descriptor(os.dup, file.fd))
     except OSError:
         return False
-    finally:
-        for fd in taken:
-            os.close(fd)
     return True
 
 
