@@ -1,7 +1,7 @@
-"""The states of the golden save, and the script that wrote it.
+"""The states of the golden saves, one for each version, and the script that wrote them.
 
-`python tests/golden.py tests/data/golden-1` writes it again, which only a new version
-of the format, under a new name, is a reason for.
+`python tests/golden.py tests/data/golden-2` writes the newest again. Only a change of
+the format before its release is a reason for that.
 """
 
 import collections
@@ -110,7 +110,47 @@ def shards():
         yield {"number": number, "data": np.full(10, number)}
 
 
-STATES = {
+def attributes():
+    described = collections.OrderedDict(w=1)
+    described._metadata = {"": {"version": 2}}
+    counted = collections.Counter("hello")
+    counted.note = np.arange(2)
+    return {"ordered": described, "counter": counted}
+
+
+def views():
+    memory = np.arange(20, dtype="<f4").reshape(4, 5)
+    rows, columns = memory[1:3], memory[:, ::-2]
+    return {"whole": memory, "rows": rows, "columns": columns, "raw": rows.view("<i4")}
+
+
+class Holder:
+    """Is pickled."""
+
+    def __init__(self, content):
+        self.content = content
+
+    def __eq__(self, other):
+        return self.content == other.content
+
+
+def shared():
+    inner, listed = [1, 2], [3]
+    return {"a": Holder([inner, listed]), "b": Holder([inner]), "listed": listed}
+
+
+def strides():
+    import torch
+
+    image = torch.arange(24.0).reshape(1, 2, 3, 4)
+    images = [image.to(memory_format=torch.channels_last) for _ in range(2)]
+    images[0].note = "set by hand"
+    return images
+
+
+TREE = elementsckpt.Value(Pair({(0, 1): np.arange(3), 2: jax.nn.relu}, 0.5))
+
+OLD_STATES = {
     "python": python,
     "numpy": numpy,
     "jax": jax_arrays,
@@ -120,9 +160,16 @@ STATES = {
     "shards": shards,
     "any text: é/..\ud800": lambda: "key",
 }
+STATES = OLD_STATES | {
+    "attributes": attributes,
+    "views": views,
+    "shared": shared,
+    "strides": strides,
+    "value": TREE.save,
+}
 
 if __name__ == "__main__":
     sys.modules["golden"] = sys.modules["__main__"]
-    for cls in (Pair, Point):
+    for cls in (Pair, Point, Holder):
         cls.__module__ = "golden"
     print(elementsckpt.checkpoint.save(sys.argv[1], STATES, metadata={"for": "ever"}))
