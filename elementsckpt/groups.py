@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from msgspec import Struct
 
-from . import jax_arrays, leaves, pickles, reductions, scalars, tree, views
+from . import jax_arrays, leaves, pickles, reductions, scalars, sharing, tree, views
 from .errors import StateError, reason
 from .manifest import OWN_VALUE, Leaves, Tree, display
 from .tree import Flat
@@ -148,7 +148,7 @@ class _Encoder:
         for position, view in found.views.items():
             number, name, array = known[position]
             own = view._replace(base=numbers[view.base])
-            self._add(number, name, leaves.encode_view(array, own))
+            self._add(number, name, sharing.encode(array, own))
         apart = [names[position] for some in found.apart for position in some]
         self._apart = list(dict.fromkeys(apart))
         return {numbers[position] for position in found.views}

@@ -96,8 +96,8 @@ def _own_method(cls: Any, base: Any, name: str) -> Any:
 
 def make(base: Any, cls: Any, *content: Any) -> Any:
     """Return an object of the class, running no code of it."""
-    way = _WAYS.get(base)
-    return object.__new__(cls) if way is None else way.make(cls, *content)
+    function = _WAYS[base].make if base in _WAYS else base.__new__
+    return function(cls, *content)
 
 
 def restore(value: Any, whole: tuple[Any, Any, Any]) -> None:
@@ -147,9 +147,11 @@ def _reduce_object(value: Any) -> tuple[Any, ...]:
     except TypeError:  # It cannot be pickled.
         raise
     except Exception:  # Python 3.10 asks the object itself for `__getstate__`.
-        if classes.builtin_base(cls) is not object:
-            raise
-        reduced = make, (object, cls), _state_of(value, object), None, None
+        base, arguments = classes.builtin_base(cls), ()
+        if base is not object:
+            arguments = base.__getnewargs__(value)
+        state = _state_of(value, object)
+        reduced = make, (base, cls, *arguments), state, None, None
     return reduced if reduced[2] is None else (*reduced[:5], put_state)
 
 

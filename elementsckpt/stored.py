@@ -14,7 +14,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from . import elements_folder, leaves, manifest, pickles, tree
+from . import elements_folder, leaves, manifest, pickles, sharing, tree
 from .classes import Change
 from .errors import (
     CheckpointError,
@@ -182,7 +182,7 @@ class SavedComponent:
     def shared(self) -> set[int]:
         """Return the numbers of the leaves that share memory."""
         with damage(self._where):
-            pairs = leaves.views_in(tree.numbered(self._tree()))
+            pairs = sharing.pairs(tree.numbered(self._tree()))
             return {number for pair in pairs for number in pair}
 
     def verify(self) -> None:
@@ -224,7 +224,7 @@ class SavedComponent:
     def _state(self, saved: Tree) -> Any:
         values = self._read(saved.leaves, plain=self._options.plain)
         numbered = list(tree.numbered(saved))
-        leaves.open_views(numbered, values)
+        sharing.restore(numbered, values)
         self._unpickle_all(numbered, values)
 
         lost: list[tuple[int, str]] = []  # Containers whose class was not found.
@@ -262,12 +262,15 @@ class SavedComponent:
     ) -> dict[int, Any]:
         """Return leaves by number."""
         wanted = list(tree.numbers_in(picked))
-        views = dict(leaves.views_in(picked))
-        for kind in ("pickle", "view"):  # Pickles hold views, too.
-            picked = _with_bases(saved, picked, kind)
+        views = dict(sharing.pairs(picked))
+        pickled = [group for _, group in picked if group.kind == "pickle"]
+        parts = [n for group in pickled for own in group.value for n in own]
+        if parts:
+            picked = tree.pick(saved, [*tree.numbers_in(picked), *parts])
+        picked = sharing.with_bases(saved, picked, self._component.blocks)
         read = self._read([group for _, group in picked], plain=plain)
         values = dict(zip(tree.numbers_in(picked), read, strict=True))
-        leaves.open_views(picked, values)
+        sharing.restore(picked, values)
         self._unpickle_all(picked, values)
         counts = collections.Counter([*wanted, *views.values()])
         for number, base in views.items():
@@ -354,15 +357,6 @@ class SavedComponent:
 
     def _full_name(self, name: str) -> str:
         return tree.full_name(self.key, name)
-
-
-def _with_bases(
-    saved: Tree, picked: Sequence[tuple[int, Leaves]], kind: str
-) -> Sequence[tuple[int, Leaves]]:
-    """Return groups with those of the leaves that leaves of a kind are made of."""
-    made = [own for _, group in picked if group.kind == kind for own in group.value]
-    bases = [n for own in made for n in (own if kind == "pickle" else own[:1])]
-    return tree.pick(saved, [*tree.numbers_in(picked), *bases]) if bases else picked
 
 
 def _name_in_block(component: Component, key: str) -> Callable[[int], str]:

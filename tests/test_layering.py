@@ -30,7 +30,7 @@ ALLOWED = {
     "generators": set(),
     "views": set(),
     "leaves": {
-        *("torch_tensors", "jax_arrays", "scalars", "dtypes", "references", "views"),
+        *("torch_tensors", "jax_arrays", "scalars", "dtypes", "references"),
         "manifest",
     },
     "containers": {
@@ -38,8 +38,18 @@ ALLOWED = {
         "manifest",
     },
     "tree": {"attributes", "containers", "leaves", "scalars", "manifest"},
+    "sharing": {"tree", "leaves", "views", "dtypes", "manifest"},
     "groups": {
-        *("tree", "leaves", "views", "jax_arrays", "scalars", "pickles", "reductions"),
+        *(
+            "sharing",
+            "tree",
+            "leaves",
+            "views",
+            "jax_arrays",
+            "scalars",
+            "pickles",
+            "reductions",
+        ),
         "manifest",
     },
     "specs": {
@@ -82,7 +92,7 @@ ALLOWED = {
     },
     "collect": {"writer", "reuse", "files", "groups", "tree", "scalars", "manifest"},
     "stored": {
-        *("elements_folder", "reader", "specs", "tree", "leaves", "pickles"),
+        *("elements_folder", "reader", "specs", "sharing", "tree", "leaves", "pickles"),
         *("references", "classes", "manifest"),
     },
     "source": {
