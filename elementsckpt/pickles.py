@@ -78,10 +78,9 @@ def _pickler_class() -> Any:
             name = references.name_in_main(value)
             if name is not None:
                 return _of_main, (name, cloudpickle.dumps(value))
-            if type(value) not in self.dispatch_table:
-                reduced = reductions.reduce(value)
-                if reduced is not None:
-                    return reduced
+            reduced = reductions.reduce(value)
+            if reduced is not None and type(value) not in self.dispatch_table:
+                return reduced
             return super().reducer_override(value)
 
     return Pickler

@@ -12,7 +12,7 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "elementsckpt"
 
 # What each module may import from the package, besides errors. Lower modules first.
 ALLOWED = {
-    "errors": set(),
+    "errors": {"attributes"},
     "forks": set(),
     "disk": set(),
     "parallel": set(),
