@@ -27,6 +27,8 @@ import logging
 import re
 from typing import Any
 
+from . import attributes
+
 _OBEYED = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f"  # Control characters, but for the line break.
     "\u200e\u200f\u2028-\u202e\u2066-\u2069"  # Other lines, other directions.
@@ -121,7 +123,7 @@ class WriteError(CheckpointError, OSError):
 
 def reason(error: BaseException) -> str:
     """Return what an exception says in one line, to be put before a period."""
-    text = getattr(error, "strerror", None) or str(error)
+    text = attributes.text(error, "strerror") or str(error)
     return " ".join(text.split()).rstrip(".?!") or type(error).__name__
 
 

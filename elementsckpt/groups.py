@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from msgspec import Struct
 
-from . import jax_arrays, leaves, scalars, tree, views
+from . import jax_arrays, leaves, scalars, tree, view_leaves, views
 from .manifest import OWN_VALUE, Leaves, Tree, display
 from .sharing import Losses, pickle_leaves
 from .tree import Flat
@@ -157,7 +157,7 @@ class _Encoder:
         for position, view in found.views.items():
             number, name, array = known[position]
             own = view._replace(base=numbers[view.base])
-            self._add(number, name, leaves.encode_view(array, own))
+            self._add(number, name, view_leaves.encode(array, own))
         apart = [names[position] for some in found.apart for position in some]
         self._apart = list(dict.fromkeys(apart))
         return {numbers[position] for position in found.views}

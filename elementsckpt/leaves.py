@@ -21,16 +21,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from msgspec import Struct
 
-from . import dtypes, jax_arrays, references, scalars, torch_tensors, views
+from . import dtypes, jax_arrays, references, scalars, torch_tensors
 from .errors import MismatchError, ReadError, StateError, reason
 from .manifest import OWN_VALUE, Leaves, part_of
-from .views import Grid, View
 
 ARRAYS = frozenset({"numpy", "jax", "key", "torch"})
 SAVED_ARRAYS = ARRAYS | {"view"}
@@ -185,12 +184,6 @@ def has_bytes(array: np.ndarray) -> bool:
     return True
 
 
-def encode_view(array: np.ndarray, view: View) -> Encoded:
-    """Describe an array in the memory of the leaf numbered `view.base`."""
-    form = Form("view", dtypes.encode(array.dtype), array.shape)
-    return form, None, [view.base, view.offset, view.strides]
-
-
 def _encode_strings(array: np.ndarray) -> np.ndarray:
     """Return a StringDType array as int64 lengths, -1 if missing, and the text."""
     items = array.reshape(-1).tolist()
@@ -282,7 +275,7 @@ def layout_of(group: Leaves) -> Layout:
         return _NO_BYTES
     if group.kind == "torch":
         dtype = torch_tensors.storage_dtype(code)
-    elif _is_strings(group):
+    elif is_strings(group):
         dtype, shape = np.dtype(np.uint8), (group.value,)
         if type(group.value) is not int or group.value < 0:
             raise ValueError("strings of no number of bytes")
@@ -315,7 +308,8 @@ def part(group: Leaves, start: int, stop: int) -> Leaves:
     return part
 
 
-def _is_strings(group: Leaves) -> bool:
+def is_strings(group: Leaves) -> bool:
+    """Tell whether the leaves are arrays of strings of variable length."""
     return type(group.dtype) is dict and "string" in group.dtype
 
 
@@ -351,7 +345,7 @@ def decode(
         return scalars.decode_all(group.value)
     if kind == "function":
         return [str(path) for path in group.value]
-    if kind == "view":  # See `open_views`.
+    if kind == "view":  # See `view_leaves.restore`.
         return [None] * len(group.names)
     dtype, shape, size = layout
     if plain and kind == "torch":
@@ -360,7 +354,7 @@ def decode(
         memory = _NOTHING
     arrays = _arrays(group, (dtype, shape, size), memory, offset)
     if kind == "numpy":
-        if _is_strings(group):
+        if is_strings(group):
             return [_decode_strings(group, array) for array in arrays]
         return arrays
     if kind in _AS_ARRAYS or (plain and kind == "torch"):
@@ -415,46 +409,6 @@ def _decode_strings(group: Leaves, data: np.ndarray) -> np.ndarray:
     if position != data.size:
         raise ValueError("an array of strings is shorter or longer than its bytes")
     return array.reshape(group.shape, order=group.order)
-
-
-def open_views(groups: Sequence[tuple[int, Leaves]], values: Any) -> None:
-    """Make views of the decoded arrays in whose memory they are.
-
-    Args:
-      groups: Entries in the manifest, with the number of the first leaf of each.
-      values: Decoded leaves by number; views are set, and arrays may be moved in
-        memory.
-
-    Raises:
-      ValueError, TypeError, KeyError, IndexError: the manifest describes no such views.
-    """
-    wanted: dict[int, dict[int, tuple[int, Grid]]] = {}  # By base, by number.
-    bases: set[int] = set()
-    for first, group in groups:
-        numbers = range(first, first + len(group.names))
-        if group.kind == "numpy" and not _is_strings(group):
-            bases.update(numbers)
-        elif group.kind == "view":
-            dtype = dtypes.decode(group.dtype)
-            for number, (base, offset, strides) in zip(
-                numbers, group.value, strict=True
-            ):
-                grid = Grid(dtype, group.shape, tuple(strides))
-                wanted.setdefault(base, {})[number] = offset, grid
-    if not wanted.keys() <= bases:
-        raise ValueError("a view of what is no array")
-    for base, places in wanted.items():
-        values[base], made = views.restore(values[base], list(places.values()))
-        for number, array in zip(places, made, strict=True):
-            values[number] = array
-
-
-def views_in(groups: Iterable[tuple[int, Leaves]]) -> Iterator[tuple[int, int]]:
-    """Yield the numbers of views and of their bases; groups are as above."""
-    for first, group in groups:
-        if group.kind == "view":
-            for number, (base, *_) in enumerate(group.value, first):
-                yield number, base
 
 
 def place(groups: Sequence[Leaves], decoded: list[list[Any]], key: str) -> None:

@@ -21,6 +21,10 @@ from . import attributes, classes
 
 _PROTOCOL = 5
 _NAMES = ("__reduce_ex__", "__reduce__")
+# Of Python's classes that leave out the attributes of what derives from them.
+_FORGETFUL = frozenset(
+    {"datetime", "decimal", "_decimal", "_pydecimal", "fractions", "pathlib"}
+)
 
 
 class _Way(NamedTuple):
@@ -41,7 +45,9 @@ def reduce(value: Any) -> tuple[Any, ...] | None:
     """Return what the object's `__reduce_ex__` should, or None if it does."""
     cls: Any = type(value)
     base = _base_of(cls)
-    if base is None or (base is np.generic and value.dtype.type is cls):
+    if base is None:
+        return _reduce_forgotten(value) if _forgets(cls) else None
+    if base is np.generic and value.dtype.type is cls:
         return None
     if base is object:
         return _reduce_object(value)
@@ -96,8 +102,8 @@ def _own_method(cls: Any, base: Any, name: str) -> Any:
 
 def make(base: Any, cls: Any, *content: Any) -> Any:
     """Return an object of the class, running no code of it."""
-    way = _WAYS.get(base)
-    return object.__new__(cls) if way is None else way.make(cls, *content)
+    function = _WAYS[base].make if base in _WAYS else base.__new__
+    return function(cls, *content)
 
 
 def restore(value: Any, whole: tuple[Any, Any, Any]) -> None:
@@ -147,10 +153,30 @@ def _reduce_object(value: Any) -> tuple[Any, ...]:
     except TypeError:  # It cannot be pickled.
         raise
     except Exception:  # Python 3.10 asks the object itself for `__getstate__`.
-        if classes.builtin_base(cls) is not object:
-            raise
-        reduced = make, (object, cls), _state_of(value, object), None, None
+        base, arguments = classes.builtin_base(cls), ()
+        if base is not object:
+            arguments = base.__getnewargs__(value)
+        state = _state_of(value, object)
+        reduced = make, (base, cls, *arguments), state, None, None
     return reduced if reduced[2] is None else (*reduced[:5], put_state)
+
+
+@functools.cache
+def _forgets(cls: Any) -> bool:
+    """Return whether a class is pickled as a base that forgets its attributes."""
+    if not cls.__dictoffset__:
+        return False
+    definers = [x for x in cls.__mro__ if any(name in x.__dict__ for name in _NAMES)]
+    return definers[0].__module__.partition(".")[0] in _FORGETFUL
+
+
+def _reduce_forgotten(value: Any) -> tuple[Any, ...] | None:
+    cls: Any = type(value)
+    found = attributes.in_dict(value)
+    reduced: Any = cls.__reduce_ex__(value, _PROTOCOL) if found else ()
+    if len(reduced) != 2:
+        return None
+    return (*reduced, found, None, None, put_state)
 
 
 def _take_tuple(value: Any) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from . import elements_folder, leaves, manifest, pickles, skeletons, tree
+from . import elements_folder, leaves, manifest, pickles, skeletons, tree, view_leaves
 from .classes import Change
 from .errors import (
     CheckpointError,
@@ -244,7 +244,7 @@ class SavedComponent:
     def shared(self) -> set[int]:
         """Return the numbers of the leaves that share memory."""
         with damage(self._where):
-            pairs = leaves.views_in(tree.numbered(self._tree()))
+            pairs = view_leaves.pairs(tree.numbered(self._tree()))
             return {number for pair in pairs for number in pair}
 
     def places(self) -> list[tuple[str, tree.Place]]:
@@ -300,7 +300,7 @@ class SavedComponent:
             return self._rest(saved, shard)
         values = self._read(saved.leaves, plain=self._options.plain)
         numbered = list(tree.numbered(saved))
-        leaves.open_views(numbered, values)
+        view_leaves.restore(numbered, values)
         with self._finding_classes(saved) as find_class:
             made = self._unpickle_all(numbered, values, saved, find_class)
             if self._options.plain:  # But objects get what they had.
@@ -351,13 +351,14 @@ class SavedComponent:
     ) -> dict[int, Any]:
         """Return leaves by number."""
         wanted = list(tree.numbers_in(picked))
-        views = dict(leaves.views_in(picked))
-        if any(group.kind in leaves.HOLDERS for _, group in picked):
+        views = dict(view_leaves.pairs(picked))
+        if any(group.kind == "pickle" for _, group in picked):
             needed = tree.needed(saved, wanted)
             picked = tree.pick(saved, (number for number in needed if number >= 0))
+        picked = list(view_leaves.with_bases(saved, picked, self._component.blocks))
         read = self._read([group for _, group in picked], plain=plain)
         values = dict(zip(tree.numbers_in(picked), read, strict=True))
-        leaves.open_views(picked, values)
+        view_leaves.restore(picked, values)
         with self._finding_classes(saved) as find_class:
             self._unpickle_all(picked, values, saved, find_class)
         counts = collections.Counter([*wanted, *views.values()])

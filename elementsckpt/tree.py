@@ -9,7 +9,7 @@ from __future__ import annotations
 import bisect
 import contextlib
 import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from msgspec import Struct, structs
@@ -282,19 +282,19 @@ def has_pickles(tree: Tree) -> bool:
     return any(group.kind == "pickle" for group in tree.leaves)
 
 
-def _parts_by_holder(tree: Tree, kinds: Collection[str]) -> dict[int, Sequence[int]]:
-    """Return what leaves of these kinds are made of: leaves and containers."""
+def _parts_by_pickle(tree: Tree) -> dict[int, Sequence[int]]:
+    """Return the parts of each pickled leaf: numbers of leaves and containers."""
     return {
-        first + index: parts if group.kind == "pickle" else parts[:1]
+        first + index: parts
         for first, group in numbered(tree)
-        if group.kind in kinds
+        if group.kind == "pickle"
         for index, parts in enumerate(group.value)
     }
 
 
 def pickled_names(tree: Tree) -> list[str]:
     """Return the names of the leaves that are pickled."""
-    pickles = _parts_by_holder(tree, {"pickle"})
+    pickles = _parts_by_pickle(tree)
     if not pickles:
         return []
     names, without = leaf_names(tree), hidden(tree)
@@ -304,14 +304,13 @@ def pickled_names(tree: Tree) -> list[str]:
 def needed(tree: Tree, numbers: Iterable[int]) -> list[int]:
     """Return what leaves are made from and they themselves, each after what it needs.
 
-    That is more than the leaves where they are pickled or views: other leaves, and
-    containers.
+    That is more than the leaves where they are pickled: other leaves, and containers.
 
     Raises:
       ValueError: one is made from itself.
       IndexError: there is no such container.
     """
-    holders = _parts_by_holder(tree, leaves.HOLDERS)
+    pickles = _parts_by_pickle(tree)
     begun: set[int] = set()
     done: dict[int, None] = {}
     stack = list(numbers)
@@ -323,7 +322,7 @@ def needed(tree: Tree, numbers: Iterable[int]) -> list[int]:
             continue
         begun.add(number)
         is_leaf = number >= 0
-        parts = holders.get(number, ()) if is_leaf else tree.nodes[~number].children
+        parts = pickles.get(number, ()) if is_leaf else tree.nodes[~number].children
         below = [part for part in parts if part not in done]
         if not begun.isdisjoint(below):
             raise ValueError("a pickle is made from itself")

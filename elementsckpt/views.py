@@ -71,6 +71,7 @@ class Grid(NamedTuple):
         return True
 
 
+_base_of = operator.attrgetter("base")
 _grid_of = operator.attrgetter("dtype", "shape", "strides")
 
 
@@ -101,7 +102,7 @@ def find(
     groups = [*groups, *([array] for array in others)]
     arrays = list(itertools.chain.from_iterable(groups))
     # What has no base has memory of its own; most often, that is all of them.
-    if all(array.base is None for array in arrays):
+    if not any(map(operator.is_not, map(_base_of, arrays), itertools.repeat(None))):
         return Found()
     places = np.concatenate([_places(group) for group in groups])
     lows, highs = places[:, 1:].T
@@ -125,18 +126,22 @@ def _places(group: Sequence[np.ndarray]) -> np.ndarray:
     low, high = grid.reach
     if not group[0].nbytes:
         return np.zeros((len(group), 3), np.int64)
-    addresses = _quick_addresses(group) or [_address(array) for array in group]
-    return np.array(addresses, np.int64)[:, None] + [0, low, high]
+    return _addresses(group)[:, None] + [0, low, high]
 
 
-def _quick_addresses(group: Sequence[np.ndarray]) -> list[int]:
-    """Return addresses in a fifth of the time, or none if that is not possible."""
-    from_buffer: Any = ctypes.c_char.from_buffer
-    addressof = ctypes.addressof
-    if all(array.flags.num & _KIND == _PLAIN for array in group):
+def _addresses(group: Sequence[np.ndarray]) -> np.ndarray:
+    """Return where the first elements are, in loops of C if that is possible."""
+    count = len(group)
+    kinds = np.fromiter(map(_flags_of, group), np.int64, count) & _KIND
+    if (kinds == _PLAIN).all():
         with contextlib.suppress(ValueError):  # Not each dtype has a buffer.
-            return [addressof(from_buffer(array)) for array in group]
-    return []
+            memories = map(_from_buffer, group)
+            return np.fromiter(map(ctypes.addressof, memories), np.int64, count)
+    return np.fromiter(map(_address, group), np.int64, count)
+
+
+_flags_of = operator.attrgetter("flags.num")
+_from_buffer: Any = ctypes.c_char.from_buffer
 
 
 def _address(array: np.ndarray) -> int:

@@ -3,7 +3,11 @@
 import copy
 import copyreg
 import dataclasses
+import datetime
+import decimal
+import fractions
 import logging
+import pathlib
 import sys
 from collections import Counter, OrderedDict, defaultdict, deque
 from typing import Any, NamedTuple
@@ -370,6 +374,11 @@ SUBCLASSES = {
     "integer": lambda: type("I", (int,), {})(7),
     "bytes": lambda: type("B", (bytes,), {})(b"ab"),
     "number": lambda: type("F", (float,), {})(0.5),
+    "date": lambda: type("D", (datetime.datetime,), {})(2026, 11, 20),
+    "duration": lambda: type("D", (datetime.timedelta,), {})(1, 2),
+    "decimal": lambda: type("D", (decimal.Decimal,), {})("0.10"),
+    "fraction": lambda: type("F", (fractions.Fraction,), {})(1, 3),
+    "path": lambda: type("P", (pathlib.PurePosixPath,), {})("a/b"),
 }
 
 

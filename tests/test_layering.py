@@ -12,7 +12,7 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "elementsckpt"
 
 # What each module may import from the package, besides errors. Lower modules first.
 ALLOWED = {
-    "errors": set(),
+    "errors": {"attributes"},
     "forks": set(),
     "notices": set(),
     "disk": set(),
@@ -31,7 +31,7 @@ ALLOWED = {
     "generators": set(),
     "views": set(),
     "leaves": {
-        *("torch_tensors", "jax_arrays", "scalars", "dtypes", "references", "views"),
+        *("torch_tensors", "jax_arrays", "scalars", "dtypes", "references"),
         "manifest",
     },
     "losses": {"generators", "leaves"},
@@ -46,8 +46,10 @@ ALLOWED = {
     "sharing": {
         *("tree", "leaves", "jax_arrays", "pickles", "reductions", "references"),
     },
+    "view_leaves": {"tree", "leaves", "views", "dtypes", "manifest"},
     "groups": {
-        *("sharing", "tree", "leaves", "views", "jax_arrays", "scalars", "manifest"),
+        *("sharing", "view_leaves", "tree", "leaves", "views", "jax_arrays", "scalars"),
+        "manifest",
     },
     "specs": {
         *("attributes", "leaves", "torch_tensors", "jax_arrays", "scalars", "dtypes"),
@@ -106,8 +108,8 @@ ALLOWED = {
         *("manifest", "notices"),
     },
     "stored": {
-        *("elements_folder", "reader", "skeletons", "specs", "tree", "leaves"),
-        *("pickles", "references", "classes", "manifest", "verbs"),
+        *("elements_folder", "reader", "skeletons", "specs", "view_leaves", "tree"),
+        *("leaves", "pickles", "references", "classes", "manifest", "verbs"),
     },
     "source": {
         *("stored", "folder", "elements_folder", "tree", "references", "scalars"),

@@ -8,13 +8,14 @@ import ml_dtypes
 import numpy as np
 import pytest
 from boxes import Box, Stream, make
-from folders import forge, manifest_of, noise, use_small_blocks
+from faults import use_small_segments
+from folders import forge, manifest_of, noise
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import NUMPY, PROPERTY, arrays, assert_same, round_trip
 
 import elementsckpt
-from elementsckpt import Checkpoint, DamagedError, Value
+from elementsckpt import Checkpoint, CheckpointError, DamagedError, ReadError, Value
 
 
 def assert_alike(expected, actual):
@@ -248,7 +249,7 @@ def test_any_views_come_back_as_views(state, mmap, compress):
 @given(states_of_views())
 def test_any_views_in_small_blocks_come_back_from_the_background(state):
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as path:
-        use_small_blocks(patch.setattr)
+        use_small_segments(patch.setattr, block_bytes=32)
         with Checkpoint(path, fsync=False, background=True) as cp:
             cp.box = Box(state)
             cp.save()
@@ -311,6 +312,37 @@ def test_a_selected_view_holds_no_more_memory_than_it_shows(tmp_path):
         base = loaded if loaded.base is None else loaded.base
         assert base.nbytes == 48
         assert_same(np.asfortranarray(memory[:6].reshape(2, 3).T), loaded)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("mmap", [False, True])
+def test_only_the_blocks_of_selected_views_are_read(tmp_path, order, mmap):
+    whole = np.asarray(noise(0, 2**24, np.float32).reshape(-1, 1024), order=order)
+    views = {"rows": whole[2000:2010], "columns": whole[:, 500:503]}
+    path = make(tmp_path, {"whole": whole, **views}, compress=None).save().path
+    few = views["rows" if order == "C" else "columns"]
+    many = views["columns" if order == "C" else "rows"]
+    for name, most in (("rows", 2**21), ("columns", 2**21)):
+        cp = make(state={name: np.zeros_like(views[name])})
+        report = cp.load(path, regex=name, mmap=mmap)
+        assert_same(views[name].copy("A"), cp.agent.state[name])
+        is_small = views[name] is few
+        assert report.bytes_read <= (most if is_small else whole.nbytes)
+    assert many.nbytes < whole.nbytes
+
+
+@PROPERTY
+@given(states_of_views(), st.data())
+def test_any_selected_views_come_back(state, data):
+    different = {id(array): array for array in arrays_in(state)}
+    named = {f"{n}": array for n, array in enumerate(different.values())}
+    chosen = data.draw(st.lists(st.sampled_from(sorted(named)), min_size=1))
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as path:
+        use_small_segments(patch.setattr, block_bytes=32)
+        make(path, {**named, "more": 1}, fsync=False).save()
+        read = elementsckpt.read(path, regex="|".join(f"{n}$" for n in chosen))["agent"]
+        assert {*read} == {*chosen}
+        assert_alike({name: named[name] for name in read}, read)
 
 
 def test_memory_of_views_is_nothing_to_select(tmp_path):
@@ -642,8 +674,10 @@ def test_a_forged_view_is_refused(tmp_path, name):
         if name in HARMLESS:
             way(path)
             continue
-        with pytest.raises((DamagedError, elementsckpt.MismatchError)):
+        with pytest.raises(CheckpointError) as caught:
             way(path)
+        # A pattern may leave the view out; NumPy 1 has no such strings.
+        assert caught.type is not ReadError or NUMPY < "2.0.0"
 
 
 def test_a_view_of_what_is_no_plain_array_is_refused(tmp_path):
