@@ -192,7 +192,8 @@ class _Notice:
         try:
             signal.signal(number, previous)
         finally:
-            if self._before is not None:
+            is_done = signal.getsignal(number) is not self
+            if is_done and self._before is not None:
                 sigactions.put(number, self._before)
 
 
@@ -233,7 +234,7 @@ def _uninstall(number: int) -> None:
 
 def _is_on_top(number: int) -> bool:
     is_ours = isinstance(signal.getsignal(number), _Notice)
-    return is_ours and _code_for(number) == _code
+    return is_ours and _code in (None, _code_for(number))
 
 
 def _code_for(number: int) -> int | None:

@@ -1,6 +1,7 @@
 """Ctrl-C costs the call that it ends, and no more, whenever it comes."""
 
 import itertools
+import logging
 import os
 import pathlib
 import signal
@@ -36,6 +37,7 @@ def deadline():
 def attack(tmp_path, monkeypatch):
     """Return a function that begins an attack on a verb."""
     use_small_segments(monkeypatch.setattr)
+    monkeypatch.setattr(logging.getLogger("elementsckpt"), "disabled", True)
     memory = pathlib.Path("/dev/shm")
     parent = memory if os.access(memory, os.W_OK) else tmp_path
     with tempfile.TemporaryDirectory(dir=parent) as root:
