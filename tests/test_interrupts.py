@@ -2,14 +2,11 @@
 
 import itertools
 import logging
-import os
-import pathlib
 import signal
-import tempfile
 
 import pytest
 from faults import use_small_segments
-from interrupts import HOLDING, VERBS, Attack
+from interrupts import HOLDING, VERBS, Attack, folder_in_memory
 
 SAMPLES = 40
 GAPS = 1, 2, 3, 5, 8, 13, 21, 34, 55, 89  # From one interrupt to the next.
@@ -38,9 +35,7 @@ def attack(tmp_path, monkeypatch):
     """Return a function that begins an attack on a verb."""
     use_small_segments(monkeypatch.setattr)
     monkeypatch.setattr(logging.getLogger("elementsckpt"), "disabled", True)
-    memory = pathlib.Path("/dev/shm")
-    parent = memory if os.access(memory, os.W_OK) else tmp_path
-    with tempfile.TemporaryDirectory(dir=parent) as root:
+    with folder_in_memory(tmp_path) as root:
         yield lambda verb: Attack(root, verb, modules=HOLDING)
 
 
