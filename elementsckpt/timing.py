@@ -25,9 +25,9 @@ class Timing:
     def watch(self, signals: Iterable[int]) -> None:
         """Begin to notice signals, instead of those of before."""
         wanted = list(signals)
-        begun = watch(wanted)
-        self.unwatch()
-        self._watch = begun
+        before, self._watch = self._watch, watch(wanted)
+        if before is not None:
+            before.stop()
 
     def unwatch(self) -> None:
         """Leave signals alone; those that came are not forgotten."""

@@ -17,6 +17,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 import traceback
 from pathlib import Path
@@ -27,7 +28,7 @@ from boxes import Box, Stream
 from faults import Policy, copy_with_links, files_of
 
 import elementsckpt
-from elementsckpt import Checkpoint, folder
+from elementsckpt import Checkpoint, folder, signals
 
 # Before other instructions nobody looks, or just where one of these has just looked.
 _LOOKS = ("CALL", "JUMP", "POP_JUMP", "RESUME", "PRECALL", "SEND", "FOR_ITER")
@@ -234,6 +235,7 @@ VERBS = {
     "wait": Verb(lambda cp, _: cp.wait(), Checkpoint.save, True, saves=True),
     "close": Verb(lambda cp, _: cp.close(), _watch_and_save, True, saves=True),
     "prune": Verb(lambda cp, _: cp.prune()),
+    "watch_signals": Verb(lambda cp, _: cp.watch_signals(_SIGNALS)),
 }
 
 
@@ -255,6 +257,7 @@ class Attack:
             checkpoint(self._template, value, keep=None).save()
         self._guard = self._root / "guard"
         self._guard.touch()
+        signals.watch([]).stop()  # What that opens stays open.
 
     def run(self, *places):
         """Interrupt the verb and check what is left; return how many places it has."""
@@ -368,6 +371,15 @@ def descriptors():
         with contextlib.suppress(OSError):
             found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
     return found
+
+
+@contextlib.contextmanager
+def folder_in_memory(other):
+    """Give an empty folder that is in memory, or else in the other one."""
+    memory = Path("/dev/shm")
+    parent = memory if os.access(memory, os.W_OK) else other
+    with tempfile.TemporaryDirectory(dir=parent) as path:
+        yield Path(path)
 
 
 def _settle():

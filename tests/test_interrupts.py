@@ -1,14 +1,12 @@
 """Ctrl-C costs the call that it ends, and no more, whenever it comes."""
 
 import itertools
-import os
-import pathlib
+import logging
 import signal
-import tempfile
 
 import pytest
 from faults import use_small_segments
-from interrupts import HOLDING, VERBS, Attack
+from interrupts import HOLDING, VERBS, Attack, folder_in_memory
 
 SAMPLES = 40
 GAPS = 1, 2, 3, 5, 8, 13, 21, 34, 55, 89  # From one interrupt to the next.
@@ -36,9 +34,8 @@ def deadline():
 def attack(tmp_path, monkeypatch):
     """Return a function that begins an attack on a verb."""
     use_small_segments(monkeypatch.setattr)
-    memory = pathlib.Path("/dev/shm")
-    parent = memory if os.access(memory, os.W_OK) else tmp_path
-    with tempfile.TemporaryDirectory(dir=parent) as root:
+    monkeypatch.setattr(logging.getLogger("elementsckpt"), "disabled", True)
+    with folder_in_memory(tmp_path) as root:
         yield lambda verb: Attack(root, verb, modules=HOLDING)
 
 

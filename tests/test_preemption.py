@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 from datetime import timedelta
 
 import pytest
+from boxes import ROOT, python
 
 import elementsckpt
 from elementsckpt import Every, disk
@@ -389,3 +391,56 @@ def test_a_step_can_be_a_value(tmp_path):
     for cp.step.value in (1, 2, 3, 4):
         cp.save_if_due()
     assert [info.step for info in cp.saves()] == [0, 2, 4]
+
+
+# Signals to the whole process group
+
+WORKERS = """
+import os, signal, sys
+import elementsckpt, gymnasium, numpy as np
+
+def make_env():
+    return gymnasium.make("CartPole-v1")
+
+number, wrap, context, directory = sys.argv[1:]
+make = [apart(make_env) if wrap == "apart" else make_env] * 2
+envs = gymnasium.vector.AsyncVectorEnv(make, context=context)
+envs.reset(seed=0)
+
+def look():
+    return envs.step(np.zeros(2, int))[0]
+
+cp = elementsckpt.Checkpoint(directory)
+cp.envs = elementsckpt.Saveable(save=look, load=print)
+cp.watch_signals()
+os.killpg(0, int(number))
+print(cp.preempted, flush=True)
+print(cp.save().path.parent == cp.latest().parent)
+envs.close()
+"""
+
+
+def signal_group(tmp_path, number, wrap, context):
+    """Signal a program with workers, and all of these, before it saves."""
+    pytest.importorskip("gymnasium")
+    (apart,) = re.findall(
+        r"```python\n([^`]*?def apart.*?)```", (ROOT / "README.md").read_text(), re.S
+    )
+    script, options = apart + WORKERS, {"start_new_session": True}
+    return python(script, int(number), wrap, context, tmp_path / "ckpt", **options)
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_workers_that_the_readme_sets_apart_outlive_their_group(
+    tmp_path, number, context
+):
+    child = signal_group(tmp_path, number, "apart", context)
+    assert (child.returncode, child.stdout.split()) == (0, ["True", "True"])
+
+
+def test_workers_that_are_not_set_apart_die_before_the_final_save(tmp_path):
+    child = signal_group(tmp_path, signal.SIGTERM, "", "fork")
+    assert child.stdout.split() == ["True"]
+    assert "Raised while saving the component 'envs'" in child.stderr
+    assert not list(tmp_path.glob("ckpt/*"))

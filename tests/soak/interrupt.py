@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import collections
+import os
 
 from faults import use_small_segments
-from interrupts import VERBS, Attack
+from interrupts import HOLDING, VERBS, Attack, folder_in_memory
 
-from .processes import call
+from .processes import Process, call
 
-_AT_ONCE = 200  # Places that one process is interrupted at.
+_AT_ONCE = 100  # Places that one process is interrupted at.
 _GAP = 200  # Places to a second interrupt, at most.
-_LIMIT_S = 600
+_AGAIN = 5  # One place in so many has one.
+_ELSEWHERE = 20  # And so many where nothing is opened, locked, or handed over.
+_LIMIT_S = 1200
 
 
 def interrupt(root, rng, *, every):
-    """Interrupt each verb at its places, and at most of them twice.
+    """Interrupt each verb at its places, and at some of them twice.
 
     Args:
       root: A folder.
@@ -26,41 +29,52 @@ def interrupt(root, rng, *, every):
       The figures, in words.
     """
     figures = collections.Counter()
-    for number, name in enumerate(VERBS):
-        folder = root / str(number)
-        folder.mkdir()
-        (count,) = call(_count, folder, name, limit_s=_LIMIT_S)
-        figures["verbs"] += 1
-        figures["places"] += count
-        single = [[place] for place in range(0, count, every)]
-        double = [[x, x + rng.randint(1, _GAP)] for (x,) in single]
-        for chosen in (single, double):
-            for start in range(0, len(chosen), _AT_ONCE):
-                some = chosen[start : start + _AT_ONCE]
-                folder = root / f"{number}-{len(chosen[0])}-{start}"
-                folder.mkdir()
-                call(_attack, folder, name, some, limit_s=_LIMIT_S)
-        figures["interrupts"] += len(single)
-        figures["twice"] += len(double)
+    running = []
+    with folder_in_memory(root) as memory:
+        for number, (name, modules, chosen) in enumerate(_chosen(memory, rng, every)):
+            figures[len(chosen[0])] += len(chosen)
+            if len(running) == os.cpu_count():
+                running.pop(0).end()
+            args = memory / str(number), name, modules, chosen
+            running.append(Process(_attack, *args, limit_s=_LIMIT_S))
+        for process in running:
+            process.end()
     return (
-        f"{figures['verbs']} ways to save, load, wait and close have "
-        f"{figures['places']:,} places at which Python handles Ctrl-C. "
-        f"{figures['interrupts']:,} times it came there once, {figures['twice']:,} "
-        f"times again while that was dealt with. Each time the old save or the new one "
+        f"{figures[1]:,} times Ctrl-C came at a place where Python handles it, in "
+        f"{len(VERBS)} ways to save, load, wait and close, and {figures[2]:,} times "
+        f"once more while that was dealt with. Each time the old save or the new one "
         f"was found, whole, and the next save in that process worked and left nothing "
         f"else; no file stayed open or locked, and none was closed twice."
     )
 
 
-def _count(report, root, name):
-    use_small_segments()
-    attack = Attack(root, name)
+def _chosen(memory, rng, every):
+    """Yield verbs, the modules to look at, and places to interrupt them at."""
+    for number, name in enumerate(VERBS):
+        for modules, step in ((HOLDING, every), (None, every * _ELSEWHERE)):
+            folder = memory / f"count-{number}-{step}"
+            (count,) = call(_count, folder, name, modules, limit_s=_LIMIT_S)
+            places = range(rng.randrange(step), count, step)
+            once = [[place] for place in places]
+            twice = [[x, x + rng.randint(1, _GAP)] for x in places[::_AGAIN]]
+            for chosen in (once, twice):
+                for start in range(0, len(chosen), _AT_ONCE):
+                    yield name, modules, chosen[start : start + _AT_ONCE]
+
+
+def _count(report, root, name, modules):
+    attack = _begun(root, name, modules)
     attack.run()  # It may import something.
     report(attack.run())
 
 
-def _attack(report, root, name, chosen):
-    use_small_segments()
-    attack = Attack(root, name)
+def _attack(report, root, name, modules, chosen):
+    attack = _begun(root, name, modules)
     for places in chosen:
         attack.run(*places)
+
+
+def _begun(root, name, modules):
+    use_small_segments()
+    root.mkdir()
+    return Attack(root, name, modules=modules)
