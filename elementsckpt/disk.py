@@ -484,7 +484,7 @@ def read_file(
             file.read(found, file.size - len(found))
             if found != end:
                 raise DamagedError(f"{path} is damaged: it does not end with {end!r}.")
-            return _content(file, is_text=is_text)
+            return _text(file) if is_text else _content(file)
         except MemoryError as error:
             raise ReadError(
                 f"{path} does not fit into memory: it has {file.size:,} bytes. The "
@@ -492,12 +492,18 @@ def read_file(
             ) from error
 
 
-def _content(file: File, *, is_text: bool) -> bytearray:
+def _content(file: File) -> bytearray:
+    content = bytearray(file.size)
+    file.read(content, 0)
+    return content
+
+
+def _text(file: File) -> bytearray:
     content = bytearray()
     while len(content) < file.size:
         piece = bytearray(min(_PIECE_BYTES, file.size - len(content)))
         file.read(piece, len(content))
-        if is_text and 0 in piece:
+        if 0 in piece:
             place = len(content) + piece.index(0)
             raise DamagedError(f"{file.path} is damaged: byte {place} of it is zero.")
         content += piece

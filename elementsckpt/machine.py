@@ -51,7 +51,8 @@ def left_bytes() -> int:
         for limit in _numbers(group, _HARD_LIMITS):
             if limit <= _physical_bytes():
                 held = _table(group / "memory.stat")
-                left.append(limit - max(_sum(held, names) for names in _HELD))
+                sums = [_sum(held, names) for names in _HELD]
+                left.append(limit - max(_own_bytes(), *sums))
     return max(0, min(left))
 
 
@@ -87,6 +88,12 @@ def require_memory(size_bytes: int, path: Path, less: str) -> None:
 
 def _physical_bytes() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _own_bytes() -> int:
+    """Return what this process holds, which groups may hear of only after seconds."""
+    sizes = [int(x) for line in _lines(_PROC / "self" / "statm") for x in line.split()]
+    return (sizes[1] - sizes[2]) * os.sysconf("SC_PAGE_SIZE") if sizes else 0
 
 
 def _groups() -> list[Path]:

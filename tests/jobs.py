@@ -2,11 +2,10 @@
 
 import contextlib
 import os
-import subprocess
 import sys
 
 import pytest
-from boxes import ROOT
+from boxes import python
 
 from elementsckpt import machine
 
@@ -38,6 +37,11 @@ class Machine:
         """Set the sizes of `meminfo`, in bytes; otherwise it is not there."""
         lines = [f"{name}:{size // KB:>12} kB\n" for name, size in sizes.items()]
         (self._proc / "meminfo").write_text("".join(lines))
+
+    def uses(self, size_bytes):
+        """Set how much memory this process has to itself."""
+        pages = size_bytes // os.sysconf("SC_PAGE_SIZE")
+        (self._proc / "self" / "statm").write_text(f"99999 {pages + 7} 7 1 0 99 0\n")
 
     def is_in(self, own, *mounts):
         """Set the groups of this process, and where the file system of them is.
@@ -96,16 +100,8 @@ def job(limit_bytes):
         pytest.skip(f"no control groups can be made here: {error}")
 
     def start(script, *arguments):
-        def join():
-            (inner / "cgroup.procs").write_text(str(os.getpid()))
-
-        return subprocess.run(
-            [sys.executable, "-c", script, *map(str, arguments)],
-            preexec_fn=join,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-        )
+        join = f"open({str(inner / 'cgroup.procs')!r}, 'w').write('0')\n"
+        return python(join + script, *arguments)
 
     try:
         yield start

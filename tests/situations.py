@@ -2076,15 +2076,16 @@ def refuse_to_open(monkeypatch, number):
 
 @says(
     ReadError,
-    "{tmp}/… does not fit into memory: what is to be loaded takes 2,000,000 bytes, and "
+    "{tmp}/… does not fit into memory: what is to be loaded takes 100,000 bytes, and "
     "of the … of this machine, or job, 4,096 are left. Load less of it with keys= or "
     "regex=, or map its arrays with mmap=True, which does not help where they are "
     "compressed.",
 )
 def more_than_there_is_memory(tmp, monkeypatch):
-    cp = make(tmp, {"w": noise(0, 2_000_000)})
+    cp = make(tmp, {"w": noise(0)})
     cp.save()
     yield
+    monkeypatch.setattr(elementsckpt.machine, "_OFTEN_BYTES", 0)
     monkeypatch.setattr(elementsckpt.machine, "left_bytes", lambda: 4096)
     cp.load()
 

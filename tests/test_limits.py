@@ -73,6 +73,15 @@ def test_what_can_be_taken_back_is_left(linux):
     assert machine.left_bytes() == 0
 
 
+def test_what_a_group_has_not_heard_of_counts(linux):
+    linux.is_in(["0::/a/b"], SECOND)
+    linux.set("a", {"memory.max": 500 * MB}, anon=100 * MB)
+    linux.uses(300 * MB)
+    assert machine.left_bytes() == 200 * MB
+    linux.uses(30 * MB)
+    assert machine.left_bytes() == 400 * MB
+
+
 def test_where_processes_are_slowed_down_there_is_less_to_stage(linux):
     linux.is_in(["0::/a"], SECOND)
     linux.set("a", {"memory.max": "max", "memory.high": 400 * MB}, anon=399 * MB)
