@@ -140,6 +140,12 @@ class Interrupts:
         """Whether all came in its own code for weak references, which drops errors."""
         return all("_weakrefset.py:" in x or "weakref.py:" in x for x in self.where)
 
+    @property
+    def is_in_seam(self):
+        """Whether a file may have lost its number, as in Python 3.10 alone."""
+        is_old = sys.version_info < (3, 11)
+        return is_old and any(x.endswith(" syscall") for x in self.where)
+
     def closed(self):
         """Close the guards; return how many somebody else has closed already."""
         expected = os.stat(self._guard).st_ino
@@ -277,9 +283,8 @@ class Attack:
             del cp, error  # Which was kept until here, as notebooks keep the last one.
             _settle()
             assert interrupts.closed() == 0, "it closed what is of somebody else"
-            assert [
-                x for x in descriptors().items() if x not in before[0].items()
-            ] == []
+            left = [x for x in descriptors().items() if x not in before[0].items()]
+            assert left == [] or interrupts.is_in_seam
             assert [signal.getsignal(x) for x in _SIGNALS] == before[1]
         except BaseException as error:
             where = "".join(f"\n  {x}" for x in interrupts.where)

@@ -374,3 +374,40 @@ def test_an_interrupt_while_waiting_keeps_the_save(tmp_path, gate, verb):
     assert cp.wait().path == path
     cp.load()
     assert cp.agent.state == "state"
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_interrupt_as_the_thread_starts_makes_the_save_whole_or_absent(
+    tmp_path, gate, monkeypatch, when
+):
+    cp = make(tmp_path, "old", background=True)
+    cp.save()
+    gate.open()
+    old = cp.wait().path
+    start = threading.Thread.start
+
+    def interrupted(thread):
+        if when == "after":
+            start(thread)
+        raise KeyboardInterrupt
+
+    cp.agent.state = "new"
+    slow = Gate()
+    monkeypatch.setattr(disk, "syscall", slow)
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cp.save()
+    monkeypatch.setattr(threading.Thread, "start", start)
+    if when == "after":  # Nobody has taken it from the thread that writes it.
+        assert len([*tmp_path.glob("*/.manifest.json")]) == 1
+        slow.open()
+        path = cp.wait().path
+        assert (loaded(path), cp.latest()) == ("new", path)
+    else:
+        assert cp.wait() is None
+        assert visible(tmp_path) == [old.name, "latest"]
+    slow.open()
+    cp.save()
+    path = cp.wait().path
+    assert visible(tmp_path) == [path.name, "latest"]
+    assert loaded(path) == "new"

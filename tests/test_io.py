@@ -1,5 +1,6 @@
 """Bytes go from the arrays' own memory to the disk and back, in parallel."""
 
+import os
 import threading
 import tracemalloc
 
@@ -277,3 +278,58 @@ def test_looking_reads_no_arrays(tmp_path, reads):
     elementsckpt.info(path)
     Checkpoint(tmp_path).saves()
     assert reads.segments == 0
+
+
+# Descriptors
+
+
+def opened(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    return disk.File(path)
+
+
+def is_open(fd):
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def test_a_file_is_closed_when_nobody_holds_it(tmp_path):
+    file = opened(tmp_path)
+    fd = file.fd
+    assert is_open(fd)
+    del file
+    assert not is_open(fd)
+
+
+def test_a_file_that_is_closed_again_closes_nothing_of_others(tmp_path):
+    file = opened(tmp_path)
+    fd = file.fd
+    file.close()
+    assert (file.is_open, is_open(fd)) == (False, False)
+    other = os.dup2(0, fd)
+    for _ in range(3):
+        file.close()
+    del file
+    assert is_open(other)
+    os.close(other)
+
+
+def test_what_was_closed_is_not_read_from_what_others_opened_since(tmp_path):
+    file = opened(tmp_path)
+    file.close()
+    other = os.open(tmp_path / "file", os.O_RDONLY)
+    with pytest.raises(elementsckpt.ReadError, match="Bad file descriptor"):
+        file.read(bytearray(7), 0)
+    os.close(other)
+
+
+def test_what_cannot_be_opened_leaves_nothing_open(tmp_path):
+    before = os.listdir("/proc/self/fd")
+    for path in (tmp_path / "missing", tmp_path):
+        with pytest.raises(elementsckpt.DamagedError):
+            disk.File(path)
+    assert os.listdir("/proc/self/fd") == before

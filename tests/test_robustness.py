@@ -535,6 +535,47 @@ def test_ctrl_c_while_helpers_start_leaves_none_behind(release, monkeypatch):
     assert not helpers()
 
 
+def test_a_helper_that_starts_when_an_interrupt_has_ended_the_work_does_nothing(
+    monkeypatch,
+):
+    start, late, done = threading.Thread.start, [], []
+
+    def interrupted(thread):
+        late.append(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt) as kept:
+        parallel.run(done.append, range(20))
+    (thread,) = late
+    start(thread)
+    thread.join()
+    assert (done, kept.type) == ([], KeyboardInterrupt)
+
+
+def test_an_interrupt_that_threading_turns_into_another_error_is_one(monkeypatch):
+    def interrupted(thread):
+        try:
+            raise KeyboardInterrupt
+        finally:  # As where it comes just when a condition has released its lock.
+            raise RuntimeError("release unlocked lock")
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        parallel.run(abs, range(20))
+
+
+def test_what_handles_an_interrupt_works_where_no_thread_can_start(monkeypatch):
+    def refused(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        assert parallel.run(abs, range(-5, 0)) == [5, 4, 3, 2, 1]
+
+
 def test_a_save_in_a_signal_handler_does_not_reach_into_the_one_it_interrupts(
     tmp_path, inject, monkeypatch
 ):
