@@ -28,7 +28,7 @@ def builtin_base(cls: Any) -> Any:
 
 @functools.cache
 def is_namedtuple(cls: Any) -> bool:
-    """Tell whether instances of the class are a NamedTuple's fields and attributes."""
+    """Return whether instances are a NamedTuple's fields, and attributes."""
     fields = attributes.get(cls, "_fields")
     return (
         issubclass(cls, tuple)
@@ -41,7 +41,7 @@ def is_namedtuple(cls: Any) -> bool:
 
 @functools.cache
 def is_plain_dataclass(cls: Any) -> bool:
-    """Tell whether instances are a dataclass's attributes and no more.
+    """Return whether instances are a dataclass's attributes and no more.
 
     One that derives from a builtin, or that says itself how to be pickled, is not.
     """
@@ -56,7 +56,7 @@ def is_plain_dataclass(cls: Any) -> bool:
 
 @functools.cache
 def leaves_state_to_pickle(cls: Any) -> bool:
-    """Tell whether the class does not say itself what of an instance is its state."""
+    """Return whether the class leaves it to pickle what the state of an instance is."""
     return all(_is_library_method(cls, x) for x in ("__getstate__", "__setstate__"))
 
 

@@ -149,10 +149,11 @@ class _Encoder:
         numbers = [number for number, *_ in known] + [-1] * len(self._inside)
         names = [name for _, name, _ in known]
         names += [name for name, _ in self._inside]
+        firsts = {view.base: names[x] for x, view in reversed(found.views.items())}
+        lasts = {view.base: names[x] for x, view in found.views.items()}
         for position, span in enumerate(found.spans, len(numbers)):
-            inside = [names[x] for x, y in found.views.items() if y.base == position]
             numbers.append(self._next_number())
-            name = f"{inside[0]} ... {inside[-1]}"
+            name = f"{firsts[position]} ... {lasts[position]}"
             self._add(numbers[-1], name, leaves.encode(span, "numpy"))
         for position, view in found.views.items():
             number, name, array = known[position]

@@ -33,7 +33,7 @@ class History:
         self.still = Still()
 
     def is_news(self, what: str) -> bool:
-        """Tell whether this was not asked of the same before."""
+        """Return whether this is the first call with the same text."""
         is_new = what not in self._told
         self._told.add(what)
         return is_new

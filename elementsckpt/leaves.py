@@ -176,7 +176,7 @@ def _encode_numpy(array: np.ndarray, _: Any) -> Encoded:
 
 
 def has_bytes(array: np.ndarray) -> bool:
-    """Tell whether the elements of the array can be stored without pickle."""
+    """Return whether the elements of the array can be stored without pickle."""
     try:
         dtypes.encode(array.dtype)
     except dtypes.UnknownDtypeError:
@@ -309,7 +309,7 @@ def part(group: Leaves, start: int, stop: int) -> Leaves:
 
 
 def is_strings(group: Leaves) -> bool:
-    """Tell whether the leaves are arrays of strings of variable length."""
+    """Return whether the leaves are arrays of strings of variable length."""
     return type(group.dtype) is dict and "string" in group.dtype
 
 

@@ -148,11 +148,12 @@ class Resolver:
         """Say why a class that was found is not used."""
         if change is None:
             return "is another kind of class now"
+        said = f"has {change} since it was saved"
         if change.is_bridgeable:
-            return f"has {change} since, which allow_pickle=True would allow for"
+            return f"{said}, and only allow_pickle=True loads it all the same"
         if change.bare:
-            return f"has {change} since, and no default for what it gained"
-        return f"has {change} since, which may be the same by another name"
+            return f"{said}, and has no default for {change.bare[0]!r}"
+        return f"{said}, and that may be one field with a new name"
 
     def _candidates(self, path: str) -> Iterator[Any]:
         """Yield what has this path, then what has its name in the current state."""

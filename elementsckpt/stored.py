@@ -363,7 +363,7 @@ class SavedComponent:
             self._unpickle_all(picked, values, saved, find_class)
         counts = collections.Counter([*wanted, *views.values()])
         for number, base in views.items():
-            if counts[base] == 1:  # Its base is of no use to anybody else.
+            if counts[base] == 1:  # Nothing else needs its base.
                 values[number] = values[number].copy("A")
         return {number: values[number] for number in wanted}
 
@@ -563,7 +563,7 @@ class ElementsComponent:
         return {number: self._flattened().values[number] for number in numbers}
 
     def shared(self) -> set[int]:
-        """Return the numbers of the leaves that share memory, of which none does."""
+        """Return the numbers of the leaves that share memory: none does."""
         return set()
 
     def verify(self) -> None:

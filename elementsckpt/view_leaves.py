@@ -63,7 +63,7 @@ def restore(groups: Groups, values: Any) -> None:
         (n, x) for n, x in groups if x.kind == "numpy" and not leaves.is_strings(x)
     ]
     if not wanted.keys() <= {*tree.numbers_in(arrays)}:
-        raise ValueError("a view of what is no array")
+        raise ValueError("a view of a leaf that has no plain array")
     for base, places in wanted.items():
         values[base], made = views.restore(values[base], list(places.values()))
         for number, array in zip(places, made, strict=True):
@@ -91,8 +91,7 @@ def with_bases(saved: Tree, groups: Groups, blocks: Sequence[Block]) -> Groups:
     reaches: dict[int, list[int]] = {}
     for _, base, offset, grid in _grids(groups):
         if base not in given:
-            ends = [offset + end for end in grid.reach]
-            reaches[base] = [*reaches.get(base, []), *ends]
+            reaches.setdefault(base, []).extend(offset + end for end in grid.reach)
     if not reaches:
         return groups
     begins: dict[int, int] = {}
@@ -118,7 +117,7 @@ def _narrow(
     size = leaves.layout_of(leaf)[2]
     if leaf.kind != "numpy" or leaves.is_strings(leaf) or leaf.offset:
         return 0, leaf
-    if not 0 <= low < high <= size:  # For `restore` to refuse.
+    if leaf.block < 0 or not 0 <= low < high <= size:  # For others to refuse.
         return 0, leaf
     number, begin, end = leaf.block, 0, blocks[leaf.block].content_size
     while end <= low:
@@ -137,7 +136,7 @@ def _narrow(
 
 
 def _moved(group: Leaves, begins: Mapping[int, int]) -> Leaves:
-    """Return a group, views of arrays of which only a part is there by their places."""
+    """Return a group with its views in the blocks of their bases that are there."""
     if group.kind != "view":
         return group
     value = [

@@ -1,4 +1,4 @@
-"""NumPy arrays that share memory: which are views of which, and making them again.
+"""NumPy arrays that share memory: what is a view of what, and making views again.
 
 What decides is where arrays lie: one is a view of another if it is in its memory,
 whoever made it. Arrays that only lie beside each other, as those of a load do, or
@@ -21,7 +21,7 @@ from msgspec import Struct
 _C, _F, _WRITEABLE, _WARNS = 0x1, 0x2, 0x400, 1 << 31
 _KIND, _PLAIN = _C | _WRITEABLE | _WARNS, _C | _WRITEABLE
 _MOST_PAIRS = 100_000  # Of arrays that are looked at for a common element,
-_MOST_TESTS = 10_000  # of which so many are of different kinds,
+_MOST_TESTS = 10_000  # of pairs that differ in more than where they are,
 _MOST_WORK: Any = 10_000  # and what one test may cost.
 _SLACK_BYTES = 4096  # What memory of several arrays may have beside them, at least.
 _ALIGN = 64
@@ -288,7 +288,7 @@ class _Memory:
 def restore(
     base: np.ndarray, views: Sequence[tuple[int, Grid]]
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Make views of an array, each of which begins somewhere in its memory.
+    """Make views of an array; they come with where in its memory they begin.
 
     Returns:
       The array, which is moved if views would not be aligned where it is, and they.

@@ -695,7 +695,7 @@ def test_a_view_of_what_is_no_plain_array_is_refused(tmp_path):
     for number in range(4):
         value = [[numbers[f"others/{number}"], 0, [8]]]
         forge(path, lambda content, value=value: view_in(content).update(value=value))
-        with pytest.raises(DamagedError, match="a view of what is no array"):
+        with pytest.raises(DamagedError, match="that has no plain array"):
             elementsckpt.read(path)
 
 
