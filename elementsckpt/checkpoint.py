@@ -806,7 +806,6 @@ class Checkpoint(Registry):
         self._origin.loaded(found, is_own=is_own)
         if is_own and is_whole and found.head is not None:
             self._compare(found.path, found.head)
-        if is_whole and is_own and found.head is not None:
             self._timing.resumed(found.head.schedule, found.step)
         step = "" if found.step is None else f", of step {found.step}"
         _logger.info("Loaded %s%s.", found.path, step)

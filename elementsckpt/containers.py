@@ -197,6 +197,8 @@ def put_together(node: Node, children: list[Any], cls: type | None) -> Any:
     count = len(children) - len(node.attributes)
     if count == len(children):
         return _PUT_TOGETHER[kind](node, children, cls)
+    if node.kind not in LOOSE:
+        raise ValueError(f"a {node.kind} with attributes")
     made = _PUT_TOGETHER[kind](node, children[:count], cls)
     others = dict(zip(scalars.texts(node.attributes), children[count:], strict=True))
     if node.kind == "namedtuple" and cls is None:

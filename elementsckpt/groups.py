@@ -219,7 +219,8 @@ class _Encoder:
         if len(numbers) == 1:
             return
         more = numbers[1:]
-        if group is None or type(group.leaves.dtype) is not str:
+        assert group is not None  # As they have bytes.
+        if type(group.leaves.dtype) is not str:
             for number in more:
                 self._add_any(number)
         else:

@@ -28,15 +28,8 @@ class History:
     def __init__(self) -> None:
         self._components: dict[str, Remembered] = {}
         self._manifest: tuple[Path, dict[str, Component]] = (Path(), {})
-        self._told: set[str] = set()
         self._lost = -1  # Saves up to this sequence are not to be relied on.
         self.still = Still()
-
-    def is_news(self, what: str) -> bool:
-        """Return whether this is the first call with the same text."""
-        is_new = what not in self._told
-        self._told.add(what)
-        return is_new
 
     def known(
         self,

@@ -216,7 +216,7 @@ def _encode_raw(data: Any, kind: str) -> Encoded:
 
 
 def encode_pickle(payload: bytes, parts: list[int]) -> Encoded:
-    """Describe a pickled leaf whose arrays are the leaves numbered in `parts`."""
+    """Describe a pickled leaf that refers to what is numbered in `parts`."""
     form, storage, _ = _encode_raw(payload, "pickle")
     return form, storage, parts
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from . import generators, leaves
+from .attributes import own
 
 _CONTAINERS = (list, dict, set, bytearray, collections.deque)
 _SCALARS = (type(None), bool, int, float, complex, str, bytes, np.generic, np.dtype)
@@ -44,26 +45,22 @@ def lost(value: Any, reduction: Any) -> list[str]:
       value: The object, of a class that `may_lose`.
       reduction: What its `__reduce_ex__` returns.
     """
-    attributes = _attributes(value)
-    if not attributes or not isinstance(reduction, tuple):
+    found = _attributes(value)
+    if not found or not isinstance(reduction, tuple):
         return []
     if _is_ez_pickle(type(value)):
-        return _beyond_arguments(attributes)
+        return _beyond_arguments(found)
     function, arguments, state = (*reduction, None)[:3]
     if state:
-        return _missing(attributes, state)
-    return _not_given(value, attributes, function, arguments)
+        return _missing(found, state)
+    return _not_given(value, found, function, arguments)
 
 
 def _attributes(value: Any) -> dict[str, Any]:
-    try:
-        found = object.__getattribute__(value, "__dict__")
-    except AttributeError:
-        return {}
     cls = type(value)
     return {
         name: item
-        for name, item in found.items()
+        for name, item in own(value).items()
         if not isinstance(getattr(cls, name, None), functools.cached_property)
     }
 

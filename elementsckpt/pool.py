@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import errno
 import itertools
 import mmap
 import os
@@ -79,7 +80,7 @@ def has_room() -> bool:
 
 
 def _count() -> int:
-    """Return how many files are open, or fewer than the budget."""
+    """Return how many files are open; below the budget, also those that have gone."""
     if len(_used) >= _budget(_FILES_SHARE):
         for key, owner in list(_used.items()):
             if owner() is None:
@@ -115,13 +116,17 @@ def _may_map(file: disk.File) -> bool:
 
 
 def _budget(share: int) -> int:
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0] // share
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return sys.maxsize if limit == resource.RLIM_INFINITY else limit // share
 
 
 def _opened(number: int, opens: Callable[[int], disk.File]) -> disk.File:
     try:
         return opens(number)
-    except ReadError:  # Too many files are open, perhaps because of these.
+    except ReadError as error:
+        if getattr(error.__cause__, "errno", None) not in (errno.EMFILE, errno.ENFILE):
+            raise
+        # Too many files are open, perhaps because of these.
         while _used:
             _let_go()
         return opens(number)

@@ -300,7 +300,7 @@ _UNSET = object()
 def _static(value: Any, names: Sequence[str]) -> Any:
     """Return what a dataclass holds besides these attributes, to tell it by."""
     others = [x.name for x in dataclasses.fields(value) if x.name not in names]
-    others += [x for x in attributes.in_dict(value) if x not in names]
+    others += [x for x in attributes.own(value) if x not in names]
     found = {name: attributes.get(value, name) for name in others}
     # What can be written to is never known to be as before.
     return found if all(map(_is_fixed, found.values())) else object()

@@ -164,15 +164,21 @@ def _reduce_object(value: Any) -> tuple[Any, ...]:
 @functools.cache
 def _forgets(cls: Any) -> bool:
     """Return whether a class is pickled as a base that forgets its attributes."""
-    if not cls.__dictoffset__:
-        return False
     definers = [x for x in cls.__mro__ if any(name in x.__dict__ for name in _NAMES)]
-    return definers[0].__module__.partition(".")[0] in _FORGETFUL
+    return _is_forgetful(definers[0]) and not _is_forgetful(cls)
+
+
+def _is_forgetful(cls: Any) -> bool:
+    return cls.__module__.partition(".")[0] in _FORGETFUL
 
 
 def _reduce_forgotten(value: Any) -> tuple[Any, ...] | None:
     cls: Any = type(value)
-    found = attributes.in_dict(value)
+    slots = attributes.in_slots(value)
+    derived = [base for base in cls.__mro__ if not _is_forgetful(base)]
+    found = attributes.in_dict(value) | {
+        name: slots[name] for base in derived for name in base.__dict__ if name in slots
+    }
     reduced: Any = cls.__reduce_ex__(value, _PROTOCOL) if found else ()
     if len(reduced) != 2:
         return None

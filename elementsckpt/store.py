@@ -161,9 +161,8 @@ class Saving:
 
         The name of its folder stays.
         """
-        for field in ("step", "metrics", "metadata", "pin", "schedule", "keys"):
+        for field in about.__struct_fields__:
             setattr(self._manifest, field, getattr(about, field))
-        self._manifest.lineage = about.lineage
         self._manifest.time = datetime.now(timezone.utc)
 
     def stage(self, key: str) -> Path:
@@ -211,8 +210,8 @@ class Saving:
         )
         self._manifest.components = [item.component for item in self._collected]
         for item in self._collected:
-            if item.apart and self._history.is_news(item.key):
-                _tell_of_memory(item.apart)
+            if item.apart:
+                _tell_of_memory(item.key, item.apart, self._notices)
 
     def _new_writer(self, staging: Staging | None) -> Writer:
         shards = staging
@@ -376,9 +375,10 @@ def store(
             return report
 
 
-def _tell_of_memory(names: Sequence[str]) -> None:
+def _tell_of_memory(key: str, names: Sequence[str], notices: Notices) -> None:
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    _logger.warning(
+    notices.warn(
+        ("memory", key),
         "%s%s share memory, and will come back apart: what is then written to one does "
         "not reach the others. That is kept for arrays without objects that are parts "
         "of one another. Save one, and make the others from it in load().",

@@ -353,6 +353,7 @@ class SavedComponent:
         wanted = list(tree.numbers_in(picked))
         views = dict(view_leaves.pairs(picked))
         if any(group.kind == "pickle" for _, group in picked):
+            views = {}  # What is pickled may hold what is in the same memory.
             needed = tree.needed(saved, wanted)
             picked = tree.pick(saved, (number for number in needed if number >= 0))
         picked = list(view_leaves.with_bases(saved, picked, self._component.blocks))

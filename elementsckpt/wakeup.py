@@ -63,7 +63,7 @@ class Pipe:
             return ()
         try:
             return os.read(self._ends[0], _CALL_BYTES)
-        except BlockingIOError:
+        except OSError:  # Nothing came, or the program has closed it.
             return ()
 
     def _hold(self) -> None:

@@ -5,6 +5,7 @@ in the middle of episodes: what the program holds then is in six components.
 """
 
 import dataclasses
+import random
 
 import gymnasium
 import numpy as np
@@ -35,7 +36,7 @@ class Args:
 
 
 class Resumable(gymnasium.Wrapper):
-    """A CartPole whose episode and random numbers can be saved."""
+    """Goes around what make() returns, so that its episode can be saved."""
 
     @property
     def episode(self):
@@ -69,6 +70,7 @@ class Agent(nn.Module):
 
 
 args = Args()
+random.seed(args.seed)
 torch.manual_seed(args.seed)
 np.random.seed(args.seed)
 envs = gymnasium.vector.SyncVectorEnv(
@@ -95,7 +97,8 @@ cp.envs = elementsckpt.Saveable(
     load=lambda episodes: envs.set_attr("episode", episodes),
 )
 cp.rng = elementsckpt.GlobalRNG()
-cp.load_or_save()
+if cp.load_or_save():
+    print("Resumed at iteration", int(iteration))
 
 while iteration < args.iterations:
     rate = args.learning_rate * (1 - int(iteration) / args.iterations)
@@ -149,5 +152,4 @@ while iteration < args.iterations:
     length = float(np.mean(now.finished[-20:]))
     if cp.save_if_due(metrics={"length": length}):
         print(f"Iteration {int(iteration)}: episodes of {length:.0f} steps, saved")
-
-assert np.mean(now.finished[-20:]) > 2 * np.mean(now.finished[:20])
+cp.save_if_due(final=True)

@@ -101,6 +101,7 @@ cp.step = elementsckpt.Counter()
 cp.runner = elementsckpt.Value(jax.eval_shape(jax.vmap(init), keys))
 if cp.exists():
     cp.load()
+    print("Resumed at update", int(cp.step))
 else:
     cp.runner.value = jax.vmap(init)(keys)
 
@@ -117,6 +118,7 @@ if is_chunked:
         save(end, runner)
     cp.close()
 elif cp.step < UPDATES:
+    start = cp.runner.value.falls.mean()
     runner, falls = train(cp.runner.value, jnp.arange(int(cp.step), UPDATES), save)
-    before, after = falls[0], (falls[-1] - falls[-11]) / 10
+    before, after = falls[0] - start, (falls[-1] - falls[-11]) / 10
     print(f"{before:.2f} falls of a pole in an update at first, {after:.2f} at the end")
