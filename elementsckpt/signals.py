@@ -27,21 +27,56 @@ _logger = logging.getLogger("elementsckpt")
 
 
 class Watch:
-    """Notices signals, in the process that began it, until it is stopped.
+    """Notices signals, which then end the process no more, from `begin` to `stop`.
+
+    Python functions that handled them before are called still, after the signal has
+    been noticed; what the system would do by default, and code that Python does not
+    know of, is not. When the last watch is stopped all is as it was before; when nobody
+    holds it any more, the signals do what they did before.
+
+    A watch is of one process. In a forked child the signals do what they would do
+    without it, or `multiprocessing` could not end its processes; a child that is to
+    notice them begins a watch of its own.
+
+    Args:
+      signals: Which ones.
 
     Attributes:
-      signals: Those that it is for.
+      signals: The same.
+
+    Raises:
+      ValueError: one is no signal.
     """
 
-    def __init__(self, signals: Iterable[int]) -> None:
+    def __init__(self, signals: Iterable[int] = DEFAULT) -> None:
         self.signals = frozenset(map(signal.Signals, signals))
         self._received: signal.Signals | None = None
         self._process = os.getpid()
-        self._is_stopped = False
         self._looked = -math.inf
         self._lost: set[int] = set()  # Signals that others have taken over.
-        forget = functools.partial(_watches.pop, id(self))
-        _watches[id(self)] = weakref.ref(self, forget)
+
+    def begin(self) -> None:
+        """Begin to notice the signals.
+
+        Raises:
+          ValueError: not in the main thread, or a signal that cannot be watched.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            raise ValueError(
+                "Signals can only be watched from the main thread, where Python "
+                "handles them: call watch_signals() there, before other threads begin."
+            )
+        _collect()  # What came before is not for this one.
+        try:
+            forget = functools.partial(_watches.pop, id(self))
+            _watches[id(self)] = weakref.ref(self, forget)
+            for number in self.signals:
+                _install(number)
+            _pipe.signals.update(self.signals)
+            _pipe.place()
+        except BaseException:
+            self.stop()
+            raise
 
     @property
     def received(self) -> signal.Signals | None:
@@ -56,7 +91,7 @@ class Watch:
     @property
     def is_on(self) -> bool:
         """Whether it notices signals in this process."""
-        return not self._is_stopped and self._process == os.getpid()
+        return id(self) in _watches and self._process == os.getpid()
 
     def notice(self, number: int) -> None:
         """Take note of a signal that came."""
@@ -84,7 +119,6 @@ class Watch:
         stays, and passes everything on.
         """
         _collect()
-        self._is_stopped = True
         _watches.pop(id(self), None)
         if threading.current_thread() is not threading.main_thread():
             return
@@ -93,43 +127,6 @@ class Watch:
                 _uninstall(number)
         if not any(watch.is_on for watch in _all()):
             _pipe.take_away()
-
-
-def watch(signals: Iterable[int] = DEFAULT) -> Watch:
-    """Begin to notice signals, which then end the process no more.
-
-    Python functions that handled them before are called still, after the signal has
-    been noticed; what the system would do by default, and code that Python does not
-    know of, is not. When the last watch is stopped all is as it was before; when nobody
-    holds it any more, the signals do what they did before.
-
-    A watch is of one process. In a forked child the signals do what they would do
-    without it, or `multiprocessing` could not end its processes; a child that is to
-    notice them begins a watch of its own.
-
-    Args:
-      signals: Which ones.
-
-    Raises:
-      ValueError: not in the main thread, or a signal that cannot be watched.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        raise ValueError(
-            "Signals can only be watched from the main thread, where Python handles "
-            "them: call watch_signals() there, before other threads begin."
-        )
-    wanted = list(signals)
-    _collect()  # What came before is not for this one.
-    begun = Watch(wanted)
-    try:
-        for number in begun.signals:
-            _install(number)
-        _pipe.signals.update(begun.signals)
-        _pipe.place()
-    except BaseException:
-        begun.stop()
-        raise
-    return begun
 
 
 # By id, and weak, so that signals do not stay without effect when nobody looks at a

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from .schedule import Every
-from .signals import Watch, watch
+from .signals import Watch
 
 
 class Timing:
@@ -25,7 +25,12 @@ class Timing:
     def watch(self, signals: Iterable[int]) -> None:
         """Begin to notice signals, instead of those of before."""
         wanted = list(signals)
-        before, self._watch = self._watch, watch(wanted)
+        before, self._watch = self._watch, Watch(wanted)
+        try:
+            self._watch.begin()
+        except BaseException:
+            self._watch = before
+            raise
         if before is not None:
             before.stop()
 

@@ -86,8 +86,8 @@ class Interrupts:
         self.lost.append(f"{unraisable.exc_value!r} in {unraisable.object!r}")
 
     def _handle(self, number, frame):
-        if frame.f_code in _OWN:
-            self._is_pending = True
+        if frame.f_code.co_filename == __file__:
+            self._is_pending = frame.f_code in _OWN  # Else it is over.
             return
         self.raised += 1
         self.where.append(_where(frame))
@@ -263,7 +263,9 @@ class Attack:
             checkpoint(self._template, value, keep=None).save()
         self._guard = self._root / "guard"
         self._guard.touch()
-        signals.watch([]).stop()  # What that opens stays open.
+        watch = signals.Watch([])
+        watch.begin()  # What that opens stays open.
+        watch.stop()
 
     def run(self, *places):
         """Interrupt the verb and check what is left; return how many places it has."""

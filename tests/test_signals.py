@@ -2,6 +2,7 @@
 
 import faulthandler
 import gc
+import inspect
 import math
 import os
 import platform
@@ -58,10 +59,19 @@ def previous():
     signal.signal(USR2, before[1])
 
 
-SCRIPT = """
+def watching(*args):
+    """Return a watch that has begun."""
+    watch = signals.Watch(*args)
+    watch.begin()
+    return watch
+
+
+SCRIPT = f"""
 import gc, os, signal, sys, threading
 from signal import SIGTERM, SIGUSR1, raise_signal
 from elementsckpt import signals
+
+{inspect.getsource(watching)}
 """
 
 
@@ -76,7 +86,7 @@ def run(script, timeout=None):
 
 
 def test_the_first_signal_that_came_is_told(previous):
-    watch = signals.watch((USR1, USR2))
+    watch = watching((USR1, USR2))
     assert watch.received is None
     signal.raise_signal(USR2)
     assert watch.received is USR2
@@ -88,7 +98,7 @@ def test_the_first_signal_that_came_is_told(previous):
 
 
 def test_other_signals_are_left_alone(previous):
-    watch = signals.watch((USR1,))
+    watch = watching((USR1,))
     signal.raise_signal(USR2)
     assert signal.getsignal(USR2) is previous
     assert watch.received is None
@@ -98,7 +108,7 @@ def test_other_signals_are_left_alone(previous):
 def test_sigterm_and_sigusr1_are_watched_and_do_not_end_the_process():
     for name in "SIGTERM", "SIGUSR1":
         script = f"""
-watch = signals.watch()
+watch = watching()
 raise_signal({name})
 raise_signal({name})
 print(watch.received.name)
@@ -111,7 +121,7 @@ print(watch.received.name)
 )
 def test_a_signal_ends_the_process_again_when_the_watch_is_stopped(sender):
     script = f"""
-watch = signals.watch()
+watch = watching()
 {sender}
 watch.stop()
 print(signal.getsignal(SIGTERM) == signal.SIG_DFL, flush=True)
@@ -124,7 +134,7 @@ print("alive")
 def test_a_previous_handler_is_called_when_the_signal_has_been_noticed():
     seen = []
     before = signal.signal(USR1, lambda *args: seen.append((watch.received, *args)))
-    watch = signals.watch()
+    watch = watching()
     signal.raise_signal(USR1)
     ((received, number, frame),) = seen
     assert (received, number) == (USR1, USR1)
@@ -139,7 +149,7 @@ def test_what_a_previous_handler_raises_comes_through(error):
         raise error
 
     before = signal.signal(USR1, fails)
-    watch = signals.watch()
+    watch = watching()
     with pytest.raises(type(error)) as caught:
         signal.raise_signal(USR1)
     assert caught.value is error
@@ -149,7 +159,7 @@ def test_what_a_previous_handler_raises_comes_through(error):
 
 
 def test_an_interrupt_can_be_watched_and_still_interrupts():
-    watch = signals.watch((signal.SIGINT,))
+    watch = watching((signal.SIGINT,))
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
     assert watch.received is signal.SIGINT
@@ -158,7 +168,7 @@ def test_an_interrupt_can_be_watched_and_still_interrupts():
 
 def test_a_signal_that_was_ignored_is_noticed_and_later_ignored_again():
     before = signal.signal(USR1, signal.SIG_IGN)
-    watch = signals.watch()
+    watch = watching()
     signal.raise_signal(USR1)
     assert watch.received is USR1
     watch.stop()
@@ -168,7 +178,7 @@ def test_a_signal_that_was_ignored_is_noticed_and_later_ignored_again():
 
 
 def test_stopping_again_is_harmless(previous):
-    one, two = signals.watch(), signals.watch()
+    one, two = watching(), watching()
     one.stop()
     one.stop()
     signal.raise_signal(USR1)
@@ -179,9 +189,9 @@ def test_stopping_again_is_harmless(previous):
 
 
 def test_signals_that_came_before_are_not_told(previous):
-    first = signals.watch()
+    first = watching()
     signal.raise_signal(USR1)
-    second = signals.watch()
+    second = watching()
     assert (first.received, second.received) == (USR1, None)
     first.stop()
     second.stop()
@@ -195,7 +205,7 @@ def test_a_signal_may_come_while_another_is_handled():
 
     order = []
     before = signal.signal(USR1, twice), signal.signal(USR2, twice)
-    watch = signals.watch((USR1, USR2))
+    watch = watching((USR1, USR2))
     signal.raise_signal(USR1)
     assert (watch.received, order) == (USR1, [USR1, USR2])
     watch.stop()
@@ -209,14 +219,14 @@ def test_a_signal_may_come_while_another_is_handled():
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_what_cannot_be_watched_is_named_and_nothing_stays_watched(previous, number):
     with pytest.raises(ValueError, match=f"{number.name} cannot be watched"):
-        signals.watch((USR1, number, USR2))
+        watching((USR1, number, USR2))
     assert signal.getsignal(USR1) is previous
     assert signal.getsignal(USR2) is previous
 
 
 def test_a_number_that_is_no_signal_is_refused():
     with pytest.raises(ValueError, match="1000"):
-        signals.watch((1000,))
+        watching((1000,))
 
 
 def test_another_thread_cannot_begin_a_watch_and_is_told_what_to_do(previous):
@@ -224,7 +234,7 @@ def test_another_thread_cannot_begin_a_watch_and_is_told_what_to_do(previous):
 
     def work():
         try:
-            signals.watch()
+            watching()
         except ValueError as error:
             errors.append(str(error))
 
@@ -251,7 +261,7 @@ def test_systems_without_sigusr1_watch_the_other():
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_watches_end_in_any_order(previous, order):
-    watches = [signals.watch(), signals.watch((USR1, USR2))]
+    watches = [watching(), watching((USR1, USR2))]
     first, second = (watches[number] for number in order)
     first.stop()
     signal.raise_signal(USR1)
@@ -265,7 +275,7 @@ def test_watches_end_in_any_order(previous, order):
 @pytest.mark.parametrize("order", ["ab", "ba"])
 def test_only_when_the_last_watch_is_stopped_a_signal_ends_the_process(order):
     script = f"""
-a, b = signals.watch(), signals.watch()
+a, b = watching(), watching()
 {order[0]}.stop()
 raise_signal(SIGTERM)
 print({order[0]}.received, {order[1]}.received.name, flush=True)
@@ -277,7 +287,7 @@ print("alive")
 
 
 def test_a_watch_that_nobody_holds_watches_no_more(previous):
-    kept, dropped = signals.watch(), signals.watch()
+    kept, dropped = watching(), watching()
     del dropped
     gc.collect()
     assert len(signals._watches) == 1
@@ -287,7 +297,7 @@ def test_a_watch_that_nobody_holds_watches_no_more(previous):
 
 def test_when_nobody_holds_a_watch_any_more_a_signal_ends_the_process():
     script = """
-watch = signals.watch()
+watch = watching()
 raise_signal(SIGTERM)
 del watch
 gc.collect()
@@ -301,7 +311,7 @@ print("alive")
 def test_when_nobody_holds_a_watch_any_more_a_signal_is_ignored_as_before():
     script = """
 signal.signal(SIGTERM, signal.SIG_IGN)
-signals.watch()
+watching()
 raise_signal(SIGTERM)
 print("alive")
 """
@@ -316,7 +326,7 @@ def foreign(number, frame):
     if callable(replaced):
         replaced(number, frame)
 
-watch = signals.watch()
+watch = watching()
 replaced = signal.signal(SIGTERM, foreign)
 raise_signal(SIGTERM)
 print(watch.received.name, flush=True)
@@ -342,13 +352,13 @@ print("alive")
 
 def test_a_chain_in_which_nobody_watches_any_more_can_be_watched_again():
     script = f"""{FOREIGN}
-again = signals.watch()
+again = watching()
 raise_signal(SIGTERM)
 print(again.received.name, flush=True)
 again.stop()
 assert signal.getsignal(SIGTERM) is foreign
 signal.signal(SIGTERM, replaced)
-third = signals.watch()
+third = watching()
 raise_signal(SIGTERM)
 print(third.received.name, flush=True)
 third.stop()
@@ -359,10 +369,10 @@ assert signal.getsignal(SIGTERM) is signal.SIG_DFL
 
 
 def test_a_watch_notices_where_a_later_handler_calls_nobody(previous):
-    first = signals.watch()
+    first = watching()
     deaf = Calls()
     signal.signal(USR1, deaf)
-    second = signals.watch()
+    second = watching()
     signal.raise_signal(USR1)
     assert (first.received, second.received) == (USR1, USR1)
     assert (deaf, previous) == ([USR1], [])
@@ -378,7 +388,7 @@ def test_a_default_that_ends_nothing_leaves_the_handlers_of_others_in_place():
         calls(number, frame)
         replaced(number, frame)
 
-    watch = signals.watch((number,))
+    watch = watching((number,))
     replaced = signal.signal(number, foreign)
     watch.stop()
     signal.raise_signal(number)
@@ -402,7 +412,7 @@ class Chain(RuleBasedStateMachine):
 
     @rule(target=watches)
     def watch(self):
-        self.active.append(signals.watch((USR1,)))
+        self.active.append(watching((USR1,)))
         return id(self.active[-1])
 
     @rule(watch=consumes(watches), drop=st.booleans())
@@ -474,7 +484,7 @@ def dumped():
 def test_what_faulthandler_registered_is_said_to_be_replaced_and_put_back(tmp_path):
     script = f"""{DUMP}
 faulthandler.register(SIGUSR1, file=dump)
-watch = signals.watch()
+watch = watching()
 raise_signal(SIGUSR1)
 print(watch.received.name, dumped())
 watch.stop()
@@ -489,7 +499,7 @@ print(dumped())
 def test_what_faulthandler_registered_is_called_when_nobody_holds_the_watch(tmp_path):
     script = f"""{DUMP}
 faulthandler.register(SIGUSR1, file=dump)
-signals.watch()
+watching()
 for _ in range(2):
     raise_signal(SIGUSR1)
     print(dumped())
@@ -502,7 +512,7 @@ for _ in range(2):
 
 def test_what_faulthandler_registers_later_may_go_on_to_the_watch(tmp_path):
     script = f"""{DUMP}
-watch = signals.watch()
+watch = watching()
 faulthandler.register(SIGUSR1, file=dump, chain=True)
 raise_signal(SIGUSR1)
 print(watch.received.name, dumped())
@@ -519,7 +529,7 @@ print("alive")
 
 
 def test_code_that_comes_later_is_told_of_once(caplog):
-    watch = signals.watch((USR1,))
+    watch = watching((USR1,))
     before = sigactions.code_of(sigactions.get(USR1))
     faulthandler.register(USR1, file=sys.__stderr__)
     for _ in range(2):
@@ -544,7 +554,7 @@ def facts(action):
 def test_all_that_the_system_was_told_of_a_signal_is_put_back(previous):
     signal.siginterrupt(USR1, False)
     before = facts(sigactions.get(USR1))
-    watch = signals.watch((USR1,))
+    watch = watching((USR1,))
     assert facts(sigactions.get(USR1)) != before
     watch.stop()
     assert facts(sigactions.get(USR1)) == before
@@ -554,7 +564,7 @@ def test_without_the_functions_of_c_signals_are_noticed_all_the_same(
     previous, monkeypatch
 ):
     monkeypatch.setattr(sigactions, "_sigaction", lambda: None)
-    watch = signals.watch((USR1,))
+    watch = watching((USR1,))
     signal.raise_signal(USR1)
     assert watch.received is USR1
     watch.stop()
@@ -580,7 +590,7 @@ async def main():
 def test_a_loop_that_handled_a_signal_before_handles_it_still():
     script = f"""{ASYNC}
     loop.add_signal_handler(SIGTERM, came.set)
-    watch = signals.watch()
+    watch = watching()
     await send()
     print(watch.received.name)
     watch.stop()
@@ -595,11 +605,11 @@ asyncio.run(main())
 
 def test_a_loop_that_takes_a_signal_over_is_told_of_and_may_share_it():
     script = f"""{ASYNC}
-    watch = signals.watch()
+    watch = watching()
     loop.add_signal_handler(SIGTERM, came.set)
     await send()
     print(watch.received)
-    again = signals.watch()
+    again = watching()
     watch.stop()
     await send()
     print(again.received.name)
@@ -620,7 +630,7 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.SIG_IGN])
 def test_a_signal_that_is_given_back_to_the_system_is_told_of(handler, caplog):
-    watch = signals.watch((USR1,))
+    watch = watching((USR1,))
     signal.signal(USR1, handler)
     assert watch.received is None
     (record,) = caplog.records
@@ -631,7 +641,7 @@ def test_a_signal_that_is_given_back_to_the_system_is_told_of(handler, caplog):
 
 
 def test_a_later_handler_of_python_takes_nothing_away(previous, caplog):
-    watch, deaf = signals.watch((USR1,)), Calls()
+    watch, deaf = watching((USR1,)), Calls()
     signal.signal(USR1, deaf)
     signal.raise_signal(USR1)
     assert watch.received is USR1
@@ -657,7 +667,7 @@ def test_where_a_program_has_python_write_to_it_does_so_still(previous, pipe, wh
     read, write = pipe
     if when == "before":
         signal.set_wakeup_fd(write)
-    watch = signals.watch((USR1,))
+    watch = watching((USR1,))
     if when == "after":
         signal.set_wakeup_fd(write)
     signal.raise_signal(USR1)
@@ -668,7 +678,7 @@ def test_where_a_program_has_python_write_to_it_does_so_still(previous, pipe, wh
 
 
 def test_python_writes_nowhere_when_the_last_watch_is_stopped(previous):
-    one, two = signals.watch((USR1,)), signals.watch((USR2,))
+    one, two = watching((USR1,)), watching((USR2,))
     one.stop()
     assert signal.set_wakeup_fd(-1) != -1
     two.stop()
@@ -676,7 +686,7 @@ def test_python_writes_nowhere_when_the_last_watch_is_stopped(previous):
 
 
 def test_any_number_of_signals_that_nobody_asks_for_may_come(previous):
-    watch = signals.watch((USR1,))
+    watch = watching((USR1,))
     before = signal.signal(signal.SIGWINCH, lambda *_: None)
     for _ in range(70_000):  # More than fit into a pipe.
         signal.raise_signal(signal.SIGWINCH)
@@ -784,7 +794,7 @@ def test_a_child_that_a_signal_meets_as_it_is_forked_does_not_tell_its_parent():
 os.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), SIGTERM))
 from elementsckpt import signals
 {FORK}
-watch = signals.watch()
+watch = watching()
 signal.signal(SIGTERM, lambda *_: os._exit(3))
 print(forked(lambda: 0))
 print(watch.received)
@@ -795,7 +805,7 @@ print(watch.received)
 
 
 def test_a_signal_is_noticed_whichever_thread_it_goes_to(previous):
-    watch, done = signals.watch(), threading.Event()
+    watch, done = watching(), threading.Event()
 
     def work():
         signal.pthread_kill(threading.get_ident(), USR1)
@@ -810,7 +820,7 @@ def test_a_signal_is_noticed_whichever_thread_it_goes_to(previous):
 
 
 def test_a_watch_that_another_thread_stops_passes_everything_on(previous):
-    watch = signals.watch()
+    watch = watching()
     thread = threading.Thread(target=watch.stop)
     thread.start()
     thread.join()
@@ -823,7 +833,7 @@ def test_a_watch_that_another_thread_stops_passes_everything_on(previous):
 
 def test_when_another_thread_has_stopped_the_watch_a_signal_ends_the_process():
     script = """
-watch = signals.watch()
+watch = watching()
 thread = threading.Thread(target=watch.stop)
 thread.start()
 thread.join()
@@ -836,7 +846,7 @@ print("alive")
 
 def test_a_forked_child_ends_by_a_signal_that_its_parent_watches():
     script = f"""{FORK}
-watch = signals.watch()
+watch = watching()
 print(forked(lambda: raise_signal(SIGTERM) or 0))
 print(watch.received)
 raise_signal(SIGTERM)
@@ -847,10 +857,10 @@ print(watch.received.name)
 
 def test_a_forked_child_may_begin_a_watch_of_its_own():
     script = f"""{FORK}
-watch = signals.watch()
+watch = watching()
 
 def work():
-    own = signals.watch()
+    own = watching()
     raise_signal(SIGTERM)
     if own.received is not SIGTERM or watch.received is not None:
         return 1
@@ -865,7 +875,7 @@ print(watch.received)
 
 def test_a_forked_child_may_stop_the_watch_of_its_parent():
     script = f"""{FORK}
-watch = signals.watch()
+watch = watching()
 
 def work():
     watch.stop()
@@ -881,7 +891,7 @@ print(watch.received.name)
 def test_a_watch_does_not_keep_multiprocessing_from_ending_its_processes():
     script = """
 import multiprocessing
-watch = signals.watch()
+watch = watching()
 context = multiprocessing.get_context("fork")
 ours, theirs = context.Pipe()
 
@@ -898,7 +908,7 @@ print(ours.recv())
 def test_a_blocked_signal_is_noticed_when_it_is_let_through(previous):
     signal.pthread_sigmask(signal.SIG_BLOCK, [USR1])
     signal.raise_signal(USR1)
-    watch = signals.watch()
+    watch = watching()
     assert watch.received is None
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [USR1])
     assert watch.received is USR1
@@ -907,7 +917,7 @@ def test_a_blocked_signal_is_noticed_when_it_is_let_through(previous):
 
 def test_a_blocked_signal_that_is_let_through_too_late_ends_the_process():
     script = """
-watch = signals.watch()
+watch = watching()
 signal.pthread_sigmask(signal.SIG_BLOCK, [SIGTERM])
 raise_signal(SIGTERM)
 watch.stop()
@@ -919,7 +929,7 @@ print("alive")
 
 
 def test_a_signal_from_another_process_is_noticed(previous):
-    watch = signals.watch()
+    watch = watching()
     python("import os, signal; os.kill(os.getppid(), signal.SIGUSR1)")
     assert watch.received is USR1
     watch.stop()
