@@ -376,8 +376,8 @@ SAME = "since it was saved, and only allow_pickle=True loads it all the same"
 REASONS = {
     "a field more": f"has gained 'count' {SAME}",
     "a field less": f"has lost 'var' {SAME}",
-    "a field renamed": "has gained 'variance' and lost 'var' since it was saved, and has "
-    "no default for 'variance'",
+    "a field renamed": "has gained 'variance' and lost 'var' since it was saved, and "
+    "has no default for 'variance'",
     "another order": f"has changed the order of its fields {SAME}",
     "gone": "was not found",
 }
