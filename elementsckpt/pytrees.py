@@ -280,12 +280,16 @@ def _with_attributes(other: Any, value: Any) -> Any:
 
 
 def _dataclass(value: Any) -> Opened:
+    cls: Any = type(value)
     fields = [x.name for x in dataclasses.fields(value) if not _is_static(x)]
     found = {name: attributes.get(value, name, _UNSET) for name in fields}
     names = [name for name in fields if found[name] is not _UNSET]
 
     def close(children: list[Any]) -> Any:
-        other = copy.copy(value)  # Which runs no __init__.
+        if classes.is_plain_dataclass(cls):
+            other = _with_attributes(object.__new__(cls), value)
+        else:
+            other = copy.copy(value)  # Which runs no __init__, either.
         for name, child in zip(names, children, strict=True):
             object.__setattr__(other, name, child)
         return other

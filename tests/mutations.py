@@ -30,10 +30,15 @@ STRUCTURED = [("a", "<i4"), ("b", ">f8", (2,)), ("c", [("d", "U2")])]
 def state() -> dict[Any, Any]:
     """Return a state with leaves and containers of all kinds that need no pickle."""
     shared = np.arange(6.0).reshape(2, 3)
+    large, buffer = np.arange(20_000, dtype=np.uint32), np.arange(40.0)
+    noted = collections.OrderedDict(a=1)
+    noted.note, noted.array = {"x": 2}, np.ones(2)
     return {
         "arrays": [shared, shared.T.copy("K"), np.zeros(2, STRUCTURED)],
         "more": (np.array(["é", ""]), np.zeros((0, 3), ">i2"), np.float32(0.5)),
-        "large": np.arange(20_000, dtype=np.uint32),
+        "large": large,
+        "views": [shared[0], large[50:60], buffer[:30], buffer[30:10:-1]],
+        "noted": noted,
         "scalars": [None, True, 1 << 70, float("nan"), 1j, "\ud800", b"\xff", ...],
         "text": ["a" * 2000, b"b" * 2000, bytearray(2000)],
         "sets": {frozenset({1, (2, "x")}), 3},
@@ -80,7 +85,7 @@ def seeds(folder) -> list[Content]:
         metadata = {"a": [1.5, float("inf")], 2: datetime.date.today().isoformat()}
         saved = cp.save(metrics={"return": 1.0}, metadata=metadata, pin="first")
         made.append(contents(saved.path))
-    pickled = {"agent": {**state(), "rng": 0, "old rng": 0, "classes": 0}}
+    pickled = {"agent": {**state(), "rng": 0, "old rng": 0, "classes": 0, "noted": 0}}
     pickled["agent"]["scalars"][-1] = 0
     made.append({"agent.pkl": pickle.dumps(pickled["agent"]), "done": b""})
     return made
@@ -96,7 +101,7 @@ KINDS = [
     *("dict", "ordered", "counter", "default", "frozen", "list", "tuple", "deque"),
     *("namedtuple", "dataclass", "generator", "randomstate"),
     *("python", "str", "bytes", "bytearray", "numpy", "jax", "key", "torch"),
-    *("function", "pickle"),
+    *("function", "pickle", "view"),
 ]
 TYPES = [
     *("|b1", "<f4", ">i8", "<f16", "<U5", "|S0", "|V0", "|O", "<M8[25s]", "bfloat16"),
@@ -140,6 +145,7 @@ TEXTS = [
     *("C", "F", "max", "parameter", "threefry2x32", "PCG64", "list", "int"),
 ]
 VALUES = [*KINDS, *TYPES, *CODES, *NUMBERS, *TEXTS, None, True, [], [[]], {}, [-1]]
+VALUES += [[0, 0, [8]], [0, 8, [-8]], [1, 0, [0, 4]], ["note"], [8, 4]]
 
 
 def mutate(content: Content, choose: Choose) -> Content:

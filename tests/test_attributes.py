@@ -579,6 +579,21 @@ def test_a_field_that_cannot_be_had_stays_unset():
     assert vars(loaded).keys() == {"x"}
 
 
+@pytest.mark.parametrize("jax", [False, True])
+def test_a_dataclass_that_cannot_be_asked_is_a_template(monkeypatch, tmp_path, jax):
+    if not jax:
+        monkeypatch.delitem(sys.modules, "jax", raising=False)
+    cp = Checkpoint(tmp_path, fsync=False)
+    cp.state = Value([OddFields(np.zeros(2))])
+    cp.save()
+    cp.state.value = [OddFields(np.ones(2))]
+    vars(cp.state.value[0])["note"] = "stays"
+    cp.load()
+    (loaded,) = cp.state.value
+    assert_same(np.zeros(2), loaded.x)
+    assert vars(loaded).keys() == {"x", "note"}
+
+
 METADATA = {
     "dict": AttrDict(lr=0.1, net=AttrDict(layers=[1])),
     "named like an array": AttrDict(shape=[2, 3], dtype="float32"),
