@@ -78,12 +78,15 @@ class SegmentFile(abc.ABC):
         """
         file = self._file
         assert file is not None
-        self._write(file.fd, self.parts[index], index)
-        with self._lock:
-            self._left -= 1
-            is_last = not self._left
-        if is_last:
-            self._end(file.fd)
+        try:
+            self._write(file.fd, self.parts[index], index)
+            with self._lock:
+                self._left -= 1
+                is_last = not self._left
+            if is_last:
+                self._end(file.fd)
+        finally:
+            del file  # Or an error would keep it open.
 
     @abc.abstractmethod
     def _write(self, fd: int, part: Part, index: int) -> None:

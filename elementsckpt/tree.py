@@ -297,8 +297,9 @@ def pickled_names(tree: Tree) -> list[str]:
     pickles = _parts_by_pickle(tree)
     if not pickles:
         return []
-    names, without = leaf_names(tree), hidden(tree)
-    return [names[number] for number in pickles if number not in without]
+    placed = {tree.root, *(child for node in tree.nodes for child in node.children)}
+    names = leaf_names(tree)
+    return [names[number] for number in pickles if number in placed]
 
 
 def needed(tree: Tree, numbers: Iterable[int]) -> list[int]:

@@ -151,6 +151,7 @@ def test_a_template_keeps_its_attributes(monkeypatch, tmp_path, name, jax):
 # What torch keeps there
 
 
+@pytest.mark.torch
 def test_versions_of_torch_modules_reach_load_state_dict(tmp_path):
     torch = pytest.importorskip("torch")
 
@@ -173,6 +174,7 @@ def test_versions_of_torch_modules_reach_load_state_dict(tmp_path):
         assert foreign.model[0].found == 3
 
 
+@pytest.mark.torch
 def test_a_tensordict_keeps_batch_size_and_what_is_no_tensor(tmp_path):
     torch = pytest.importorskip("torch")
     tensordict = pytest.importorskip("tensordict")
@@ -197,6 +199,7 @@ def test_a_tensordict_keeps_batch_size_and_what_is_no_tensor(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+@pytest.mark.torch
 def test_a_quantized_layer_comes_back(tmp_path):
     torch = pytest.importorskip("torch")
     quantized = torch.nn.quantized.dynamic

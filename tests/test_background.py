@@ -141,6 +141,7 @@ def test_changes_do_not_reach_a_save_that_reuses_the_one_before(tmp_path, gate, 
 @pytest.mark.parametrize("size", [100, 3 * MB])
 @pytest.mark.parametrize("parameter", [False, True])
 @pytest.mark.torch
+@pytest.mark.torch
 def test_a_torch_tensor_may_change_right_after(tmp_path, gate, size, parameter):
     torch = pytest.importorskip("torch")
     tensor = torch.arange(size // 4, dtype=torch.float32)

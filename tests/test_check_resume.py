@@ -404,7 +404,7 @@ def count(made):
     made["box"].state = {"n": made["box"].state["n"] + 1}
 
 
-@pytest.mark.parametrize("draw", DRAWS)
+@EACH_DRAW
 @pytest.mark.parametrize("rng", [False, True])
 def test_a_save_that_draws_from_a_global_generator_is_found(draw, rng):
     def save(self):
@@ -463,7 +463,7 @@ def test_runs_are_saved_in_both_halves_and_to_one_directory(monkeypatch):
     assert len({directory for directory, _ in saves}) == 1
 
 
-@pytest.mark.parametrize("draw", DRAWS)
+@EACH_DRAW
 def test_a_load_that_draws_is_found_unless_a_global_rng_undoes_it(draw):
     def load(self, data):
         draw()
@@ -570,6 +570,7 @@ def test_global_generators_are_put_back():
     np.testing.assert_equal(GlobalRNG().save(), states)
 
 
+@pytest.mark.torch
 @pytest.mark.torch
 def test_libraries_that_training_imports_do_not_make_it_look_random():
     pytest.importorskip("torch")

@@ -316,7 +316,9 @@ def test_a_link_to_a_save_gives_links_to_its_files(tmp_path):
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")
 def test_many_components_take_one_file_descriptor(tmp_path):
     def load(folder):
-        counts.append(len(os.listdir("/proc/self/fd")))
+        numbers = os.listdir("/proc/self/fd")
+        opened = [os.path.realpath(f"/proc/self/fd/{number}") for number in numbers]
+        counts.append(sum(path.startswith(str(tmp_path)) for path in opened))
 
     counts = []
     for count in (1, 20):

@@ -311,6 +311,7 @@ def test_a_hostile_leaf_is_refused(look, tmp_path, name):
 
 @pytest.mark.parametrize("traits", [["requires_grad"], ["parameter", "requires_grad"]])
 @pytest.mark.torch
+@pytest.mark.torch
 def test_torch_tensors_that_cannot_be_are_refused(tmp_path, traits):
     torch = pytest.importorskip("torch")
     save = saved(tmp_path, {"w": torch.arange(4)})
@@ -329,6 +330,7 @@ def test_torch_tensors_that_cannot_be_are_refused(tmp_path, traits):
     "strides",
     ["1", "1,1", "3,2", "0,1", "-1,2", "1,4", "1,2,6", "a,b", "", "1,", "9" * 30],
 )
+@pytest.mark.torch
 def test_strides_of_torch_tensors_that_cannot_be_are_refused(tmp_path, strides):
     torch = pytest.importorskip("torch")
     save = saved(tmp_path, {"w": torch.arange(6).reshape(2, 3).t()})

@@ -14,6 +14,7 @@ def imported(name):
         return pytest.importorskip(name)
 
 
+@pytest.mark.torch
 def test_a_tensordict_is_saved_by_its_state_and_writes_no_files(tmp_path, monkeypatch):
     torch, tensordict = imported("torch"), imported("tensordict")
     monkeypatch.chdir(tmp_path)
@@ -26,6 +27,7 @@ def test_a_tensordict_is_saved_by_its_state_and_writes_no_files(tmp_path, monkey
     assert cp.batch["a"].tolist() == [1, 1, 1]
 
 
+@pytest.mark.torch
 def test_a_replay_buffer_of_torchrl_is_saved_by_its_state(tmp_path):
     torch, data = imported("torch"), imported("torchrl.data")
     cp = Checkpoint(tmp_path)
@@ -37,6 +39,7 @@ def test_a_replay_buffer_of_torchrl_is_saved_by_its_state(tmp_path):
     assert [item.item() for item in cp.replay[:]] == [0, 1, 2, 3]
 
 
+@pytest.mark.torch
 def test_what_writes_files_in_stable_baselines_is_refused_with_a_remedy():
     sb3, gymnasium = imported("stable_baselines3"), imported("gymnasium")
     env = sb3.common.vec_env.DummyVecEnv([lambda: gymnasium.make("CartPole-v1")])
@@ -49,6 +52,7 @@ def test_what_writes_files_in_stable_baselines_is_refused_with_a_remedy():
     cp.policy = model.policy  # Which has a state, besides.
 
 
+@pytest.mark.torch
 def test_a_buffer_without_a_protocol_is_saved_by_its_attributes(tmp_path):
     imported("stable_baselines3")
     buffers = imported("stable_baselines3.common.buffers")

@@ -229,12 +229,6 @@ def _helped():
     return Helped()
 
 
-class Tagged(collections.defaultdict):
-    def __init__(self, *args):
-        super().__init__(*args)
-        self.note = 3
-
-
 LOSE = {
     "constructor": (lambda: Grid(3), "position"),
     "partial": (lambda: Counted(3), "position"),
@@ -245,7 +239,6 @@ LOSE = {
     "list of arrays": (Lists, "episodes"),
     "random": (Draws, "rng"),
     "function": (Helped, "table"),
-    "defaultdict": (lambda: Tagged(list), "note"),
 }
 
 
@@ -392,6 +385,7 @@ def test_a_class_is_asked_once_how_it_is_pickled(tmp_path):
     assert len(calls) == 1
 
 
+@pytest.mark.torch
 def test_optimizers_and_modules_of_torch_are_not_told_of(tmp_path, caplog):
     torch = pytest.importorskip("torch")
     model = torch.nn.Linear(2, 3)
@@ -403,6 +397,7 @@ def test_optimizers_and_modules_of_torch_are_not_told_of(tmp_path, caplog):
     assert said(caplog) == []
 
 
+@pytest.mark.torch
 def test_the_running_returns_of_stable_baselines_are_told_of(tmp_path, caplog):
     pytest.importorskip("stable_baselines3")
     gymnasium = pytest.importorskip("gymnasium")

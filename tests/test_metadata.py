@@ -154,6 +154,7 @@ def test_what_can_make_a_dict_of_itself_says_how(tmp_path_factory, config, call)
         saved(tmp_path_factory, metadata={"config": config})
 
 
+@pytest.mark.torch
 def test_names_of_torch_are_metadata(tmp_path_factory):
     torch = pytest.importorskip("torch")
     config = {"device": torch.device("cuda", 0), "dtype": torch.bfloat16}
@@ -263,6 +264,7 @@ def test_metrics_are_numbers_of_any_library(tmp_path_factory):
     assert {type(value) for value in found.values()} == {int, float}
 
 
+@pytest.mark.torch
 @pytest.mark.torch
 def test_metrics_of_torch(tmp_path_factory):
     torch = pytest.importorskip("torch")

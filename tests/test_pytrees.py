@@ -328,6 +328,7 @@ def test_transfers_are_explicit():
 
 
 @pytest.mark.torch
+@pytest.mark.torch
 def test_tensors_come_back_as_tensors():
     torch = pytest.importorskip("torch")
     tree = {

@@ -152,6 +152,7 @@ def test_random_numbers_of_the_system_have_no_state_to_save():
 
 
 @pytest.mark.torch
+@pytest.mark.torch
 def test_a_generator_of_torch_goes_on(tmp_path):
     torch = pytest.importorskip("torch")
     cp = Checkpoint(tmp_path)

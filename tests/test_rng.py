@@ -266,6 +266,7 @@ assert set(elementsckpt.read(sys.argv[1])["rng"]) == {"random", "numpy"}
 
 
 @pytest.mark.torch
+@pytest.mark.torch
 def test_state_without_torch_leaves_torch_alone(tmp_path):
     torch = pytest.importorskip("torch")
     state = GlobalRNG().save()
@@ -277,6 +278,7 @@ def test_state_without_torch_leaves_torch_alone(tmp_path):
     assert torch.equal(torch.rand(3), expected)
 
 
+@pytest.mark.torch
 @pytest.mark.torch
 def test_torch_is_imported_for_its_state(tmp_path):
     torch = pytest.importorskip("torch")
@@ -340,6 +342,7 @@ class Cuda:
     ],
 )
 @pytest.mark.torch
+@pytest.mark.torch
 def test_states_of_cuda_devices_are_restored_where_there_are_as_many(
     tmp_path, monkeypatch, caplog, there, expected, warns
 ):
@@ -354,6 +357,7 @@ def test_states_of_cuda_devices_are_restored_where_there_are_as_many(
     assert ("CUDA" in caplog.text) == warns
 
 
+@pytest.mark.torch
 @pytest.mark.torch
 def test_cuda_is_not_started_by_saving_and_loading(tmp_path):
     torch = pytest.importorskip("torch")

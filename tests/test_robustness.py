@@ -82,6 +82,7 @@ def warnings(caplog):
 @pytest.mark.parametrize("wanted", ["float32", "float64", "bfloat16"])
 @pytest.mark.parametrize("saved_as", ["numpy", "torch"])
 @pytest.mark.torch
+@pytest.mark.torch
 def test_cast_converts_values_for_torch_components(tmp_path, saved_as, wanted):
     torch = pytest.importorskip("torch")
     saved = np.array([1, 2, 3], np.int32)

@@ -24,12 +24,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import strategies
 from boxes import Box, Stream, python
 from flax.training.train_state import TrainState
 from folders import forge
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import PROPERTY, assert_same, states
+from strategies import PROPERTY, assert_same
 
 import elementsckpt
 from elementsckpt import Checkpoint, MismatchError, PickleError, Value
@@ -181,7 +182,7 @@ def test_trees_of_all_kinds_come_back_together(tmp_path):
 
 
 @PROPERTY
-@given(states(), st.booleans())
+@given(strategies.trees(), st.booleans())
 def test_any_tree_comes_back(tmp_path_factory, tree, wrapped):
     tree = Struct([tree, 1], double) if wrapped else tree
     directory = tmp_path_factory.mktemp("run")

@@ -395,6 +395,7 @@ def test_what_becomes_jax_arrays_or_tensors_shares_nothing(tmp_path):
 
 
 @pytest.mark.torch
+@pytest.mark.torch
 def test_tensors_made_of_views_share_nothing(tmp_path):
     torch = pytest.importorskip("torch")
     whole = np.arange(64, dtype=np.float32)
