@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 
 from . import attributes
 
+_ARGUMENT = "an argument of a functools.partial"
+
 
 class Bound(NamedTuple):
     """What code is bound to.
@@ -112,13 +114,17 @@ def hidden(value: Any, *, with_attributes: bool) -> dict[str, Any]:
       value: The code.
       with_attributes: Whether those of an object count, of which it may be a method.
     """
+    found: dict[str, Any] = {}
     with contextlib.suppress(ValueError):  # It wraps itself.
         value = inspect.unwrap(value)
+    while isinstance(value, functools.partial):  # In a wrapper, such as that of jit.
+        bound = [*value.args, *value.keywords.values(), found.get(_ARGUMENT)]
+        found[_ARGUMENT] = bound
+        value = value.func
     is_method = isinstance(value, types.MethodType)
     function = value.__func__ if is_method else value
-    found = {}
     if with_attributes and not isinstance(value, type | types.FunctionType):
-        found = _attributes(value.__self__ if is_method else value)
+        found |= _attributes(value.__self__ if is_method else value)
     if isinstance(function, types.FunctionType):
         found |= _of_function(function)
     return found

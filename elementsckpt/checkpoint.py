@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, overload
 
 from . import (
+    attributes,
     choice,
     components,
     compression,
@@ -384,7 +385,7 @@ class Checkpoint(Registry):
         return [
             key
             for key, x in values.items()
-            if isinstance(x, Files) and x.is_staged_only
+            if attributes.is_instance(x, Files) and x.is_staged_only
         ]
 
     def save_if_due(
@@ -1032,10 +1033,10 @@ def _checked_pin(pin: Any, target: Path | None) -> str | None:
 
 def _why_no_copy(value: Any) -> str | None:
     """Say of what a component is made that has its state elsewhere, or return None."""
-    if isinstance(value, GlobalRNG):
+    if attributes.is_instance(value, GlobalRNG):
         return "the global generators of the process: loading a copy would set them"
-    if isinstance(value, Files) or (
-        isinstance(value, Saveable) and not value.is_of_attributes
+    if attributes.is_instance(value, Files) or (
+        attributes.is_instance(value, Saveable) and not value.is_of_attributes
     ):
         return "functions, which load into what they belong to: no copy of them would"
     return None

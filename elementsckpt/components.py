@@ -75,7 +75,7 @@ class Component(NamedTuple):
     @property
     def _is_template(self) -> bool:
         # A subclass may have a load() of its own.
-        return isinstance(self.owner, Value) and type(self.owner).load is Value.load
+        return _is_value(self.owner) and type(self.owner).load is Value.load
 
     @property
     def template(self) -> Callable[[], Flat] | None:
@@ -92,6 +92,10 @@ class Component(NamedTuple):
         return getattr(self.owner, self.load_name)  # type: ignore[no-any-return]
 
 
+def _is_value(owner: Any) -> bool:
+    return attributes.is_instance(owner, Value)
+
+
 def templates(components: Mapping[str, Component]) -> dict[str, Callable[[], Flat]]:
     """Return the templates of those that are values, by key."""
     found = {key: component.template for key, component in components.items()}
@@ -103,7 +107,7 @@ def identities(components: Mapping[str, Component]) -> dict[str, int]:
     return {
         key: id(component.owner.value)
         for key, component in components.items()
-        if isinstance(component.owner, Value)
+        if _is_value(component.owner)
         and not isinstance(component.owner, NnxState)  # Which changes in place.
     }
 

@@ -20,7 +20,7 @@ _PYTHON_VERSION = 3  # Of the states of `random`, since Python 3.2.
 
 def owner_of(value: Any) -> Any:
     """Return what saves and loads a random generator; None for anything else."""
-    if isinstance(value, random.Random):
+    if attributes.is_instance(value, random.Random):
         # SystemRandom has no state, and others that differ may have more.
         found = getattr(type(value), "getstate", None)
         is_known = found is random.Random.getstate
@@ -29,11 +29,12 @@ def owner_of(value: Any) -> Any:
     module = sys.modules.get("numpy.random")
     if module is None:
         return None
-    if isinstance(value, module.RandomState):
+    if attributes.is_instance(value, module.RandomState):
         return NumpyRandomState(value)
-    if isinstance(value, module.BitGenerator):
+    if attributes.is_instance(value, module.BitGenerator):
         return NumpyBits(value)
-    return NumpyGenerator(value) if isinstance(value, module.Generator) else None
+    is_generator = attributes.is_instance(value, module.Generator)
+    return NumpyGenerator(value) if is_generator else None
 
 
 class PythonRandom:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from . import generators
+from . import attributes, generators
 
 _logger = logging.getLogger("elementsckpt")
 _PYTHON_VERSION = 3  # Of the states of `random`, since Python 3.2.
@@ -65,7 +65,7 @@ def last(functions: Mapping[str, Callable[..., Any]]) -> dict[str, Callable[...,
     """
 
     def is_global(item: tuple[str, Callable[..., Any]]) -> bool:
-        return isinstance(getattr(item[1], "__self__", None), GlobalRNG)
+        return attributes.is_instance(attributes.get(item[1], "__self__"), GlobalRNG)
 
     return dict(sorted(functions.items(), key=is_global))
 

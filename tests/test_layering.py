@@ -147,7 +147,7 @@ ALLOWED = {
     },
     "registry": {"components"},
     "wrappers": {"forks"},
-    "rng": {"generators"},
+    "rng": {"attributes", "generators"},
     "functions": {
         *("store", "restore", "reports", "stored", "choice", "files", "metadata"),
         *("selection", "value", "rng", "compression", "verbs", "disk"),
@@ -167,6 +167,7 @@ ALLOWED = {
         *("schedule", "signals", "timing", "origin", "claim", "retention", "metadata"),
         *("selection", "value", "rng", "scalars", "verbs", "group"),
         *("files", "wrappers", "components", "manifest", "notices", "forks", "disk"),
+        "attributes",
     },
     "__init__": {
         *("checkpoint", "functions", "files", "look", "retention", "schedule"),

@@ -697,3 +697,25 @@ def test_a_saveable_needs_attributes_or_both_functions():
     ):
         with pytest.raises((ValueError, TypeError)):
             elementsckpt.Saveable(**arguments)
+
+
+def test_an_object_that_cannot_be_asked_for_its_class_is_registered(tmp_path):
+    class Odd:
+        content = 1
+
+        @property
+        def __class__(self):
+            raise KeyError("class")
+
+        def save(self):
+            return self.content
+
+        def load(self, data):
+            self.content = data
+
+    cp = Checkpoint(tmp_path)
+    cp.odd = odd = Odd()
+    cp.save()
+    odd.content = 2
+    cp.load()
+    assert odd.content == 1

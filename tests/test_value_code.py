@@ -233,6 +233,10 @@ HIDDEN = {
         lambda x: Agent(x).act,
         "the attribute 'w' of a Agent",
     ),
+    "a jitted partial": (
+        lambda x: jax.jit(functools.partial(scaled, w(x))),
+        "an argument of a functools.partial",
+    ),
     "a static partial": (
         lambda x: jax.tree_util.Partial(functools.partial(scaled, w(x)), 1.5),
         "the attribute 'args' of a",
