@@ -98,8 +98,8 @@ class _Work(Generic[T]):
         self._is_begun.acquire()
 
     def start(self) -> None:
-        if not threading.main_thread().is_alive():
-            self.run()  # The interpreter is about to end, and waits for nobody new.
+        if _is_ending():
+            self.run()  # The interpreter waits for nobody new.
             return
         if start(_begin, weakref.ref(self), daemon=False):
             self._is_begun.acquire()
@@ -136,6 +136,16 @@ class _Work(Generic[T]):
             return outcome
         finally:
             del outcome  # An error keeps what is in its traceback, and so itself.
+
+
+def _is_ending() -> bool:
+    """Tell whether the main thread has ended.
+
+    Until Python 3.12, an interrupt in its `is_alive` would end it, for Python.
+    """
+    main = threading.main_thread()
+    stopped: bool | None = getattr(main, "_is_stopped", None)
+    return not main.is_alive() if stopped is None else stopped
 
 
 def _begin(ref: weakref.ref[_Work[Any]]) -> None:

@@ -1,5 +1,6 @@
 """Ctrl-C costs the call that it ends, and no more, whenever it comes."""
 
+import gc
 import itertools
 import logging
 import signal
@@ -35,8 +36,10 @@ def attack(tmp_path, monkeypatch):
     """Return a function that begins an attack on a verb."""
     use_small_segments(monkeypatch.setattr)
     monkeypatch.setattr(logging.getLogger("elementsckpt"), "disabled", True)
+    gc.freeze()  # So that collecting garbage takes no time.
     with folder_in_memory(tmp_path) as root:
         yield lambda verb: Attack(root, verb, modules=HOLDING)
+    gc.unfreeze()
 
 
 @pytest.mark.parametrize("verb", VERBS)
