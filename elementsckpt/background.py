@@ -98,8 +98,8 @@ class _Work(Generic[T]):
         self._is_begun.acquire()
 
     def start(self) -> None:
-        if _has_ended(threading.main_thread()):
-            self.run()  # The interpreter is about to end, and waits for nobody new.
+        if _is_ending():
+            self.run()  # The interpreter waits for nobody new.
             return
         if start(_begin, weakref.ref(self), daemon=False):
             self._is_begun.acquire()
@@ -138,10 +138,14 @@ class _Work(Generic[T]):
             del outcome  # An error keeps what is in its traceback, and so itself.
 
 
-def _has_ended(thread: threading.Thread) -> bool:
-    # Before Python 3.13, an interrupt in is_alive() ends the main thread for Python.
-    ended = getattr(thread, "_is_stopped", None)
-    return not thread.is_alive() if ended is None else bool(ended)
+def _is_ending() -> bool:
+    """Tell whether the main thread has ended.
+
+    Until Python 3.12, an interrupt in its `is_alive` would end it, for Python.
+    """
+    main = threading.main_thread()
+    stopped: bool | None = getattr(main, "_is_stopped", None)
+    return not main.is_alive() if stopped is None else stopped
 
 
 def _begin(ref: weakref.ref[_Work[Any]]) -> None:

@@ -56,7 +56,7 @@ class Watch:
         self._lost: set[int] = set()  # Signals that others have taken over.
 
     def begin(self) -> None:
-        """Begin to notice the signals.
+        """Begin to notice the signals; if that fails, the caller should `stop`.
 
         Raises:
           ValueError: not in the main thread, or a signal that cannot be watched.
@@ -67,16 +67,12 @@ class Watch:
                 "handles them: call watch_signals() there, before other threads begin."
             )
         _collect()  # What came before is not for this one.
-        try:
-            forget = functools.partial(_watches.pop, id(self))
-            _watches[id(self)] = weakref.ref(self, forget)
-            for number in self.signals:
-                _install(number)
-            _pipe.signals.update(self.signals)
-            _pipe.place()
-        except BaseException:
-            self.stop()
-            raise
+        forget = functools.partial(_watches.pop, id(self))
+        _watches[id(self)] = weakref.ref(self, forget)
+        for number in self.signals:
+            _install(number)
+        _pipe.signals.update(self.signals)
+        _pipe.place()
 
     @property
     def received(self) -> signal.Signals | None:

@@ -25,10 +25,12 @@ class Timing:
     def watch(self, signals: Iterable[int]) -> None:
         """Begin to notice signals, instead of those of before."""
         wanted = list(signals)
-        before, self._watch = self._watch, Watch(wanted)
+        begun = Watch(wanted)
+        before, self._watch = self._watch, begun
         try:
-            self._watch.begin()
+            begun.begin()
         except BaseException:
+            begun.stop()
             self._watch = before
             raise
         if before is not None:

@@ -1,8 +1,10 @@
 """Ctrl-C costs the call that it ends, and no more, whenever it comes."""
 
+import gc
 import itertools
 import logging
 import signal
+import sys
 
 import pytest
 from faults import use_small_segments
@@ -35,8 +37,10 @@ def attack(tmp_path, monkeypatch):
     """Return a function that begins an attack on a verb."""
     use_small_segments(monkeypatch.setattr)
     monkeypatch.setattr(logging.getLogger("elementsckpt"), "disabled", True)
+    gc.freeze()  # So that collecting garbage takes no time.
     with folder_in_memory(tmp_path) as root:
         yield lambda verb: Attack(root, verb, modules=HOLDING)
+    gc.unfreeze()
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -47,6 +51,9 @@ def test_an_interrupt_at_any_place_costs_the_call_alone(verb, attack):
         attack.run(place)
 
 
+@pytest.mark.skipif(
+    sys.version_info < (3, 11), reason="a with statement can lose its end"
+)
 @pytest.mark.parametrize("verb", ["save", "save in the background", "load", "close"])
 def test_a_second_interrupt_while_cleaning_up_is_harmless(verb, attack):
     attack = attack(verb)

@@ -62,7 +62,11 @@ def previous():
 def watching(*args):
     """Return a watch that has begun."""
     watch = signals.Watch(*args)
-    watch.begin()
+    try:
+        watch.begin()
+    except BaseException:
+        watch.stop()
+        raise
     return watch
 
 

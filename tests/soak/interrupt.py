@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import os
+import sys
 
 from faults import use_small_segments
 from interrupts import HOLDING, VERBS, Attack, folder_in_memory
@@ -57,6 +58,8 @@ def _chosen(memory, rng, every):
             places = range(rng.randrange(step), count, step)
             once = [[place] for place in places]
             twice = [[x, x + rng.randint(1, _GAP)] for x in places[::_AGAIN]]
+            if sys.version_info < (3, 11):  # A with statement can lose its end.
+                twice = []
             for chosen in (once, twice):
                 for start in range(0, len(chosen), _AT_ONCE):
                     yield name, modules, chosen[start : start + _AT_ONCE]
