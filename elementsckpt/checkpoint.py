@@ -305,14 +305,13 @@ class Checkpoint(Registry):
             is_whole=target is None and keys is None,
         )
 
-    @contextlib.contextmanager
     def staging(
         self,
         *keys: str,
         metrics: Mapping[str, Any] | None = None,
         metadata: Any = None,
         pin: str | None = None,
-    ) -> Iterator[Any]:
+    ) -> contextlib.AbstractContextManager[Any]:
         """Save, with files of components that others write in this block.
 
             with cp.staging("policy") as folder:
@@ -329,10 +328,10 @@ class Checkpoint(Registry):
           metadata: As for `save`.
           pin: As for `save`.
 
-        Yields:
-          The folder, empty, a `pathlib.Path`; its parent becomes the save. With several
-          keys, a tuple of folders. With `write=False` they are not there: take the
-          paths from the process that writes.
+        Returns:
+          What gives the block the folder, empty, a `pathlib.Path`; its parent becomes
+          the save. With several keys, a tuple of folders. With `write=False` they are
+          not there: take the paths from the process that writes.
 
         Raises:
           ComponentError: a component is not a `Files`, or another one has files that
@@ -340,6 +339,16 @@ class Checkpoint(Registry):
           Exception: as for `save`. What goes wrong meanwhile, in the background, is
             raised when this save is made.
         """
+        return _Begun(self._staged(keys, metrics, metadata, pin))
+
+    @contextlib.contextmanager
+    def _staged(
+        self,
+        keys: tuple[str, ...],
+        metrics: Mapping[str, Any] | None,
+        metadata: Any,
+        pin: str | None,
+    ) -> Iterator[Any]:
         self._require_stageable(keys)
         self._required_listing()
         pin = _checked_pin(pin, None)
@@ -1017,6 +1026,23 @@ class Checkpoint(Registry):
                 "Checkpoint()."
             )
         return self._listing
+
+
+class _Begun(contextlib.AbstractContextManager[Any]):
+    """Ends what was begun for a block, also if an interrupt comes before its start."""
+
+    def __init__(self, inner: contextlib._GeneratorContextManager[Any]) -> None:
+        self._inner = inner
+
+    def __enter__(self) -> Any:
+        try:
+            return self._inner.__enter__()
+        except BaseException:
+            self._inner.gen.close()
+            raise
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self._inner.__exit__(*error)
 
 
 def _checked_pin(pin: Any, target: Path | None) -> str | None:

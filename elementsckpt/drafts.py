@@ -44,12 +44,16 @@ class Draft:
       made: Folders that were made for it, outermost first.
       file: Its open and locked manifest draft.
       fsync: Whether to make it durable.
+
+    Attributes:
+      unlock: Leaves it to be swept; in `finally`, no handler comes before it.
     """
 
     def __init__(
         self, path: Path, made: list[Path], file: disk.Descriptor, *, fsync: bool
     ) -> None:
         self.path = path
+        self.unlock = file.close
         self._made = made
         self._file = file
         self._fsync = fsync
@@ -449,7 +453,8 @@ def _take_back(where: Path, path: Path, *, fsync: bool) -> None:
     try:
         disk.rename(where / manifest.NAME, where / DRAFT)
     except WriteError:
-        if where != path:
+        # Else another process, which removes it too, was faster.
+        if where != path and os.path.lexists(where / manifest.NAME):
             with contextlib.suppress(WriteError):
                 disk.rename(where, path)
         raise

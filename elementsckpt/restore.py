@@ -579,7 +579,11 @@ def restore_into(
                     _give(restored.states[key], load, restored.folders.get(key))
                 restored.streams.pop(key, None)
     finally:
-        restored.close()
+        try:
+            restored.close()
+        finally:
+            if restored.draft is not None:  # An interrupt may have come before.
+                restored.draft.unlock()
     return restored
 
 
