@@ -95,27 +95,28 @@ def _pickler_class() -> Any:
             reduced = torch_pickles.reduce(value)
             if reduced is None and type(value) not in self.dispatch_table:
                 reduced = reductions.reduce(value)
-            if reduced is not None:
-                return reduced
-            reduction = super().reducer_override(value)
-            if self._lost is None or reduction is not NotImplemented:
-                return reduction
-            return self._reduce(value, self._lost)
-
-        def _reduce(self, value: Any, lost: Callable[[type, list[str]], None]) -> Any:
-            """Reduce an object as pickle would, and tell what that leaves out."""
-            cls: Any = type(value)
-            is_own, found = False, []
-            with contextlib.suppress(Exception):  # Metaclasses may do anything,
-                is_own = cls not in self.dispatch_table and losses.may_lose(cls)
+            if reduced is None:
+                reduction = super().reducer_override(value)
+                if self._lost is None or reduction is not NotImplemented:
+                    return reduction
+            is_own = False
+            if self._lost is not None:
+                with contextlib.suppress(Exception):  # Metaclasses may do anything,
+                    cls: Any = type(value)
+                    is_own = cls not in self.dispatch_table and losses.may_lose(cls)
             if not is_own:
-                return NotImplemented
-            reduction = value.__reduce_ex__(_PROTOCOL)
+                return NotImplemented if reduced is None else reduced
+            if reduced is None:
+                reduced = value.__reduce_ex__(_PROTOCOL)
+            self._tell_of_losses(value, reduced)
+            return reduced
+
+        def _tell_of_losses(self, value: Any, reduction: Any) -> None:
+            found = []
             with contextlib.suppress(Exception):  # and so may attributes.
                 found = losses.lost(value, reduction)
-            if found:
-                lost(cls, found)
-            return reduction
+            if found and self._lost is not None:
+                self._lost(type(value), found)
 
     return Pickler
 

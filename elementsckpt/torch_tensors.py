@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from .attributes import is_instance
+
 # Element types that both have, by torch's names; NumPy has no bfloat16 or float8, so
 # their bytes travel as integers of the same width.
 _CODES = {
@@ -63,9 +65,9 @@ def name_of(value: Any) -> str | None:
     torch = sys.modules.get("torch")
     if torch is None or not hasattr(torch, "nn"):
         return None
-    if isinstance(value, torch.dtype):
+    if is_instance(value, torch.dtype):
         return str(value).rpartition(".")[2]
-    return str(value) if isinstance(value, torch.device) else None
+    return str(value) if is_instance(value, torch.device) else None
 
 
 def _is_mapped(value: Any) -> bool:
@@ -76,7 +78,7 @@ def _is_mapped(value: Any) -> bool:
 
 def is_any_tensor(value: Any) -> bool:
     """Return whether the value is a tensor of any class."""
-    return isinstance(value, getattr(sys.modules.get("torch"), "Tensor", ()))
+    return is_instance(value, getattr(sys.modules.get("torch"), "Tensor", ()))
 
 
 def is_uninitialized(value: Any) -> bool:
@@ -86,7 +88,7 @@ def is_uninitialized(value: Any) -> bool:
 
 def is_module(value: Any) -> bool:
     """Return whether it is a module of torch."""
-    return isinstance(value, getattr(sys.modules.get("torch.nn"), "Module", ()))
+    return is_instance(value, getattr(sys.modules.get("torch.nn"), "Module", ()))
 
 
 def attributes(tensor: Any) -> dict[str, Any]:

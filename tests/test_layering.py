@@ -22,7 +22,7 @@ ALLOWED = {
     "classes": {"attributes", "manifest"},
     "references": {"attributes", "classes", "manifest"},
     "reductions": {"attributes", "classes"},
-    "torch_tensors": set(),
+    "torch_tensors": {"attributes"},
     "torch_pickles": {"torch_tensors"},
     "restricted": set(),
     "dtypes": set(),
