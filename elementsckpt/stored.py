@@ -91,7 +91,7 @@ def damage(where: str) -> Iterator[None]:
     """Turn errors from decoding what a file says into a DamagedError."""
     try:
         yield
-    except (CheckpointError, Warning):  # The program wants warnings raised.
+    except CheckpointError:
         raise
     except ImportError as error:
         raise ReadError(
