@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.experimental import io_callback
 
@@ -79,7 +80,6 @@ def update(runner):
     return Runner(params, opt_state, poles, key, runner.falls + batch[2].sum(0).mean())
 
 
-@functools.partial(jax.jit, donate_argnums=0, static_argnames="save")
 def train(runner, updates, save=None):
     def body(runner, number):
         runner = jax.vmap(update)(runner)  # The seeds, each with all of the above.
@@ -108,17 +108,22 @@ else:
 
 def save(step, runner):
     cp.step.value, cp.runner.value = int(step), runner
-    cp.save(metrics={"falls": runner.falls.mean()})
+    # NumPy's mean: what is called back must not make JAX compute, as the scan waits.
+    cp.save(metrics={"falls": np.asarray(runner.falls).mean()})
 
 
 if is_chunked:
+    scan = jax.jit(train, donate_argnums=0)
     while cp.step < UPDATES:
         end = int(cp.step) + SAVE_EVERY
-        runner, _ = train(cp.runner.value, jnp.arange(int(cp.step), end))
+        runner, _ = scan(cp.runner.value, jnp.arange(int(cp.step), end))
         save(end, runner)
     cp.close()
 elif cp.step < UPDATES:
+    # Nothing is donated: `cp.runner` holds it until the first save, and then JAX may
+    # wait for the end of the scan, which waits for the save.
+    scan = jax.jit(train, static_argnames="save")
     start = cp.runner.value.falls.mean()
-    runner, falls = train(cp.runner.value, jnp.arange(int(cp.step), UPDATES), save)
+    runner, falls = scan(cp.runner.value, jnp.arange(int(cp.step), UPDATES), save)
     before, after = falls[0] - start, (falls[-1] - falls[-11]) / 10
     print(f"{before:.2f} falls of a pole in an update at first, {after:.2f} at the end")
