@@ -10,11 +10,11 @@ import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 import xxhash
 
 from . import dtypes
+from .headers import Tensors
 from .leaves import FROZEN, IMMUTABLE
 from .manifest import Block, Leaves, part_of
 from .staging import Staging
@@ -26,24 +26,6 @@ _CUT_BYTES = 256 << 10  # on average after as many more,
 _LEAF_BYTES = 128  # where each leaf counts as many at least.
 _ALIGN = 64
 _HEAD_BYTES = 4 << 10
-
-
-class Tensors(msgspec.Struct, gc=False):
-    """Tensors of one form that follow each other, in the header of a segment.
-
-    Attributes:
-      dtype: Element type in safetensors' terms.
-      shape: Sizes of the axes of each.
-      begin: Where in the block, or run of blocks, the first begins.
-      size: Bytes of each.
-      count: How many there are.
-    """
-
-    dtype: str
-    shape: tuple[int, ...]
-    begin: int
-    size: int
-    count: int
 
 
 class Place(NamedTuple):

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from . import disk, elements_folder, forks, manifest
+from . import disk, forks, manifest
 from .errors import CheckpointError, SaveExistsError, WriteError
 from .notices import Notices
 
@@ -263,7 +263,7 @@ def _busy(path: Path) -> SaveExistsError:
 
 
 def _occupied(path: Path) -> str:
-    if os.path.lexists(path / manifest.NAME) or elements_folder.is_save(path):
+    if os.path.lexists(path / manifest.NAME):
         return "it holds a save already"
     if os.path.isdir(path):
         return f"it {contents(path)}"

@@ -16,14 +16,30 @@ from typing import Any
 
 from msgspec import Struct, json
 
-from .blocks import Tensors
-
 ALIGN = 64  # Of leaves: a cache line, and what XLA wants to share memory.
 _PADDING = "__padding_%d__"
 _ENTRY_BYTES = 256  # More than an entry takes, with its padding and without its name.
 _ABOUT = {"elementsckpt": "x@n is x of save n; manifest.json says what is in this one"}
 _DATED = b'{"__metadata__":'  # Only headers with dated names begin like this,
 _DATED_AT = 8  # after their length.
+
+
+class Tensors(Struct, gc=False):
+    """Tensors of one form that follow each other, in the header of a segment.
+
+    Attributes:
+      dtype: Element type in safetensors' terms.
+      shape: Sizes of the axes of each.
+      begin: Where in the block, or run of blocks, the first begins.
+      size: Bytes of each.
+      count: How many there are.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    size: int
+    count: int
 
 
 class Naming(Struct, frozen=True):

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from . import compression, disk
-from .blocks import BLOCK_BYTES, Gathered, Part, Tensors, head_of
+from .blocks import BLOCK_BYTES, Gathered, Part, head_of
 from .compression import Compress
-from .headers import ALIGN, Header, Naming, room_for, round_up
+from .headers import ALIGN, Header, Naming, Tensors, room_for, round_up
 from .manifest import Block, Segment, digest
 from .reuse import Known
 

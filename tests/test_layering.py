@@ -78,11 +78,12 @@ ALLOWED = {
     "background": {"forks", "parallel"},
     "machine": set(),
     "staging": {"forks", "machine"},
-    "blocks": {"staging", "leaves", "dtypes", "manifest"},
+    "headers": set(),
+    "blocks": {"headers", "staging", "leaves", "dtypes", "manifest"},
     "pool": {"disk"},
     "reader": {"pool", "compression", "machine", "manifest", "parallel", "disk"},
     "elements_folder": {"restricted", "pickles", "machine", "disk"},
-    "drafts": {"elements_folder", "manifest", "notices", "forks", "disk"},
+    "drafts": {"manifest", "notices", "forks", "disk"},
     "metadata": {"attributes", "torch_tensors", "jax_arrays", "scalars"},
     "retention": {"metadata", "manifest", "notices"},
     "folder": {
@@ -93,7 +94,6 @@ ALLOWED = {
         *("folder", "retention", "drafts", "elements_folder", "scalars", "manifest"),
         "disk",
     },
-    "headers": {"blocks"},
     "reuse": {
         *("reader", "headers", "blocks", "compression", "manifest", "parallel"),
         "disk",
