@@ -6,10 +6,20 @@ import contextlib
 import functools
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from . import attributes, jax_arrays, leaves, overlay, pytrees, skeletons, specs, tree
+from . import (
+    attributes,
+    jax_arrays,
+    leaves,
+    overlay,
+    pytrees,
+    skeletons,
+    specs,
+    tree,
+    unsaved,
+)
 from .errors import StateError
 from .forms import Form
 from .manifest import Tree, display
@@ -18,6 +28,7 @@ from .plain import Keys, Plain, plain
 from .tree import Apart
 
 _NOTHING: Any = object()
+_PLACES_TOLD = 3  # In a message.
 _logger = logging.getLogger("elementsckpt")
 
 
@@ -68,6 +79,10 @@ class Value:
     def __getstate__(self) -> dict[str, Any]:
         # What an outline holds need not be something that can be pickled.
         return {name: x for name, x in vars(self).items() if name != "_known"}
+
+    def _static(self, found: Plain) -> Iterable[tuple[str, list[Any]]]:
+        """Return code and arrays that are static in the value, by name."""
+        return found.static
 
     def save(self) -> Any:
         """Return the leaves, in nested dicts, lists and tuples.
@@ -142,7 +157,7 @@ def template(value: Value) -> pytrees.Flat:
 def apart(value: Value) -> Apart:
     """Return what a save holds of the value."""
     found = _plain(value)
-    check = functools.partial(_check, value, found.code)
+    check = functools.partial(_check, value, found)
     return Apart(found.state, _skeleton(value, found), check)
 
 
@@ -174,21 +189,50 @@ def _are_same(outline: list[Any], other: list[Any]) -> bool:
         return False
 
 
-def _check(value: Value, code: list[tuple[str, Any]], key: str, saved: Tree) -> None:
+def _check(value: Value, found: Plain, key: str, saved: Tree) -> None:
     """Warn, once, of what will not fit and of what is not saved."""
     if value._form is not None:
         value._form.check(key, saved)
-    for name, item in code:
-        hidden = [] if name in value._told else pytrees.hidden(item)
-        value._told |= {name}
+    for name, code in _untold(value, found.code):
+        hidden = unsaved.arrays_in_code(code)
         if hidden:
             _logger.warning(
-                "%s is code that holds arrays, in %s: they are neither saved nor "
+                "%s is code that holds arrays%s: they are neither saved nor "
                 "loaded. If they are part of the state, bind them with "
                 "functools.partial, or hold them in the value beside it.",
                 tree.full_name(key, name),
-                " and ".join(hidden),
+                _listed(hidden),
             )
+    for name, parts in _untold(value, value._static(found)):
+        hidden = unsaved.arrays_in_static(parts)
+        if hidden:
+            _logger.warning(
+                "%s is static and holds arrays%s: they are neither saved nor "
+                "loaded. If they are part of the state, hold them in the value where "
+                "they are not static.",
+                tree.full_name(key, name),
+                _listed(hidden),
+            )
+
+
+def _untold(
+    value: Value, found: Iterable[tuple[str, Any]]
+) -> Iterator[tuple[str, Any]]:
+    """Yield what has a name that comes for the first time."""
+    for name, part in found:
+        if name not in value._told:
+            value._told |= {name}
+            yield name, part
+
+
+def _listed(places: Sequence[str]) -> str:
+    """Return where arrays are, as a part of a sentence."""
+    named = [x for x in places if x]
+    listed = " and ".join(named[:_PLACES_TOLD])
+    more = len(named) - _PLACES_TOLD
+    return (f", in {listed}" if named else "") + (
+        f" and {more} more" if more > 0 else ""
+    )
 
 
 def flatten(value: Any) -> pytrees.Flat:
@@ -230,6 +274,9 @@ class NnxState(Value):
         self._module = module
         self._form = _form_of(self.value)
 
+    def _static(self, found: Plain) -> Iterable[tuple[str, list[Any]]]:
+        return unsaved.static_parts_of_nnx(self._module).items()
+
     @property
     def value(self) -> Any:
         """All variables, by their paths."""
@@ -238,10 +285,3 @@ class NnxState(Value):
     @value.setter
     def value(self, state: Any) -> None:
         sys.modules["flax.nnx"].update(self._module, state)
-
-
-def is_nnx(value: Any) -> bool:
-    """Tell whether the value is an object of Flax NNX that has a state."""
-    nnx = sys.modules.get("flax.nnx")
-    base = getattr(nnx, "Pytree", None) or getattr(nnx, "Object", None)
-    return base is not None and attributes.is_instance(value, base)
