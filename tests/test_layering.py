@@ -34,7 +34,7 @@ ALLOWED = {
         *("torch_tensors", "jax_arrays", "scalars", "dtypes", "references"),
         "manifest",
     },
-    "losses": {"attributes", "generators", "leaves"},
+    "losses": {"attributes", "generators", "leaves", "reductions"},
     "pickles": {
         *("attributes", "losses", "reductions", "references", "torch_pickles"),
     },
