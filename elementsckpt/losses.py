@@ -3,7 +3,8 @@
 That can only be seen in what pickle is given, as making the object anew would run its
 code. Told of is what a run changes and a constructor hardly makes by itself: arrays and
 random generators; and where nothing but arguments of a constructor is kept, numbers and
-containers, too. Locks, files, viewers and other objects are left out on purpose.
+containers, too. The same goes for the items of a container. Locks, files, viewers and
+other objects are left out on purpose.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import operator
 import random
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -48,36 +49,49 @@ def lost(value: Any, reduction: Any) -> list[str]:
     """
     if not isinstance(reduction, tuple):
         return []
+    found, made = _attributes(value), _made(value, reduction)
+    left = _lost_attributes(value, found, made)
+    return [*left, "its items"] if _loses_items(value, found, made) else left
+
+
+class _Made(NamedTuple):
+    """What pickle makes an object from.
+
+    Attributes:
+      given: What the function gets that makes it.
+      is_constructor: Whether that is the constructor, and gets no more.
+      state: What is set then.
+      items: What is added then.
+    """
+
+    given: list[Any]
+    is_constructor: bool
+    state: Any
+    items: list[Any]
+
+
+def _made(value: Any, reduction: tuple[Any, ...]) -> _Made:
     function, arguments, state, *items = (*reduction, *[None] * 4)[:6]
-    if items[-1] is reductions.restore:  # All items are in it.
-        items, state = [state[1]], state[2]
+    if items.pop() is reductions.restore:
+        _, content, state = state
+        items = [content]
     given, is_constructor = _given(value, function, list(arguments or ()))
-    found = _attributes(value)
-    left = _lost_attributes(value, found, given, is_constructor, state)
-    if _loses_items(value, found, given, is_constructor, state, items[:2]):
-        left.append("its items")
-    return left
+    return _Made(given, is_constructor, state, [x for x in items if x is not None])
 
 
-def _lost_attributes(
-    value: Any,
-    found: Mapping[str, Any],
-    given: list[Any],
-    is_constructor: bool,
-    state: Any,
-) -> list[str]:
+def _lost_attributes(value: Any, found: Mapping[str, Any], made: _Made) -> list[str]:
     if found and _is_ez_pickle(type(value)):
         return _beyond_arguments(found)
-    if not state:
-        return _not_given(value, found, given, is_constructor)
-    saved = _by_name(state)
+    if not made.state:
+        return _not_given(value, found, made)
+    saved = _by_name(made.state)
     if saved is not None and saved.keys() <= found.keys():
         return _missing(found, saved)
-    parts = _parts(state)
-    own = set(map(id, found.values()))
+    parts, own = _parts(made.state), set(map(id, found.values()))
     if not all(id(x) in own or _is_bare(x) for x in parts):
         return []  # They are in it in another form.
-    return _not_given(value, found, [*given, *parts], False)
+    made = made._replace(given=[*made.given, *parts], is_constructor=False)
+    return _not_given(value, found, made)
 
 
 def _attributes(value: Any) -> dict[str, Any]:
@@ -150,10 +164,9 @@ def _is_bare(item: Any) -> bool:
     return isinstance(item, (*_NUMBERS, type)) or _is_nothing(item)
 
 
-def _not_given(
-    value: Any, attributes: Mapping[str, Any], given: list[Any], is_constructor: bool
-) -> list[str]:
+def _not_given(value: Any, attributes: Mapping[str, Any], made: _Made) -> list[str]:
     """Return the attributes that are missing among what the object is made from."""
+    given = made.given
     own = set(map(id, attributes.values()))
     if not all(id(x) in own or _says_nothing_else(x, value) for x in given):
         return []  # They may be in these in another form.
@@ -164,33 +177,33 @@ def _not_given(
         for name, item in attributes.items()
         if id(item) not in known
         and not (isinstance(item, _SCALARS) and (type(item), item) in equal)
-        and (_is_data(item) or (is_constructor and _is_counted(item)))
+        and (_is_data(item) or (made.is_constructor and _is_counted(item)))
     ]
 
 
-def _loses_items(
-    value: Any,
-    found: Mapping[str, Any],
-    given: list[Any],
-    is_constructor: bool,
-    state: Any,
-    items: list[Any],
-) -> bool:
+def _loses_items(value: Any, found: Mapping[str, Any], made: _Made) -> bool:
     """Tell whether a container is pickled without what it holds."""
     held = _held(value)
-    if not held or any(operator.length_hint(x, 1) for x in items if x is not None):
+    if not held or any(operator.length_hint(x, 1) for x in made.items):
         return False
-    saved = _by_name(state)
-    is_attributes = saved is not None and saved.keys() <= found.keys()
-    if is_attributes and not hasattr(type(value), "__setstate__"):
-        state = None  # They are set, and nothing else is made of them.
-    parts = [] if state is None else _parts(state)
-    known = set(map(id, (*given, *parts)))
+    parts = _parts_beside_attributes(value, found, made.state)
+    known = set(map(id, (*made.given, *parts)))
     if all(id(x) in known for x in held):
         return False
-    if not (all(map(_is_bare, parts)) and all(map(_holds_nothing, given))):
+    if not (all(map(_is_bare, parts)) and all(map(_holds_nothing, made.given))):
         return False  # They may be in these.
-    return is_constructor or _is_data(held)
+    return made.is_constructor or _is_data(held)
+
+
+def _parts_beside_attributes(
+    value: Any, found: Mapping[str, Any], state: Any
+) -> list[Any]:
+    """Return what is in a state that does more than to set attributes."""
+    saved = None if state is None else _by_name(state)
+    is_set = saved is not None and saved.keys() <= found.keys()
+    if state is None or (is_set and not hasattr(type(value), "__setstate__")):
+        return []
+    return _parts(state)
 
 
 def _held(value: Any) -> list[Any]:

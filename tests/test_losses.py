@@ -519,7 +519,7 @@ class Bytes(Numbers):
         return self.items.tobytes(), self.rng
 
 
-class Text1(Numbers):
+class Textual(Numbers):
     def __getstate__(self):
         return str(self.items.tolist())
 
@@ -610,7 +610,7 @@ KEEP = {
     "a path": Path,
     "states": States,
     "a tuple of bytes": Bytes,
-    "text": Text1,
+    "text": Textual,
     "a registry": lambda: Registry(a="b", c=object),
     "a whole list": lambda: WholeList(3, [1.5]),
     "items in the state": lambda: InState(3, [1.5]),

@@ -514,10 +514,9 @@ OPTIMIZERS = {
     "schedule": lambda: optax.adamw(optax.warmup_cosine_decay_schedule(0, 1, 2, 9)),
     "chain": lambda: optax.chain(optax.clip_by_global_norm(0.5), optax.sgd(0.1, 0.9)),
     "inject_hyperparams": inject,
-    "masked": lambda: optax.masked(optax.adam(1e-3), jax.tree.map(bool, PARAMS_MASK)),
+    "masked": lambda: optax.masked(optax.adam(1e-3), dict.fromkeys(PARAMS, True)),
     "MultiSteps": lambda: optax.MultiSteps(optax.adam(1e-3), 4),
 }
-PARAMS_MASK = jax.tree.map(lambda _: True, PARAMS)
 SILENT = {
     name: (lambda f=make: train_state(tx=f())) for name, make in OPTIMIZERS.items()
 }
