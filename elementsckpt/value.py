@@ -49,7 +49,8 @@ class Value:
     saved. A leaf may be a `jax.ShapeDtypeStruct`, with or without sharding, in whose
     place comes an array. What is static, such as `pytree_node=False` and `static=True`,
     and functions stay those of the template; arrays to which partials and methods are
-    bound are leaves. The data of typed keys, as `io_callback` hands it over, is saved
+    bound are leaves, but not in a static field. The first save tells of those that are
+    held by code and are no leaves. The data of typed keys, as `io_callback` hands it over, is saved
     as keys where the object was made with keys. The first save that would not fit what
     it was made with is told of in the log.
 
@@ -127,6 +128,13 @@ class Value:
         self.value = overlay.apply(plan, values, "")
 
 
+def of_tree(tree: Any) -> Value:
+    """Return a value that is saved once, to be loaded into a template."""
+    value = Value()  # With a template it would look for what has changed.
+    value.value, value._has_template = tree, True
+    return value
+
+
 def is_empty(value: Value) -> bool:
     """Tell whether there is neither a value nor a template, so that any fits."""
     return not value._has_template and value.value is None
@@ -157,8 +165,10 @@ def template(value: Value) -> pytrees.Flat:
 def apart(value: Value) -> Apart:
     """Return what a save holds of the value."""
     found = _plain(value)
-    check = functools.partial(_check, value, found)
-    return Apart(found.state, _skeleton(value, found), check)
+    skeleton = _skeleton(value, found)
+    # What has no template is loaded by its skeleton, with all that is in code.
+    check = _check if value._has_template or not skeleton else _check_form
+    return Apart(found.state, skeleton, functools.partial(check, value, found))
 
 
 def _plain(value: Value) -> Plain:
@@ -189,10 +199,15 @@ def _are_same(outline: list[Any], other: list[Any]) -> bool:
         return False
 
 
-def _check(value: Value, found: Plain, key: str, saved: Tree) -> None:
-    """Warn, once, of what will not fit and of what is not saved."""
+def _check_form(value: Value, _: Plain, key: str, saved: Tree) -> None:
+    """Warn, once, of what will not fit."""
     if value._form is not None:
         value._form.check(key, saved)
+
+
+def _check(value: Value, found: Plain, key: str, saved: Tree) -> None:
+    """Warn, once, of what will not fit and of what is not saved."""
+    _check_form(value, found, key, saved)
     for name, code in _untold(value, found.code):
         hidden = unsaved.arrays_in_code(code)
         if hidden:

@@ -551,3 +551,31 @@ class Odd:
 def test_static_fields_without_arrays_are_not_told_of(tmp_path, told, kind):
     opened(tmp_path, {"x": SILENT[kind]()}).save()
     assert told() == []
+
+
+def test_values_without_a_template_have_arrays_in_code_and_static_fields(
+    tmp_path, told
+):
+    tree = {"s": StaticStruct(1, functools.partial(scaled, w(3.0))), "f": with_default}
+    tree["g"] = closing_over(3.0)
+    cp = Checkpoint(tmp_path / "run")
+    cp.state = Value()
+    cp.state.value = tree
+    cp.save()
+    assert told() == []
+    cp = Checkpoint(tmp_path / "run")
+    cp.state = Value()
+    cp.load()
+    assert_same(w(3.0), cp.state.value["s"].f()[0][0])
+    assert_same(w(8.0), cp.state.value["g"](1.0))
+    save_pytree(tmp_path / "tree", tree)
+    assert [x.partition(" is ")[0] for x in told()] == ["tree/g", "tree/s/f"]
+
+
+def test_what_cannot_be_pickled_is_told_of_without_a_template(tmp_path, told):
+    cp = Checkpoint(tmp_path)
+    cp.state = Value()
+    cp.state.value = StaticStruct(1, functools.partial(scaled, np.ones(1 << 16)))
+    cp.save()
+    (message,) = told()
+    assert message.startswith("state/f is static and holds arrays, in an argument of")
