@@ -50,9 +50,9 @@ class Value:
     place comes an array. What is static, such as `pytree_node=False` and `static=True`,
     and functions stay those of the template; arrays to which partials and methods are
     bound are leaves, but not in a static field. The first save tells of those that are
-    held by code and are no leaves. The data of typed keys, as `io_callback` hands it over, is saved
-    as keys where the object was made with keys. The first save that would not fit what
-    it was made with is told of in the log.
+    held by code and are no leaves. The data of typed keys, as `io_callback` hands it
+    over, is saved as keys where the object was made with keys. The first save that
+    would not fit what it was made with is told of in the log.
 
     Without a template it takes what was saved as it was, with classes, static fields
     and functions, which are pickled: so it does in the run's own directory only, or
