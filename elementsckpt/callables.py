@@ -11,7 +11,6 @@ import contextlib
 import copy
 import dataclasses
 import functools
-import inspect
 import sys
 import types
 from collections.abc import Callable
@@ -56,6 +55,13 @@ def is_linen(value: Any) -> bool:
     return linen is not None and attributes.is_instance(value, linen.Module)
 
 
+def is_nnx(value: Any) -> bool:
+    """Tell whether the value is an object of Flax NNX that has a state."""
+    nnx = sys.modules.get("flax.nnx")
+    base = getattr(nnx, "Pytree", None) or getattr(nnx, "Object", None)
+    return base is not None and attributes.is_instance(value, base)
+
+
 def problem(value: Any) -> str | None:
     """Say why code cannot be saved and what to do, or return None."""
     if is_linen(value) and value.scope is not None:
@@ -68,14 +74,14 @@ def problem(value: Any) -> str | None:
 
 def bound(value: Any) -> Bound:
     """Return what code is bound to, in sight of everybody."""
-    if isinstance(value, functools.partial):
+    if attributes.is_instance(value, functools.partial):
         return _partial(value)
     if is_linen(value):
         return _linen(value)
-    if isinstance(value, types.MethodType):
+    if type(value) is types.MethodType:
         function = value.__func__
         return Bound(None, [value.__self__], lambda x: types.MethodType(function, *x))
-    if isinstance(value, types.BuiltinMethodType):
+    if type(value) is types.BuiltinMethodType:
         name = value.__name__
         return Bound(None, [value.__self__], lambda parts: getattr(parts[0], name))
     return Bound([], [], lambda _: value)
@@ -107,32 +113,46 @@ def _linen(value: Any) -> Bound:
     return Bound(names, [getattr(value, name) for name in names], bind)
 
 
+def wrapped(value: Any) -> list[Any]:
+    """Return what code wraps, as `functools.wraps` and JAX say it; [] if nothing."""
+    inner = attributes.get(value, "__wrapped__")
+    return [] if inner is None else [inner]
+
+
 def hidden(value: Any, *, with_attributes: bool) -> dict[str, Any]:
     """Return what else code is bound to, by what it is called in a message.
 
     Args:
       value: The code.
-      with_attributes: Whether those of an object count, of which it may be a method.
+      with_attributes: Whether arguments of a partial count, and attributes, also those
+        of an object of which it is a method.
     """
+    function = value.__func__ if type(value) is types.MethodType else value
     found: dict[str, Any] = {}
-    with contextlib.suppress(ValueError):  # It wraps itself.
-        value = inspect.unwrap(value)
-    while isinstance(value, functools.partial):  # In a wrapper, such as that of jit.
-        bound = [*value.args, *value.keywords.values(), found.get(_ARGUMENT)]
-        found[_ARGUMENT] = bound
-        value = value.func
-    is_method = isinstance(value, types.MethodType)
-    function = value.__func__ if is_method else value
-    if with_attributes and not isinstance(value, type | types.FunctionType):
-        found |= _attributes(value.__self__ if is_method else value)
-    if isinstance(function, types.FunctionType):
+    if with_attributes:
+        if attributes.is_instance(value, functools.partial):
+            found[_ARGUMENT] = [*value.args, *value.keywords.values()]
+        found |= _attributes(value)
+    if type(function) is types.FunctionType:
         found |= _of_function(function)
     return found
 
 
-def _attributes(owner: Any) -> dict[str, Any]:
-    kind, found = type(owner).__name__, attributes.in_dict(owner)
-    return {f"the attribute {x!r} of a {kind}": found[x] for x in found}
+def _attributes(value: Any) -> dict[str, Any]:
+    """Return the attributes of an object, or of that of which it is a method."""
+    is_method = type(value) in (types.MethodType, types.BuiltinMethodType)
+    owner = value.__self__ if is_method else value
+    if issubclass(type(owner), type | types.ModuleType):
+        return {}  # Every program that has it has what it holds.
+    kind, found = type(owner).__name__, attributes.own(owner)
+    if is_method and not found:
+        return {f"the {kind} of which it is a method": owner}
+    inner = wrapped(owner)
+    return {
+        f"the attribute {name!r} of a {kind}": attribute
+        for name, attribute in found.items()
+        if not any(attribute is x for x in inner)
+    }
 
 
 def _of_function(function: types.FunctionType) -> dict[str, Any]:

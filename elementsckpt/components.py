@@ -11,11 +11,11 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from . import attributes, jax_arrays, randoms
+from . import attributes, callables, jax_arrays, randoms
 from .errors import ComponentError, reason
 from .pytrees import Flat
 from .torch_tensors import is_module
-from .value import NnxState, Value, apart, is_empty, is_nnx, template
+from .value import NnxState, Value, apart, is_empty, template
 
 PROTOCOLS = (
     ("save", "load"),
@@ -137,7 +137,7 @@ def component(key: str, value: Any) -> Component:
         if reason is None:
             return Component(value, value, save_name, load_name)
         reasons += [reason] if reason else []
-    if is_nnx(value):
+    if callables.is_nnx(value):
         return Component(value, _nnx_state(key, value))
     found = f" ({'; '.join(reasons)})" if reasons else ""
     raise ComponentError(

@@ -18,7 +18,7 @@ from .restore import Reading, restore, restore_into
 from .selection import Request
 from .store import About, Manner, Saving, store
 from .stored import Options
-from .value import Value, apart, flatten, is_empty, of_functions
+from .value import Value, apart, flatten, is_empty, of_functions, of_tree
 from .value import template as template_of
 
 _TREE = "tree"  # The key of what `save_pytree` saves.
@@ -122,9 +122,7 @@ def save_pytree(
 
     Source: orbax.checkpoint.
     """
-    value = Value()  # With a template it would look for what has changed.
-    value.value = tree
-    savefns = {_TREE: value.save}
+    savefns = {_TREE: of_tree(tree).save}
     return save(path, savefns, metadata=metadata, compress=compress, fsync=fsync)
 
 

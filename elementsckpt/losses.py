@@ -3,7 +3,8 @@
 That can only be seen in what pickle is given, as making the object anew would run its
 code. Told of is what a run changes and a constructor hardly makes by itself: arrays and
 random generators; and where nothing but arguments of a constructor is kept, numbers and
-containers, too. Locks, files, viewers and other objects are left out on purpose.
+containers, too. The same goes for the items of a container. Locks, files, viewers and
+other objects are left out on purpose.
 """
 
 from __future__ import annotations
@@ -11,15 +12,16 @@ from __future__ import annotations
 import collections
 import copyreg
 import functools
+import operator
 import random
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import generators, leaves
-from .attributes import own
+from . import generators, leaves, reductions
+from .attributes import in_dict, own
 
 _CONTAINERS = (list, dict, set, bytearray, collections.deque)
 _SCALARS = (type(None), bool, int, float, complex, str, bytes, np.generic, np.dtype)
@@ -32,7 +34,7 @@ def may_lose(cls: Any) -> bool:
     """Tell whether instances can change, and say themselves how they are pickled."""
     if getattr(cls, "__hash__", None) not in (None, object.__hash__):
         return False  # It hashes by its value, which is all that it has.
-    return any(
+    return cls in copyreg.dispatch_table or any(
         getattr(cls, name, None) is not getattr(object, name, None)
         for name in ("__reduce_ex__", "__reduce__", "__getstate__")
     )
@@ -43,21 +45,59 @@ def lost(value: Any, reduction: Any) -> list[str]:
 
     Args:
       value: The object, of a class that `may_lose`.
-      reduction: What its `__reduce_ex__` returns.
+      reduction: What its `__reduce_ex__` returns, or what does it in its place.
     """
-    found = _attributes(value)
-    if not found or not isinstance(reduction, tuple):
+    if not isinstance(reduction, tuple):
         return []
-    if _is_ez_pickle(type(value)):
+    found, made = _attributes(value), _made(value, reduction)
+    left = _lost_attributes(value, found, made)
+    return [*left, "its items"] if _loses_items(value, found, made) else left
+
+
+class _Made(NamedTuple):
+    """What pickle makes an object from.
+
+    Attributes:
+      given: What the function gets that makes it.
+      is_constructor: Whether that is the constructor, and gets no more.
+      state: What is set then.
+      items: What is added then.
+    """
+
+    given: list[Any]
+    is_constructor: bool
+    state: Any
+    items: list[Any]
+
+
+def _made(value: Any, reduction: tuple[Any, ...]) -> _Made:
+    function, arguments, state, *items = (*reduction, *[None] * 4)[:6]
+    if items.pop() is reductions.restore:
+        _, content, state = state
+        items = [content]
+    given, is_constructor = _given(value, function, list(arguments or ()))
+    return _Made(given, is_constructor, state, [x for x in items if x is not None])
+
+
+def _lost_attributes(value: Any, found: Mapping[str, Any], made: _Made) -> list[str]:
+    if found and _is_ez_pickle(type(value)):
         return _beyond_arguments(found)
-    function, arguments, state = (*reduction, None)[:3]
-    if state:
-        return _missing(found, state)
-    return _not_given(value, found, function, arguments)
+    if not made.state:
+        return _not_given(value, found, made)
+    saved = _by_name(made.state)
+    if saved is not None and saved.keys() <= found.keys():
+        return _missing(found, saved)
+    parts, own = _parts(made.state), set(map(id, found.values()))
+    if not all(id(x) in own or _is_bare(x) for x in parts):
+        return []  # They are in it in another form.
+    made = made._replace(given=[*made.given, *parts], is_constructor=False)
+    return _not_given(value, found, made)
 
 
 def _attributes(value: Any) -> dict[str, Any]:
     cls = type(value)
+    if in_dict(value) is value:
+        return {}  # They are its items.
     return {
         name: item
         for name, item in own(value).items()
@@ -84,25 +124,49 @@ def _beyond_arguments(attributes: Mapping[str, Any]) -> list[str]:
     return [x for x, y in attributes.items() if x not in kept and id(y) not in known]
 
 
-def _missing(attributes: Mapping[str, Any], state: Any) -> list[str]:
-    """Return the attributes that are missing in a state that is made of attributes."""
+def _by_name(state: Any) -> dict[str, Any] | None:
+    """Return the attributes of which a state is made; None if it is made otherwise."""
     saved: dict[str, Any] = {}
     for part in state if isinstance(state, tuple) and len(state) == 2 else (state,):
         if part is not None and not isinstance(part, dict):
-            return []  # They are in it in another form.
+            return None
         saved |= part or {}
-    if not saved.keys() <= attributes.keys():
-        return []
+    return saved
+
+
+def _parts(state: Any) -> list[Any]:
+    if isinstance(state, dict):
+        return list(dict.values(state))
+    return list(state) if isinstance(state, (list, tuple)) else [state]
+
+
+def _missing(attributes: Mapping[str, Any], saved: Mapping[str, Any]) -> list[str]:
+    """Return the attributes that are missing in a state, or are nothing there."""
     kept = set(map(id, saved.values()))
-    left = {x: y for x, y in attributes.items() if x not in saved and id(y) not in kept}
-    return [name for name, item in left.items() if _is_data(item)]
+    return [
+        name
+        for name, item in attributes.items()
+        if id(item) not in kept
+        and (name not in saved or _is_nothing(saved[name]))
+        and _is_data(item)
+    ]
 
 
-def _not_given(
-    value: Any, attributes: Mapping[str, Any], function: Any, arguments: Any
-) -> list[str]:
+def _is_nothing(item: Any) -> bool:
+    """Tell what an array is replaced by that is left out from other forms of it."""
+    if isinstance(item, (str, bytes, tuple, *_CONTAINERS)):
+        return not item
+    return item is None or isinstance(item, bool) or getattr(item, "nbytes", 1) == 0
+
+
+def _is_bare(item: Any) -> bool:
+    """Tell whether no array can be in it, in whatever form."""
+    return isinstance(item, (*_NUMBERS, type)) or _is_nothing(item)
+
+
+def _not_given(value: Any, attributes: Mapping[str, Any], made: _Made) -> list[str]:
     """Return the attributes that are missing among what the object is made from."""
-    given, is_constructor = _given(value, function, list(arguments or ()))
+    given = made.given
     own = set(map(id, attributes.values()))
     if not all(id(x) in own or _says_nothing_else(x, value) for x in given):
         return []  # They may be in these in another form.
@@ -113,8 +177,48 @@ def _not_given(
         for name, item in attributes.items()
         if id(item) not in known
         and not (isinstance(item, _SCALARS) and (type(item), item) in equal)
-        and (_is_data(item) or (is_constructor and _is_counted(item)))
+        and (_is_data(item) or (made.is_constructor and _is_counted(item)))
     ]
+
+
+def _loses_items(value: Any, found: Mapping[str, Any], made: _Made) -> bool:
+    """Tell whether a container is pickled without what it holds."""
+    held = _held(value)
+    if not held or any(operator.length_hint(x, 1) for x in made.items):
+        return False
+    parts = _parts_beside_attributes(value, found, made.state)
+    known = set(map(id, (*made.given, *parts)))
+    if all(id(x) in known for x in held):
+        return False
+    if not (all(map(_is_bare, parts)) and all(map(_holds_nothing, made.given))):
+        return False  # They may be in these.
+    return made.is_constructor or _is_data(held)
+
+
+def _parts_beside_attributes(
+    value: Any, found: Mapping[str, Any], state: Any
+) -> list[Any]:
+    """Return what is in a state that does more than to set attributes."""
+    saved = None if state is None else _by_name(state)
+    is_set = saved is not None and saved.keys() <= found.keys()
+    if state is None or (is_set and not hasattr(type(value), "__setstate__")):
+        return []
+    return _parts(state)
+
+
+def _held(value: Any) -> list[Any]:
+    """Return some of what is in a container, as the builtin type holds it."""
+    if isinstance(value, np.ndarray):
+        return [np.ndarray.view(value, np.ndarray)] if value.size else []
+    if isinstance(value, dict):
+        return _first(dict.values(value))
+    base = next((x for x in _CONTAINERS if isinstance(value, x)), None)
+    return [] if base is None else _first(base.__iter__(value))
+
+
+def _holds_nothing(argument: Any) -> bool:
+    """Tell whether none of the items of an object can be in an argument."""
+    return _says_nothing_else(argument, None)
 
 
 def _given(value: Any, function: Any, given: list[Any]) -> tuple[list[Any], bool]:

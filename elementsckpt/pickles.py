@@ -7,6 +7,7 @@ pickle, which runs code, so it is allowed or refused by the caller.
 from __future__ import annotations
 
 import contextlib
+import copyreg
 import functools
 import io
 import pickle
@@ -99,17 +100,22 @@ def _pickler_class() -> Any:
                 reduction = super().reducer_override(value)
                 if self._lost is None or reduction is not NotImplemented:
                     return reduction
-            is_own = False
-            if self._lost is not None:
-                with contextlib.suppress(Exception):  # Metaclasses may do anything,
-                    cls: Any = type(value)
-                    is_own = cls not in self.dispatch_table and losses.may_lose(cls)
-            if not is_own:
+            if not self._may_lose(type(value)):
                 return NotImplemented if reduced is None else reduced
             if reduced is None:
-                reduced = value.__reduce_ex__(_PROTOCOL)
+                reduce = self.dispatch_table.get(type(value))
+                reduced = reduce(value) if reduce else value.__reduce_ex__(_PROTOCOL)
             self._tell_of_losses(value, reduced)
             return reduced
+
+        def _may_lose(self, cls: Any) -> bool:
+            if self._lost is None:
+                return False
+            if self.dispatch_table.get(cls) is not copyreg.dispatch_table.get(cls):
+                return False  # Cloudpickle's own.
+            with contextlib.suppress(Exception):  # Metaclasses may do anything,
+                return losses.may_lose(cls)
+            return False
 
         def _tell_of_losses(self, value: Any, reduction: Any) -> None:
             found = []

@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from . import callables, jax_arrays, leaves, pytrees
+from . import callables, jax_arrays, leaves, pytrees, unsaved
 from .errors import StateError
 
 
@@ -23,6 +23,7 @@ class Plain(Struct):
       names: Names of the leaves in the order of the state, and of random generators,
         which are containers that stay as they are.
       code: Code in it, by name.
+      static: Code and arrays that are static in it, by name.
       by_name: Whether the leaves are in the order of `open_node` with this argument.
     """
 
@@ -31,6 +32,7 @@ class Plain(Struct):
     outline: list[Any] = []
     names: list[str] = []
     code: list[tuple[str, Any]] = []
+    static: list[tuple[str, list[Any]]] = []
     by_name: bool = False
 
 
@@ -93,16 +95,24 @@ class _Plainer:
             return opened.close(children)
         self._apart.is_whole = False
         if opened.is_code or isinstance(value, functools.partial):
-            self._note_code(name, value)
+            _refuse(name, unsaved.problem([value, *callables.wrapped(value)]))
+            self._apart.code.append((name, value))
+        elif opened.static is not None:
+            self._note_static(name, value, opened)
         if opened.keys is None:
             return children[0]
         return dict(zip(opened.keys, children, strict=True))
 
-    def _note_code(self, name: str, value: Any) -> None:
-        problem = callables.problem(value)
-        if problem is not None:
-            raise StateError(f"{name or 'The value'} {problem}.")
-        self._apart.code.append((name, value))
+    def _note_static(self, name: str, value: Any, opened: pytrees.Opened) -> None:
+        for attribute, parts in unsaved.static_parts(value, opened).items():
+            path = "/".join(filter(None, (name, attribute)))
+            _refuse(path, unsaved.problem(parts))
+            self._apart.static.append((path, parts))
+
+
+def _refuse(name: str, problem: str | None) -> None:
+    if problem is not None:
+        raise StateError(f"{name or 'The value'} {problem}.")
 
 
 def _refuse_abstract(name: str, value: Any) -> None:

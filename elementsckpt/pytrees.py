@@ -193,6 +193,11 @@ _OPENERS: dict[type, Callable[[Any, bool], Opened]] = {
 }
 
 
+def is_registered(value: Any) -> bool:
+    """Tell whether JAX knows how to open the value."""
+    return _registered(value, by_name=True) is not None
+
+
 def _registered(value: Any, by_name: bool) -> Opened | None:
     """Open what JAX knows; None for anything else."""
     jax = sys.modules.get("jax")
@@ -342,7 +347,7 @@ def _code(value: Any) -> Opened:
     bound = callables.bound(value)
     is_method = bound.names is None
     parts = [] if is_method and not _is_tree(bound.parts[0]) else bound.parts
-    chosen = [n for n, part in enumerate(parts) if _holds_arrays(part)]
+    chosen = [n for n, part in enumerate(parts) if holds_arrays(part)]
     if not chosen:
         return Opened((), (), lambda _: value, is_code=True, static=value)
 
@@ -362,36 +367,17 @@ def _is_tree(owner: Any) -> bool:
     """Tell whether the object of a method is a tree that cannot hold the method."""
     if type(owner) in _OPENERS or leaves.kind_of(owner) in leaves.ARRAYS:
         return True
-    return callables.is_linen(owner) or _registered(owner, by_name=True) is not None
+    return callables.is_linen(owner) or is_registered(owner)
 
 
-def _holds_arrays(value: Any) -> bool:
+def holds_arrays(value: Any) -> bool:
+    """Tell whether a tree holds arrays, or what cannot be saved, where it is open."""
     if leaves.kind_of(value) in leaves.ARRAYS or jax_arrays.is_abstract(value):
         return True
     if callables.problem(value) is not None:
         return True
     opened = None if type(value) in leaves.PLAIN else open_node(value, by_name=True)
-    return opened is not None and any(map(_holds_arrays, opened.children))
-
-
-def hidden(value: Any) -> list[str]:
-    """Say to which arrays code is bound that are no leaves of the tree."""
-    if leaves.kind_of(value) == "function":
-        return []  # Every program that has it has them, too.
-    is_static = isinstance(value, functools.partial) and _registered(value, True)
-    while isinstance(value, functools.partial):
-        value = value.func
-    opened = None if is_static else open_node(value, by_name=True)
-    is_open = opened is not None and bool(opened.children)
-    found = callables.hidden(value, with_attributes=not is_open)
-    return [what for what, part in found.items() if _is_seen_to_hold_arrays(part)]
-
-
-def _is_seen_to_hold_arrays(value: Any) -> bool:
-    try:
-        return _holds_arrays(value)
-    except Exception:  # What is not saved need not be a tree.
-        return False
+    return opened is not None and any(map(holds_arrays, opened.children))
 
 
 def _unique(keys: list[Any]) -> list[Any]:

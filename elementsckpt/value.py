@@ -6,10 +6,20 @@ import contextlib
 import functools
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from . import attributes, jax_arrays, leaves, overlay, pytrees, skeletons, specs, tree
+from . import (
+    attributes,
+    jax_arrays,
+    leaves,
+    overlay,
+    pytrees,
+    skeletons,
+    specs,
+    tree,
+    unsaved,
+)
 from .errors import StateError
 from .forms import Form
 from .manifest import Tree, display
@@ -18,6 +28,7 @@ from .plain import Keys, Plain, plain
 from .tree import Apart
 
 _NOTHING: Any = object()
+_PLACES_TOLD = 3  # In a message.
 _logger = logging.getLogger("elementsckpt")
 
 
@@ -38,9 +49,10 @@ class Value:
     saved. A leaf may be a `jax.ShapeDtypeStruct`, with or without sharding, in whose
     place comes an array. What is static, such as `pytree_node=False` and `static=True`,
     and functions stay those of the template; arrays to which partials and methods are
-    bound are leaves. The data of typed keys, as `io_callback` hands it over, is saved
-    as keys where the object was made with keys. The first save that would not fit what
-    it was made with is told of in the log.
+    bound are leaves, but not in a static field. The first save tells of those that are
+    held by code and are no leaves. The data of typed keys, as `io_callback` hands it
+    over, is saved as keys where the object was made with keys. The first save that
+    would not fit what it was made with is told of in the log.
 
     Without a template it takes what was saved as it was, with classes, static fields
     and functions, which are pickled: so it does in the run's own directory only, or
@@ -68,6 +80,10 @@ class Value:
     def __getstate__(self) -> dict[str, Any]:
         # What an outline holds need not be something that can be pickled.
         return {name: x for name, x in vars(self).items() if name != "_known"}
+
+    def _static(self, found: Plain) -> Iterable[tuple[str, list[Any]]]:
+        """Return code and arrays that are static in the value, by name."""
+        return found.static
 
     def save(self) -> Any:
         """Return the leaves, in nested dicts, lists and tuples.
@@ -112,6 +128,13 @@ class Value:
         self.value = overlay.apply(plan, values, "")
 
 
+def of_tree(tree: Any) -> Value:
+    """Return a value that is saved once, to be loaded into a template."""
+    value = Value()  # With a template it would look for what has changed.
+    value.value, value._has_template = tree, True
+    return value
+
+
 def is_empty(value: Value) -> bool:
     """Tell whether there is neither a value nor a template, so that any fits."""
     return not value._has_template and value.value is None
@@ -142,8 +165,10 @@ def template(value: Value) -> pytrees.Flat:
 def apart(value: Value) -> Apart:
     """Return what a save holds of the value."""
     found = _plain(value)
-    check = functools.partial(_check, value, found.code)
-    return Apart(found.state, _skeleton(value, found), check)
+    skeleton = _skeleton(value, found)
+    # What has no template is loaded by its skeleton, with all that is in code.
+    check = _check if value._has_template or not skeleton else _check_form
+    return Apart(found.state, skeleton, functools.partial(check, value, found))
 
 
 def _plain(value: Value) -> Plain:
@@ -174,21 +199,55 @@ def _are_same(outline: list[Any], other: list[Any]) -> bool:
         return False
 
 
-def _check(value: Value, code: list[tuple[str, Any]], key: str, saved: Tree) -> None:
-    """Warn, once, of what will not fit and of what is not saved."""
+def _check_form(value: Value, _: Plain, key: str, saved: Tree) -> None:
+    """Warn, once, of what will not fit."""
     if value._form is not None:
         value._form.check(key, saved)
-    for name, item in code:
-        hidden = [] if name in value._told else pytrees.hidden(item)
-        value._told |= {name}
+
+
+def _check(value: Value, found: Plain, key: str, saved: Tree) -> None:
+    """Warn, once, of what will not fit and of what is not saved."""
+    _check_form(value, found, key, saved)
+    for name, code in _untold(value, found.code):
+        hidden = unsaved.arrays_in_code(code)
         if hidden:
             _logger.warning(
-                "%s is code that holds arrays, in %s: they are neither saved nor "
+                "%s is code that holds arrays%s: they are neither saved nor "
                 "loaded. If they are part of the state, bind them with "
                 "functools.partial, or hold them in the value beside it.",
                 tree.full_name(key, name),
-                " and ".join(hidden),
+                _listed(hidden),
             )
+    for name, parts in _untold(value, value._static(found)):
+        hidden = unsaved.arrays_in_static(parts)
+        if hidden:
+            _logger.warning(
+                "%s is static and holds arrays%s: they are neither saved nor "
+                "loaded. If they are part of the state, hold them in the value where "
+                "they are not static.",
+                tree.full_name(key, name),
+                _listed(hidden),
+            )
+
+
+def _untold(
+    value: Value, found: Iterable[tuple[str, Any]]
+) -> Iterator[tuple[str, Any]]:
+    """Yield what has a name that comes for the first time."""
+    for name, part in found:
+        if name not in value._told:
+            value._told |= {name}
+            yield name, part
+
+
+def _listed(places: Sequence[str]) -> str:
+    """Return where arrays are, as a part of a sentence."""
+    named = [x for x in places if x]
+    listed = " and ".join(named[:_PLACES_TOLD])
+    more = len(named) - _PLACES_TOLD
+    return (f", in {listed}" if named else "") + (
+        f" and {more} more" if more > 0 else ""
+    )
 
 
 def flatten(value: Any) -> pytrees.Flat:
@@ -230,6 +289,9 @@ class NnxState(Value):
         self._module = module
         self._form = _form_of(self.value)
 
+    def _static(self, found: Plain) -> Iterable[tuple[str, list[Any]]]:
+        return unsaved.static_parts_of_nnx(self._module).items()
+
     @property
     def value(self) -> Any:
         """All variables, by their paths."""
@@ -238,10 +300,3 @@ class NnxState(Value):
     @value.setter
     def value(self, state: Any) -> None:
         sys.modules["flax.nnx"].update(self._module, state)
-
-
-def is_nnx(value: Any) -> bool:
-    """Tell whether the value is an object of Flax NNX that has a state."""
-    nnx = sys.modules.get("flax.nnx")
-    base = getattr(nnx, "Pytree", None) or getattr(nnx, "Object", None)
-    return base is not None and attributes.is_instance(value, base)

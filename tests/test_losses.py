@@ -1,9 +1,11 @@
 """Objects whose pickles leave out a part of their state are told of, once, by name."""
 
 import collections
+import copyreg
 import functools
 import logging
 import random
+import re
 import threading
 import types
 
@@ -229,6 +231,139 @@ def _helped():
     return Helped()
 
 
+class Nulled(Buffer):
+    """Has nothing in place of what it drops."""
+
+    def __init__(self):
+        super().__init__()
+        self.more, self.done, self.text = np.ones(3), np.ones(3), "a"
+        self.episodes = [np.ones(2)]
+
+    def __getstate__(self):
+        empty = {"items": None, "rng": None, "more": np.zeros(0), "done": False}
+        return vars(self) | empty | {"lock": None, "text": None, "episodes": []}
+
+
+class NulledSlots:
+    __slots__ = ("items", "step")
+
+    def __init__(self):
+        self.items, self.step = np.zeros(3), 3
+
+    def __getstate__(self):
+        return None, {"items": None, "step": 3}
+
+    def __setstate__(self, state):
+        self.items, self.step = state[1].values()
+
+
+class Numbers(Buffer):
+    """Has a few numbers only, by no name."""
+
+    def __getstate__(self):
+        return self.step, True
+
+    def __setstate__(self, state):
+        self.__init__()
+
+
+class OneNumber(Numbers):
+    def __getstate__(self):
+        return self.step
+
+
+class OtherNames(Numbers):
+    def __getstate__(self):
+        return {"counted": self.step}
+
+
+class EmptyList(list):
+    """Is made anew, without its items."""
+
+    def __reduce__(self):
+        return type(self), ()
+
+
+class Sized(list):
+    def __init__(self, capacity, items=()):
+        super().__init__(items)
+        self.capacity = capacity
+
+    def __reduce__(self):
+        return type(self), (self.capacity,)
+
+
+class WithState(Sized):
+    def __reduce__(self):
+        return type(self), (self.capacity,), vars(self)
+
+
+class EmptyDict(dict):
+    def __reduce_ex__(self, protocol):
+        return type(self), (), None, None, iter({}.items())
+
+
+class EmptySet(set):
+    def __reduce__(self):
+        return type(self), (set(),)
+
+
+class EmptyDeque(collections.deque):
+    def __reduce__(self):
+        return type(self), ((), self.maxlen)
+
+
+class EmptyArray(np.ndarray):
+    def __reduce__(self):
+        return np.zeros, (self.size,)
+
+
+class MadeDict(dict):
+    def __reduce__(self):
+        return _made_dict, ("name",)
+
+
+def _made_dict(name):
+    return MadeDict()
+
+
+class ListWithState(list):
+    """Has its items, but not its attributes."""
+
+    def __init__(self, items=()):
+        super().__init__(items)
+        self.weights, self.capacity = np.ones(3), 5
+
+    def __getstate__(self):
+        return {"capacity": self.capacity}
+
+
+class Tabled(Grid):
+    """Is pickled by what `copyreg` has."""
+
+
+class TabledArrays(Buffer):
+    pass
+
+
+class TabledWhole(Buffer):
+    pass
+
+
+class TabledDict(dict):
+    pass
+
+
+copyreg.pickle(Tabled, lambda x: (Tabled, (x.size,)))
+copyreg.pickle(TabledArrays, lambda x: (_tabled, (x.step,)))
+copyreg.pickle(TabledWhole, lambda x: (_tabled, (vars(x) | {"lock": None},)))
+copyreg.pickle(TabledDict, lambda x: (TabledDict, ()))
+
+
+def _tabled(step):
+    return TabledArrays()
+
+
 LOSE = {
     "constructor": (lambda: Grid(3), "position"),
     "partial": (lambda: Counted(3), "position"),
@@ -239,6 +374,23 @@ LOSE = {
     "list of arrays": (Lists, "episodes"),
     "random": (Draws, "rng"),
     "function": (Helped, "table"),
+    "None": (Nulled, "items, rng, more, done, episodes"),
+    "None in slots": (NulledSlots, "items"),
+    "numbers": (Numbers, "items, rng"),
+    "one number": (OneNumber, "items, rng"),
+    "other names": (OtherNames, "items, rng"),
+    "a list": (lambda: EmptyList([1.5]), "its items"),
+    "a list of a size": (lambda: Sized(3, [1.5]), "its items"),
+    "a list with state": (lambda: WithState(3, ["a"]), "its items"),
+    "a dict": (lambda: EmptyDict(a=1.5), "its items"),
+    "a set": (lambda: EmptySet([3]), "its items"),
+    "a deque": (lambda: EmptyDeque([3], 5), "its items"),
+    "an array": (lambda: np.ones(3).view(EmptyArray), "its items"),
+    "a dict by a function": (lambda: MadeDict(a=np.ones(3)), "its items"),
+    "attributes of a list": (lambda: ListWithState([1]), "weights"),
+    "copyreg": (lambda: Tabled(3), "position"),
+    "arrays by copyreg": (TabledArrays, "items, rng"),
+    "items by copyreg": (lambda: TabledDict(a=1), "its items"),
 }
 
 
@@ -337,6 +489,97 @@ class Odd:
         return {"x": self.x}
 
 
+class WithoutCache(Buffer):
+    """Drops what can be had again."""
+
+    def __init__(self):
+        self.items, self.file, self.cache = np.zeros(3), threading.Lock(), {"a": 1}
+        self.window, self.name, self.is_open = [threading.Lock()], "a", True
+
+    def __getstate__(self):
+        dropped = dict.fromkeys(("file", "cache", "name", "is_open"))
+        return vars(self) | dropped | {"window": []}
+
+
+class Path(Buffer):
+    """Has its arrays in a file."""
+
+    def __getstate__(self):
+        return {"items": "/tmp/items", "rng": self.rng, "step": 3}
+
+
+class States(Buffer):
+    def __getstate__(self):
+        rng = self.rng.bit_generator.state
+        return {"items": self.items.tolist(), "rng": rng, "step": 3}
+
+
+class Bytes(Numbers):
+    def __getstate__(self):
+        return self.items.tobytes(), self.rng
+
+
+class Textual(Numbers):
+    def __getstate__(self):
+        return str(self.items.tolist())
+
+
+class Registry(dict):
+    """Is found again by its name."""
+
+    def __reduce__(self):
+        return _made_dict, ("name",)
+
+
+class WholeList(Sized):
+    def __reduce__(self):
+        return type(self), (self.capacity, list(self))
+
+
+class InState(Sized):
+    def __reduce__(self):
+        return type(self), (self.capacity,), {"items": list(self)}
+
+
+class FromAttribute(list):
+    def __init__(self, backing):
+        super().__init__(backing)
+        self.backing = backing
+
+    def __reduce__(self):
+        return type(self), (self.backing,)
+
+
+class SetsState(Sized):
+    def __reduce__(self):
+        return type(self), (self.capacity,), {"capacity": 3, "capacity_": [*self]}
+
+    def __setstate__(self, state):
+        self.extend(state["capacity_"])
+
+
+class Iterated(Sized):
+    def __reduce__(self):
+        return type(self), (self.capacity,), None, (x for x in self)
+
+
+class Attributed(dict):
+    def __init__(self, items):
+        super().__init__(items)
+        self.__dict__ = self
+
+    def __reduce__(self):
+        return type(self), (dict(self),)
+
+
+class Singleton(dict):
+    def __reduce__(self):
+        return "SINGLETON"
+
+
+SINGLETON = Singleton(a=np.ones(3))
+
+
 def lazy():
     made = Lazy(3)
     assert made.table.sum() == 0
@@ -363,6 +606,27 @@ KEEP = {
     "error": lambda: ValueError(3),
     "method": lambda: Holder().__init__,
     "deque": lambda: collections.deque([1], 3),
+    "without a cache": WithoutCache,
+    "a path": Path,
+    "states": States,
+    "a tuple of bytes": Bytes,
+    "text": Textual,
+    "a registry": lambda: Registry(a="b", c=object),
+    "a whole list": lambda: WholeList(3, [1.5]),
+    "items in the state": lambda: InState(3, [1.5]),
+    "items of an attribute": lambda: FromAttribute([1.5]),
+    "items that it sets": lambda: SetsState(3, [1.5]),
+    "items that are iterated": lambda: Iterated(3, [1.5]),
+    "an empty list": lambda: EmptyList(),
+    "a dict that is its attributes": lambda: Attributed({"a": np.ones(3)}),
+    "one object": lambda: SINGLETON,
+    "ordered": lambda: collections.OrderedDict(a=1),
+    "counts": lambda: collections.Counter("abc"),
+    "default": lambda: collections.defaultdict(list, a=[1]),
+    "a set": lambda: {1, 2},
+    "a small array": lambda: np.ones(1).view(np.matrix),
+    "a copyreg of all": TabledWhole,
+    "a pattern": lambda: re.compile("a"),
     "namespace": lambda: types.SimpleNamespace(x=np.zeros(3)),
 }
 

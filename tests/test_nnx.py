@@ -1,5 +1,7 @@
 """Objects of Flax NNX as components: modules, optimizers and random numbers."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -196,3 +198,30 @@ def test_arrays_that_cannot_be_set_are_refused():
 
     with pytest.raises(ComponentError, match=r"Hold its arrays in nnx\.Variables"):
         Checkpoint().odd = Odd()
+
+
+class Activated(nnx.Module):
+    def __init__(self, act):
+        self.linear = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
+        self.act = act
+
+
+def test_arrays_in_code_of_modules_are_told_of(tmp_path, caplog):
+    array = np.full(2, 7.0)
+    model = Activated(functools.partial(jnp.multiply, array))
+    model.inner = Activated(lambda x: x * array)
+    cp = Checkpoint(tmp_path)
+    cp.model = model
+    for _ in range(2):
+        cp.save()
+    said = [x for x in caplog.messages if "holds arrays" in x]
+    assert len(said) == 2
+    assert "model/act is static and holds arrays, in an argument of" in caplog.text
+    assert "model/inner/act is static and holds arrays, in 'array', w" in caplog.text
+
+
+def test_code_of_modules_without_arrays_is_not_told_of(tmp_path, caplog):
+    cp = registered(tmp_path, 1)
+    cp.other = Activated(nnx.relu)
+    cp.save()
+    assert "holds arrays" not in caplog.text

@@ -14,6 +14,8 @@ import numpy as np
 import optax
 import pytest
 from boxes import Box
+from flax import nnx
+from flax.training.train_state import TrainState
 from strategies import assert_same
 
 import elementsckpt
@@ -182,6 +184,7 @@ REFUSED = {
     "its method": (lambda: bound().__call__, "net"),
     "a partial": (lambda: functools.partial(scaled, 1, bound()), "net/1"),
     "one in a module": (lambda: [Module(w(1.0), bound())], "net/0/inner"),
+    "its jitted method": (lambda: jax.jit(bound().__call__), "net"),
 }
 
 
@@ -244,6 +247,56 @@ HIDDEN = {
 }
 
 
+HIDDEN |= {
+    "a partial whose argument is a closure": (
+        lambda x: functools.partial(scaled, closing_over(x)),
+        "'array', which it closes over",
+    ),
+    "a module that has a closure": (
+        lambda x: Module(1.5, closing_over(x)).apply,
+        "'array', which it closes over",
+    ),
+    "a decorator": (lambda x: decorated(x), "'array', which it closes over"),
+    "an attribute of a function": (
+        lambda x: with_attribute(x),
+        "the attribute 'table' of a function",
+    ),
+    "slots": (lambda x: Slotted(x).act, "the attribute 'w' of a Slotted"),
+    "a closure over a bound module": (
+        lambda x: (lambda module: lambda: module)(bound()),
+        "'module', which it closes over",
+    ),
+}
+
+
+def decorated(value):
+    array = w(value)
+
+    @functools.wraps(scaled)
+    def function(*args):
+        return scaled(array, *args)
+
+    return function
+
+
+def with_attribute(value):
+    def function(x):
+        return x
+
+    function.table = w(value)
+    return function
+
+
+class Slotted:
+    __slots__ = ("w",)
+
+    def __init__(self, value):
+        self.w = w(value)
+
+    def act(self, x):
+        return x
+
+
 @pytest.mark.parametrize("kind", HIDDEN)
 def test_arrays_that_are_hidden_in_code_are_told_of_once(tmp_path, told, kind):
     make, where = HIDDEN[kind]
@@ -255,6 +308,7 @@ def test_arrays_that_are_hidden_in_code_are_told_of_once(tmp_path, told, kind):
     assert message.startswith("state/f is code that holds arrays, in ")
     assert where in message
     assert "number" not in message
+    assert "__wrapped__" not in message
     assert "steps" not in message
     cp.load()
 
@@ -320,3 +374,208 @@ def test_an_object_may_hold_its_own_method(tmp_path):
     assert_same(
         {"f": {}, "w": w(1.0)}, elementsckpt.read(tmp_path, mmap=False)["state"]
     )
+
+
+# Static fields
+
+
+class StaticLayer(eqx.Module):
+    w: jax.Array
+    f: object = eqx.field(static=True)
+
+
+@flax.struct.dataclass
+class StaticStruct:
+    w: object
+    f: object = flax.struct.field(pytree_node=False)
+
+
+@dataclasses.dataclass
+class StaticPlain:
+    w: object
+    f: object = dataclasses.field(metadata={"static": True})
+
+
+@jax.tree_util.register_pytree_node_class
+class Registered:
+    def __init__(self, w, f):
+        self.w, self.f = w, f
+
+    def tree_flatten(self):
+        return (self.w,), ("note", {"of": [self.f]})
+
+    @classmethod
+    def tree_unflatten(cls, static, children):
+        return cls(*children, *static[1]["of"])
+
+
+@jax.tree_util.register_static
+class Static:
+    def __init__(self, _, f):
+        self.f = f
+
+
+NET = nn.Dense(2)
+PARAMS = NET.init(jax.random.key(0), jnp.ones((1, 2)))
+
+
+def train_state(apply_fn=NET.apply, tx=None):
+    return train_state_of(TrainState, apply_fn, tx)
+
+
+def train_state_of(cls, apply_fn, tx, **others):
+    tx = optax.adam(1e-3) if tx is None else tx
+    return cls.create(apply_fn=apply_fn, params=PARAMS, tx=tx, **others)
+
+
+HOLDERS = {
+    "Flax": lambda f: StaticStruct(jnp.ones(2), f),
+    "Equinox": lambda f: StaticLayer(jnp.ones(2), f),
+    "a dataclass": lambda f: StaticPlain(jnp.ones(2), f),
+    "a class of JAX": lambda f: Registered(jnp.ones(2), f),
+    "a static class": lambda f: Static(None, f),
+}
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_arrays_in_static_fields_are_told_of_once(tmp_path, told, holder):
+    make = functools.partial(functools.partial, scaled)
+    cp = opened(tmp_path, [HOLDERS[holder](make(w(3.0)))])
+    for _ in range(2):
+        cp.save()
+        cp.state.value = [HOLDERS[holder](make(w(4.0)))]
+    (message,) = told()
+    assert message.startswith("state/0/f is static and holds arrays, in an argument of")
+    assert "neither saved nor loaded" in message
+    cp.load()
+    assert_same(w(4.0), cp.state.value[0].f()[0][0])
+
+
+class Called(Agent):
+    def __call__(self, x):
+        return x
+
+    @classmethod
+    def circle(cls):
+        found = cls(1.0)
+        found.w = [found.act]
+        return [found, found.act]
+
+
+# What a static field holds besides, and how the message goes on.
+STATIC = {
+    name: (lambda f=make: f(3.0), where) for name, (make, where) in HIDDEN.items()
+}
+STATIC |= {
+    "a partial of a method": (
+        lambda: functools.partial(Module(w(3.0)).apply, {}),
+        "the attribute 'scale' of a Module",
+    ),
+    "several": (lambda: (scaled, {"a": [closing_over(3.0)]}), "'array', which it"),
+    "an object that is called": (lambda: Called(3.0), "the attribute 'w' of a Called"),
+    "a module of Equinox": (lambda: Layer(jnp.ones(2)), " arrays: they are neither"),
+    "a JAX array": (lambda: {"a": jnp.ones(2)}, " arrays: they are neither"),
+    "a method of an array": (lambda: w(3.0).tolist, "the ndarray of which it is a"),
+}
+
+
+@pytest.mark.parametrize("kind", STATIC)
+def test_arrays_in_whatever_is_static_are_told_of(tmp_path, told, kind):
+    make, where = STATIC[kind]
+    opened(tmp_path, train_state(make())).save()
+    (message,) = told()
+    assert message.startswith("state/apply_fn is static and holds arrays")
+    assert where in message
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_bound_modules_in_static_fields_are_refused(tmp_path, holder, kind):
+    make, _ = REFUSED[kind]
+    with pytest.raises(StateError, match=r"^x/f is a module of Flax that is bound to"):
+        opened(tmp_path, {"x": HOLDERS[holder](make())}).save()
+    assert not elementsckpt.exists(tmp_path)
+
+
+class TargetState(TrainState):
+    target: object
+    count: int = flax.struct.field(pytree_node=False)
+
+
+def inject():
+    adam = optax.inject_hyperparams(optax.adam)
+    return adam(learning_rate=jnp.float32(1e-3))
+
+
+OPTIMIZERS = {
+    "adam": lambda: optax.adam(1e-3),
+    "of an array": lambda: optax.adam(jnp.float32(1e-3)),
+    "scale": lambda: optax.scale(jnp.float32(1e-3)),
+    "schedule": lambda: optax.adamw(optax.warmup_cosine_decay_schedule(0, 1, 2, 9)),
+    "chain": lambda: optax.chain(optax.clip_by_global_norm(0.5), optax.sgd(0.1, 0.9)),
+    "inject_hyperparams": inject,
+    "masked": lambda: optax.masked(optax.adam(1e-3), dict.fromkeys(PARAMS, True)),
+    "MultiSteps": lambda: optax.MultiSteps(optax.adam(1e-3), 4),
+}
+SILENT = {
+    name: (lambda f=make: train_state(tx=f())) for name, make in OPTIMIZERS.items()
+}
+SILENT |= {
+    "a module with setup": lambda: train_state(Module(2.5, NET).apply),
+    "jit": lambda: train_state(jax.jit(NET.apply)),
+    "a partial": lambda: train_state(functools.partial(NET.apply, mutable=False)),
+    "a lambda": lambda: train_state(lambda params, x: NET.apply(params, x)),
+    "a target": lambda: train_state_of(TargetState, NET.apply, None, target=1, count=3),
+    "constants of NumPy": lambda: StaticStruct(1, {"table": np.ones(3)}),
+    "a mesh": lambda: StaticStruct(1, jax.sharding.Mesh(jax.devices(), ("x",))),
+    "Equinox": lambda: eqx.nn.MLP(2, 2, 2, 1, key=jax.random.key(0)),
+    "a method of Equinox": lambda: Layer(jnp.ones(2)).act,
+    "NNX": lambda: nnx.split(nnx.Linear(2, 2, rngs=nnx.Rngs(0))),
+    "frozen": lambda: flax.core.freeze({"a": {"b": jnp.ones(2)}}),
+    "odd": lambda: StaticPlain(1, Odd()),
+    "circles": lambda: StaticPlain(1, Called.circle()),
+}
+
+
+class Odd:
+    """Cannot be asked for anything."""
+
+    def __getattribute__(self, name):
+        raise RuntimeError(name)
+
+    def __call__(self):
+        raise RuntimeError
+
+
+@pytest.mark.parametrize("kind", SILENT)
+def test_static_fields_without_arrays_are_not_told_of(tmp_path, told, kind):
+    opened(tmp_path, {"x": SILENT[kind]()}).save()
+    assert told() == []
+
+
+def test_values_without_a_template_have_arrays_in_code_and_static_fields(
+    tmp_path, told
+):
+    tree = {"s": StaticStruct(1, functools.partial(scaled, w(3.0))), "f": with_default}
+    tree["g"] = closing_over(3.0)
+    cp = Checkpoint(tmp_path / "run")
+    cp.state = Value()
+    cp.state.value = tree
+    cp.save()
+    assert told() == []
+    cp = Checkpoint(tmp_path / "run")
+    cp.state = Value()
+    cp.load()
+    assert_same(w(3.0), cp.state.value["s"].f()[0][0])
+    assert_same(w(8.0), cp.state.value["g"](1.0))
+    save_pytree(tmp_path / "tree", tree)
+    assert [x.partition(" is ")[0] for x in told()] == ["tree/g", "tree/s/f"]
+
+
+def test_what_cannot_be_pickled_is_told_of_without_a_template(tmp_path, told):
+    cp = Checkpoint(tmp_path)
+    cp.state = Value()
+    cp.state.value = StaticStruct(1, functools.partial(scaled, np.ones(1 << 16)))
+    cp.save()
+    (message,) = told()
+    assert message.startswith("state/f is static and holds arrays, in an argument of")
