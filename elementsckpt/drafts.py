@@ -185,14 +185,26 @@ def _make_draft(path: Path) -> disk.Descriptor:
             disk.rename(hidden, path)
         return file
     except BaseException as error:
-        if file is not None:
-            file.close()
-        for folder in (hidden, path):  # Unless they are of somebody else.
-            try_to_sweep(folder)
+        try:
+            if not isinstance(error, _TakenError):
+                _remove_new(file, hidden, path)
+        finally:
+            if file is not None:
+                file.close()
         cause = error.__cause__ or error
         if isinstance(cause, OSError) and cause.errno in _TAKEN:
             raise _TakenError from error
         raise
+
+
+def _remove_new(file: disk.Descriptor | None, hidden: Path, path: Path) -> None:
+    """Remove what was made of a save folder, wherever it is by now."""
+    if file is None:
+        try_to_sweep(hidden)  # It may be somebody else's.
+        return
+    for folder in (hidden, path):
+        if disk.is_at(file.fd, folder / DRAFT):
+            remove(folder)
 
 
 def _is_lost(file: disk.Descriptor) -> bool:
