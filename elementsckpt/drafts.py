@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from . import disk, elements_folder, forks, manifest
+from . import disk, elements_folder, forks, group, manifest
 from .errors import CheckpointError, SaveExistsError, WriteError
 from .notices import Notices
 
@@ -222,15 +222,24 @@ def begin_at(path: Path, *, fsync: bool) -> Draft:
         sweep(path)
     made = _make_folders(path.parent)
     file: disk.Descriptor | None = None
+    is_ours = False
     try:
         file = _make_draft_at(path, made)
-        if _is_lost(file):
+        is_ours = not _is_lost(file)
+        if not is_ours:
             raise _busy(path)
+        if disk.names_in(path) != [DRAFT]:  # Another save was faster, and is complete.
+            raise _full(path)
         return Draft(path, made, file, fsync=fsync)
     except BaseException:
-        if file is not None:
-            file.close()
-        _remove_folders(made)
+        try:
+            if is_ours:
+                with contextlib.suppress(CheckpointError):
+                    disk.remove(path / DRAFT)
+        finally:
+            if file is not None:
+                file.close()
+            _remove_folders(made)
         raise
 
 
@@ -248,13 +257,12 @@ def _make_draft_at(path: Path, made: list[Path]) -> disk.Descriptor:
         if _is_being_written(path):
             raise _busy(path)
         if not os.path.isdir(path) or disk.names_in(path):
-            raise SaveExistsError(
-                f"Cannot save to {path}: {_occupied(path)}. Choose another path or "
-                f"remove it first; it was not touched."
-            )
+            raise _full(path)
         try:
             return disk.create(path / DRAFT)
         except WriteError as error:
+            if error.errno == errno.EEXIST:
+                raise _busy(path) from error
             if error.errno != errno.ENOENT or os.path.lexists(path):
                 raise
 
@@ -268,9 +276,23 @@ def _is_being_written(path: Path) -> bool:
 
 
 def _busy(path: Path) -> SaveExistsError:
+    remedy = "choose another path, or wait until it is finished."
+    return _taken(path, "another save is being written there", remedy)
+
+
+def _full(path: Path) -> SaveExistsError:
+    remedy = "choose another path or remove it first; it was not touched."
+    return _taken(path, _occupied(path), remedy)
+
+
+def _taken(path: Path, why: str, remedy: str) -> SaveExistsError:
+    job = group.current()
+    if job is None:
+        return SaveExistsError(f"Cannot save to {path}: {why}. {remedy.capitalize()}")
     return SaveExistsError(
-        f"Cannot save to {path}: another save is being written there. Choose another "
-        f"path, or wait until it is finished."
+        f"Cannot save to {path}: {why}. This is {job}: if others of them save there, "
+        f"too, let process 0 alone write, with Checkpoint(..., write=rank == 0), or "
+        f"call save_pytree() in that one only. If not, {remedy}"
     )
 
 
