@@ -395,7 +395,8 @@ def _settle():
     """Wait for the threads of the library."""
     for thread in threading.enumerate():
         if thread.name == "elementsckpt" and thread.is_alive():
-            thread.join()
+            thread.join(60)
+            assert not thread.is_alive(), "a thread does not end"
 
 
 def _in_another_thread(call):
