@@ -222,25 +222,33 @@ def begin_at(path: Path, *, fsync: bool) -> Draft:
         sweep(path)
     made = _make_folders(path.parent)
     file: disk.Descriptor | None = None
-    is_ours = False
+    is_lost = False
     try:
         file = _make_draft_at(path, made)
-        is_ours = not _is_lost(file)
-        if not is_ours:
+        is_lost = _is_lost(file)
+        if is_lost:
             raise _busy(path)
         if disk.names_in(path) != [DRAFT]:  # Another save was faster, and is complete.
             raise _full(path)
         return Draft(path, made, file, fsync=fsync)
-    except BaseException:
+    except BaseException as error:
         try:
-            if is_ours:
-                with contextlib.suppress(CheckpointError):
-                    disk.remove(path / DRAFT)
+            if file is not None and not is_lost:
+                _remove_draft(file, path)
+            elif not isinstance(error, CheckpointError):  # It came as a file was made.
+                try_to_sweep(path)
         finally:
             if file is not None:
                 file.close()
             _remove_folders(made)
         raise
+
+
+def _remove_draft(file: disk.Descriptor, path: Path) -> None:
+    """Remove a draft that is new, and not what others have put beside it."""
+    if disk.is_at(file.fd, path / DRAFT):
+        with contextlib.suppress(CheckpointError):
+            disk.remove(path / DRAFT)
 
 
 def _make_draft_at(path: Path, made: list[Path]) -> disk.Descriptor:
