@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from . import disk, forks, manifest
+from . import disk, forks, group, manifest
 from .errors import CheckpointError, SaveExistsError, WriteError
 from .notices import Notices
 
@@ -185,14 +185,26 @@ def _make_draft(path: Path) -> disk.Descriptor:
             disk.rename(hidden, path)
         return file
     except BaseException as error:
-        if file is not None:
-            file.close()
-        for folder in (hidden, path):  # Unless they are of somebody else.
-            try_to_sweep(folder)
+        try:
+            if not isinstance(error, _TakenError):
+                _remove_new(file, hidden, path)
+        finally:
+            if file is not None:
+                file.close()
         cause = error.__cause__ or error
         if isinstance(cause, OSError) and cause.errno in _TAKEN:
             raise _TakenError from error
         raise
+
+
+def _remove_new(file: disk.Descriptor | None, hidden: Path, path: Path) -> None:
+    """Remove what was made of a save folder, wherever it is by now."""
+    if file is None:
+        try_to_sweep(hidden)  # It may be somebody else's.
+        return
+    for folder in (hidden, path):
+        if disk.is_at(file.fd, folder / DRAFT):
+            remove(folder)
 
 
 def _is_lost(file: disk.Descriptor) -> bool:
@@ -210,16 +222,33 @@ def begin_at(path: Path, *, fsync: bool) -> Draft:
         sweep(path)
     made = _make_folders(path.parent)
     file: disk.Descriptor | None = None
+    is_lost = False
     try:
         file = _make_draft_at(path, made)
-        if _is_lost(file):
+        is_lost = _is_lost(file)
+        if is_lost:
             raise _busy(path)
+        if disk.names_in(path) != [DRAFT]:  # Another save was faster, and is complete.
+            raise _full(path)
         return Draft(path, made, file, fsync=fsync)
-    except BaseException:
-        if file is not None:
-            file.close()
-        _remove_folders(made)
+    except BaseException as error:
+        try:
+            if file is not None and not is_lost:
+                _remove_draft(file, path)
+            elif not isinstance(error, CheckpointError):  # It came as a file was made.
+                try_to_sweep(path)
+        finally:
+            if file is not None:
+                file.close()
+            _remove_folders(made)
         raise
+
+
+def _remove_draft(file: disk.Descriptor, path: Path) -> None:
+    """Remove a draft that is new, and not what others have put beside it."""
+    if disk.is_at(file.fd, path / DRAFT):
+        with contextlib.suppress(CheckpointError):
+            disk.remove(path / DRAFT)
 
 
 def _make_draft_at(path: Path, made: list[Path]) -> disk.Descriptor:
@@ -236,13 +265,12 @@ def _make_draft_at(path: Path, made: list[Path]) -> disk.Descriptor:
         if _is_being_written(path):
             raise _busy(path)
         if not os.path.isdir(path) or disk.names_in(path):
-            raise SaveExistsError(
-                f"Cannot save to {path}: {_occupied(path)}. Choose another path or "
-                f"remove it first; it was not touched."
-            )
+            raise _full(path)
         try:
             return disk.create(path / DRAFT)
         except WriteError as error:
+            if error.errno == errno.EEXIST:
+                raise _busy(path) from error
             if error.errno != errno.ENOENT or os.path.lexists(path):
                 raise
 
@@ -256,9 +284,23 @@ def _is_being_written(path: Path) -> bool:
 
 
 def _busy(path: Path) -> SaveExistsError:
+    remedy = "choose another path, or wait until it is finished."
+    return _taken(path, "another save is being written there", remedy)
+
+
+def _full(path: Path) -> SaveExistsError:
+    remedy = "choose another path or remove it first; it was not touched."
+    return _taken(path, _occupied(path), remedy)
+
+
+def _taken(path: Path, why: str, remedy: str) -> SaveExistsError:
+    job = group.current()
+    if job is None:
+        return SaveExistsError(f"Cannot save to {path}: {why}. {remedy.capitalize()}")
     return SaveExistsError(
-        f"Cannot save to {path}: another save is being written there. Choose another "
-        f"path, or wait until it is finished."
+        f"Cannot save to {path}: {why}. This is {job}: if others of them save there, "
+        f"too, let process 0 alone write, with Checkpoint(..., write=rank == 0), or "
+        f"call save_pytree() in that one only. If not, {remedy}"
     )
 
 

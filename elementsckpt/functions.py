@@ -109,6 +109,8 @@ def save_pytree(
 ) -> SaveReport:
     """Write one save of a pytree to this very folder.
 
+    In a job of several processes, one of them calls it.
+
     Args:
       path: The folder, which must not exist or be empty.
       tree: Whatever `Value` takes. It is the component `tree` of the save.

@@ -247,14 +247,16 @@ class Saving:
         """
         if self._writer is None:
             return self.report(is_finished=True)
+        taken: list[Draft] = []
         try:
-            draft = self._drafts.pop()
-        except IndexError:
-            return None
-        try:
-            content = self._commit(draft, self._writer)
+            with contextlib.suppress(IndexError):
+                taken.extend(map(self._drafts.pop, [-1]))  # Both in one step.
+            if not taken:
+                return None
+            content = self._commit(taken[0], self._writer)
         except BaseException as error:
-            draft.abandon()
+            for draft in taken:
+                draft.abandon()
             if isinstance(error, LostError):
                 self._history.distrust(self._manifest.sequence - 1)
                 self._note_damage()

@@ -278,10 +278,13 @@ class Attack:
             self._verb.prepare(cp)
         interrupts = Interrupts(*places, modules=self._modules, guard=self._guard)
         error = self._interrupt(interrupts, cp)
-        if len(places) > 1:
+        own, is_once = self._root / "own", len(places) < 2
+        if not is_once:
             error = None
             gc.collect()  # Of what tracing has made keep itself.
         try:
+            if is_once and not interrupts.is_in_seam and own.exists():
+                assert elementsckpt.exists(own), "it left a trace"
             self._check(cp, directory)
             cp.close()
             del cp, error  # Which was kept until here, as notebooks keep the last one.
@@ -294,7 +297,7 @@ class Attack:
             where = "".join(f"\n  {x}" for x in interrupts.where)
             raise AssertionError(f"Interrupted at {places}:{where}") from error
         shutil.rmtree(directory)
-        shutil.rmtree(self._root / "own", ignore_errors=True)
+        shutil.rmtree(own, ignore_errors=True)
         return interrupts.count
 
     def _interrupt(self, interrupts, cp):
@@ -395,7 +398,8 @@ def _settle():
     """Wait for the threads of the library."""
     for thread in threading.enumerate():
         if thread.name == "elementsckpt" and thread.is_alive():
-            thread.join()
+            thread.join(60)
+            assert not thread.is_alive(), "a thread does not end"
 
 
 def _in_another_thread(call):

@@ -6,6 +6,7 @@ folder that they share.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import pathlib
@@ -20,6 +21,7 @@ from elementsckpt import (
     Checkpoint,
     DamagedError,
     ReadError,
+    SaveExistsError,
     SaveNotFoundError,
     StateError,
 )
@@ -208,6 +210,33 @@ def two_that_save_are_told_once(process, folder):
     process.meet()
 
 
+def two_that_save_to_one_path_are_told(process, folder):
+    """By whoever is late, and by one of two that save at once."""
+
+    def attempt(save, path):
+        try:
+            save(path)
+        except SaveExistsError as error:
+            said = str(error)
+            assert f"This is process {process.rank} of 2 of {process.name}: " in said
+            assert "let process 0 alone write, with Checkpoint(..., write=ran" in said
+            return False
+        return True
+
+    def save_pytree(path):
+        elementsckpt.save_pytree(path, [process.rank])
+
+    cp = boxes.make(state=process.rank)
+    for number, save in enumerate([cp.save, save_pytree]):
+        for late in range(2):
+            one = functools.partial(attempt, save, folder / f"{number}-{late}")
+            assert in_turn(process, late, one, one) is (process.rank != late)
+        attempt(save, folder / f"{number}-at-once")
+        process.meet()
+        assert elementsckpt.exists(folder / f"{number}-at-once")
+        process.meet()
+
+
 def directories_of_their_own_need_no_word(process, folder):
     cp = make(folder / str(process.rank), process.rank)
     del warnings.said[:]
@@ -266,6 +295,7 @@ CLAIMS = [
     what_is_loaded_later_is_of_each_alone,
     two_that_write_are_told,
     two_that_save_are_told_once,
+    two_that_save_to_one_path_are_told,
     directories_of_their_own_need_no_word,
     process_0_alone_waits_for_nobody,
     a_failure_is_told,

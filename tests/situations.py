@@ -252,6 +252,34 @@ def a_path_to_which_somebody_else_is_faster_to_save(tmp, monkeypatch):
     make(state=1).save(tmp / "save")
 
 
+def as_it_begins(monkeypatch, path, do):
+    """Do something just before the draft of a save to a path is made."""
+
+    def syscall(call, *args):
+        if call is os.open and args[0] == path / ".manifest.json":
+            monkeypatch.setattr(disk, "syscall", lambda call, *args: call(*args))
+            do()
+        return call(*args)
+
+    monkeypatch.setattr(disk, "syscall", syscall)
+
+
+@says(SaveExistsError, "Cannot save to {tmp}/save: it holds a save already.", TAKEN)
+def a_path_to_which_somebody_else_has_saved_meanwhile(tmp, monkeypatch):
+    path = tmp / "save"
+    yield
+    as_it_begins(monkeypatch, path, lambda: make(state=1).save(path))
+    make(state=2).save(path)
+
+
+@says(SaveExistsError, BUSY)
+def a_path_to_which_two_begin_to_save_at_once(tmp, monkeypatch):
+    draft = tmp / "save" / ".manifest.json"
+    yield
+    as_it_begins(monkeypatch, draft.parent, draft.touch)
+    make(state=1).save(draft.parent)
+
+
 # There is no such component
 
 
@@ -2154,6 +2182,37 @@ def a_process_that_does_not_tell_what_it_resumes(tmp, monkeypatch):
     monkeypatch.setattr("elementsckpt.group._TIMEOUT_S", 0.0)
     yield
     cp.load_or_save()
+
+
+IN_JOB = (
+    "This is process 1 of 2 of torch.distributed: if others of them save there, too, "
+    "let process 0 alone write, with Checkpoint(..., write=rank == 0), or call "
+    "save_pytree() in that one only. If not, choose another path"
+)
+
+
+@says(
+    SaveExistsError,
+    f"Cannot save to {{tmp}}/save: it holds a save already. {IN_JOB}",
+    " or remove it first; it was not touched.",
+)
+def a_path_to_which_another_process_of_the_job_has_saved(tmp, monkeypatch):
+    as_process_1(monkeypatch, None)
+    make(state=1).save(tmp / "save")
+    yield
+    elementsckpt.save_pytree(tmp / "save", 1)
+
+
+@says(
+    SaveExistsError,
+    f"Cannot save to {{tmp}}/save: another save is being written there. {IN_JOB}",
+    ", or wait until it is finished.",
+)
+def a_path_to_which_another_process_of_the_job_is_saving(tmp, monkeypatch):
+    as_process_1(monkeypatch, None)
+    monkeypatch.setattr(disk, "lock", lambda _: False)
+    yield
+    make(state=1).save(tmp / "save")
 
 
 @says(

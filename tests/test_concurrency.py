@@ -22,7 +22,15 @@ from numbered import make as make_numbered
 from numbered import number_in, number_of
 
 import elementsckpt
-from elementsckpt import Checkpoint, WriteError, background, checkpoint, disk, drafts
+from elementsckpt import (
+    Checkpoint,
+    SaveExistsError,
+    WriteError,
+    background,
+    checkpoint,
+    disk,
+    drafts,
+)
 from elementsckpt.folder import Directory
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
@@ -825,6 +833,47 @@ def test_a_sweep_of_an_empty_folder_removes_no_draft_that_is_in_it_by_then(
     path = make(tmp_path, 1).save().path
     assert path.name == visible(tmp_path)[0]
     assert elementsckpt.read(path) == {"agent": 1}
+
+
+# One path for several
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+@pytest.mark.parametrize("state", [1, b"bytes" * 99])
+def test_a_save_to_a_path_that_another_one_has_just_finished_leaves_it_whole(
+    tmp_path, inject, is_there, state
+):
+    path, faster = tmp_path / "save", make(state=state)
+    if is_there:
+        path.mkdir()
+
+    def save_in_the_pause(call, *args):
+        if call is os.open and args[0] == path / ".manifest.json":
+            inject(unsynced)
+            faster.save(path)
+        return unsynced(call, *args)
+
+    inject(save_in_the_pause)
+    with pytest.raises(SaveExistsError, match="it holds a save already"):
+        make(state=2).save(path)
+    assert elementsckpt.read(path) == {"agent": state}
+    assert ".manifest.json" not in os.listdir(path)
+
+
+def test_of_two_drafts_at_one_path_that_begin_at_once_one_is_refused(tmp_path, inject):
+    path, others = tmp_path / "save", []
+
+    def begin_in_the_pause(call, *args):
+        if call is os.open and args[0] == path / ".manifest.json":
+            inject(unsynced)
+            others.append(drafts.begin_at(path, fsync=False))
+        return unsynced(call, *args)
+
+    inject(begin_in_the_pause)
+    with pytest.raises(SaveExistsError, match="another save is being written there"):
+        make(state=2).save(path)
+    others[0].abandon()
+    assert os.listdir(path) == []
 
 
 # Clocks

@@ -14,6 +14,7 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "elementsckpt"
 ALLOWED = {
     "errors": {"attributes"},
     "forks": set(),
+    "group": set(),
     "notices": set(),
     "disk": set(),
     "parallel": set(),
@@ -85,7 +86,7 @@ ALLOWED = {
     "pool": {"disk"},
     "reader": {"pool", "compression", "machine", "manifest", "parallel", "disk"},
     "elements_folder": {"restricted", "pickles", "machine", "disk"},
-    "drafts": {"manifest", "notices", "forks", "disk"},
+    "drafts": {"manifest", "notices", "forks", "group", "disk"},
     "metadata": {"attributes", "torch_tensors", "jax_arrays", "scalars"},
     "retention": {"metadata", "manifest", "notices"},
     "folder": {
@@ -161,7 +162,6 @@ ALLOWED = {
     "wakeup": {"forks"},
     "signals": {"sigactions", "wakeup"},
     "timing": {"schedule", "signals"},
-    "group": set(),
     "claim": {"lineage", "folder", "group", "forks", "disk"},
     "origin": {"lineage", "folder", "reports", "manifest"},
     "checkpoint": {

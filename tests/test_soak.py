@@ -1,6 +1,8 @@
 """A moment of each attack of `make soak`."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 
@@ -15,13 +17,21 @@ from boxes import ROOT
 def test_a_moment_of_each_attack_is_withstood(attack, tmp_path):
     options = ["--quick", "--only", attack, "--seed", "1", "--directory", tmp_path]
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    result = subprocess.run(
+    child = subprocess.Popen(
         [sys.executable, "-W", "error", "-m", "soak", *options],
         env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
-    assert result.returncode == 0, result.stderr
-    assert f"- {attack}, " in result.stdout
-    assert result.stderr == ""
+    try:
+        output, errors = child.communicate(timeout=300)
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # It has children, too.
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+    assert child.returncode == 0, errors
+    assert f"- {attack}, " in output
+    assert errors == ""
     assert not list(tmp_path.iterdir())

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import elementsckpt
-from elementsckpt import disk, restore, source, stored
+from elementsckpt import WriteError, disk, restore, source, stored
 
 WRITER = """
 import sys, elementsckpt
@@ -143,17 +143,43 @@ def test_a_forked_child_is_another_writer(tmp_path):
     assert message.startswith(f"Process {parent} on ")
 
 
-def test_without_locks_nothing_is_told_and_nothing_breaks(
-    tmp_path, writer, caplog, monkeypatch
-):
+@pytest.fixture
+def no_locks(monkeypatch):
     def refuse(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
+
+
+def test_without_locks_nothing_is_told_and_nothing_breaks(
+    tmp_path, writer, caplog, no_locks
+):
     cp = boxes.make(tmp_path, 1)
     cp.save()
     assert warnings(caplog) == []
     assert cp.load().path == cp.latest()
+
+
+@pytest.mark.parametrize("is_done", [False, True])
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Broken"), KeyboardInterrupt()])
+def test_without_locks_a_save_that_fails_as_it_begins_leaves_nothing(
+    tmp_path, error, is_done, monkeypatch, caplog, no_locks
+):
+    def fail(call, *args):
+        is_begun = call is os.replace and args[0].name == f".{args[1].name}"
+        result = call(*args) if is_done or not is_begun else None
+        if is_begun:
+            raise error
+        return result
+
+    cp = boxes.make(tmp_path, 1)
+    cp.save()
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setattr(disk, "syscall", fail)
+    with pytest.raises((WriteError, KeyboardInterrupt)):
+        cp.save()
+    assert sorted(tmp_path.rglob("*")) == before
+    assert warnings(caplog) == []
 
 
 @pytest.mark.parametrize("is_explicit", [False, True])
