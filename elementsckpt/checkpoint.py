@@ -939,7 +939,9 @@ class Checkpoint(Registry):
     def watch_signals(self, signals: Iterable[int] = signals.DEFAULT) -> None:
         """Let `preempted` tell of these signals, which then end the process no more.
 
-        Handlers that were there are called, too. `close` puts them back.
+        Handlers in Python that were there are called, too; those in C, such as of
+        `faulthandler.register`, are not, which is logged. `close` puts them back. What
+        takes a signal over later is logged when `preempted` is asked.
 
         Args:
           signals: By default SIGTERM and SIGUSR1.
@@ -951,7 +953,10 @@ class Checkpoint(Registry):
 
     @property
     def preempted(self) -> bool:
-        """Whether a watched signal came, or the deadline of `every` is past."""
+        """Whether a watched signal came, or the deadline of `every` is past.
+
+        Any thread is told at once, also while the main one is in compiled code.
+        """
         return self._timing.is_over
 
     # Ending
