@@ -20,8 +20,6 @@ from .errors import MismatchError, ReadError, reason
 from .manifest import display
 from .specs import Spec
 
-_LONG_NAME = 200
-
 
 class Selection(Struct, frozen=True):
     """Which leaves of a component to load.
@@ -400,12 +398,3 @@ def differences(
     lacking = [(name, "not in the save") for name in missing]
     more = [(name, "only in the save") for name in unexpected]
     return [*problems.items(), *lacking, *more]
-
-
-def nearest(regex: str, names: Iterable[str], count: int = 5) -> list[str]:
-    """Return the names that look most like a pattern that matched none."""
-    import difflib  # Here, as it takes a while and is for errors only.
-
-    short = (name for name in names if len(name) <= _LONG_NAME)
-    some = itertools.islice(short, 2000)  # Comparing takes time.
-    return difflib.get_close_matches(regex, some, count, cutoff=0.0)

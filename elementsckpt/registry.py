@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from . import components
+from . import arguments, components
 from .components import Component
 from .errors import ComponentError, MissingKeyError
 
@@ -108,9 +108,7 @@ class Registry:
     def _select(self, keys: Iterable[str] | None) -> dict[str, Component]:
         if keys is None:
             return dict(self._components)
-        if isinstance(keys, str):
-            raise ValueError(f"keys is a list of keys: pass keys=[{keys!r}].")
-        wanted = list(keys)
+        wanted = arguments.keys(keys)
         missing = [key for key in wanted if key not in self._components]
         if missing:
             raise MissingKeyError(

@@ -76,7 +76,7 @@ class Save:
         if missing:
             raise MissingKeyError(
                 f"{self.path} has no {_listed(missing)}. It has {_listed(here)}. "
-                f"Nothing was loaded. {self._options.verb.lacking}"
+                f"Nothing was loaded. {self._options.verb.lacking(keys, here)}"
             )
         return [self._component(key, saved, here[saved]) for key, saved in keys.items()]
 

@@ -15,10 +15,12 @@ ALLOWED = {
     "errors": {"attributes"},
     "forks": set(),
     "notices": set(),
-    "disk": set(),
+    "attributes": set(),
+    "arguments": {"attributes"},
+    "hints": set(),
+    "disk": {"arguments"},
     "parallel": set(),
     "manifest": set(),
-    "attributes": set(),
     "classes": {"attributes", "manifest"},
     "references": {"attributes", "classes", "manifest"},
     "reductions": {"attributes", "classes"},
@@ -56,8 +58,8 @@ ALLOWED = {
         "manifest",
     },
     "overlay": {"specs", "tree", "leaves", "manifest"},
-    "selection": {"overlay"},
-    "verbs": set(),
+    "selection": {"overlay", "arguments"},
+    "verbs": {"hints"},
     "growth": {"overlay", "tree", "containers", "leaves", "scalars", "manifest"},
     "callables": {"attributes"},
     "pytrees": {
@@ -71,8 +73,8 @@ ALLOWED = {
         *("forms", "skeletons", "plain", "overlay", "pytrees", "specs", "tree"),
         *("attributes", "leaves", "jax_arrays", "manifest"),
     },
-    "compression": {"manifest"},
-    "files": {"attributes"},
+    "compression": {"manifest", "arguments"},
+    "files": {"attributes", "arguments"},
     "filetree": {"manifest", "parallel", "disk"},
     "fileview": {"drafts", "filetree", "manifest", "parallel", "disk"},
     "background": {"forks", "parallel"},
@@ -84,14 +86,14 @@ ALLOWED = {
     "elements_folder": {"restricted", "pickles", "machine", "disk"},
     "drafts": {"elements_folder", "manifest", "notices", "forks", "disk"},
     "metadata": {"attributes", "torch_tensors", "jax_arrays", "scalars"},
-    "retention": {"metadata", "manifest", "notices"},
+    "retention": {"metadata", "manifest", "notices", "arguments"},
     "folder": {
         *("retention", "drafts", "reader", "elements_folder", "metadata"),
         *("manifest", "scalars", "notices", "disk"),
     },
     "choice": {
         *("folder", "retention", "drafts", "elements_folder", "scalars", "manifest"),
-        "disk",
+        *("disk", "arguments", "hints"),
     },
     "headers": {"blocks"},
     "reuse": {
@@ -110,6 +112,7 @@ ALLOWED = {
     "stored": {
         *("elements_folder", "reader", "skeletons", "specs", "view_leaves", "tree"),
         *("leaves", "pickles", "references", "classes", "manifest", "verbs"),
+        "arguments",
     },
     "source": {
         *("stored", "folder", "elements_folder", "tree", "references", "scalars"),
@@ -136,27 +139,31 @@ ALLOWED = {
     "restore": {
         *("source", "stored", "folder", "fileview", "drafts", "reports", "overlay"),
         *("tree", "selection", "verbs", "growth", "manifest", "machine", "disk"),
+        *("arguments", "hints"),
     },
     "look": {
         *("restore", "reports", "stored", "choice", "folder", "elements_folder"),
         *("selection", "metadata", "scalars", "manifest", "verbs", "disk"),
+        "arguments",
     },
     "randoms": {"attributes"},
     "components": {
         *("attributes", "value", "pytrees", "randoms", "jax_arrays", "torch_tensors"),
+        "arguments",
     },
-    "registry": {"components"},
-    "wrappers": {"forks"},
-    "rng": {"attributes", "generators"},
+    "registry": {"components", "arguments"},
+    "wrappers": {"forks", "attributes", "arguments"},
+    "rng": {"attributes", "arguments", "generators"},
     "functions": {
         *("store", "restore", "reports", "stored", "choice", "files", "metadata"),
         *("selection", "value", "rng", "compression", "verbs", "disk"),
+        "arguments",
     },
     "lineage": {"disk"},
-    "schedule": {"forks"},
+    "schedule": {"forks", "arguments"},
     "sigactions": set(),
     "wakeup": {"forks"},
-    "signals": {"sigactions", "wakeup"},
+    "signals": {"sigactions", "wakeup", "arguments"},
     "timing": {"schedule", "signals"},
     "group": set(),
     "claim": {"lineage", "folder", "group", "forks", "disk"},
@@ -167,7 +174,7 @@ ALLOWED = {
         *("schedule", "signals", "timing", "origin", "claim", "retention", "metadata"),
         *("selection", "value", "rng", "scalars", "verbs", "group"),
         *("files", "wrappers", "components", "manifest", "notices", "forks", "disk"),
-        "attributes",
+        *("attributes", "arguments"),
     },
     "__init__": {
         *("checkpoint", "functions", "files", "look", "retention", "schedule"),
@@ -180,7 +187,7 @@ ALLOWED = {
     "runs": {
         *("checkpoint", "fingerprints", "rng", "files", "components", "disk"),
     },
-    "testing": {"runs", "fingerprints", "rng", "disk"},
+    "testing": {"runs", "fingerprints", "rng", "disk", "arguments"},
 }
 
 DEPENDENCIES = {"numpy", "cloudpickle", "zstandard", "xxhash", "msgspec"}

@@ -679,7 +679,7 @@ def test_a_copy_of_attributes_of_another_object_leaves_that_alone(tmp_path):
 
 def test_a_saveable_sets_no_attribute_where_one_is_lacking():
     buffer = Buffer(3)
-    with pytest.raises(KeyError):
+    with pytest.raises(elementsckpt.MismatchError, match="without 'full'"):
         elementsckpt.Saveable(["pos", "full"], of=buffer).load({"pos": 5})
     assert buffer.pos == 3
 
