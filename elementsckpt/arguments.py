@@ -74,7 +74,17 @@ def key(value: Any) -> str:
         raise ValueError(
             f"key={shown(value)}: pass the key of one component, such as key='agent'."
         )
-    return value
+    return str.__str__(value)
+
+
+def texts(value: Any) -> list[str]:
+    """Return the texts that an argument lists; none if it is no list of texts."""
+    try:
+        found = [] if isinstance(value, Mapping) else list(value)
+    except Exception:
+        found = []
+    is_text = all(isinstance(item, str) for item in found)
+    return [str.__str__(item) for item in found] if is_text else []  # NumPy's, too.
 
 
 def keys(value: Any) -> list[str]:
@@ -85,18 +95,11 @@ def keys(value: Any) -> list[str]:
     """
     if isinstance(value, str):
         raise ValueError(f"keys is a list of keys: pass keys=[{shown(value)}].")
-    try:
-        found = list(value)
-    except Exception:
-        found = None
-    if found is None or not all(isinstance(item, str) for item in found):
-        raise ValueError(
-            f"keys={shown(value)}: pass a list of keys, such as keys=['agent']."
-        )
+    found = texts([*value] if isinstance(value, Mapping) else value)
     if not found:
         raise ValueError(
-            "keys= names no component. Name those that are meant, or leave it out for "
-            "all of them."
+            f"keys={shown(value)}: pass a list of keys, such as keys=['agent'], or "
+            f"leave it out for all components."
         )
     return found
 
@@ -118,11 +121,11 @@ def saved_keys(value: Any, keys: Iterable[str]) -> dict[str, str]:
             f"keys={shown(value)}: pass a mapping from keys here to those in the save, "
             f"such as keys={{'agent': 'params'}}."
         )
-    return dict(value)
+    return {ours: str.__str__(theirs) for ours, theirs in value.items()}
 
 
-def require_functions(name: str, value: Any, what: str) -> None:
-    """Refuse an argument that does not give functions by key, at least one.
+def functions(name: str, value: Any, what: str) -> dict[str, Any]:
+    """Return an argument that gives functions by key, at least one.
 
     Args:
       name: Its name.
@@ -140,3 +143,4 @@ def require_functions(name: str, value: Any, what: str) -> None:
             f"{name}={shown(value)}: pass functions that {what}, by key, such as "
             f"{{'agent': agent.{what.partition(' ')[0]}}}."
         )
+    return {str.__str__(item): function for item, function in value.items()}

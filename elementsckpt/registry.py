@@ -112,9 +112,9 @@ class Registry:
         missing = [key for key in wanted if key not in self._components]
         if missing:
             raise MissingKeyError(
-                f"Not registered: {_listed(missing)}. Registered are: "
-                f"{_listed(self._components)}. Register the rest first, or leave it "
-                f"out of keys=."
+                f"Not registered: {', '.join(map(arguments.shown, missing))}. "
+                f"Registered are: {_listed(self._components)}. Register the rest "
+                f"first, or leave it out of keys=."
             )
         return {key: self._components[key] for key in wanted}
 

@@ -437,11 +437,11 @@ def _read_only(
     matched = set()
     for component in components:
         matches = selections[component.key].matches
-        numbers = {n: x for x, n in component.names() if matches(x)}
-        if not numbers:
+        named = [(name, n) for name, n in component.names() if matches(name)]
+        if not named:
             continue
         matched.add(component.key)
-        state = component.some(numbers)
+        state = component.some(named)
         if state is not tree.LEFT_OUT:
             restored.states[component.key] = state
     for group in _questions(components, reading.request):
@@ -663,11 +663,12 @@ def _text_of(regex: Any) -> str:
 
 
 def _rename_hint(selection: Selection, plans: Mapping[str, Plan]) -> str:
-    if selection.rename:
-        names = dict(selection.rename)
-        return f"Correct rename={names}, which does not make these names fit"
     pairs = (hints.renaming(x.unexpected, x.flat.names) for x in plans.values())
     pair = next(filter(None, pairs), "{pattern: replacement}")
+    if selection.rename:
+        names = shown(dict(selection.rename))
+        example = "" if any(x.renamed for x in plans.values()) else f", as {pair} may"
+        return f"Correct rename={names}, which does not make these names fit{example}"
     return f"Map names in the save to current ones, as with rename={pair}"
 
 

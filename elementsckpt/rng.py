@@ -13,7 +13,7 @@ import numpy as np
 
 from . import attributes, generators
 from .arguments import shown
-from .errors import MismatchError
+from .errors import MismatchError, reason
 
 _logger = logging.getLogger("elementsckpt")
 _PYTHON_VERSION = 3  # Of the states of `random`, since Python 3.2.
@@ -62,9 +62,11 @@ class GlobalRNG:
             like.setstate((_PYTHON_VERSION, words, data["random"]["gauss"]))
             numpy = generators.randomstate(data["numpy"])  # Which checks the state.
         except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+            why = f" ({reason(error)})" if isinstance(error, ValueError) else ""
             raise MismatchError(
                 f"Saved is {shown(data)}, and a GlobalRNG loads states of global "
-                f"generators. Register what it was saved from; they have not changed."
+                f"generators{why}. Register what it was saved from; they have not "
+                f"changed."
             ) from error
         if "torch" in data:
             _load_torch(data["torch"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import bisect
 import contextlib
 import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from msgspec import Struct, structs
@@ -378,13 +378,11 @@ def numbers_in(picked: Iterable[tuple[int, Leaves]]) -> Iterator[int]:
         yield from range(first, first + len(group.names))
 
 
-def names_of(tree: Tree, numbers: Collection[int], allowance: Allowance) -> list[str]:
-    """Return the names of leaves in all places, attributes too, as far as allowed."""
-    found = [name for n, name in enumerate(leaf_names(tree)) if n in numbers]
+def all_names(tree: Tree, allowance: Allowance) -> Iterator[tuple[str, int]]:
+    """Yield the names of leaves in all places, attributes too, as far as allowed."""
     with contextlib.suppress(MismatchError):
         walk = _walk(tree, allowance, attributes=True)
-        found = [name for name, number in walk if number in numbers]
-    return found
+        yield from ((name, number) for name, number in walk if number >= 0)
 
 
 def container_names(tree: Tree, allowance: Allowance) -> dict[int, str]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from . import attributes, forks
-from .arguments import is_integer, shown
+from .arguments import is_integer, shown, texts
 from .errors import MismatchError, StateError
 
 
@@ -125,9 +125,8 @@ def _names(attrs: Any) -> tuple[str, ...]:
     Raises:
       ValueError: they are something else.
     """
-    is_iterable = isinstance(attrs, Iterable) and not isinstance(attrs, Mapping)
-    names = tuple(attrs) if is_iterable else ()
-    if not names or not all(isinstance(name, str) for name in names):
+    names = tuple(texts(attrs))
+    if not names:
         raise ValueError(
             f"attrs={shown(attrs)}: pass a list of names of attributes, such as "
             f"['pos', 'full']."

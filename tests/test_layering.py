@@ -116,7 +116,7 @@ ALLOWED = {
     },
     "source": {
         *("stored", "folder", "elements_folder", "tree", "references", "scalars"),
-        *("fileview", "manifest"),
+        *("fileview", "manifest", "arguments"),
     },
     "reports": set(),
     "still": {"manifest", "notices"},

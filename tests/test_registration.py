@@ -407,6 +407,8 @@ def test_a_save_that_needs_arguments_is_refused_when_no_protocol_is_left():
 
 PLACES = [
     *("path", "filepath", "file", "fname", "file_name", "filename", "prefix"),
+    *("dest", "destination", "out", "output", "f", "fp", "url", "save_to"),
+    *("filePath", "outFile", "fileName", "dirName", "saveDir", "OUT_PATH", "_path"),
     *("folder", "directory", "dirname", "save_path", "out_dir", "log_file"),
     *("dir", "logdir"),
 ]
