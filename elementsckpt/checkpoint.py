@@ -667,12 +667,14 @@ class Checkpoint(Registry):
             not fit is in the report instead of being raised.
 
         Raises:
+          ComponentError: nothing is registered.
           SaveNotFoundError: there is no save.
           MissingKeyError: a key is not registered or not in the save.
           MismatchError: leaves do not fit, or none is matched.
           PickleError: the save needs pickle, and that is not allowed.
           DamagedError: the save, or each one in the directory, is damaged.
           VersionError: it was written by a newer elementsckpt.
+          ValueError: an argument makes no sense, such as `keys=[]`.
         """
         self._require_components()
         request = Request(regex, rename, flag("strict", strict), flag("cast", cast))

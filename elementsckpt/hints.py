@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 
 _LONG_NAME = 200
 _MOST_COMPARED = 2000  # Comparing takes time.
+_MOST_RENAMED = 5
 _MOST_AVOIDED = 3
 _LONG_PATTERN = 100
 
@@ -29,7 +30,7 @@ def renaming(saved: Sequence[str], current: Sequence[str]) -> str | None:
 
     What the names end in alike stays, so that it does the same for their neighbours.
     """
-    for old in saved[:_MOST_COMPARED]:
+    for old in saved[:_MOST_RENAMED]:
         for new in nearest(old, current, 1):
             size = _same_end(old, new)
             before, after = old[: len(old) - size], new[: len(new) - size]

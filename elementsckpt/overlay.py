@@ -69,10 +69,12 @@ class Selection(Struct, frozen=True):
     def _without_key(self, before: str, name: str) -> str:
         """Return what a full name has become without the key, which must stay."""
         if name != self.key and not name.startswith(f"{self.key}/"):
+            other, _, rest = name.partition("/")
+            pair = {other: self.key} if rest else "{key_here: key_in_the_save}"
             raise MismatchError(
                 f"rename takes {before} out of its component, to {name}. Keep "
                 f"{self.key!r} in the replacement, or load what is saved under another "
-                f"key with keys={{ours: theirs}}; nothing was loaded."
+                f"key with keys={pair}; nothing was loaded."
             )
         return name[len(self.key) + 1 :]
 

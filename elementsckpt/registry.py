@@ -83,7 +83,7 @@ class Registry:
         del self._components[key]
 
     def __contains__(self, key: object) -> bool:
-        return key in self._components
+        return isinstance(key, str) and key in self._components
 
     def __iter__(self) -> Iterator[str]:
         return iter(list(self._components))

@@ -1080,7 +1080,8 @@ def a_rename_of_two_forms(tmp, _):
 @says(
     MismatchError,
     "rename takes agent/old out of its component, to old. Keep 'agent' in the "
-    "replacement, or load what is saved under another key with keys={ours: theirs}",
+    "replacement, or load what is saved under another key with "
+    "keys={key_here: key_in_the_save}",
     NOTHING,
 )
 def a_rename_that_loses_the_key(tmp, _):
@@ -1088,6 +1089,20 @@ def a_rename_that_loses_the_key(tmp, _):
     cp.save()
     yield
     cp.load(rename={"^agent/": ""})
+
+
+@says(
+    MismatchError,
+    "rename takes agent/old out of its component, to policy/old. Keep 'agent' in the "
+    "replacement, or load what is saved under another key with "
+    "keys={'policy': 'agent'}",
+    NOTHING,
+)
+def a_rename_of_the_key(tmp, _):
+    cp = make(tmp, {"old": 1})
+    cp.save()
+    yield
+    cp.load(rename={"^agent/": "policy/"})
 
 
 @says(

@@ -344,6 +344,22 @@ def test_what_the_save_has_is_loaded_as_the_message_says(tmp_path):
     assert cp.agent.state == 1
 
 
+def test_a_key_that_a_rename_would_change_is_mapped_as_the_message_says(tmp_path):
+    make(tmp_path, {"w": 7}).save()
+    cp = make(tmp_path)
+    cp.policy = Box()
+    with pytest.raises(MismatchError, match="out of its component") as error:
+        cp.load(keys=["agent"], rename={"^agent/": "policy/"})
+    keys = eval(re.search(r"keys=(\{.*?\})", str(error.value))[1])
+    cp.load(keys=keys)
+    assert cp.policy.state == {"w": 7}
+
+
+def test_what_is_no_text_is_no_key():
+    assert [] not in make()
+    assert "agent" in make()
+
+
 def test_a_name_that_is_nearly_one_comes_first(tmp_path):
     cp = make(tmp_path, 1, keep=None)
     cp.save(pin="before")
