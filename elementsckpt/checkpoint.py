@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, overload
 
 from . import (
+    arguments,
     attributes,
     choice,
     components,
@@ -25,6 +26,7 @@ from . import (
     signals,
     verbs,
 )
+from .arguments import flag, shown
 from .background import Background
 from .claim import Claim, claim
 from .components import Component
@@ -180,23 +182,26 @@ class Checkpoint(Registry):
         super().__init__()
         if every is not None and not isinstance(every, Every):
             raise ValueError(
-                f"every={every!r}: pass elementsckpt.Every(steps=1000), for example."
+                f"every={shown(every)}: pass elementsckpt.Every(steps=1000), for "
+                f"example."
             )
         if staging_bytes is not None and (
             type(staging_bytes) is not int or staging_bytes < 0
         ):
             raise ValueError(
-                f"staging_bytes={staging_bytes!r}: pass a number of bytes, or None."
+                f"staging_bytes={shown(staging_bytes)}: pass a number of bytes, or "
+                f"None."
             )
         self._directory = None if directory is None else local(directory)
         self._step = step
         self._timing = Timing(every)
         self._metadata = None if metadata is None else encode(metadata)
         compress = compression.check(compress)
+        write, fsync = flag("write", write), flag("fsync", fsync)
         self._manner = Manner(retention.checked(keep), write, fsync, compress)
         self._background: Background[SaveReport] | None = None
         self._staging: Staging | None = None
-        if background:
+        if flag("background", background):
             limit = default_bytes() if staging_bytes is None else staging_bytes
             self._background, self._staging = Background(), Staging(limit)
         self._lock = threading.RLock()
@@ -280,15 +285,15 @@ class Checkpoint(Registry):
           Exception: what a component's own `save()` raises, with a note of its key.
         """
         self._require_components()
-        if hasattr(path, "__index__"):
+        if arguments.is_integer(path):
             raise ValueError(
                 f"{path} is no path: call save() without it. The step is that of the "
                 f"component cp.step, or of Checkpoint(step=...)."
             )
         if isinstance(keys, Mapping):
             raise ValueError(
-                f"keys is a list of keys: pass keys={list(keys)}. Only load() takes a "
-                f"mapping, to the keys in the save."
+                f"keys is a list of keys: pass keys={shown([*keys])}. Only load() "
+                f"takes a mapping, to the keys in the save."
             )
         selected = self._select(keys)
         target = None if path is None else local(path)
@@ -374,6 +379,11 @@ class Checkpoint(Registry):
             raise
 
     def _require_stageable(self, keys: Sequence[str]) -> None:
+        if not all(isinstance(key, str) for key in keys):
+            raise ValueError(
+                f"staging({', '.join(map(shown, keys))}): pass keys one by one, as in "
+                f"staging('policy', 'critic')."
+            )
         if not keys or not all(
             takes_folder(x.load) for x in self._select(keys).values()
         ):
@@ -422,6 +432,7 @@ class Checkpoint(Registry):
             as soon as it is known, and it is time at once; at the end of a run, by
             `final` or preemption, when this save is made.
         """
+        final = flag("final", final)
         is_last = final or self._timing.is_urgent
         if self._background is not None and self._background.is_done and not is_last:
             with self._lock:
@@ -656,16 +667,20 @@ class Checkpoint(Registry):
             not fit is in the report instead of being raised.
 
         Raises:
+          ComponentError: nothing is registered.
           SaveNotFoundError: there is no save.
           MissingKeyError: a key is not registered or not in the save.
           MismatchError: leaves do not fit, or none is matched.
           PickleError: the save needs pickle, and that is not allowed.
           DamagedError: the save, or each one in the directory, is damaged.
           VersionError: it was written by a newer elementsckpt.
+          ValueError: an argument makes no sense, such as `keys=[]`.
         """
-        request = Request(regex, rename, strict, cast)
+        self._require_components()
+        request = Request(regex, rename, flag("strict", strict), flag("cast", cast))
+        dry_run = flag("dry_run", dry_run)
         selected = self._select(keys)
-        saved = keys if isinstance(keys, Mapping) else {key: key for key in selected}
+        saved = arguments.saved_keys(keys, selected)
         selected = {key: selected[key] for key in request.wanted(selected)}
         saved = {key: saved[key] for key in selected}
         start = time.monotonic()
@@ -677,8 +692,12 @@ class Checkpoint(Registry):
                 lambda: self._candidates(path, step, saved.values()),
                 Reading(
                     keys=saved,
-                    options=lambda save: Options(
-                        verbs.LOAD, self._trusts(save, allow_pickle), mmap, verify
+                    options=lambda save: Options.of(
+                        verbs.LOAD,
+                        mmap,
+                        verify,
+                        allow_pickle,
+                        trusted=self._is_own(save),
                     ),
                     current=lambda key: selected[key].save(),
                     folders=folder_keys(loadfns),
@@ -719,7 +738,7 @@ class Checkpoint(Registry):
           CheckpointError: as for `load`.
         """
         copied = Checkpoint(self._directory, keep=self._manner.keep)
-        value = self._select([key])[key].value
+        value = self._select([arguments.key(key)])[key].value
         why_not = _why_no_copy(value)
         if why_not is not None:
             raise ComponentError(
@@ -765,6 +784,7 @@ class Checkpoint(Registry):
           ReadError: process 0 could not resume, or did not call this for ten minutes.
         """
         self._require_components()
+        strict, cast = flag("strict", strict), flag("cast", cast)
         Request(rename=rename, strict=strict, cast=cast).wanted(self)
         listing = self._required_listing()
         with self._lock:
@@ -843,9 +863,6 @@ class Checkpoint(Registry):
     def _distrust(self, save: Path) -> None:
         if self._listing is not None:
             self._listing.distrust(save)
-
-    def _trusts(self, save: Path, allow_pickle: bool | None) -> bool:
-        return self._is_own(save) if allow_pickle is None else allow_pickle
 
     def _is_own(self, save: Path) -> bool:
         """Tell whether the save is in this object's directory, not linked there."""
@@ -1057,7 +1074,8 @@ def _checked_pin(pin: Any, target: Path | None) -> str | None:
         raise ValueError("A save to a path of its own is never pruned: leave pin= out.")
     if not isinstance(pin, str) or not pin or "/" in pin or pin in choice.NAMES:
         raise ValueError(
-            f"pin={pin!r}: pass a name without slashes, other than 'latest' and 'best'."
+            f"pin={shown(pin)}: pass a name without slashes, other than 'latest' and "
+            f"'best'."
         )
     return manifest.display(pin)
 

@@ -7,7 +7,8 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from . import disk, drafts, elements_folder, manifest, retention, scalars
+from . import disk, drafts, elements_folder, hints, manifest, retention, scalars
+from .arguments import integer, is_integer
 from .disk import AnyPath, local
 from .errors import CheckpointError, DamagedError, SaveNotFoundError
 from .folder import Directory, Found, looks_like_ours, read_head
@@ -68,12 +69,15 @@ def named(
       SaveNotFoundError: there is none.
       ValueError: it makes no sense.
     """
-    if hasattr(path, "__index__"):  # A number of any library.
-        raise ValueError(f"{path} is no path: pass step={path} to mean a step.")
+    if is_integer(path):
+        raise ValueError(
+            f"{path} is no path: pass text or a pathlib.Path. A step is passed "
+            f"by name, to load(step={path}), copy_of() or delete()."
+        )
     if path is not None and step is not None:
         raise ValueError("Pass either the path or the step, not both.")
     if path is None:
-        return with_step(directory, int(step or 0))
+        return with_step(directory, integer("step", step))
     name = path if isinstance(path, str) and _may_be_pin(path) else None
     if name == "best":
         return [_required_best(directory, keep)]
@@ -85,11 +89,15 @@ def named(
     except SaveNotFoundError as error:
         if name is None:
             raise
-        pins = {save.head.pin for save in directory.saves() if save.head}
-        listed = ", ".join(sorted(repr(pin) for pin in pins if pin)) or "none"
+        saves = directory.saves()
+        pins = sorted({x.head.pin for x in saves if x.head and x.head.pin})
+        names = [*(NAMES if saves else ()), *pins, *(x.path.name for x in saves)]
+        if not names:
+            raise
+        near = ", ".join(map(repr, hints.nearest(name, names)))
         raise SaveNotFoundError(
-            f"{error} Nor is a save in {directory.path} pinned under this name; pins "
-            f"there: {listed}."
+            f"No save in {directory.path} has the name or the pin {name!r}; near it "
+            f"are {near}. {error}"
         ) from error
 
 
@@ -191,8 +199,8 @@ def _listed(steps: Sequence[int]) -> str:
 
 def pinned(directory: Directory, name: str) -> list[Found]:
     """Return the newest save that is pinned under this name, if there is one."""
-    saves = directory.saves()[::-1]
-    return [save for save in saves if save.head and save.head.pin == name][:1]
+    saves, pin = directory.saves()[::-1], manifest.display(name)
+    return [save for save in saves if save.head and save.head.pin == pin][:1]
 
 
 def best(directory: Directory, keep: Keep) -> Found | None:

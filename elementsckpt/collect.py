@@ -15,7 +15,7 @@ from urllib.parse import quote
 from msgspec import Raw, Struct
 
 from . import groups, scalars, tree
-from .errors import StateError, add_note
+from .errors import StateError, add_note, naming
 from .files import Folder
 from .manifest import Component, Tree, encode_tree
 from .notices import Notices
@@ -109,7 +109,8 @@ class _Collecting:
 
     def run(self, savefn: Callable[[], Any]) -> Component:
         """Save what the component's function returns."""
-        state = self._call(savefn)
+        with naming(self._key):
+            state = self._call(savefn)
         if isinstance(state, Folder):
             return self.take_folder(self._write(state))
         shards = skeleton = None

@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from . import attributes, callables, jax_arrays, randoms
+from .arguments import is_integer
 from .errors import ComponentError, reason
 from .pytrees import Flat
 from .torch_tensors import is_module
-from .value import NnxState, Value, apart, is_empty, template
+from .value import NnxState, Value, apart, is_empty, is_tree, template
 
 PROTOCOLS = (
     ("save", "load"),
@@ -25,9 +26,10 @@ PROTOCOLS = (
 )
 # Arguments that name a place to write to: such a `save` returns no state.
 _PLACE = re.compile(
-    r"file|fname|file_name|prefix|folder|directory|dirname"
-    r"|.*(path|dir|_file|filename|_folder|_directory)"
+    r"f|fp|fname|file_?name|prefix|out|outfile|output|dest|dst|destination|save_to|ur[il]"
+    r"|(.*_)?(file|folder|directory|dir_?name)|.*(path|dir|filename)"
 )
+_MOST_NAMES = 3
 
 
 class Key(Value):
@@ -139,17 +141,44 @@ def component(key: str, value: Any) -> Component:
         reasons += [reason] if reason else []
     if callables.is_nnx(value):
         return Component(value, _nnx_state(key, value))
+    if attributes.is_instance(value, type):
+        raise ComponentError(
+            f"Cannot register {key!r}: {value.__name__} is a class, not an instance of "
+            f"it. Register one with save() and load(data): cp.{key} = "
+            f"{value.__name__}(...)."
+        )
     found = f" ({'; '.join(reasons)})" if reasons else ""
     raise ComponentError(
-        f"Cannot register {key!r}: {_described(value)} has no usable save() and "
-        f"load(data){found}, nor state_dict() and load_state_dict(d), nor "
-        f"to_state_dict() and from_state_dict(d), nor get_state() and "
-        f"set_state(state). Add two such methods, or wrap it: "
-        f"elementsckpt.Value(value) if it is a pytree, "
-        f"elementsckpt.Files(save=function_that_gets_a_folder, load=function_that_gets_"
-        f"it_back) if it writes files, otherwise "
-        f"elementsckpt.Saveable(names_of_attributes, of=value) or "
-        f"elementsckpt.Saveable(function_that_returns_a_state, function_that_takes_it)."
+        f"Cannot register {key!r}: an object of type {type(value).__name__} has no "
+        f"usable save() and load(data){found}. {_remedy(key, value)}. Or add a "
+        f"pair of methods: save() and load(data), state_dict() and load_state_dict(d), "
+        f"to_state_dict() and from_state_dict(d), or get_state() and set_state(state)."
+    )
+
+
+def _remedy(key: str, value: Any) -> str:
+    """Say how to register an object without a protocol."""
+    wrapped = f"cp.{key} = elementsckpt."
+    save = attributes.get(value, "save")
+    names = [x for x in attributes.own(value) if str(x).isidentifier()]
+    names.sort(key=lambda name: (name.startswith("_"), name))
+    if callable(save) and (not _accepts(save) or _takes_place(save)):
+        return (
+            f"If it writes files, wrap it: {wrapped}Files(save=function_that_gets_a_"
+            f"folder, load=function_that_gets_it_back)"
+        )
+    if is_integer(value):
+        return f"Numbers that change are counters: {wrapped}Counter({value})"
+    if is_tree(value):
+        return f"As a pytree, which cannot change itself, wrap it: {wrapped}Value(it)"
+    if names and not callable(value):
+        return (
+            f"Name the attributes that make up its state: {wrapped}Saveable("
+            f"{names[:_MOST_NAMES]}, of=it)"
+        )
+    return (
+        f"Name two functions that do that: {wrapped}Saveable(function_that_returns_"
+        f"its_state, function_that_takes_it)"
     )
 
 
@@ -172,12 +201,6 @@ def _nnx_state(key: str, module: Any) -> NnxState:
             f"nnx.Variables, as the optimizers of newer versions of Flax do."
         ) from error
     return state
-
-
-def _described(value: Any) -> str:
-    if isinstance(value, type):
-        return f"{value.__name__} is a class, not an instance, which"
-    return f"an object of type {type(value).__name__}"
 
 
 def _problem(value: Any, save_name: str, load_name: str) -> str | None:
@@ -208,9 +231,15 @@ def _takes_place(save: Callable[..., Any]) -> bool:
     """Tell whether a function that needs no arguments can be told where to write."""
     return any(
         parameter.kind is parameter.VAR_POSITIONAL
-        or (parameter.kind is not parameter.VAR_KEYWORD and _PLACE.fullmatch(name))
+        or (parameter.kind is not parameter.VAR_KEYWORD and _is_place(name))
         for name, parameter in _parameters(save).items()
     )
+
+
+def _is_place(name: str) -> bool:
+    """Tell whether an argument of this name is a place, as in `path` or `outFile`."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
+    return _PLACE.fullmatch(words.lower().strip("_")) is not None
 
 
 def _parameters(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Literal
 
+from .arguments import shown
 from .errors import DamagedError, reason
 from .manifest import MAX_BLOCK_BYTES
 
@@ -28,11 +29,13 @@ def check(compress: Any) -> Compress:
       ValueError: it does not.
     """
     is_level = type(compress) is int and 1 <= compress <= 22
-    if compress is None or is_level or compress == "auto":
+    is_auto = isinstance(compress, str) and compress == "auto"
+    if compress is None or is_level or is_auto:
         checked: Compress = compress
         return checked
     raise ValueError(
-        f"compress={compress!r}: pass 'auto', None, or a level of zstd from 1 to 22."
+        f"compress={shown(compress)}: pass 'auto', None, or a level of zstd from 1 to "
+        f"22."
     )
 
 

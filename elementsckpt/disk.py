@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from .arguments import shown
 from .errors import CheckpointError, DamagedError, ReadError, WriteError, reason
 
 T = TypeVar("T")
@@ -110,13 +111,39 @@ def local(path: AnyPath) -> Path:
     """Return a path as an absolute one on this machine, `~` and variables expanded.
 
     Raises:
-      ValueError: it is a URL, or names a variable or a home that is not there.
+      ValueError: it is none, or a URL, or names a variable or a home that is not there.
     """
     # Paths of other libraries may return a copy that they made, instead of a URL.
-    _refuse_url(str(path))
-    expanded = _with_variables(_with_home(os.fspath(path)))
+    if isinstance(path, os.PathLike):
+        _refuse_url(str(path))
+    expanded = _with_variables(_with_home(_text_of(path)))
     _refuse_url(expanded)
     return Path(_with_home(expanded)).absolute()
+
+
+def _text_of(path: AnyPath) -> str:
+    text: Any = os.fspath(path) if isinstance(path, os.PathLike) else path
+    if not isinstance(text, str):
+        raise ValueError(f"{shown(path)} is no path: pass text or a pathlib.Path.")
+    if not text:
+        raise ValueError(
+            "The path is empty text. Pass '.' if the working directory is meant."
+        )
+    _refuse_url(text)
+    if "\0" in text or not _is_encodable(text):
+        raise ValueError(
+            f"{shown(path)} is no path, as it holds a character that no file can have "
+            f"in its name. Pass one without."
+        )
+    return text
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _refuse_url(text: str) -> None:

@@ -23,8 +23,10 @@ it is escaped in both, and in logs, whose records are lines, so are line breaks.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from . import attributes
@@ -133,6 +135,17 @@ def add_note(error: BaseException, note: str) -> None:
         error.add_note(note)
     else:
         error.__notes__ = [*getattr(error, "__notes__", []), note]
+
+
+@contextlib.contextmanager
+def naming(key: str) -> Iterator[None]:
+    """Name the component in what the wrappers of this library raise, which do not."""
+    try:
+        yield
+    except (StateError, MismatchError) as error:
+        error.message = _printable(f"Component {key!r}: {error.message}")
+        error.args = (error.message,)
+        raise
 
 
 def _escape(record: logging.LogRecord) -> bool:

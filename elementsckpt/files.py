@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from . import attributes
+from .arguments import shown
 
 Function = Callable[[Path], Any]
 
@@ -36,7 +37,7 @@ class Files:
         for name, function in given.items():
             if not callable(function):
                 raise ValueError(
-                    f"{name}={function!r}: pass a function that gets a folder."
+                    f"{name}={shown(function)}: pass a function that gets a folder."
                 )
         self._save = save
         self._load = load

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from . import choice, compression, rng, verbs
+from . import arguments, choice, compression, rng, verbs
+from .arguments import flag
 from .compression import Compress
 from .disk import AnyPath, local
 from .errors import SaveNotFoundError
@@ -48,9 +49,14 @@ def save(
 
     Source: elements.checkpoint.save.
     """
+    savefns = arguments.functions("savefns", savefns, "save a component")
     values = of_functions(savefns, Value.save)
     saving = {key: functools.partial(apart, value) for key, value in values.items()}
-    manner = Manner(write=write, fsync=fsync, compress=compression.check(compress))
+    manner = Manner(
+        write=flag("write", write),
+        fsync=flag("fsync", fsync),
+        compress=compression.check(compress),
+    )
     about = About(metadata=encode(metadata))
     begin = functools.partial(Saving, manner, target=local(path), about=about)
     return store(begin, rng.last({**savefns, **saving}))
@@ -79,7 +85,8 @@ def load(
     Source: elements.checkpoint.load.
     """
     start = time.monotonic()
-    options = Options(verbs.FUNCTIONS, bool(allow_pickle), mmap, verify)
+    loadfns = arguments.functions("loadfns", loadfns, "load a component")
+    options = Options.of(verbs.FUNCTIONS, mmap, verify, allow_pickle)
     values = of_functions(loadfns, Value.load)
     reading = Reading(
         keys={key: key for key in loadfns},
@@ -165,8 +172,8 @@ def load_pytree(
 
     Source: orbax.checkpoint.
     """
-    key = _TREE if key is None else key
-    options = Options(verbs.PYTREE, bool(allow_pickle), mmap, verify)
+    key = _TREE if key is None else arguments.key(key)
+    options = Options.of(verbs.PYTREE, mmap, verify, allow_pickle)
     reading = Reading(
         keys={key: key},
         options=lambda _: options,

@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from . import choice, elements_folder, manifest, metadata, scalars, verbs
+from . import arguments, choice, elements_folder, manifest, metadata, scalars, verbs
 from .disk import AnyPath, local
 from .folder import Found
 from .manifest import Head
@@ -71,11 +71,9 @@ def read(
     Raises:
       CheckpointError: as for `Checkpoint.load`.
     """
-    options = Options(verbs.READ, bool(allow_pickle), mmap, verify, plain=True)
-    if isinstance(keys, str):
-        raise ValueError(f"keys is a list of keys: pass keys=[{keys!r}].")
+    options = Options.of(verbs.READ, mmap, verify, allow_pickle, plain=True)
     reading = Reading(
-        keys=None if keys is None else {key: key for key in keys},
+        keys=None if keys is None else {key: key for key in arguments.keys(keys)},
         options=lambda _: options,
         request=Request(regex),
     )

@@ -20,8 +20,6 @@ from .errors import MismatchError, ReadError, reason
 from .manifest import display
 from .specs import Spec
 
-_LONG_NAME = 200
-
 
 class Selection(Struct, frozen=True):
     """Which leaves of a component to load.
@@ -71,10 +69,12 @@ class Selection(Struct, frozen=True):
     def _without_key(self, before: str, name: str) -> str:
         """Return what a full name has become without the key, which must stay."""
         if name != self.key and not name.startswith(f"{self.key}/"):
+            other, _, rest = name.partition("/")
+            pair = {other: self.key} if rest else "{key_here: key_in_the_save}"
             raise MismatchError(
                 f"rename takes {before} out of its component, to {name}. Keep "
                 f"{self.key!r} in the replacement, or load what is saved under another "
-                f"key with keys={{ours: theirs}}; nothing was loaded."
+                f"key with keys={pair}; nothing was loaded."
             )
         return name[len(self.key) + 1 :]
 
@@ -400,12 +400,3 @@ def differences(
     lacking = [(name, "not in the save") for name in missing]
     more = [(name, "only in the save") for name in unexpected]
     return [*problems.items(), *lacking, *more]
-
-
-def nearest(regex: str, names: Iterable[str], count: int = 5) -> list[str]:
-    """Return the names that look most like a pattern that matched none."""
-    import difflib  # Here, as it takes a while and is for errors only.
-
-    short = (name for name in names if len(name) <= _LONG_NAME)
-    some = itertools.islice(short, 2000)  # Comparing takes time.
-    return difflib.get_close_matches(regex, some, count, cutoff=0.0)

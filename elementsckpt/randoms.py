@@ -50,9 +50,11 @@ class PythonRandom:
 
     def load(self, data: Mapping[str, Any]) -> None:
         """Set its state."""
-        _require(isinstance(data, Mapping), data, self._generator)
-        words = tuple(data["state"].tolist())
-        self._generator.setstate((_PYTHON_VERSION, words, data["gauss"]))
+        try:
+            words, gauss = tuple(data["state"].tolist()), data["gauss"]
+            self._generator.setstate((_PYTHON_VERSION, words, gauss))
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+            _require(False, data, self._generator)
 
 
 class NumpyBits:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from . import components
+from . import arguments, components
 from .components import Component
 from .errors import ComponentError, MissingKeyError
 
@@ -83,7 +83,7 @@ class Registry:
         del self._components[key]
 
     def __contains__(self, key: object) -> bool:
-        return key in self._components
+        return isinstance(key, str) and key in self._components
 
     def __iter__(self) -> Iterator[str]:
         return iter(list(self._components))
@@ -108,15 +108,13 @@ class Registry:
     def _select(self, keys: Iterable[str] | None) -> dict[str, Component]:
         if keys is None:
             return dict(self._components)
-        if isinstance(keys, str):
-            raise ValueError(f"keys is a list of keys: pass keys=[{keys!r}].")
-        wanted = list(keys)
+        wanted = arguments.keys(keys)
         missing = [key for key in wanted if key not in self._components]
         if missing:
             raise MissingKeyError(
-                f"Not registered: {_listed(missing)}. Registered are: "
-                f"{_listed(self._components)}. Register the rest first, or leave it "
-                f"out of keys=."
+                f"Not registered: {', '.join(map(arguments.shown, missing))}. "
+                f"Registered are: {_listed(self._components)}. Register the rest "
+                f"first, or leave it out of keys=."
             )
         return {key: self._components[key] for key in wanted}
 

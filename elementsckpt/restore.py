@@ -9,13 +9,15 @@ import contextlib
 import inspect
 import itertools
 import logging
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
 
-from . import disk, growth, manifest, overlay, tree
+from . import disk, growth, hints, manifest, overlay, tree
+from .arguments import shown
 from .drafts import Draft
 from .errors import (
     CheckpointError,
@@ -24,6 +26,7 @@ from .errors import (
     PickleError,
     ReadError,
     add_note,
+    naming,
     reason,
 )
 from .fileview import FolderReader, isolate
@@ -40,6 +43,7 @@ Selectable = SavedComponent | ElementsComponent
 _ATTEMPTS = 20
 _logger = logging.getLogger("elementsckpt")
 _MOST_WARNINGS = 20
+_NO_PLANS: Mapping[str, Plan] = {}
 
 
 class Restored(Struct):
@@ -433,11 +437,11 @@ def _read_only(
     matched = set()
     for component in components:
         matches = selections[component.key].matches
-        numbers = {n: x for x, n in component.names() if matches(x)}
-        if not numbers:
+        named = [(name, n) for name, n in component.names() if matches(name)]
+        if not named:
             continue
         matched.add(component.key)
-        state = component.some(numbers)
+        state = component.some(named)
         if state is not tree.LEFT_OUT:
             restored.states[component.key] = state
     for group in _questions(components, reading.request):
@@ -469,12 +473,9 @@ def _read_some(
     for group in _questions(components, reading.request):
         some = {component.key: plans[component.key] for component in group}
         if not any(plan.loaded or plan.problems for plan in some.values()):
-            lost = [
-                x for key, plan in some.items() for x in _full(key, plan.unexpected)
-            ]
-            _refuse_nothing(group, selections[group[0].key], restored, lost)
+            _refuse_nothing(group, selections[group[0].key], restored, some)
     if not reading.dry_run:
-        _refuse_mismatch(reading.request, restored, verb)
+        _refuse_mismatch(reading.request, restored, verb, selections, plans)
     for component in components:
         plan = plans[component.key]
         if plan.replace or plan.added:
@@ -508,10 +509,11 @@ def _apply(component: Selectable, plan: Plan, values: Mapping[int, Any]) -> Any:
 def _flat(component: Selectable, reading: Reading, verb: Verb) -> tree.Flat:
     """Return the current state of a component, taken apart."""
     key = component.key
-    if key in reading.templates:
-        return reading.templates[key]()
-    assert reading.current is not None
-    state = reading.current(key)
+    with naming(key):
+        if key in reading.templates:
+            return reading.templates[key]()
+        assert reading.current is not None
+        state = reading.current(key)
     if inspect.isgenerator(state):
         state.close()
         raise _not_selectable(f"{key!r} is saved {_IN_SHARDS}", verb)
@@ -575,7 +577,7 @@ def restore_into(
             reading.announce(restored.found.path)
         for key, load in {} if reading.dry_run else loadfns.items():
             if key in restored.states:  # Else nothing in it was selected.
-                with _noting(key, restored.found.path):
+                with naming(key), _noting(key, restored.found.path):
                     _give(restored.states[key], load, restored.folders.get(key))
                 restored.streams.pop(key, None)
     finally:
@@ -612,47 +614,88 @@ def _refuse_nothing(
     components: Sequence[Selectable],
     selection: Selection,
     restored: Restored,
-    unexpected: Sequence[str] = (),
+    plans: Mapping[str, Plan] = _NO_PLANS,
 ) -> None:
     """Raise an error, as nothing of the components that were asked for is there."""
     path = restored.found.path
-    if unexpected:  # The pattern matched, but nothing that is here now.
-        some = ", ".join(unexpected[:5])
+    lost = [x for key, plan in plans.items() for x in _full(key, plan.unexpected)]
+    if lost:  # The pattern matched, but nothing that is here now.
         raise MismatchError(
-            f"No matched leaf of {path} is in the current state: {some}. "
-            f"{_rename_hint(selection)}; nothing was loaded."
+            f"No matched leaf of {path} is in the current state: "
+            f"{', '.join(lost[:5])}. {_rename_hint(selection, plans)}; nothing was "
+            f"loaded."
         )
     if selection.regex is None:
         return
-    names = [name for component in components for name, _ in component.names()]
-    near = ", ".join(map(repr, overlay.nearest(selection.regex, names)))
     keys = ", ".join(repr(component.key) for component in components)
+    what = f"regex={shown(selection.regex)} matches no leaf of {keys} in {path}"
+    names = [name for component in components for name, _ in component.names()]
+    if not names:
+        raise MismatchError(
+            f"{what}, where none has a name: leaves in attributes of containers have "
+            f"none, and there may be no others. Load it whole, without regex=; nothing "
+            f"was loaded."
+        )
+    near = ", ".join(map(repr, hints.nearest(_text_of(selection.regex), names)))
     raise MismatchError(
-        f"regex={selection.regex!r} matches no leaf of {keys} in {path}. The nearest "
-        f"names are {near}. Correct the pattern, which must match from the start of a "
-        f"name, with or without the key; nothing was loaded."
+        f"{what}. The nearest names in the save are {near}. "
+        f"{_of_current(selection.regex, plans)}Correct the pattern, which must match "
+        f"from the start of a name, with or without the key; nothing was loaded."
     )
 
 
-def _rename_hint(selection: Selection) -> str:
+def _of_current(regex: str, plans: Mapping[str, Plan]) -> str:
+    """Say that a pattern is one for the current state, if it is."""
+    for key, plan in plans.items():
+        for name in plan.flat.names:
+            if re.match(regex, name) or re.match(regex, tree.full_name(key, name)):
+                return (
+                    f"It matches {name!r} of the current state, and patterns are for "
+                    f"names in the save, which rename= maps to current ones. "
+                )
+    return ""
+
+
+def _text_of(regex: Any) -> str:
+    """Return a pattern as text, which may have been compiled."""
+    text: str = regex.pattern if isinstance(regex, re.Pattern) else regex
+    return text
+
+
+def _rename_hint(selection: Selection, plans: Mapping[str, Plan]) -> str:
+    pairs = (hints.renaming(x.unexpected, x.flat.names) for x in plans.values())
+    pair = next(filter(None, pairs), "{pattern: replacement}")
     if selection.rename:
-        names = dict(selection.rename)
-        return f"Correct rename={names}, which does not make these names fit"
-    return "Map their names with rename={pattern: replacement}"
+        names = shown(dict(selection.rename))
+        example = "" if any(x.renamed for x in plans.values()) else f", as {pair} may"
+        return f"Correct rename={names}, which does not make these names fit{example}"
+    return f"Map names in the save to current ones, as with rename={pair}"
 
 
-def _refuse_mismatch(request: Request, restored: Restored, verb: Verb) -> None:
+def _refuse_mismatch(
+    request: Request,
+    restored: Restored,
+    verb: Verb,
+    selections: Mapping[str, Selection],
+    plans: Mapping[str, Plan],
+) -> None:
     """Raise one error with everything that does not fit."""
     overlay.refuse(
         str(restored.found.path),
         restored.mismatched,
         restored.missing if request.strict else (),
         restored.unexpected if request.strict else (),
-        _remedies(request, restored, verb),
+        _remedies(request, restored, verb, selections, plans),
     )
 
 
-def _remedies(request: Request, restored: Restored, verb: Verb) -> str:
+def _remedies(
+    request: Request,
+    restored: Restored,
+    verb: Verb,
+    selections: Mapping[str, Selection],
+    plans: Mapping[str, Plan],
+) -> str:
     others = (restored.missing, restored.unexpected) if request.strict else ()
     if len(restored.misplaced) == len(restored.mismatched) and not any(others):
         return "Give it a sharding that divides its shape."
@@ -662,14 +705,42 @@ def _remedies(request: Request, restored: Restored, verb: Verb) -> str:
             "load into a value like the one that was saved, which elementsckpt.read "
             "shows"
         )
-    if "regex" in verb.takes:
-        remedies.append("leave leaves out with a regex such as '(?!.*head)'")
+    regex = _avoiding(request, selections, plans) if "regex" in verb.takes else None
+    if regex is not None:
+        remedies.append(f"leave these leaves out with {verb.name}(regex={regex})")
     if restored.castable and "cast" in verb.takes:
         remedies.append("convert dtypes, never shapes, with cast=True")
     if request.strict and (restored.missing or restored.unexpected):
-        if "rename" in verb.takes:
-            remedies.append("map names with rename=")
+        pairs = (hints.renaming(x.unexpected, x.missing) for x in plans.values())
+        pair = next(filter(None, pairs), None) if "rename" in verb.takes else None
+        if pair is not None:
+            remedies.append(
+                f"map names in the save to current ones, as with rename={pair}"
+            )
         if "strict" in verb.takes:
             remedies.append("load what only both have with strict=False")
-    text = ", or ".join(remedies)
+    text = ", or ".join(remedies or ["register an object like the one that was saved"])
     return f"{text[:1].upper()}{text[1:]}."
+
+
+def _avoiding(
+    request: Request, selections: Mapping[str, Selection], plans: Mapping[str, Plan]
+) -> str | None:
+    """Return a `regex=` with which all that does not fit is left alone."""
+    found = {}
+    for key, plan in plans.items():
+        strictly = [*plan.missing, *plan.unexpected] if request.strict else []
+        names = [*plan.problems, *strictly]
+        if not names:
+            continue
+        origins = {now: before for before, now in plan.renamed.items()}
+        names += [origins[name] for name in names if name in origins]
+        others = [origins.get(name, name) for name in plan.loaded]
+        if selections[key].is_full:
+            names, others = _full(key, names), _full(key, others)
+        regex = hints.avoiding(names, others, _text_of(selections[key].regex or ""))
+        if regex is None:
+            return None
+        found[key] = regex
+    is_one = len(plans) == 1 and not isinstance(request.regex, Mapping)
+    return repr(found[next(iter(plans))] if is_one else found) if found else None

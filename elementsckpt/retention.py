@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Literal
@@ -11,6 +10,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from . import manifest, metadata
+from .arguments import is_integer, shown
 from .errors import reason
 from .manifest import Head
 from .notices import Notices
@@ -49,13 +49,14 @@ class Keep(Struct, frozen=True):
         if self.latest is not None:
             _check_count("latest", self.latest)
         _check_count("best", self.best)
-        if self.mode not in ("max", "min"):
-            raise ValueError(f"mode={self.mode!r}: pass 'max' or 'min'.")
+        mode: Any = self.mode
+        if not isinstance(mode, str) or mode not in ("max", "min"):
+            raise ValueError(f"mode={shown(mode)}: pass 'max' or 'min'.")
         is_metric = isinstance(self.metric, str) or callable(self.metric)
         if self.metric is not None and not is_metric:
             raise ValueError(
-                f"metric={self.metric!r}: pass the name of a metric, or a function "
-                f"that takes the metrics and returns a number."
+                f"metric={shown(self.metric)}: pass the name of a metric, or a "
+                f"function that takes the metrics and returns a number."
             )
         if self.best and self.metric is None:
             raise ValueError(
@@ -110,7 +111,9 @@ def _value(keep: Keep, metrics: Mapping[str, float]) -> float | None:
 
 def _check_count(name: str, count: Any) -> None:
     if type(count) is not int or count < 0:
-        raise ValueError(f"{name}={count!r}: pass how many saves to keep, from 0 on.")
+        raise ValueError(
+            f"{name}={shown(count)}: pass how many saves to keep, from 0 on."
+        )
 
 
 def _check_every(every: Any) -> None:
@@ -118,15 +121,11 @@ def _check_every(every: Any) -> None:
         return
     if isinstance(every, timedelta):
         if every <= timedelta(0):
-            raise ValueError(f"every={every!r}: pass a time longer than zero.")
+            raise ValueError(f"every={shown(every)}: pass a time longer than zero.")
         return
-    try:
-        is_step = operator.index(every) > 0 and not isinstance(every, bool)
-    except TypeError:
-        is_step = False
-    if not is_step:
+    if not is_integer(every) or every < 1:
         raise ValueError(
-            f"every={every!r}: pass an int, for multiples of so many steps, or a "
+            f"every={shown(every)}: pass an int, for multiples of so many steps, or a "
             f"datetime.timedelta."
         )
 
@@ -141,8 +140,8 @@ def checked(keep: Any) -> Keep:
         return keep
     if keep is not None and (type(keep) is not int or keep < 1):
         raise ValueError(
-            f"keep={keep!r}: pass the number of newest saves to keep, None for all, or "
-            f"elementsckpt.Keep(latest=..., best=..., metric=..., every=...)."
+            f"keep={shown(keep)}: pass the number of newest saves to keep, None for "
+            f"all, or elementsckpt.Keep(latest=..., best=..., metric=..., every=...)."
         )
     return Keep(latest=keep)
 

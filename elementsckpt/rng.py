@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from . import attributes, generators
+from .arguments import shown
+from .errors import MismatchError, reason
 
 _logger = logging.getLogger("elementsckpt")
 _PYTHON_VERSION = 3  # Of the states of `random`, since Python 3.2.
@@ -50,12 +52,26 @@ class GlobalRNG:
 
         Torch is imported for that. If it is not installed, or there are more or fewer
         CUDA devices than there were, that is logged as a warning.
+
+        Raises:
+          MismatchError: these are no such states; none is set then.
         """
+        try:
+            words = tuple(data["random"]["state"].tolist())
+            like = random.Random()
+            like.setstate((_PYTHON_VERSION, words, data["random"]["gauss"]))
+            numpy = generators.randomstate(data["numpy"])  # Which checks the state.
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+            why = f" ({reason(error)})" if isinstance(error, ValueError) else ""
+            raise MismatchError(
+                f"Saved is {shown(data)}, and a GlobalRNG loads states of global "
+                f"generators{why}. Register what it was saved from; they have not "
+                f"changed."
+            ) from error
         if "torch" in data:
             _load_torch(data["torch"])
-        _load_numpy(data["numpy"])
-        words, gauss = data["random"]["state"].tolist(), data["random"]["gauss"]
-        random.setstate((_PYTHON_VERSION, tuple(words), gauss))
+        _load_numpy(numpy)
+        random.setstate(like.getstate())
 
 
 def last(functions: Mapping[str, Callable[..., Any]]) -> dict[str, Callable[..., Any]]:
@@ -70,9 +86,9 @@ def last(functions: Mapping[str, Callable[..., Any]]) -> dict[str, Callable[...,
     return dict(sorted(functions.items(), key=is_global))
 
 
-def _load_numpy(state: Mapping[str, Any]) -> None:
+def _load_numpy(like: Any) -> None:
     own: Any = np.random
-    like: Any = generators.randomstate(state)  # Which checks the state.
+    state = like.get_state(legacy=False)
     if type(own.get_bit_generator()).__name__ != state["bit_generator"]:
         own.set_bit_generator(like._bit_generator)
     own.set_state(state)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, SupportsIndex, SupportsInt
 
 from . import forks
+from .arguments import is_integer, shown
 
 _IMPORTED = time.monotonic()
 _STARTTIME = 19  # Its place in /proc/self/stat, counted from the process's state.
@@ -124,7 +125,7 @@ class Every:
           ValueError: it is needed.
         """
         with self._lock:  # A counter that threads share is read in order.
-            step = None if step is None else int(step)
+            step = None if step is None else _number(step)
             if not self.is_due(step):
                 return False
             self.mark(step)
@@ -169,11 +170,13 @@ class Every:
           seconds_blocked: How long training waited for it. By default, what passes
             until the next call.
         """
+        if seconds_blocked is not None:
+            _check_wait(seconds_blocked)
         with self._lock:
             now = time.monotonic()
-            self._ended = now
             if step is not None:
-                self._step = int(step)
+                self._step = _number(step)
+            self._ended = now
             self._is_deadline_met = self._is_deadline_met or self.is_past_deadline
             self._began = now if seconds_blocked is None else None
             if seconds_blocked is not None:
@@ -187,6 +190,7 @@ class Every:
         Args:
           seconds_blocked: How long training waited for it.
         """
+        _check_wait(seconds_blocked)
         with self._lock:
             self._ended = None
             if self._overhead is not None and seconds_blocked > 0:
@@ -199,7 +203,7 @@ class Every:
           step: Step of a save that is being made, if it is to count already.
         """
         with self._lock:
-            last = self._step if step is None else int(step)
+            last = self._step if step is None else _number(step)
             if self._overhead is None:  # Then it would only differ from run to run.
                 return {"step": last}
             return {"step": last, "seconds_blocked": self._cost}
@@ -229,7 +233,7 @@ class Every:
                 f"Checkpoint takes it from its argument step, or from a component "
                 f"that is named step."
             )
-        step = int(step)
+        step = _number(step)
         # One that is a whole interval back is that of an older save, which was loaded;
         # one that is less can be that of a thread that was slower than others.
         if self._step is None or step <= self._step - steps:
@@ -252,11 +256,11 @@ class Every:
 def _check_steps(steps: SupportsIndex | None) -> int | None:
     if steps is None:
         return None
-    if isinstance(steps, bool) or not hasattr(steps, "__index__"):
-        raise TypeError(f"steps={steps!r}: pass an integer.")
+    if not is_integer(steps):
+        raise TypeError(f"steps={shown(steps)}: pass an integer.")
     number = operator.index(steps)
     if number < 1:
-        raise ValueError(f"steps={steps!r}: pass a positive integer.")
+        raise ValueError(f"steps={shown(steps)}: pass a positive integer.")
     return number
 
 
@@ -268,9 +272,11 @@ def _check_seconds(name: str, value: float | timedelta | None) -> float | None:
     elif _is_number(value):
         value_s = float(value)
     else:
-        raise TypeError(f"{name}={value!r}: pass a number of seconds or a timedelta.")
+        raise TypeError(
+            f"{name}={shown(value)}: pass a number of seconds or a timedelta."
+        )
     if not 0 < value_s < math.inf:
-        raise ValueError(f"{name}={value!r}: pass what is positive and finite.")
+        raise ValueError(f"{name}={shown(value)}: pass what is positive and finite.")
     return value_s
 
 
@@ -278,10 +284,30 @@ def _check_share(value: float | None) -> float | None:
     if value is None:
         return None
     if not _is_number(value):
-        raise TypeError(f"overhead={value!r}: pass a share, such as 0.02.")
+        raise TypeError(f"overhead={shown(value)}: pass a share, such as 0.02.")
     if not 0 < value < 1:
-        raise ValueError(f"overhead={value!r}: pass a share between 0 and 1.")
+        raise ValueError(f"overhead={shown(value)}: pass a share between 0 and 1.")
     return float(value)
+
+
+def _number(step: SupportsInt) -> int:
+    """Return a step as a number.
+
+    Raises:
+      TypeError, ValueError: it is none; of the class that `int()` raises.
+    """
+    try:
+        return int(step)
+    except Exception as error:
+        cls = TypeError if isinstance(error, TypeError) else ValueError
+        raise cls(f"step={shown(step)}: pass a number, as int() takes it.") from error
+
+
+def _check_wait(value: float) -> None:
+    if not _is_number(value) or not 0 <= value < math.inf:
+        raise ValueError(
+            f"seconds_blocked={shown(value)}: pass a number of seconds, from 0 on."
+        )
 
 
 def _is_number(value: object) -> bool:

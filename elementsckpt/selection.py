@@ -13,6 +13,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from .arguments import shown
 from .errors import MismatchError, MissingKeyError, reason
 from .overlay import Selection
 
@@ -51,8 +52,16 @@ class Request(Struct, frozen=True):
         patterns: list[Any] = [] if self.regex is None else [self.regex]
         if isinstance(self.regex, Mapping):
             patterns = list(self.regex.values())
-        for rename in renames if any(by_key) else [self.rename or {}]:
+            if not patterns:
+                raise MismatchError(
+                    "regex names no component, so nothing would be loaded. Pass "
+                    "{key: pattern}, or one pattern for all of the components."
+                )
+        mappings: list[Any] = renames if any(by_key) else [self.rename or {}]
+        for rename in mappings:
             patterns += rename
+            for replacement in rename.values():
+                _require_replacement(replacement)
         for pattern in patterns:
             _require_pattern(pattern)
 
@@ -183,12 +192,21 @@ def _require_mapping(rename: Any) -> None:
 
 def _require_pattern(pattern: Any) -> None:
     try:
-        re.compile(pattern)
-    except (re.error, TypeError) as error:
+        if not isinstance(re.compile(pattern).pattern, str):
+            raise TypeError("names are text, and it is bytes")
+    except (re.error, TypeError, RecursionError, OverflowError) as error:
         raise MismatchError(
-            f"{pattern!r} is not a regular expression: {reason(error)}. Correct it, or "
-            f"pass re.escape(name) to match a name as it is; nothing was loaded."
+            f"{shown(pattern)} is not a regular expression: {reason(error)}. Correct "
+            f"it, or pass re.escape(name) to match a name as it is; nothing was loaded."
         ) from error
+
+
+def _require_replacement(replacement: Any) -> None:
+    if not isinstance(replacement, str) and not callable(replacement):
+        raise MismatchError(
+            f"rename replaces names by text, not by {shown(replacement)}. Pass a dict "
+            f"from pattern to replacement; nothing was loaded."
+        )
 
 
 def _require_keys(argument: str, named: Iterable[str], keys: Sequence[str]) -> None:

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 from . import sigactions
+from .arguments import shown
 from .errors import reason
 from .wakeup import Pipe
 
@@ -49,7 +50,13 @@ class Watch:
     """
 
     def __init__(self, signals: Iterable[int] = DEFAULT) -> None:
-        self.signals = frozenset(map(signal.Signals, signals))
+        try:
+            self.signals = frozenset(map(signal.Signals, signals))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"signals={shown(signals)}: pass a list of signals, such as "
+                f"[signal.SIGTERM]."
+            ) from error
         self._received: signal.Signals | None = None
         self._process = os.getpid()
         self._looked = -math.inf

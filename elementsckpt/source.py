@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from . import elements_folder, manifest, scalars, tree
+from .arguments import shown
 from .errors import MissingKeyError
 from .fileview import FolderReader
 from .folder import Found, read_manifest
@@ -75,8 +76,9 @@ class Save:
         missing = [key for key in keys.values() if key not in here]
         if missing:
             raise MissingKeyError(
-                f"{self.path} has no {_listed(missing)}. It has {_listed(here)}. "
-                f"Nothing was loaded. {self._options.verb.lacking}"
+                f"{self.path} has no {', '.join(map(shown, missing))}. It has "
+                f"{_listed(here)}. "
+                f"Nothing was loaded. {self._options.verb.lacking(keys, here)}"
             )
         return [self._component(key, saved, here[saved]) for key, saved in keys.items()]
 

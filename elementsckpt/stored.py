@@ -16,6 +16,7 @@ from typing import Any
 from msgspec import Struct, field
 
 from . import elements_folder, leaves, manifest, pickles, skeletons, tree, view_leaves
+from .arguments import flag
 from .classes import Change
 from .errors import (
     CheckpointError,
@@ -51,6 +52,26 @@ class Options(Struct, frozen=True):
     mapped: bool = False
     verify: bool = True
     plain: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        verb: Verb,
+        mmap: Any,
+        verify: Any,
+        allow_pickle: Any,
+        *,
+        trusted: bool = False,
+        plain: bool = False,
+    ) -> Options:
+        """Return what arguments of these names say; without, `trusted` decides."""
+        return cls(
+            verb,
+            trusted if allow_pickle is None else flag("allow_pickle", allow_pickle),
+            flag("mmap", mmap),
+            flag("verify", verify),
+            plain,
+        )
 
     def __post_init__(self) -> None:
         if not self.verify and not self.mapped:
@@ -166,26 +187,35 @@ class SavedComponent:
                 f"{what} that cannot be unpickled: {reason(error)}. {remedy}."
             ) from error
 
-    def some(self, numbers: Iterable[int]) -> Any:
-        """Return the state with only these leaves; `LEFT_OUT` if it has none then."""
+    def some(self, named: Sequence[tuple[str, int]]) -> Any:
+        """Return the state with only some leaves; `LEFT_OUT` if it has none then.
+
+        Args:
+          named: Their names, as `names` has them, and their numbers.
+        """
         with damage(self._where):
             saved = self._tree()
-            picked = self._admitted(tree.pick(saved, numbers))
+            picked = self._admitted(tree.pick(saved, (n for _, n in named)), named)
             if not picked:
                 return tree.LEFT_OUT
             values = self._some(saved, picked, plain=True)
             return tree.unflatten_some(saved.root, saved.nodes, values)
 
     def _admitted(
-        self, picked: Sequence[tuple[int, Leaves]], shard: str = ""
+        self,
+        picked: Sequence[tuple[int, Leaves]],
+        named: Iterable[tuple[str, int]],
+        shard: str = "",
     ) -> list[tuple[int, Leaves]]:
         """Return leaves without those that are pickled, if these are left out."""
         if not self._options.leaves_out:
             return list(picked)
-        for _, group in picked:
-            if group.kind == "pickle":
-                names = [tree.full_name(shard, x) if shard else x for x in group.names]
-                self._notes.left_out |= dict.fromkeys(map(self._full_name, names))
+        pickled = [x for x in picked if x[1].kind == "pickle"]
+        numbers = set(tree.numbers_in(pickled))
+        for name, number in named if numbers else ():
+            if number in numbers:
+                full = tree.full_name(shard, name) if shard else name
+                self._notes.left_out[self._full_name(full)] = None
         return [x for x in picked if x[1].kind != "pickle"]
 
     @property
@@ -330,7 +360,8 @@ class SavedComponent:
         places = {n for node in saved.nodes for n in node.children if n >= 0}
         if saved.root >= 0:
             places.add(saved.root)
-        picked = self._admitted(tree.pick(saved, places), shard)
+        named = tree.all_names(saved, self._notes.allowance)
+        picked = self._admitted(tree.pick(saved, places), named, shard)
         values = self._some(saved, picked, plain=True)
         return tree.unflatten_rest(saved.root, saved.nodes, values)
 
@@ -528,10 +559,10 @@ class ElementsComponent:
         """Return the state, as elements saves no more."""
         return state
 
-    def some(self, numbers: Iterable[int]) -> Any:
-        """Return the state with only these leaves, or None if there are none."""
-        flat = self._flattened()
-        return tree.unflatten_some(flat.root, flat.nodes, self.values(numbers))
+    def some(self, named: Sequence[tuple[str, int]]) -> Any:
+        """Return the state with only some leaves, or None if there are none."""
+        flat, values = self._flattened(), self.values(number for _, number in named)
+        return tree.unflatten_some(flat.root, flat.nodes, values)
 
     @property
     def held_bytes(self) -> int:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from msgspec import Struct
 
 from . import disk, fingerprints
+from .arguments import shown
 from .errors import CheckpointError
 from .rng import GlobalRNG
 from .runs import Prints, Record, Run, differing
@@ -76,7 +77,13 @@ def check_resume(
       Exception: what `make`, `step` and the components raise.
     """
     if type(steps) is not int or steps < 1:
-        raise ValueError(f"steps={steps!r}: pass the number of steps, from 1 on.")
+        raise ValueError(f"steps={shown(steps)}: pass the number of steps, from 1 on.")
+    for name, function in {"make": make, "step": step}.items():
+        if not callable(function):
+            raise ValueError(
+                f"{name}={shown(function)}: pass a function, as in check_resume(make, "
+                f"step)."
+            )
     begin = GlobalRNG().save()
     try:
         with disk.scratch() as folder:

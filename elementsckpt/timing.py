@@ -24,8 +24,7 @@ class Timing:
 
     def watch(self, signals: Iterable[int]) -> None:
         """Begin to notice signals, instead of those of before."""
-        wanted = list(signals)
-        begun = Watch(wanted)
+        begun = Watch(signals)
         before, self._watch = self._watch, begun
         try:
             begun.begin()

@@ -378,6 +378,13 @@ def numbers_in(picked: Iterable[tuple[int, Leaves]]) -> Iterator[int]:
         yield from range(first, first + len(group.names))
 
 
+def all_names(tree: Tree, allowance: Allowance) -> Iterator[tuple[str, int]]:
+    """Yield the names of leaves in all places, attributes too, as far as allowed."""
+    with contextlib.suppress(MismatchError):
+        walk = _walk(tree, allowance, attributes=True)
+        yield from ((name, number) for name, number in walk if number >= 0)
+
+
 def container_names(tree: Tree, allowance: Allowance) -> dict[int, str]:
     """Return the first name of each container by its number, as far as allowed."""
     found: dict[int, str] = {}

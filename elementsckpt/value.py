@@ -140,6 +140,15 @@ def is_empty(value: Value) -> bool:
     return not value._has_template and value.value is None
 
 
+def is_tree(value: Any) -> bool:
+    """Tell what is best a `Value`: arrays, and containers whose classes are known."""
+    kind = leaves.PLAIN.get(type(value)) or leaves.kind_of(value)
+    if kind == "function":
+        return False
+    opened = pytrees.open_node(value, by_name=True)
+    return kind != "pickle" if opened is None else not opened.is_code
+
+
 def of_functions(
     functions: Mapping[str, Callable[..., Any]], method: Callable[..., Any]
 ) -> dict[str, Value]:

@@ -2,32 +2,68 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+
 from msgspec import Struct
+
+from .hints import nearest
 
 
 class Verb(Struct, frozen=True):
     """A function or method that loads.
 
     Attributes:
+      name: What it is called.
       takes: Its arguments that say what to load.
-      lacking: What to do about a component that the save lacks.
+      otherwise: What to do about a component that the save lacks; with `keys=` that
+        maps keys, what it has is more to the point.
     """
 
+    name: str
     takes: frozenset[str]
-    lacking: str
+    otherwise: str
 
     def by(self, *names: str) -> str:
         """Return " with" those of some arguments that it takes, or nothing."""
         known = [f"{name}=" for name in names if name in self.takes]
         return f" with {' or '.join(known)}" if known else ""
 
+    def lacking(self, keys: Mapping[str, str], there: Collection[str]) -> str:
+        """Say what to do about components that the save lacks.
+
+        Args:
+          keys: Our keys to those in the save.
+          there: The keys in the save.
+        """
+        if self is not LOAD:
+            return self.otherwise
+        known = [ours for ours, saved in keys.items() if saved in there]
+        free = [key for key in there if key not in keys.values()]
+        said = []
+        if known:
+            said.append(
+                f"To go on without what it lacks, load(keys={known}) what it has; the "
+                f"next save() has all that is registered."
+            )
+        if free:
+            ours = next(ours for ours, saved in keys.items() if saved not in there)
+            pair = {ours: nearest(ours, free, 1)[0]}
+            said.append(
+                f"Load what it has under another key with load(keys={pair}), from keys "
+                f"here to those in the save."
+            )
+        return " ".join(said) or self.otherwise
+
 
 LOAD = Verb(
+    "load",
     frozenset({"keys", "regex", "rename", "strict", "cast"}),
-    "To go on without what it lacks, load(keys=[...]) what it has; the next save() has "
-    "all that is registered. Load what it has under another key with "
-    "load(keys={ours: theirs}).",
+    "Load another save, or register what this one has.",
 )
-FUNCTIONS = Verb(frozenset(), "Pass functions for what it has.")
-PYTREE = Verb(frozenset({"key", "regex", "rename"}), "Pass key= to load one of these.")
-READ = Verb(frozenset({"keys", "regex"}), "Pass keys that it has.")
+FUNCTIONS = Verb("load", frozenset(), "Pass functions for what it has.")
+PYTREE = Verb(
+    "load_pytree",
+    frozenset({"key", "regex", "rename"}),
+    "Pass key= to load one of these.",
+)
+READ = Verb("read", frozenset({"keys", "regex"}), "Pass keys that it has.")

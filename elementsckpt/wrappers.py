@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import functools
+import math
+import numbers
 import threading
-from collections.abc import Callable, Iterable
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
-from . import forks
+from . import attributes, forks
+from .arguments import is_integer, shown, texts
+from .errors import MismatchError, StateError
 
 
 class Saveable:
@@ -45,7 +49,7 @@ class Saveable:
         if callable(attrs) and len(functions) == 2:
             attrs, (save, load) = None, functions
         if isinstance(attrs, str):
-            raise ValueError(f"attrs is a list of names: pass [{attrs!r}].")
+            raise ValueError(f"attrs is a list of names: pass [{shown(attrs)}].")
         is_half = callable(attrs) or (save is None) != (load is None)
         if is_half or (save is None) == (attrs is None):
             raise ValueError(
@@ -57,7 +61,7 @@ class Saveable:
                 "of= is the object that has the attributes in attrs: leave it out, as "
                 "the two functions know what they are of."
             )
-        self._attrs = None if attrs is None else tuple(cast(Iterable[str], attrs))
+        self._attrs = None if attrs is None else _names(attrs)
         self._save = save
         self._load = load
         self._of = of
@@ -70,21 +74,82 @@ class Saveable:
         return self._attrs is not None
 
     def save(self) -> Any:
-        """Return the state."""
+        """Return the state.
+
+        Raises:
+          StateError: an attribute is not there.
+        """
         if self._save is not None:
             return self._save()
         owner = self if self._of is None else self._of
-        return {name: getattr(owner, name) for name in self._attrs or ()}
+        state = {}
+        for name in self._attrs or ():
+            try:
+                state[name] = getattr(owner, name)
+            except AttributeError as error:
+                raise StateError(
+                    f"{type(owner).__name__} has no attribute {name!r}; it has "
+                    f"{_listed(_public(owner))}. Correct the names that Saveable was "
+                    f"given."
+                ) from error
+        return state
 
     def load(self, data: Any) -> Any:
-        """Take the state."""
+        """Take the state.
+
+        Raises:
+          MismatchError: it has not all of the attributes; none is set then.
+        """
         if self._load is not None:
             return self._load(data)
         owner = self if self._of is None else self._of
-        values = {name: data[name] for name in self._attrs or ()}
+        names = self._attrs or ()
+        found = data if isinstance(data, Mapping) else {}
+        lacking = [name for name in names if name not in found]
+        if lacking:
+            what = _listed(found) if found else f"an object of type {_kind(data)}"
+            raise MismatchError(
+                f"Saved is {what}, without {_listed(lacking)}. Load it into what it "
+                f"was saved from, or what both have with strict=False; no attribute "
+                f"has changed."
+            )
+        values = {name: data[name] for name in names}
         for name, value in values.items():
             setattr(owner, name, value)
         return None
+
+
+def _names(attrs: Any) -> tuple[str, ...]:
+    """Return the names of attributes, at least one.
+
+    Raises:
+      ValueError: they are something else.
+    """
+    names = tuple(texts(attrs))
+    if not names:
+        raise ValueError(
+            f"attrs={shown(attrs)}: pass a list of names of attributes, such as "
+            f"['pos', 'full']."
+        )
+    return names
+
+
+def _public(owner: Any) -> list[str]:
+    names = filter(lambda name: isinstance(name, str), attributes.own(owner))
+    return sorted(name for name in names if not name.startswith("_"))
+
+
+def _listed(names: Iterable[Any]) -> str:
+    some = [repr(name) for name in names]
+    more = f" and {len(some) - _MOST_LISTED} more" if len(some) > _MOST_LISTED else ""
+    return ", ".join(some[:_MOST_LISTED]) + more or "none"
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__
+
+
+_MOST_LISTED = 8
 
 
 @functools.total_ordering
@@ -95,11 +160,14 @@ class Counter:
       value: The number.
       lock: Held while it changes.
 
+    Raises:
+      ValueError: it is no number.
+
     Source: elements.Counter.
     """
 
     def __init__(self, initial: int = 0) -> None:
-        self.value = initial
+        self.value: int = _number("initial", initial)
         self.lock = threading.Lock()
         forks.watch(self)
 
@@ -153,6 +221,7 @@ class Counter:
 
     def increment(self, amount: int = 1) -> None:
         """Add `amount`."""
+        amount = _number("amount", amount)
         with self.lock:
             self.value += amount
 
@@ -166,5 +235,25 @@ class Counter:
         return self.value
 
     def load(self, value: int) -> None:
-        """Set the number."""
+        """Set the number.
+
+        Raises:
+          MismatchError: it is none.
+        """
+        if not _is_number(value):
+            raise MismatchError(
+                f"Saved is {shown(value)}, and a Counter loads a number. Register what "
+                f"it was saved from; this counter has not changed."
+            )
         self.value = value
+
+
+def _number(name: str, value: Any) -> Any:
+    if not _is_number(value):
+        raise ValueError(f"{name}={shown(value)}: pass a number.")
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    is_real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return is_integer(value) or (is_real and math.isfinite(value))

@@ -6,6 +6,7 @@ and its message, in which {tmp} is the directory that the function gets, and …
 
 from __future__ import annotations
 
+import collections
 import concurrent.futures
 import dataclasses
 import errno
@@ -167,17 +168,17 @@ def a_step_where_there_are_none(tmp, _):
 
 @says(
     SaveNotFoundError,
-    "There is no save in {tmp}/stable: that path was not found ({tmp} is there and "
-    "holds …).",
+    "No save in {tmp} has the name or the pin 'god'; near it are 'good', 'latest', "
+    "'best', …. There is no save in {tmp}/god: that path was not found ({tmp} is there "
+    "and holds …).",
     CHECK,
-    " Nor is a save in {tmp} pinned under this name; pins there: 'good'.",
 )
 def a_pin_that_is_not_there(tmp, monkeypatch):
     monkeypatch.chdir(tmp)
     cp = make(tmp, 0)
     cp.save(pin="good")
     yield
-    cp.load("stable")
+    cp.load("god")
 
 
 @says(
@@ -286,13 +287,27 @@ def a_path_to_which_two_begin_to_save_at_once(tmp, monkeypatch):
 @says(
     MissingKeyError,
     "{tmp}/… has no 'critic', 'replay'. It has 'agent'. Nothing was loaded. To go on "
-    "without what it lacks, load(keys=[...]) what it has; the next save() has all that "
-    "is registered. Load what it has under another key with load(keys={ours: theirs}).",
+    "without what it lacks, load(keys=['agent']) what it has; the next save() has all "
+    "that is registered.",
 )
 def keys_that_the_save_lacks(tmp, _):
     make(tmp, 1).save()
     cp = make(tmp)
     cp.critic, cp.replay = Box(), Box()
+    yield
+    cp.load()
+
+
+@says(
+    MissingKeyError,
+    "{tmp}/… has no 'critic'. It has 'agent'. Nothing was loaded. Load what it has "
+    "under another key with load(keys={'critic': 'agent'}), from keys here to those in "
+    "the save.",
+)
+def a_key_that_the_save_has_under_another_name(tmp, _):
+    make(tmp, 1).save()
+    cp = Checkpoint(tmp)
+    cp.critic = Box()
     yield
     cp.load()
 
@@ -310,22 +325,27 @@ def a_key_that_is_not_registered(tmp, _):
 
 # This cannot be registered
 
-NO_PROTOCOL = (
-    ", nor state_dict() and load_state_dict(d), nor to_state_dict() and "
-    "from_state_dict(d), nor get_state() and set_state(state). Add two such methods, "
-    "or wrap it: elementsckpt.Value(value) if it is a pytree, "
-    "elementsckpt.Files(save=function_that_gets_a_folder, "
-    "load=function_that_gets_it_back) if it writes files, otherwise "
-    "elementsckpt.Saveable(names_of_attributes, of=value) or "
-    "elementsckpt.Saveable(function_that_returns_a_state, function_that_takes_it)."
+PAIRS = (
+    " Or add a pair of methods: save() and load(data), state_dict() and "
+    "load_state_dict(d), to_state_dict() and from_state_dict(d), or get_state() and "
+    "set_state(state)."
+)
+FILES = (
+    " If it writes files, wrap it: cp.agent = elementsckpt.Files(save=function_that_"
+    "gets_a_folder, load=function_that_gets_it_back)."
+)
+FUNCTIONS = (
+    " Name two functions that do that: cp.agent = elementsckpt.Saveable("
+    "function_that_returns_its_state, function_that_takes_it)."
 )
 
 
 @says(
     ComponentError,
     "Cannot register 'agent': an object of type dict has no usable save() and "
-    "load(data)",
-    NO_PROTOCOL,
+    "load(data). As a pytree, which cannot change itself, wrap it: cp.agent = "
+    "elementsckpt.Value(it).",
+    PAIRS,
 )
 def an_object_without_methods(tmp, _):
     cp = Checkpoint(tmp)
@@ -335,14 +355,43 @@ def an_object_without_methods(tmp, _):
 
 @says(
     ComponentError,
-    "Cannot register 'agent': Box is a class, not an instance, which has no usable "
-    "save() and load(data) (its save(self) needs arguments)",
-    NO_PROTOCOL,
+    "Cannot register 'agent': Box is a class, not an instance of it. Register one with "
+    "save() and load(data): cp.agent = Box(...).",
 )
 def a_class(tmp, _):
     cp = Checkpoint(tmp)
     yield
     cp.agent = Box
+
+
+@says(
+    ComponentError,
+    "Cannot register 'step': an object of type int has no usable save() and "
+    "load(data). Numbers that change are counters: cp.step = elementsckpt.Counter(7).",
+    PAIRS,
+)
+def a_number(tmp, _):
+    cp = Checkpoint(tmp)
+    yield
+    cp.step = 7
+
+
+class Replay:
+    def __init__(self):
+        self.pos, self.full, self._lock = 0, False, None
+
+
+@says(
+    ComponentError,
+    "Cannot register 'replay': an object of type Replay has no usable save() and "
+    "load(data). Name the attributes that make up its state: cp.replay = "
+    "elementsckpt.Saveable(['full', 'pos', '_lock'], of=it).",
+    PAIRS,
+)
+def an_object_of_somebody_else(tmp, _):
+    cp = Checkpoint(tmp)
+    yield
+    cp.replay = Replay()
 
 
 class Loads:
@@ -356,8 +405,9 @@ class Loads:
 @says(
     ComponentError,
     "Cannot register 'agent': an object of type Loads has no usable save() and "
-    "load(data) (its load() does not take one argument)",
-    NO_PROTOCOL,
+    "load(data) (its load() does not take one argument).",
+    FUNCTIONS,
+    PAIRS,
 )
 def an_object_whose_load_takes_nothing(tmp, _):
     cp = Checkpoint(tmp)
@@ -376,8 +426,9 @@ class WritesFiles:
 @says(
     ComponentError,
     "Cannot register 'agent': an object of type WritesFiles has no usable save() and "
-    "load(data) (its save(path, *more) can take a place to write to)",
-    NO_PROTOCOL,
+    "load(data) (its save(path, *more) can take a place to write to).",
+    FILES,
+    PAIRS,
 )
 def an_object_that_writes_files(tmp, _):
     cp = Checkpoint(tmp)
@@ -397,8 +448,9 @@ class Makes:
 @says(
     ComponentError,
     "Cannot register 'agent': an object of type Makes has no usable save() and "
-    "load(data) (its load is of the class, so it cannot change this object)",
-    NO_PROTOCOL,
+    "load(data) (its load is of the class, so it cannot change this object).",
+    FUNCTIONS,
+    PAIRS,
 )
 def an_object_whose_load_makes_another(tmp, _):
     cp = Checkpoint(tmp)
@@ -408,8 +460,9 @@ def an_object_whose_load_makes_another(tmp, _):
 
 @says(
     MismatchError,
-    "A Generator of PCG64 was saved, and it is loaded into a Generator of Philox. "
-    "Register a generator like the one that was saved; this one has not changed.",
+    "Component 'rng': A Generator of PCG64 was saved, and it is loaded into a "
+    "Generator of Philox. Register a generator like the one that was saved; this one "
+    "has not changed.",
 )
 def a_generator_of_another_kind(tmp, _):
     cp = Checkpoint(tmp)
@@ -716,8 +769,8 @@ def a_tensor_of_a_rare_type(tmp, _):
 
 @says(
     StateError,
-    "w is ShapeDtypeStruct(…), a shape without elements: load something into it, or "
-    "set the value to arrays, before it is saved.",
+    "Component 'state': w is ShapeDtypeStruct(…), a shape without elements: load "
+    "something into it, or set the value to arrays, before it is saved.",
 )
 def a_value_that_was_never_loaded(tmp, _):
     jax = pytest.importorskip("jax")
@@ -729,8 +782,8 @@ def a_value_that_was_never_loaded(tmp, _):
 
 @says(
     StateError,
-    "net/0 is a module of Flax that is bound to its variables: save these, which "
-    "unbind() returns with the module, and bind it anew.",
+    "Component 'state': net/0 is a module of Flax that is bound to its variables: save "
+    "these, which unbind() returns with the module, and bind it anew.",
 )
 def a_module_that_is_bound(tmp, _):
     linen = pytest.importorskip("flax.linen")
@@ -742,8 +795,8 @@ def a_module_that_is_bound(tmp, _):
 
 @says(
     StateError,
-    "The value is nested too deeply, or holds itself. Make it flatter, for example "
-    "with lists instead of linked objects.",
+    "Component 'state': The value is nested too deeply, or holds itself. Make it "
+    "flatter, for example with lists instead of linked objects.",
 )
 def a_value_that_holds_itself(tmp, _):
     cp = Checkpoint(tmp)
@@ -909,12 +962,13 @@ NOTHING = "; nothing was loaded."
     "  agent/w: saved float32[3], expected float32[4]\n"
     "  agent/new: not in the save\n"
     "  agent/old: only in the save\n"
-    "Nothing was loaded. Leave leaves out with a regex such as '(?!.*head)', or map "
-    "names with rename=, or load what only both have with strict=False.",
+    "Nothing was loaded. Leave these leaves out with "
+    "load(regex='(?!(?:w$|new$|old$))'), or map names in the save to current ones, as "
+    "with rename={'^old$': 'new'}, or load what only both have with strict=False.",
 )
 def leaves_that_do_not_fit(tmp, _):
-    make(tmp, {"w": np.ones(3, "f4"), "old": 1}).save()
-    cp = make(tmp, {"w": np.ones(4, "f4"), "new": 1})
+    make(tmp, {"w": np.ones(3, "f4"), "b": 0, "old": 1}).save()
+    cp = make(tmp, {"w": np.ones(4, "f4"), "b": 0, "new": 1})
     yield
     cp.load(regex=".*")
 
@@ -923,12 +977,24 @@ def leaves_that_do_not_fit(tmp, _):
     MismatchError,
     "The current state and {tmp}/… differ in 1 leaf:\n"
     "  agent/w: saved float64[3], expected float32[3]\n"
-    "Nothing was loaded. Leave leaves out with a regex such as '(?!.*head)', or "
-    "convert dtypes, never shapes, with cast=True.",
+    "Nothing was loaded. Convert dtypes, never shapes, with cast=True.",
 )
 def a_leaf_of_another_type(tmp, _):
     make(tmp, {"w": np.ones(3)}).save()
     cp = make(tmp, {"w": np.ones(3, "f4")})
+    yield
+    cp.load(regex=".*")
+
+
+@says(
+    MismatchError,
+    "The current state and {tmp}/… differ in 1 leaf:\n"
+    "  agent/w: saved int64[2], expected int64[3]\n"
+    "Nothing was loaded. Register an object like the one that was saved.",
+)
+def the_only_leaf_that_does_not_fit(tmp, _):
+    make(tmp, {"w": np.arange(2)}).save()
+    cp = make(tmp, {"w": np.arange(3)})
     yield
     cp.load(regex=".*")
 
@@ -945,12 +1011,12 @@ LIKE = (
     "  tree/w: saved int64[3], expected int64[4]\n"
     "  tree/n: saved float, expected bool\n",
     LIKE,
-    ", or leave leaves out with a regex such as '(?!.*head)'.",
+    ", or leave these leaves out with load_pytree(regex='(?!(?:w$|n$))').",
 )
 def a_template_that_does_not_fit(tmp, _):
-    elementsckpt.save_pytree(tmp / "save", {"w": np.arange(3), "n": 0.5})
+    elementsckpt.save_pytree(tmp / "save", {"w": np.arange(3), "n": 0.5, "b": 1})
     yield
-    elementsckpt.load_pytree(tmp / "save", {"w": np.arange(4), "n": True})
+    elementsckpt.load_pytree(tmp / "save", {"w": np.arange(4), "n": True, "b": 1})
 
 
 @says(
@@ -959,8 +1025,7 @@ def a_template_that_does_not_fit(tmp, _):
     "  tree/b: not in the save\n"
     "  tree/a: only in the save\n",
     LIKE,
-    ", or leave leaves out with a regex such as '(?!.*head)', or map names with "
-    "rename=.",
+    ", or map names in the save to current ones, as with rename={'^a$': 'b'}.",
 )
 def a_template_of_other_names(tmp, _):
     elementsckpt.save_pytree(tmp / "save", {"a": 1})
@@ -1043,7 +1108,8 @@ def a_rename_of_two_forms(tmp, _):
 @says(
     MismatchError,
     "rename takes agent/old out of its component, to old. Keep 'agent' in the "
-    "replacement, or load what is saved under another key with keys={ours: theirs}",
+    "replacement, or load what is saved under another key with "
+    "keys={key_here: key_in_the_save}",
     NOTHING,
 )
 def a_rename_that_loses_the_key(tmp, _):
@@ -1051,6 +1117,20 @@ def a_rename_that_loses_the_key(tmp, _):
     cp.save()
     yield
     cp.load(rename={"^agent/": ""})
+
+
+@says(
+    MismatchError,
+    "rename takes agent/old out of its component, to policy/old. Keep 'agent' in the "
+    "replacement, or load what is saved under another key with "
+    "keys={'policy': 'agent'}",
+    NOTHING,
+)
+def a_rename_of_the_key(tmp, _):
+    cp = make(tmp, {"old": 1})
+    cp.save()
+    yield
+    cp.load(rename={"^agent/": "policy/"})
 
 
 @says(
@@ -1067,9 +1147,9 @@ def a_value_that_is_given_something_else(tmp, _):
 
 @says(
     MismatchError,
-    "regex='enc/.*' matches no leaf of 'agent' in {tmp}/…. The nearest names are "
-    "'head', 'torso/kernel'. Correct the pattern, which must match from the start of a "
-    "name, with or without the key",
+    "regex='enc/.*' matches no leaf of 'agent' in {tmp}/…. The nearest names in "
+    "the save are 'head', 'torso/kernel'. Correct the pattern, which must match from "
+    "the start of a name, with or without the key",
     NOTHING,
 )
 def a_pattern_that_matches_nothing(tmp, _):
@@ -1080,8 +1160,38 @@ def a_pattern_that_matches_nothing(tmp, _):
 
 @says(
     MismatchError,
-    "No matched leaf of {tmp}/… is in the current state: agent/old. Map "
-    "their names with rename={pattern: replacement}",
+    "regex='torso/.*' matches no leaf of 'agent' in {tmp}/…. The nearest names in the "
+    "save are 'trunk/w', 'trunk/b'. It matches 'torso/w' of the current state, and "
+    "patterns are for names in the save, which rename= maps to current ones. Correct "
+    "the pattern, which must match from the start of a name, with or without the key",
+    NOTHING,
+)
+def a_pattern_for_the_current_state(tmp, _):
+    make(tmp, {"trunk": {"w": 1, "b": 2}}).save()
+    cp = make(tmp, {"torso": {"w": 1, "b": 2}})
+    yield
+    cp.load(regex="torso/.*")
+
+
+@says(
+    MismatchError,
+    "regex='.*' matches no leaf of 'agent' in {tmp}/…, where none has a name: leaves "
+    "in attributes of containers have none, and there may be no others. Load it whole, "
+    "without regex=",
+    NOTHING,
+)
+def a_pattern_for_what_is_in_attributes(tmp, _):
+    state = collections.OrderedDict()
+    state.version = np.arange(3)
+    make(tmp, state).save()
+    yield
+    elementsckpt.read(tmp, regex=".*")
+
+
+@says(
+    MismatchError,
+    "No matched leaf of {tmp}/… is in the current state: agent/old. Map names in the "
+    "save to current ones, as with rename={'^old$': 'new'}",
     NOTHING,
 )
 def matched_leaves_that_are_not_there_now(tmp, _):
@@ -2581,7 +2691,11 @@ def a_method_of_another_library(tmp, cp):
     cp.latest_step()
 
 
-@refused(ValueError, "5 is no path: pass step=5 to mean a step.")
+@refused(
+    ValueError,
+    "5 is no path: pass text or a pathlib.Path. A step is passed by name, to "
+    "load(step=5), copy_of() or delete().",
+)
 def a_step_as_a_path(tmp, cp):
     cp.load(5)
 
@@ -2801,3 +2915,195 @@ def more_overhead_than_there_is_time(tmp, _):
 )
 def a_schedule_that_is_not_told_the_step(tmp, _):
     Every(1000)()
+
+
+# Arguments of another type
+
+
+@refused(ValueError, "write='False': pass True or False.")
+def a_text_instead_of_a_truth_value(tmp, _):
+    Checkpoint(tmp, write="False")
+
+
+@refused(
+    ValueError,
+    "keys=3: pass a list of keys, such as keys=['agent'], or leave it out for all "
+    "components.",
+)
+def a_number_as_keys(tmp, cp):
+    cp.load(keys=3)
+
+
+@refused(
+    ValueError,
+    "keys={'agent': 3}: pass a mapping from keys here to those in the save, such as "
+    "keys={'agent': 'params'}.",
+)
+def a_number_as_a_key_in_the_save(tmp, cp):
+    cp.load(keys={"agent": 3})
+
+
+@refused(
+    ValueError,
+    "key=['agent']: pass the key of one component, such as key='agent'.",
+)
+def a_list_as_a_key(tmp, cp):
+    cp.copy_of(["agent"])
+
+
+@refused(
+    ValueError,
+    "staging(['policy']): pass keys one by one, as in staging('policy', 'critic').",
+)
+def a_list_of_keys_to_stage(tmp, cp):
+    with cp.staging(["policy"]):
+        pass
+
+
+@refused(
+    ValueError,
+    "savefns={'agent': 3}: pass functions that save a component, by key, such as "
+    "{'agent': agent.save}.",
+)
+def a_number_as_a_function(tmp, _):
+    elementsckpt.checkpoint.save(tmp / "save", {"agent": 3})
+
+
+@refused(ValueError, "step='7': pass an integer.")
+def a_text_as_the_step_of_a_save(tmp, cp):
+    cp.load(step="7")
+
+
+@refused(ValueError, "b'run' is no path: pass text or a pathlib.Path.")
+def a_path_of_bytes(tmp, _):
+    elementsckpt.info(b"run")
+
+
+@refused(
+    ValueError, "The path is empty text. Pass '.' if the working directory is meant."
+)
+def an_empty_path(tmp, _):
+    Checkpoint("")
+
+
+@refused(
+    ValueError,
+    r"'a\x00b' is no path, as it holds a character that no file can have in its name. "
+    "Pass one without.",
+)
+def a_path_that_no_file_can_have(tmp, _):
+    Checkpoint("a\x00b")
+
+
+@refused(
+    ComponentError,
+    "Nothing is registered. Assign the components first, such as cp.agent = agent; "
+    "what is registered later is not loaded.",
+)
+def a_load_of_nothing(tmp, cp):
+    Checkpoint().load(cp.save().path)
+
+
+@refused(
+    MismatchError,
+    "regex names no component, so nothing would be loaded. Pass {key: pattern}, or one "
+    "pattern for all of the components.",
+)
+def a_pattern_for_no_component(tmp, cp):
+    cp.save()
+    cp.load(regex={})
+
+
+@refused(
+    MismatchError,
+    "b'w' is not a regular expression: names are text, and it is bytes. Correct it, or "
+    "pass re.escape(name) to match a name as it is; nothing was loaded.",
+)
+def a_pattern_of_bytes(tmp, cp):
+    cp.save()
+    cp.load(regex=b"w")
+
+
+@refused(
+    MismatchError,
+    "rename replaces names by text, not by 3. Pass a dict from pattern to replacement; "
+    "nothing was loaded.",
+)
+def a_number_as_a_replacement(tmp, cp):
+    cp.load_or_save(rename={"w": 3})
+
+
+@refused(
+    ValueError,
+    "signals=['SIGTERM']: pass a list of signals, such as [signal.SIGTERM].",
+)
+def the_name_of_a_signal(tmp, cp):
+    cp.watch_signals(["SIGTERM"])
+
+
+@refused(
+    ValueError,
+    "attrs=[0]: pass a list of names of attributes, such as ['pos', 'full'].",
+)
+def a_number_as_an_attribute(tmp, _):
+    Saveable([0])
+
+
+@refused(
+    StateError,
+    "Component 'replay': Replay has no attribute 'size'; it has 'full', 'pos'. Correct "
+    "the names that Saveable was given.",
+)
+def an_attribute_that_an_object_lacks(tmp, cp):
+    cp.replay = Saveable(["pos", "size"], of=Replay())
+    cp.save()
+
+
+@refused(
+    MismatchError,
+    "Component 'agent': Saved is 'w', without 'pos', 'full'. Load it into what it was "
+    "saved from, or what both have with strict=False; no attribute has changed.",
+)
+def attributes_that_were_not_saved(tmp, cp):
+    cp.agent.state = {"w": 1}
+    cp.save()
+    cp.agent = Saveable(["pos", "full"], of=Replay())
+    cp.load()
+
+
+@refused(ValueError, "initial='0': pass a number.")
+def a_text_as_a_number(tmp, _):
+    Counter("0")
+
+
+@refused(
+    MismatchError,
+    "Component 'agent': Saved is {'w': 1}, and a Counter loads a number. Register what "
+    "it was saved from; this counter has not changed.",
+)
+def a_counter_for_something_else(tmp, cp):
+    cp.agent.state = {"w": 1}
+    cp.save()
+    cp.agent = Counter()
+    cp.load()
+
+
+@refused(
+    MismatchError,
+    "Component 'agent': Saved is 1, and a GlobalRNG loads states of global generators. "
+    "Register what it was saved from; they have not changed.",
+)
+def global_generators_for_something_else(tmp, cp):
+    cp.save()
+    cp.agent = GlobalRNG()
+    cp.load()
+
+
+@refused(TypeError, "step=[]: pass a number, as int() takes it.")
+def a_list_as_a_step_of_a_schedule(tmp, _):
+    Every(10)([])
+
+
+@refused(ValueError, "seconds_blocked=nan: pass a number of seconds, from 0 on.")
+def a_time_that_is_no_number(tmp, _):
+    Every(10).mark(10, seconds_blocked=float("nan"))

@@ -78,7 +78,8 @@ def test_a_save_before_anything_is_registered_replaces_nothing(tmp_path):
     with pytest.raises(ValueError, match=r"Nothing is registered.*cp\.agent = agent"):
         Checkpoint(tmp_path, keep=1).save()
     assert Checkpoint(tmp_path).latest() == path
-    assert Checkpoint(tmp_path).load().loaded == ()
+    with pytest.raises(ValueError, match=r"Nothing is registered.*cp\.agent = agent"):
+        Checkpoint().load(path)
 
 
 def test_resuming_before_anything_is_registered_is_an_error(tmp_path):

@@ -407,6 +407,8 @@ def test_a_save_that_needs_arguments_is_refused_when_no_protocol_is_left():
 
 PLACES = [
     *("path", "filepath", "file", "fname", "file_name", "filename", "prefix"),
+    *("dest", "destination", "out", "output", "f", "fp", "url", "save_to"),
+    *("filePath", "outFile", "fileName", "dirName", "saveDir", "OUT_PATH", "_path"),
     *("folder", "directory", "dirname", "save_path", "out_dir", "log_file"),
     *("dir", "logdir"),
 ]
@@ -679,7 +681,7 @@ def test_a_copy_of_attributes_of_another_object_leaves_that_alone(tmp_path):
 
 def test_a_saveable_sets_no_attribute_where_one_is_lacking():
     buffer = Buffer(3)
-    with pytest.raises(KeyError):
+    with pytest.raises(elementsckpt.MismatchError, match="without 'full'"):
         elementsckpt.Saveable(["pos", "full"], of=buffer).load({"pos": 5})
     assert buffer.pos == 3
 

@@ -344,7 +344,7 @@ class Run(RuleBasedStateMachine):
     @precondition(lambda self: self.saves)
     @rule(keys=keysets, mmap=st.booleans())
     def load(self, keys, mmap):
-        keys = [key for key in self.values if key in keys]
+        keys = [key for key in self.values if key in keys] or list(self.values)
         expected = self.expected(keys)
         newest = self.tried(keys)
         if isinstance(expected, type):

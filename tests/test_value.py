@@ -393,7 +393,7 @@ def test_shapes_are_filled_by_load_and_refused_by_save(tmp_path):
 
 
 def test_a_tree_that_is_registered_as_it_is_gets_told_of_value():
-    with pytest.raises(ComponentError, match=r"elementsckpt\.Value\(value\)"):
+    with pytest.raises(ComponentError, match=r"cp\.state = elementsckpt\.Value\(it\)"):
         Checkpoint().state = {"w": np.ones(2)}
 
 
