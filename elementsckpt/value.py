@@ -9,7 +9,17 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from . import attributes, jax_arrays, leaves, overlay, pytrees, skeletons, specs, tree
+from . import (
+    attributes,
+    jax_arrays,
+    leaves,
+    overlay,
+    pytrees,
+    skeletons,
+    specs,
+    tree,
+    wholes,
+)
 from .errors import StateError
 from .forms import Form
 from .manifest import Tree, display
@@ -109,7 +119,18 @@ class Value:
             plan.unexpected,
             "Load into a value like the one that was saved.",
         )
-        self.value = overlay.apply(plan, values, "")
+        self.value = overlay.apply(plan, values, "", whole=_whole(plan, given))
+
+
+def _whole(plan: overlay.Plan, given: pytrees.Flat) -> overlay.Whole:
+    """Return what of the current value is replaced by all of a given container."""
+    places = wholes.find(plan, wholes.of_nodes(given.root, given.nodes), is_part=False)
+    others = {
+        now: given.others(~then) or {}
+        for now, then in places.items()
+        if plan.flat.others(~now) is not None
+    }
+    return overlay.Whole(places, others)
 
 
 def is_empty(value: Value) -> bool:
@@ -142,7 +163,7 @@ def template(value: Value) -> pytrees.Flat:
 def apart(value: Value) -> Apart:
     """Return what a save holds of the value."""
     found = _plain(value)
-    check = functools.partial(_check, value, found.code)
+    check = functools.partial(_check, value, found)
     return Apart(found.state, _skeleton(value, found), check)
 
 
@@ -174,11 +195,21 @@ def _are_same(outline: list[Any], other: list[Any]) -> bool:
         return False
 
 
-def _check(value: Value, code: list[tuple[str, Any]], key: str, saved: Tree) -> None:
+def _check(value: Value, found: Plain, key: str, saved: Tree) -> None:
     """Warn, once, of what will not fit and of what is not saved."""
     if value._form is not None:
         value._form.check(key, saved)
-    for name, item in code:
+    for name, others in found.apart:
+        if f"{name}/." not in value._told:
+            value._told |= {f"{name}/."}
+            _logger.warning(
+                "%s has attributes beside what it holds that only pickle could save, "
+                "%s: they are neither saved nor loaded. If they are part of the "
+                "state, hold them in fields, or as arrays and numbers.",
+                tree.full_name(key, name),
+                ", ".join(others),
+            )
+    for name, item in found.code:
         hidden = [] if name in value._told else pytrees.hidden(item)
         value._told |= {name}
         if hidden:
