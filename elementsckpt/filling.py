@@ -12,7 +12,7 @@ from .folder import Found
 from .overlay import Plan, Whole
 from .stored import ElementsComponent, SavedComponent
 
-_FIRST_WITH_ATTRIBUTES = 2  # Of the versions of the format.
+_FIRST_TO_TELL = 2  # Of the versions of the format: it has attributes.
 _logger = logging.getLogger("elementsckpt")
 
 
@@ -38,14 +38,18 @@ def fill(
       MismatchError: what is loaded makes no state with what is not.
       DamagedError, ReadError, PickleError: it cannot be read.
     """
-    saved = component.structure()
-    places = wholes.find(plan, saved, is_part=is_part)
-    is_told = found.head is not None and found.head.version >= _FIRST_WITH_ATTRIBUTES
-    others = wholes.attributes(plan, places, saved, is_told=is_told)
+    places: Mapping[int, int] = {}
+    others: Mapping[int, Mapping[str, int]] = {}
+    if not component.is_plain or wholes.have_attributes(plan.flat):
+        saved = component.structure()
+        places = wholes.find(plan, saved, is_part=is_part)
+        is_told = found.head is not None and found.head.version >= _FIRST_TO_TELL
+        others = wholes.attributes(plan, places, saved, is_told=is_told)
     added = {place.number for place in plan.added if place.number >= 0}
     if not (plan.replace or plan.added or others):
         return tree.LEFT_OUT
-    held = {number for names in others.values() for number in names.values()}
+    all_names = [*others.values(), *(x for place in plan.added for x in place.others)]
+    held = {number for names in all_names for number in names.values()}
     barred = component.barred(held)
     values = component.values(
         [*added, *(number for _, number in plan.replace)],

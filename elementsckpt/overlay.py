@@ -330,7 +330,8 @@ def apply(
     """
     flat, whole = plan.flat, whole or Whole()
     built = _fit(plan, values, key, shared)
-    as_saved = {x for x, number in plan.replace if built[x] is values[number]}
+    pairs = plan.replace if whole.places else ()
+    as_saved = {target for target, n in pairs if built[target] is values[n]}
     current = flat.object_at
     for index, node in enumerate(flat.nodes):
         number = ~index

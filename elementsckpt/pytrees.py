@@ -239,7 +239,8 @@ def _registered(value: Any, by_name: bool) -> Opened | None:
         return opened
     found = attributes.own(value).keys()
     if found <= fields:
-        return _with_attributes(opened, value, fields)
+        opened.others = {} if attributes.takes(value) else None
+        return opened
     kept = fields | attributes.own(close(children)).keys()
     lost = {*keys} & (found - kept)
     if lost:  # As chex does, which flattens them.

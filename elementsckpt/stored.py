@@ -251,6 +251,12 @@ class SavedComponent:
             whole = tree.needed(saved, [*as_saved, *tree.numbers_in(others)])
             return self._some(saved, [*numbers.difference(whole), *whole], {*whole})
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it has neither pickles nor attributes of containers."""
+        saved = self._tree()
+        return not (any(x.attributes for x in saved.nodes) or tree.has_pickles(saved))
+
     def structure(self) -> wholes.Saved:
         """Return what its containers hold."""
         with damage(self._where):
@@ -607,9 +613,11 @@ class ElementsComponent:
         """Return leaves by number."""
         return {number: self._flattened().values[number] for number in numbers}
 
+    is_plain = True
+
     def structure(self) -> wholes.Saved:
         """Return no containers, as nothing is known of their attributes."""
-        return wholes.Saved(0, [], [], is_plain=True)
+        return wholes.Saved(0, [], [])
 
     def barred(self, numbers: Iterable[int]) -> dict[int, str]:
         """Return no leaves, as all have been read."""

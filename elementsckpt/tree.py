@@ -299,6 +299,12 @@ def held_elsewhere(tree: Tree) -> set[int]:
     return {number for number in needed(tree, holding) if number >= 0}
 
 
+def attributes_of(node: Node) -> dict[str, int]:
+    """Return the numbers of a node's attributes, by name."""
+    last = node.children[_held(node) :]
+    return dict(zip(scalars.texts(node.attributes), last, strict=True))
+
+
 def has_pickles(tree: Tree) -> bool:
     """Tell whether some leaves are pickled."""
     return any(group.kind == "pickle" for group in tree.leaves)
@@ -337,6 +343,8 @@ def needed(tree: Tree, numbers: Iterable[int]) -> list[int]:
     begun: set[int] = set()
     done: dict[int, None] = {}
     stack = list(numbers)
+    if not pickles and min(stack, default=0) >= 0:  # Mostly, so at once.
+        return list(dict.fromkeys(stack))
     while stack:
         number = stack[-1]
         if number in begun:
@@ -443,11 +451,13 @@ class Place(NamedTuple):
       nodes: The containers around it, the outermost first, and its own if it is one,
         without their attributes.
       keys: Its key, field name or position in each that is around it.
+      others: The attributes of each of `nodes`, as numbers by name.
     """
 
     number: int
     nodes: tuple[Node, ...]
     keys: tuple[Any, ...]
+    others: tuple[Mapping[str, int], ...]
 
 
 def places(tree: Tree, allowance: Allowance) -> Iterator[tuple[str, Place]]:
@@ -459,15 +469,16 @@ def places(tree: Tree, allowance: Allowance) -> Iterator[tuple[str, Place]]:
     """
     listed = leaf_names(tree)
     allowance.left += 10 * (sum(map(len, listed)) + _PLACE_BYTES * len(listed))
-    stack: list[tuple[str, Place]] = [("", Place(tree.root, (), ()))]
+    stack: list[tuple[str, Place]] = [("", Place(tree.root, (), (), ()))]
     while stack:
-        name, (number, nodes, keys) = stack.pop()
+        name, (number, nodes, keys, others) = stack.pop()
         if number < 0:
             node = tree.nodes[-number - 1]
             held = node.children[: _held(node)]
             nodes = (*nodes, structs.replace(node, children=held, attributes=[]))
+            others = (*others, attributes_of(node))
         if number >= 0 or not nodes[-1].children:
-            yield display(name), Place(number, nodes, keys)
+            yield display(name), Place(number, nodes, keys, others)
             continue
         node, prefix = nodes[-1], f"{name}/" if name else ""
         pairs = list(zip(containers.child_keys(node), node.children, strict=True))
@@ -476,7 +487,7 @@ def places(tree: Tree, allowance: Allowance) -> Iterator[tuple[str, Place]]:
                 raise ValueError("a container comes before what it holds")
             below = prefix + part(key)
             allowance.spend(below)
-            stack.append((below, Place(child, nodes, (*keys, key))))
+            stack.append((below, Place(child, nodes, (*keys, key), others)))
 
 
 def unflatten(

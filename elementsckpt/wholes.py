@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from . import containers, scalars, tree
+from . import containers, tree
 from .manifest import Node, Tree
 from .overlay import Plan
 
@@ -23,14 +23,11 @@ class Saved(NamedTuple):
       root: The outermost container or leaf.
       held: For each container what it holds, by name.
       attributes: For each container its attributes, by name.
-      is_plain: Whether there are no attributes, and no pickles that could share
-        containers with the state.
     """
 
     root: int
     held: Sequence[Mapping[Any, int]]
     attributes: Sequence[Mapping[str, int]]
-    is_plain: bool
 
 
 def describe(saved: Tree) -> Saved:
@@ -44,24 +41,25 @@ def describe(saved: Tree) -> Saved:
         if not all(-number <= child < count for child in node.children):
             raise IndexError("a container holds what is not there")
         held.append(_held(node))
-        names = scalars.texts(node.attributes)
-        last = node.children[len(node.children) - len(names) :]
-        attributes.append(dict(zip(names, last, strict=True)))
-    is_plain = not (any(attributes) or tree.has_pickles(saved))
-    return Saved(saved.root, held, attributes, is_plain)
+        attributes.append(tree.attributes_of(node))
+    return Saved(saved.root, held, attributes)
 
 
 def of_nodes(root: int, nodes: Sequence[Node]) -> Saved:
     """Return the structure of a state that is there, without its attributes."""
-    return Saved(root, list(map(_held, nodes)), [], is_plain=False)
+    return Saved(root, list(map(_held, nodes)), [])
 
 
 def _held(node: Node) -> dict[Any, int]:
     """Return what a node holds, by name; attributes come after that."""
-    names = map(tree.part, containers.child_keys(node))
-    if node.kind == "" and node.children and not node.keys:
-        names = iter([_BOX])
+    is_box = node.kind == "" and node.children and not node.keys
+    names = [_BOX] if is_box else map(tree.part, containers.child_keys(node))
     return dict(zip(names, node.children, strict=False))
+
+
+def have_attributes(flat: tree.Flat) -> bool:
+    """Return whether some containers have attributes beside what they hold."""
+    return any(map(flat.others, range(len(flat.nodes))))
 
 
 def find(plan: Plan, saved: Saved, *, is_part: bool) -> dict[int, int]:
@@ -73,9 +71,6 @@ def find(plan: Plan, saved: Saved, *, is_part: bool) -> dict[int, int]:
       is_part: Whether only a part was asked for; a container without leaves is in it if
         one around it is.
     """
-    flat = plan.flat
-    if saved.is_plain and not any(map(flat.others, range(len(flat.nodes)))):
-        return {}
     search = _Search(plan, saved)
     search.match()
     if is_part:

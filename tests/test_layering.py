@@ -57,9 +57,12 @@ ALLOWED = {
     },
     "overlay": {"specs", "tree", "leaves", "manifest"},
     "selection": {"overlay"},
-    "wholes": {"overlay", "tree", "containers", "scalars", "manifest"},
+    "wholes": {"overlay", "tree", "containers", "manifest"},
     "verbs": set(),
-    "growth": {"overlay", "tree", "containers", "leaves", "scalars", "manifest"},
+    "growth": {
+        *("attributes", "overlay", "tree", "containers", "leaves", "scalars"),
+        "manifest",
+    },
     "callables": {"attributes"},
     "beside": {"attributes", "tree", "leaves"},
     "pytrees": {

@@ -182,7 +182,7 @@ def test_trees_of_all_kinds_come_back_together(tmp_path):
 
 
 @PROPERTY
-@given(strategies.trees(), st.booleans())
+@given(strategies.states(), st.booleans())
 def test_any_tree_comes_back(tmp_path_factory, tree, wrapped):
     tree = Struct([tree, 1], double) if wrapped else tree
     directory = tmp_path_factory.mktemp("run")
