@@ -191,6 +191,20 @@ def test_any_tree_comes_back(tmp_path_factory, tree, wrapped):
     assert_same(tree.w if wrapped else tree, found.w if wrapped else found)
 
 
+def test_attributes_that_change_are_those_of_the_save(tmp_path):
+    cp = Checkpoint(tmp_path, keep=None)
+    ordered = collections.OrderedDict(a=np.ones(2))
+    cp.state = Value(Pair(ordered, strategies.Noted(1, 2)))
+    for note in 1, [2, np.ones(1)]:
+        ordered.note = cp.state.value.b.note = note
+        cp.save()
+    fresh = resumed(tmp_path)
+    for save, note in zip(cp.saves(), (1, [2, np.ones(1)]), strict=True):
+        fresh.state.value = None
+        fresh.load(save.path)
+        assert_same([note, note], [x.note for x in fresh.state.value])
+
+
 def test_a_train_state_goes_on_bit_for_bit(tmp_path):
     def train(state):
         x = jnp.arange(4.0).reshape(2, 2)
