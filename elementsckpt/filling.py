@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from . import growth, overlay, tree, wholes
@@ -38,33 +38,47 @@ def fill(
       MismatchError: what is loaded makes no state with what is not.
       DamagedError, ReadError, PickleError: it cannot be read.
     """
-    places: Mapping[int, int] = {}
-    others: Mapping[int, Mapping[str, int]] = {}
-    if not component.is_plain or wholes.have_attributes(plan.flat):
-        saved = component.structure()
-        places = wholes.find(plan, saved, is_part=is_part)
-        is_told = found.head is not None and found.head.version >= _FIRST_TO_TELL
-        others = wholes.attributes(plan, places, saved, is_told=is_told)
-    added = {place.number for place in plan.added if place.number >= 0}
+    places, others = _whole(component, plan, found, is_part=is_part)
     if not (plan.replace or plan.added or others):
         return tree.LEFT_OUT
-    all_names = [*others.values(), *(x for place in plan.added for x in place.others)]
-    held = {number for names in all_names for number in names.values()}
+    added = {place.number for place in plan.added if place.number >= 0}
+    names = [*others.values(), *(x for place in plan.added for x in place.others)]
+    held = {number for attributes in names for number in attributes.values()}
     barred = component.barred(held)
+    _tell_of_barred(barred.values(), found)
     values = component.values(
         [*added, *(number for _, number in plan.replace)],
         {*plan.as_saved, *added, *(held - barred.keys())},
     )
-    for name in barred.values():
+    known = {x: _known(plan, x, numbers, values) for x, numbers in others.items()}
+    state = _apply(component, plan, values, Whole(places, known))
+    return growth.grow(state, plan.added, values) if plan.added else state
+
+
+def _whole(
+    component: SavedComponent | ElementsComponent,
+    plan: Plan,
+    found: Found,
+    *,
+    is_part: bool,
+) -> tuple[Mapping[int, int], Mapping[int, Mapping[str, int]]]:
+    """Return the containers that are loaded whole, and the attributes of some."""
+    if component.is_plain and not wholes.have_attributes(plan.flat):
+        return {}, {}  # Mostly, so at once.
+    saved = component.structure()
+    places = wholes.find(plan, saved, is_part=is_part)
+    is_told = found.head is not None and found.head.version >= _FIRST_TO_TELL
+    return places, wholes.attributes(plan, places, saved, is_told=is_told)
+
+
+def _tell_of_barred(names: Iterable[str], found: Found) -> None:
+    for name in names:
         _logger.warning(
             "%s was saved with pickle, so what has it now stays. Pass "
             "allow_pickle=True if you trust who wrote %s.",
             name,
             found.path,
         )
-    known = {x: _known(plan, x, names, values) for x, names in others.items()}
-    state = _apply(component, plan, values, Whole(places, known))
-    return growth.grow(state, plan.added, values) if plan.added else state
 
 
 def _known(

@@ -234,6 +234,12 @@ def _registered(value: Any, by_name: bool) -> Opened | None:
     if len(keys) == 1 and _is_box(cls):
         return Opened(None, children, close, static=structure)
     opened = Opened(_unique(keys), children, close, static=structure)
+    return _with_lost(opened, value, keys)
+
+
+def _with_lost(opened: Opened, value: Any, keys: list[Any]) -> Opened:
+    """Add the attributes that a registered class does not bring back by itself."""
+    cls: Any = type(value)
     fields = _fields(cls)
     if fields is None:  # It says itself what it holds.
         return opened
@@ -241,10 +247,10 @@ def _registered(value: Any, by_name: bool) -> Opened | None:
     if found <= fields:
         opened.others = {} if attributes.takes(value) else None
         return opened
-    kept = fields | attributes.own(close(children)).keys()
+    kept = fields | attributes.own(opened.close([*opened.children])).keys()
     lost = {*keys} & (found - kept)
-    if lost:  # As chex does, which flattens them.
-        opened.close = _giving(close, keys, lost)
+    if lost:  # As chex does, for which they are children.
+        opened.close = _giving(opened.close, keys, lost)
     return _with_attributes(opened, value, kept | lost)
 
 
@@ -333,13 +339,14 @@ def _with_attributes(
       value: The container.
       restored: Names of those that closing it sets.
     """
-    if attributes.takes(value):
-        found = beside.of(value, restored)
-        opened.rest = found.rest
-        # What is saved as it is has all of them.
-        opened.others = attributes.own(value) if opened.is_plain else found.data
-        if found.rest:  # To tell, one would have to compare it.
-            opened.static = object()
+    if not attributes.takes(value):
+        return opened
+    if opened.is_plain:  # It is saved as it is, with all of them.
+        opened.others = attributes.own(value)
+        return opened
+    opened.others, opened.rest = beside.of(value, restored)
+    if opened.rest:  # To tell others from it, one would have to compare it.
+        opened.static = object()
     return opened
 
 

@@ -394,7 +394,9 @@ class SavedComponent:
         picked = tree.pick(saved, as_saved & {*numbers})
         count = len(picked)
         picked += tree.pick(saved, set(numbers) - as_saved)
-        views = dict(view_leaves.pairs(picked))
+        is_bare = not any(group.kind == "pickle" for _, group in picked)
+        # What is pickled may hold what is in the same memory.
+        views = dict(view_leaves.pairs(picked)) if is_bare else {}
         picked = list(view_leaves.with_bases(saved, picked, self._component.blocks))
         plain = [index >= count for index in range(len(picked))]
         read = self._read([group for _, group in picked], plain)

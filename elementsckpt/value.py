@@ -48,9 +48,10 @@ class Value:
     saved. A leaf may be a `jax.ShapeDtypeStruct`, with or without sharding, in whose
     place comes an array. What is static, such as `pytree_node=False` and `static=True`,
     and functions stay those of the template; arrays to which partials and methods are
-    bound are leaves. The data of typed keys, as `io_callback` hands it over, is saved
-    as keys where the object was made with keys. The first save that would not fit what
-    it was made with is told of in the log.
+    bound are leaves. Attributes beside the fields are saved with them, or are static
+    if only pickle could hold them. The data of typed keys, as `io_callback` hands it
+    over, is saved as keys where the object was made with keys. The first save that
+    would not fit what it was made with is told of in the log.
 
     Without a template it takes what was saved as it was, with classes, static fields
     and functions, which are pickled: so it does in the run's own directory only, or

@@ -112,8 +112,23 @@ def sharing(shared, rest):
     return {"odd": Holder(x=[shared]), "plain": {"y": shared}, "rest": rest}
 
 
+def ordered():
+    made = collections.OrderedDict(a=np.ones(2))
+    made.note = [1]
+    return made
+
+
+PARTS = {
+    "large array": lambda: np.zeros(1 << 18),  # With blocks of its own.
+    "ordered": ordered,
+    "view": lambda: np.arange(9.0)[2:5],
+    "weak of jax": lambda: jnp.full(2, 1.0),
+    "of jax": lambda: jnp.ones(2, jnp.float16),
+}
+
+
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", [*PLAIN, "ordered", "view", "weak of jax", "of jax"])
+@pytest.mark.parametrize("name", [*PLAIN, *PARTS])
 def test_what_is_in_the_state_and_in_a_pickled_leaf_is_one_in_a_part(name, way):
     made = {**OBJECTS, **PARTS}[name]
     state, current = (sharing(made(), np.full(2, n)) for n in (1, 2))
@@ -124,18 +139,20 @@ def test_what_is_in_the_state_and_in_a_pickled_leaf_is_one_in_a_part(name, way):
     assert is_one(loaded["odd"].x[0], loaded["plain"]["y"])
 
 
-def ordered():
-    made = collections.OrderedDict(a=np.ones(2))
-    made.note = [1]
-    return made
+@pytest.mark.torch
+@pytest.mark.parametrize("way", WAYS)
+def test_a_tensor_in_the_state_and_in_a_pickled_leaf_is_one_in_a_part(way):
+    torch = pytest.importorskip("torch")
 
+    def state(n):
+        tensor = torch.full((2, 3), float(n))
+        parameter = torch.nn.Parameter(torch.full((1 << 18,), float(n)))
+        return sharing(tensor, 0) | {"p": parameter, "q": Holder(p=parameter)}
 
-PARTS = {
-    "ordered": ordered,
-    "view": lambda: np.arange(9.0)[2:5],
-    "weak of jax": lambda: jnp.full(2, 1.0),
-    "of jax": lambda: jnp.ones(2, jnp.float16),
-}
+    loaded = round_trip(state(1), own=True, into=state(2), **WAYS[way])
+    assert loaded["odd"].x[0] is loaded["plain"]["y"]
+    assert loaded["q"].p is loaded["p"]
+    assert loaded["p"].eq(1).all()
 
 
 def test_what_a_part_cannot_share_is_apart():

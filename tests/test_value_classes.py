@@ -195,14 +195,19 @@ def test_attributes_that_change_are_those_of_the_save(tmp_path):
     cp = Checkpoint(tmp_path, keep=None)
     ordered = collections.OrderedDict(a=np.ones(2))
     cp.state = Value(Pair(ordered, strategies.Noted(1, 2)))
-    for note in 1, [2, np.ones(1)]:
+    notes = 1, [2, np.ones(1)]
+    for n, note in enumerate(notes):
         ordered.note = cp.state.value.b.note = note
+        ordered.f = cp.state.value.b.f = lambda n=n: n
+        ordered.last = cp.state.value.b.last = -1
         cp.save()
     fresh = resumed(tmp_path)
-    for save, note in zip(cp.saves(), (1, [2, np.ones(1)]), strict=True):
+    for n, (save, note) in enumerate(zip(cp.saves(), notes, strict=True)):
         fresh.state.value = None
         fresh.load(save.path)
         assert_same([note, note], [x.note for x in fresh.state.value])
+        assert [x.f() for x in fresh.state.value] == [n, n]
+        assert [x.last for x in fresh.state.value] == [-1, -1]
 
 
 def test_a_train_state_goes_on_bit_for_bit(tmp_path):
