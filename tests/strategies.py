@@ -248,6 +248,11 @@ def states() -> st.SearchStrategy[Any]:
     return _STATES
 
 
+def trees() -> st.SearchStrategy[Any]:
+    """Like `states`, without attributes beside what containers hold."""
+    return _TREES
+
+
 def _containers(children: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     lists = st.lists(children, max_size=3)
     dicts = st.dictionaries(keys().filter(hashable), children, max_size=3)
@@ -297,6 +302,7 @@ _LEAVES = st.one_of(
     generators(),
     sets(),
 )
+_TREES = st.recursive(_LEAVES, _containers, max_leaves=10)
 _STATES = st.recursive(
     _LEAVES, lambda inner: _containers(inner) | _noted(inner), max_leaves=10
 )
