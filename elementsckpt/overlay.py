@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from msgspec import Struct
 
-from . import leaves, specs, tree
+from . import attributes, leaves, specs, tree
 from .errors import MismatchError, ReadError, reason
 from .manifest import display
 from .specs import Spec
@@ -343,8 +343,16 @@ def apply(
         # A container in which nothing is replaced stays the object that it is.
         elif number in whole.others or not built.keys().isdisjoint(node.children):
             children = [built[n] if n in built else current(n) for n in node.children]
-            built[number] = flat.close(index, children, whole.others.get(number))
+            others = _placed(whole.others.get(number), current(number))
+            built[number] = flat.close(index, children, others)
     return built.get(flat.root, current(flat.root))
+
+
+def _placed(others: Mapping[str, Any] | None, value: Any) -> Any:
+    """Return the attributes for which a container has a place, None if these stay."""
+    if others is None:
+        return None
+    return {x: y for x, y in others.items() if attributes.has_place(value, x)}
 
 
 def _fit(

@@ -348,6 +348,18 @@ def test_a_save_that_does_not_tell_of_attributes_leaves_them(tmp_path):
     assert_same(noted(Point(np.zeros(2)), note="mine"), cp.state.value[0])
 
 
+def test_a_template_without_a_place_for_attributes_has_none(tmp_path):
+    cp = Checkpoint(tmp_path, fsync=False)
+    cp.state = Value([noted(Point(np.ones(2), 1), note=1)])
+    cp.save()
+    for now in strategies.Slotted(np.zeros(2), 0), {"x": np.zeros(2), "y": 0}:
+        cp.state = Value([now])
+        cp.load()
+        (loaded,) = cp.state.value
+        assert type(loaded) is type(now)
+        assert_same(np.ones(2), loaded["x"] if type(now) is dict else loaded.x)
+
+
 def test_attributes_that_need_pickle_stay_where_it_is_not_allowed(tmp_path, caplog):
     saved = noted(OrderedDict(w=np.ones(2)), f=lambda: 1, note=1)
     path = make(tmp_path, {"x": saved}).save().path

@@ -55,7 +55,7 @@ ALLOWED = {
         *("attributes", "leaves", "torch_tensors", "jax_arrays", "scalars", "dtypes"),
         "manifest",
     },
-    "overlay": {"specs", "tree", "leaves", "manifest"},
+    "overlay": {"attributes", "specs", "tree", "leaves", "manifest"},
     "selection": {"overlay"},
     "wholes": {"overlay", "tree", "containers", "manifest"},
     "verbs": set(),
