@@ -59,6 +59,18 @@ def in_slots(value: Any) -> dict[str, Any]:
     return found
 
 
+def takes(value: Any) -> bool:
+    """Return whether instances of the object's class can have attributes."""
+    cls: Any = type(value)
+    return bool(cls.__dictoffset__) or bool(_slots(cls))
+
+
+def has_place(value: Any, name: Any) -> bool:
+    """Return whether the object can have an attribute of this name."""
+    cls: Any = type(value)
+    return bool(cls.__dictoffset__) or name in _slots(cls)
+
+
 def give(value: Any, attributes: Mapping[Any, Any]) -> None:
     """Set attributes that `own` listed, running no code of the object's.
 

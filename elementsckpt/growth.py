@@ -10,7 +10,7 @@ import copy
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from . import containers, leaves, overlay, scalars, tree
+from . import attributes, containers, leaves, overlay, scalars, tree
 from .manifest import Node
 from .tree import Place
 
@@ -139,7 +139,7 @@ def grow(state: Any, places: Sequence[Place], values: Mapping[int, Any]) -> Any:
       state: The current state, which stays as it is; containers that get nothing are
         part of the new one.
       places: The places.
-      values: The leaves by number.
+      values: The leaves by number, and those attributes of containers that are known.
     """
     return _grown(state, places, 0, values)
 
@@ -151,20 +151,34 @@ def _grown(
     if len(first.keys) == depth:
         if first.number >= 0:
             return values[first.number]
-        return containers.put_together(first.nodes[depth], [], None)
+        made = containers.put_together(first.nodes[depth], [], None)
+        return _noted(made, first, depth, values)
     below: dict[Any, list[Place]] = {}
     for place in places:
         below.setdefault(place.keys[depth], []).append(place)
     kind = containers.kind_of(state)
+    is_whole = len(below) == len(first.nodes[depth].children)
     if leaves.is_vacant(state) or (kind in _SEQUENCES and not len(state)):
         items = {key: _grown(None, x, depth + 1, values) for key, x in below.items()}
-        return _made(first.nodes[depth], items)
+        made = _made(first.nodes[depth], items)
+        return _noted(made, first, depth, values) if is_whole else made
     other = list(state) if kind == "tuple" else copy.copy(state)
+    attributes.give(other, attributes.own(state))  # Which not all copies have.
     for key, some in below.items():
         is_there = kind not in _MAPPINGS or key in state
         there = state[key] if is_there else None
         other[key] = _grown(there, some, depth + 1, values)
+    if is_whole and not len(state):
+        return _noted(other, first, depth, values)
     return tuple(other) if kind == "tuple" else other
+
+
+def _noted(made: Any, place: Place, depth: int, values: Mapping[int, Any]) -> Any:
+    """Return a container with the attributes that the saved one had."""
+    if attributes.takes(made):
+        there = {x: values[n] for x, n in place.others[depth].items() if n in values}
+        attributes.give(made, there)
+    return made
 
 
 def _made(node: Node, items: Mapping[Any, Any]) -> Any:

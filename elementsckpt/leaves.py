@@ -38,6 +38,7 @@ SAVED_ARRAYS = ARRAYS | {"view"}
 FROZEN = frozenset({"str", "bytes", "pickle"})
 IMMUTABLE = FROZEN | {"jax", "key"}
 HOLDERS = frozenset({"pickle", "view"})  # Kinds whose leaves are made of others.
+CODE = frozenset({"pickle", "function"})  # Kinds that only a trusted save may hold.
 _BYTES: dict[str, type] = {"bytes": bytes, "bytearray": bytearray}
 _RAW = frozenset({"str", "pickle", *_BYTES})
 _AS_ARRAYS = frozenset({"jax", "key", "pickle"})

@@ -56,7 +56,7 @@ def read(
       keys: Components to read; all by default.
       regex: Reads only leaves whose names it matches from their start, as for
         `Checkpoint.load`. A list or tuple of which some is left out becomes a dict by
-        position.
+        position, and attributes of containers are left out.
       mmap: Whether arrays are mapped, copy-on-write, instead of read, as for
         `Checkpoint.load`.
       verify: Whether to verify what is mapped.

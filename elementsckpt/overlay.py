@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from msgspec import Struct
 
-from . import leaves, specs, tree
+from . import attributes, leaves, specs, tree
 from .errors import MismatchError, ReadError, reason
 from .manifest import display
 from .specs import Spec
@@ -296,29 +296,63 @@ def decide(plan: Plan, values: Mapping[int, Any]) -> None:
         plan.loaded.append(name)
 
 
+class Whole(Struct):
+    """Containers that are loaded whole, by number in `flat`.
+
+    Attributes:
+      places: What they are in the save.
+      others: Their attributes beside what they hold, if these are replaced.
+    """
+
+    places: Mapping[int, int] = {}
+    others: Mapping[int, Mapping[str, Any]] = {}
+
+
 def apply(
-    plan: Plan, values: Mapping[int, Any], key: str, shared: Collection[int] = ()
+    plan: Plan,
+    values: Mapping[int, Any],
+    key: str,
+    shared: Collection[int] = (),
+    whole: Whole | None = None,
 ) -> Any:
     """Return the current state with the planned leaves replaced.
 
     Args:
       plan: What to replace.
-      values: Saved leaves by number, arrays as NumPy arrays.
+      values: Saved leaves by number, arrays as NumPy arrays; and saved containers that
+        are part of something else, which are put in place if they fit as they are.
       key: The component's key, for errors.
       shared: Numbers of those that share memory.
+      whole: What is loaded whole.
 
     Raises:
       ReadError: JAX cannot make a leaf.
     """
-    flat = plan.flat
+    flat, whole = plan.flat, whole or Whole()
     built = _fit(plan, values, key, shared)
+    pairs = plan.replace if whole.places else ()
+    as_saved = {target for target, n in pairs if built[target] is values[n]}
     current = flat.object_at
-    for number, node in enumerate(flat.nodes):
+    for index, node in enumerate(flat.nodes):
+        number = ~index
+        there = values.get(whole.places[number]) if number in whole.places else None
+        is_one = type(there) is type(current(number))
+        if is_one and as_saved.issuperset(node.children):
+            built[number] = there
+            as_saved.add(number)
         # A container in which nothing is replaced stays the object that it is.
-        if not built.keys().isdisjoint(node.children):
+        elif number in whole.others or not built.keys().isdisjoint(node.children):
             children = [built[n] if n in built else current(n) for n in node.children]
-            built[-number - 1] = flat.close(number, children)
+            others = _placed(whole.others.get(number), current(number))
+            built[number] = flat.close(index, children, others)
     return built.get(flat.root, current(flat.root))
+
+
+def _placed(others: Mapping[str, Any] | None, value: Any) -> Any:
+    """Return the attributes for which a container has a place, None if these stay."""
+    if others is None:
+        return None
+    return {x: y for x, y in others.items() if attributes.has_place(value, x)}
 
 
 def _fit(
@@ -332,7 +366,8 @@ def _fit(
     for target, number in plan.replace:
         current, kind = plan.flat.values[target], plan.flat.kinds[target]
         value = values[number]
-        if number in shared_memory and kind != "numpy":
+        is_shared = number in shared_memory and kind != "numpy"
+        if is_shared and isinstance(value, np.ndarray):
             value = value.copy()  # Which JAX and torch may keep as it is.
         if counts[number] == 1:
             built[target] = _fit_one(plan, target, value, key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import types
 from collections.abc import Iterable, Mapping
@@ -9,7 +10,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from . import callables, jax_arrays, leaves, pytrees, unsaved
+from . import attributes, callables, jax_arrays, leaves, pytrees, unsaved
 from .errors import StateError
 
 
@@ -24,6 +25,7 @@ class Plain(Struct):
         which are containers that stay as they are.
       code: Code in it, by name.
       static: Code and arrays that are static in it, by name.
+      apart: Attributes that are not saved, though they are no code, by name.
       by_name: Whether the leaves are in the order of `open_node` with this argument.
     """
 
@@ -33,6 +35,7 @@ class Plain(Struct):
     names: list[str] = []
     code: list[tuple[str, Any]] = []
     static: list[tuple[str, list[Any]]] = []
+    apart: list[tuple[str, list[str]]] = []
     by_name: bool = False
 
 
@@ -89,11 +92,15 @@ class _Plainer:
 
     def _container(self, name: str, value: Any, opened: pytrees.Opened) -> Any:
         children = self.visit(pytrees.names_in(name, opened), opened.children)
+        others = opened.others or {}
         entry = type(value), opened.keys, len(self._apart.names), opened.static
-        self._apart.outline.append(entry)
+        self._apart.outline.append((*entry, [*others]))
         if opened.is_plain:
-            return opened.close(children)
+            return opened.closed(children)
         self._apart.is_whole = False
+        apart = [str(x) for x, item in opened.rest.items() if not callable(item)]
+        if apart:
+            self._apart.apart.append((name, apart))
         if opened.is_code or isinstance(value, functools.partial):
             _refuse(name, unsaved.problem([value, *callables.wrapped(value)]))
             self._apart.code.append((name, value))
@@ -101,7 +108,12 @@ class _Plainer:
             self._note_static(name, value, opened)
         if opened.keys is None:
             return children[0]
-        return dict(zip(opened.keys, children, strict=True))
+        items = zip(opened.keys, children, strict=True)
+        if not others:
+            return dict(items)
+        carrier = collections.OrderedDict(items)  # As a dict takes no attributes.
+        attributes.give(carrier, others)
+        return carrier
 
     def _note_static(self, name: str, value: Any, opened: pytrees.Opened) -> None:
         for attribute, parts in unsaved.static_parts(value, opened).items():

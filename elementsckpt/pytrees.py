@@ -12,13 +12,15 @@ import copy
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import types
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct, field
 
 from . import (
     attributes,
+    beside,
     callables,
     classes,
     containers,
@@ -43,6 +45,9 @@ class Opened(Struct):
       is_random: Whether it is a random generator, which a save holds in any case.
       is_code: Whether it is code, and its children that to which it is bound.
       static: What tells it from others of its class that hold the same.
+      others: Attributes that it has beside what it holds, as far as they are part of
+        the state; None if it takes none.
+      rest: Those that are not.
     """
 
     keys: Sequence[Any] | None
@@ -52,15 +57,31 @@ class Opened(Struct):
     is_random: bool = False
     is_code: bool = False
     static: Any = None
+    others: Mapping[str, Any] | None = None
+    rest: Mapping[Any, Any] = types.MappingProxyType({})
+
+    def closed(
+        self, children: list[Any], others: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Return what `close` does, with attributes; by default those that it has."""
+        made = self.close(children)
+        given = (self.others if others is None else others) or {}
+        attributes.give(made, {**self.rest, **given})
+        return made
 
 
 class Flat(tree.Flat):
     """A tree taken apart, whose nodes do not say more than what they hold."""
 
-    closers: list[Callable[[list[Any]], Any]] = field(default_factory=list)
+    opened: list[Opened] = field(default_factory=list)
 
-    def close(self, number: int, children: list[Any]) -> Any:
-        return self.closers[number](children)
+    def others(self, number: int) -> Mapping[str, Any] | None:
+        return self.opened[number].others
+
+    def close(
+        self, number: int, children: list[Any], others: Mapping[str, Any] | None = None
+    ) -> Any:
+        return self.opened[number].closed(children, others)
 
 
 def flatten(value: Any) -> Flat:
@@ -81,9 +102,9 @@ def _visit(flat: Flat, names: Iterable[str], values: Iterable[Any]) -> list[int]
             children = _visit(flat, names_in(name, opened), opened.children)
             if opened.is_code:
                 flat.in_code.update(range(first, len(flat.names)))
-            flat.nodes.append(Node("", children))
+            flat.nodes.append(Node("", children, keys=list(opened.keys or ())))
             flat.containers.append(value)
-            flat.closers.append(opened.close)
+            flat.opened.append(opened)
             numbers.append(-len(flat.nodes))
         else:
             numbers.append(len(flat.names))
@@ -135,10 +156,11 @@ def _mapping(value: Any, by_name: bool) -> Opened:
         other = type(value).copy(value)  # In its own order.
         for key, child in zip(keys, children, strict=True):
             other[key] = child
-        return _with_attributes(other, value)
+        return other
 
     is_plain = is_plain and not by_name and _has_plain_factory(value)
-    return Opened(names, [value[key] for key in keys], close, is_plain)
+    opened = Opened(names, [value[key] for key in keys], close, is_plain)
+    return _with_attributes(opened, value)
 
 
 def _named(keys: list[Any], by_name: bool) -> tuple[list[Any], list[Any]]:
@@ -214,14 +236,47 @@ def _registered(value: Any, by_name: bool) -> Opened | None:
     if not by_name and isinstance(value, Mapping):
         keys, children, close = _in_own_order(value, keys, children, close)
     cls: Any = type(value)
-    is_box = len(keys) == 1 and _is_box(cls)
-    if classes.is_namedtuple(cls) and attributes.own(value):
-        close = _keeping_attributes(close, value)
-    return Opened(None if is_box else _unique(keys), children, close, static=structure)
+    if len(keys) == 1 and _is_box(cls):
+        return Opened(None, children, close, static=structure)
+    opened = Opened(_unique(keys), children, close, static=structure)
+    return _with_lost(opened, value, keys)
 
 
-def _keeping_attributes(close: Callable[[list[Any]], Any], value: Any) -> Any:
-    return lambda parts: _with_attributes(close(parts), value)
+def _with_lost(opened: Opened, value: Any, keys: list[Any]) -> Opened:
+    """Add the attributes that a registered class does not bring back by itself."""
+    cls: Any = type(value)
+    fields = _fields(cls)
+    if fields is None:  # It says itself what it holds.
+        return opened
+    found = attributes.own(value).keys()
+    if found <= fields:
+        opened.others = {} if attributes.takes(value) else None
+        return opened
+    kept = fields | attributes.own(opened.close([*opened.children])).keys()
+    lost = {*keys} & (found - kept)
+    if lost:  # As chex does, for which they are children.
+        opened.close = _giving(opened.close, keys, lost)
+    return _with_attributes(opened, value, kept | lost)
+
+
+def _giving(close: Callable[[list[Any]], Any], keys: list[Any], lost: set[Any]) -> Any:
+    """Return what closes a container and gives it children that `close` drops."""
+
+    def closed(parts: list[Any]) -> Any:
+        made = close(parts)
+        pairs = zip(keys, parts, strict=True)
+        attributes.give(made, {key: part for key, part in pairs if key in lost})
+        return made
+
+    return closed
+
+
+@functools.cache
+def _fields(cls: Any) -> frozenset[str] | None:
+    """Return the fields of a dataclass, none of a builtin's, None for other classes."""
+    if dataclasses.is_dataclass(cls):
+        return frozenset(field.name for field in dataclasses.fields(cls))
+    return None if classes.builtin_base(cls) is object else frozenset()
 
 
 def _in_own_order(
@@ -273,15 +328,31 @@ def _namedtuple(value: Any, cls: Any) -> Opened | None:
         return None
 
     def close(children: list[Any]) -> Any:
-        return _with_attributes(tuple.__new__(cls, children), value)
+        return tuple.__new__(cls, children)
 
-    return Opened(cls._fields, list(tuple.__iter__(value)), close)
+    opened = Opened(cls._fields, list(tuple.__iter__(value)), close)
+    return _with_attributes(opened, value)
 
 
-def _with_attributes(other: Any, value: Any) -> Any:
-    """Give a copy of a container the attributes that it has beside what it holds."""
-    attributes.give(other, attributes.own(value))
-    return other
+def _with_attributes(
+    opened: Opened, value: Any, restored: Collection[Any] = ()
+) -> Opened:
+    """Add the attributes that a container has beside what it holds.
+
+    Args:
+      opened: The container, opened.
+      value: The container.
+      restored: Names of those that closing it sets.
+    """
+    if not attributes.takes(value):
+        return opened
+    if opened.is_plain:  # It is saved as it is, with all of them.
+        opened.others = attributes.own(value)
+        return opened
+    opened.others, opened.rest = beside.of(value, restored)
+    if opened.rest:  # To tell others from it, one would have to compare it.
+        opened.static = object()
+    return opened
 
 
 def _dataclass(value: Any) -> Opened:
@@ -289,27 +360,32 @@ def _dataclass(value: Any) -> Opened:
     fields = [x.name for x in dataclasses.fields(value) if not _is_static(x)]
     found = {name: attributes.get(value, name, _UNSET) for name in fields}
     names = [name for name in fields if found[name] is not _UNSET]
+    declared = _fields(cls) or frozenset()
 
     def close(children: list[Any]) -> Any:
+        own = attributes.own(value)
         if classes.is_plain_dataclass(cls):
-            other = _with_attributes(object.__new__(cls), value)
+            other = object.__new__(cls)
+            attributes.give(other, {x: own[x] for x in own if x in declared})
         else:
             other = copy.copy(value)  # Which runs no __init__, either.
+            for name in own.keys() - declared:
+                attributes.in_dict(other).pop(name, None)
         for name, child in zip(names, children, strict=True):
             object.__setattr__(other, name, child)
         return other
 
     children = [found[name] for name in names]
-    return Opened(names, children, close, static=_static(value, names))
+    opened = Opened(names, children, close, static=_static(value, names))
+    return _with_attributes(opened, value, declared)
 
 
 _UNSET = object()
 
 
 def _static(value: Any, names: Sequence[str]) -> Any:
-    """Return what a dataclass holds besides these attributes, to tell it by."""
+    """Return what a dataclass has in other fields than these, to tell it by."""
     others = [x.name for x in dataclasses.fields(value) if x.name not in names]
-    others += [x for x in attributes.own(value) if x not in names]
     found = {name: attributes.get(value, name) for name in others}
     # What can be written to is never known to be as before.
     return found if all(map(_is_fixed, found.values())) else object()

@@ -16,18 +16,16 @@ from typing import Any
 
 from msgspec import Struct
 
-from . import disk, growth, hints, manifest, overlay, tree
+from . import disk, filling, growth, hints, manifest, overlay, tree
 from .arguments import shown
 from .drafts import Draft
 from .errors import (
-    CheckpointError,
     DamagedError,
     MismatchError,
     PickleError,
     ReadError,
     add_note,
     naming,
-    reason,
 )
 from .fileview import FolderReader, isolate
 from .folder import Found
@@ -477,33 +475,11 @@ def _read_some(
     if not reading.dry_run:
         _refuse_mismatch(reading.request, restored, verb, selections, plans)
     for component in components:
-        plan = plans[component.key]
-        if plan.replace or plan.added:
-            restored.states[component.key] = _filled(component, plan)
-
-
-def _filled(component: Selectable, plan: Plan) -> Any:
-    """Return the current state with what is planned replaced, and added."""
-    numbers = [number for _, number in plan.replace]
-    state = _apply(component, plan, component.values(numbers, plan.as_saved))
-    if plan.added:
-        assert isinstance(component, SavedComponent)
-        added = {place.number for place in plan.added if place.number >= 0}
-        state = growth.grow(state, plan.added, component.originals(added))
-    return state
-
-
-def _apply(component: Selectable, plan: Plan, values: Mapping[int, Any]) -> Any:
-    try:
-        return overlay.apply(plan, values, component.key, component.shared())
-    except CheckpointError:
-        raise
-    except (ValueError, TypeError, KeyError, OverflowError) as error:
-        raise MismatchError(
-            f"The leaves of {component.key!r} that are selected make no state with "
-            f"those that are not: {reason(error)}. Select more or fewer of them with "
-            f"another regex; nothing was loaded."
-        ) from error
+        key, found = component.key, restored.found
+        is_part = selections[key].regex is not None
+        state = filling.fill(component, plans[key], found, is_part=is_part)
+        if state is not tree.LEFT_OUT:
+            restored.states[key] = state
 
 
 def _flat(component: Selectable, reading: Reading, verb: Verb) -> tree.Flat:

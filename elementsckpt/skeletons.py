@@ -15,7 +15,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from . import leaves, pickles, pytrees
+from . import attributes, leaves, pickles, pytrees
 
 _MOST_BYTES = 4 << 20  # It is in the manifest, where others have to read over it.
 _MOST_ARRAY_BYTES = (
@@ -60,7 +60,8 @@ def _skeleton(value: Any, numbers: Iterator[int], by_name: bool) -> Any:
     if opened is None or opened.is_random:
         return _Place(next(numbers))
     children = [_skeleton(child, numbers, by_name) for child in opened.children]
-    return opened.close(children)
+    others = {name: _Place(next(numbers)) for name in opened.others or ()}
+    return opened.closed(children, others)
 
 
 def _number(item: Any) -> int | None:
@@ -84,13 +85,17 @@ def load(skeleton: str, state: Any) -> Any:
 
 
 def _leaves(state: Any) -> Iterator[Any]:
-    """Yield the leaves of a state in its order, and random generators as they are."""
-    stack = [state]
+    """Yield the leaves of a state in its order, and random generators as they are.
+
+    Attributes of a container come after what it holds, each as it is.
+    """
+    stack = [(state, False)]
     while stack:
-        value = stack.pop()
-        if type(value) not in _CONTAINERS:
+        value, is_whole = stack.pop()
+        if is_whole or type(value) not in _CONTAINERS:
             yield value
-        elif isinstance(value, dict):
-            stack.extend(reversed(list(type(value).values(value))))
-        else:
-            stack.extend(reversed(value))
+            continue
+        children = type(value).values(value) if isinstance(value, dict) else value
+        below = [(child, False) for child in children]
+        below += [(other, True) for other in attributes.own(value).values()]
+        stack.extend(reversed(below))

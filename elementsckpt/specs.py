@@ -255,6 +255,9 @@ def fit(current: Any, kind: str, value: Any, taken: Spec | None = None) -> Any:
     if kind == "numpy" and type(value) is np.ndarray and value.dtype == current.dtype:
         return value  # Most, so at once.
     current, kind = _unwrap(current, kind)
+    is_like = kind in _PLACED and leaves.kind_of(value) == kind
+    if is_like and place_of(value, kind) == place_of(current, kind):
+        return value  # Which something else may hold, too.
     if taken is not None:
         return _take(current, kind, value, taken)
     if _is_jax(current, kind):
@@ -273,6 +276,9 @@ def fit(current: Any, kind: str, value: Any, taken: Spec | None = None) -> Any:
         return array
     array = _cast(array, current.dtype)
     return array if kind == "numpy" else array[()]
+
+
+_PLACED = frozenset({"jax", "key", "torch"})
 
 
 def _torch_elements(current: Any, value: Any) -> np.ndarray:

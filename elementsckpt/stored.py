@@ -9,13 +9,22 @@ from __future__ import annotations
 import collections
 import contextlib
 import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct, field
 
-from . import elements_folder, leaves, manifest, pickles, skeletons, tree, view_leaves
+from . import (
+    elements_folder,
+    leaves,
+    manifest,
+    pickles,
+    skeletons,
+    tree,
+    view_leaves,
+    wholes,
+)
 from .arguments import flag
 from .classes import Change
 from .errors import (
@@ -198,7 +207,7 @@ class SavedComponent:
             picked = self._admitted(tree.pick(saved, (n for _, n in named)), named)
             if not picked:
                 return tree.LEFT_OUT
-            values = self._some(saved, picked, plain=True)
+            values = self._some(saved, tree.numbers_in(picked))
             return tree.unflatten_some(saved.root, saved.nodes, values)
 
     def _admitted(
@@ -254,39 +263,63 @@ class SavedComponent:
     def values(
         self, numbers: Iterable[int], as_saved: Collection[int] = ()
     ) -> dict[int, Any]:
-        """Return leaves by number, read and verified.
+        """Return leaves and containers by number, read and verified.
 
-        Tensors whose dtype NumPy lacks without ml_dtypes come as tensors.
+        All are read together, so what was one of them is one. What pickles and
+        containers hold comes as it was saved, and such containers come, too; other
+        arrays come as NumPy arrays, but for tensors whose dtype NumPy lacks without
+        ml_dtypes.
 
         Args:
-          numbers: Their numbers.
-          as_saved: Numbers of arrays that do not become NumPy arrays.
+          numbers: Numbers of leaves.
+          as_saved: Numbers of leaves that come as they were saved, and of containers.
         """
         with damage(self._where):
-            saved = self._tree()
-            picked = tree.pick(saved, {*numbers}.difference(as_saved))
-            arrays = [x for x in picked if leaves.is_array(x[1])]
+            saved, numbers = self._tree(), {*numbers}
+            picked = tree.pick(saved, numbers.difference(as_saved))
             others = [x for x in picked if not leaves.is_array(x[1])]
-            others += tree.pick(saved, as_saved)
-            values = self._some(saved, arrays, plain=True)
-            return values | self._some(saved, others, plain=False)
+            whole = tree.needed(saved, [*as_saved, *tree.numbers_in(others)])
+            return self._some(saved, [*numbers.difference(whole), *whole], {*whole})
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it has neither pickles nor attributes of containers."""
+        saved = self._tree()
+        return not (any(x.attributes for x in saved.nodes) or tree.has_pickles(saved))
+
+    def structure(self) -> wholes.Saved:
+        """Return what its containers hold."""
+        with damage(self._where):
+            return wholes.describe(self._tree())
+
+    def barred(self, numbers: Iterable[int]) -> dict[int, str]:
+        """Return those leaves and containers that need pickle, which is not allowed.
+
+        Returns:
+          By number the full name of the leaf that needs it.
+        """
+        found: dict[int, str] = {}
+        with damage(self._where):
+            saved = self._tree()
+            for number in () if self._options.allow_pickle else numbers:
+                below = [x for x in tree.needed(saved, [number]) if x >= 0]
+                groups = [group for _, group in tree.pick(saved, below)]
+                names = [n for x in groups if x.kind in leaves.CODE for n in x.names]
+                if names:
+                    found[number] = self._full_name(min(names, key=len))
+        return found
 
     def shared(self) -> set[int]:
-        """Return the numbers of the leaves that share memory."""
+        """Return the numbers of the leaves that share memory, or are in others."""
         with damage(self._where):
-            pairs = view_leaves.pairs(tree.numbered(self._tree()))
-            return {number for pair in pairs for number in pair}
+            saved = self._tree()
+            pairs = view_leaves.pairs(tree.numbered(saved))
+            return {n for pair in pairs for n in pair} | tree.held_elsewhere(saved)
 
     def places(self) -> list[tuple[str, tree.Place]]:
         """Return name and place of each leaf and each empty container."""
         with damage(self._where):
             return list(tree.places(self._tree(), self._notes.allowance))
-
-    def originals(self, numbers: Iterable[int]) -> dict[int, Any]:
-        """Return leaves by number as they were saved, read and verified."""
-        with damage(self._where):
-            saved = self._tree()
-            return self._some(saved, tree.pick(saved, numbers), plain=False)
 
     def verify(self) -> None:
         """Read all shards once, so that streaming them later will not fail."""
@@ -328,7 +361,7 @@ class SavedComponent:
     def _state(self, saved: Tree, shard: str = "") -> Any:
         if self._options.leaves_out and tree.has_pickles(saved):
             return self._rest(saved, shard)
-        values = self._read(saved.leaves, plain=self._options.plain)
+        values = self._read(saved.leaves, [self._options.plain] * len(saved.leaves))
         numbered = list(tree.numbered(saved))
         view_leaves.restore(numbered, values)
         with self._finding_classes(saved) as find_class:
@@ -362,7 +395,7 @@ class SavedComponent:
             places.add(saved.root)
         named = tree.all_names(saved, self._notes.allowance)
         picked = self._admitted(tree.pick(saved, places), named, shard)
-        values = self._some(saved, picked, plain=True)
+        values = self._some(saved, tree.numbers_in(picked))
         return tree.unflatten_rest(saved.root, saved.nodes, values)
 
     def _note_classes(
@@ -378,29 +411,44 @@ class SavedComponent:
             self._notes.changes.setdefault(cls, (change, first))
 
     def _some(
-        self, saved: Tree, picked: Sequence[tuple[int, Leaves]], *, plain: bool
+        self, saved: Tree, wanted: Iterable[int], as_saved: Set[int] = frozenset()
     ) -> dict[int, Any]:
-        """Return leaves by number."""
-        wanted = list(tree.numbers_in(picked))
-        views = dict(view_leaves.pairs(picked))
-        if any(group.kind == "pickle" for _, group in picked):
-            views = {}  # What is pickled may hold what is in the same memory.
-            needed = tree.needed(saved, wanted)
-            picked = tree.pick(saved, (number for number in needed if number >= 0))
+        """Return leaves and containers by number, read together.
+
+        Args:
+          saved: The tree.
+          wanted: Their numbers.
+          as_saved: Those that are not for looking at, and what they need.
+        """
+        wanted = list(wanted)
+        numbers = [number for number in tree.needed(saved, wanted) if number >= 0]
+        picked = tree.pick(saved, as_saved & {*numbers})
+        count = len(picked)
+        picked += tree.pick(saved, set(numbers) - as_saved)
+        is_bare = not any(group.kind == "pickle" for _, group in picked)
+        # What is pickled may hold what is in the same memory.
+        views = dict(view_leaves.pairs(picked)) if is_bare else {}
         picked = list(view_leaves.with_bases(saved, picked, self._component.blocks))
-        read = self._read([group for _, group in picked], plain=plain)
+        plain = [index >= count for index in range(len(picked))]
+        read = self._read([group for _, group in picked], plain)
         values = dict(zip(tree.numbers_in(picked), read, strict=True))
         view_leaves.restore(picked, values)
         with self._finding_classes(saved) as find_class:
-            self._unpickle_all(picked, values, saved, find_class)
-        counts = collections.Counter([*wanted, *views.values()])
+            made = self._unpickle_all(picked, values, saved, find_class, as_saved)
+        counts = collections.Counter([*numbers, *views.values()])
         for number, base in views.items():
-            if counts[base] == 1:  # Nothing else needs its base.
+            if counts[base] == 1 and number not in as_saved:  # Nothing else needs it.
                 values[number] = values[number].copy("A")
+        values |= made
         return {number: values[number] for number in wanted}
 
-    def _read(self, groups: Sequence[Leaves], *, plain: bool) -> list[Any]:
-        """Return the leaves of groups, pickled ones as their payload."""
+    def _read(self, groups: Sequence[Leaves], plain: Sequence[bool]) -> list[Any]:
+        """Return the leaves of groups, pickled ones as their payload.
+
+        Args:
+          groups: Their entries in the manifest.
+          plain: Whether those of each group are for looking at.
+        """
         self._refuse_pickles(groups)
         layouts = [leaves.layout_of(group) for group in groups]
         wants = [
@@ -416,16 +464,18 @@ class SavedComponent:
         if not self.streams:  # Whose bytes were counted when they were verified.
             self._notes.bytes_read += sum(size for _, _, size in wants)
         decoded = [
-            leaves.decode(group, layout, memory, offset, plain=plain)
-            for group, layout, (memory, offset) in zip(
-                groups, layouts, memories, strict=True
+            leaves.decode(group, layout, memory, offset, plain=is_plain)
+            for group, layout, (memory, offset), is_plain in zip(
+                groups, layouts, memories, plain, strict=True
             )
         ]
-        if not plain:
-            self._place(groups, decoded)
-            for group, items in zip(groups, decoded, strict=True):
-                if group.kind == "function":
-                    items[:] = map(self._function, items, group.names)
+        found = zip(groups, decoded, plain, strict=True)
+        others = [(group, items) for group, items, is_plain in found if not is_plain]
+        if others:
+            self._place([group for group, _ in others], [items for _, items in others])
+        for group, items in others:
+            if group.kind == "function":
+                items[:] = map(self._function, items, group.names)
         return [item for items in decoded for item in items]
 
     def _unpickle_all(
@@ -434,14 +484,16 @@ class SavedComponent:
         values: Any,
         saved: Tree,
         find_class: _FindClass,
+        wanted: Iterable[int] = (),
     ) -> dict[int, Any]:
-        """Replace payloads by what they hold; return the containers made for that.
+        """Replace payloads by what they hold; return the containers made.
 
         Args:
           groups: The leaves, with the first number of each group.
           values: What is known of them, by number; changed.
           saved: The tree.
           find_class: As for `tree.unflatten`.
+          wanted: Containers to make beside those that are needed for that.
         """
         pickled = {
             number: (name, parts)
@@ -452,10 +504,10 @@ class SavedComponent:
             )
         }
         made: dict[int, Any] = {}
-        if not pickled:
-            return made
-        tree.check(saved.nodes)
-        for number in tree.needed(saved, pickled):
+        needed = tree.needed(saved, [*pickled, *(n for n in wanted if n < 0)])
+        if needed:
+            tree.check(saved.nodes)
+        for number in needed:
             if number < 0:
                 made[number] = tree.put(saved.nodes, ~number, values, made, find_class)
             elif number in pickled:
@@ -593,6 +645,16 @@ class ElementsComponent:
     ) -> dict[int, Any]:
         """Return leaves by number."""
         return {number: self._flattened().values[number] for number in numbers}
+
+    is_plain = True
+
+    def structure(self) -> wholes.Saved:
+        """Return no containers, as nothing is known of their attributes."""
+        return wholes.Saved(0, [], [])
+
+    def barred(self, numbers: Iterable[int]) -> dict[int, str]:
+        """Return no leaves, as all have been read."""
+        return {}
 
     def shared(self) -> set[int]:
         """Return the numbers of the leaves that share memory: none does."""

@@ -44,15 +44,29 @@ class Flat(Struct):
         """Return the leaf or the container of this number."""
         return self.values[number] if number >= 0 else self.containers[-number - 1]
 
-    def close(self, number: int, children: list[Any]) -> Any:
+    def others(self, number: int) -> Mapping[str, Any] | None:
+        """Return what a container has beside what it holds; None if it takes nothing.
+
+        That is for states whose attributes were not taken apart.
+        """
+        if self.nodes[number].kind not in containers.LOOSE:
+            return None
+        value = self.containers[number]
+        return attributes.own(value) if attributes.takes(value) else None
+
+    def close(
+        self, number: int, children: list[Any], others: Mapping[str, Any] | None = None
+    ) -> Any:
         """Return a container like this one that holds something else.
 
-        It has the attributes of this one, if these were not taken apart.
+        Args:
+          number: Its position in `containers`.
+          children: What it holds.
+          others: Its attributes beside that; None for those of this one.
         """
-        old, node = self.containers[number], self.nodes[number]
-        new = containers.put_together(node, children, type(old))
-        if node.kind in containers.LOOSE and not node.attributes:
-            attributes.give(new, attributes.own(old))
+        old = self.containers[number]
+        new = containers.put_together(self.nodes[number], children, type(old))
+        attributes.give(new, self.others(number) or {} if others is None else others)
         return new
 
 
@@ -277,6 +291,20 @@ def _held(node: Node) -> int:
     return len(node.children) - len(node.attributes)
 
 
+def held_elsewhere(tree: Tree) -> set[int]:
+    """Return the numbers of the leaves that pickles, or attributes, are made of."""
+    holding = [part for parts in _parts_by_pickle(tree).values() for part in parts]
+    for node in tree.nodes if any(node.attributes for node in tree.nodes) else ():
+        holding += node.children[_held(node) :]
+    return {number for number in needed(tree, holding) if number >= 0}
+
+
+def attributes_of(node: Node) -> dict[str, int]:
+    """Return the numbers of a node's attributes, by name."""
+    last = node.children[_held(node) :]
+    return dict(zip(scalars.texts(node.attributes), last, strict=True))
+
+
 def has_pickles(tree: Tree) -> bool:
     """Tell whether some leaves are pickled."""
     return any(group.kind == "pickle" for group in tree.leaves)
@@ -315,6 +343,8 @@ def needed(tree: Tree, numbers: Iterable[int]) -> list[int]:
     begun: set[int] = set()
     done: dict[int, None] = {}
     stack = list(numbers)
+    if not pickles and min(stack, default=0) >= 0:  # Mostly, so at once.
+        return list(dict.fromkeys(stack))
     while stack:
         number = stack[-1]
         if number in begun:
@@ -428,11 +458,13 @@ class Place(NamedTuple):
       nodes: The containers around it, the outermost first, and its own if it is one,
         without their attributes.
       keys: Its key, field name or position in each that is around it.
+      others: The attributes of each of `nodes`, as numbers by name.
     """
 
     number: int
     nodes: tuple[Node, ...]
     keys: tuple[Any, ...]
+    others: tuple[Mapping[str, int], ...]
 
 
 def places(tree: Tree, allowance: Allowance) -> Iterator[tuple[str, Place]]:
@@ -444,15 +476,16 @@ def places(tree: Tree, allowance: Allowance) -> Iterator[tuple[str, Place]]:
     """
     listed = leaf_names(tree)
     allowance.left += 10 * (sum(map(len, listed)) + _PLACE_BYTES * len(listed))
-    stack: list[tuple[str, Place]] = [("", Place(tree.root, (), ()))]
+    stack: list[tuple[str, Place]] = [("", Place(tree.root, (), (), ()))]
     while stack:
-        name, (number, nodes, keys) = stack.pop()
+        name, (number, nodes, keys, others) = stack.pop()
         if number < 0:
             node = tree.nodes[-number - 1]
             held = node.children[: _held(node)]
             nodes = (*nodes, structs.replace(node, children=held, attributes=[]))
+            others = (*others, attributes_of(node))
         if number >= 0 or not nodes[-1].children:
-            yield display(name), Place(number, nodes, keys)
+            yield display(name), Place(number, nodes, keys, others)
             continue
         node, prefix = nodes[-1], f"{name}/" if name else ""
         pairs = list(zip(containers.child_keys(node), node.children, strict=True))
@@ -461,7 +494,7 @@ def places(tree: Tree, allowance: Allowance) -> Iterator[tuple[str, Place]]:
                 raise ValueError("a container comes before what it holds")
             below = prefix + part(key)
             allowance.spend(below)
-            stack.append((below, Place(child, nodes, (*keys, key))))
+            stack.append((below, Place(child, nodes, (*keys, key), others)))
 
 
 def unflatten(
@@ -565,15 +598,26 @@ def unflatten_rest(root: int, nodes: Sequence[Node], values: Mapping[int, Any]) 
     check(nodes)
     built: dict[int, Any] = dict(values)
     for number, node in enumerate(nodes):
-        keys, held = node.keys, node.children[: _held(node)]
-        if keys and not built.keys() >= {*held}:
-            pairs = zip(keys, held, strict=True)
-            there = [(key, child) for key, child in pairs if child in built]
-            keys, held = ([pair[n] for pair in there] for n in (0, 1))
-        bare = structs.replace(node, keys=keys, children=held, attributes=[])
-        items = [built.get(child) for child in held]
+        held = node.children[: _held(node)]
+        keys, names = node.keys, node.attributes
+        others = node.children[len(held) :]
+        if keys:
+            keys, held = _there(keys, held, built)
+        names, others = _there(names, others, built)
+        children = [*held, *others]
+        bare = structs.replace(node, keys=keys, children=children, attributes=names)
+        items = [built.get(child) for child in children]
         built[-number - 1] = containers.put_together(bare, items, None)
     return built.get(root, LEFT_OUT)
+
+
+def _there(
+    keys: list[Any], children: list[int], built: Mapping[int, Any]
+) -> tuple[list[Any], list[int]]:
+    """Return the children that there are, with their keys."""
+    pairs = zip(keys, children, strict=True)
+    there = [(key, child) for key, child in pairs if child in built]
+    return [key for key, _ in there], [child for _, child in there]
 
 
 def check(nodes: Sequence[Node]) -> None:

@@ -27,8 +27,9 @@ def static_parts(value: Any, opened: pytrees.Opened) -> Parts:
     """Return code and arrays that are static in a container, as far as in sight."""
     own = attributes.own(value)
     if not hasattr(opened.static, "node_data"):
-        keys = opened.keys or ()
-        return _by_attribute(own, [x for name, x in own.items() if name not in keys])
+        fields = attributes.get(type(value), "__dataclass_fields__") or ()
+        static = (own.keys() & fields) - set(opened.keys or ())
+        return _by_attribute(own, [own[x] for x in own if x in static | {*opened.rest}])
     _, held = opened.static.node_data()  # What JAX says.
     return _by_attribute(own, own.values() if held is value else [held])
 

@@ -19,6 +19,7 @@ from . import (
     specs,
     tree,
     unsaved,
+    wholes,
 )
 from .errors import StateError
 from .forms import Form
@@ -50,9 +51,10 @@ class Value:
     place comes an array. What is static, such as `pytree_node=False` and `static=True`,
     and functions stay those of the template; arrays to which partials and methods are
     bound are leaves, but not in a static field. The first save tells of those that are
-    held by code and are no leaves. The data of typed keys, as `io_callback` hands it
-    over, is saved as keys where the object was made with keys. The first save that
-    would not fit what it was made with is told of in the log.
+    held by code and are no leaves. Attributes beside the fields are saved with them, or
+    are static if only pickle could hold them. The data of typed keys, as `io_callback`
+    hands it over, is saved as keys where the object was made with keys. The first save
+    that would not fit what it was made with is told of in the log.
 
     Without a template it takes what was saved as it was, with classes, static fields
     and functions, which are pickled: so it does in the run's own directory only, or
@@ -125,7 +127,18 @@ class Value:
             plan.unexpected,
             "Load into a value like the one that was saved.",
         )
-        self.value = overlay.apply(plan, values, "")
+        self.value = overlay.apply(plan, values, "", whole=_whole(plan, given))
+
+
+def _whole(plan: overlay.Plan, given: pytrees.Flat) -> overlay.Whole:
+    """Return what of the current value is replaced by all of a given container."""
+    places = wholes.find(plan, wholes.of_nodes(given.root, given.nodes), is_part=False)
+    others = {
+        now: given.others(~then) or {}
+        for now, then in places.items()
+        if plan.flat.others(~now) is not None
+    }
+    return overlay.Whole(places, others)
 
 
 def of_tree(tree: Any) -> Value:
@@ -217,6 +230,14 @@ def _check_form(value: Value, _: Plain, key: str, saved: Tree) -> None:
 def _check(value: Value, found: Plain, key: str, saved: Tree) -> None:
     """Warn, once, of what will not fit and of what is not saved."""
     _check_form(value, found, key, saved)
+    for name, others in _untold(value, [(f"{x}/.", y) for x, y in found.apart]):
+        _logger.warning(
+            "%s has attributes beside what it holds that only pickle could save, "
+            "%s: they are neither saved nor loaded. If they are part of the "
+            "state, hold them in fields, or as arrays and numbers.",
+            tree.full_name(key, name.removesuffix("/.")),
+            ", ".join(others),
+        )
     for name, code in _untold(value, found.code):
         hidden = unsaved.arrays_in_code(code)
         if hidden:

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import typing
+from collections import Counter, OrderedDict
 
 import numpy as np
 import pytest
@@ -83,6 +84,33 @@ def test_what_is_not_there_yet_is_taken(tmp_path, way, component):
     assert_same(moments(), state)
     assert len(report.loaded) == 6 + 4
     assert (report.missing, report.unexpected, report.mismatched) == ((), (), ())
+
+
+def with_note(container, note):
+    container.note = note
+    return container
+
+
+def test_what_is_new_has_the_attributes_that_it_had(tmp_path):
+    def state(note):
+        inner = {"a": [with_note(OrderedDict(m=np.ones(2)), note)]}
+        inner["b"] = with_note(OrderedDict(), note)
+        return {"state": with_note(OrderedDict(inner), note), "n": 1}
+
+    def now():
+        return {"state": with_note(OrderedDict(), "of now"), "n": 2}
+
+    found, _ = load(tmp_path, state("saved"), now(), regex=".*")
+    assert_same(state("saved"), found)
+    found, _ = load(tmp_path / "2", state("saved"), now(), regex="state/a")
+    assert found["state"].note == "of now"
+    assert found["state"]["a"][0].note == "saved"
+
+
+def test_what_grows_keeps_its_attributes(tmp_path):
+    now = {"c": with_note(Counter(a=5), "of now")}
+    found, _ = load(tmp_path, {"c": Counter(a=1, b=2)}, now, regex="c/b")
+    assert_same({"c": with_note(Counter(a=5, b=2), "of now")}, found)
 
 
 def test_a_dry_run_tells_of_it(tmp_path):

@@ -6,6 +6,7 @@ import itertools
 import json
 import sys
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from boxes import Box
@@ -97,6 +98,82 @@ def test_what_is_in_the_state_and_in_a_pickled_leaf_comes_back_as_one(name, turn
     loaded = round_trip(state, own=True)
     assert type(loaded["plain"]["y"]) is type(shared)
     assert is_one(loaded["odd"].x[0], loaded["plain"]["y"])
+
+
+WAYS = {
+    "regex": {"regex": ".*"},
+    "not strict": {"strict": False},
+    "rename": {"rename": {"^other/": "other/"}},
+    "cast, mapped": {"cast": True, "mmap": True},
+}
+
+
+def sharing(shared, rest):
+    return {"odd": Holder(x=[shared]), "plain": {"y": shared}, "rest": rest}
+
+
+def ordered():
+    made = collections.OrderedDict(a=np.ones(2))
+    made.note = [1]
+    return made
+
+
+PARTS = {
+    "large array": lambda: np.zeros(1 << 18),  # With blocks of its own.
+    "ordered": ordered,
+    "view": lambda: np.arange(9.0)[2:5],
+    "weak of jax": lambda: jnp.full(2, 1.0),
+    "of jax": lambda: jnp.ones(2, jnp.float16),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", [*PLAIN, *PARTS])
+def test_what_is_in_the_state_and_in_a_pickled_leaf_is_one_in_a_part(name, way):
+    made = {**OBJECTS, **PARTS}[name]
+    state, current = (sharing(made(), np.full(2, n)) for n in (1, 2))
+    loaded = round_trip(state, own=True, into=current, **WAYS[way])
+    assert loaded["rest"].tolist() == [1, 1]
+    assert type(loaded["plain"]["y"]) is type(made())
+    assert loaded["plain"]["y"] is not current["plain"]["y"]
+    assert is_one(loaded["odd"].x[0], loaded["plain"]["y"])
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("way", WAYS)
+def test_a_tensor_in_the_state_and_in_a_pickled_leaf_is_one_in_a_part(way):
+    torch = pytest.importorskip("torch")
+
+    def state(n):
+        tensor = torch.full((2, 3), float(n))
+        parameter = torch.nn.Parameter(torch.full((1 << 18,), float(n)))
+        return sharing(tensor, 0) | {"p": parameter, "q": Holder(p=parameter)}
+
+    loaded = round_trip(state(1), own=True, into=state(2), **WAYS[way])
+    assert loaded["odd"].x[0] is loaded["plain"]["y"]
+    assert loaded["q"].p is loaded["p"]
+    assert loaded["p"].eq(1).all()
+
+
+def test_what_a_part_cannot_share_is_apart():
+    def state(dtype, n):
+        return sharing(np.full(3, n, dtype), 0) | {"more": [np.full(2, n)]}
+
+    loaded = round_trip(
+        state(np.float32, 1), own=True, into=state(np.float64, 2), cast=True
+    )
+    assert loaded["plain"]["y"].dtype == np.float64
+    assert loaded["odd"].x[0].dtype == np.float32
+    loaded["plain"]["y"] += 1
+    assert loaded["odd"].x[0].tolist() == [1, 1, 1]
+
+
+def test_an_array_of_jax_shares_no_memory_with_one_in_a_pickle():
+    state = sharing(np.ones(16, np.float32), 0)
+    current = sharing(jnp.zeros(16, jnp.float32), 0)
+    loaded = round_trip(state, own=True, into=current, strict=False)
+    loaded["odd"].x[0] += 1
+    assert loaded["plain"]["y"].tolist() == [1] * 16
 
 
 def test_a_generator_that_two_draw_from_goes_on_as_one():

@@ -182,13 +182,32 @@ def test_trees_of_all_kinds_come_back_together(tmp_path):
 
 
 @PROPERTY
-@given(strategies.trees(), st.booleans())
+@given(strategies.states(), st.booleans())
 def test_any_tree_comes_back(tmp_path_factory, tree, wrapped):
     tree = Struct([tree, 1], double) if wrapped else tree
     directory = tmp_path_factory.mktemp("run")
     save(directory, tree, fsync=False)
     found = resumed(directory).state.value
     assert_same(tree.w if wrapped else tree, found.w if wrapped else found)
+
+
+def test_attributes_that_change_are_those_of_the_save(tmp_path):
+    cp = Checkpoint(tmp_path, keep=None)
+    ordered = collections.OrderedDict(a=np.ones(2))
+    cp.state = Value(Pair(ordered, strategies.Noted(1, 2)))
+    notes = 1, [2, np.ones(1)]
+    for n, note in enumerate(notes):
+        ordered.note = cp.state.value.b.note = note
+        ordered.f = cp.state.value.b.f = lambda n=n: n
+        ordered.last = cp.state.value.b.last = -1
+        cp.save()
+    fresh = resumed(tmp_path)
+    for n, (save, note) in enumerate(zip(cp.saves(), notes, strict=True)):
+        fresh.state.value = None
+        fresh.load(save.path)
+        assert_same([note, note], [x.note for x in fresh.state.value])
+        assert [x.f() for x in fresh.state.value] == [n, n]
+        assert [x.last for x in fresh.state.value] == [-1, -1]
 
 
 def test_a_train_state_goes_on_bit_for_bit(tmp_path):

@@ -193,7 +193,7 @@ def test_bound_modules_are_refused_by_name(tmp_path, kind):
     make, name = REFUSED[kind]
     with pytest.raises(StateError, match="is a module of Flax that is bound") as error:
         opened(tmp_path, {"net": make()}).save()
-    assert str(error.value).startswith(f"{name} is a module")
+    assert str(error.value).startswith(f"Component 'state': {name} is a module")
     assert not elementsckpt.exists(tmp_path)
     with pytest.raises(StateError):
         save_pytree(tmp_path / "tree", {"net": make()})
@@ -492,7 +492,7 @@ def test_arrays_in_whatever_is_static_are_told_of(tmp_path, told, kind):
 @pytest.mark.parametrize("holder", HOLDERS)
 def test_bound_modules_in_static_fields_are_refused(tmp_path, holder, kind):
     make, _ = REFUSED[kind]
-    with pytest.raises(StateError, match=r"^x/f is a module of Flax that is bound to"):
+    with pytest.raises(StateError, match=r": x/f is a module of Flax that is bound to"):
         opened(tmp_path, {"x": HOLDERS[holder](make())}).save()
     assert not elementsckpt.exists(tmp_path)
 
