@@ -114,7 +114,10 @@ def test_an_array_comes_back_from_behind_others(tmp_path, make, wrap):
         found = [vars(getattr(loaded, key)) for key in loaded]
         arrays = [(box.get("value") or box["state"])["x"] for box in found]
         assert [bits(array) for array in arrays] == [bits(x)] * len(COUNTS), way
-        assert all(x.flags.aligned for x in arrays if isinstance(x, np.ndarray)), way
+        # As NumPy's own: how torch and BLAS sum up depends on it, and so the last bit.
+        arrays = [x for x in arrays if isinstance(x, np.ndarray)]
+        assert all(x.flags.aligned for x in arrays), way
+        assert "map" in way or not any(x.ctypes.data % 16 for x in arrays), way
     read = elementsckpt.read(tmp_path)
     assert {read[key]["x"].tobytes() for key in read} == {bits(x)}
 

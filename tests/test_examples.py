@@ -4,6 +4,7 @@ import ast
 import collections
 import functools
 import importlib.util
+import itertools
 import os
 import pathlib
 import runpy
@@ -243,3 +244,42 @@ def test_environments_go_on_in_whatever_they_are_wrapped(tmp_path, name):
     cp.load()
     assert played(envs, actions[13:]) == straight
     envs.close()
+
+
+def signal_at(steps):
+    """Return a callback that sends this process a signal at a step of the training."""
+    count = itertools.count(1)
+
+    def called(_locals, _globals):
+        if next(count) == steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return True
+
+    return called
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("algorithm", ["ppo", "dqn"])
+def test_a_model_that_a_signal_stopped_in_a_rollout_goes_on(tmp_path, algorithm):
+    pytest.importorskip("stable_baselines3")
+    from stable_baselines3.common import callbacks, env_util, vec_env
+
+    example = functions("sb3_callback.py")
+    cls, game, _ = example.ALGORITHMS[algorithm]
+    of_ppo, of_dqn = {"n_steps": 16, "batch_size": 32}, {"learning_starts": 20}
+    settings = of_ppo if algorithm == "ppo" else of_dqn
+
+    def learn(folder, signalled=0):
+        envs = env_util.make_vec_env(game, 2, wrapper_class=example.Resumable)
+        envs = vec_env.VecNormalize(vec_env.VecFrameStack(envs, 3))
+        model = cls("MlpPolicy", envs, seed=0, device="cpu", **settings)
+        every = elementsckpt.Every(steps=50)
+        with Checkpoint(folder, 1, lambda: model.num_timesteps, every=every) as cp:
+            cp.watch_signals()
+            signals = callbacks.ConvertCallback(signal_at(signalled))
+            model.learn(128, [example.SaveAndResume(cp), signals])
+        return cp.saves()
+
+    straight = learn(tmp_path / "straight")
+    assert learn(tmp_path / "stopped", signalled=21)[-1].step in (48, 64)
+    assert described(learn(tmp_path / "stopped")) == described(straight)
