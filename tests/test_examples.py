@@ -82,7 +82,7 @@ class Runner:
     def __init__(self, example, folder):
         path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
         env = {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu"}
-        # All runs of an example share what JAX compiles, which takes most of their time.
+        # Compiling takes most of the time of those that use JAX.
         env["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
         env["JAX_COMPILATION_CACHE_DIR"] = str(folder / "compiled")
         env["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"

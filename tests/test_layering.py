@@ -24,6 +24,7 @@ ALLOWED = {
     "reductions": {"attributes", "classes"},
     "torch_tensors": {"attributes"},
     "torch_pickles": {"torch_tensors"},
+    "torch_states": {"attributes", "torch_tensors"},
     "restricted": set(),
     "dtypes": set(),
     "scalars": {"dtypes"},
@@ -136,6 +137,7 @@ ALLOWED = {
     "restore": {
         *("source", "stored", "folder", "fileview", "drafts", "reports", "overlay"),
         *("tree", "selection", "verbs", "growth", "manifest", "machine", "disk"),
+        "torch_states",
     },
     "look": {
         *("restore", "reports", "stored", "choice", "folder", "elements_folder"),
