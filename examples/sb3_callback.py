@@ -89,7 +89,7 @@ class SaveAndResume(BaseCallback):
 
 
 class Resumable(gymnasium.Wrapper):
-    """Goes around all other wrappers, so that the episode can be saved."""
+    """Goes around all other wrappers, Monitor too, so that the episode can be saved."""
 
     def get_episode(self):
         game = vars(self.unwrapped)
