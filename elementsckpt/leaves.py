@@ -397,8 +397,16 @@ def _aligned(
 
     How torch and BLAS sum up, and so the last bit, depends on where numbers begin.
     """
-    if not arrays or arrays[0].size < 2:
+    if not arrays or arrays[0].size < 2 or not size:
         return arrays
+    first, count = arrays[0], len(arrays)
+    is_c = first.flags.c_contiguous and first.ndim < _MAX_AXES
+    if count > 1 and size % _ALIGN and is_c:
+        content = np.ndarray((count, size), np.uint8, memory, offset)
+        room = np.empty((count, size + -size % _ALIGN), np.uint8)
+        room[:, :size] = content
+        strides = (room.strides[0], *first.strides)
+        return list(np.ndarray((count, *first.shape), first.dtype, room, 0, strides))
     begin = memory.__array_interface__["data"][0] + offset
     return [
         array.copy("K") if (begin + number * size) % _ALIGN else array
