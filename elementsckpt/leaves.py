@@ -321,8 +321,9 @@ def decode(
     offset: int,
     *,
     plain: bool = False,
+    mapped: bool = False,
 ) -> list[Any]:
-    """Return the leaves of a group, sharing `memory`.
+    """Return the leaves of a group, sharing `memory` where they can.
 
     JAX arrays and keys come as the NumPy array that `place` will transfer, pickled
     leaves as their payload, and functions as their import path.
@@ -333,6 +334,7 @@ def decode(
       memory: uint8[n], which the leaves may keep; None if they have no bytes.
       offset: Where in `memory` the first starts.
       plain: Whether torch tensors come as NumPy arrays too.
+      mapped: Whether arrays stay in `memory` wherever they begin.
 
     Raises:
       ValueError, TypeError, KeyError: the manifest describes no such leaves.
@@ -357,7 +359,7 @@ def decode(
     if kind == "numpy":
         if is_strings(group):
             return [_decode_strings(group, array) for array in arrays]
-        return arrays
+        return arrays if mapped else _aligned(arrays, memory, offset, size)
     if kind in _AS_ARRAYS or (plain and kind == "torch"):
         return arrays
     if kind == "torch":
@@ -389,6 +391,31 @@ def _arrays(
     ]
 
 
+def _aligned(
+    arrays: list[np.ndarray], memory: np.ndarray, offset: int, size: int
+) -> list[np.ndarray]:
+    """Return arrays that begin where NumPy's own memory does.
+
+    How torch and BLAS sum up, and so the last bit, depends on where numbers begin.
+    """
+    if not arrays or arrays[0].size < 2 or not size:
+        return arrays
+    first, count = arrays[0], len(arrays)
+    is_c = first.flags.c_contiguous and first.ndim < _MAX_AXES
+    if count > 1 and size % _ALIGN and is_c:
+        content = np.ndarray((count, size), np.uint8, memory, offset)
+        room = np.empty((count, size + -size % _ALIGN), np.uint8)
+        room[:, :size] = content
+        strides = (room.strides[0], *first.strides)
+        return list(np.ndarray((count, *first.shape), first.dtype, room, 0, strides))
+    begin = memory.__array_interface__["data"][0] + offset
+    return [
+        array.copy("K") if (begin + number * size) % _ALIGN else array
+        for number, array in enumerate(arrays)
+    ]
+
+
+_ALIGN = 16  # Of the memory that NumPy takes, in bytes.
 _NOTHING = np.empty(0, np.uint8)
 _MAX_AXES = 32  # Of NumPy before version 2.
 

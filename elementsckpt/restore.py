@@ -16,7 +16,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from . import disk, filling, growth, hints, manifest, overlay, tree
+from . import disk, filling, growth, hints, manifest, overlay, torch_states, tree
 from .arguments import shown
 from .drafts import Draft
 from .errors import (
@@ -549,7 +549,10 @@ def restore_into(
     """
     restored = restore(find, reading)
     try:
+        _note_misfits(loadfns, restored)
         if not reading.dry_run:
+            verb = reading.options(restored.found.path).verb
+            _refuse_mismatch(reading.request, restored, verb)
             reading.announce(restored.found.path)
         for key, load in {} if reading.dry_run else loadfns.items():
             if key in restored.states:  # Else nothing in it was selected.
@@ -563,6 +566,18 @@ def restore_into(
             if restored.draft is not None:  # An interrupt may have come before.
                 restored.draft.unlock()
     return restored
+
+
+def _note_misfits(
+    loadfns: Mapping[str, Callable[[Any], Any]], restored: Restored
+) -> None:
+    """Note what modules and optimizers of torch would refuse, or would not notice."""
+    for key, load in loadfns.items():
+        misfit = torch_states.misfit(load, restored.states.get(key))
+        for name, problem in misfit.problems.items():
+            restored.mismatched[tree.full_name(key, manifest.display(name))] = problem
+        restored.missing += _full(key, map(manifest.display, misfit.missing))
+        restored.unexpected += _full(key, map(manifest.display, misfit.unexpected))
 
 
 def _give(state: Any, load: Callable[[Any], Any], folder: FolderReader | None) -> None:

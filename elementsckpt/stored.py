@@ -463,8 +463,9 @@ class SavedComponent:
             memories = self._reader.read(wants)
         if not self.streams:  # Whose bytes were counted when they were verified.
             self._notes.bytes_read += sum(size for _, _, size in wants)
+        mapped = self._options.mapped
         decoded = [
-            leaves.decode(group, layout, memory, offset, plain=is_plain)
+            leaves.decode(group, layout, memory, offset, plain=is_plain, mapped=mapped)
             for group, layout, (memory, offset), is_plain in zip(
                 groups, layouts, memories, plain, strict=True
             )

@@ -1,9 +1,10 @@
 """PPO in torch in one file, as CleanRL writes it. Run it again: it resumes.
 
-The lines with `cp` are all there is to checkpoints. A save is made between iterations,
-in the middle of episodes: what the program holds then is in six components.
+A save is made between iterations, in the middle of episodes: what the program holds
+then is in six components. What is before `layer` gets and sets what environments hold.
 """
 
+import collections
 import dataclasses
 import random
 
@@ -11,6 +12,8 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode
+from gymnasium.wrappers import RecordEpisodeStatistics
+from gymnasium.wrappers.utils import RunningMeanStd
 from torch import nn
 from torch.distributions import Categorical
 
@@ -35,22 +38,62 @@ class Args:
     entropy: float = 0.01
 
 
+GAME = ["state", "_np_random"]  # What step() and reset() of this game change.
+# Wrappers' numbers are all saved, with those that they were made with; but for a clock,
+# which differs from process to process.
+NUMBERS = (int, float, list, collections.deque, np.generic, np.ndarray)
+CLOCK = "episode_start_time"
+
+
+def layers(env):
+    """Yield the attributes of all wrappers, and of the running means in them."""
+    while isinstance(env, (gymnasium.Wrapper, gymnasium.vector.VectorWrapper)):
+        found = vars(env)
+        yield found
+        yield from (vars(x) for x in found.values() if isinstance(x, RunningMeanStd))
+        env = env.env
+
+
+def get_numbers(env):
+    return [
+        {k: v for k, v in x.items() if isinstance(v, NUMBERS) and k != CLOCK}
+        for x in layers(env)
+    ]
+
+
+def set_numbers(env, saved):
+    for layer, numbers in zip(layers(env), saved, strict=True):
+        layer.update(numbers)
+
+
 class Resumable(gymnasium.Wrapper):
-    """Goes around what make() returns, so that its episode can be saved."""
+    """Goes around all other wrappers, so that the episode can be got and set."""
 
     @property
     def episode(self):
-        game, steps = (
-            self.unwrapped,
-            self.env._elapsed_steps,
-        )  # The latter of TimeLimit.
-        return game.state, steps, game.np_random.bit_generator.state
+        game = vars(self.unwrapped)
+        return {name: game[name] for name in GAME}, get_numbers(self.env)
 
     @episode.setter
     def episode(self, saved):
-        self.unwrapped.state, self.env._elapsed_steps, rng = saved
-        self.unwrapped.steps_beyond_terminated = None
-        self.unwrapped.np_random.bit_generator.state = rng
+        game, numbers = saved
+        vars(self.unwrapped).update(game)
+        set_numbers(self.env, numbers)
+
+
+def get_state(envs):
+    """Return what environments hold, and the wrappers around all of them."""
+    return list(envs.unwrapped.call("episode")), get_numbers(envs)
+
+
+def set_state(envs, saved):  # After a reset.
+    episodes, numbers = saved
+    envs.unwrapped.set_attr("episode", episodes)
+    set_numbers(envs, numbers)
+
+
+def make_env():
+    return Resumable(RecordEpisodeStatistics(gymnasium.make("CartPole-v1")))
 
 
 def layer(inputs, outputs, scale=2**0.5):
@@ -74,16 +117,14 @@ random.seed(args.seed)
 torch.manual_seed(args.seed)
 np.random.seed(args.seed)
 envs = gymnasium.vector.SyncVectorEnv(
-    [lambda: Resumable(gymnasium.make("CartPole-v1"))] * args.num_envs,
-    autoreset_mode=AutoresetMode.SAME_STEP,
+    [make_env] * args.num_envs, autoreset_mode=AutoresetMode.SAME_STEP
 )
 agent = Agent()
 optimizer = torch.optim.Adam(agent.parameters(), lr=args.learning_rate, eps=1e-5)
 iteration = elementsckpt.Counter()
-now = elementsckpt.Saveable(["obs", "done", "lengths", "finished"])
+now = elementsckpt.Saveable(["obs", "done"])
 now.obs = torch.tensor(envs.reset(seed=args.seed)[0])
 now.done = torch.zeros(args.num_envs)
-now.lengths, now.finished = np.zeros(args.num_envs, int), []
 
 cp = elementsckpt.Checkpoint(
     "logdir/cleanrl_ppo",
@@ -93,8 +134,7 @@ cp = elementsckpt.Checkpoint(
 )
 cp.step, cp.agent, cp.optimizer, cp.now = iteration, agent, optimizer, now
 cp.envs = elementsckpt.Saveable(
-    save=lambda: list(envs.call("episode")),
-    load=lambda episodes: envs.set_attr("episode", episodes),
+    lambda: get_state(envs), lambda saved: set_state(envs, saved)
 )
 cp.rng = elementsckpt.GlobalRNG()
 if cp.load_or_save():
@@ -114,9 +154,6 @@ while iteration < args.iterations:
         logprob = policy.log_prob(action)
         rollout.append((now.obs, action, logprob, value, reward, now.done))
         now.obs, now.done = torch.tensor(obs), torch.tensor(done, dtype=torch.float32)
-        now.lengths += 1
-        now.finished += now.lengths[done].tolist()
-        now.lengths[done] = 0
 
     obs, actions, logprobs, values, rewards, dones = map(
         torch.stack, zip(*rollout, strict=True)
@@ -149,7 +186,7 @@ while iteration < args.iterations:
             optimizer.step()
 
     iteration.increment()
-    length = float(np.mean(now.finished[-20:]))
+    length = float(np.concatenate(envs.call("length_queue")).mean())
     if cp.save_if_due(metrics={"length": length}):
         print(f"Iteration {int(iteration)}: episodes of {length:.0f} steps, saved")
 cp.save_if_due(final=True)

@@ -3,10 +3,11 @@
 python examples/sb3_callback.py dqn    # Run it again: it resumes.
 python examples/sb3_callback.py ppo    # Or sac.
 
-It saves between two rollouts, when all that was collected has been learned from. What
-the environments hold is saved by hand: each has an attribute `episode` to get and set.
+It saves between two rollouts, when all that was collected has been learned from, also
+if a signal asks it to end. What the environments hold is saved by hand.
 """
 
+import collections
 import operator
 import sys
 import types
@@ -16,17 +17,25 @@ import numpy as np
 import torch
 from stable_baselines3 import DQN, PPO, SAC
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.running_mean_std import RunningMeanStd
+from stable_baselines3.common.vec_env import VecEnvWrapper
+from stable_baselines3.common.vec_env.stacked_observations import StackedObservations
 
 import elementsckpt
 
-torch.set_num_threads(1)  # The networks are too small for more.
-
+GAME = ["state", "_np_random"]  # What step() and reset() of these games change.
+# Wrappers' numbers are all saved, with those that they were made with; but for a clock,
+# which differs from process to process.
+NUMBERS = (int, float, list, collections.deque, np.generic, np.ndarray)
+CLOCK = "episode_start_time"
+OBJECTS = (RunningMeanStd, StackedObservations)  # With numbers, too.
 
 # What models of all algorithms have of these.
 NAMES = ["num_timesteps", "_episode_num", "_n_updates", "_n_calls", "action_noise"]
 NAMES += ["_current_progress_remaining", "ep_info_buffer", "ep_success_buffer"]
 NAMES += ["_last_obs", "_last_episode_starts", "_last_original_obs", "exploration_rate"]
+NAMES += ["_last_lstm_states"]
 
 
 class SaveAndResume(BaseCallback):
@@ -35,15 +44,21 @@ class SaveAndResume(BaseCallback):
     def __init__(self, cp):
         super().__init__()
         self.cp, cp.training, cp.rng = cp, self, elementsckpt.GlobalRNG()
+        self.is_over = False
 
     def _on_training_start(self):
         self.cp.load_or_save()
 
     def _on_rollout_start(self):
-        self.cp.save_if_due()
+        self.is_over = self.cp.preempted
+        self.cp.save_if_due(final=self.is_over)
 
     def _on_step(self):
-        return True
+        return not self.is_over  # False ends `learn`, with a step that nobody needs.
+
+    def _on_training_end(self):
+        if not self.is_over:
+            self.cp.save_if_due(final=True)
 
     def save(self):
         model, (_, tensors) = self.model, self.model._get_torch_save_params()
@@ -55,7 +70,8 @@ class SaveAndResume(BaseCallback):
             "attributes": {x: vars(model)[x] for x in NAMES if x in vars(model)},
             "buffer": {k: v for k, v in vars(buffer).items() if isinstance(v, kinds)},
             "actions_rng": model.action_space.np_random.bit_generator.state,
-            "episodes": model.env.get_attr("episode"),
+            "episodes": model.env.env_method("get_episode"),
+            "numbers": get_numbers(model.env),
         }
 
     def load(self, data):
@@ -68,41 +84,66 @@ class SaveAndResume(BaseCallback):
             vars(model.replay_buffer).update(data["buffer"])
         model.action_space.np_random.bit_generator.state = data["actions_rng"]
         for index, episode in enumerate(data["episodes"]):
-            model.env.set_attr("episode", episode, index)
+            model.env.env_method("set_episode", episode, indices=index)
+        set_numbers(model.env, data["numbers"])
 
 
 class Resumable(gymnasium.Wrapper):
-    """A game of classic control whose episode and random numbers can be saved."""
+    """Goes around all other wrappers, Monitor too, so that the episode can be saved."""
 
-    @property
-    def episode(self):
-        game, steps = (
-            self.unwrapped,
-            self.env._elapsed_steps,
-        )  # The latter of TimeLimit.
-        return game.state, steps, game.np_random.bit_generator.state
+    def get_episode(self):
+        game = vars(self.unwrapped)
+        return {name: game[name] for name in GAME}, get_numbers(self.env)
 
-    @episode.setter
-    def episode(self, saved):
-        self.unwrapped.state, self.env._elapsed_steps, rng = saved
-        self.unwrapped.steps_beyond_terminated = None
-        self.unwrapped.np_random.bit_generator.state = rng
+    def set_episode(self, saved):
+        game, numbers = saved
+        vars(self.unwrapped).update(game)
+        set_numbers(self.env, numbers)
 
 
-name = sys.argv[1] if len(sys.argv) > 1 else "dqn"
-algorithm, game, settings = {
+def layers(env):
+    """Yield the attributes of wrappers, of one environment or of several."""
+    while isinstance(env, (gymnasium.Wrapper, VecEnvWrapper)):
+        found = vars(env)
+        yield found
+        yield from (vars(x) for x in found.values() if isinstance(x, OBJECTS))
+        env = found.get("venv") or found["env"]
+
+
+def get_numbers(env):
+    return [
+        {k: v for k, v in x.items() if isinstance(v, NUMBERS) and k != CLOCK}
+        for x in layers(env)
+    ]
+
+
+def set_numbers(env, saved):
+    for layer, numbers in zip(layers(env), saved, strict=True):
+        layer.update(numbers)
+
+
+ALGORITHMS = {
     "ppo": (PPO, "CartPole-v1", {"n_steps": 128}),
     "dqn": (DQN, "CartPole-v1", {"learning_starts": 200, "buffer_size": 2000}),
     "sac": (SAC, "Pendulum-v1", {"learning_starts": 900, "buffer_size": 2000}),
-}[name]
-envs = DummyVecEnv([lambda: Resumable(gymnasium.make(game))] * 2)
-model = algorithm("MlpPolicy", envs, seed=0, device="cpu", **settings)
-cp = elementsckpt.Checkpoint(
-    f"logdir/sb3_{name}",
-    keep=2,
-    step=lambda: model.num_timesteps,
-    every=elementsckpt.Every(256),
-)
-model.learn(1024, SaveAndResume(cp))
-cp.save_if_due(final=True)
-print(f"{name} has made {model.num_timesteps} steps and {model._n_updates} updates")
+}
+
+
+def main(name="dqn"):
+    algorithm, game, settings = ALGORITHMS[name]
+    envs = make_vec_env(game, 2, wrapper_class=Resumable)
+    model = algorithm("MlpPolicy", envs, seed=0, device="cpu", **settings)
+    cp = elementsckpt.Checkpoint(
+        f"logdir/sb3_{name}",
+        keep=2,
+        step=lambda: model.num_timesteps,
+        every=elementsckpt.Every(256),
+    )
+    cp.watch_signals()
+    model.learn(1024, SaveAndResume(cp))
+    print(f"{name} has made {model.num_timesteps} steps, {model._n_updates} updates")
+
+
+if __name__ == "__main__":  # Workers of a SubprocVecEnv import this file.
+    torch.set_num_threads(1)  # The networks are too small for more.
+    main(*sys.argv[1:])

@@ -7,43 +7,77 @@ What the environments hold is saved by hand: each is wrapped in one that has it 
 attribute, which a vector environment can get and set in workers, too.
 """
 
+import collections
 import sys
 
 import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode
+from gymnasium.wrappers import RecordEpisodeStatistics
+from gymnasium.wrappers.utils import RunningMeanStd
 
 import elementsckpt
 
-ENVS, STEPS, SAVE_EVERY = 4, 6000, 1000
+ENVS, STEPS, SAVE_EVERY = 4, 2400, 600
 WORKERS = "--workers" in sys.argv
 LOGDIR = "logdir/vector_workers" if WORKERS else "logdir/vector"
 
+GAME = ["state", "_np_random"]  # What step() and reset() of this game change.
+# Wrappers' numbers are all saved, with those that they were made with; but for a clock,
+# which differs from process to process.
+NUMBERS = (int, float, list, collections.deque, np.generic, np.ndarray)
+CLOCK = "episode_start_time"
+
+
+def layers(env):
+    """Yield the attributes of all wrappers, and of the running means in them."""
+    while isinstance(env, (gymnasium.Wrapper, gymnasium.vector.VectorWrapper)):
+        found = vars(env)
+        yield found
+        yield from (vars(x) for x in found.values() if isinstance(x, RunningMeanStd))
+        env = env.env
+
+
+def get_numbers(env):
+    return [
+        {k: v for k, v in x.items() if isinstance(v, NUMBERS) and k != CLOCK}
+        for x in layers(env)
+    ]
+
+
+def set_numbers(env, saved):
+    for layer, numbers in zip(layers(env), saved, strict=True):
+        layer.update(numbers)
+
 
 class Resumable(gymnasium.Wrapper):
-    """Goes around what make() returns, so that its episode can be saved."""
+    """Goes around all other wrappers, so that the episode can be got and set."""
 
     @property
     def episode(self):
-        game = self.unwrapped
-        return {
-            "state": game.state,
-            "steps": self.env._elapsed_steps,  # Of the TimeLimit that make() adds.
-            "steps_beyond_terminated": game.steps_beyond_terminated,
-            "rng": game.np_random.bit_generator.state,
-        }
+        game = vars(self.unwrapped)
+        return {name: game[name] for name in GAME}, get_numbers(self.env)
 
     @episode.setter
     def episode(self, saved):
-        game = self.unwrapped
-        game.state = saved["state"]
-        self.env._elapsed_steps = saved["steps"]
-        game.steps_beyond_terminated = saved["steps_beyond_terminated"]
-        game.np_random.bit_generator.state = saved["rng"]
+        game, numbers = saved
+        vars(self.unwrapped).update(game)
+        set_numbers(self.env, numbers)
+
+
+def get_state(envs):
+    """Return what environments hold, and the wrappers around all of them."""
+    return list(envs.unwrapped.call("episode")), get_numbers(envs)
+
+
+def set_state(envs, saved):  # After a reset.
+    episodes, numbers = saved
+    envs.unwrapped.set_attr("episode", episodes)
+    set_numbers(envs, numbers)
 
 
 def make_env():
-    return Resumable(gymnasium.make("CartPole-v1"))
+    return Resumable(RecordEpisodeStatistics(gymnasium.make("CartPole-v1")))
 
 
 def features(obs):
@@ -58,7 +92,6 @@ class ActorCritic:
         self.obs, _ = envs.reset(seed=0)
         self.policy, self.value = np.zeros((4, 2)), np.zeros(9)
         self.rng = np.random.default_rng(0)
-        self.lengths, self.finished = np.zeros(ENVS, int), []
 
     def train(self):
         odds = np.exp(self.obs @ self.policy)
@@ -70,18 +103,13 @@ class ActorCritic:
         self.value += 0.02 * error @ now
         score = np.eye(2)[actions] - probs
         self.policy += 0.05 * self.obs.T @ (error[:, None] * score)
-        self.lengths += 1
-        self.finished += self.lengths[ended | cut].tolist()
-        self.lengths[ended | cut] = 0
         self.obs = obs
 
     def save(self):
-        state = {key: value for key, value in vars(self).items() if key != "envs"}
-        return {"agent": state, "episodes": list(self.envs.call("episode"))}
+        return {key: value for key, value in vars(self).items() if key != "envs"}
 
-    def load(self, data):
-        vars(self).update(data["agent"])
-        self.envs.set_attr("episode", data["episodes"])  # After the reset in __init__.
+    def load(self, state):
+        vars(self).update(state)
 
 
 if __name__ == "__main__":  # Workers import this file.
@@ -92,14 +120,17 @@ if __name__ == "__main__":  # Workers import this file.
     )
     envs = make([make_env] * ENVS, autoreset_mode=AutoresetMode.SAME_STEP)
     cp = elementsckpt.Checkpoint(LOGDIR, keep=3, every=elementsckpt.Every(SAVE_EVERY))
-    cp.step, cp.training = elementsckpt.Counter(), ActorCritic(envs)
+    cp.step, cp.agent = elementsckpt.Counter(), ActorCritic(envs)
+    cp.envs = elementsckpt.Saveable(
+        lambda: get_state(envs), lambda saved: set_state(envs, saved)
+    )
     if cp.load_or_save():
         print("Resumed at step", int(cp.step))
     while cp.step < STEPS:
-        cp.training.train()
+        cp.agent.train()
         cp.step.increment()
         if cp.save_if_due():
-            length = np.mean(cp.training.finished[-50:])
-            print(f"Step {int(cp.step)}: episodes of {length:.0f} steps")
+            lengths = np.concatenate(envs.call("length_queue"))
+            print(f"Step {int(cp.step)}: episodes of {lengths.mean():.0f} steps")
     cp.save_if_due(final=True)
     envs.close()

@@ -114,7 +114,10 @@ def test_an_array_comes_back_from_behind_others(tmp_path, make, wrap):
         found = [vars(getattr(loaded, key)) for key in loaded]
         arrays = [(box.get("value") or box["state"])["x"] for box in found]
         assert [bits(array) for array in arrays] == [bits(x)] * len(COUNTS), way
-        assert all(x.flags.aligned for x in arrays if isinstance(x, np.ndarray)), way
+        # As NumPy's own: how torch and BLAS sum up depends on it, and so the last bit.
+        arrays = [x for x in arrays if isinstance(x, np.ndarray)]
+        assert all(x.flags.aligned for x in arrays), way
+        assert "map" in way or not any(x.ctypes.data % 16 for x in arrays), way
     read = elementsckpt.read(tmp_path)
     assert {read[key]["x"].tobytes() for key in read} == {bits(x)}
 
@@ -132,3 +135,16 @@ def test_an_array_comes_back_from_behind_any_bytes(make):
         decoded = [leaves.decode(group, leaves.layout_of(group), memory, count)]
         leaves.place([group], decoded, "box")
         assert bits(decoded[0][0]) == bits(x)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("name", ["u1", "f4", "f8", "i1,f8"])
+def test_arrays_of_one_form_each_begin_where_those_of_numpy_do(tmp_path, name, order):
+    rows = [np.full((3, 5), n).astype(name, order) for n in range(9)]
+    cp = Checkpoint(tmp_path, fsync=False)
+    cp.box = boxes.Box(rows)
+    cp.save()
+    cp.load()
+    assert not any(x.ctypes.data % 16 for x in cp.box.state)
+    assert [x.tobytes() for x in cp.box.state] == [x.tobytes() for x in rows]
+    assert [x.strides for x in cp.box.state] == [x.strides for x in rows]

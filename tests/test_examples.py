@@ -1,12 +1,17 @@
 """The examples are short, prove what they say, and go on where they were killed."""
 
 import ast
+import collections
+import functools
 import importlib.util
+import itertools
 import os
 import pathlib
+import runpy
 import signal
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -30,10 +35,13 @@ PROGRAMS = [
         ("cleanrl_ppo.py",),
     )
 ]
+# What tells how long episodes took, as environments and models note it.
+TIMES = {"time_queue", "t", "t_start", "episode_times"}
 COMMIT = 3  # Which is in the midst of each of them.
 
-KILLED = """
-import os, runpy, signal, sys
+# Imports modules once, which takes longer than most examples, and forks for each run.
+RUNNER = """
+import importlib, os, runpy, signal, sys
 from elementsckpt import disk
 
 commits = 0
@@ -45,37 +53,70 @@ def syscall(call, *args):
         os.killpg(0, signal.SIGKILL)
     return call(*args)
 
-disk.syscall = syscall
-sys.argv[:] = sys.argv[1:]
+names, sys.argv[:] = sys.argv[1].split(), sys.argv[2:]
+for name in names:
+    importlib.import_module(name)
+for line in sys.stdin:
+    verb, folder = line.split()
+    child = os.fork()
+    if not child:
+        break
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+else:
+    sys.exit()
+os.setsid()
+os.makedirs(folder, exist_ok=True)
+os.chdir(folder)
+os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+for number in 1, 2:
+    os.dup2(os.open("output", os.O_CREAT | os.O_TRUNC | os.O_WRONLY), number)
+if verb == "kill":
+    disk.syscall = syscall
 runpy.run_path(sys.argv[0], run_name="__main__")
 """.replace("COMMIT", str(COMMIT))
 
 
-def run(*command, cwd):
-    """Run Python in a folder, as the leader of its own group of processes."""
-    cwd.mkdir(exist_ok=True)
-    path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
-    env = {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu"}
-    # All runs of an example share what JAX compiles, which takes most of their time.
-    env["JAX_COMPILATION_CACHE_DIR"] = str(cwd.parent / "compiled")
-    env["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    return subprocess.run(
-        [sys.executable, "-W", "error", *map(str, command)],
-        cwd=cwd,
-        env={**os.environ, **env},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+class Runner:
+    """Runs an example, each time in a process that is forked from one."""
 
+    def __init__(self, example, folder):
+        path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
+        env = {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu"}
+        # Compiling takes most of the time of those that use JAX.
+        env["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+        env["JAX_COMPILATION_CACHE_DIR"] = str(folder / "compiled")
+        env["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+        names = imported(example[0])
+        names |= {"torch._dynamo"} if "torch" in names else set()  # By any optimizer.
+        flags = ["-W", "error", "-W", "ignore:This process:DeprecationWarning"]
+        self.folder = folder
+        self.process = subprocess.Popen(
+            [sys.executable, *flags, "-c", RUNNER, " ".join(names), *map(str, example)],
+            cwd=folder,
+            env={**os.environ, **env},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
 
-def finish(example, folder):
-    """Run an example to its end; returns the saves that are there then."""
-    done = run(*example, cwd=folder)
-    assert done.returncode == 0, done.stdout
-    (directory,) = (folder / "logdir").iterdir()
-    return Checkpoint(directory).saves()
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.communicate()
+
+    def run(self, verb, name):
+        """Run the example in a folder; returns its exit code."""
+        self.process.stdin.write(f"{verb} {name}\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+    def finish(self, name):
+        """Run the example to its end; returns the saves that are there then."""
+        code = self.run("finish", name)
+        assert code == 0, (self.folder / name / "output").read_text()
+        (directory,) = (self.folder / name / "logdir").iterdir()
+        return Checkpoint(directory).saves()
 
 
 def described(saves):
@@ -90,8 +131,10 @@ def bits(state):
     if isinstance(state, np.random.Generator):
         state = state.bit_generator.state
     if isinstance(state, dict):
-        return {key: bits(item) for key, item in state.items()}
-    if isinstance(state, (list, tuple)):
+        return {key: bits(item) for key, item in state.items() if key not in TIMES}
+    if isinstance(state, np.ndarray) and state.dtype == object:
+        state = state.tolist()
+    if isinstance(state, (list, tuple, collections.deque)):
         return [bits(item) for item in state]
     if isinstance(state, pathlib.Path):
         return contents(state)
@@ -101,13 +144,12 @@ def bits(state):
 
 
 def imported(example):
-    """Return the names of the packages that an example imports."""
+    """Return the names of the modules that an example imports."""
     nodes = list(ast.walk(ast.parse(example.read_text("utf-8"))))
-    names = [
+    names = {
         x.name for node in nodes if isinstance(node, ast.Import) for x in node.names
-    ]
-    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom)]
-    return {name.partition(".")[0] for name in names}
+    }
+    return names | {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
 
 
 def identity(example):
@@ -116,7 +158,7 @@ def identity(example):
 
 @pytest.fixture(params=[*STYLES, *PROGRAMS], ids=identity)
 def example(request):
-    for name in imported(request.param[0]):
+    for name in {name.partition(".")[0] for name in imported(request.param[0])}:
         if importlib.util.find_spec(name) is None:
             pytest.skip(f"{name} is not installed")
     return request.param
@@ -128,10 +170,116 @@ def test_an_example_has_at_most_80_lines(example):
 
 
 def test_an_example_that_was_killed_in_a_save_ends_as_if_it_had_not(example, tmp_path):
-    expected = finish(example, tmp_path / "whole")
-    killed = run("-c", KILLED, *example, cwd=tmp_path / "killed")
-    assert killed.returncode == -signal.SIGKILL, killed.stdout
-    resumed = finish(example, tmp_path / "killed")
-    assert described(resumed) == described(expected)
-    # And what is at its end stays there.
-    assert finish(example, tmp_path / "killed") == resumed
+    with Runner(example, tmp_path) as runner:
+        expected = runner.finish("whole")
+        assert runner.run("kill", "killed") == -signal.SIGKILL
+        resumed = runner.finish("killed")
+        assert described(resumed) == described(expected)
+        # And what is at its end stays there.
+        assert runner.finish("killed") == resumed
+
+
+def text_between(example, first, last):
+    text = (ROOT / "examples" / example).read_text("utf-8")
+    return text[text.index(first) : text.index(last)]
+
+
+def test_what_is_saved_of_environments_by_hand_is_the_same_in_all_examples():
+    of_all = text_between("vector_env.py", "GAME =", "def features")
+    assert of_all == text_between("cleanrl_ppo.py", "GAME =", "def layer(")
+    numbers = text_between("vector_env.py", "def get_numbers", "class Resumable")
+    assert numbers == text_between("sb3_callback.py", "def get_numbers", "ALGORITHMS")
+
+
+def functions(example):
+    """Return what an example defines, without running it."""
+    return types.SimpleNamespace(**runpy.run_path(str(ROOT / "examples" / example)))
+
+
+def wrapped(resumable):
+    """Make a game in the wrappers that CleanRL has around it, and some more."""
+    from gymnasium import make, wrappers
+
+    env = make("Pendulum-v1", max_episode_steps=9)
+    env = wrappers.RecordEpisodeStatistics(wrappers.FlattenObservation(env))
+    env = wrappers.StickyAction(wrappers.ClipAction(env), 0.3)
+    env = wrappers.NormalizeObservation(env)
+    env = wrappers.TransformObservation(env, lambda x: x.clip(-10, 10), None)
+    env = wrappers.TransformReward(wrappers.NormalizeReward(env), lambda x: 0.5 * x)
+    return resumable(wrappers.FrameStackObservation(env, 3))
+
+
+def played(envs, actions):
+    """Return what environments give for actions, but for times."""
+    return [bits(envs.step(action)) for action in actions]
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # It forks.
+@pytest.mark.parametrize("name", ["SyncVectorEnv", "AsyncVectorEnv"])
+def test_environments_go_on_in_whatever_they_are_wrapped(tmp_path, name):
+    vector = pytest.importorskip("gymnasium.vector")
+    wrappers = pytest.importorskip("gymnasium.wrappers.vector")
+    example = functions("vector_env.py")
+    actions = np.random.default_rng(0).normal(size=(40, 2, 1)).astype(np.float32)
+
+    def make(seed):
+        one = functools.partial(wrapped, example.Resumable)
+        mode = vector.AutoresetMode.SAME_STEP
+        envs = getattr(vector, name)([one] * 2, autoreset_mode=mode)
+        envs = wrappers.NormalizeReward(wrappers.RecordEpisodeStatistics(envs))
+        envs.reset(seed=seed)
+        cp = Checkpoint(tmp_path, fsync=False)
+        cp.envs = elementsckpt.Saveable(
+            functools.partial(example.get_state, envs),
+            functools.partial(example.set_state, envs),
+        )
+        return cp, envs
+
+    cp, envs = make(1)
+    played(envs, actions[:13])
+    cp.save()
+    straight = played(envs, actions[13:])
+    envs.close()
+    cp, envs = make(2)
+    cp.load()
+    assert played(envs, actions[13:]) == straight
+    envs.close()
+
+
+def signal_at(steps):
+    """Return a callback that sends this process a signal at a step of the training."""
+    count = itertools.count(1)
+
+    def called(_locals, _globals):
+        if next(count) == steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return True
+
+    return called
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("algorithm", ["ppo", "dqn"])
+def test_a_model_that_a_signal_stopped_in_a_rollout_goes_on(tmp_path, algorithm):
+    pytest.importorskip("stable_baselines3")
+    from stable_baselines3.common import callbacks, env_util, vec_env
+
+    example = functions("sb3_callback.py")
+    cls, game, _ = example.ALGORITHMS[algorithm]
+    of_ppo, of_dqn = {"n_steps": 16, "batch_size": 32}, {"learning_starts": 20}
+    settings = of_ppo if algorithm == "ppo" else of_dqn
+
+    def learn(folder, signalled=0):
+        envs = env_util.make_vec_env(game, 2, wrapper_class=example.Resumable)
+        envs = vec_env.VecNormalize(vec_env.VecFrameStack(envs, 3))
+        model = cls("MlpPolicy", envs, seed=0, device="cpu", **settings)
+        every = elementsckpt.Every(steps=50)
+        with Checkpoint(folder, 1, lambda: model.num_timesteps, every=every) as cp:
+            cp.watch_signals()
+            signals = callbacks.ConvertCallback(signal_at(signalled))
+            model.learn(128, [example.SaveAndResume(cp), signals])
+        return cp.saves()
+
+    straight = learn(tmp_path / "straight")
+    assert learn(tmp_path / "stopped", signalled=21)[-1].step in (48, 64)
+    assert described(learn(tmp_path / "stopped")) == described(straight)

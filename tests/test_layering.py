@@ -27,6 +27,7 @@ ALLOWED = {
     "reductions": {"attributes", "classes"},
     "torch_tensors": {"attributes"},
     "torch_pickles": {"torch_tensors"},
+    "torch_states": {"attributes", "torch_tensors"},
     "restricted": set(),
     "dtypes": set(),
     "scalars": {"dtypes"},
@@ -149,7 +150,7 @@ ALLOWED = {
     "restore": {
         *("source", "stored", "filling", "folder", "fileview", "drafts", "reports"),
         *("overlay", "tree", "selection", "verbs", "growth", "manifest", "machine"),
-        *("disk", "arguments", "hints"),
+        *("disk", "arguments", "hints", "torch_states"),
     },
     "look": {
         *("restore", "reports", "stored", "choice", "folder", "elements_folder"),

@@ -1,0 +1,117 @@
+"""What modules and optimizers of torch would not load, found before anything changes.
+
+A module copies what fits before it raises, and an optimizer looks at no shapes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from msgspec import Struct
+
+from . import attributes
+from .torch_tensors import is_any_tensor
+
+# What batch norms of old versions saved lacks it, and they do without.
+_OPTIONAL = "num_batches_tracked"
+_EXTRA = "_extra_state"  # Which is of any form, if it is a tensor, too.
+# Whose state has other shapes than the parameters.
+_OTHER_SHAPES = frozenset({"Adafactor", "LBFGS"})
+
+
+class Misfit(Struct):
+    """What of a state dict does not fit, by the names of its leaves.
+
+    Attributes:
+      problems: What is wrong, by name.
+      missing: Names that only the module has.
+      unexpected: Names that only the state dict has.
+    """
+
+    problems: dict[str, str] = {}
+    missing: list[str] = []
+    unexpected: list[str] = []
+
+
+def misfit(load: Callable[[Any], Any], state: Any) -> Misfit:
+    """Return what would not fit.
+
+    Args:
+      load: What is to take the state. Only `load_state_dict` as torch has it is asked,
+        as what others make of a state cannot be known.
+      state: What it is to take.
+    """
+    method, owner = attributes.get(load, "__func__"), attributes.get(load, "__self__")
+    if method is None or not isinstance(state, Mapping):
+        return Misfit()
+    if method is _method_of("torch.nn", "Module") and _loads_by_name(owner):
+        return _of_module(owner.state_dict(), state)
+    if method is _method_of("torch.optim", "Optimizer"):
+        hooks = owner._optimizer_load_state_dict_pre_hooks
+        return Misfit() if hooks else Misfit(dict(_of_optimizer(owner, state)))
+    return Misfit()
+
+
+def _method_of(module: str, name: str) -> Any:
+    """Return the method that loads a state dict; None where torch is not imported."""
+    cls = getattr(sys.modules.get(module), name, None)
+    return getattr(cls, "load_state_dict", None)
+
+
+def _loads_by_name(module: Any) -> bool:
+    """Tell whether all parts of a module take what has their names and shapes."""
+    plain = sys.modules["torch.nn"].Module
+    return all(
+        type(part)._load_from_state_dict.__module__.startswith("torch.nn.modules.")
+        and type(part).state_dict is plain.state_dict
+        and not part._load_state_dict_pre_hooks
+        and not part._state_dict_hooks
+        for part in module.modules()
+    )
+
+
+def _of_module(current: Mapping[str, Any], state: Mapping[str, Any]) -> Misfit:
+    found = Misfit()
+    for name, value in state.items():
+        if name not in current:
+            found.unexpected.append(name)
+        elif name.endswith(_EXTRA):
+            continue
+        elif is_any_tensor(value) and is_any_tensor(current[name]):
+            expected = current[name].shape
+            is_number = len(expected) == 0 and tuple(value.shape) == (1,)  # As of old.
+            if value.shape != expected and not is_number:
+                found.problems[name] = _problem(value, expected)
+    lacking = (name for name in current if name not in state)
+    found.missing += (name for name in lacking if not name.endswith(_OPTIONAL))
+    return found
+
+
+def _of_optimizer(owner: Any, state: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the names of what does not fit, and what is wrong."""
+    now, saved = (
+        [group["params"] for group in groups]
+        for groups in (owner.param_groups, state["param_groups"])
+    )
+    if [*map(len, now)] != [*map(len, saved)]:
+        counts, expected = (" + ".join(str(len(x)) for x in y) for y in (saved, now))
+        yield "param_groups", f"saved {counts} parameters, expected {expected}"
+        return
+    cls = type(owner)
+    if not cls.__module__.startswith("torch.optim.") or cls.__name__ in _OTHER_SHAPES:
+        return
+    pairs = zip(itertools.chain(*saved), itertools.chain(*now), strict=True)
+    for number, parameter in pairs:
+        for name, value in state["state"].get(number, {}).items():
+            is_array = is_any_tensor(value) and value.ndim > 0
+            if is_array and value.shape != parameter.shape:
+                yield f"state/{number}/{name}", _problem(value, parameter.shape)
+
+
+def _problem(value: Any, expected: Any) -> str:
+    dtype = str(value.dtype).rpartition(".")[2]
+    sizes = (",".join(map(str, shape)) for shape in (value.shape, expected))
+    return "saved {0}[{1}], expected {0}[{2}]".format(dtype, *sizes)
