@@ -552,7 +552,7 @@ def restore_into(
         _note_misfits(loadfns, restored)
         if not reading.dry_run:
             verb = reading.options(restored.found.path).verb
-            _refuse_mismatch(reading.request, restored, verb)
+            _refuse_mismatch(reading.request, restored, verb, {}, {})
             reading.announce(restored.found.path)
         for key, load in {} if reading.dry_run else loadfns.items():
             if key in restored.states:  # Else nothing in it was selected.
