@@ -192,7 +192,7 @@ def test_other_arguments_are_refused(tmp_path, compress):
     with pytest.raises(ValueError, match="'auto', None, or a level"):
         Checkpoint(tmp_path, compress=compress)
     with pytest.raises(ValueError, match="compress="):
-        elementsckpt.checkpoint.save(tmp_path / "a", {}, compress=compress)
+        elementsckpt.checkpoint.save(tmp_path / "a", {"x": dict}, compress=compress)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -135,7 +135,7 @@ def test_a_save_is_deleted_through_any_path_to_it(tmp_path):
 def test_a_misspelled_pin_is_told_which_there_are(tmp_path):
     cp = make(tmp_path)
     save(cp, 1, pin="before-finetune")
-    with pytest.raises(FileNotFoundError, match=r"pins there: 'before-finetune'"):
+    with pytest.raises(FileNotFoundError, match="near it are 'before-finetune'"):
         cp.load("before-finetunig")
     assert cp.exists("before-finetune")
     assert not cp.exists("before-finetunig")
@@ -213,5 +213,5 @@ def test_a_pin_is_found_by_its_name_whatever_else_is_there(tmp_path, monkeypatch
     save(cp, 2)
     monkeypatch.chdir(tmp_path)
     assert make(tmp_path).load("good").step == 1
-    with pytest.raises(elementsckpt.SaveNotFoundError, match="pins there: 'good'"):
+    with pytest.raises(elementsckpt.SaveNotFoundError, match="near it are 'good'"):
         make(tmp_path).load("goo")

@@ -251,7 +251,7 @@ def test_without_verifying_only_headers_are_read(tmp_path, reads):
         lambda path: loaded(path, verify=False),
         lambda path: loaded(path, verify=False, regex=".*"),
         lambda path: elementsckpt.read(path, mmap=False, verify=False),
-        lambda path: elementsckpt.checkpoint.load(path, {}, verify=False),
+        lambda path: elementsckpt.checkpoint.load(path, {"agent": print}, verify=False),
     ],
     ids=["load", "partial", "read", "functional"],
 )
