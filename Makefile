@@ -40,6 +40,7 @@ bench: $(VENV)/.bench
 	$(VENV)/bin/python -m benchmarks --write
 
 soak: $(VENV)/.soak
+	$(VENV)/bin/python -m pytest --every-call -n logical tests/test_faults.py
 	PYTHONPATH=tests $(VENV)/bin/python -m soak
 
 fuzz: $(VENV)/.soak

@@ -1,6 +1,7 @@
 """What holds for all tests."""
 
 import collections
+import os
 import pathlib
 import re
 import signal
@@ -8,8 +9,16 @@ import types
 
 import pytest
 
+# Most of what JAX's tests take is compiling, and what it computes here is small.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
 # Installed for `make test-torch` only.
 TORCH = re.compile(r"\b(torch|stable_baselines3|tensordict|torchrl)\b")
+
+
+def pytest_addoption(parser):
+    what = "let each system call of a save fail, not only some in each test"
+    parser.addoption("--every-call", action="store_true", help=what)
 
 
 def pytest_configure():

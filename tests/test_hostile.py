@@ -83,8 +83,8 @@ LARGE = {"$int": "0x1" + "0" * 1_000_000}
 FROZEN = "flax.core.frozen_dict:FrozenDict"
 
 REFUSED = {
-    "defaultdicts one in another": lambda: chain("default", 100_000),
-    "deques one in another": lambda: chain("deque", 100_000),
+    "defaultdicts one in another": lambda: chain("default", 30_000),
+    "deques one in another": lambda: chain("deque", 30_000),
     "keys of one hash": lambda: keyed(ints()),
     "complex keys of one hash": lambda: keyed(complexes(), "ordered"),
     "a set of one hash": lambda: scalar({"$set": ints()}),
@@ -123,14 +123,14 @@ def test_a_hostile_tree_is_refused(look, tmp_path, name):
 
 
 HARMLESS = {
-    "lists one in another": lambda: chain("list", 100_000),
+    "lists one in another": lambda: chain("list", 30_000),
     "doubled lists": lambda: doubled("list", 100, "list"),
     "names at each level": names_at_each_level,
     "many names below a long one": many_below_a_long_name,
     "many classes that are not there": many_lost_classes,
     "lost classes one in another": lambda: chain("namedtuple", 20_000, name="no:Class"),
-    "attributes one in another": lambda: chain_of_attributes(100_000, "ordered"),
-    "attributes of counters": lambda: chain_of_attributes(100_000, "counter"),
+    "attributes one in another": lambda: chain_of_attributes(30_000, "ordered"),
+    "attributes of counters": lambda: chain_of_attributes(30_000, "counter"),
     "doubled attributes": lambda: doubled_attributes(100),
     "attributes that every object has": lambda: attributes(
         ["__class__", "__dict__", "items", "__init__"], children=4

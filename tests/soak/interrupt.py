@@ -18,13 +18,14 @@ _ELSEWHERE = 20  # And so many where nothing is opened, locked, or handed over.
 _LIMIT_S = 1200
 
 
-def interrupt(root, rng, *, every):
+def interrupt(root, rng, *, every, verbs):
     """Interrupt each verb at its places, and at some of them twice.
 
     Args:
       root: A folder.
       rng: Source of chance, for when the second interrupt comes.
       every: 1 for each place, 2 for every other, and so on.
+      verbs: How many of them, or None for all.
 
     Returns:
       The figures, in words.
@@ -32,7 +33,9 @@ def interrupt(root, rng, *, every):
     figures = collections.Counter()
     running = []
     with folder_in_memory(root) as memory:
-        for number, (name, modules, chosen) in enumerate(_chosen(memory, rng, every)):
+        for number, (name, modules, chosen) in enumerate(
+            _chosen(memory, rng, every, verbs)
+        ):
             figures[len(chosen[0])] += len(chosen)
             if len(running) == os.cpu_count():
                 running.pop(0).end()
@@ -42,16 +45,18 @@ def interrupt(root, rng, *, every):
             process.end()
     return (
         f"{figures[1]:,} times Ctrl-C came at a place where Python handles it, in "
-        f"{len(VERBS)} ways to save, load, wait and close, and {figures[2]:,} times "
-        f"once more while that was dealt with. Each time the old save or the new one "
-        f"was found, whole, and the next save in that process worked and left nothing "
-        f"else; no file stayed open or locked, and none was closed twice."
+        f"{verbs or len(VERBS)} ways to save, load, wait and close, and "
+        f"{figures[2]:,} times once more while that was dealt with. Each time the old "
+        f"save or the new one was found, whole, and the next save in that process "
+        f"worked and left nothing else; no file stayed open or locked, and none was "
+        f"closed twice."
     )
 
 
-def _chosen(memory, rng, every):
+def _chosen(memory, rng, every, verbs):
     """Yield verbs, the modules to look at, and places to interrupt them at."""
-    for number, name in enumerate(VERBS):
+    names = rng.sample(sorted(VERBS), verbs or len(VERBS))
+    for number, name in enumerate(names):
         for modules, step in ((HOLDING, every), (None, every * _ELSEWHERE)):
             folder = memory / f"count-{number}-{step}"
             (count,) = call(_count, folder, name, modules, limit_s=_LIMIT_S)
