@@ -10,6 +10,8 @@ import functools
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from . import attributes, leaves, tree
 from .errors import StateError
 
@@ -58,8 +60,15 @@ def is_data(value: Any) -> bool:
         for kind, leaf in zip(flat.kinds, flat.values, strict=True):
             if kind in leaves.CODE:
                 return False
-            if kind not in _IN_JAX_OR_TORCH:
+            if kind not in _IN_JAX_OR_TORCH and not _is_plain(leaf):
                 leaves.encode(leaf, kind)
     except (StateError, leaves.UnstorableError):
         return False
     return True
+
+
+def _is_plain(leaf: Any) -> bool:
+    """Tell leaves of which a look at their type is enough."""
+    if type(leaf) is np.ndarray:
+        return not leaf.dtype.hasobject
+    return type(leaf) in (bool, int, float, complex, str, bytes, type(None))

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import functools
 import inspect
+import numbers
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from . import attributes, callables, jax_arrays, randoms
-from .arguments import is_integer
 from .errors import ComponentError, reason
 from .pytrees import Flat
 from .torch_tensors import is_module
@@ -167,7 +167,7 @@ def _remedy(key: str, value: Any) -> str:
             f"If it writes files, wrap it: {wrapped}Files(save=function_that_gets_a_"
             f"folder, load=function_that_gets_it_back)"
         )
-    if is_integer(value):
+    if isinstance(value, numbers.Integral):
         return f"Numbers that change are counters: {wrapped}Counter({value})"
     if is_tree(value):
         return f"As a pytree, which cannot change itself, wrap it: {wrapped}Value(it)"

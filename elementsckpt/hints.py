@@ -25,7 +25,7 @@ def nearest(text: str, names: Iterable[str], count: int = 5) -> list[str]:
     return difflib.get_close_matches(text[:_LONG_NAME], some, count, cutoff=0.0)
 
 
-def renaming(saved: Sequence[str], current: Sequence[str]) -> str | None:
+def renaming(saved: Sequence[str], current: Sequence[str]) -> dict[str, str] | None:
     """Return a mapping for `rename=` that makes some saved name a current one.
 
     What the names end in alike stays, so that it does the same for their neighbours.
@@ -37,7 +37,7 @@ def renaming(saved: Sequence[str], current: Sequence[str]) -> str | None:
             end = "" if size else "$"
             pattern = f"^{re.escape(before)}{end}"
             if re.escape(after) == after.replace(".", r"\."):
-                return repr({pattern: after})
+                return {pattern: after}
     return None
 
 
@@ -67,9 +67,16 @@ def avoiding(names: Sequence[str], others: Sequence[str], regex: str) -> str | N
         either = avoided[0] if len(avoided) == 1 else f"(?:{'|'.join(avoided)})"
         pattern = f"(?!{either}){'' if rest in ('.*', '') else rest}"
         is_short = len(avoided) <= _MOST_AVOIDED and len(pattern) <= _LONG_PATTERN
-        if is_short and any(re.match(pattern, name) for name in others):
+        if is_short and _matches_one(pattern, others):
             return pattern
     return None
+
+
+def _matches_one(pattern: str, names: Sequence[str]) -> bool:
+    try:
+        return any(re.match(pattern, name) for name in names)
+    except re.error:  # It has flags, which must come first.
+        return False
 
 
 def _avoided(names: Sequence[str]) -> Iterable[list[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import functools
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -24,8 +24,8 @@ class Plain(Struct):
       names: Names of the leaves in the order of the state, and of random generators,
         which are containers that stay as they are.
       code: Code in it, by name.
-      static: Code and arrays that are static in it, by name.
-      apart: Attributes that are not saved, though they are no code, by name.
+      static: Containers that have something static, by name, and opened.
+      unsaved: Attributes that are not saved, though they are no code, by name.
       by_name: Whether the leaves are in the order of `open_node` with this argument.
     """
 
@@ -34,9 +34,21 @@ class Plain(Struct):
     outline: list[Any] = []
     names: list[str] = []
     code: list[tuple[str, Any]] = []
-    static: list[tuple[str, list[Any]]] = []
-    apart: list[tuple[str, list[str]]] = []
+    static: list[tuple[str, Any, pytrees.Opened]] = []
+    unsaved: list[tuple[str, list[str]]] = []
     by_name: bool = False
+
+    def static_parts(self) -> Iterator[tuple[str, list[Any]]]:
+        """Yield code and arrays that are static in it, by name.
+
+        Raises:
+          StateError: a module of Flax in it is bound.
+        """
+        for name, value, opened in self.static:
+            for attribute, parts in unsaved.static_parts(value, opened).items():
+                path = "/".join(filter(None, (name, attribute)))
+                _refuse(path, unsaved.problem(parts))
+                yield path, parts
 
 
 Keys = Mapping[str, tuple[str, tuple[int, ...]]]
@@ -98,14 +110,14 @@ class _Plainer:
         if opened.is_plain:
             return opened.closed(children)
         self._apart.is_whole = False
-        apart = [str(x) for x, item in opened.rest.items() if not callable(item)]
-        if apart:
-            self._apart.apart.append((name, apart))
+        left = [str(x) for x, item in opened.rest.items() if not callable(item)]
+        if left:
+            self._apart.unsaved.append((name, left))
         if opened.is_code or isinstance(value, functools.partial):
             _refuse(name, unsaved.problem([value, *callables.wrapped(value)]))
             self._apart.code.append((name, value))
         elif opened.static is not None:
-            self._note_static(name, value, opened)
+            self._apart.static.append((name, value, opened))
         if opened.keys is None:
             return children[0]
         items = zip(opened.keys, children, strict=True)
@@ -114,12 +126,6 @@ class _Plainer:
         carrier = collections.OrderedDict(items)  # As a dict takes no attributes.
         attributes.give(carrier, others)
         return carrier
-
-    def _note_static(self, name: str, value: Any, opened: pytrees.Opened) -> None:
-        for attribute, parts in unsaved.static_parts(value, opened).items():
-            path = "/".join(filter(None, (name, attribute)))
-            _refuse(path, unsaved.problem(parts))
-            self._apart.static.append((path, parts))
 
 
 def _refuse(name: str, problem: str | None) -> None:

@@ -705,8 +705,10 @@ def _remedies(
         pairs = (hints.renaming(x.unexpected, x.missing) for x in plans.values())
         pair = next(filter(None, pairs), None) if "rename" in verb.takes else None
         if pair is not None:
+            is_flat = all(isinstance(x, str) for x in (request.rename or {}).values())
+            both = {**(request.rename or {}), **pair} if is_flat else pair
             remedies.append(
-                f"map names in the save to current ones, as with rename={pair}"
+                f"map names in the save to current ones, as with rename={both}"
             )
         if "strict" in verb.takes:
             remedies.append("load what only both have with strict=False")

@@ -17,6 +17,10 @@ from .errors import MismatchError, reason
 
 _logger = logging.getLogger("elementsckpt")
 _PYTHON_VERSION = 3  # Of the states of `random`, since Python 3.2.
+# What comes of something that is no state; RuntimeError from torch.
+_NO_STATE = (
+    *(ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError),
+)
 
 
 class GlobalRNG:
@@ -61,15 +65,15 @@ class GlobalRNG:
             like = random.Random()
             like.setstate((_PYTHON_VERSION, words, data["random"]["gauss"]))
             numpy = generators.randomstate(data["numpy"])  # Which checks the state.
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+            if "torch" in data:
+                _load_torch(data["torch"])
+        except _NO_STATE as error:
             why = f" ({reason(error)})" if isinstance(error, ValueError) else ""
             raise MismatchError(
                 f"Saved is {shown(data)}, and a GlobalRNG loads states of global "
                 f"generators{why}. Register what it was saved from; they have not "
                 f"changed."
             ) from error
-        if "torch" in data:
-            _load_torch(data["torch"])
         _load_numpy(numpy)
         random.setstate(like.getstate())
 

@@ -71,7 +71,7 @@ class Value:
     _form: Form | None = None
     _has_template = True
     _known: tuple[list[Any], str] | None = None  # An outline and its skeleton.
-    _told: frozenset[str] = frozenset()
+    _told: frozenset[tuple[str, str]] = frozenset()
 
     def __init__(self, value: Any = _NOTHING) -> None:
         self._has_template = value is not _NOTHING
@@ -83,9 +83,9 @@ class Value:
         # What an outline holds need not be something that can be pickled.
         return {name: x for name, x in vars(self).items() if name != "_known"}
 
-    def _static(self, found: Plain) -> Iterable[tuple[str, list[Any]]]:
-        """Return code and arrays that are static in the value, by name."""
-        return found.static
+    def _static_parts(self) -> Iterable[tuple[str, list[Any]]]:
+        """Return code that is static in what holds the value, by name."""
+        return ()
 
     def save(self) -> Any:
         """Return the leaves, in nested dicts, lists and tuples.
@@ -94,7 +94,9 @@ class Value:
           StateError: a leaf has a shape and no elements, a module of Flax is bound to
             its variables, or the value holds itself.
         """
-        return _plain(self).state
+        found = _plain(self)
+        list(found.static_parts())  # For what is refused.
+        return found.state
 
     def load(self, data: Any) -> None:
         """Set the value to one with these leaves.
@@ -143,7 +145,7 @@ def _whole(plan: overlay.Plan, given: pytrees.Flat) -> overlay.Whole:
 
 def of_tree(tree: Any) -> Value:
     """Return a value that is saved once, to be loaded into a template."""
-    value = Value()  # With a template it would look for what has changed.
+    value = Value()  # It is told what a template will lack, not what has changed.
     value.value, value._has_template = tree, True
     return value
 
@@ -187,10 +189,11 @@ def template(value: Value) -> pytrees.Flat:
 def apart(value: Value) -> Apart:
     """Return what a save holds of the value."""
     found = _plain(value)
-    skeleton = _skeleton(value, found)
+    static = _renew(value, found)
+    skeleton = None if found.is_whole or value._known is None else value._known[1]
     # What has no template is loaded by its skeleton, with all that is in code.
     check = _check if value._has_template or not skeleton else _check_form
-    return Apart(found.state, skeleton, functools.partial(check, value, found))
+    return Apart(found.state, skeleton, functools.partial(check, value, found, static))
 
 
 def _plain(value: Value) -> Plain:
@@ -203,15 +206,18 @@ def _keys(value: Value) -> Keys:
     return {} if value._form is None else value._form.keys
 
 
-def _skeleton(value: Value, found: Plain) -> str | None:
-    """Return the skeleton of the value, made anew only if its structure has changed."""
-    if found.is_whole:
-        return None
-    known = value._known
-    if known is None or not _are_same(known[0], found.outline):
-        skeleton = skeletons.dump(value.value, by_name=found.by_name)
-        value._known = known = found.outline, skeleton
-    return known[1]
+def _renew(value: Value, found: Plain) -> list[tuple[str, list[Any]]]:
+    """Make the skeleton anew if the structure has changed; return what is static then.
+
+    What is static is a part of the structure, so that is looked at no more often.
+    """
+    static = [*value._static_parts()]
+    if found.is_whole or (value._known and _are_same(value._known[0], found.outline)):
+        return static
+    static += found.static_parts()
+    skeleton = skeletons.dump(value.value, by_name=found.by_name)
+    value._known = found.outline, skeleton
+    return static
 
 
 def _are_same(outline: list[Any], other: list[Any]) -> bool:
@@ -221,24 +227,30 @@ def _are_same(outline: list[Any], other: list[Any]) -> bool:
         return False
 
 
-def _check_form(value: Value, _: Plain, key: str, saved: Tree) -> None:
+def _check_form(value: Value, _: Plain, __: Any, key: str, saved: Tree) -> None:
     """Warn, once, of what will not fit."""
     if value._form is not None:
         value._form.check(key, saved)
 
 
-def _check(value: Value, found: Plain, key: str, saved: Tree) -> None:
+def _check(
+    value: Value,
+    found: Plain,
+    static: list[tuple[str, list[Any]]],
+    key: str,
+    saved: Tree,
+) -> None:
     """Warn, once, of what will not fit and of what is not saved."""
-    _check_form(value, found, key, saved)
-    for name, others in _untold(value, [(f"{x}/.", y) for x, y in found.apart]):
+    _check_form(value, found, static, key, saved)
+    for name, others in _untold(value, "attributes", found.unsaved):
         _logger.warning(
             "%s has attributes beside what it holds that only pickle could save, "
             "%s: they are neither saved nor loaded. If they are part of the "
             "state, hold them in fields, or as arrays and numbers.",
-            tree.full_name(key, name.removesuffix("/.")),
+            tree.full_name(key, name),
             ", ".join(others),
         )
-    for name, code in _untold(value, found.code):
+    for name, code in _untold(value, "code", found.code):
         hidden = unsaved.arrays_in_code(code)
         if hidden:
             _logger.warning(
@@ -248,7 +260,7 @@ def _check(value: Value, found: Plain, key: str, saved: Tree) -> None:
                 tree.full_name(key, name),
                 _listed(hidden),
             )
-    for name, parts in _untold(value, value._static(found)):
+    for name, parts in _untold(value, "static", static):
         hidden = unsaved.arrays_in_static(parts)
         if hidden:
             _logger.warning(
@@ -261,12 +273,12 @@ def _check(value: Value, found: Plain, key: str, saved: Tree) -> None:
 
 
 def _untold(
-    value: Value, found: Iterable[tuple[str, Any]]
+    value: Value, what: str, found: Iterable[tuple[str, Any]]
 ) -> Iterator[tuple[str, Any]]:
     """Yield what has a name that comes for the first time."""
     for name, part in found:
-        if name not in value._told:
-            value._told |= {name}
+        if (what, name) not in value._told:
+            value._told |= {(what, name)}
             yield name, part
 
 
@@ -317,10 +329,12 @@ class NnxState(Value):
 
     def __init__(self, module: Any) -> None:
         self._module = module
+        self._is_new = True
         self._form = _form_of(self.value)
 
-    def _static(self, found: Plain) -> Iterable[tuple[str, list[Any]]]:
-        return unsaved.static_parts_of_nnx(self._module).items()
+    def _static_parts(self) -> Iterable[tuple[str, list[Any]]]:
+        is_first, self._is_new = self._is_new, False
+        return unsaved.static_parts_of_nnx(self._module).items() if is_first else ()
 
     @property
     def value(self) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 from msgspec import Struct
 
@@ -37,7 +38,9 @@ class Verb(Struct, frozen=True):
         """
         if self is not LOAD:
             return self.otherwise
-        known = [ours for ours, saved in keys.items() if saved in there]
+        found = {ours: saved for ours, saved in keys.items() if saved in there}
+        is_mapped = any(ours != saved for ours, saved in found.items())
+        known: Any = found if is_mapped else [*found]
         free = [key for key in there if key not in keys.values()]
         said = []
         if known:
@@ -47,7 +50,7 @@ class Verb(Struct, frozen=True):
             )
         if free:
             ours = next(ours for ours, saved in keys.items() if saved not in there)
-            pair = {ours: nearest(ours, free, 1)[0]}
+            pair = {ours: next(iter(nearest(ours, free, 1)), free[0])}
             said.append(
                 f"Load what it has under another key with load(keys={pair}), from keys "
                 f"here to those in the save."
