@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from . import attributes
 
-_ARGUMENT = "an argument of a functools.partial"
+ARGUMENT = "an argument of a functools.partial"
 
 
 class Bound(NamedTuple):
@@ -131,7 +131,7 @@ def hidden(value: Any, *, with_attributes: bool) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if with_attributes:
         if attributes.is_instance(value, functools.partial):
-            found[_ARGUMENT] = [*value.args, *value.keywords.values()]
+            found[ARGUMENT] = [*value.args, *value.keywords.values()]
         found |= _attributes(value)
     if type(function) is types.FunctionType:
         found |= _of_function(function)

@@ -575,7 +575,10 @@ def _note_misfits(
     for key, load in loadfns.items():
         misfit = torch_states.misfit(load, restored.states.get(key))
         for name, problem in misfit.problems.items():
-            restored.mismatched[tree.full_name(key, manifest.display(name))] = problem
+            full = tree.full_name(key, manifest.display(name))
+            restored.mismatched[full] = problem
+            if full in restored.loaded:
+                restored.loaded.remove(full)
         restored.missing += _full(key, map(manifest.display, misfit.missing))
         restored.unexpected += _full(key, map(manifest.display, misfit.unexpected))
 

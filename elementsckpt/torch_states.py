@@ -13,7 +13,7 @@ from typing import Any
 from msgspec import Struct
 
 from . import attributes
-from .torch_tensors import is_any_tensor
+from .torch_tensors import is_any_tensor, is_uninitialized
 
 # What batch norms of old versions saved lacks it, and they do without.
 _OPTIONAL = "num_batches_tracked"
@@ -68,6 +68,7 @@ def _loads_by_name(module: Any) -> bool:
         type(part)._load_from_state_dict.__module__.startswith("torch.nn.modules.")
         and type(part).state_dict is plain.state_dict
         and not part._load_state_dict_pre_hooks
+        and not part._load_state_dict_post_hooks
         and not part._state_dict_hooks
         for part in module.modules()
     )
@@ -77,14 +78,11 @@ def _of_module(current: Mapping[str, Any], state: Mapping[str, Any]) -> Misfit:
     found = Misfit()
     for name, value in state.items():
         if name not in current:
-            found.unexpected.append(name)
-        elif name.endswith(_EXTRA):
-            continue
-        elif is_any_tensor(value) and is_any_tensor(current[name]):
-            expected = current[name].shape
-            is_number = len(expected) == 0 and tuple(value.shape) == (1,)  # As of old.
-            if value.shape != expected and not is_number:
-                found.problems[name] = _problem(value, expected)
+            found.unexpected.append(str(name))
+        elif not name.endswith(_EXTRA) and is_any_tensor(current[name]):
+            problem = _problem(value, current[name])
+            if problem is not None:
+                found.problems[name] = problem
     lacking = (name for name in current if name not in state)
     found.missing += (name for name in lacking if not name.endswith(_OPTIONAL))
     return found
@@ -92,10 +90,17 @@ def _of_module(current: Mapping[str, Any], state: Mapping[str, Any]) -> Misfit:
 
 def _of_optimizer(owner: Any, state: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the names of what does not fit, and what is wrong."""
-    now, saved = (
-        [group["params"] for group in groups]
-        for groups in (owner.param_groups, state["param_groups"])
-    )
+    try:
+        now, saved = (
+            [[*group["params"]] for group in groups]
+            for groups in (owner.param_groups, state["param_groups"])
+        )
+        moments = {
+            number: {**state["state"].get(number, {})} for x in saved for number in x
+        }
+    except (KeyError, TypeError, AttributeError):
+        yield "param_groups", "saved is not the state of an optimizer"
+        return
     if [*map(len, now)] != [*map(len, saved)]:
         counts, expected = (" + ".join(str(len(x)) for x in y) for y in (saved, now))
         yield "param_groups", f"saved {counts} parameters, expected {expected}"
@@ -107,13 +112,28 @@ def _of_optimizer(owner: Any, state: Mapping[str, Any]) -> Iterator[tuple[str, s
         return
     pairs = zip(itertools.chain(*saved), itertools.chain(*now), strict=True)
     for number, parameter in pairs:
-        for name, value in state["state"].get(number, {}).items():
+        for name, value in moments[number].items():
             is_array = is_any_tensor(value) and value.ndim > 0
-            if is_array and value.shape != parameter.shape:
-                yield f"state/{number}/{name}", _problem(value, parameter.shape)
+            problem = _problem(value, parameter) if is_array else None
+            if problem is not None:
+                yield f"state/{number}/{name}", problem
 
 
-def _problem(value: Any, expected: Any) -> str:
+def _problem(value: Any, current: Any) -> str | None:
+    """Say why a tensor cannot take a value, or return None."""
+    if not is_any_tensor(value):
+        return f"saved {type(value).__name__}, expected a tensor"
+    if is_uninitialized(current):  # It takes any shape.
+        return None
+    if is_uninitialized(value):
+        return f"saved before its shape was known, expected {_sizes(current)}"
+    # Numbers had an axis in old versions.
+    is_number = current.ndim == 0 and tuple(value.shape) == (1,)
+    if value.shape == current.shape or is_number:
+        return None
     dtype = str(value.dtype).rpartition(".")[2]
-    sizes = (",".join(map(str, shape)) for shape in (value.shape, expected))
-    return "saved {0}[{1}], expected {0}[{2}]".format(dtype, *sizes)
+    return f"saved {dtype}{_sizes(value)}, expected {dtype}{_sizes(current)}"
+
+
+def _sizes(tensor: Any) -> str:
+    return f"[{','.join(map(str, tensor.shape))}]"

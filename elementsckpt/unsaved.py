@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
+import types
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -18,6 +19,8 @@ from . import attributes, callables, leaves, pytrees
 
 _MISPLACED = leaves.ARRAYS - {"numpy"}
 _PLAIN = {*leaves.PLAIN.values()} - _MISPLACED
+
+_DEPTH = 2  # Of objects and closures in closures.
 
 # Code and arrays, by the attribute in which they are.
 Parts = dict[str, list[Any]]
@@ -113,10 +116,13 @@ def arrays_in_code(code: Any) -> list[str]:
         return list(dict.fromkeys(_arrays_in([code.func])))
     opened = pytrees.open_node(code, by_name=True)
     is_open = opened is not None and bool(opened.children)
-    found = _directly_in(code, with_attributes=not is_open)
+    found = [*_directly_in(code, with_attributes=not is_open)]
     # Of what it is bound to, what holds arrays is open, and seen by itself.
     bound = callables.bound(code).parts
     rest = [x for x in bound if not pytrees.holds_arrays(x)] + callables.wrapped(code)
+    objects = (x for x in rest if not callable(x))
+    if is_open and any(map(_is_seen_to_hold_arrays, objects)):
+        found.append(callables.ARGUMENT)
     return list(dict.fromkeys([*found, *_arrays_in(rest)]))
 
 
@@ -152,8 +158,22 @@ def _is_stateless(code: Any) -> bool:
     return module == "optax" or leaves.kind_of(code) == "function"
 
 
-def _is_seen_to_hold_arrays(value: Any) -> bool:
+def _is_seen_to_hold_arrays(value: Any, depth: int = _DEPTH) -> bool:
+    """Tell whether a tree, an object or code holds arrays, as far as in sight."""
     try:
-        return pytrees.holds_arrays(value)
+        if pytrees.holds_arrays(value):
+            return True
     except Exception:  # What is not saved need not be a tree.
         return False
+    if not depth or isinstance(value, type | types.ModuleType):
+        return False
+    parts: Iterable[Any]
+    if type(value) in (list, tuple):
+        parts = value
+    elif not callables.is_code(value):
+        parts = attributes.own(value).values()
+    elif _is_stateless(value):
+        return False
+    else:
+        parts = callables.hidden(value, with_attributes=True).values()
+    return any(_is_seen_to_hold_arrays(part, depth - 1) for part in parts)

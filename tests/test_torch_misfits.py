@@ -192,3 +192,66 @@ def test_each_optimizer_of_torch_fits_itself(tmp_path, make):
     cp.optimizer = make(other.parameters(), 0.01)
     cp.load(path)
     assert len(cp.optimizer.state_dict()["state"]) > 0
+
+
+def lazy(steps=0):
+    model = nn.LazyLinear(3)
+    optimizer = optim.Adam(model.parameters())
+    for _ in range(steps):
+        model(torch.ones(2, 4)).sum().backward()
+        optimizer.step()
+    return model, optimizer
+
+
+def test_a_lazy_module_and_its_optimizer_go_on(tmp_path):
+    model, optimizer = lazy(steps=2)
+    path = saved(tmp_path, model=model, optimizer=optimizer)
+    cp = Checkpoint()
+    cp.model, cp.optimizer = others = lazy()
+    cp.load(path)
+    assert bits(others[0]) == bits(model)
+    moments = others[1].state_dict()["state"][0]["exp_avg"]
+    assert torch.equal(moments, optimizer.state_dict()["state"][0]["exp_avg"])
+
+
+def test_a_lazy_module_that_knew_no_shape_yet_does_not_fit_one_that_does(tmp_path):
+    path = saved(tmp_path, model=lazy()[0])
+    cp = Checkpoint()
+    cp.model, _ = lazy(steps=1)
+    message = r"model/weight: saved before its shape was known, expected \[3,4\]"
+    with pytest.raises(MismatchError, match=message):
+        cp.load(path, allow_pickle=True)
+
+
+def test_a_module_with_a_hook_decides_itself_what_it_lacks(tmp_path):
+    path = saved(tmp_path, model=nn.Linear(2, 3, bias=False))
+    model = nn.Linear(2, 3)
+    model.register_load_state_dict_post_hook(lambda _, keys: keys.missing_keys.clear())
+    cp = Checkpoint()
+    cp.model = model
+    cp.load(path)
+
+
+@pytest.mark.parametrize(
+    ("state", "make", "problem"),
+    [
+        (lambda: network().state_dict(), lambda: trained(network()), "param_groups"),
+        (lambda: {"param_groups": 3, "state": 1}, lambda: trained(network()), "param"),
+        (lambda: {0: torch.ones(1)}, lambda: nn.Linear(1, 1), "0: only in the save"),
+        (lambda: {"weight": [1], "bias": 2}, lambda: nn.Linear(1, 1), "saved list"),
+    ],
+)
+def test_what_is_no_state_of_it_is_refused_by_name(tmp_path, state, make, problem):
+    parts = {"first": Saveable(list, print), "part": Saveable(state, print)}
+    message, report = refused(saved(tmp_path, **parts), part=make())
+    assert f"\n  part/{problem}" in message or problem in message
+    assert not set(report.mismatched) & set(report.loaded)
+
+
+def test_a_subclass_of_an_optimizer_is_compared_like_it(tmp_path):
+    class Own(optim.Adam):
+        pass
+
+    parts = {"first": Saveable(list, print), "part": trained(network(4), Own)}
+    message, _ = refused(saved(tmp_path, **parts), part=trained(network(5), Own))
+    assert "part/state/0/exp_avg: saved float32[4,3], expected float32[5,3]" in message

@@ -262,6 +262,22 @@ HIDDEN |= {
         "the attribute 'table' of a function",
     ),
     "slots": (lambda x: Slotted(x).act, "the attribute 'w' of a Slotted"),
+    "a closure over an object": (
+        lambda x: (lambda agent: lambda: agent.w)(Agent(x)),
+        "'agent', which it closes over",
+    ),
+    "a closure over a closure": (
+        lambda x: (lambda inner: lambda: inner())(closing_over(x)),
+        "'inner', which it closes over",
+    ),
+    "a partial whose argument is an object": (
+        lambda x: functools.partial(Agent.act, Agent(x)),
+        "an argument of a functools.partial",
+    ),
+    "one that is bound to an array, too": (
+        lambda x: functools.partial(Agent.act, Agent(x), w(x)),
+        "an argument of a functools.partial",
+    ),
     "a closure over a bound module": (
         lambda x: (lambda module: lambda: module)(bound()),
         "'module', which it closes over",
