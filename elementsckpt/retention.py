@@ -110,7 +110,7 @@ def _value(keep: Keep, metrics: Mapping[str, float]) -> float | None:
 
 
 def _check_count(name: str, count: Any) -> None:
-    if type(count) is not int or count < 0:
+    if not is_integer(count) or count < 0:
         raise ValueError(
             f"{name}={shown(count)}: pass how many saves to keep, from 0 on."
         )
@@ -138,7 +138,7 @@ def checked(keep: Any) -> Keep:
     """
     if isinstance(keep, Keep):
         return keep
-    if keep is not None and (type(keep) is not int or keep < 1):
+    if keep is not None and (not is_integer(keep) or keep < 1):
         raise ValueError(
             f"keep={shown(keep)}: pass the number of newest saves to keep, None for "
             f"all, or elementsckpt.Keep(latest=..., best=..., metric=..., every=...)."
