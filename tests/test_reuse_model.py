@@ -192,7 +192,7 @@ class StreamHistory(History):
 
 
 PROPERTY = settings(
-    max_examples=60,
+    max_examples=40,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

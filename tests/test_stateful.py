@@ -553,7 +553,7 @@ def place_of_sequence(manifest):
 
 
 Run.TestCase.settings = settings(
-    max_examples=60,
+    max_examples=40,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=list(HealthCheck),
