@@ -70,7 +70,8 @@ class Value:
 
     _form: Form | None = None
     _has_template = True
-    _known: tuple[list[Any], str] | None = None  # An outline and its skeleton.
+    # An outline, its skeleton, and why there is none.
+    _known: tuple[list[Any], str, str] | None = None
     _told: frozenset[tuple[str, str]] = frozenset()
 
     def __init__(self, value: Any = _NOTHING) -> None:
@@ -215,8 +216,8 @@ def _renew(value: Value, found: Plain) -> list[tuple[str, list[Any]]]:
     if found.is_whole or (value._known and _are_same(value._known[0], found.outline)):
         return static
     static += found.static_parts()
-    skeleton = skeletons.dump(value.value, by_name=found.by_name)
-    value._known = found.outline, skeleton
+    known = skeletons.dump(value.value, by_name=found.by_name)
+    value._known = found.outline, *known
     return static
 
 
@@ -242,6 +243,8 @@ def _check(
 ) -> None:
     """Warn, once, of what will not fit and of what is not saved."""
     _check_form(value, found, static, key, saved)
+    if not found.is_whole and value._known is not None:
+        _tell_of_skeleton(value, key, value._known[2])
     for name, others in _untold(value, "attributes", found.unsaved):
         _logger.warning(
             "%s has attributes beside what it holds that only pickle could save, "
@@ -270,6 +273,20 @@ def _check(
                 tree.full_name(key, name),
                 _listed(hidden),
             )
+
+
+def _tell_of_skeleton(value: Value, key: str, why: str) -> None:
+    """Warn, once, of what only a template can load, or log it if there is one."""
+    for _, said in _untold(value, "skeleton", [("", why)] if why else []):
+        _logger.log(
+            logging.DEBUG if value._has_template else logging.WARNING,
+            "%r is saved without its classes, static fields and functions: %s. No "
+            "Value() without a template can load it. Give the one that loads it a "
+            "template, or define what cannot be pickled at the top level of a module "
+            "or of the program, and hold data in static fields.",
+            key,
+            said,
+        )
 
 
 def _untold(
