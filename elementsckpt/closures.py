@@ -13,7 +13,7 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
-from . import references
+from . import attributes, references
 
 _CODE = (types.ModuleType, type, types.FunctionType)
 _NUMBERS = (type(None), type(...), bool, int, float, complex)
@@ -95,7 +95,7 @@ def _is_code(value: Any) -> bool:
         return issubclass(type(value.__self__), types.ModuleType | type)
     if references.path_of(value) or references.name_in_main(value):
         return True
-    return type(getattr(value, "__wrapped__", None)) is types.FunctionType
+    return type(attributes.get(value, "__wrapped__")) is types.FunctionType
 
 
 class _Namespace:

@@ -25,7 +25,7 @@ ALLOWED = {
     "classes": {"attributes", "manifest"},
     "references": {"attributes", "classes", "manifest"},
     "reductions": {"attributes", "classes"},
-    "closures": {"references"},
+    "closures": {"attributes", "references"},
     "torch_tensors": {"attributes"},
     "torch_pickles": {"torch_tensors"},
     "torch_states": {"attributes", "torch_tensors"},
