@@ -156,7 +156,7 @@ def _in_main(name: str) -> Any:
     """Return what has this name in the program now."""
     found = references.find_in_main(name)
     if found is None:
-        raise AttributeError(f"this program has no {name}, which it is of")
+        raise AttributeError(f"this program does not define {name}")
     return found
 
 

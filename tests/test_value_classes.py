@@ -428,7 +428,7 @@ def test_another_program_is_told_what_it_lacks(of_program):
     cp = Checkpoint(of_program / "run")
     cp.train = Value()
     with pytest.raises(
-        PickleError, match=r"this program has no Net, which .* template"
+        PickleError, match=r"program does not define Net\. Give .* template"
     ):
         cp.load()
 
