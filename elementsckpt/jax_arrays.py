@@ -168,12 +168,6 @@ def narrows(dtype: np.dtype[Any]) -> bool:
     return wide and not importlib.import_module("jax").config.jax_enable_x64
 
 
-def holds(number: int) -> bool:
-    """Tell whether JAX makes an array of an int of Python as it is."""
-    bits = 64 if importlib.import_module("jax").config.jax_enable_x64 else 32
-    return -(1 << bits - 1) <= number < 1 << bits - 1
-
-
 def put(arrays: Sequence[np.ndarray]) -> list[Any]:
     """Return the arrays as JAX arrays on the default device."""
     return list(importlib.import_module("jax").device_put(list(arrays)))
@@ -210,13 +204,13 @@ def abstract(shape: tuple[int, ...], dtype: Any, *, weak: bool) -> Any:
 
 
 def like(current: Any, array: Any, *, weak: bool = False) -> Any:
-    """Return a NumPy array, key data or a number as a JAX array where `current` is.
+    """Return a NumPy array or key data as a JAX array where `current` is.
 
     Args:
       current: A JAX array, which may be deleted, typed keys, or the abstract form of
         either, whose sharding counts if it has one.
       array: Elements of the same shape, or uint32[..., n] for keys.
-      weak: Whether it becomes weakly typed; a number of Python does in any case.
+      weak: Whether it becomes weakly typed.
     """
     jax, sharding = sys.modules["jax"], _sharding(current)
     with _default_device(current) if sharding is None else contextlib.nullcontext():

@@ -235,10 +235,11 @@ def _match(
     if takes is None:
         leaf = current, kind
         expected = specs.spec_of(*leaf)
-        if not saved.is_like(expected) and specs.may_be_exact(saved, expected):
+        takes = specs.takes(saved, *leaf)
+        fits = takes or saved.is_like(expected)
+        if not fits and specs.may_be_exact(saved, expected):
             result.undecided.append((target, number, name, saved))
             return
-        takes = specs.takes(saved, *leaf)
         problem = _problem(result, (name, saved, takes), leaf, selection)
         if problem is not None:
             result.problems[name] = f"saved {saved}, {problem}"
@@ -281,17 +282,14 @@ def decide(plan: Plan, values: Mapping[int, Any]) -> None:
       plan: What to replace; changed.
       values: These numbers, by saved number.
     """
-    for target, number, name, saved in plan.undecided:
+    for target, number, name, _ in plan.undecided:
         leaf = plan.flat.values[target], plan.flat.kinds[target]
         expected = specs.spec_of(*leaf)
         is_exact = specs.is_exact(values[number], expected)
-        takes = not is_exact and specs.takes(saved, *leaf, values[number])
         problem = specs.problem(*leaf) if is_exact else f"expected {expected}"
-        if problem is not None and not takes:
+        if problem is not None:
             plan.problems[name] = f"saved {values[number]!r}, {problem}"
             continue
-        if takes:
-            plan.taken[target] = saved
         plan.replace.append((target, number))
         plan.loaded.append(name)
 

@@ -11,10 +11,12 @@ import copyreg
 import functools
 import io
 import pickle
+import sys
+import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import attributes, losses, reductions, references, torch_pickles
+from . import attributes, closures, losses, reductions, references, torch_pickles
 
 _PROTOCOL = 5
 _IN_MEMORY = (io.BytesIO, io.StringIO)
@@ -29,6 +31,8 @@ def dump(
     value: Any,
     out_of_band: Callable[[Any], Place | None],
     lost: Callable[[type, list[str]], None] | None = None,
+    *,
+    by_path: bool = False,
 ) -> bytes:
     """Pickle a value.
 
@@ -38,12 +42,15 @@ def dump(
         elsewhere, or None to pickle it.
       lost: Called with the class of an object whose own pickling leaves out a part of
         its state, and the names of these attributes.
+      by_path: Whether classes and functions of the program itself are in it by their
+        names alone, and others without an import path without data of the program.
 
     Raises:
+      DataError: `by_path`, and a function cannot do without such data.
       Exception: whatever the object's own pickling raises.
     """
     file = io.BytesIO()
-    _pickler_class()(file, out_of_band, lost).dump(value)
+    _pickler_class()(file, out_of_band, lost, by_path).dump(value)
     return file.getvalue()
 
 
@@ -70,11 +77,13 @@ def _pickler_class() -> Any:
             file: Any,
             out_of_band: Callable[[Any], Place | None],
             lost: Callable[[type, list[str]], None] | None,
+            by_path: bool,
         ) -> None:
             # True: buffers go into the pickle; arrays have been taken out before.
             super().__init__(file, protocol=_PROTOCOL, buffer_callback=lambda _: True)
             self._out_of_band = out_of_band
             self._lost = lost
+            self._by_path = by_path
 
         def persistent_id(self, value: Any) -> Place | None:
             return self._out_of_band(value)
@@ -88,9 +97,13 @@ def _pickler_class() -> Any:
             # By reference whatever can be found again: jitted functions, for example,
             # are objects that pickle would otherwise take apart.
             path = references.path_of(value) if callable(value) else None
+            if self._by_path and references.is_jax_array_class(value):
+                return getattr, (sys.modules["jax"], "Array")
             if path is not None:
                 return path.partition(":")[2]
             name = references.name_in_main(value)
+            if name is not None and self._by_path:
+                return _in_main, (name,)
             if name is not None:
                 return _of_main, (name, cloudpickle.dumps(value))
             reduced = torch_pickles.reduce(value)
@@ -98,6 +111,8 @@ def _pickler_class() -> Any:
                 reduced = reductions.reduce(value)
             if reduced is None:
                 reduction = super().reducer_override(value)
+                if self._by_path and type(value) is types.FunctionType:
+                    return closures.reduce(value, reduction)
                 if self._lost is None or reduction is not NotImplemented:
                     return reduction
             if not self._may_lose(type(value)):
@@ -135,6 +150,14 @@ def _of_main(name: str, pickled: bytes) -> Any:
     """
     found = references.find_in_main(name)
     return pickle.loads(pickled) if found is None else found
+
+
+def _in_main(name: str) -> Any:
+    """Return what has this name in the program now."""
+    found = references.find_in_main(name)
+    if found is None:
+        raise AttributeError(f"this program does not define {name}")
+    return found
 
 
 class _Unpickler(pickle.Unpickler):

@@ -58,6 +58,11 @@ def name_in_main(value: Any) -> str | None:
     return name if name and find_in_main(name) is value else None
 
 
+def is_jax_array_class(value: Any) -> bool:
+    """Tell `jax.Array`, which the module that it names does not have."""
+    return isinstance(value, type) and value is _find("jax:Array")
+
+
 def find_in_main(name: str) -> Any:
     """Return the class or function of the program with this name, or None."""
     return _find(f"__main__:{name}")

@@ -9,13 +9,13 @@ from __future__ import annotations
 import base64
 import collections
 import itertools
-import logging
 from collections.abc import Iterator
 from typing import Any
 
 from msgspec import Struct
 
 from . import attributes, leaves, pickles, pytrees
+from .errors import reason
 
 _MOST_BYTES = 4 << 20  # It is in the manifest, where others have to read over it.
 _MOST_ARRAY_BYTES = (
@@ -25,7 +25,6 @@ _CONTAINERS = (
     *(dict, collections.OrderedDict, collections.Counter, collections.defaultdict),
     *(list, tuple, collections.deque),
 )
-_logger = logging.getLogger("elementsckpt")
 
 
 class _Place(Struct, frozen=True, eq=False):
@@ -34,8 +33,11 @@ class _Place(Struct, frozen=True, eq=False):
     number: int
 
 
-def dump(value: Any, *, by_name: bool) -> str:
-    """Return the skeleton of a tree, or "" if it cannot be pickled, or is too large.
+def dump(value: Any, *, by_name: bool) -> tuple[str, str]:
+    """Return the skeleton of a tree, or "" and why there is none.
+
+    What has an import path, in the program itself too, is in it by this path alone. It
+    is not made if it would be too large, or cannot do without data of the program.
 
     Args:
       value: The tree.
@@ -43,14 +45,12 @@ def dump(value: Any, *, by_name: bool) -> str:
     """
     try:
         skeleton = _skeleton(value, itertools.count(), by_name)
-        payload = pickles.dump(skeleton, _number)
+        payload = pickles.dump(skeleton, _number, by_path=True)
     except Exception as error:  # Whatever the classes in it raise.
-        _logger.debug("A Value is saved without its classes: %s", error)
-        return ""
+        return "", reason(error)
     if len(payload) > _MOST_BYTES:
-        _logger.debug("A Value is saved without its classes: %d bytes", len(payload))
-        return ""
-    return base64.b64encode(payload).decode()
+        return "", f"they take {len(payload):,} bytes"
+    return base64.b64encode(payload).decode(), ""
 
 
 def _skeleton(value: Any, numbers: Iterator[int], by_name: bool) -> Any:
@@ -70,7 +70,7 @@ def _number(item: Any) -> int | None:
         return item.number
     size = getattr(item, "nbytes", 0) if leaves.kind_of(item) in leaves.ARRAYS else 0
     if size > _MOST_ARRAY_BYTES:
-        raise ValueError(f"an array of {size} bytes is in it that is no leaf")
+        raise ValueError(f"they hold an array of {size:,} bytes, which is no leaf")
     return None
 
 

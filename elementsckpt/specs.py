@@ -130,25 +130,26 @@ def where(current: Any, kind: str) -> str | None:
 # Conversion
 
 
-def takes(saved: Spec, current: Any, kind: str, number: Any = None) -> bool:
+def takes(saved: Spec, current: Any, kind: str) -> bool:
     """Tell whether a current leaf has no type of its own and takes that of a saved one.
 
-    Weakly typed arrays and numbers of Python take any number of their shape.
+    Weakly typed arrays and numbers of Python take any number of their shape; a bool of
+    Python takes an array of one, which is what becomes of it in a compiled function.
 
     Args:
       saved: The spec of the saved leaf.
       current: The current leaf.
       kind: Its kind.
-      number: The saved leaf, if it may be an int that is too large for JAX.
     """
     expected = spec_of(current, kind)
+    if expected.kind == "bool":
+        return saved.kind == "array" and _number_type(saved) is bool
     if not expected.weak or saved.shape != expected.shape:
         return False
-    is_jax = _is_jax(current, kind)
     if saved.kind != "array":
-        is_too_large = is_jax and type(number) is int and not jax_arrays.holds(number)
-        return _number_type(saved) is not None and not is_too_large
-    is_narrowed = is_jax and jax_arrays.narrows(saved.dtype)
+        return _number_type(saved) is not None
+    becomes_jax = _is_jax(current, kind) or saved.weak is not None
+    is_narrowed = becomes_jax and jax_arrays.narrows(saved.dtype)
     return _kind(saved.dtype)[0] in _RANKS and not is_narrowed
 
 
@@ -298,11 +299,9 @@ def _unwrap(current: Any, kind: str) -> tuple[Any, str]:
 
 
 def _take(current: Any, kind: str, value: Any, saved: Spec) -> Any:
-    """Return a saved number as it was, on the current one's device if that has one."""
-    if not _is_jax(current, kind):
+    """Return a saved number as it was, an array where the current one is, if JAX's."""
+    if not _is_jax(current, kind) or saved.kind != "array":
         return value
-    if saved.kind != "array":  # JAX says what becomes of numbers of Python.
-        return jax_arrays.like(current, value)
     is_weak = saved.weak
     if is_weak is None:  # Who saved it may have had it from JAX.
         is_weak = saved.dtype == current.dtype

@@ -45,20 +45,24 @@ class Value:
     it is loaded, the value of then is the template. Names, shapes and element types
     must be its own, or nothing is loaded and one error lists all that differ. Each leaf
     becomes what its counterpart is: a NumPy array, a JAX array of the same sharding, a
-    tensor on the same device, or a Python number, if it holds the same. Numbers of
-    Python and weakly typed arrays have no type of their own and take that of what was
-    saved. A leaf may be a `jax.ShapeDtypeStruct`, with or without sharding, in whose
-    place comes an array. What is static, such as `pytree_node=False` and `static=True`,
-    and functions stay those of the template; arrays to which partials and methods are
-    bound are leaves, but not in a static field. The first save tells of those that are
-    held by code and are no leaves. Attributes beside the fields are saved with them, or
-    are static if only pickle could hold them. The data of typed keys, as `io_callback`
-    hands it over, is saved as keys where the object was made with keys. The first save
-    that would not fit what it was made with is told of in the log.
+    tensor on the same device. Numbers of Python and weakly typed arrays have no type of
+    their own: in their place comes what was saved, an array if it was one, else a
+    number of Python. A leaf may be a `jax.ShapeDtypeStruct`, with or without sharding,
+    in whose place comes an array. What is static, such as `pytree_node=False` and
+    `static=True`, and functions stay those of the template; arrays to which partials
+    and methods are bound are leaves, but not in a static field. The first save tells of
+    those that are held by code and are no leaves. Attributes beside the fields are
+    saved with them, or are static if only pickle could hold them. The data of typed
+    keys, as `io_callback` hands it over, is saved as keys where the object was made
+    with keys. The first save that would not fit what it was made with is told of in the
+    log.
 
     Without a template it takes what was saved as it was, with classes, static fields
     and functions, which are pickled: so it does in the run's own directory only, or
-    with `allow_pickle=True`. They were saved if they could be pickled.
+    with `allow_pickle=True`. They were saved if they could be pickled: by name where
+    they can be imported or are at the top level of the program, which has to define
+    them again, and other functions with their code, if they need no data of the program
+    besides globals. A `Value()` whose save lacks them is told of in the log.
 
     Args:
       value: The first value. Without it there is none, and `value` is None, until one
@@ -70,7 +74,8 @@ class Value:
 
     _form: Form | None = None
     _has_template = True
-    _known: tuple[list[Any], str] | None = None  # An outline and its skeleton.
+    # An outline, its skeleton, and why there is none.
+    _known: tuple[list[Any], str, str] | None = None
     _told: frozenset[tuple[str, str]] = frozenset()
 
     def __init__(self, value: Any = _NOTHING) -> None:
@@ -215,8 +220,8 @@ def _renew(value: Value, found: Plain) -> list[tuple[str, list[Any]]]:
     if found.is_whole or (value._known and _are_same(value._known[0], found.outline)):
         return static
     static += found.static_parts()
-    skeleton = skeletons.dump(value.value, by_name=found.by_name)
-    value._known = found.outline, skeleton
+    known = skeletons.dump(value.value, by_name=found.by_name)
+    value._known = found.outline, *known
     return static
 
 
@@ -242,6 +247,8 @@ def _check(
 ) -> None:
     """Warn, once, of what will not fit and of what is not saved."""
     _check_form(value, found, static, key, saved)
+    if not found.is_whole and value._known is not None:
+        _tell_of_skeleton(value, key, value._known[2])
     for name, others in _untold(value, "attributes", found.unsaved):
         _logger.warning(
             "%s has attributes beside what it holds that only pickle could save, "
@@ -270,6 +277,20 @@ def _check(
                 tree.full_name(key, name),
                 _listed(hidden),
             )
+
+
+def _tell_of_skeleton(value: Value, key: str, why: str) -> None:
+    """Warn, once, of what only a template can load, or log it if there is one."""
+    for _, said in _untold(value, "skeleton", [("", why)] if why else []):
+        _logger.log(
+            logging.DEBUG if value._has_template else logging.WARNING,
+            "%r is saved without its classes, static fields and functions: %s. No "
+            "Value() without a template can load it. Give the one that loads it a "
+            "template, or define such functions at the top level of a module or of the "
+            "program, and hold data in fields.",
+            key,
+            said,
+        )
 
 
 def _untold(

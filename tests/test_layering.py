@@ -25,6 +25,7 @@ ALLOWED = {
     "classes": {"attributes", "manifest"},
     "references": {"attributes", "classes", "manifest"},
     "reductions": {"attributes", "classes"},
+    "closures": {"attributes", "references"},
     "torch_tensors": {"attributes"},
     "torch_pickles": {"torch_tensors"},
     "torch_states": {"attributes", "torch_tensors"},
@@ -40,7 +41,8 @@ ALLOWED = {
     },
     "losses": {"attributes", "generators", "leaves", "reductions"},
     "pickles": {
-        *("attributes", "losses", "reductions", "references", "torch_pickles"),
+        *("attributes", "closures", "losses", "reductions", "references"),
+        "torch_pickles",
     },
     "containers": {
         *("attributes", "classes", "generators", "leaves", "scalars", "references"),

@@ -1,5 +1,6 @@
 """`Value()` without a template takes what any `Value` saved, its classes, too."""
 
+import base64
 import collections
 import copy
 import dataclasses
@@ -11,6 +12,7 @@ import logging
 import math
 import pathlib
 import pickle
+import sys
 import threading
 import typing
 
@@ -270,6 +272,269 @@ def test_another_process_goes_on_with_the_classes(tmp_path, monkeypatch):
     assert result.returncode == 0, result.stderr
     cp.load()
     assert cp.agent.value.act(cp.agent.value).tolist() == [0, 3, 6]
+
+
+# Classes and functions of the program itself
+
+PROGRAM = """
+import dataclasses
+import json
+import sys
+import typing
+
+import equinox as eqx
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax.training.train_state import TrainState
+
+from elementsckpt import Checkpoint, Value
+
+TOKEN = "sk-secret"
+TABLE = np.full(250_000, 0.5)
+SCALE = 2.0
+
+
+class Net(nn.Module):
+    features: int = 3
+
+    @nn.compact
+    def __call__(self, x):
+        assert TOKEN, TABLE
+        return nn.Dense(self.features)(x) * SCALE
+
+
+class Pair(typing.NamedTuple):
+    a: typing.Any
+    b: typing.Any
+
+
+@jax.jit
+def scaled(x):
+    return (SCALE + TABLE[0]) * x
+
+
+class Agent(eqx.Module):
+    w: jax.Array
+    act: typing.Any
+    other: typing.Any
+
+    def __call__(self):
+        return self.act(self.w) + self.other(self.w) + len(TOKEN)
+
+
+def of_functions():
+    class Local(Net):
+        kind: str = "relu"
+        late = lambda self: (TOKEN, TABLE)
+
+    @dataclasses.dataclass
+    class Config:
+        w: typing.Any
+        name: str = dataclasses.field(default="a", metadata={"static": True})
+        many: list = dataclasses.field(default_factory=list, metadata={"static": True})
+
+    class Module(eqx.Module):
+        w: jax.Array
+
+        def __call__(self):
+            return self.w * SCALE
+
+    def factorial(n):
+        return n * factorial(n - 1) if n else 1
+
+    local, factor = Local(), 3
+    return Pair(train_state(local), [
+        Config(np.ones(2)), Module(jnp.ones(2)), jax.jit(lambda x: SCALE * x),
+        factorial, lambda: (factor, TOKEN), local.late,
+    ])
+
+
+def train_state(net):
+    params = net.init(jax.random.key(0), jnp.ones((1, 2)))
+    tx = optax.adam(lambda step: 0.1 * SCALE)
+    return TrainState.create(apply_fn=net.apply, params=params, tx=tx)
+"""
+SAVE = """
+cp = Checkpoint("run")
+cp.train, cp.agent, cp.local = Value(train_state(Net())), Value(), Value()
+cp.agent.value = Agent(jnp.ones(2), scaled, lambda x: SCALE * x)
+cp.local.value = of_functions()
+cp.save()
+"""
+LOAD = """
+cp = Checkpoint("run")
+cp.train, cp.agent, cp.local = Value(), Value(), Value()
+cp.load()
+assert type(cp.train.value.apply_fn.__self__) is Net
+assert type(cp.agent.value) is Agent and cp.agent.value.act is scaled
+outputs = [cp.train.value.apply_fn(cp.train.value.params, jnp.ones((1, 2)))]
+state = jax.jit(lambda x: x.apply_gradients(grads=x.params))(cp.train.value)
+outputs += [state.params["params"]["Dense_0"]["kernel"], cp.agent.value()]
+assert type(cp.local.value) is Pair
+config, module, jitted, factorial, both, late = cp.local.value.b
+assert (config.name, config.many, factorial(3)) == ("a", [], 6)
+assert both() == (3, TOKEN) and late() == (TOKEN, TABLE)
+local = cp.local.value.a
+outputs += [module(), jitted(1.0), local.apply_fn(local.params, jnp.ones((1, 2)))]
+print(json.dumps([np.asarray(x).tolist() for x in outputs]))
+import builtins
+assert __builtins__ is builtins
+"""
+
+
+@pytest.fixture(scope="module")
+def of_program(tmp_path_factory):
+    """Return a directory in which a program saved what it had defined."""
+    directory = tmp_path_factory.mktemp("program")
+    result = python(PROGRAM + SAVE, cwd=directory)
+    assert result.returncode == 0, result.stderr
+    assert "without its classes" not in result.stderr
+    return directory
+
+
+def test_no_data_of_the_program_is_in_its_saves(of_program):
+    (manifest,) = of_program.rglob("manifest.json")
+    texts = [x.read_bytes() for x in of_program.rglob("*") if x.is_file()]
+    components = json.loads(manifest.read_bytes())["components"]
+    skeletons = {x["key"]: base64.b64decode(x["skeleton"]) for x in components}
+    for text in [*texts, *skeletons.values()]:
+        assert b"sk-secret" not in text
+    assert manifest.stat().st_size < 100_000
+    assert {key: len(x) // 10_000 for key, x in skeletons.items()} == {
+        "train": 0,
+        "agent": 0,
+        "local": 2,
+    }
+
+
+def test_a_program_finds_its_classes_and_functions_again(of_program):
+    """Also where it has mended them, or has other data, as a notebook may."""
+    result = python(PROGRAM + LOAD, cwd=of_program)
+    assert result.returncode == 0, result.stderr
+    mended = PROGRAM.replace("SCALE = 2.0", "SCALE = 4.0").replace("sk-secret", "")
+    mended = mended.replace("assert TOKEN, TABLE", "")
+    other = python(mended + LOAD, cwd=of_program)
+    assert other.returncode == 0, other.stderr
+    before, after = (json.loads(x.stdout) for x in (result, other))
+    assert_same([[2 * x for x in before[0][0]]], after[0])
+    assert (before[2], after[2]) == ([13.5] * 2, [8.5] * 2)
+    assert (before[3:5], after[3:5]) == ([[2.0, 2.0], 2.0], [[4.0, 4.0], 4.0])
+
+
+def test_another_program_is_told_what_it_lacks(of_program):
+    cp = Checkpoint(of_program / "run")
+    cp.train = Value()
+    with pytest.raises(
+        PickleError, match=r"program does not define Net\. Give .* template"
+    ):
+        cp.load()
+
+
+def test_a_skeleton_that_has_a_class_of_the_program_itself_loads(tmp_path):
+    """As such were saved before."""
+    cp = save(tmp_path, Pair(1, 2))
+    reduced = elementsckpt.pickles._of_main, ("Gone", pickle.dumps(Pair))
+    text = base64.b64encode(pickle.dumps(Reduced(*reduced))).decode()
+    forge(cp.latest(), lambda x: x["components"][0].update(skeleton=text))
+    assert resumed(tmp_path).state.value is Pair
+
+
+class Reduced:
+    def __init__(self, *reduced):
+        self.reduced = reduced
+
+    def __reduce__(self):
+        return self.reduced
+
+
+@pytest.fixture
+def in_main(monkeypatch):
+    """Return a function that runs code as if it were the program's, and its globals."""
+    names = vars(sys.modules["__main__"])
+
+    def run(code, names=names):
+        exec(code, names)
+        return names["make"]()
+
+    yield run
+    names.pop("make", None)
+
+
+CLOSING = {
+    "text": ("token = 'sk-' + 'secret'", "lambda: token", "'token', of type str"),
+    "an array": ("w = np.ones(3)", "lambda: w", "'w', of type ndarray"),
+    "a list": ("many = []", "lambda: many", "'many', of type list"),
+    "a method": ("split = 'sk-secret'.split", "lambda: split", "'split', of type buil"),
+    "a partial": (
+        "f = partial(print, 'sk-secret')",
+        "lambda: f",
+        "'f', of type partial",
+    ),
+    "a jitted one": ("w = np.ones(3)", "jax.jit(lambda: w)", "'w', of type ndarray"),
+    "another's": ("w = {}; g = lambda: w", "lambda: g", "'w', of type dict"),
+    "an attribute": (
+        "f = lambda: 0; f.token = 'sk'",
+        "f",
+        "attribute 'token', of type",
+    ),
+    "a local class": (
+        "token = 'sk-secret'",
+        "type('Local', (), {'get': lambda self: token})()",
+        "'token', of type str",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", CLOSING)
+def test_a_function_of_the_program_with_data_is_not_saved(
+    tmp_path, caplog, in_main, kind
+):
+    before, function, told = CLOSING[kind]
+    code = f"""
+import jax
+import numpy as np
+from functools import partial
+def make():
+    {before}
+    return {function}
+"""
+    function = in_main(code)
+    cp = Checkpoint(tmp_path)
+    cp.state = Value()
+    for number in range(3):
+        cp.state.value = Struct(number, function)
+        cp.save()
+    assert b"sk-secret" not in b"".join(
+        x.read_bytes() for x in tmp_path.rglob("*") if x.is_file()
+    )
+    assert manifest_of(cp)["components"][0]["skeleton"] == ""
+    (message,) = [x for x in caplog.messages if "is saved without its classes" in x]
+    assert message.startswith("'state' is saved without its classes, static fields")
+    assert "make.<locals>." in message
+    assert told in message
+    caplog.clear()
+    cp.state = Value(Struct(0, function))  # Which needs none of that.
+    cp.save()
+    cp.load()
+    assert cp.state.value == Struct(0, function)
+    assert "without its classes" not in caplog.text
+
+
+def test_globals_of_no_module_are_not_saved(tmp_path, caplog, in_main):
+    names = {"__name__": "__main__", "token": "sk-secret", "f": abs}
+    code = "def make(): return lambda: token"
+    cp = Checkpoint(tmp_path)
+    cp.state = Value()
+    cp.state.value = Struct(1, in_main(code, names))
+    cp.save()
+    assert "uses 'token', of type str" in caplog.text
+    cp.state = Value()
+    cp.state.value = Struct(1, in_main("def make(): return lambda: f(-5)", names))
+    cp.save()
+    assert resumed(tmp_path).state.value.apply() == 5
 
 
 def test_what_was_one_array_stays_one(tmp_path):

@@ -6,12 +6,15 @@ import logging
 import typing
 import weakref
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from boxes import Box
 from flax import nnx
+from flax.training.train_state import TrainState
 from jax.experimental import io_callback
 from strategies import assert_same
 
@@ -80,6 +83,98 @@ def test_a_scan_that_promotes_resumes(tmp_path, told, abstract):
     assert_same(chunk(cp.state.value), chunk(resumed.state.value))
     resumed.save()
     assert told() == []
+
+
+# A template, what was saved in its place, and what else comes back than just that.
+TAKEN = {
+    "an array": (0, jnp.int32(5)),
+    "an array for a float": (0.0, jnp.int32(5)),
+    "a weak array": (0, jnp.asarray(5)),
+    "an array that is no int": (0, jnp.float32(1)),
+    "an array of another library's types": (0, jnp.bfloat16(2)),
+    "an array of NumPy": (0, np.array(3, np.int32)),
+    "a scalar of NumPy": (0.0, np.float32(3)),
+    "an array of a bool": (False, jnp.array(True)),
+    "a scalar of a bool": (False, np.bool_(True)),
+    "an int for a float": (0.0, 3),
+    "a float for an int": (0, 3.0),
+    "a number for a weak array": (jnp.asarray(0.0), 0.1),
+    "a large number for a weak array": (jnp.asarray(0), 1 << 40),
+    "a number for an abstract one": (jax.eval_shape(lambda: 0), 5),
+}
+
+
+def assert_one(expected, found):
+    """Fail unless two leaves are one number in one type, of one library."""
+    assert type(expected) is type(found)
+    for name in ("dtype", "weak_type"):
+        assert getattr(expected, name, None) == getattr(found, name, None)
+    assert_same(expected, found)
+
+
+@pytest.mark.parametrize("kind", TAKEN)
+def test_a_leaf_without_a_type_takes_what_was_saved_as_it_was(tmp_path, told, kind):
+    template, saved = TAKEN[kind]
+    cp = opened(tmp_path, {"a": template})
+    cp.state.value = {"a": saved}
+    cp.save()
+    assert told() == []
+    for options in ({}, {"regex": "a"}, {"cast": True}):
+        cp.state.value = {"a": template}
+        cp.load(**options)
+        assert_one(saved, cp.state.value["a"])
+    value = Value({"a": template})
+    value.load({"a": saved})
+    assert_one(saved, value.value["a"])
+
+
+@pytest.mark.parametrize("template", [jnp.int32(0), np.int32(0), np.zeros((), "i4")])
+def test_a_leaf_with_a_type_keeps_it(tmp_path, template):
+    opened(tmp_path, {"a": 5}).save()
+    cp = opened(tmp_path, {"a": template})
+    cp.load()
+    found = cp.state.value["a"]
+    assert (type(found), found.dtype, int(found)) == (type(template), np.int32, 5)
+
+
+def test_what_jax_would_narrow_stays_a_number_that_is_exact(tmp_path):
+    jax.config.update("jax_enable_x64", True)
+    try:
+        opened(tmp_path, {"n": jnp.int64(1 << 40), "x": jnp.float64(0.1)}).save()
+    finally:
+        jax.config.update("jax_enable_x64", False)
+    cp = opened(tmp_path, {"n": 0, "x": 0.0})
+    cp.load()
+    assert_same({"n": 1 << 40, "x": 0.1}, cp.state.value)
+
+
+@pytest.mark.parametrize("kind", ["flax", "numbers"])
+def test_a_compiled_training_that_began_with_numbers_resumes_exactly(kind):
+    def made():
+        if kind == "numbers":
+            return {"step": 0.0, "count": 0, "done": False, "best": jnp.asarray(0.0)}
+        net = nn.Dense(3)
+        params = net.init(jax.random.key(0), jnp.ones((1, 2)))
+        return TrainState.create(apply_fn=net.apply, params=params, tx=optax.adam(0.1))
+
+    @jax.jit
+    def train(state):
+        if kind == "flax":
+            return state.apply_gradients(grads=state.params)
+        steps = {"step": state["step"] + 1, "count": state["count"] + 1}
+        return {**state, **steps, "done": ~jnp.asarray(state["done"])}
+
+    def make():
+        cp = Checkpoint()
+        cp.state = Value(made())
+        return cp
+
+    def step(cp):
+        cp.state.value = train(cp.state.value)
+        if kind == "numbers":  # As for a log: a number where an array was.
+            cp.state.value["best"] = float(cp.state.value["step"]) / 10
+
+    check_resume(make, step, steps=1)
 
 
 def test_a_run_with_weak_types_resumes_as_if_it_had_not_stopped():
