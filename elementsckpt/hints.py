@@ -100,7 +100,8 @@ def counterparts(
         ]
         is_plain = len(alike) == 1 and len(names) > 1
         chosen = alike if is_plain else nearest(key, alike, 1, _NEAR)
-        found |= {key: other for other in chosen}
+        if chosen:
+            found[key] = chosen[0]
     return found
 
 

@@ -124,7 +124,7 @@ class Registry:
         turned = {theirs: ours for ours, theirs in pairs if theirs in self}
         if not turned or len(turned) < len(pairs):
             return ""
-        return f"keys goes from keys here to those in the save: pass keys={turned}."
+        return f"Pass keys={turned}: it goes from keys here to those in the save."
 
 
 _REGISTER = "Register the rest first, or leave it out of keys=."

@@ -144,7 +144,7 @@ def _renaming(case: Case) -> list[str]:
     """Return how to make names fit, if that is known."""
     turned = _turned(case)
     if turned:
-        return [f"{_TURN_ROUND}, with rename={turned}"]
+        return [f"pass rename={turned}, {_DIRECTION}"]
     rename = _added(case)
     return (
         [f"map names in the save to current ones, as with rename={rename}"]
@@ -153,13 +153,13 @@ def _renaming(case: Case) -> list[str]:
     )
 
 
-_TURN_ROUND = "turn rename round, which goes from names in the save to current ones"
+_DIRECTION = "which goes from names in the save to current ones"
 
 
 def _rename_hint(case: Case) -> str:
     given, turned, added = case.request.rename, _turned(case), _added(case)
     if turned:
-        return f"{_TURN_ROUND.capitalize()}, with rename={turned}"
+        return f"Pass rename={turned}, {_DIRECTION}"
     if given:
         example = f", as rename={added} may" if added else ""
         names = shown(dict(given))
@@ -187,7 +187,7 @@ def warn_of_unused(case: Case) -> None:
             case.path,
             ", ".join(shown(_text_of(pattern)) for pattern in unused),
             left,
-            f"{_TURN_ROUND.capitalize()}: rename={turned}."
+            f"Pass rename={turned}, {_DIRECTION}."
             if turned
             else f"The nearest names in the save are {near}.",
         )
