@@ -113,15 +113,26 @@ def _move(
     alike = {x: _same_end(old, x) for x in some if old and x and names.fits(old, x)}
     for size in sorted({*alike.values()}, reverse=True):
         ends = [name for name in alike if alike[name] == size]
-        if not size and (
-            len(ends) > 1 or sum(names.fits(x, ends[0]) for x in left) > 1
-        ):
-            return None
         moves = (_moving(old, new, size, names.saved) for new in ends)
         good = [move for move in moves if _is_good(move, names, left, free)]
         if good:
-            return good[0] if len(good) == 1 else None
+            is_one = len(good) == 1 and not _rivals(good[0], old, names, left, free)
+            return good[0] if is_one else None
     return None
+
+
+def _rivals(
+    move: _Move, old: str, names: Names, left: Collection[str], free: Collection[str]
+) -> bool:
+    """Tell whether another leaf could have the name that one gets, just as well."""
+    new = move.pairs[old]
+    size = _same_end(old, new)
+    others = [x for x in left if x not in move.pairs and _same_end(x, new) >= size]
+    return any(
+        _is_good(_moving(x, new, size, names.saved), names, left, free)
+        for x in others
+        if names.fits(x, new)
+    )
 
 
 def _moving(old: str, new: str, size: int, saved: Iterable[str]) -> _Move:

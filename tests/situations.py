@@ -2834,8 +2834,8 @@ def an_object_before_its_attributes(tmp, _):
 
 @refused(
     MissingKeyError,
-    "Not registered: 'params'. Registered are: 'agent'. keys goes from keys here to "
-    "those in the save: pass keys={'agent': 'params'}.",
+    "Not registered: 'params'. Registered are: 'agent'. Pass keys={'agent': 'params'}: "
+    "it goes from keys here to those in the save.",
 )
 def keys_that_are_turned(tmp, cp):
     cp.load(keys={"params": "agent"})
@@ -2843,9 +2843,9 @@ def keys_that_are_turned(tmp, cp):
 
 @refused(
     MissingKeyError,
-    "{tmp}/… has no 'critic'. It has 'agent'. Nothing was loaded. To go on without what "
-    "it lacks, load(keys=['agent']) what it has, once, in place of load_or_save(); the "
-    "next save() has all that is registered.",
+    "{tmp}/… has no 'critic'. It has 'agent'. Nothing was loaded. To go on without "
+    "what it lacks, load(keys=['agent']) what it has, once, in place of "
+    "load_or_save(); the next save() has all that is registered.",
 )
 def a_component_more_than_the_run_had(tmp, cp):
     cp.save()
@@ -2867,8 +2867,8 @@ def a_queue(tmp, cp):
 
 @refused(
     MismatchError,
-    "No matched leaf of {tmp}/… is in the current state: agent/enc. Turn rename round, "
-    "which goes from names in the save to current ones, with rename={'^enc$': 'torso'}",
+    "No matched leaf of {tmp}/… is in the current state: agent/enc. Pass "
+    "rename={'^enc$': 'torso'}, which goes from names in the save to current ones",
     NOTHING,
 )
 def a_rename_that_is_turned(tmp, _):

@@ -36,7 +36,7 @@ PROGRAMS = [
     )
 ]
 # What tells how long episodes took, as environments and models note it.
-TIMES = {"time_queue", "t", "t_start", "episode_times"}
+TIMES = {"t", "t_start", "episode_times"}
 COMMIT = 3  # Which is in the midst of each of them.
 
 # Imports modules once, which takes longer than most examples, and forks for each run.
