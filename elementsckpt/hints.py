@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 _LONG_NAME = 200
 _MOST_COMPARED = 2000  # Comparing takes time.
 _MOST_MOVED = 100
-_MOST_RENAMED = 5
+_MOST_RENAMED = 10
 _MOST_AVOIDED = 3
 _LONG_PATTERN = 100
 _NEAR = 0.6
@@ -110,10 +110,10 @@ def _move(
 ) -> _Move | None:
     """Return the best way to give a saved leaf a free name, if one is the best."""
     some = itertools.islice(free, _MOST_COMPARED)
-    alike = {x: _same_end(old, x) for x in some if old and x and names.fits(old, x)}
-    for size in sorted({*alike.values()}, reverse=True):
-        ends = [name for name in alike if alike[name] == size]
-        moves = (_moving(old, new, size, names.saved) for new in ends)
+    alike = {x: _alike(old, x) for x in some if old and x and names.fits(old, x)}
+    for sizes in sorted({*alike.values()}, reverse=True):
+        ends = [name for name in alike if alike[name] == sizes]
+        moves = (_moving(old, new, sizes[0], names.saved) for new in ends)
         good = [move for move in moves if _is_good(move, names, left, free)]
         if good:
             is_one = len(good) == 1 and not _rivals(good[0], old, names, left, free)
@@ -126,12 +126,12 @@ def _rivals(
 ) -> bool:
     """Tell whether another leaf could have the name that one gets, just as well."""
     new = move.pairs[old]
-    size = _same_end(old, new)
-    others = [x for x in left if x not in move.pairs and _same_end(x, new) >= size]
+    sizes = _alike(old, new)
+    others = [x for x in left if x not in move.pairs and names.fits(x, new)]
     return any(
-        _is_good(_moving(x, new, size, names.saved), names, left, free)
+        _is_good(_moving(x, new, sizes[0], names.saved), names, left, free)
         for x in others
-        if names.fits(x, new)
+        if _alike(x, new) >= sizes
     )
 
 
@@ -195,6 +195,14 @@ def _all_fit(rename: Mapping[str, str], names: Sequence[Names]) -> bool:
                 new = re.sub(pattern, text, new)
             moved += [one.fits(old, new)] if new != old else []
     return bool(moved) and all(moved)
+
+
+def _alike(first: str, second: str) -> tuple[int, int]:
+    """Return how much two names have in common in whole parts, at end and start."""
+    pairs = enumerate(zip(first, second, strict=False))
+    same = itertools.takewhile(lambda pair: pair[1][0] == pair[1][1], pairs)
+    start = max((place + 1 for place, (letter, _) in same if letter in "/."), default=0)
+    return _same_end(first, second), start
 
 
 def _same_end(first: str, second: str) -> int:

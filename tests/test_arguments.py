@@ -354,12 +354,16 @@ def network(*layers, sizes):
 
 @pytest.mark.parametrize("sizes", [(3, 5, 7, 2), (3, 5, 5, 2)])
 def test_layers_are_mapped_to_those_of_their_shapes(tmp_path, sizes):
-    make(tmp_path, {"params": network("torso0", "torso1", "head", sizes=sizes)}).save()
-    current = network("enc_in", "enc_out", "policy", sizes=sizes)
-    cp = make(tmp_path, {"params": current})
+    def state(*layers):
+        return {name: network(*layers, sizes=sizes) for name in ("params", "mu", "nu")}
+
+    make(tmp_path, state("torso0", "torso1", "head")).save()
+    cp = make(tmp_path, state("enc_in", "enc_out", "policy"))
     with pytest.raises(MismatchError) as error:
         cp.load(regex=".*")
-    assert len(cp.load(rename=renaming(error)).renamed) == 6
+    renamed = cp.load(rename=renaming(error)).renamed
+    assert len(renamed) == 18
+    assert renamed["agent/mu/torso1/bias"] == "agent/mu/enc_out/bias"
 
 
 @pytest.mark.parametrize(
