@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 
 _LONG_NAME = 200
 _MOST_COMPARED = 2000  # Comparing takes time.
-_MOST_MOVED = 100
+_MOST_NAMES = 10_000
+_MOST_CHOICES = 20
+_MOST_MOVED = 50
 _MOST_RENAMED = 10
 _MOST_AVOIDED = 3
 _LONG_PATTERN = 100
@@ -70,6 +72,8 @@ def renaming(names: Names, moving: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     placed: list[str] = []
     left, free = dict.fromkeys(moving), dict.fromkeys(names.free)
+    if len(names.saved) + len(free) > _MOST_NAMES:
+        return {}
     for old in moving[:_MOST_MOVED]:
         if old not in left or len(found) == _MOST_RENAMED:
             continue
@@ -109,10 +113,11 @@ def _move(
     old: str, names: Names, left: Collection[str], free: Collection[str]
 ) -> _Move | None:
     """Return the best way to give a saved leaf a free name, if one is the best."""
-    some = itertools.islice(free, _MOST_COMPARED)
-    alike = {x: _alike(old, x) for x in some if old and x and names.fits(old, x)}
+    alike = {x: _alike(old, x) for x in free if old and x and names.fits(old, x)}
     for sizes in sorted({*alike.values()}, reverse=True):
         ends = [name for name in alike if alike[name] == sizes]
+        if len(ends) > _MOST_CHOICES:
+            return None
         moves = (_moving(old, new, sizes[0], names.saved) for new in ends)
         good = [move for move in moves if _is_good(move, names, left, free)]
         if good:
@@ -127,11 +132,11 @@ def _rivals(
     """Tell whether another leaf could have the name that one gets, just as well."""
     new = move.pairs[old]
     sizes = _alike(old, new)
-    others = [x for x in left if x not in move.pairs and names.fits(x, new)]
-    return any(
+    others = [x for x in left if x not in move.pairs and _alike(x, new) >= sizes]
+    rivals = [x for x in others if names.fits(x, new)]
+    return len(rivals) > _MOST_CHOICES or any(
         _is_good(_moving(x, new, sizes[0], names.saved), names, left, free)
-        for x in others
-        if _alike(x, new) >= sizes
+        for x in rivals
     )
 
 
@@ -207,10 +212,11 @@ def _alike(first: str, second: str) -> tuple[int, int]:
 
 def _same_end(first: str, second: str) -> int:
     """Return how many letters two names have in common in whole parts at their end."""
-    for size in range(min(len(first), len(second)), 0, -1):
-        starts = [text[: len(text) - size] for text in (first, second)]
-        is_whole = all(start[-1:] in ("", "/", ".") for start in starts)
-        if is_whole and first.endswith(second[-size:]):
+    pairs = zip(reversed(first), reversed(second), strict=False)
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)
+    for size in range(sum(1 for _ in same), 0, -1):
+        places = (first, len(first) - size), (second, len(second) - size)
+        if all(place == 0 or name[place - 1] in "/." for name, place in places):
             return size
     return 0
 

@@ -196,7 +196,7 @@ def warn_of_unused(case: Case) -> None:
 def _names(case: Case, key: str) -> hints.Names:
     """Return names of a component, and which of its leaves fit which."""
     plan, cast = case.plans[key], case.request.cast
-    known = {name for name, *_ in plan.saved}
+    known = {*plan.loaded, *(name for name, *_ in plan.saved)}
     now = {display(name): number for number, name in enumerate(plan.flat.names)}
     saved = {name: spec for name, _, spec in plan.chosen}
 
@@ -208,7 +208,7 @@ def _names(case: Case, key: str) -> hints.Names:
         is_like = saved[old].is_like(expected) or specs.takes(saved[old], *leaf)
         return is_like or (cast and specs.can_cast(saved[old], expected))
 
-    free = [name for name in now if name not in known and name not in plan.loaded]
+    free = [name for name in now if name not in known]
     return hints.Names([*saved], free, fits)
 
 
