@@ -645,7 +645,8 @@ class Checkpoint(Registry):
             by a generator, or as files.
           rename: Pattern to replacement, for `re.sub` on the names that matched; in
             full names the key must stay. Or a mapping from keys to such mappings: the
-            others are loaded as they are.
+            others are loaded as they are. A pattern that matches nothing is told of in
+            the log where `strict=False` leaves leaves as they are.
           strict: Whether a matched leaf that only one side has is an error. Components
             that load a state dict take what theirs does not have yet, as that of a
             fresh optimizer; not so torch modules, which have all from the start.

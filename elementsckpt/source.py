@@ -87,16 +87,18 @@ class Save:
     def _counterparts(self, keys: Mapping[str, str]) -> dict[str, str]:
         """Return what holds, under other keys, what components that are missing do."""
         here = {key: index for index, key in enumerate(self.keys())}
+        free = [key for key in here if key not in keys.values()]
+        if self._manifest is None or self._current is None or not free:
+            return {}
         ours, theirs = {}, {}
-        for key, saved in keys.items():
-            if saved not in here and self._current is not None:
-                with contextlib.suppress(Exception):  # It is for an error.
-                    ours[key] = _names(self._current(key), key)
-        for saved in here.keys() - {*keys.values()} if ours else ():
+        for key in (key for key, saved in keys.items() if saved not in here):
+            with contextlib.suppress(Exception):  # It is for an error.
+                ours[key] = _names(self._current(key), key)
+        for key in free:
             with contextlib.suppress(Exception):
-                component = self._component(saved, saved, here[saved])
-                if not isinstance(component, FolderReader) and not component.streams:
-                    theirs[saved] = {x or str(spec) for x, _, spec in component.specs()}
+                component = self._component(key, key, here[key])
+                if isinstance(component, SavedComponent) and not component.streams:
+                    theirs[key] = {x or str(spec) for x, _, spec in component.specs()}
         return hints.counterparts(ours, theirs)
 
     def _component(self, key: str, saved: str, index: int) -> Stored:
