@@ -415,9 +415,9 @@ _IN_SHARDS = "in shards by a generator"
 
 
 def _not_selectable(what: str, verb: Verb, others: Sequence[str] = ()) -> MismatchError:
-    remedy = "Leave it out"
+    remedy = f"Leave it out{verb.by('keys')}"
     if "keys" in verb.takes:
-        remedy += f" with keys=[{', '.join(map(repr, others)) or '...'}]"
+        remedy = f"Leave it out with keys=[{', '.join(map(repr, others)) or '...'}]"
     if "key" in verb.takes:
         remedy = "Load it with a Checkpoint, into what it was saved from"
     return MismatchError(

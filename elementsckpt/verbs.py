@@ -23,8 +23,13 @@ class Verb(Struct, frozen=True):
     otherwise: str
 
     def by(self, *names: str) -> str:
-        """Return " with" those of some arguments that it takes, or nothing."""
+        """Return " with" those of some arguments that it takes, or nothing.
+
+        Where `load` takes more, it may be called instead.
+        """
         known = [f"{name}=" for name in names if name in self.takes]
+        if self is LOAD_OR_SAVE and not known:
+            return f"{LOAD.by(*names)} of load()"
         return f" with {' or '.join(known)}" if known else ""
 
     def lacking(

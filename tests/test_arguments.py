@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-from boxes import Box, make
+from boxes import Box, Stream, make
 
 import elementsckpt
 from elementsckpt import (
@@ -521,6 +521,14 @@ def test_a_run_with_one_more_component_resumes_as_the_message_says(tmp_path):
     cp.save()
     assert cp.load_or_save()
     assert (cp.agent.state, cp.critic.state) == (1, 2)
+
+
+def test_what_load_or_save_does_not_take_is_said_to_be_of_load(tmp_path):
+    cp = make(tmp_path, {"w": 1})
+    cp.replay = Stream([1, 2])
+    cp.save()
+    with pytest.raises(MismatchError, match=r"Leave it out with keys= of load\(\);"):
+        cp.load_or_save(rename={"v": "w"})
 
 
 def test_a_pattern_with_the_key_in_the_save_is_told_of_ours(tmp_path):
