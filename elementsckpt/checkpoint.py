@@ -62,6 +62,7 @@ from .store import About, Manner, Saving, store
 from .stored import Options
 from .timing import Timing
 from .value import Value
+from .verbs import Verb
 from .wrappers import Saveable
 
 __all__ = ["Checkpoint", "exists", "load", "save"]
@@ -644,7 +645,8 @@ class Checkpoint(Registry):
             by a generator, or as files.
           rename: Pattern to replacement, for `re.sub` on the names that matched; in
             full names the key must stay. Or a mapping from keys to such mappings: the
-            others are loaded as they are.
+            others are loaded as they are. A pattern that matches nothing is told of in
+            the log where `strict=False` leaves leaves as they are.
           strict: Whether a matched leaf that only one side has is an error. Components
             that load a state dict take what theirs does not have yet, as that of a
             fresh optimizer; not so torch modules, which have all from the start.
@@ -677,8 +679,32 @@ class Checkpoint(Registry):
           ValueError: an argument makes no sense, such as `keys=[]`.
         """
         self._require_components()
-        request = Request(regex, rename, flag("strict", strict), flag("cast", cast))
-        dry_run = flag("dry_run", dry_run)
+        return self._load(
+            verbs.LOAD,
+            path,
+            Request(regex, rename, flag("strict", strict), flag("cast", cast)),
+            keys=keys,
+            step=step,
+            mmap=mmap,
+            verify=verify,
+            allow_pickle=allow_pickle,
+            dry_run=flag("dry_run", dry_run),
+        )
+
+    def _load(
+        self,
+        verb: Verb,
+        path: AnyPath | None,
+        request: Request,
+        *,
+        keys: Iterable[str] | Mapping[str, str] | None = None,
+        step: int | None = None,
+        mmap: bool = False,
+        verify: bool = True,
+        allow_pickle: bool | None = None,
+        dry_run: bool = False,
+    ) -> LoadReport:
+        """Load, as `load` does, for the verb that the user called."""
         selected = self._select(keys)
         saved = arguments.saved_keys(keys, selected)
         selected = {key: selected[key] for key in request.wanted(selected)}
@@ -693,7 +719,7 @@ class Checkpoint(Registry):
                 Reading(
                     keys=saved,
                     options=lambda save: Options.of(
-                        verbs.LOAD,
+                        verb,
                         mmap,
                         verify,
                         allow_pickle,
@@ -711,7 +737,7 @@ class Checkpoint(Registry):
                 ),
             )
             if not dry_run:
-                is_whole = keys is None and regex is None
+                is_whole = keys is None and request.regex is None
                 self._resume(restored.found, is_whole=is_whole)
         return restored.report(time.monotonic() - start)
 
@@ -785,7 +811,8 @@ class Checkpoint(Registry):
         """
         self._require_components()
         strict, cast = flag("strict", strict), flag("cast", cast)
-        Request(rename=rename, strict=strict, cast=cast).wanted(self)
+        request = Request(rename=rename, strict=strict, cast=cast)
+        request.wanted(self)
         listing = self._required_listing()
         with self._lock:
             self._join()
@@ -793,10 +820,10 @@ class Checkpoint(Registry):
                 if self._agreement.is_followed:
                     save = self._agreement.wait()
                     if save is not None:
-                        self._load_as_agreed(save, strict, cast, rename)
+                        self._load_as_agreed(save, request)
                         return True
                 elif listing.saves():
-                    self.load(strict=strict, cast=cast, rename=rename)
+                    self._load(verbs.LOAD_OR_SAVE, None, request)
                     return True
                 self._agreement.tell(None)
                 if not self._staged_only():
@@ -808,12 +835,10 @@ class Checkpoint(Registry):
         if self._agreement is not None:
             self._agreement.tell(save)
 
-    def _load_as_agreed(
-        self, save: Path, strict: bool, cast: bool, rename: Rename | None
-    ) -> None:
+    def _load_as_agreed(self, save: Path, request: Request) -> None:
         """Load the save that process 0 of the job resumes."""
         try:
-            self.load(save, strict=strict, cast=cast, rename=rename)
+            self._load(verbs.LOAD_OR_SAVE, save, request)
         except SaveNotFoundError as error:
             raise SaveNotFoundError(
                 f"{reason(error)}. Process 0 of this job resumed it, so it was pruned "

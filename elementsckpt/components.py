@@ -5,6 +5,8 @@ These are of NNX, or random generators, or typed keys.
 
 from __future__ import annotations
 
+import array
+import collections
 import functools
 import inspect
 import numbers
@@ -12,7 +14,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from . import attributes, callables, jax_arrays, randoms
+from . import attributes, callables, jax_arrays, leaves, randoms
 from .errors import ComponentError, reason
 from .pytrees import Flat
 from .torch_tensors import is_module
@@ -29,7 +31,7 @@ _PLACE = re.compile(
     r"f|fp|fname|file_?name|prefix|out|outfile|output|dest|dst|destination|save_to|ur[il]"
     r"|(.*_)?(file|folder|directory|dir_?name)|.*(path|dir|filename)"
 )
-_MOST_NAMES = 3
+_MOST_NAMES = 12
 
 
 class Key(Value):
@@ -160,8 +162,6 @@ def _remedy(key: str, value: Any) -> str:
     """Say how to register an object without a protocol."""
     wrapped = f"cp.{key} = elementsckpt."
     save = attributes.get(value, "save")
-    names = [x for x in attributes.own(value) if str(x).isidentifier()]
-    names.sort(key=lambda name: (name.startswith("_"), name))
     if callable(save) and (not _accepts(save) or _takes_place(save)):
         return (
             f"If it writes files, wrap it: {wrapped}Files(save=function_that_gets_a_"
@@ -169,17 +169,53 @@ def _remedy(key: str, value: Any) -> str:
         )
     if isinstance(value, numbers.Integral):
         return f"Numbers that change are counters: {wrapped}Counter({value})"
+    if _changes_in_place(value):
+        return (
+            f"As its owner changes it in place, register the owner, or name two "
+            f"functions: {wrapped}Saveable(function_that_returns_its_content, "
+            f"function_that_fills_it)"
+        )
     if is_tree(value):
         return f"As a pytree, which cannot change itself, wrap it: {wrapped}Value(it)"
-    if names and not callable(value):
+    names = [] if callable(value) else _candidates(value)
+    if names:
+        more = len(names) - _MOST_NAMES
+        rest = f", and of {more} more" if more > 0 else ""
         return (
-            f"Name the attributes that make up its state: {wrapped}Saveable("
-            f"{names[:_MOST_NAMES]}, of=it)"
+            f"Name its attributes: {wrapped}Saveable([...], of=it) with the names of "
+            f"all that changes, of {', '.join(map(repr, names[:_MOST_NAMES]))}{rest}"
         )
     return (
         f"Name two functions that do that: {wrapped}Saveable(function_that_returns_"
         f"its_state, function_that_takes_it)"
     )
+
+
+def _changes_in_place(value: Any, depth: int = 3) -> bool:
+    """Tell whether its owner changes the object itself, which a `Value` would replace.
+
+    That is what is there to be filled, and tensors and modules of torch.
+    """
+    if type(value) in (list, tuple, dict):
+        items = value.values() if isinstance(value, dict) else value
+        return depth > 0 and any(_changes_in_place(item, depth - 1) for item in items)
+    is_filled = attributes.is_instance(value, _FILLED)
+    return is_filled or leaves.kind_of(value) == "torch" or is_module(value)
+
+
+_FILLED = (collections.deque, set, bytearray, array.array)
+
+
+def _candidates(value: Any) -> list[str]:
+    """Return the names of an object's attributes, first those that look like state."""
+    own = {str(x): y for x, y in attributes.own(value).items() if str(x).isidentifier()}
+
+    def order(name: str) -> tuple[bool, bool]:
+        is_array = leaves.kind_of(own[name]) in leaves.ARRAYS
+        is_number = attributes.is_instance(own[name], numbers.Number)
+        return not (is_array or is_number), name.startswith("_")
+
+    return sorted(own, key=order)
 
 
 def _owner(value: Any) -> Any:

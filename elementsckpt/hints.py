@@ -7,46 +7,216 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 _LONG_NAME = 200
 _MOST_COMPARED = 2000  # Comparing takes time.
-_MOST_RENAMED = 5
+_MOST_NAMES = 10_000
+_MOST_CHOICES = 20
+_MOST_MOVED = 50
+_MOST_RENAMED = 10
 _MOST_AVOIDED = 3
 _LONG_PATTERN = 100
+_NEAR = 0.6
 
 
-def nearest(text: str, names: Iterable[str], count: int = 5) -> list[str]:
-    """Return the names that look most like a text, the nearest first."""
+def nearest(
+    text: str, names: Iterable[str], count: int = 5, cutoff: float = 0.0
+) -> list[str]:
+    """Return the names that look most like a text, the nearest first.
+
+    Args:
+      text: What they should look like.
+      names: Some names.
+      count: How many to return at most.
+      cutoff: How much they must look like it, up to 1.
+    """
     import difflib  # Here, as it takes a while and is for errors only.
 
     short = (name for name in names if len(name) <= _LONG_NAME)
     some = itertools.islice(short, _MOST_COMPARED)
-    return difflib.get_close_matches(text[:_LONG_NAME], some, count, cutoff=0.0)
+    return difflib.get_close_matches(text[:_LONG_NAME], some, count, cutoff=cutoff)
 
 
-def renaming(saved: Sequence[str], current: Sequence[str]) -> dict[str, str] | None:
-    """Return a mapping for `rename=` that makes some saved name a current one.
+class Names(NamedTuple):
+    """Names of a save and current ones.
+
+    Attributes:
+      saved: Those that patterns are for.
+      free: Current ones that the save lacks.
+      fits: Whether what has this name in the save could have that name now.
+    """
+
+    saved: Sequence[str]
+    free: Collection[str]
+    fits: Callable[[str, str], bool]
+
+
+class _Move(NamedTuple):
+    pattern: str
+    replacement: str
+    pairs: dict[str, str]
+
+
+def renaming(names: Names, moving: Sequence[str]) -> dict[str, str]:
+    """Return a mapping for `rename=` that gives saved leaves names of fitting ones.
 
     What the names end in alike stays, so that it does the same for their neighbours.
+    Where several would do, none is chosen.
+
+    Args:
+      names: All names; those that have current ones keep theirs.
+      moving: The saved ones that have none.
     """
-    for old in saved[:_MOST_RENAMED]:
-        for new in nearest(old, current, 1):
-            size = _same_end(old, new)
-            before, after = old[: len(old) - size], new[: len(new) - size]
-            end = "" if size else "$"
-            pattern = f"^{re.escape(before)}{end}"
-            if re.escape(after) == after.replace(".", r"\."):
-                return {pattern: after}
+    found: dict[str, str] = {}
+    placed: list[str] = []
+    left, free = dict.fromkeys(moving), dict.fromkeys(names.free)
+    if len(names.saved) + len(free) > _MOST_NAMES:
+        return {}
+    for old in moving[:_MOST_MOVED]:
+        if old not in left or len(found) == _MOST_RENAMED:
+            continue
+        move = _move(old, names, left, free)
+        if move is None or any(re.match(move.pattern, name) for name in placed):
+            continue
+        found[move.pattern] = move.replacement
+        placed += move.pairs.values()
+        for before, after in move.pairs.items():
+            del left[before], free[after]
+    return found
+
+
+def counterparts(
+    ours: Mapping[str, Collection[str]], theirs: Mapping[str, Collection[str]]
+) -> dict[str, str]:
+    """Return which of their keys holds most of the names that one of ours holds.
+
+    Where several do, or the names say nothing, the key must look like ours.
+    """
+    found: dict[str, str] = {}
+    for key, names in ours.items():
+        alike = [
+            other
+            for other, some in theirs.items()
+            if other not in found.values()
+            and len({*names} & {*some}) * 2 > max(len(names), len(some))
+        ]
+        is_plain = len(alike) == 1 and len(names) > 1
+        chosen = alike if is_plain else nearest(key, alike, 1, _NEAR)
+        if chosen:
+            found[key] = chosen[0]
+    return found
+
+
+def _move(
+    old: str, names: Names, left: Collection[str], free: Collection[str]
+) -> _Move | None:
+    """Return the best way to give a saved leaf a free name, if one is the best."""
+    alike = {x: _alike(old, x) for x in free if old and x and names.fits(old, x)}
+    for sizes in sorted({*alike.values()}, reverse=True):
+        ends = [name for name in alike if alike[name] == sizes]
+        if len(ends) > _MOST_CHOICES:
+            return None
+        moves = (_moving(old, new, sizes[0], names.saved) for new in ends)
+        good = [move for move in moves if _is_good(move, names, left, free)]
+        if good:
+            is_one = len(good) == 1 and not _rivals(good[0], old, names, left, free)
+            return good[0] if is_one else None
     return None
+
+
+def _rivals(
+    move: _Move, old: str, names: Names, left: Collection[str], free: Collection[str]
+) -> bool:
+    """Tell whether another leaf could have the name that one gets, just as well."""
+    new = move.pairs[old]
+    sizes = _alike(old, new)
+    others = [x for x in left if x not in move.pairs and _alike(x, new) >= sizes]
+    rivals = [x for x in others if names.fits(x, new)]
+    return len(rivals) > _MOST_CHOICES or any(
+        _is_good(_moving(x, new, sizes[0], names.saved), names, left, free)
+        for x in rivals
+    )
+
+
+def _moving(old: str, new: str, size: int, saved: Iterable[str]) -> _Move:
+    """Return how to rename one into the other, but for what they end in alike."""
+    before, after = old[: len(old) - size], new[: len(new) - size]
+    moved = [x for x in saved if (x.startswith(before) if size else x == old)]
+    pairs = {name: after + name[len(before) :] for name in moved}
+    return _Move(f"^{re.escape(before)}{'' if size else '$'}", after, pairs)
+
+
+def _is_good(
+    move: _Move, names: Names, left: Collection[str], free: Collection[str]
+) -> bool:
+    """Tell whether all that is moved fits, and nothing else is."""
+    is_plain = "\\" not in move.replacement
+    return is_plain and all(
+        before in left and after in free and names.fits(before, after)
+        for before, after in move.pairs.items()
+    )
+
+
+def turned(
+    rename: Mapping[Any, Any], names: Sequence[Names], current: Sequence[str]
+) -> dict[str, str]:
+    """Return a mapping for `rename=` turned round, if only that makes sense.
+
+    Args:
+      rename: From current names to those in the save, if it was turned.
+      names: All names, by component.
+      current: The current names.
+    """
+    saved = [name for one in names for name in one.saved]
+    found = {}
+    for pattern, replacement in rename.items():
+        text = _plain(pattern) if isinstance(pattern, str) else None
+        is_here = any(re.search(pattern, name) for name in current)
+        if text is None or not is_here or callable(replacement):
+            return {}
+        if any(re.search(pattern, name) for name in saved):
+            return {}
+        end = "$" if pattern.endswith("$") else ""
+        found[f"^{re.escape(replacement)}{end}"] = text
+    return found if _all_fit(found, names) else {}
+
+
+def _plain(pattern: str) -> str | None:
+    """Return what a pattern for the start of names matches, if it is one text."""
+    inner = pattern.removeprefix("^").removesuffix("$")
+    is_text = re.fullmatch(r"(?:\\\W|[^\\^$*+?{}\[\]|()])*", inner)
+    return re.sub(r"\\(.)", r"\1", inner) if is_text else None
+
+
+def _all_fit(rename: Mapping[str, str], names: Sequence[Names]) -> bool:
+    """Tell whether a mapping moves something, and all that it moves fits."""
+    moved = []
+    for one in names:
+        for old in one.saved:
+            new = old
+            for pattern, text in rename.items():
+                new = re.sub(pattern, text, new)
+            moved += [one.fits(old, new)] if new != old else []
+    return bool(moved) and all(moved)
+
+
+def _alike(first: str, second: str) -> tuple[int, int]:
+    """Return how much two names have in common in whole parts, at end and start."""
+    pairs = enumerate(zip(first, second, strict=False))
+    same = itertools.takewhile(lambda pair: pair[1][0] == pair[1][1], pairs)
+    start = max((place + 1 for place, (letter, _) in same if letter in "/."), default=0)
+    return _same_end(first, second), start
 
 
 def _same_end(first: str, second: str) -> int:
     """Return how many letters two names have in common in whole parts at their end."""
-    for size in range(min(len(first), len(second)), 0, -1):
-        starts = [text[: len(text) - size] for text in (first, second)]
-        is_whole = all(start[-1:] in ("", "/", ".") for start in starts)
-        if is_whole and first.endswith(second[-size:]):
+    pairs = zip(reversed(first), reversed(second), strict=False)
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)
+    for size in range(sum(1 for _ in same), 0, -1):
+        places = (first, len(first) - size), (second, len(second) - size)
+        if all(place == 0 or name[place - 1] in "/." for name, place in places):
             return size
     return 0
 
@@ -56,7 +226,7 @@ def avoiding(names: Sequence[str], others: Sequence[str], regex: str) -> str | N
 
     Args:
       names: Those that it must not match.
-      others: Those of which it should match one at least.
+      others: Those that it should match: so many that most of all are left.
       regex: What matches all of them.
 
     Returns:
@@ -67,16 +237,16 @@ def avoiding(names: Sequence[str], others: Sequence[str], regex: str) -> str | N
         either = avoided[0] if len(avoided) == 1 else f"(?:{'|'.join(avoided)})"
         pattern = f"(?!{either}){'' if rest in ('.*', '') else rest}"
         is_short = len(avoided) <= _MOST_AVOIDED and len(pattern) <= _LONG_PATTERN
-        if is_short and _matches_one(pattern, others):
+        if is_short and _count(pattern, others) * 2 >= len(names) + len(others):
             return pattern
     return None
 
 
-def _matches_one(pattern: str, names: Sequence[str]) -> bool:
+def _count(pattern: str, names: Sequence[str]) -> int:
     try:
-        return any(re.match(pattern, name) for name in names)
+        return sum(re.match(pattern, name) is not None for name in names)
     except re.error:  # It has flags, which must come first.
-        return False
+        return 0
 
 
 def _avoided(names: Sequence[str]) -> Iterable[list[str]]:

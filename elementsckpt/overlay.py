@@ -50,13 +50,18 @@ class Selection(Struct, frozen=True):
         name = tree.full_name(self.key, name) if self.is_full else name
         return re.match(self.regex, name) is not None
 
-    def renamed(self, name: str) -> str:
-        """Return the name under which a saved leaf is loaded."""
+    def renamed(self, name: str, used: set[str] | None = None) -> str:
+        """Return the name under which a saved leaf is loaded.
+
+        Args:
+          name: Its name.
+          used: Gets the patterns that match.
+        """
         for pattern, replacement in (self.rename or {}).items():
             is_full = pattern in self.full_renames
             before = tree.full_name(self.key, name) if is_full else name
             try:
-                name = re.sub(pattern, replacement, before)
+                name, count = re.subn(pattern, replacement, before)
             except (re.error, IndexError, TypeError) as error:
                 raise MismatchError(
                     f"Cannot rename {before!r} by {pattern!r} to {replacement!r}: "
@@ -64,6 +69,8 @@ class Selection(Struct, frozen=True):
                     f"re.sub; nothing was loaded."
                 ) from error
             name = self._without_key(before, name) if is_full else name
+            if count and used is not None:
+                used.add(pattern)
         return name
 
     def _without_key(self, before: str, name: str) -> str:
@@ -84,6 +91,9 @@ class Plan(Struct):
 
     Attributes:
       flat: The component's current state.
+      saved: Names, numbers and specs of all saved leaves.
+      chosen: Those that are selected, by their new names.
+      used: The patterns of `rename` that match some of them.
       replace: Leaf number in `flat` and saved number.
       taken: Specs of the saved leaves whose type the current ones take, by the number
         of these.
@@ -98,6 +108,9 @@ class Plan(Struct):
     """
 
     flat: tree.Flat
+    saved: Sequence[tuple[str, int, Spec]] = ()
+    chosen: Sequence[tuple[str, int, Spec]] = ()
+    used: set[str] = set()
     replace: list[tuple[int, int]] = []
     taken: dict[int, Spec] = {}
     undecided: list[tuple[int, int, str, Spec]] = []
@@ -136,8 +149,8 @@ def plan(
     Raises:
       MismatchError: two saved leaves are renamed to the same name.
     """
-    result = Plan(flat)
-    chosen = _choose(saved, selection, key, result)
+    result = Plan(flat, saved)
+    result.chosen = chosen = _choose(saved, selection, key, result)
     before = [name for name, _, _ in chosen]
     now = flat.names
     if not "".join(now).isascii():
@@ -182,7 +195,7 @@ def _choose(
     for name, number, spec in saved:
         if not selection.matches(name):
             continue
-        new = selection.renamed(name)
+        new = selection.renamed(name, result.used)
         if origins.setdefault(new, name) != name:
             raise MismatchError(
                 f"rename gives {key}/{origins[new]} and {key}/{name} the same name "

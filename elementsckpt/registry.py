@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from . import arguments, components
@@ -113,10 +113,21 @@ class Registry:
         if missing:
             raise MissingKeyError(
                 f"Not registered: {', '.join(map(arguments.shown, missing))}. "
-                f"Registered are: {_listed(self._components)}. Register the rest "
-                f"first, or leave it out of keys=."
+                f"Registered are: {_listed(self._components)}. "
+                f"{self._turned(keys) or _REGISTER}"
             )
         return {key: self._components[key] for key in wanted}
+
+    def _turned(self, keys: Iterable[str]) -> str:
+        """Say how a mapping goes, if its values are our keys instead."""
+        pairs = keys.items() if isinstance(keys, Mapping) else ()
+        turned = {theirs: ours for ours, theirs in pairs if theirs in self}
+        if not turned or len(turned) < len(pairs):
+            return ""
+        return f"Pass keys={turned}: it goes from keys here to those in the save."
+
+
+_REGISTER = "Register the rest first, or leave it out of keys=."
 
 
 def _unknown(key: str, registered: Iterable[str]) -> str:

@@ -9,15 +9,13 @@ import contextlib
 import inspect
 import itertools
 import logging
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
 
-from . import disk, filling, growth, hints, manifest, overlay, torch_states, tree
-from .arguments import shown
+from . import disk, filling, growth, manifest, overlay, remedies, torch_states, tree
 from .drafts import Draft
 from .errors import (
     DamagedError,
@@ -31,6 +29,7 @@ from .fileview import FolderReader, isolate
 from .folder import Found
 from .machine import require_memory
 from .overlay import Plan, Selection
+from .remedies import Case
 from .reports import LoadReport
 from .selection import Request
 from .source import Save, Stored
@@ -41,7 +40,6 @@ Selectable = SavedComponent | ElementsComponent
 _ATTEMPTS = 20
 _logger = logging.getLogger("elementsckpt")
 _MOST_WARNINGS = 20
-_NO_PLANS: Mapping[str, Plan] = {}
 
 
 class Restored(Struct):
@@ -211,11 +209,13 @@ def _read(found: Found, reading: Reading, restored: Restored) -> None:
         some, whole = _divide(components, reading, found.path, options.verb)
         if options.leaves_out:
             some = _admitted(some, restored.notes)
-        selections = _selections(some, reading.request)
+        case = Case(found.path, reading.request, options.verb, keys)
+        case.is_named = all(_has_names(x) for x in components) and not reading.rebuilt
+        case.selections = _selections(some, reading.request)
         if current is None and not reading.templates and some:
-            _read_only(some, selections, reading, restored)
+            _read_only(some, case, restored)
         elif some:
-            _read_some(some, selections, reading, restored, options.verb)
+            _read_some(some, case, reading, restored)
         _read_whole(whole, reading, restored, options)
 
 
@@ -415,9 +415,9 @@ _IN_SHARDS = "in shards by a generator"
 
 
 def _not_selectable(what: str, verb: Verb, others: Sequence[str] = ()) -> MismatchError:
-    remedy = "Leave it out"
+    remedy = f"Leave it out{verb.by('keys')}"
     if "keys" in verb.takes:
-        remedy += f" with keys=[{', '.join(map(repr, others)) or '...'}]"
+        remedy = f"Leave it out with keys=[{', '.join(map(repr, others)) or '...'}]"
     if "key" in verb.takes:
         remedy = "Load it with a Checkpoint, into what it was saved from"
     return MismatchError(
@@ -427,14 +427,11 @@ def _not_selectable(what: str, verb: Verb, others: Sequence[str] = ()) -> Mismat
 
 
 def _read_only(
-    components: Sequence[Selectable],
-    selections: Mapping[str, Selection],
-    reading: Reading,
-    restored: Restored,
+    components: Sequence[Selectable], case: Case, restored: Restored
 ) -> None:
     matched = set()
     for component in components:
-        matches = selections[component.key].matches
+        matches = case.selections[component.key].matches
         named = [(name, n) for name, n in component.names() if matches(name)]
         if not named:
             continue
@@ -442,9 +439,13 @@ def _read_only(
         state = component.some(named)
         if state is not tree.LEFT_OUT:
             restored.states[component.key] = state
-    for group in _questions(components, reading.request):
+    for group in _questions(components, case.request):
         if not any(component.key in matched for component in group):
-            _refuse_nothing(group, selections[group[0].key], restored)
+            remedies.refuse_nothing(case, _names(group))
+
+
+def _names(components: Iterable[Selectable]) -> dict[str, list[str]]:
+    return {x.key: [name for name, _ in x.names()] for x in components}
 
 
 def _questions(
@@ -456,24 +457,22 @@ def _questions(
 
 
 def _read_some(
-    components: Sequence[Selectable],
-    selections: Mapping[str, Selection],
-    reading: Reading,
-    restored: Restored,
-    verb: Verb,
+    components: Sequence[Selectable], case: Case, reading: Reading, restored: Restored
 ) -> None:
-    plans = {}
+    selections = case.selections
+    case.plans = plans = {}
     for component in components:
-        flat = _flat(component, reading, verb)
+        flat = _flat(component, reading, case.verb)
         plan = _plan(component, flat, selections[component.key], reading)
         plans[component.key] = plan
         _note(component.key, plan, restored)
     for group in _questions(components, reading.request):
-        some = {component.key: plans[component.key] for component in group}
-        if not any(plan.loaded or plan.problems for plan in some.values()):
-            _refuse_nothing(group, selections[group[0].key], restored, some)
+        some = [plans[component.key] for component in group]
+        if not any(plan.loaded or plan.problems for plan in some):
+            remedies.refuse_nothing(case, _names(group))
     if not reading.dry_run:
-        _refuse_mismatch(reading.request, restored, verb, selections, plans)
+        _refuse_mismatch(case, restored)
+    remedies.warn_of_unused(case)
     for component in components:
         key, found = component.key, restored.found
         is_part = selections[key].regex is not None
@@ -552,7 +551,8 @@ def restore_into(
         _note_misfits(loadfns, restored)
         if not reading.dry_run:
             verb = reading.options(restored.found.path).verb
-            _refuse_mismatch(reading.request, restored, verb, {}, {})
+            case = Case(restored.found.path, reading.request, verb, reading.keys or {})
+            _refuse_mismatch(case, restored)
             reading.announce(restored.found.path)
         for key, load in {} if reading.dry_run else loadfns.items():
             if key in restored.states:  # Else nothing in it was selected.
@@ -604,139 +604,17 @@ def _full(key: str, names: Iterable[str]) -> list[str]:
     return [f"{key}/{name}" if name else key for name in names]
 
 
-def _refuse_nothing(
-    components: Sequence[Selectable],
-    selection: Selection,
-    restored: Restored,
-    plans: Mapping[str, Plan] = _NO_PLANS,
-) -> None:
-    """Raise an error, as nothing of the components that were asked for is there."""
-    path = restored.found.path
-    lost = [x for key, plan in plans.items() for x in _full(key, plan.unexpected)]
-    if lost:  # The pattern matched, but nothing that is here now.
-        raise MismatchError(
-            f"No matched leaf of {path} is in the current state: "
-            f"{', '.join(lost[:5])}. {_rename_hint(selection, plans)}; nothing was "
-            f"loaded."
-        )
-    if selection.regex is None:
-        return
-    keys = ", ".join(repr(component.key) for component in components)
-    what = f"regex={shown(selection.regex)} matches no leaf of {keys} in {path}"
-    names = [name for component in components for name, _ in component.names()]
-    if not names:
-        raise MismatchError(
-            f"{what}, where none has a name: leaves in attributes of containers have "
-            f"none, and there may be no others. Load it whole, without regex=; nothing "
-            f"was loaded."
-        )
-    near = ", ".join(map(repr, hints.nearest(_text_of(selection.regex), names)))
-    raise MismatchError(
-        f"{what}. The nearest names in the save are {near}. "
-        f"{_of_current(selection.regex, plans)}Correct the pattern, which must match "
-        f"from the start of a name, with or without the key; nothing was loaded."
-    )
-
-
-def _of_current(regex: str, plans: Mapping[str, Plan]) -> str:
-    """Say that a pattern is one for the current state, if it is."""
-    for key, plan in plans.items():
-        for name in plan.flat.names:
-            if re.match(regex, name) or re.match(regex, tree.full_name(key, name)):
-                return (
-                    f"It matches {name!r} of the current state, and patterns are for "
-                    f"names in the save, which rename= maps to current ones. "
-                )
-    return ""
-
-
-def _text_of(regex: Any) -> str:
-    """Return a pattern as text, which may have been compiled."""
-    text: str = regex.pattern if isinstance(regex, re.Pattern) else regex
-    return text
-
-
-def _rename_hint(selection: Selection, plans: Mapping[str, Plan]) -> str:
-    pairs = (hints.renaming(x.unexpected, x.flat.names) for x in plans.values())
-    pair = next(filter(None, pairs), "{pattern: replacement}")
-    if selection.rename:
-        names = shown(dict(selection.rename))
-        example = "" if any(x.renamed for x in plans.values()) else f", as {pair} may"
-        return f"Correct rename={names}, which does not make these names fit{example}"
-    return f"Map names in the save to current ones, as with rename={pair}"
-
-
-def _refuse_mismatch(
-    request: Request,
-    restored: Restored,
-    verb: Verb,
-    selections: Mapping[str, Selection],
-    plans: Mapping[str, Plan],
-) -> None:
+def _refuse_mismatch(case: Case, restored: Restored) -> None:
     """Raise one error with everything that does not fit."""
+    is_strict = case.request.strict
+    others = [*restored.missing, *restored.unexpected] if is_strict else []
+    is_misplaced = len(restored.misplaced) == len(restored.mismatched) and not others
     overlay.refuse(
-        str(restored.found.path),
+        str(case.path),
         restored.mismatched,
-        restored.missing if request.strict else (),
-        restored.unexpected if request.strict else (),
-        _remedies(request, restored, verb, selections, plans),
+        restored.missing if is_strict else (),
+        restored.unexpected if is_strict else (),
+        "Give it a sharding that divides its shape."
+        if is_misplaced
+        else remedies.of(case, is_castable=restored.castable, is_uneven=bool(others)),
     )
-
-
-def _remedies(
-    request: Request,
-    restored: Restored,
-    verb: Verb,
-    selections: Mapping[str, Selection],
-    plans: Mapping[str, Plan],
-) -> str:
-    others = (restored.missing, restored.unexpected) if request.strict else ()
-    if len(restored.misplaced) == len(restored.mismatched) and not any(others):
-        return "Give it a sharding that divides its shape."
-    remedies = []
-    if request.is_plain:
-        remedies.append(
-            "load into a value like the one that was saved, which elementsckpt.read "
-            "shows"
-        )
-    regex = _avoiding(request, selections, plans) if "regex" in verb.takes else None
-    if regex is not None:
-        remedies.append(f"leave these leaves out with {verb.name}(regex={regex})")
-    if restored.castable and "cast" in verb.takes:
-        remedies.append("convert dtypes, never shapes, with cast=True")
-    if request.strict and (restored.missing or restored.unexpected):
-        pairs = (hints.renaming(x.unexpected, x.missing) for x in plans.values())
-        pair = next(filter(None, pairs), None) if "rename" in verb.takes else None
-        if pair is not None:
-            is_flat = all(isinstance(x, str) for x in (request.rename or {}).values())
-            both = {**(request.rename or {}), **pair} if is_flat else pair
-            remedies.append(
-                f"map names in the save to current ones, as with rename={both}"
-            )
-        if "strict" in verb.takes:
-            remedies.append("load what only both have with strict=False")
-    text = ", or ".join(remedies or ["register an object like the one that was saved"])
-    return f"{text[:1].upper()}{text[1:]}."
-
-
-def _avoiding(
-    request: Request, selections: Mapping[str, Selection], plans: Mapping[str, Plan]
-) -> str | None:
-    """Return a `regex=` with which all that does not fit is left alone."""
-    found = {}
-    for key, plan in plans.items():
-        strictly = [*plan.missing, *plan.unexpected] if request.strict else []
-        names = [*plan.problems, *strictly]
-        if not names:
-            continue
-        origins = {now: before for before, now in plan.renamed.items()}
-        names += [origins[name] for name in names if name in origins]
-        others = [origins.get(name, name) for name in plan.loaded]
-        if selections[key].is_full:
-            names, others = _full(key, names), _full(key, others)
-        regex = hints.avoiding(names, others, _text_of(selections[key].regex or ""))
-        if regex is None:
-            return None
-        found[key] = regex
-    is_one = len(plans) == 1 and not isinstance(request.regex, Mapping)
-    return repr(found[next(iter(plans))] if is_one else found) if found else None

@@ -193,8 +193,14 @@ def _require_mapping(rename: Any) -> None:
 def _require_pattern(pattern: Any) -> None:
     try:
         if not isinstance(re.compile(pattern).pattern, str):
-            raise TypeError("names are text, and it is bytes")
-    except (re.error, TypeError, RecursionError, OverflowError) as error:
+            raise TypeError
+    except TypeError as error:
+        raise MismatchError(
+            f"{shown(pattern)} is not a regular expression. Pass one as text, in which "
+            f"| is between alternatives, as in 'enc/|dec/', or pass a mapping from "
+            f"keys to such; nothing was loaded."
+        ) from error
+    except (re.error, RecursionError, OverflowError) as error:
         raise MismatchError(
             f"{shown(pattern)} is not a regular expression: {reason(error)}. Correct "
             f"it, or pass re.escape(name) to match a name as it is; nothing was loaded."

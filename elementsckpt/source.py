@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from . import elements_folder, manifest, scalars, tree
+from . import elements_folder, hints, manifest, scalars, specs, tree
 from .arguments import shown
 from .errors import MissingKeyError
 from .fileview import FolderReader
@@ -78,9 +79,27 @@ class Save:
             raise MissingKeyError(
                 f"{self.path} has no {', '.join(map(shown, missing))}. It has "
                 f"{_listed(here)}. "
-                f"Nothing was loaded. {self._options.verb.lacking(keys, here)}"
+                f"Nothing was loaded. "
+                f"{self._options.verb.lacking(keys, here, self._counterparts(keys))}"
             )
         return [self._component(key, saved, here[saved]) for key, saved in keys.items()]
+
+    def _counterparts(self, keys: Mapping[str, str]) -> dict[str, str]:
+        """Return what holds, under other keys, what components that are missing do."""
+        here = {key: index for index, key in enumerate(self.keys())}
+        free = [key for key in here if key not in keys.values()]
+        if self._manifest is None or self._current is None or not free:
+            return {}
+        ours, theirs = {}, {}
+        for key in (key for key, saved in keys.items() if saved not in here):
+            with contextlib.suppress(Exception):  # It is for an error.
+                ours[key] = _names(self._current(key), key)
+        for key in free:
+            with contextlib.suppress(Exception):
+                component = self._component(key, key, here[key])
+                if isinstance(component, SavedComponent) and not component.streams:
+                    theirs[key] = {x or str(spec) for x, _, spec in component.specs()}
+        return hints.counterparts(ours, theirs)
 
     def _component(self, key: str, saved: str, index: int) -> Stored:
         if self._manifest is None:
@@ -113,6 +132,13 @@ class Save:
             return [*map(type, flat.containers), *filter(callable, flat.values)]
 
         return objects
+
+
+def _names(state: Any, key: str) -> set[str]:
+    """Return the names of the leaves of a state, or what one without a name is."""
+    flat = tree.flatten(state, key, by_name=True)
+    leaves = zip(flat.names, flat.values, flat.kinds, strict=True)
+    return {manifest.display(x) or str(specs.spec_of(*leaf)) for x, *leaf in leaves}
 
 
 def _listed(keys: Iterable[str]) -> str:

@@ -7,8 +7,6 @@ from typing import Any
 
 from msgspec import Struct
 
-from .hints import nearest
-
 
 class Verb(Struct, frozen=True):
     """A function or method that loads.
@@ -25,35 +23,45 @@ class Verb(Struct, frozen=True):
     otherwise: str
 
     def by(self, *names: str) -> str:
-        """Return " with" those of some arguments that it takes, or nothing."""
+        """Return " with" those of some arguments that it takes, or nothing.
+
+        Where `load` takes more, it may be called instead.
+        """
         known = [f"{name}=" for name in names if name in self.takes]
+        if self is LOAD_OR_SAVE and not known:
+            return f"{LOAD.by(*names)} of load()"
         return f" with {' or '.join(known)}" if known else ""
 
-    def lacking(self, keys: Mapping[str, str], there: Collection[str]) -> str:
+    def lacking(
+        self,
+        keys: Mapping[str, str],
+        there: Collection[str],
+        counterparts: Mapping[str, str],
+    ) -> str:
         """Say what to do about components that the save lacks.
 
         Args:
           keys: Our keys to those in the save.
           there: The keys in the save.
+          counterparts: Our keys of such components to what seems to be the same.
         """
-        if self is not LOAD:
+        if self not in (LOAD, LOAD_OR_SAVE):
             return self.otherwise
+        instead = "" if self is LOAD else ", once, in place of load_or_save()"
         found = {ours: saved for ours, saved in keys.items() if saved in there}
         is_mapped = any(ours != saved for ours, saved in found.items())
         known: Any = found if is_mapped else [*found]
-        free = [key for key in there if key not in keys.values()]
         said = []
+        if counterparts:
+            said.append(
+                f"Load what it has under another key with "
+                f"load(keys={found | {**counterparts}}){instead}, from keys here to "
+                f"those in the save."
+            )
         if known:
             said.append(
-                f"To go on without what it lacks, load(keys={known}) what it has; the "
-                f"next save() has all that is registered."
-            )
-        if free:
-            ours = next(ours for ours, saved in keys.items() if saved not in there)
-            pair = {ours: next(iter(nearest(ours, free, 1)), free[0])}
-            said.append(
-                f"Load what it has under another key with load(keys={pair}), from keys "
-                f"here to those in the save."
+                f"To go on without what it lacks, load(keys={known}) what it "
+                f"has{instead}; the next save() has all that is registered."
             )
         return " ".join(said) or self.otherwise
 
@@ -62,6 +70,9 @@ LOAD = Verb(
     "load",
     frozenset({"keys", "regex", "rename", "strict", "cast"}),
     "Load another save, or register what this one has.",
+)
+LOAD_OR_SAVE = Verb(
+    "load_or_save", frozenset({"rename", "strict", "cast"}), LOAD.otherwise
 )
 FUNCTIONS = Verb("load", frozenset(), "Pass functions for what it has.")
 PYTREE = Verb(

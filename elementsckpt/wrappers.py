@@ -45,6 +45,7 @@ class Saveable:
         *,
         of: Any = None,
     ) -> None:
+        _require_no_owner(attrs, save, of)
         functions: list[Any] = [x for x in (attrs, save, load) if callable(x)]
         if callable(attrs) and len(functions) == 2:
             attrs, (save, load) = None, functions
@@ -117,6 +118,22 @@ class Saveable:
         for name, value in values.items():
             setattr(owner, name, value)
         return None
+
+
+def _require_no_owner(attrs: Any, save: Any, of: Any) -> None:
+    """Refuse the object that has the attributes, if it comes before or after them.
+
+    Raises:
+      ValueError: it does.
+    """
+    pairs = ((attrs, save), (save, attrs)) if of is None else ()
+    for owner, names in pairs:
+        if owner is not None and texts([] if isinstance(names, str) else names):
+            raise ValueError(
+                f"Saveable takes the object that has the attributes as of=: pass "
+                f"Saveable({shown(texts(names))}, of=it), where it is the "
+                f"{_kind(owner)}."
+            )
 
 
 def _names(attrs: Any) -> tuple[str, ...]:

@@ -39,10 +39,10 @@ class Args:
 
 
 GAME = ["state", "_np_random"]  # What step() and reset() of this game change.
-# Wrappers' numbers are all saved, with those that they were made with; but for a clock,
-# which differs from process to process.
+# Wrappers' numbers are all saved, with those that they were made with; but for clocks
+# and times, which differ from process to process.
 NUMBERS = (int, float, list, collections.deque, np.generic, np.ndarray)
-CLOCK = "episode_start_time"
+CLOCKS = ("episode_start_time", "time_queue")
 
 
 def layers(env):
@@ -56,7 +56,7 @@ def layers(env):
 
 def get_numbers(env):
     return [
-        {k: v for k, v in x.items() if isinstance(v, NUMBERS) and k != CLOCK}
+        {k: v for k, v in x.items() if isinstance(v, NUMBERS) and k not in CLOCKS}
         for x in layers(env)
     ]
 

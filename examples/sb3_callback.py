@@ -25,10 +25,10 @@ from stable_baselines3.common.vec_env.stacked_observations import StackedObserva
 import elementsckpt
 
 GAME = ["state", "_np_random"]  # What step() and reset() of these games change.
-# Wrappers' numbers are all saved, with those that they were made with; but for a clock,
-# which differs from process to process.
+# Wrappers' numbers are all saved, with those that they were made with; but for clocks
+# and times, which differ from process to process.
 NUMBERS = (int, float, list, collections.deque, np.generic, np.ndarray)
-CLOCK = "episode_start_time"
+CLOCKS = ("episode_start_time", "time_queue")
 OBJECTS = (RunningMeanStd, StackedObservations)  # With numbers, too.
 
 # What models of all algorithms have of these.
@@ -112,7 +112,7 @@ def layers(env):
 
 def get_numbers(env):
     return [
-        {k: v for k, v in x.items() if isinstance(v, NUMBERS) and k != CLOCK}
+        {k: v for k, v in x.items() if isinstance(v, NUMBERS) and k not in CLOCKS}
         for x in layers(env)
     ]
 

@@ -70,7 +70,7 @@ while cp.step < config.updates:
         print(f"Update {int(cp.step)}: episode return {score:.1f}, saved")
 
 # Nothing but the folder is needed to restore the best, as it has the configuration.
-cp = elementsckpt.Checkpoint(LOGDIR)
+cp = elementsckpt.Checkpoint(LOGDIR, write=False)
 best = elementsckpt.info(cp.best())
 config = Config(**best.metadata)
 cp.learner = elementsckpt.Value(init(config))

@@ -23,10 +23,10 @@ WORKERS = "--workers" in sys.argv
 LOGDIR = "logdir/vector_workers" if WORKERS else "logdir/vector"
 
 GAME = ["state", "_np_random"]  # What step() and reset() of this game change.
-# Wrappers' numbers are all saved, with those that they were made with; but for a clock,
-# which differs from process to process.
+# Wrappers' numbers are all saved, with those that they were made with; but for clocks
+# and times, which differ from process to process.
 NUMBERS = (int, float, list, collections.deque, np.generic, np.ndarray)
-CLOCK = "episode_start_time"
+CLOCKS = ("episode_start_time", "time_queue")
 
 
 def layers(env):
@@ -40,7 +40,7 @@ def layers(env):
 
 def get_numbers(env):
     return [
-        {k: v for k, v in x.items() if isinstance(v, NUMBERS) and k != CLOCK}
+        {k: v for k, v in x.items() if isinstance(v, NUMBERS) and k not in CLOCKS}
         for x in layers(env)
     ]
 

@@ -305,9 +305,9 @@ def keys_that_the_save_lacks(tmp, _):
     "the save.",
 )
 def a_key_that_the_save_has_under_another_name(tmp, _):
-    make(tmp, 1).save()
+    make(tmp, {"w": 1, "b": 2}).save()
     cp = Checkpoint(tmp)
-    cp.critic = Box()
+    cp.critic = Box({"w": 1, "b": 2})
     yield
     cp.load()
 
@@ -384,8 +384,8 @@ class Replay:
 @says(
     ComponentError,
     "Cannot register 'replay': an object of type Replay has no usable save() and "
-    "load(data). Name the attributes that make up its state: cp.replay = "
-    "elementsckpt.Saveable(['full', 'pos', '_lock'], of=it).",
+    "load(data). Name its attributes: cp.replay = elementsckpt.Saveable([...], of=it) "
+    "with the names of all that changes, of 'pos', 'full', '_lock'.",
     PAIRS,
 )
 def an_object_of_somebody_else(tmp, _):
@@ -967,8 +967,8 @@ NOTHING = "; nothing was loaded."
     "with rename={'^old$': 'new'}, or load what only both have with strict=False.",
 )
 def leaves_that_do_not_fit(tmp, _):
-    make(tmp, {"w": np.ones(3, "f4"), "b": 0, "old": 1}).save()
-    cp = make(tmp, {"w": np.ones(4, "f4"), "b": 0, "new": 1})
+    make(tmp, {"w": np.ones(3, "f4"), "b": [0] * 3, "old": 1}).save()
+    cp = make(tmp, {"w": np.ones(4, "f4"), "b": [0] * 3, "new": 1})
     yield
     cp.load(regex=".*")
 
@@ -1014,9 +1014,9 @@ LIKE = (
     ", or leave these leaves out with load_pytree(regex='(?!(?:w$|n$))').",
 )
 def a_template_that_does_not_fit(tmp, _):
-    elementsckpt.save_pytree(tmp / "save", {"w": np.arange(3), "n": 0.5, "b": 1})
+    elementsckpt.save_pytree(tmp / "save", {"w": np.arange(3), "n": 0.5, "b": [1, 2]})
     yield
-    elementsckpt.load_pytree(tmp / "save", {"w": np.arange(4), "n": True, "b": 1})
+    elementsckpt.load_pytree(tmp / "save", {"w": np.arange(4), "n": True, "b": [1, 2]})
 
 
 @says(
@@ -1204,7 +1204,8 @@ def matched_leaves_that_are_not_there_now(tmp, _):
 @says(
     MismatchError,
     "No matched leaf of {tmp}/… is in the current state: agent/odd. Correct "
-    "rename={'l': 'd'}, which does not make these names fit",
+    "rename={'l': 'd'}, which does not make these names fit, as "
+    "rename={'l': 'd', '^odd$': 'new'} may",
     NOTHING,
 )
 def names_that_a_rename_does_not_make_fit(tmp, _):
@@ -2824,6 +2825,74 @@ def half_of_a_saveable(tmp, _):
 
 @refused(
     ValueError,
+    "Saveable takes the object that has the attributes as of=: pass "
+    "Saveable(['pos'], of=it), where it is the Replay.",
+)
+def an_object_before_its_attributes(tmp, _):
+    Saveable(Replay(), ["pos"])
+
+
+@refused(
+    MissingKeyError,
+    "Not registered: 'params'. Registered are: 'agent'. Pass keys={'agent': 'params'}: "
+    "it goes from keys here to those in the save.",
+)
+def keys_that_are_turned(tmp, cp):
+    cp.load(keys={"params": "agent"})
+
+
+@refused(
+    MissingKeyError,
+    "{tmp}/… has no 'critic'. It has 'agent'. Nothing was loaded. To go on without "
+    "what it lacks, load(keys=['agent']) what it has, once, in place of "
+    "load_or_save(); the next save() has all that is registered.",
+)
+def a_component_more_than_the_run_had(tmp, cp):
+    cp.save()
+    cp.critic = Box()
+    cp.load_or_save()
+
+
+@refused(
+    ComponentError,
+    "Cannot register 'recent': an object of type deque has no usable save() and "
+    "load(data). As its owner changes it in place, register the owner, or name two "
+    "functions: cp.recent = elementsckpt.Saveable(function_that_returns_its_content, "
+    "function_that_fills_it).",
+    PAIRS,
+)
+def a_queue(tmp, cp):
+    cp.recent = collections.deque()
+
+
+@refused(
+    MismatchError,
+    "No matched leaf of {tmp}/… is in the current state: agent/enc. Pass "
+    "rename={'^enc$': 'torso'}, which goes from names in the save to current ones",
+    NOTHING,
+)
+def a_rename_that_is_turned(tmp, _):
+    make(tmp, {"enc": 1}).save()
+    make(tmp, {"torso": 1}).load(rename={"^torso$": "enc"})
+
+
+@refused(
+    MismatchError,
+    "regex='agent/w' matches no leaf of 'policy' in {tmp}/…. The nearest names in the "
+    "save are 'w'. The key in full names is the one here, 'policy', not 'agent'. "
+    "Correct the pattern, which must match from the start of a name, with or without "
+    "the key",
+    NOTHING,
+)
+def a_pattern_with_the_key_in_the_save(tmp, _):
+    make(tmp, {"w": 1}).save()
+    cp = Checkpoint(tmp)
+    cp.policy = Box({"w": 1})
+    cp.load(keys={"policy": "agent"}, regex="agent/w")
+
+
+@refused(
+    ValueError,
     "of= is the object that has the attributes in attrs: leave it out, as the two "
     "functions know what they are of.",
 )
@@ -3016,8 +3085,9 @@ def a_pattern_for_no_component(tmp, cp):
 
 @refused(
     MismatchError,
-    "b'w' is not a regular expression: names are text, and it is bytes. Correct it, or "
-    "pass re.escape(name) to match a name as it is; nothing was loaded.",
+    "b'w' is not a regular expression. Pass one as text, in which | is between "
+    "alternatives, as in 'enc/|dec/', or pass a mapping from keys to such; nothing was "
+    "loaded.",
 )
 def a_pattern_of_bytes(tmp, cp):
     cp.save()

@@ -36,7 +36,7 @@ PROGRAMS = [
     )
 ]
 # What tells how long episodes took, as environments and models note it.
-TIMES = {"time_queue", "t", "t_start", "episode_times"}
+TIMES = {"t", "t_start", "episode_times"}
 COMMIT = 3  # Which is in the midst of each of them.
 
 # Imports modules once, which takes longer than most examples, and forks for each run.
@@ -114,7 +114,9 @@ class Runner:
     def finish(self, name):
         """Run the example to its end; returns the saves that are there then."""
         code = self.run("finish", name)
-        assert code == 0, (self.folder / name / "output").read_text()
+        output = (self.folder / name / "output").read_text()
+        assert code == 0, output
+        assert "which is not registered" not in output
         (directory,) = (self.folder / name / "logdir").iterdir()
         return Checkpoint(directory).saves()
 

@@ -64,7 +64,7 @@ ALLOWED = {
     "overlay": {"attributes", "specs", "tree", "leaves", "manifest"},
     "selection": {"overlay", "arguments"},
     "wholes": {"overlay", "tree", "containers", "manifest"},
-    "verbs": {"hints"},
+    "verbs": set(),
     "growth": {
         *("attributes", "overlay", "tree", "containers", "leaves", "scalars"),
         "manifest",
@@ -129,7 +129,7 @@ ALLOWED = {
     "filling": {"stored", "folder", "growth", "wholes", "overlay", "tree"},
     "source": {
         *("stored", "folder", "elements_folder", "tree", "references", "scalars"),
-        *("fileview", "manifest", "arguments"),
+        *("fileview", "specs", "hints", "manifest", "arguments"),
     },
     "reports": set(),
     "still": {"manifest", "notices"},
@@ -149,10 +149,14 @@ ALLOWED = {
         ),
         *("reports", "retention", "filetree", "manifest", "notices"),
     },
+    "remedies": {
+        *("overlay", "selection", "specs", "tree", "hints", "verbs", "manifest"),
+        "arguments",
+    },
     "restore": {
         *("source", "stored", "filling", "folder", "fileview", "drafts", "reports"),
-        *("overlay", "tree", "selection", "verbs", "growth", "manifest", "machine"),
-        *("disk", "arguments", "hints", "torch_states"),
+        *("remedies", "overlay", "tree", "selection", "verbs", "growth", "manifest"),
+        *("machine", "disk", "torch_states"),
     },
     "look": {
         *("restore", "reports", "stored", "choice", "folder", "elements_folder"),
@@ -162,7 +166,7 @@ ALLOWED = {
     "randoms": {"attributes"},
     "components": {
         *("attributes", "value", "pytrees", "callables", "randoms", "jax_arrays"),
-        *("torch_tensors", "arguments"),
+        *("leaves", "torch_tensors"),
     },
     "registry": {"components", "arguments"},
     "wrappers": {"forks", "attributes", "arguments"},
