@@ -153,7 +153,8 @@ def what_is_not_committed_goes_with_what_is(folder):
 def what_is_not_committed_stays_on_its_device(folder):
     with jax.default_device(jax.devices()[3]):
         template = {"a": jnp.zeros(3), "key": jax.random.key(0), "weak": jnp.asarray(0)}
-    save_pytree(folder / "a", {"a": jnp.ones(3), "key": jax.random.key(1), "weak": 1})
+    saved = {"a": jnp.ones(3), "key": jax.random.key(1), "weak": jnp.asarray(1)}
+    save_pytree(folder / "a", saved)
     loaded = load_pytree(folder / "a", template)
     for name, array in loaded.items():
         assert array.devices() == {jax.devices()[3]}, name
