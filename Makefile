@@ -14,6 +14,9 @@ OLDEST_PYTHON = $(shell for name in python3.10 python3.11 python3.12 python3; do
 # The targets share an environment, and pip needs it to itself.
 .NOTPARALLEL:
 
+# Tests start hundreds of processes, each of which would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 demo: $(VENV)/.examples
 	$(VENV)/bin/python examples/demo.py
 
