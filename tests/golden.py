@@ -148,7 +148,14 @@ def strides():
     return images
 
 
-TREE = elementsckpt.Value(Pair({(0, 1): np.arange(3), 2: jax.nn.relu}, 0.5))
+def tree():
+    noted = Pair(np.ones(2), [])
+    named = collections.OrderedDict(b=1, a=noted)
+    named.note = {"when": np.datetime64("2026-11-30")}
+    return Pair({(0, 1): np.arange(3), 2: jax.nn.relu, "named": named}, 0.5)
+
+
+TREE = elementsckpt.Value(tree())
 
 OLD_STATES = {
     "python": python,
