@@ -362,6 +362,8 @@ def require_removable(path: Path, inner: Iterable[Path]) -> None:
     is_kept = _is_kept_by_others(path)
     for folder in (path.parent, path, *inner):
         is_open = os.access(folder, os.W_OK | os.X_OK, effective_ids=_AS_SELF)
+        if not is_open and not os.path.lexists(folder):
+            continue  # Another process removes it, too.
         if is_kept or not is_open:
             error = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             raise _refused(folder, error)

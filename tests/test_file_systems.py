@@ -483,3 +483,24 @@ def test_a_drive_that_loses_data_fails_the_save(tmp_path, mac, code):
 def test_without_fsync_no_cache_is_flushed(tmp_path, mac):
     make(tmp_path, 1, fsync=False).save()
     assert mac() == []
+
+
+def test_a_folder_that_another_process_removes_meanwhile_is_not_refused(
+    tmp_path, monkeypatch, caplog
+):
+    cp = with_files(tmp_path, 1)
+    old = cp.save().path
+    asked = []
+
+    def access(path, *args, **options):
+        if pathlib.Path(path).is_relative_to(old) and path != old:
+            asked.append(path)
+            shutil.rmtree(path, ignore_errors=True)
+        return real(path, *args, **options)
+
+    real = os.access
+    monkeypatch.setattr(os, "access", access)
+    cp.save()
+    assert asked
+    assert not old.exists()
+    assert say(caplog) == []
