@@ -294,11 +294,11 @@ def _full(path: Path) -> SaveExistsError:
 
 
 def _taken(path: Path, why: str, remedy: str) -> SaveExistsError:
-    job = group.current()
-    if job is None:
+    process = group.current()
+    if process is None:
         return SaveExistsError(f"Cannot save to {path}: {why}. {remedy.capitalize()}")
     return SaveExistsError(
-        f"Cannot save to {path}: {why}. This is {job}: if others of them save there, "
+        f"Cannot save to {path}: {why}. This is {process}: if others of them save there, "
         f"too, let process 0 alone write, with Checkpoint(..., write=rank == 0), or "
         f"call save_pytree() in that one only. If not, {remedy}"
     )

@@ -212,8 +212,8 @@ class Verb(NamedTuple):
 
 
 def _stage(cp, _):
-    with cp.staging("policy") as folder:
-        cp.policy.write(folder)
+    with cp.staging("policy") as staged:
+        cp.policy.write(staged)
 
 
 def _watch_and_save(cp):
