@@ -298,9 +298,9 @@ def _taken(path: Path, why: str, remedy: str) -> SaveExistsError:
     if process is None:
         return SaveExistsError(f"Cannot save to {path}: {why}. {remedy.capitalize()}")
     return SaveExistsError(
-        f"Cannot save to {path}: {why}. This is {process}: if others of them save there, "
-        f"too, let process 0 alone write, with Checkpoint(..., write=rank == 0), or "
-        f"call save_pytree() in that one only. If not, {remedy}"
+        f"Cannot save to {path}: {why}. This is {process}: if others of them save "
+        f"there, too, let process 0 alone write, with Checkpoint(..., write=rank == "
+        f"0), or call save_pytree() in that one only. If not, {remedy}"
     )
 
 

@@ -103,15 +103,15 @@ def test_where_processes_are_slowed_down_there_is_less_to_stage(linux):
 def test_what_is_not_seen_is_no_limit(linux, own, mount):
     linux.is_in(own, mount)
     linux.set("a", {"memory.max": MB, "memory.limit_in_bytes": MB})
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    assert machine.memory_bytes() == machine.left_bytes() == memory
+    size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert machine.memory_bytes() == machine.left_bytes() == size
 
 
 def test_without_proc_the_memory_is_that_of_the_machine(tmp_path, monkeypatch):
     monkeypatch.setattr(machine, "_PROC", tmp_path)
     jobs.forget()
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    assert machine.memory_bytes() == machine.left_bytes() == memory
+    size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert machine.memory_bytes() == machine.left_bytes() == size
     jobs.forget()
 
 
