@@ -24,6 +24,7 @@ from msgspec import Struct
 from .errors import ReadError, reason
 
 _TIMEOUT_S = 600.0
+_READS = "reads"  # Said by process 0, in the place of its number.
 _POLLS_S = 0.01, 1.0  # Between looks into the store, at first and at most.
 _logger = logging.getLogger("elementsckpt")
 # How often this process came to resume in each directory.
@@ -113,24 +114,29 @@ class Agreement:
         _calls[path] += 1
         place = xxhash.xxh3_64_hexdigest(os.fsencode(path))
         self._key = f"elementsckpt/{place}/{_calls[path]}/"
-        if writes:
-            self._meet_writers(group)
+        if writes or group.rank == 0:
+            self._meet_writers(group, writes=writes)
 
-    def _meet_writers(self, group: Group) -> None:
-        """Warn if process 0 and another one both write."""
+    def _meet_writers(self, group: Group, *, writes: bool) -> None:
+        """Warn if a process other than 0 writes, which nobody waits for."""
         own, other = ("first", "others") if group.rank == 0 else ("others", "first")
-        group.put(f"{self._key}{own}", str(group.rank))
+        group.put(f"{self._key}{own}", f"{group.rank}" if writes else _READS)
         found = group.peek(f"{self._key}{other}")
-        if found is not None:
-            _logger.warning(
-                "This is %s, and process %s resumes from %s, too. As both write there, "
-                "one can resume what the other has just written. If it is one and the "
-                "same directory, let one of them write, with Checkpoint(..., "
-                "write=rank == 0), and call the same methods in all processes.",
-                group,
-                found,
-                self._directory,
-            )
+        if found is None:
+            return
+        if not writes or found == _READS:
+            does = "process 0 has write=False there, and another one writes. So one"
+        else:
+            does = f"process {found} resumes from there, too. As both write, one"
+        _logger.warning(
+            "This is %s, and resumes from %s: %s can resume what the other has just "
+            "written. If it is one and the same directory, let process 0 alone write, "
+            "with Checkpoint(..., write=rank == 0), and call the same methods in all "
+            "processes.",
+            group,
+            self._directory,
+            does,
+        )
 
     def wait(self) -> Path | None:
         """Return the save that process 0 resumes, or None if it starts afresh.

@@ -24,6 +24,7 @@ _LIMITS = (*_HARD_LIMITS, "memory.high")
 _HELD = ("anon", "shmem"), ("total_rss", "total_shmem")  # In version 2, and in 1.
 _HELD_BY_ALL = ("AnonPages", "Shmem", "SUnreclaim", "Hugetlb")
 _SPARE_BYTES = 16 << 20  # What else is needed meanwhile.
+_SPARE_ADDRESSES = 256 << 20  # What threads take of these, without using it.
 _OFTEN_BYTES = 8 << 20  # Looking each time would take longer than reading a little.
 _unseen_bytes = 0  # What was asked for since.
 
@@ -64,6 +65,16 @@ def has_room(size_bytes: int) -> bool:
         return True
     _unseen_bytes = 0
     return size_bytes + _SPARE_BYTES <= left_bytes()
+
+
+def has_addresses(size_bytes: int) -> bool:
+    """Tell whether so much can be mapped, and threads have theirs: see `ulimit -v`."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit == resource.RLIM_INFINITY:
+        return True
+    pages = [int(line.split()[0]) for line in _lines(_PROC / "self" / "statm")]
+    mapped = sum(pages) * os.sysconf("SC_PAGE_SIZE")
+    return mapped + size_bytes + _SPARE_ADDRESSES <= limit
 
 
 def require_memory(size_bytes: int, path: Path, less: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from . import forks
-from .machine import has_room, memory_bytes
+from .machine import has_addresses, has_room, memory_bytes
 
 _ARENA_BYTES = 16 << 20
 _ALIGN = 64
@@ -58,6 +58,8 @@ class Staging:
     def _grow(self) -> bool:
         size = (len(self._arenas) + 1) * _ARENA_BYTES
         if size > self.limit_bytes or not has_room(_ARENA_BYTES):
+            return False
+        if not has_addresses(_ARENA_BYTES):
             return False
         # Private: after a fork, the child's copies are its own.
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS

@@ -184,8 +184,9 @@ def two_that_write_are_told(process, folder):
         in_turn(process, late, cp.load_or_save, cp.load_or_save)
         told = [text for text in warnings.said if "write=rank == 0" in text]
         if process.rank == late:
-            this = f"This is process {late} of 2 of {process.name}, and process "
-            assert told[0].startswith(f"{this}{1 - late} resumes from {folder}/{late}")
+            this = f"This is process {late} of 2 of {process.name}, and resumes from "
+            other = f": process {1 - late} resumes from there, too."
+            assert told[0].startswith(f"{this}{folder}/{late}{other}")
             assert len(told) == 1
         else:
             assert told == []

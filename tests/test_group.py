@@ -105,3 +105,20 @@ def test_other_directories_are_told_of_by_themselves(tmp_path, job):
     keys = [key for key in said if key.endswith("/save")]
     assert len({key.split("/")[1] for key in keys}) == 2
     assert {key.split("/")[2] for key in keys} == {"1"}
+
+
+@pytest.mark.parametrize(
+    ("rank", "writes", "answer"), [(0, False, "1"), (1, True, "reads")]
+)
+def test_a_process_that_writes_while_process_0_does_not_is_told_of(
+    tmp_path, job, caplog, rank, writes, answer
+):
+    said = job(rank, [answer])
+    boxes.make(tmp_path, 1, write=writes).load_or_save()
+    (message,) = caplog.messages
+    assert message.startswith(f"This is process {rank} of 2 of jax.distributed")
+    assert "process 0 has write=False there, and another one writes" in message
+    assert "write=rank == 0" in message
+    name = "first" if rank == 0 else "others"
+    (key,) = [key for key in said if key.endswith(f"/{name}")]
+    assert said[key] == ("1" if writes else "reads")
