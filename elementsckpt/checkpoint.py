@@ -19,6 +19,7 @@ from . import (
     components,
     compression,
     forks,
+    jax_arrays,
     manifest,
     retention,
     rng,
@@ -772,7 +773,8 @@ class Checkpoint(Registry):
                 f"elementsckpt.read(path, keys=[{key!r}])."
             )
         try:
-            setattr(copied, key, copy.deepcopy(value))
+            with jax_arrays.unchecked():
+                setattr(copied, key, copy.deepcopy(value))
         except Exception as error:
             raise ComponentError(
                 f"{key!r} cannot be copied: {reason(error)}. Make another "

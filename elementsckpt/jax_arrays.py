@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -267,3 +267,14 @@ def _default_device(current: Any) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext()
     (device,) = current.sharding.device_set
     return sys.modules["jax"].default_device(device)  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def unchecked() -> Iterator[None]:
+    """Let JAX copy arrays that hold NaN or infinity, whatever its debug flags are."""
+    jax: Any = sys.modules.get("jax")
+    if not hasattr(jax, "debug_infs"):  # Nor if it is being imported.
+        yield
+        return
+    with jax.debug_nans(False), jax.debug_infs(False):
+        yield

@@ -190,6 +190,8 @@ def _loses_items(value: Any, found: Mapping[str, Any], made: _Made) -> bool:
     known = set(map(id, (*made.given, *parts)))
     if all(id(x) in known for x in held):
         return False
+    if isinstance(value, bytearray) and any(x == value for x in made.given):
+        return False  # As bytes.
     if not (all(map(_is_bare, parts)) and all(map(_holds_nothing, made.given))):
         return False  # They may be in these.
     return made.is_constructor or _is_data(held)

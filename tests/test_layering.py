@@ -190,7 +190,7 @@ ALLOWED = {
         *("schedule", "signals", "timing", "origin", "claim", "retention", "metadata"),
         *("selection", "value", "rng", "scalars", "verbs", "group"),
         *("files", "wrappers", "components", "manifest", "notices", "forks", "disk"),
-        *("attributes", "arguments"),
+        *("attributes", "arguments", "jax_arrays"),
     },
     "__init__": {
         *("checkpoint", "functions", "files", "look", "retention", "schedule"),

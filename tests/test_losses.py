@@ -586,12 +586,17 @@ def lazy():
     return made
 
 
+class Raw(bytearray):
+    pass
+
+
 KEEP = {
     "locks": Locked,
     "encoded": Encoded,
     "copied": Copied,
     "listed": lambda: Listed([1, 2]),
     "bytes": lambda: Text([1, 2]),
+    "bytearray": lambda: Raw(b"xyz"),
     "value": lambda: Pointed(3),
     "lazy": lazy,
     "open": lambda: Open("a"),

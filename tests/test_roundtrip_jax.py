@@ -291,6 +291,19 @@ def make_state_with_all_bits():
     }
 
 
+@pytest.mark.parametrize("flag", ["jax_debug_nans", "jax_debug_infs"])
+def test_no_flag_that_finds_odd_numbers_stops_a_copy(tmp_path, flag):
+    cp = Checkpoint(tmp_path, fsync=False)
+    cp.state = elementsckpt.Value({"x": jnp.array([np.nan, np.inf])})
+    path = cp.save().path
+    jax.config.update(flag, True)
+    try:
+        copied = cp.copy_of("state", path)
+    finally:
+        jax.config.update(flag, False)
+    assert np.array_equal(copied.value["x"], [np.nan, np.inf], equal_nan=True)
+
+
 @pytest.mark.parametrize("flag", sorted(FLAGS.keys() & jax.config.values))
 def test_no_flag_that_finds_mistakes_stops_a_save_or_a_load(tmp_path, flag):
     state, other = make_state_with_all_bits(), make_state_with_all_bits()
