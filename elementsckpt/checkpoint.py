@@ -19,6 +19,7 @@ from . import (
     components,
     compression,
     forks,
+    group,
     jax_arrays,
     manifest,
     retention,
@@ -906,6 +907,8 @@ class Checkpoint(Registry):
 
         Like `latest` and `saves`, it does not wait for a save in the background.
         """
+        if path is None:
+            group.warn_of_looking(self._required_listing().path, self._notices)
         try:
             return bool(self._candidates(path, None))
         except SaveNotFoundError:

@@ -22,6 +22,7 @@ import xxhash
 from msgspec import Struct
 
 from .errors import ReadError, reason
+from .notices import Notices
 
 _TIMEOUT_S = 600.0
 _READS = "reads"  # Said by process 0, in the place of its number.
@@ -88,6 +89,20 @@ def _of_torch() -> Group | None:
 
     rank, size = torch.get_rank(), torch.get_world_size()
     return Group("torch.distributed", rank, size, store.set, peek)
+
+
+def warn_of_looking(directory: Path, notices: Notices) -> None:
+    """Warn if this process looks for saves that process 0 may just have written."""
+    group = current()
+    if group is not None and group.rank > 0:
+        notices.warn(
+            ("looking", group.name),
+            "This is %s, and asks whether there is a save in %s: it may be one that "
+            "another process has just written. Call load_or_save() in all processes, "
+            "with Checkpoint(..., write=rank == 0): all of them resume what process 0 "
+            "does.",
+            *(group, directory),
+        )
 
 
 class Agreement:

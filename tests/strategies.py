@@ -26,7 +26,7 @@ from hypothesis.extra import numpy as npst
 import elementsckpt
 
 PROPERTY = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 
 NUMPY = np.lib.NumpyVersion(np.__version__)

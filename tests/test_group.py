@@ -122,3 +122,15 @@ def test_a_process_that_writes_while_process_0_does_not_is_told_of(
     name = "first" if rank == 0 else "others"
     (key,) = [key for key in said if key.endswith(f"/{name}")]
     assert said[key] == ("1" if writes else "reads")
+
+
+def test_a_process_that_looks_for_saves_by_itself_is_told_once(tmp_path, job, caplog):
+    job(1)
+    cp = boxes.make(tmp_path, 1, write=False)
+    assert [cp.exists(), cp.exists()] == [False, False]
+    (message,) = caplog.messages
+    assert message.startswith("This is process 1 of 2 of jax.distributed, and asks")
+    assert "Call load_or_save() in all processes" in message
+    job(0)
+    assert boxes.make(tmp_path, 1).exists() is False
+    assert len(caplog.messages) == 1

@@ -14,8 +14,8 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "elementsckpt"
 ALLOWED = {
     "errors": {"attributes"},
     "forks": set(),
-    "group": set(),
     "notices": set(),
+    "group": {"notices"},
     "attributes": set(),
     "arguments": {"attributes"},
     "hints": set(),
