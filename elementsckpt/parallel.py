@@ -19,10 +19,11 @@ def run(call: Callable[[T], R], items: Iterable[T]) -> list[R]:
     """Call a function for each item, in parallel.
 
     The calling thread works too, and does all of it alone where no thread can be
-    started any more: in exit hooks, and in threads that outlive the main one.
+    started any more: in exit hooks, and in threads that outlive the main one. It also
+    does alone what found no memory while others worked, as threads take some.
 
     Args:
-      call: The function.
+      call: The function, which is called once more if it finds no memory.
       items: Its arguments.
 
     Returns:
@@ -36,6 +37,7 @@ def run(call: Callable[[T], R], items: Iterable[T]) -> list[R]:
     remaining = iter(range(len(work)))
     lock = threading.Lock()
     errors: list[BaseException] = []
+    put_off: list[int] = []
 
     def labour() -> None:
         while not errors:
@@ -45,6 +47,9 @@ def run(call: Callable[[T], R], items: Iterable[T]) -> list[R]:
                 return
             try:
                 results[number] = call(work[number])
+            except MemoryError:
+                put_off.append(number)
+                return
             except BaseException as error:
                 errors.append(error)
 
@@ -57,6 +62,8 @@ def run(call: Callable[[T], R], items: Iterable[T]) -> list[R]:
     finally:
         for busy in helping:
             _wait(busy, errors)
+    for number in [] if errors else [*put_off, *remaining]:
+        results[number] = call(work[number])
     if errors:
         collections.deque(remaining, maxlen=0)  # For helpers that begin too late.
         del errors[1:]  # Each keeps what is in its traceback, and so itself.

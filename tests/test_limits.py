@@ -14,7 +14,7 @@ from boxes import Box, make, python
 from folders import MB, noise
 
 import elementsckpt
-from elementsckpt import Checkpoint, ReadError, compression, machine, staging
+from elementsckpt import Checkpoint, ReadError, compression, machine, parallel, staging
 
 FIRST = "35 31 0:31 / {top} rw,relatime shared:9 - cgroup cgroup rw,memory"
 SECOND = "41 31 0:38 / {top} rw,nosuid - cgroup2 cgroup2 rw,nsdelegate"
@@ -240,7 +240,7 @@ cp = elementsckpt.Checkpoint(sys.argv[1], background=True, staging_bytes=1 << 30
 cp.agent = elementsckpt.Saveable(["state"])
 cp.agent.state = np.arange(40 << 17)
 kind = getattr(resource, sys.argv[2])
-for spare in (4 << 20, 40 << 20):
+for spare in (24 << 20, 40 << 20):
     with open("/proc/self/statm") as file:
         pages = file.read().split()
     size = int(pages[0 if kind == resource.RLIMIT_AS else 5]) * resource.getpagesize()
@@ -281,6 +281,24 @@ def test_what_the_system_does_not_map_is_written_at_once(tmp_path, monkeypatch):
     assert np.array_equal(
         elementsckpt.read(report.path)["agent"]["w"], noise(0, 3 * MB)
     )
+
+
+def test_what_finds_no_memory_beside_others_is_done_alone():
+    refused = set()
+
+    def call(number):
+        if number % 3 == 0 and number not in refused:
+            refused.add(number)
+            raise MemoryError
+        return 2 * number
+
+    assert parallel.run(call, range(50)) == list(range(0, 100, 2))
+
+    def fail(_):
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        parallel.run(fail, range(5))
 
 
 class NoMemory:
