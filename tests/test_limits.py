@@ -284,11 +284,8 @@ def test_what_the_system_does_not_map_is_written_at_once(tmp_path, monkeypatch):
 
 
 def test_what_finds_no_memory_beside_others_is_done_alone():
-    refused = set()
-
     def call(number):
-        if number % 3 == 0 and number not in refused:
-            refused.add(number)
+        if threading.current_thread() is not threading.main_thread():
             raise MemoryError
         return 2 * number
 
