@@ -5,6 +5,7 @@ import mmap
 import os
 import resource
 import sys
+import threading
 
 import jobs
 import numpy as np
