@@ -124,13 +124,13 @@ def saved_keys(value: Any, keys: Iterable[str]) -> dict[str, str]:
     return {ours: str.__str__(theirs) for ours, theirs in value.items()}
 
 
-def functions(name: str, value: Any, what: str) -> dict[str, Any]:
+def functions(name: str, value: Any, verb: str) -> dict[str, Any]:
     """Return an argument that gives functions by key, at least one.
 
     Args:
       name: Its name.
       value: The argument.
-      what: What the functions do.
+      verb: What the functions do with a component, "save" or "load".
 
     Raises:
       ValueError: it does not.
@@ -140,7 +140,7 @@ def functions(name: str, value: Any, what: str) -> dict[str, Any]:
     )
     if not is_right or not value:
         raise ValueError(
-            f"{name}={shown(value)}: pass functions that {what}, by key, such as "
-            f"{{'agent': agent.{what.partition(' ')[0]}}}."
+            f"{name}={shown(value)}: pass functions that {verb} a component, by key, "
+            f"such as {{'agent': agent.{verb}}}."
         )
     return {str.__str__(item): function for item, function in value.items()}

@@ -10,14 +10,14 @@ from . import growth, overlay, tree, wholes
 from .errors import CheckpointError, MismatchError, reason
 from .folder import Found
 from .overlay import Plan, Whole
-from .stored import ElementsComponent, SavedComponent
+from .stored import Selectable
 
 _FIRST_TO_TELL = 2  # Of the versions of the format: it has attributes.
 _logger = logging.getLogger("elementsckpt")
 
 
 def fill(
-    component: SavedComponent | ElementsComponent,
+    component: Selectable,
     plan: Plan,
     found: Found,
     *,
@@ -56,7 +56,7 @@ def fill(
 
 
 def _whole(
-    component: SavedComponent | ElementsComponent,
+    component: Selectable,
     plan: Plan,
     found: Found,
     *,
@@ -94,7 +94,7 @@ _NOTHING: Any = object()
 
 
 def _apply(
-    component: SavedComponent | ElementsComponent,
+    component: Selectable,
     plan: Plan,
     values: Mapping[int, Any],
     whole: Whole,

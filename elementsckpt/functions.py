@@ -49,7 +49,7 @@ def save(
 
     Source: elements.checkpoint.save.
     """
-    savefns = arguments.functions("savefns", savefns, "save a component")
+    savefns = arguments.functions("savefns", savefns, "save")
     values = of_functions(savefns, Value.save)
     saving = {key: functools.partial(apart, value) for key, value in values.items()}
     manner = Manner(
@@ -85,7 +85,7 @@ def load(
     Source: elements.checkpoint.load.
     """
     start = time.monotonic()
-    loadfns = arguments.functions("loadfns", loadfns, "load a component")
+    loadfns = arguments.functions("loadfns", loadfns, "load")
     options = Options.of(verbs.FUNCTIONS, mmap, verify, allow_pickle)
     values = of_functions(loadfns, Value.load)
     reading = Reading(

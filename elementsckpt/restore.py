@@ -33,10 +33,9 @@ from .remedies import Case
 from .reports import LoadReport
 from .selection import Request
 from .source import Save, Stored
-from .stored import ElementsComponent, Notes, Options, SavedComponent
+from .stored import Notes, Options, SavedComponent, Selectable
 from .verbs import Verb
 
-Selectable = SavedComponent | ElementsComponent
 _ATTEMPTS = 20
 _logger = logging.getLogger("elementsckpt")
 _MOST_WARNINGS = 20

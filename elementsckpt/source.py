@@ -16,9 +16,16 @@ from .fileview import FolderReader
 from .folder import Found, read_manifest
 from .manifest import Manifest
 from .references import Resolver
-from .stored import ElementsComponent, Notes, Options, SavedComponent, damage
+from .stored import (
+    ElementsComponent,
+    Notes,
+    Options,
+    SavedComponent,
+    Selectable,
+    damage,
+)
 
-Stored = SavedComponent | ElementsComponent | FolderReader
+Stored = Selectable | FolderReader
 _logger = logging.getLogger("elementsckpt")
 
 

@@ -57,9 +57,8 @@ class Staging:
 
     def _grow(self) -> bool:
         size = (len(self._arenas) + 1) * _ARENA_BYTES
-        if size > self.limit_bytes or not has_room(_ARENA_BYTES):
-            return False
-        if not has_addresses(_ARENA_BYTES):
+        has_memory = has_room(_ARENA_BYTES) and has_addresses(_ARENA_BYTES)
+        if size > self.limit_bytes or not has_memory:
             return False
         # Private: after a fork, the child's copies are its own.
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS

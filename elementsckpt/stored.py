@@ -683,3 +683,6 @@ class ElementsComponent:
         if self._flat is None:
             self._flat = tree.flatten(self.state(), self.key, by_name=True)
         return self._flat
+
+
+Selectable = SavedComponent | ElementsComponent

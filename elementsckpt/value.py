@@ -88,8 +88,8 @@ class Value:
         # What an outline holds need not be something that can be pickled.
         return {name: x for name, x in vars(self).items() if name != "_known"}
 
-    def _static_parts(self) -> Iterable[tuple[str, list[Any]]]:
-        """Return code that is static in what holds the value, by name."""
+    def _take_static_parts(self) -> Iterable[tuple[str, list[Any]]]:
+        """Return code that is static in what holds the value, by name, but once."""
         return ()
 
     def save(self) -> Any:
@@ -196,9 +196,11 @@ def apart(value: Value) -> Apart:
     found = _plain(value)
     static = _renew(value, found)
     skeleton = None if found.is_whole or value._known is None else value._known[1]
-    # What has no template is loaded by its skeleton, with all that is in code.
-    check = _check if value._has_template or not skeleton else _check_form
-    return Apart(found.state, skeleton, functools.partial(check, value, found, static))
+    check = functools.partial(_check, value, found, static)
+    if skeleton and not value._has_template:
+        # It is loaded by its skeleton, with all that is in code.
+        check = functools.partial(_check_form, value)
+    return Apart(found.state, skeleton, check)
 
 
 def _plain(value: Value) -> Plain:
@@ -216,7 +218,7 @@ def _renew(value: Value, found: Plain) -> list[tuple[str, list[Any]]]:
 
     What is static is a part of the structure, so that is looked at no more often.
     """
-    static = [*value._static_parts()]
+    static = [*value._take_static_parts()]
     if found.is_whole or (value._known and _are_same(value._known[0], found.outline)):
         return static
     static += found.static_parts()
@@ -232,7 +234,7 @@ def _are_same(outline: list[Any], other: list[Any]) -> bool:
         return False
 
 
-def _check_form(value: Value, _: Plain, __: Any, key: str, saved: Tree) -> None:
+def _check_form(value: Value, key: str, saved: Tree) -> None:
     """Warn, once, of what will not fit."""
     if value._form is not None:
         value._form.check(key, saved)
@@ -246,7 +248,7 @@ def _check(
     saved: Tree,
 ) -> None:
     """Warn, once, of what will not fit and of what is not saved."""
-    _check_form(value, found, static, key, saved)
+    _check_form(value, key, saved)
     if not found.is_whole and value._known is not None:
         _tell_of_skeleton(value, key, value._known[2])
     for name, others in _untold(value, "attributes", found.unsaved):
@@ -353,7 +355,7 @@ class NnxState(Value):
         self._is_new = True
         self._form = _form_of(self.value)
 
-    def _static_parts(self) -> Iterable[tuple[str, list[Any]]]:
+    def _take_static_parts(self) -> Iterable[tuple[str, list[Any]]]:
         is_first, self._is_new = self._is_new, False
         return unsaved.static_parts_of_nnx(self._module).items() if is_first else ()
 
