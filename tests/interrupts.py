@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import threads
 from boxes import Box, Stream
 from faults import Policy, copy_with_links, files_of
 
@@ -288,7 +289,7 @@ class Attack:
             self._check(cp, directory)
             cp.close()
             del cp, error  # Which was kept until here, as notebooks keep the last one.
-            _settle()
+            threads.join()
             assert interrupts.closed() == 0, "it closed what is of somebody else"
             left = [x for x in descriptors().items() if x not in before[0].items()]
             assert left == [] or interrupts.is_in_seam
@@ -310,7 +311,7 @@ class Attack:
         return None
 
     def _check(self, cp, directory):
-        _settle()
+        threads.join()
         folder.Directory(directory).sweep()  # As another process would.
         names = [x for x in os.listdir(directory) if x[0] == "." and x != ".latest"]
         assert names == [], "a draft cannot be swept"
@@ -392,14 +393,6 @@ def folder_in_memory(other):
     parent = memory if os.access(memory, os.W_OK) else other
     with tempfile.TemporaryDirectory(dir=parent) as path:
         yield Path(path)
-
-
-def _settle():
-    """Wait for the threads of the library."""
-    for thread in threading.enumerate():
-        if thread.name == "elementsckpt" and thread.is_alive():
-            thread.join(60)
-            assert not thread.is_alive(), "a thread does not end"
 
 
 def _in_another_thread(call):

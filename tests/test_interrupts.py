@@ -9,11 +9,11 @@ import itertools
 import logging
 import signal
 import sys
-import threading
 import traceback
 
 import interrupts
 import pytest
+import threads
 from faults import use_small_segments
 from interrupts import HOLDING, VERBS, Attack, folder_in_memory
 
@@ -46,7 +46,7 @@ def deadline():
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, previous)
     faulthandler.cancel_dump_traceback_later()
-    if any(x.name == "elementsckpt" for x in threading.enumerate()):
+    if threads.running():
         end_late()  # It could keep the process from ending.
 
 

@@ -6,11 +6,11 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from datetime import timedelta
 
 import pytest
+import threads
 from boxes import ROOT, python
 
 import elementsckpt
@@ -284,13 +284,6 @@ def refuse(monkeypatch):
     return lambda yes: is_refusing.append(1) if yes else is_refusing.clear()
 
 
-def join():
-    """Return when no save is under way in the background."""
-    for thread in threading.enumerate():
-        if thread.name == "elementsckpt":
-            thread.join()
-
-
 def failed_in_the_background(tmp_path, refuse):
     """Return a checkpoint whose save at step 10 failed; the disk refuses still."""
     cp = make(tmp_path, Every(steps=10), background=True)
@@ -298,7 +291,7 @@ def failed_in_the_background(tmp_path, refuse):
     cp.wait()
     refuse(True)
     assert train(cp, 10) == [10]
-    join()
+    threads.join()
     return cp
 
 

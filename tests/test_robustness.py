@@ -17,6 +17,7 @@ import types
 
 import numpy as np
 import pytest
+import threads
 import xxhash
 from boxes import Box, Stream, python, visible
 
@@ -466,10 +467,6 @@ def test_a_write_error_keeps_its_errno_through_pickle(tmp_path, inject):
 # Ctrl-C
 
 
-def helpers():
-    return [t for t in threading.enumerate() if t.name == "elementsckpt"]
-
-
 @pytest.fixture
 def release():
     """Return an event that a signal sets, in the main thread, a moment later."""
@@ -487,8 +484,7 @@ def release():
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, previous)
     event.set()
-    for helper in helpers():
-        helper.join()
+    threads.join()
 
 
 def test_ctrl_c_leaves_no_helpers_behind(release):
@@ -509,7 +505,7 @@ def test_ctrl_c_leaves_no_helpers_behind(release):
         parallel.run(work, range(20))
     # Until 3.12 a join() that is interrupted takes its thread for dead.
     assert not inside
-    assert not helpers()
+    assert not threads.running()
 
 
 def test_ctrl_c_while_helpers_start_leaves_none_behind(release, monkeypatch):
@@ -533,7 +529,7 @@ def test_ctrl_c_while_helpers_start_leaves_none_behind(release, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         parallel.run(work, range(20))
     assert not inside
-    assert not helpers()
+    assert not threads.running()
 
 
 def test_a_helper_that_starts_when_an_interrupt_has_ended_the_work_does_nothing(

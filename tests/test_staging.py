@@ -7,6 +7,7 @@ import threading
 
 import numpy as np
 import pytest
+import threads
 from boxes import Box, python
 from faults import Broken, Policy, contents
 from folders import flip_block, inodes_of, noise
@@ -263,14 +264,14 @@ def test_another_object_and_thread_do_not_wait_for_the_block(tmp_path):
     with cp.staging("policy") as folder:
         (folder / "x").write_text("x")
         another = make(tmp_path, 2, keep=None)
-        threads = [
+        savers = [
             threading.Thread(target=x.save, kwargs={"keys": ["agent"]})
             for x in (cp, another)
         ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        for saver in savers:
+            saver.start()
+        for saver in savers:
+            saver.join()
         assert len(cp.saves()) == 2
         assert folder.exists()  # It was not swept away.
     assert len(cp.saves()) == 3
@@ -347,9 +348,7 @@ def test_what_failed_in_the_background_meanwhile_is_raised_when_the_save_is_made
         (folder / "x").write_text("x")
         refuse_commits(True)
         cp.save(keys=["agent"])
-        for thread in threading.enumerate():
-            if thread.name == "elementsckpt":
-                thread.join()
+        threads.join()
         refuse_commits(False)
 
     cp = make(tmp_path, background=True)
