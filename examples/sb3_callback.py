@@ -43,10 +43,11 @@ class SaveAndResume(BaseCallback):
 
     def __init__(self, cp):
         super().__init__()
-        self.cp, cp.training, cp.rng = cp, self, elementsckpt.GlobalRNG()
-        self.is_over = False
+        self.cp, self.is_over = cp, False
 
     def _on_training_start(self):
+        self.cp.training = Training(self.model)
+        self.cp.rng = elementsckpt.GlobalRNG()
         self.cp.load_or_save()
 
     def _on_rollout_start(self):
@@ -59,6 +60,13 @@ class SaveAndResume(BaseCallback):
     def _on_training_end(self):
         if not self.is_over:
             self.cp.save_if_due(final=True)
+
+
+class Training:
+    """What a model of any algorithm and its environments hold between two rollouts."""
+
+    def __init__(self, model):
+        self.model = model
 
     def save(self):
         model, (_, tensors) = self.model, self.model._get_torch_save_params()
