@@ -410,9 +410,22 @@ def _aligned(
         return list(np.ndarray((count, *first.shape), first.dtype, room, 0, strides))
     begin = memory.__array_interface__["data"][0] + offset
     return [
-        array.copy("K") if (begin + number * size) % _ALIGN else array
+        _copied(array) if (begin + number * size) % _ALIGN else array
         for number, array in enumerate(arrays)
     ]
+
+
+def _copied(array: np.ndarray) -> np.ndarray:
+    """Return a copy of a contiguous array.
+
+    What lies between the fields of a structured one comes along, which NumPy leaves
+    out, as a view of the array may show it.
+    """
+    if array.dtype.names is None:
+        return array.copy("K")
+    rows = array if array.flags.c_contiguous else array.T
+    content = rows.reshape(-1).view(np.uint8).copy()
+    return np.ndarray(array.shape, array.dtype, content, 0, array.strides)
 
 
 _ALIGN = 16  # Of the memory that NumPy takes, in bytes.

@@ -210,6 +210,16 @@ def test_a_view_takes_no_more_than_it_shows_where_its_base_is_not_saved(tmp_path
     assert path.bytes_total == 8000
 
 
+@pytest.mark.parametrize("order", "CF")
+def test_a_view_of_bytes_shows_what_lies_between_fields(order):
+    dtype = np.dtype({"names": ["a", "b"], "formats": ["i1", "<f8"], "offsets": [0, 8]})
+    memory = np.arange(6 * 16, dtype=np.uint8)
+    structured = memory.view(dtype).reshape((2, 3), order=order)
+    # Small leaves lie at any odd place of a block, and so this one is moved.
+    state = {"odd": np.ones(3, np.uint8), "structured": structured, "bytes": memory}
+    assert_alike(state, round_trip(state))
+
+
 @st.composite
 def states_of_views(draw):
     """States of views of views of some arrays, most of them without these."""
