@@ -24,8 +24,8 @@ import traceback
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import library_threads
 import numpy as np
-import threads
 from boxes import Box, Stream
 from faults import Policy, copy_with_links, files_of
 
@@ -289,7 +289,7 @@ class Attack:
             self._check(cp, directory)
             cp.close()
             del cp, error  # Which was kept until here, as notebooks keep the last one.
-            threads.join()
+            library_threads.join()
             assert interrupts.closed() == 0, "it closed what is of somebody else"
             left = [x for x in descriptors().items() if x not in before[0].items()]
             assert left == [] or interrupts.is_in_seam
@@ -311,7 +311,7 @@ class Attack:
         return None
 
     def _check(self, cp, directory):
-        threads.join()
+        library_threads.join()
         folder.Directory(directory).sweep()  # As another process would.
         names = [x for x in os.listdir(directory) if x[0] == "." and x != ".latest"]
         assert names == [], "a draft cannot be swept"

@@ -12,8 +12,8 @@ import sys
 import traceback
 
 import interrupts
+import library_threads
 import pytest
-import threads
 from faults import use_small_segments
 from interrupts import HOLDING, VERBS, Attack, folder_in_memory
 
@@ -46,7 +46,7 @@ def deadline():
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, previous)
     faulthandler.cancel_dump_traceback_later()
-    if threads.running():
+    if library_threads.running():
         end_late()  # It could keep the process from ending.
 
 

@@ -9,8 +9,8 @@ import sys
 import time
 from datetime import timedelta
 
+import library_threads
 import pytest
-import threads
 from boxes import ROOT, python
 
 import elementsckpt
@@ -291,7 +291,7 @@ def failed_in_the_background(tmp_path, refuse):
     cp.wait()
     refuse(True)
     assert train(cp, 10) == [10]
-    threads.join()
+    library_threads.join()
     return cp
 
 

@@ -15,9 +15,9 @@ import sys
 import threading
 import types
 
+import library_threads
 import numpy as np
 import pytest
-import threads
 import xxhash
 from boxes import Box, Stream, python, visible
 
@@ -484,7 +484,7 @@ def release():
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, previous)
     event.set()
-    threads.join()
+    library_threads.join()
 
 
 def test_ctrl_c_leaves_no_helpers_behind(release):
@@ -505,7 +505,7 @@ def test_ctrl_c_leaves_no_helpers_behind(release):
         parallel.run(work, range(20))
     # Until 3.12 a join() that is interrupted takes its thread for dead.
     assert not inside
-    assert not threads.running()
+    assert not library_threads.running()
 
 
 def test_ctrl_c_while_helpers_start_leaves_none_behind(release, monkeypatch):
@@ -529,7 +529,7 @@ def test_ctrl_c_while_helpers_start_leaves_none_behind(release, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         parallel.run(work, range(20))
     assert not inside
-    assert not threads.running()
+    assert not library_threads.running()
 
 
 def test_a_helper_that_starts_when_an_interrupt_has_ended_the_work_does_nothing(

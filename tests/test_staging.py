@@ -5,9 +5,9 @@ import subprocess
 import sys
 import threading
 
+import library_threads
 import numpy as np
 import pytest
-import threads
 from boxes import Box, python
 from faults import Broken, Policy, contents
 from folders import flip_block, inodes_of, noise
@@ -348,7 +348,7 @@ def test_what_failed_in_the_background_meanwhile_is_raised_when_the_save_is_made
         (folder / "x").write_text("x")
         refuse_commits(True)
         cp.save(keys=["agent"])
-        threads.join()
+        library_threads.join()
         refuse_commits(False)
 
     cp = make(tmp_path, background=True)
