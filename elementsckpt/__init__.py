@@ -18,6 +18,11 @@ import typing
 
 from . import checkpoint
 from .checkpoint import Checkpoint
+from .components.files import Files
+from .components.rng import GlobalRNG
+from .components.value import Value
+from .components.wrappers import Counter, Saveable
+from .directory.retention import Keep
 from .errors import (
     CheckpointError,
     ComponentError,
@@ -33,15 +38,10 @@ from .errors import (
     VersionError,
     WriteError,
 )
-from .files import Files
 from .functions import exists, load_pytree, save_pytree
-from .look import info, read
+from .inspection import info, read
 from .reports import ComponentInfo, Lineage, LoadReport, SaveInfo, SaveReport
-from .retention import Keep
-from .rng import GlobalRNG
-from .schedule import Every
-from .value import Value
-from .wrappers import Counter, Saveable
+from .run.schedule import Every
 
 __all__ = [
     "Checkpoint",

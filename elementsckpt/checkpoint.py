@@ -12,28 +12,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, overload
 
-from . import (
-    arguments,
-    attributes,
-    choice,
-    components,
-    compression,
-    forks,
-    group,
-    jax_arrays,
-    manifest,
-    retention,
-    rng,
-    scalars,
-    signals,
-    verbs,
-)
-from .arguments import flag, shown
-from .background import Background
-from .claim import Claim, claim
-from .components import Component
-from .compression import Compress
-from .disk import AnyPath, local
+from .components import protocols, rng
+from .components.files import Files, folder_keys, takes_folder
+from .components.protocols import Component
+from .components.registry import Registry
+from .components.rng import GlobalRNG
+from .components.value import Value
+from .components.wrappers import Saveable
+from .directory import lookup, retention
+from .directory.listing import Directory, Found
+from .directory.metadata import changes as metadata_changes
+from .directory.metadata import decode_metrics, encode, encode_metrics, merge
+from .directory.retention import Keep
 from .errors import (
     CheckpointError,
     ComponentError,
@@ -41,31 +31,33 @@ from .errors import (
     SaveNotFoundError,
     reason,
 )
-from .files import Files, folder_keys, takes_folder
-from .folder import Directory, Found
+from .format import compression, manifest, scalars
+from .format.compression import Compress
+from .format.manifest import Head
 from .functions import exists, load, save
-from .group import Agreement
-from .history import History
-from .look import describe
-from .manifest import Head
-from .metadata import changes as metadata_changes
-from .metadata import decode_metrics, encode, encode_metrics, merge
-from .notices import Notices
-from .origin import Origin
-from .registry import Registry
+from .inspection import describe
+from .kinds import jax_arrays
+from .loading import verbs
+from .loading.component import Options
+from .loading.load import Reading, restore_into
+from .loading.request import Regex, Rename, Request
+from .loading.verbs import Verb
 from .reports import LoadReport, SaveInfo, SaveReport
-from .restore import Reading, restore_into
-from .retention import Keep
-from .rng import GlobalRNG
-from .schedule import Every
-from .selection import Regex, Rename, Request
-from .staging import Staging, default_bytes
-from .store import About, Manner, Saving, store
-from .stored import Options
-from .timing import Timing
-from .value import Value
-from .verbs import Verb
-from .wrappers import Saveable
+from .run import signals
+from .run.background import Background
+from .run.provenance import Origin
+from .run.schedule import Every
+from .run.timing import Timing
+from .run.writer_lock import Claim, claim
+from .saving.history import History
+from .saving.save import About, Manner, Saving, store
+from .saving.staging import Staging, default_bytes
+from .storage.disk import AnyPath, local
+from .system import forks, job
+from .system.job import Agreement
+from .user import arguments, attributes
+from .user.arguments import flag, shown
+from .user.notices import Notices
 
 __all__ = ["Checkpoint", "exists", "load", "save"]
 _logger = logging.getLogger("elementsckpt")
@@ -242,7 +234,7 @@ class Checkpoint(Registry):
         with contextlib.suppress(CheckpointError):
             found = [] if self._listing is None else self._listing.saves()[::-1]
             if found:
-                save = choice.newest(found)
+                save = lookup.newest(found)
                 newest = save.path.name
                 if save.step is not None:
                     newest += f", step {save.step}"
@@ -508,7 +500,7 @@ class Checkpoint(Registry):
         savefns: Mapping[str, Callable[[], Any]],
         selected: Mapping[str, Component],
     ) -> SaveReport:
-        values = components.identities(selected)
+        values = protocols.identities(selected)
         if self._background is None or not self._manner.write:
             report = store(begin, savefns, values)
             self._note(report)
@@ -730,8 +722,8 @@ class Checkpoint(Registry):
                     current=lambda key: selected[key].save(),
                     folders=folder_keys(loadfns),
                     request=request,
-                    growing=components.growing(selected),
-                    templates=components.templates(selected),
+                    growing=protocols.growing(selected),
+                    templates=protocols.templates(selected),
                     rebuilt={key for key, x in selected.items() if x.is_empty},
                     dry_run=dry_run,
                     distrust=self._distrust,
@@ -853,10 +845,10 @@ class Checkpoint(Registry):
         self, path: AnyPath | None, step: int | None, keys: Iterable[str] = ()
     ) -> list[Found]:
         if path is None and step is None:
-            return choice.with_keys(self._required_listing(), keys)
+            return lookup.with_keys(self._required_listing(), keys)
         if self._listing is None and path is not None and step is None:
-            return choice.find(local(path))
-        return choice.named(self._required_listing(), path, step, self._manner.keep)
+            return lookup.find(local(path))
+        return lookup.named(self._required_listing(), path, step, self._manner.keep)
 
     def _resume(self, found: Found, *, is_whole: bool) -> None:
         """Take note of where the state comes from, and go on with the run there."""
@@ -908,7 +900,7 @@ class Checkpoint(Registry):
         Like `latest` and `saves`, it does not wait for a save in the background.
         """
         if path is None:
-            group.warn_of_looking(self._required_listing().path, self._notices)
+            job.warn_of_looking(self._required_listing().path, self._notices)
         try:
             return bool(self._candidates(path, None))
         except SaveNotFoundError:
@@ -918,7 +910,7 @@ class Checkpoint(Registry):
         """Return the newest save whose manifest is not damaged, or None."""
         found = self._required_listing().saves()
         with contextlib.suppress(DamagedError):
-            return choice.newest(found[::-1]).path if found else None
+            return lookup.newest(found[::-1]).path if found else None
         return None
 
     def best(self) -> Path | None:
@@ -930,7 +922,7 @@ class Checkpoint(Registry):
         Raises:
           ValueError: there are metrics, and nobody said which one counts.
         """
-        found = choice.best(self._required_listing(), self._manner.keep)
+        found = lookup.best(self._required_listing(), self._manner.keep)
         return None if found is None else found.path
 
     def saves(self) -> list[SaveInfo]:
@@ -976,7 +968,7 @@ class Checkpoint(Registry):
         with self._lock:
             self._join()
             listing = self._required_listing()
-            found = choice.deletable(listing, path, step, self._manner.keep)
+            found = lookup.deletable(listing, path, step, self._manner.keep)
             if not self._manner.write:
                 return []
             return listing.delete(found, fsync=self._manner.fsync)
@@ -1102,7 +1094,7 @@ def _checked_pin(pin: Any, target: Path | None) -> str | None:
         return None
     if target is not None:
         raise ValueError("A save to a path of its own is never pruned: leave pin= out.")
-    if not isinstance(pin, str) or not pin or "/" in pin or pin in choice.NAMES:
+    if not isinstance(pin, str) or not pin or "/" in pin or pin in lookup.NAMES:
         raise ValueError(
             f"pin={shown(pin)}: pass a name without slashes, other than 'latest' and "
             f"'best'."

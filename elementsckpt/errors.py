@@ -29,7 +29,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from . import attributes
+from .user import attributes
 
 _OBEYED = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f"  # Control characters, but for the line break.

@@ -7,20 +7,24 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from . import arguments, choice, compression, rng, verbs
-from .arguments import flag
-from .compression import Compress
-from .disk import AnyPath, local
+from .components import rng
+from .components.files import folder_keys
+from .components.value import Value, apart, flatten, is_empty, of_functions, of_tree
+from .components.value import template as template_of
+from .directory import lookup
+from .directory.metadata import encode
 from .errors import SaveNotFoundError
-from .files import folder_keys
-from .metadata import encode
+from .format import compression
+from .format.compression import Compress
+from .loading import verbs
+from .loading.component import Options
+from .loading.load import Reading, restore, restore_into
+from .loading.request import Request
 from .reports import LoadReport, SaveReport
-from .restore import Reading, restore, restore_into
-from .selection import Request
-from .store import About, Manner, Saving, store
-from .stored import Options
-from .value import Value, apart, flatten, is_empty, of_functions, of_tree
-from .value import template as template_of
+from .saving.save import About, Manner, Saving, store
+from .storage.disk import AnyPath, local
+from .user import arguments
+from .user.arguments import flag
 
 _TREE = "tree"  # The key of what `save_pytree` saves.
 
@@ -101,7 +105,7 @@ def load(
     )
     setters = {key: functools.partial(setattr, x, "value") for key, x in values.items()}
     restored = restore_into(
-        rng.last({**loadfns, **setters}), lambda: choice.find(local(path)), reading
+        rng.last({**loadfns, **setters}), lambda: lookup.find(local(path)), reading
     )
     return restored.report(time.monotonic() - start)
 
@@ -180,13 +184,13 @@ def load_pytree(
         templates={key: lambda: flatten(template)},
         request=Request(regex, rename),
     )
-    restored = restore(lambda: choice.find(local(path)), reading)
+    restored = restore(lambda: lookup.find(local(path)), reading)
     return restored.states.get(key, template)
 
 
 def exists(path: AnyPath) -> bool:
     """Tell whether the path is a save or a directory with saves, even damaged ones."""
     try:
-        return bool(choice.find(local(path)))
+        return bool(lookup.find(local(path)))
     except SaveNotFoundError:
         return False

@@ -1,4 +1,4 @@
-"""Faults for the seam of `elementsckpt.disk`, and saves to inject them into.
+"""Faults for the seam of `elementsckpt.storage.disk`, and saves to inject them into.
 
 Every change of the disk goes through `disk.syscall`, so replacing this one function
 makes the n-th change fail, write short, or be the last thing that the process does.
@@ -25,7 +25,10 @@ from boxes import Box, Stream
 from medium import Create, Link, Mode, Remove, Rename, Sync, Write
 
 import elementsckpt
-from elementsckpt import Checkpoint, Files, WriteError, disk, parallel, segments
+from elementsckpt import Checkpoint, Files, WriteError
+from elementsckpt.saving import segment_writer
+from elementsckpt.storage import disk
+from elementsckpt.system import threads
 
 ROOT = pathlib.Path(__file__).parent.parent
 DIED = 70
@@ -48,7 +51,9 @@ def use_small_segments(setattr=setattr, block_bytes=BLOCK_BYTES):
         assert having, name
         for module in having:
             setattr(module, name, size)
-    setattr(segments, "_local", threading.local())  # Threads keep memory of a size.
+    setattr(
+        segment_writer, "_local", threading.local()
+    )  # Threads keep memory of a size.
 
 
 # A save whose values tell which one it is
@@ -692,7 +697,7 @@ class Graveyard:
 
 def serve():
     use_small_segments()
-    parallel._THREADS = 1  # The calls come in one order, and this process may fork.
+    threads._THREADS = 1  # The calls come in one order, and this process may fork.
     with tempfile.TemporaryDirectory() as root:
         warm_up(FilesAgain(root))
     for line in sys.stdin:

@@ -16,7 +16,9 @@ import numpy as np
 import xxhash
 from faults import BLOCK_BYTES, use_small_segments
 
-from elementsckpt import blocks, drafts, store
+from elementsckpt.saving import blocks
+from elementsckpt.saving import save as saving
+from elementsckpt.storage import drafts
 
 MB = 1 << 20
 ALIGN = 64  # Of blocks in a segment.
@@ -111,7 +113,7 @@ class Clock:
             def now(cls, tz=None):
                 return self.now.astimezone(tz)
 
-        for module in (drafts, store):
+        for module in (drafts, saving):
             monkeypatch.setattr(module, "datetime", Datetime)
 
 

@@ -30,7 +30,9 @@ from boxes import Box, Stream
 from faults import Policy, copy_with_links, files_of
 
 import elementsckpt
-from elementsckpt import Checkpoint, folder, signals
+from elementsckpt import Checkpoint
+from elementsckpt.directory import listing
+from elementsckpt.run import signals
 
 # Before other instructions nobody looks, or just where one of these has just looked.
 _LOOKS = ("CALL", "JUMP", "POP_JUMP", "RESUME", "PRECALL", "SEND", "FOR_ITER")
@@ -182,14 +184,47 @@ _OWN = {
 # Those that open, lock, start threads or hand over, and what these rely on.
 HOLDING = frozenset(
     {
-        *("threading", "contextlib", "elementsckpt.disk", "elementsckpt.drafts"),
-        *("elementsckpt.folder", "elementsckpt.filetree", "elementsckpt.segments"),
-        *("elementsckpt.writer", "elementsckpt.collect", "elementsckpt.staging"),
-        *("elementsckpt.reuse", "elementsckpt.reader", "elementsckpt.stored"),
-        *("elementsckpt.source", "elementsckpt.restore", "elementsckpt.store"),
-        *("elementsckpt.parallel", "elementsckpt.background", "elementsckpt.forks"),
-        *("elementsckpt.claim", "elementsckpt.origin", "elementsckpt.history"),
-        *("elementsckpt.signals", "elementsckpt.timing", "elementsckpt.checkpoint"),
+        *(
+            "threading",
+            "contextlib",
+            "elementsckpt.storage.disk",
+            "elementsckpt.storage.drafts",
+        ),
+        *(
+            "elementsckpt.directory.listing",
+            "elementsckpt.storage.filetree",
+            "elementsckpt.saving.segment_writer",
+        ),
+        *(
+            "elementsckpt.saving.writer",
+            "elementsckpt.saving.component",
+            "elementsckpt.saving.staging",
+        ),
+        *(
+            "elementsckpt.saving.reuse",
+            "elementsckpt.storage.reader",
+            "elementsckpt.loading.component",
+        ),
+        *(
+            "elementsckpt.loading.open_save",
+            "elementsckpt.loading.load",
+            "elementsckpt.saving.save",
+        ),
+        *(
+            "elementsckpt.system.threads",
+            "elementsckpt.run.background",
+            "elementsckpt.system.forks",
+        ),
+        *(
+            "elementsckpt.run.writer_lock",
+            "elementsckpt.run.provenance",
+            "elementsckpt.saving.history",
+        ),
+        *(
+            "elementsckpt.run.signals",
+            "elementsckpt.run.timing",
+            "elementsckpt.checkpoint",
+        ),
     }
 )
 _SIGNALS = signal.SIGTERM, signal.SIGUSR1
@@ -312,7 +347,7 @@ class Attack:
 
     def _check(self, cp, directory):
         library_threads.join()
-        folder.Directory(directory).sweep()  # As another process would.
+        listing.Directory(directory).sweep()  # As another process would.
         names = [x for x in os.listdir(directory) if x[0] == "." and x != ".latest"]
         assert names == [], "a draft cannot be swept"
         possible = {OLD, NEW} if self._verb.saves else {OLD}

@@ -7,7 +7,7 @@ import sys
 import pytest
 from boxes import python
 
-from elementsckpt import machine
+from elementsckpt.system import memory
 
 KB = 1 << 10
 # As on a host that has both versions, of which the first has the controllers.
@@ -30,8 +30,8 @@ class Machine:
         self.top = root / "control groups"
         self._proc = root / "proc"
         (self._proc / "self").mkdir(parents=True)
-        monkeypatch.setattr(machine, "_PROC", self._proc)
-        monkeypatch.setattr(machine, "_OFTEN_BYTES", 0)
+        monkeypatch.setattr(memory, "_PROC", self._proc)
+        monkeypatch.setattr(memory, "_OFTEN_BYTES", 0)
 
     def has(self, **sizes):
         """Set the sizes of `meminfo`, in bytes; otherwise it is not there."""
@@ -68,7 +68,7 @@ class Machine:
     def leaves(self, size_bytes):
         """Have a load find so much memory, and not more."""
         self.is_in(["0::/job"], "41 31 0:38 / {top} rw - cgroup2 cgroup2 rw")
-        self.set("job", {"memory.max": size_bytes + machine._SPARE_BYTES}, anon=0)
+        self.set("job", {"memory.max": size_bytes + memory._SPARE_BYTES}, anon=0)
 
 
 @contextlib.contextmanager
@@ -80,8 +80,8 @@ def made_up(root, monkeypatch):
 
 def forget():
     """Have what is remembered of the machine be looked up again."""
-    machine.memory_bytes.cache_clear()
-    machine._mounted.cache_clear()
+    memory.memory_bytes.cache_clear()
+    memory._mounted.cache_clear()
 
 
 @contextlib.contextmanager
@@ -115,8 +115,8 @@ def _memory_group():
     """Return the innermost group of this process that has limits of memory."""
     if os.geteuid() != 0 or not sys.platform.startswith("linux"):
         pytest.skip("only root makes control groups, and only on Linux")
-    for folder in machine._groups():
-        for name in machine._HARD_LIMITS:
+    for folder in memory._groups():
+        for name in memory._HARD_LIMITS:
             if (folder / name).exists():
                 # In version 2, groups with processes have no groups with limits.
                 return (folder if "bytes" in name else folder.parent), name

@@ -48,9 +48,9 @@ from elementsckpt import (
     Value,
     VersionError,
     WriteError,
-    disk,
 )
-from elementsckpt.group import Group
+from elementsckpt.storage import disk
+from elementsckpt.system.job import Group
 
 
 class Situation(NamedTuple):
@@ -2224,8 +2224,8 @@ def more_than_there_is_memory(tmp, monkeypatch):
     cp = make(tmp, {"w": noise(0)})
     cp.save()
     yield
-    monkeypatch.setattr(elementsckpt.machine, "_OFTEN_BYTES", 0)
-    monkeypatch.setattr(elementsckpt.machine, "left_bytes", lambda: 4096)
+    monkeypatch.setattr(elementsckpt.system.memory, "_OFTEN_BYTES", 0)
+    monkeypatch.setattr(elementsckpt.system.memory, "left_bytes", lambda: 4096)
     cp.load()
 
 
@@ -2250,7 +2250,7 @@ def more_than_fits_into_memory(tmp, monkeypatch):
     cp = make(tmp, {"w": noise(0)})
     cp.save()
     yield
-    monkeypatch.setattr("elementsckpt.reader._memory", failing(MemoryError()))
+    monkeypatch.setattr("elementsckpt.storage.reader._memory", failing(MemoryError()))
     cp.load()
 
 
@@ -2277,7 +2277,7 @@ def a_library_that_is_not_installed(tmp, monkeypatch):
 def as_process_1(monkeypatch, answer):
     """Be one of two processes, to which process 0 said something, or nothing."""
     job = Group("torch.distributed", 1, 2, print, lambda key: answer)
-    monkeypatch.setattr("elementsckpt.group.current", lambda: job)
+    monkeypatch.setattr("elementsckpt.system.job.current", lambda: job)
 
 
 @says(
@@ -2290,7 +2290,7 @@ def as_process_1(monkeypatch, answer):
 def a_process_that_does_not_tell_what_it_resumes(tmp, monkeypatch):
     cp = make(tmp, 0, write=False)
     as_process_1(monkeypatch, None)
-    monkeypatch.setattr("elementsckpt.group._TIMEOUT_S", 0.0)
+    monkeypatch.setattr("elementsckpt.system.job._TIMEOUT_S", 0.0)
     yield
     cp.load_or_save()
 
@@ -2407,14 +2407,14 @@ def a_generator_that_jax_does_not_know(tmp, _):
 def a_run_that_saves_faster_than_others_read(tmp, monkeypatch):
     trainer = make(tmp, noise(0))
     trainer.save()
-    opened = elementsckpt.source.Save.components
+    opened = elementsckpt.loading.open_save.Save.components
 
     def components(self, keys):
         trainer.save()
         return opened(self, keys)
 
     yield
-    monkeypatch.setattr(elementsckpt.source.Save, "components", components)
+    monkeypatch.setattr(elementsckpt.loading.open_save.Save, "components", components)
     elementsckpt.read(tmp)
 
 

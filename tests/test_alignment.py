@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import elementsckpt
-from elementsckpt import Checkpoint, leaves
-from elementsckpt.manifest import Leaves
+from elementsckpt import Checkpoint
+from elementsckpt.format.manifest import Leaves
+from elementsckpt.kinds import leaves
 
 NUMPY = [
     *("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"),

@@ -891,7 +891,7 @@ def test_deep_attributes_are_freed_and_do_no_harm(name):
 
 
 def test_attributes_are_fingerprinted(tmp_path):
-    from elementsckpt import fingerprints
+    from elementsckpt.testing import fingerprints
 
     values = [noted(OrderedDict(a=1), note=n) for n in (1, 2)]
     first, second = (fingerprints.take("key", value) for value in values)

@@ -12,7 +12,8 @@ from boxes import Box, LazyStream, Stream, make
 from folders import MB, Gate, noise
 from strategies import assert_same
 
-from elementsckpt import Checkpoint, StateError, disk
+from elementsckpt import Checkpoint, StateError
+from elementsckpt.storage import disk
 
 ARENA = 16 * MB  # Staging grows by so much.
 

@@ -14,7 +14,8 @@ from folders import Gate, noise, use_small_blocks
 from strategies import assert_same
 
 import elementsckpt
-from elementsckpt import Checkpoint, SaveNotFoundError, WriteError, disk
+from elementsckpt import Checkpoint, SaveNotFoundError, WriteError
+from elementsckpt.storage import disk
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ import atexit, os, signal, sys, threading
 import numpy as np
 sys.path.insert(0, {tests!r})
 from boxes import Box
-from elementsckpt import Checkpoint, disk
+from elementsckpt import Checkpoint
+from elementsckpt.storage import disk
 
 real = disk.syscall
 main = threading.main_thread()
@@ -168,7 +169,8 @@ PROCESS = """
 import multiprocessing, os, sys, threading
 import numpy as np
 from boxes import Box
-from elementsckpt import Checkpoint, disk
+from elementsckpt import Checkpoint
+from elementsckpt.storage import disk
 
 def work(directory):
     cp = Checkpoint(directory, background=True)

@@ -107,7 +107,7 @@ def test_what_is_mapped_is_verified_once(tmp_path, monkeypatch):
     state = [{"w": np.full(9, number)} for number in range(2000)]
     save = saved(tmp_path, state, LazyStream, compress=None)
     verified = []
-    reader = elementsckpt.reader
+    reader = elementsckpt.storage.reader
     monkeypatch.setattr(
         reader, "_verify", lambda path, block, data: verified.append(data.size)
     )
@@ -119,7 +119,7 @@ def test_what_is_mapped_is_verified_once(tmp_path, monkeypatch):
 
 
 def test_the_headers_of_many_segments_are_verified_once(tmp_path, monkeypatch):
-    monkeypatch.setattr("elementsckpt.writer.SEGMENT_BYTES", 150_000)
+    monkeypatch.setattr("elementsckpt.saving.writer.SEGMENT_BYTES", 150_000)
     state = [noise(number, 70_000) for number in range(160)]
     save = saved(tmp_path, state, LazyStream, compress=None)
 
@@ -218,7 +218,7 @@ def set_limit(tmp_path, monkeypatch):
 def bomb(tmp_path):
     """A save of zeros, which take no room, with more of them than there is memory."""
     save = saved(tmp_path, {"w": np.zeros(16 * MB, np.uint8)}, compress=1)
-    count = elementsckpt.machine.memory_bytes() // (16 * MB) + 1
+    count = elementsckpt.system.memory.memory_bytes() // (16 * MB) + 1
     component = manifest_of(save)["components"][0]
     (name, _, start, _) = component["segments"][0]
     first = component["blocks"][0]

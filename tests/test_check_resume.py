@@ -20,8 +20,8 @@ from elementsckpt import (
     MissingKeyError,
     Saveable,
 )
-from elementsckpt.fingerprints import take
 from elementsckpt.testing import ResumeError, ResumeReport, check_resume
+from elementsckpt.testing.fingerprints import take
 
 # A small training, as most are: a model, an optimizer with momentum, a replay buffer
 # that fills while training goes on, and a generator that draws from it.
@@ -444,7 +444,7 @@ def test_a_library_that_draws_in_the_first_save_after_a_load_is_found(monkeypatc
     def draw():
         return random.randrange(16)
 
-    monkeypatch.setattr("elementsckpt.history._any_turn", draw)
+    monkeypatch.setattr("elementsckpt.saving.history._any_turn", draw)
     said = refusal(make(), train)
     assert "after step 4, saving changes those of random. Let" in said
 
@@ -576,7 +576,7 @@ def test_libraries_that_training_imports_do_not_make_it_look_random():
     pytest.importorskip("torch")
     script = """
 import elementsckpt, sys
-from elementsckpt.fingerprints import take
+from elementsckpt.testing.fingerprints import take
 from elementsckpt.testing import check_resume
 
 class Box:

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from strategies import LAYOUTS, assert_same, lay_out, states
 
 import elementsckpt
-from elementsckpt import Checkpoint, DamagedError, disk
+from elementsckpt import Checkpoint, DamagedError
+from elementsckpt.storage import disk
 
 safetensors = pytest.importorskip("safetensors.numpy")
 

@@ -22,16 +22,10 @@ from numbered import make as make_numbered
 from numbered import number_in, number_of
 
 import elementsckpt
-from elementsckpt import (
-    Checkpoint,
-    SaveExistsError,
-    WriteError,
-    background,
-    checkpoint,
-    disk,
-    drafts,
-)
-from elementsckpt.folder import Directory
+from elementsckpt import Checkpoint, SaveExistsError, WriteError, checkpoint
+from elementsckpt.directory.listing import Directory
+from elementsckpt.run import background
+from elementsckpt.storage import disk, drafts
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
 
@@ -366,8 +360,9 @@ import os, pathlib, signal, sys, threading
 sys.path.insert(0, {str(ROOT / "tests")!r})
 import elementsckpt
 from boxes import Box, make
-from elementsckpt import Checkpoint, Counter, Every, disk
-from elementsckpt.staging import Staging
+from elementsckpt import Checkpoint, Counter, Every
+from elementsckpt.storage import disk
+from elementsckpt.saving.staging import Staging
 from folders import Gate
 
 directory = pathlib.Path(sys.argv[1])

@@ -19,8 +19,8 @@ from elementsckpt import (
     DamagedError,
     SaveNotFoundError,
     VersionError,
-    parallel,
 )
+from elementsckpt.system import threads
 
 
 class Stream(LazyStream):
@@ -355,7 +355,7 @@ HOSTILE = [
 
 
 def test_no_well_signed_manifest_crashes_the_reader(tmp_path, monkeypatch):
-    monkeypatch.setattr(parallel, "_THREADS", 1)  # To start more takes the most time.
+    monkeypatch.setattr(threads, "_THREADS", 1)  # To start more takes the most time.
     state = {
         "array": np.ones((2, 3)),
         "packed": np.zeros(1 << 16, np.uint8),

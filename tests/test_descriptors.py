@@ -18,7 +18,8 @@ from faults import (
 )
 
 import elementsckpt
-from elementsckpt import Checkpoint, Value, disk
+from elementsckpt import Checkpoint, Value
+from elementsckpt.storage import disk
 
 pytestmark = pytest.mark.skipif(
     not os.path.isdir("/proc/self/fd"), reason="counts the files that are open"
@@ -28,7 +29,8 @@ SETUP = """
 import gc, os, resource, sys, threading
 import numpy as np
 import elementsckpt
-from elementsckpt import Checkpoint, Saveable, writer
+from elementsckpt import Checkpoint, Saveable
+from elementsckpt.saving import writer
 
 _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (128, most))

@@ -23,7 +23,8 @@ from folders import unprivileged
 from medium import Link, Medium, Rename, Sync
 
 import elementsckpt
-from elementsckpt import Checkpoint, Counter, Every, Files, WriteError, checkpoint, disk
+from elementsckpt import Checkpoint, Counter, Every, Files, WriteError, checkpoint
+from elementsckpt.storage import disk
 
 
 @pytest.fixture

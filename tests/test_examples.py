@@ -42,7 +42,7 @@ COMMIT = 3  # Which is in the midst of each of them.
 # Imports modules once, which takes longer than most examples, and forks for each run.
 RUNNER = """
 import importlib, os, runpy, signal, sys
-from elementsckpt import disk
+from elementsckpt.storage import disk
 
 commits = 0
 

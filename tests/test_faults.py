@@ -58,7 +58,9 @@ from faults import (
 )
 from medium import Create, Link, Medium, Remove, Rename, Sync, Write
 
-from elementsckpt import CheckpointError, WriteError, disk, parallel
+from elementsckpt import CheckpointError, WriteError
+from elementsckpt.storage import disk
+from elementsckpt.system import threads
 
 CODES = errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EMFILE, errno.EROFS, errno.EINTR
 LINKING = Again, Prunes, Packs, Background, BackgroundPrunes, FilesAgain, Stages
@@ -85,7 +87,7 @@ def deadline():
 @pytest.fixture(autouse=True)
 def small_segments(monkeypatch):
     use_small_segments(monkeypatch.setattr)
-    monkeypatch.setattr(parallel, "_THREADS", 1)  # The calls come in one order.
+    monkeypatch.setattr(threads, "_THREADS", 1)  # The calls come in one order.
 
 
 @pytest.fixture
@@ -238,7 +240,7 @@ def test_an_unfinished_save_is_told_by_its_draft_to_the_last(order, tmp_path, in
 
 
 @pytest.mark.parametrize(
-    ("kind", "sticky", "threads"),
+    ("kind", "sticky", "count"),
     [
         *((kind, False, 1) for kind in ESSENTIAL),
         *((kind, True, 1) for kind in (Sweeps, ExplicitAgain, Background)),
@@ -247,9 +249,9 @@ def test_an_unfinished_save_is_told_by_its_draft_to_the_last(order, tmp_path, in
     ],
 )
 def test_a_failure_at_any_call_costs_at_most_the_new_save(
-    kind, sticky, threads, fresh, inject, caplog, monkeypatch, calls
+    kind, sticky, count, fresh, inject, caplog, monkeypatch, calls
 ):
-    monkeypatch.setattr(parallel, "_THREADS", threads)
+    monkeypatch.setattr(threads, "_THREADS", count)
     for n, code in zip(calls, itertools.cycle(CODES)):
         situation = fresh(kind)
         before = tree(situation.root)
@@ -700,7 +702,7 @@ CHANGES = {
 
 def test_disk_makes_every_change_through_the_seam():
     # That other modules make none is for test_layering to say.
-    module = ast.parse((ROOT / "elementsckpt" / "disk.py").read_text(encoding="utf-8"))
+    module = ast.parse(pathlib.Path(disk.__file__).read_text(encoding="utf-8"))
     calls = [node for node in ast.walk(module) if isinstance(node, ast.Call)]
     through = {
         argument
@@ -738,7 +740,7 @@ def test_disk_makes_every_change_through_the_seam():
 AUDIT = """
 import os, pathlib, sys, threading
 import faults
-from elementsckpt import disk
+from elementsckpt.storage import disk
 
 sys.dont_write_bytecode = True
 inside = threading.local()

@@ -17,7 +17,9 @@ from faults import unsynced
 from folders import unprivileged
 
 import elementsckpt
-from elementsckpt import Checkpoint, Files, disk, folder
+from elementsckpt import Checkpoint, Files
+from elementsckpt.directory import listing
+from elementsckpt.storage import disk
 
 
 def with_files(directory, state, **options):
@@ -376,10 +378,10 @@ def test_a_sweep_does_not_take_the_folder_of_a_save_that_begins(
 
     def sweep(made, *args):
         if made is call is os.open and args[0].parent == path and not swept:
-            swept.append(folder.Directory(tmp_path).sweep())
+            swept.append(listing.Directory(tmp_path).sweep())
         result = made(*args)
         if made is call is os.mkdir and not swept:
-            swept.append(folder.Directory(tmp_path).sweep())
+            swept.append(listing.Directory(tmp_path).sweep())
         return result
 
     monkeypatch.setattr(disk, "syscall", sweep)

@@ -19,8 +19,8 @@ from elementsckpt import (
     ReadError,
     Saveable,
     SaveNotFoundError,
-    disk,
 )
+from elementsckpt.storage import disk
 
 STATE = {"config.json": b"{}", "weights/1/a.bin": b"a" * 5000, "empty": b""}
 
@@ -380,7 +380,7 @@ def test_what_a_dead_process_left_is_removed_by_the_next_save(tmp_path):
 def test_death_at_any_call_leaves_what_the_next_save_removes(tmp_path, number):
     script = f"""
 import os, sys
-from elementsckpt import disk
+from elementsckpt.storage import disk
 
 left = [{number}]
 

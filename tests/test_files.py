@@ -25,8 +25,8 @@ from elementsckpt import (
     Files,
     MismatchError,
     StateError,
-    disk,
 )
+from elementsckpt.storage import disk
 
 STATE = {"config.json": b"{}", "weights/1/a.bin": b"a" * 5000, "empty": b""}
 

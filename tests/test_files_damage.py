@@ -12,7 +12,8 @@ from faults import Policy, is_link
 from folders import flip, forge, manifest_of
 
 import elementsckpt
-from elementsckpt import Checkpoint, CheckpointError, DamagedError, Files, disk
+from elementsckpt import Checkpoint, CheckpointError, DamagedError, Files
+from elementsckpt.storage import disk
 
 
 def state(value):

@@ -18,7 +18,7 @@ from boxes import blocks, make
 from faults import Policy
 
 import elementsckpt
-from elementsckpt import manifest
+from elementsckpt.format import manifest
 
 DATA = pathlib.Path(__file__).parent / "data"
 

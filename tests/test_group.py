@@ -12,7 +12,7 @@ import pytest
 import ranks
 
 from elementsckpt import Counter
-from elementsckpt.group import Group
+from elementsckpt.system.job import Group
 
 
 def free_port():
@@ -60,7 +60,7 @@ def job(monkeypatch):
         group = Group(
             "jax.distributed", rank, 2, said.__setitem__, lambda _: next(left)
         )
-        monkeypatch.setattr("elementsckpt.group.current", lambda: group)
+        monkeypatch.setattr("elementsckpt.system.job.current", lambda: group)
         return said
 
     return make

@@ -11,7 +11,8 @@ from folders import HEADERS, MB, Calls, Reads, component_of, noise
 from strategies import assert_same
 
 import elementsckpt
-from elementsckpt import Checkpoint, disk
+from elementsckpt import Checkpoint
+from elementsckpt.storage import disk
 
 RAW = {"keep": None, "fsync": False, "compress": None}
 

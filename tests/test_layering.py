@@ -1,210 +1,32 @@
-"""The module table of docs/design.md, enforced: who may import whom, and what."""
+"""The floors of docs/design.md, enforced: packages import downwards only."""
 
 import ast
 import graphlib
+import importlib
 import pathlib
 import subprocess
 import sys
 
 import pytest
 
-PACKAGE = pathlib.Path(__file__).parent.parent / "elementsckpt"
+ROOT = pathlib.Path(__file__).parent.parent
+PACKAGE = ROOT / "elementsckpt"
 
-# What each module may import from the package, besides errors. Lower modules first.
-ALLOWED = {
-    "errors": {"attributes"},
-    "forks": set(),
-    "notices": set(),
-    "group": {"notices"},
-    "attributes": set(),
-    "arguments": {"attributes"},
-    "hints": set(),
-    "disk": {"arguments"},
-    "parallel": set(),
-    "manifest": set(),
-    "classes": {"attributes", "manifest"},
-    "references": {"attributes", "classes", "manifest"},
-    "reductions": {"attributes", "classes"},
-    "closures": {"attributes", "references"},
-    "torch_tensors": {"attributes"},
-    "torch_pickles": {"torch_tensors"},
-    "torch_states": {"attributes", "torch_tensors"},
-    "restricted": set(),
-    "dtypes": set(),
-    "scalars": {"dtypes"},
-    "jax_arrays": {"attributes"},
-    "generators": set(),
-    "views": set(),
-    "leaves": {
-        *("torch_tensors", "jax_arrays", "scalars", "dtypes", "references"),
-        "manifest",
-    },
-    "losses": {"attributes", "generators", "leaves", "reductions"},
-    "pickles": {
-        *("attributes", "closures", "losses", "reductions", "references"),
-        "torch_pickles",
-    },
-    "containers": {
-        *("attributes", "classes", "generators", "leaves", "scalars", "references"),
-        "manifest",
-    },
-    "tree": {"attributes", "containers", "leaves", "scalars", "manifest"},
-    "sharing": {
-        *("tree", "leaves", "jax_arrays", "pickles", "reductions", "references"),
-    },
-    "view_leaves": {"tree", "leaves", "views", "dtypes", "manifest"},
-    "groups": {
-        *("sharing", "view_leaves", "tree", "leaves", "views", "jax_arrays", "scalars"),
-        "manifest",
-    },
-    "specs": {
-        *("attributes", "leaves", "torch_tensors", "jax_arrays", "scalars", "dtypes"),
-        "manifest",
-    },
-    "overlay": {"attributes", "specs", "tree", "leaves", "manifest"},
-    "selection": {"overlay", "arguments"},
-    "wholes": {"overlay", "tree", "containers", "manifest"},
-    "verbs": set(),
-    "growth": {
-        *("attributes", "overlay", "tree", "containers", "leaves", "scalars"),
-        "manifest",
-    },
-    "callables": {"attributes"},
-    "beside": {"attributes", "tree", "leaves"},
-    "pytrees": {
-        *("attributes", "classes", "tree", "callables", "containers", "leaves"),
-        *("beside", "jax_arrays", "references", "scalars", "manifest"),
-    },
-    "unsaved": {"pytrees", "callables", "leaves", "attributes"},
-    "plain": {
-        *("attributes", "unsaved", "pytrees", "callables", "leaves", "jax_arrays"),
-    },
-    "skeletons": {"attributes", "pytrees", "pickles", "leaves"},
-    "forms": {"overlay", "pytrees", "specs", "tree", "scalars", "manifest"},
-    "value": {
-        *("forms", "skeletons", "plain", "unsaved", "wholes", "overlay", "pytrees"),
-        *("specs", "attributes", "tree", "leaves", "jax_arrays", "manifest"),
-    },
-    "compression": {"manifest", "arguments"},
-    "files": {"attributes", "arguments"},
-    "filetree": {"manifest", "parallel", "disk"},
-    "fileview": {"drafts", "filetree", "manifest", "parallel", "disk"},
-    "background": {"forks", "parallel"},
-    "machine": set(),
-    "staging": {"forks", "machine"},
-    "headers": set(),
-    "blocks": {"headers", "staging", "leaves", "dtypes", "manifest"},
-    "pool": {"disk"},
-    "reader": {"pool", "compression", "machine", "manifest", "parallel", "disk"},
-    "elements_folder": {"restricted", "pickles", "machine", "disk"},
-    "drafts": {"manifest", "notices", "forks", "group", "disk"},
-    "metadata": {"attributes", "torch_tensors", "jax_arrays", "scalars"},
-    "retention": {"metadata", "manifest", "notices", "arguments"},
-    "folder": {
-        *("retention", "drafts", "reader", "elements_folder", "metadata"),
-        *("manifest", "scalars", "notices", "disk"),
-    },
-    "choice": {
-        *("folder", "retention", "drafts", "elements_folder", "scalars", "manifest"),
-        *("disk", "arguments", "hints"),
-    },
-    "reuse": {
-        *("reader", "headers", "blocks", "compression", "manifest", "parallel"),
-        "disk",
-    },
-    "segments": {"reuse", "headers", "blocks", "compression", "manifest", "disk"},
-    "writer": {
-        *("segments", "reuse", "headers", "blocks", "compression", "staging"),
-        *("manifest", "filetree", "parallel", "disk"),
-    },
-    "collect": {
-        *("writer", "reuse", "files", "groups", "sharing", "tree", "scalars"),
-        *("manifest", "notices"),
-    },
-    "stored": {
-        *("elements_folder", "reader", "skeletons", "wholes", "specs", "view_leaves"),
-        *("tree", "leaves", "pickles", "references", "classes", "manifest", "verbs"),
-        "arguments",
-    },
-    "filling": {"stored", "folder", "growth", "wholes", "overlay", "tree"},
-    "source": {
-        *("stored", "folder", "elements_folder", "tree", "references", "scalars"),
-        *("fileview", "specs", "hints", "manifest", "arguments"),
-    },
-    "reports": set(),
-    "still": {"manifest", "notices"},
-    "history": {
-        *("reuse", "folder", "compression", "still", "scalars", "manifest"),
-    },
-    "store": {
-        *(
-            "collect",
-            "history",
-            "writer",
-            "reuse",
-            "staging",
-            "compression",
-            "drafts",
-            "folder",
-        ),
-        *("reports", "retention", "filetree", "manifest", "notices"),
-    },
-    "remedies": {
-        *("overlay", "selection", "specs", "tree", "hints", "verbs", "manifest"),
-        "arguments",
-    },
-    "restore": {
-        *("source", "stored", "filling", "folder", "fileview", "drafts", "reports"),
-        *("remedies", "overlay", "tree", "selection", "verbs", "growth", "manifest"),
-        *("machine", "disk", "torch_states"),
-    },
-    "look": {
-        *("restore", "reports", "stored", "choice", "folder", "elements_folder"),
-        *("selection", "metadata", "scalars", "manifest", "verbs", "disk"),
-        "arguments",
-    },
-    "randoms": {"attributes"},
-    "components": {
-        *("attributes", "value", "pytrees", "callables", "randoms", "jax_arrays"),
-        *("leaves", "torch_tensors"),
-    },
-    "registry": {"components", "arguments"},
-    "wrappers": {"forks", "attributes", "arguments"},
-    "rng": {"attributes", "arguments", "generators"},
-    "functions": {
-        *("store", "restore", "reports", "stored", "choice", "files", "metadata"),
-        *("selection", "value", "rng", "compression", "verbs", "disk"),
-        "arguments",
-    },
-    "lineage": {"disk"},
-    "schedule": {"forks", "arguments"},
-    "sigactions": set(),
-    "wakeup": {"forks"},
-    "signals": {"sigactions", "wakeup", "arguments"},
-    "timing": {"schedule", "signals"},
-    "claim": {"lineage", "folder", "group", "forks", "disk"},
-    "origin": {"lineage", "folder", "reports", "manifest"},
-    "checkpoint": {
-        *("functions", "registry", "look", "store", "restore", "reports", "stored"),
-        *("choice", "folder", "background", "history", "staging", "compression"),
-        *("schedule", "signals", "timing", "origin", "claim", "retention", "metadata"),
-        *("selection", "value", "rng", "scalars", "verbs", "group"),
-        *("files", "wrappers", "components", "manifest", "notices", "forks", "disk"),
-        *("attributes", "arguments", "jax_arrays"),
-    },
-    "__init__": {
-        *("checkpoint", "functions", "files", "look", "retention", "schedule"),
-        *("value", "wrappers", "rng", "reports", "testing"),
-    },
-    "fingerprints": {
-        *("blocks", "specs", "tree", "leaves", "pickles", "torch_tensors"),
-        *("jax_arrays", "scalars"),
-    },
-    "runs": {
-        *("checkpoint", "fingerprints", "rng", "files", "components", "disk"),
-    },
-    "testing": {"runs", "fingerprints", "rng", "disk", "arguments"},
-}
+# Packages, and modules beside them. What is on a floor imports lower floors and itself.
+FLOORS = [
+    {"testing"},
+    {"checkpoint"},
+    {"functions", "inspection", "run"},
+    {"saving", "loading"},
+    {"directory", "components"},
+    {"state", "foreign"},
+    {"storage", "kinds"},
+    {"format", "system"},
+    {"reports"},
+    {"errors"},
+    {"user"},
+]
+LEVELS = {name: level for level, names in enumerate(reversed(FLOORS)) for name in names}
 
 DEPENDENCIES = {"numpy", "cloudpickle", "zstandard", "xxhash", "msgspec"}
 
@@ -225,57 +47,89 @@ PATH_CALLS = {
 }
 FILE_MODULES = {"shutil", "tempfile"}
 
-MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
+FILES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(
+        ".__init__"
+    ): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+MODULES = sorted(FILES.keys() - {"elementsckpt"})
+PACKAGES = [name for name in MODULES if FILES[name].name == "__init__.py"]
 
 
 def parse(module):
-    return ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
+    return ast.parse(FILES[module].read_text(encoding="utf-8"))
 
 
-def imported_names(nodes):
+def imported_names(module, nodes):
     """Full dotted name of everything the import statements among the nodes bind."""
+    package = (
+        module if FILES[module].name == "__init__.py" else module.rpartition(".")[0]
+    )
     for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            source = ["elementsckpt"] * node.level + [node.module] * bool(node.module)
+            levels = package.split(".")
+            above = levels[: len(levels) + 1 - node.level] if node.level else []
+            source = [*above, *([node.module] if node.module else [])]
             yield from (".".join([*source, alias.name]) for alias in node.names)
 
 
 def siblings(module):
-    """Modules of the package that a module imports, inside functions too."""
-    for name in imported_names(ast.walk(parse(module))):
-        package, _, rest = name.partition(".")
-        if package == "elementsckpt":
-            sibling = rest.split(".")[0]
-            yield sibling if sibling in MODULES else "__init__"
+    """Modules of elementsckpt that a module imports, inside functions too."""
+    for name in imported_names(module, ast.walk(parse(module))):
+        if name.partition(".")[0] == "elementsckpt":
+            yield name if name in FILES else name.rpartition(".")[0]
 
 
-def test_the_table_names_every_module():
-    assert set(MODULES) == set(ALLOWED)
+def home(module):
+    """The package that a module is in, or the module itself if it is beside them."""
+    return module.split(".")[1]
+
+
+def test_the_floors_name_every_package():
+    assert {home(module) for module in MODULES} == set(LEVELS)
+    assert len(list(PACKAGE.glob("*.py"))) <= 8
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_imports_only_what_the_table_allows(module):
-    assert set(siblings(module)) <= ALLOWED[module] | {"errors"}
+def test_imports_lead_down(module):
+    for name in siblings(module):
+        above, below = home(module), home(name)
+        assert below == above or LEVELS[below] < LEVELS[above], name
 
 
 def test_no_cycles():
-    for graph in ALLOWED, {module: set(siblings(module)) for module in MODULES}:
-        graphlib.TopologicalSorter(graph).prepare()
+    graph = {module: {*siblings(module)} - {module} for module in FILES}
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_says_its_duty_and_what_it_hands_on(package):
+    used = {
+        name.split(".")[2]
+        for module in MODULES
+        for name in siblings(module)
+        if name.startswith(f"{package}.") and home(module) != home(package)
+    }
+    found = importlib.import_module(package)
+    assert len(found.__doc__.splitlines()) >= 3
+    if package != "elementsckpt.testing":  # Which is for users.
+        assert set(found.__all__) == used
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_only_dependencies(module):
-    names = imported_names(ast.walk(parse(module)))
+    names = imported_names(module, ast.walk(parse(module)))
     roots = {name.partition(".")[0] for name in names}
     assert roots <= DEPENDENCIES | sys.stdlib_module_names | {"elementsckpt"}
 
 
-@pytest.mark.parametrize("module", sorted({*MODULES} - {"disk"}))
+@pytest.mark.parametrize("module", sorted({*MODULES} - {"elementsckpt.storage.disk"}))
 def test_only_disk_touches_files(module):
     tree = parse(module)
-    found = FILE_MODULES & set(imported_names(ast.walk(tree)))
+    found = FILE_MODULES & set(imported_names(module, ast.walk(tree)))
     for node in ast.walk(tree):
         match node:
             case ast.Call(func=ast.Name(id="open")):

@@ -15,7 +15,10 @@ from boxes import Box, make, python
 from folders import MB, noise
 
 import elementsckpt
-from elementsckpt import Checkpoint, ReadError, compression, machine, parallel, staging
+from elementsckpt import Checkpoint, ReadError
+from elementsckpt.format import compression
+from elementsckpt.saving import staging
+from elementsckpt.system import memory, threads
 
 FIRST = "35 31 0:31 / {top} rw,relatime shared:9 - cgroup cgroup rw,memory"
 SECOND = "41 31 0:38 / {top} rw,nosuid - cgroup2 cgroup2 rw,nsdelegate"
@@ -46,11 +49,11 @@ def test_a_limit_counts_wherever_it_is_above_the_process(linux, kind, group):
         linux.set(other, {name: "max" if "max" in name else (1 << 63) - 4096})
     linux.set("a/b/c/d", {name: 1})  # Of somebody else.
     linux.set("b", {name: 1})
-    assert machine.memory_bytes() > 500 * MB
+    assert memory.memory_bytes() > 500 * MB
     held = "anon" if name == "memory.max" else "total_rss"
     linux.set(group, {name: 500 * MB}, **{held: 100 * MB})
-    assert machine.memory_bytes() == 500 * MB
-    assert machine.left_bytes() == 400 * MB
+    assert memory.memory_bytes() == 500 * MB
+    assert memory.left_bytes() == 400 * MB
     assert staging.default_bytes() == 500 * MB // 8
 
 
@@ -58,8 +61,8 @@ def test_the_least_of_both_versions_counts(linux):
     linux.is_in(["4:memory:/a", "0::/b"], FIRST, SECOND)
     linux.set("a", {"memory.limit_in_bytes": 300 * MB}, total_rss=10 * MB)
     linux.set("b", {"memory.max": 400 * MB}, anon=150 * MB)
-    assert machine.memory_bytes() == 300 * MB
-    assert machine.left_bytes() == 250 * MB
+    assert memory.memory_bytes() == 300 * MB
+    assert memory.left_bytes() == 250 * MB
 
 
 def test_what_can_be_taken_back_is_left(linux):
@@ -67,27 +70,27 @@ def test_what_can_be_taken_back_is_left(linux):
     held = {"anon": 100 * MB, "shmem": 30 * MB}
     linux.set("a", {"memory.max": 500 * MB}, file=300 * MB, **held)
     linux.has(MemTotal=900 * MB, SwapFree=0, AnonPages=0, Cached=800 * MB)
-    assert machine.left_bytes() == 370 * MB
+    assert memory.left_bytes() == 370 * MB
     linux.has(MemTotal=900 * MB, SwapFree=50 * MB, AnonPages=500 * MB, Shmem=200 * MB)
-    assert machine.left_bytes() == 250 * MB
+    assert memory.left_bytes() == 250 * MB
     linux.has(MemTotal=900 * MB, SwapFree=0, AnonPages=900 * MB, SUnreclaim=MB)
-    assert machine.left_bytes() == 0
+    assert memory.left_bytes() == 0
 
 
 def test_what_a_group_has_not_heard_of_counts(linux):
     linux.is_in(["0::/a/b"], SECOND)
     linux.set("a", {"memory.max": 500 * MB}, anon=100 * MB)
     linux.uses(300 * MB)
-    assert machine.left_bytes() == 200 * MB
+    assert memory.left_bytes() == 200 * MB
     linux.uses(30 * MB)
-    assert machine.left_bytes() == 400 * MB
+    assert memory.left_bytes() == 400 * MB
 
 
 def test_where_processes_are_slowed_down_there_is_less_to_stage(linux):
     linux.is_in(["0::/a"], SECOND)
     linux.set("a", {"memory.max": "max", "memory.high": 400 * MB}, anon=399 * MB)
     assert staging.default_bytes() == 50 * MB
-    assert machine.left_bytes() == 400 * MB  # Nobody is killed there.
+    assert memory.left_bytes() == 400 * MB  # Nobody is killed there.
 
 
 @pytest.mark.parametrize(
@@ -105,14 +108,14 @@ def test_what_is_not_seen_is_no_limit(linux, own, mount):
     linux.is_in(own, mount)
     linux.set("a", {"memory.max": MB, "memory.limit_in_bytes": MB})
     size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    assert machine.memory_bytes() == machine.left_bytes() == size
+    assert memory.memory_bytes() == memory.left_bytes() == size
 
 
 def test_without_proc_the_memory_is_that_of_the_machine(tmp_path, monkeypatch):
-    monkeypatch.setattr(machine, "_PROC", tmp_path)
+    monkeypatch.setattr(memory, "_PROC", tmp_path)
     jobs.forget()
     size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    assert machine.memory_bytes() == machine.left_bytes() == size
+    assert memory.memory_bytes() == memory.left_bytes() == size
     jobs.forget()
 
 
@@ -290,13 +293,13 @@ def test_what_finds_no_memory_beside_others_is_done_alone():
             raise MemoryError
         return 2 * number
 
-    assert parallel.run(call, range(50)) == list(range(0, 100, 2))
+    assert threads.run(call, range(50)) == list(range(0, 100, 2))
 
     def fail(_):
         raise MemoryError
 
     with pytest.raises(MemoryError):
-        parallel.run(fail, range(5))
+        threads.run(fail, range(5))
 
 
 class NoMemory:

@@ -9,7 +9,7 @@ import sys
 import pytest
 from boxes import ROOT, python
 
-from elementsckpt import lineage
+from elementsckpt.run import lineage
 
 GIT = shutil.which("git")
 SETTINGS = [
@@ -246,7 +246,7 @@ def test_nobody_waits_for_what_is_no_file(tmp_path, commit_at):
 
 def test_a_program_without_a_file_is_where_it_was_started(tmp_path):
     write(tmp_path / ".git/HEAD", HASH)
-    script = "from elementsckpt import lineage; print(lineage.commit())"
+    script = "from elementsckpt.run import lineage; print(lineage.commit())"
     child = python(script, cwd=tmp_path)
     assert (child.stdout, child.stderr) == (f"{HASH.decode()}\n", "")
 
@@ -255,7 +255,7 @@ def test_a_program_with_a_file_is_there_wherever_it_was_started(tmp_path):
     write(tmp_path / "program/.git/HEAD", HASH)
     write(tmp_path / "here/.git/HEAD", HASH[::-1])
     file = tmp_path / "program" / "main.py"
-    file.write_text("from elementsckpt import lineage; print(lineage.commit())")
+    file.write_text("from elementsckpt.run import lineage; print(lineage.commit())")
     child = subprocess.run(
         [sys.executable, file],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -269,7 +269,7 @@ def test_a_program_with_a_file_is_there_wherever_it_was_started(tmp_path):
 def test_a_folder_that_is_gone_has_no_commit(tmp_path):
     script = """
 import os, sys
-from elementsckpt import lineage
+from elementsckpt.run import lineage
 os.rmdir(os.getcwd())
 print(lineage.commit())
 """

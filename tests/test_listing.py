@@ -6,7 +6,8 @@ import boxes
 import pytest
 
 import elementsckpt
-from elementsckpt import Checkpoint, disk
+from elementsckpt import Checkpoint
+from elementsckpt.storage import disk
 
 
 def make(directory, keep=None, **options):

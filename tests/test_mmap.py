@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from strategies import assert_same, states
 
 import elementsckpt
-from elementsckpt import Checkpoint, DamagedError, disk
+from elementsckpt import Checkpoint, DamagedError
+from elementsckpt.storage import disk
 
 LAZY = {"mmap": True, "verify": False}
 RAW = {"keep": None, "fsync": False, "compress": None}

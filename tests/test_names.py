@@ -20,7 +20,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import elementsckpt
-from elementsckpt import Checkpoint, disk, headers
+from elementsckpt import Checkpoint
+from elementsckpt.format import header
+from elementsckpt.storage import disk
 
 RAW = {"keep": None, "fsync": False, "compress": None}
 DATED = re.compile(r"(.*?)(?:\[(\d+):(\d+)\])?(\.zst)?@\d+(?:~\d+)?", re.S)
@@ -250,11 +252,11 @@ def test_names_of_one_block_that_are_repeated_are_linked_all_the_same(tmp_path):
 
 def undated(monkeypatch):
     """Have names as version 1 of the format had them."""
-    begin = headers.Header.__init__
-    monkeypatch.setattr(headers.Naming, "of_leaves", lambda self, names: names)
-    monkeypatch.setattr(headers.Naming, "of_others", lambda self, names: list(names))
+    begin = header.Header.__init__
+    monkeypatch.setattr(header.Naming, "of_leaves", lambda self, names: names)
+    monkeypatch.setattr(header.Naming, "of_others", lambda self, names: list(names))
     monkeypatch.setattr(
-        headers.Header, "__init__", lambda self, is_dated: begin(self, is_dated=False)
+        header.Header, "__init__", lambda self, is_dated: begin(self, is_dated=False)
     )
 
 

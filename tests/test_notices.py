@@ -11,7 +11,8 @@ import pytest
 from situations import refuse
 
 import elementsckpt
-from elementsckpt import Checkpoint, Keep, disk
+from elementsckpt import Checkpoint, Keep
+from elementsckpt.storage import disk
 
 SAVES = 4
 
@@ -86,7 +87,7 @@ def a_directory_that_cannot_be_listed_to_prune(tmp, monkeypatch):
         raise RuntimeError("no reason at all")
 
     cp = make(tmp, 0)
-    monkeypatch.setattr("elementsckpt.retention.staying", broken)
+    monkeypatch.setattr("elementsckpt.directory.retention.staying", broken)
     return lambda number: cp.save()
 
 

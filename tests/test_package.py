@@ -106,10 +106,13 @@ assert "elementsckpt.testing" in sys.modules
     assert result.returncode == 0, result.stderr
 
 
-MODULES = sorted(pathlib.Path(elementsckpt.__file__).parent.glob("*.py"))
+PACKAGE = pathlib.Path(elementsckpt.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE))
+)
 def test_docstrings_point_to_nothing_that_pip_does_not_install(path):
     tree = ast.parse(path.read_text())
     kinds = ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef

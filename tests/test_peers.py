@@ -22,7 +22,8 @@ import numpy as np
 import pytest
 
 import elementsckpt
-from elementsckpt import Checkpoint, Keep, disk
+from elementsckpt import Checkpoint, Keep
+from elementsckpt.storage import disk
 
 
 def make(directory, keep=1, state=None, **options):

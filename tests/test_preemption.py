@@ -14,7 +14,8 @@ import pytest
 from boxes import ROOT, python
 
 import elementsckpt
-from elementsckpt import Every, disk
+from elementsckpt import Every
+from elementsckpt.storage import disk
 
 
 class Clock:

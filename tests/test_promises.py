@@ -17,7 +17,7 @@ from boxes import Box, python
 from folders import Clock
 
 import elementsckpt
-from elementsckpt import disk
+from elementsckpt.storage import disk
 
 
 def checkpoint(directory, keep=2, background=False, compress="auto", **states):

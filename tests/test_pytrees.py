@@ -45,7 +45,7 @@ from elementsckpt import (
     load_pytree,
     save_pytree,
 )
-from elementsckpt.generators import states_of
+from elementsckpt.kinds.generators import states_of
 
 
 def round_trip(tree, template, **options):

@@ -12,7 +12,8 @@ from faults import Explicit, FilesAgain, First, resumed
 from folders import unprivileged
 
 import elementsckpt
-from elementsckpt import DamagedError, ReadError, WriteError, disk, look
+from elementsckpt import DamagedError, ReadError, WriteError, inspection
+from elementsckpt.storage import disk
 
 
 @pytest.fixture
@@ -91,13 +92,13 @@ def test_a_save_of_elements_that_goes_while_it_is_looked_at_is_left_out(
         (save / name).write_bytes(b"")
     cp = boxes.make(tmp_path)
     found = cp.saves()
-    describe = look._describe_elements
+    describe = inspection._describe_elements
 
     def remove_before(found):
         shutil.rmtree(save)
         return describe(found)
 
-    monkeypatch.setattr(look, "_describe_elements", remove_before)
+    monkeypatch.setattr(inspection, "_describe_elements", remove_before)
     assert ([x.path for x in found], cp.saves()) == ([save], [])
 
 

@@ -11,7 +11,8 @@ import pytest
 from boxes import Box
 
 import elementsckpt
-from elementsckpt import Checkpoint, CheckpointError, ComponentError, registry
+from elementsckpt import Checkpoint, CheckpointError, ComponentError
+from elementsckpt.components import registry
 
 
 class OnlySave:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elementsckpt.restricted import ForbiddenError, load_restricted
+from elementsckpt.foreign.restricted_pickle import ForbiddenError, load_restricted
 
 MIB = 1 << 20
 
@@ -426,7 +426,7 @@ ATTACKS = {
 LOAD = """
 import os, resource, signal, sys
 import numpy as np
-from elementsckpt.restricted import load_restricted
+from elementsckpt.foreign.restricted_pickle import load_restricted
 try:
     import ml_dtypes
 except ImportError:

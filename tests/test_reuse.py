@@ -23,7 +23,8 @@ from folders import (
 from strategies import assert_same
 
 import elementsckpt
-from elementsckpt import Checkpoint, disk
+from elementsckpt import Checkpoint
+from elementsckpt.storage import disk
 
 CHUNK = 100_000
 RAW = {"keep": None, "fsync": False, "compress": None}

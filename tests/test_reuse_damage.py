@@ -21,8 +21,9 @@ from folders import (
 )
 from strategies import assert_same
 
-from elementsckpt import Checkpoint, DamagedError, WriteError, disk
-from elementsckpt.reuse import CHECK_EVERY
+from elementsckpt import Checkpoint, DamagedError, WriteError
+from elementsckpt.saving.reuse import CHECK_EVERY
+from elementsckpt.storage import disk
 
 CHUNK = 100_000
 RAW = {"keep": None, "fsync": False, "compress": None}

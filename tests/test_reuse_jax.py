@@ -11,7 +11,7 @@ from folders import HEADERS, MB, inodes_of, noise
 from strategies import assert_same
 
 import elementsckpt
-from elementsckpt import reuse, writer
+from elementsckpt.saving import reuse, writer
 
 jax = pytest.importorskip("jax")
 RAW = {"keep": None, "fsync": False, "compress": None}
@@ -21,7 +21,7 @@ RAW = {"keep": None, "fsync": False, "compress": None}
 def hashed(monkeypatch):
     """Return a list that gets the size of all that is hashed."""
     sizes = []
-    real = elementsckpt.manifest.digest
+    real = elementsckpt.format.manifest.digest
 
     def digest(data):
         sizes.append(memoryview(data).nbytes)

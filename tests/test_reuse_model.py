@@ -21,7 +21,8 @@ from hypothesis.stateful import (
 )
 from strategies import assert_same
 
-from elementsckpt import Checkpoint, disk
+from elementsckpt import Checkpoint
+from elementsckpt.storage import disk
 
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 

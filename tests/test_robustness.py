@@ -22,7 +22,10 @@ import xxhash
 from boxes import Box, Stream, python, visible
 
 import elementsckpt
-from elementsckpt import Checkpoint, disk, parallel, writer
+from elementsckpt import Checkpoint
+from elementsckpt.saving import writer
+from elementsckpt.storage import disk
+from elementsckpt.system import threads
 
 LOGGER = "elementsckpt"
 
@@ -502,7 +505,7 @@ def test_ctrl_c_leaves_no_helpers_behind(release):
         inside.discard(number)
 
     with pytest.raises(KeyboardInterrupt):
-        parallel.run(work, range(20))
+        threads.run(work, range(20))
     # Until 3.12 a join() that is interrupted takes its thread for dead.
     assert not inside
     assert not library_threads.running()
@@ -527,7 +530,7 @@ def test_ctrl_c_while_helpers_start_leaves_none_behind(release, monkeypatch):
 
     monkeypatch.setattr(threading.Thread, "start", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        parallel.run(work, range(20))
+        threads.run(work, range(20))
     assert not inside
     assert not library_threads.running()
 
@@ -543,7 +546,7 @@ def test_a_helper_that_starts_when_an_interrupt_has_ended_the_work_does_nothing(
 
     monkeypatch.setattr(threading.Thread, "start", interrupted)
     with pytest.raises(KeyboardInterrupt) as kept:
-        parallel.run(done.append, range(20))
+        threads.run(done.append, range(20))
     (thread,) = late
     start(thread)
     thread.join()
@@ -559,7 +562,7 @@ def test_an_interrupt_that_threading_turns_into_another_error_is_one(monkeypatch
 
     monkeypatch.setattr(threading.Thread, "start", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        parallel.run(abs, range(20))
+        threads.run(abs, range(20))
 
 
 def test_what_handles_an_interrupt_works_where_no_thread_can_start(monkeypatch):
@@ -570,13 +573,13 @@ def test_what_handles_an_interrupt_works_where_no_thread_can_start(monkeypatch):
     try:
         raise KeyboardInterrupt
     except KeyboardInterrupt:
-        assert parallel.run(abs, range(-5, 0)) == [5, 4, 3, 2, 1]
+        assert threads.run(abs, range(-5, 0)) == [5, 4, 3, 2, 1]
 
 
 def test_a_save_in_a_signal_handler_does_not_reach_into_the_one_it_interrupts(
     tmp_path, inject, monkeypatch
 ):
-    monkeypatch.setattr(parallel, "_THREADS", 1)
+    monkeypatch.setattr(threads, "_THREADS", 1)
     first, second = np.random.default_rng(0).integers(0, 256, (2, 100_000), np.uint8)
     other = make(tmp_path / "other", agent=second)
     rung = []
@@ -642,7 +645,7 @@ def test_a_save_outlives_sweeps_of_others(tmp_path, inject, before, background):
         result = call(*args)
         if call is before and not done:
             done.append(args)
-            elementsckpt.folder.Directory(tmp_path).sweep()
+            elementsckpt.directory.listing.Directory(tmp_path).sweep()
         return result
 
     inject(sweep)
@@ -927,7 +930,8 @@ MANY_SEGMENTS = """
 import resource, sys
 import numpy as np
 import elementsckpt
-from elementsckpt import reuse, writer
+from elementsckpt.saving import reuse
+from elementsckpt.saving import writer
 
 resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
 writer.SEGMENT_BYTES = 100_000

@@ -17,7 +17,8 @@ from boxes import make, python
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elementsckpt import Counter, Every, schedule
+from elementsckpt import Counter, Every
+from elementsckpt.run import schedule
 
 LINUX = pathlib.Path("/proc/self/stat").exists()
 
@@ -366,7 +367,7 @@ def test_without_a_deadline_it_is_never_past():
 def test_a_process_is_as_old_as_the_system_says():
     script = """
 import time
-from elementsckpt import schedule
+from elementsckpt.run import schedule
 print(time.clock_gettime(time.CLOCK_BOOTTIME) - schedule._process_age())
 """
     before = time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -380,7 +381,7 @@ print(time.clock_gettime(time.CLOCK_BOOTTIME) - schedule._process_age())
 def test_a_program_may_have_any_name():
     script = """
 open("/proc/self/comm", "w").write("a) R 1 (b")
-from elementsckpt import schedule
+from elementsckpt.run import schedule
 assert 0 <= schedule._process_age() < 3600
 """
     child = python(script)

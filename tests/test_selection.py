@@ -7,7 +7,7 @@ from boxes import Box, Stream, make
 
 import elementsckpt
 from elementsckpt import Checkpoint, Counter, MismatchError, MissingKeyError, Value
-from elementsckpt.selection import Request
+from elementsckpt.loading.request import Request
 
 
 def registered(directory=None, **states):
@@ -282,9 +282,9 @@ def test_names_are_read_only_where_they_count(tmp_path, monkeypatch, argument):
     cp = registered(tmp_path, agent={"a": 1}, replay={"a": 1})
     cp.save()
     read = []
-    names = elementsckpt.stored.SavedComponent.names
+    names = elementsckpt.loading.component.SavedComponent.names
     monkeypatch.setattr(
-        elementsckpt.stored.SavedComponent,
+        elementsckpt.loading.component.SavedComponent,
         "names",
         lambda self: read.append(self.key) or names(self),
     )

@@ -22,7 +22,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from elementsckpt import sigactions, signals
+from elementsckpt.run import sigactions, signals
 
 GLIBC = pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc", reason="looks into what the C library has"
@@ -73,7 +73,7 @@ def watching(*args):
 SCRIPT = f"""
 import gc, os, signal, sys, threading
 from signal import SIGTERM, SIGUSR1, raise_signal
-from elementsckpt import signals
+from elementsckpt.run import signals
 
 {inspect.getsource(watching)}
 """
@@ -255,7 +255,7 @@ def test_systems_without_sigusr1_watch_the_other():
     script = "assert signals.DEFAULT == (SIGTERM,)"
     child = python(
         f"import signal\ndel signal.SIGUSR1\nfrom signal import SIGTERM\n"
-        f"from elementsckpt import signals\n{script}"
+        f"from elementsckpt.run import signals\n{script}"
     )
     assert (child.returncode, child.stderr) == (0, "")
 
@@ -796,7 +796,7 @@ def test_callbacks_of_compiled_code_are_told_at_once():
 def test_a_child_that_a_signal_meets_as_it_is_forked_does_not_tell_its_parent():
     script = f"""
 os.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), SIGTERM))
-from elementsckpt import signals
+from elementsckpt.run import signals
 {FORK}
 watch = watching()
 signal.signal(SIGTERM, lambda *_: os._exit(3))

@@ -21,8 +21,8 @@ from elementsckpt import (
     MetadataError,
     MissingKeyError,
     StateError,
-    disk,
 )
+from elementsckpt.storage import disk
 
 
 class Shards(Files):

@@ -30,9 +30,9 @@ from elementsckpt import (
     MissingKeyError,
     SaveExistsError,
     SaveNotFoundError,
-    disk,
-    parallel,
 )
+from elementsckpt.storage import disk
+from elementsckpt.system import threads
 
 KEYS = ("agent", "replay", "env")
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
@@ -186,7 +186,7 @@ class Run(RuleBasedStateMachine):
         self.patch = pytest.MonkeyPatch()
         use_small_segments(self.patch.setattr, ROW_BYTES)
         # With more, the order of frames in a segment would not follow from the rules.
-        self.patch.setattr(parallel, "_THREADS", 1)
+        self.patch.setattr(threads, "_THREADS", 1)
         self.directory = self.root / "ckpt"
         self.saves = []  # Of the directory.
         self.exports = []  # Elsewhere.

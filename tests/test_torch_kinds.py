@@ -9,7 +9,8 @@ from boxes import Box
 from strategies import assert_same, round_trip
 
 import elementsckpt
-from elementsckpt import Checkpoint, StateError, Value, dtypes
+from elementsckpt import Checkpoint, StateError, Value
+from elementsckpt.format import dtypes
 
 torch = pytest.importorskip("torch")
 torch.set_num_threads(1)  # More of them wait for each other, and busily.

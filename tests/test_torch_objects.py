@@ -11,7 +11,8 @@ from boxes import Box
 from strategies import assert_same
 
 import elementsckpt
-from elementsckpt import Checkpoint, GlobalRNG, MismatchError, torch_tensors
+from elementsckpt import Checkpoint, GlobalRNG, MismatchError
+from elementsckpt.kinds import torch_tensors
 from elementsckpt.testing import ResumeError, check_resume
 
 torch = pytest.importorskip("torch")

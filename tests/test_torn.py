@@ -8,8 +8,9 @@ import pytest
 from faults import Box, Counts, Stream, is_link
 
 import elementsckpt
-from elementsckpt import Checkpoint, disk
-from elementsckpt.blocks import BLOCK_BYTES
+from elementsckpt import Checkpoint
+from elementsckpt.saving.blocks import BLOCK_BYTES
+from elementsckpt.storage import disk
 
 LARGE = BLOCK_BYTES // 4 * 2 + 12345  # Elements of four bytes: three blocks.
 MEDIUM = 50_000  # A block of its own.

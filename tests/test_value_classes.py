@@ -36,6 +36,7 @@ from strategies import PROPERTY, assert_same
 
 import elementsckpt
 from elementsckpt import Checkpoint, MismatchError, PickleError, Value
+from elementsckpt.kinds import pickles
 
 
 class Pair(typing.NamedTuple):
@@ -436,10 +437,28 @@ def test_another_program_is_told_what_it_lacks(of_program):
 def test_a_skeleton_that_has_a_class_of_the_program_itself_loads(tmp_path):
     """As such were saved before."""
     cp = save(tmp_path, Pair(1, 2))
-    reduced = elementsckpt.pickles._of_main, ("Gone", pickle.dumps(Pair))
+    reduced = elementsckpt.kinds.pickles._of_main, ("Gone", pickle.dumps(Pair))
     text = base64.b64encode(pickle.dumps(Reduced(*reduced))).decode()
     forge(cp.latest(), lambda x: x["components"][0].update(skeleton=text))
     assert resumed(tmp_path).state.value is Pair
+
+
+@pytest.mark.parametrize(
+    ("path", "arguments", "made"),
+    [
+        ("pickles _of_main", ("Gone", pickle.dumps(7)), 7),
+        ("closures namespace", ("math",), vars(math)),
+        ("reductions make", (list, list), []),
+        ("wrappers Counter", (7,), 7),
+        ("retention Keep", (7,), elementsckpt.Keep(7)),
+        ("rng GlobalRNG", (), elementsckpt.GlobalRNG),
+    ],
+)
+def test_what_saves_name_may_have_moved(path, arguments, made):
+    module, name = path.split()
+    start = f"celementsckpt.{module}\n{name}\n".encode()
+    found = pickles.load(start + pickle.dumps(arguments, 2)[2:-1] + b"R.")
+    assert found == made or type(found) is made or int(found) == made
 
 
 class Reduced:
@@ -749,9 +768,9 @@ def test_plain_trees_have_no_skeleton(tmp_path):
 
 
 def test_a_skeleton_is_made_anew_only_if_the_structure_changes(tmp_path, monkeypatch):
-    made, dump = [], elementsckpt.skeletons.dump
+    made, dump = [], elementsckpt.state.skeletons.dump
     monkeypatch.setattr(
-        elementsckpt.skeletons,
+        elementsckpt.state.skeletons,
         "dump",
         lambda value, **options: made.append(value) or dump(value, **options),
     )

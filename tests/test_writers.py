@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 import elementsckpt
-from elementsckpt import WriteError, disk, restore, source, stored
+from elementsckpt import WriteError
+from elementsckpt.loading import component, load, open_save
+from elementsckpt.storage import disk
 
 WRITER = """
 import sys, elementsckpt
@@ -264,13 +266,13 @@ def meanwhile(monkeypatch):
     def arrange(action, times=1):
         left = [action] * times
 
-        class Save(source.Save):
+        class Save(open_save.Save):
             def components(self, keys):
                 if left:
                     left.pop()()
                 return super().components(keys)
 
-        monkeypatch.setattr(restore, "Save", Save)
+        monkeypatch.setattr(load, "Save", Save)
 
     return arrange
 
@@ -310,13 +312,13 @@ def test_a_reader_moves_on_when_its_save_is_pruned(tmp_path, meanwhile, how):
 def test_a_reader_that_has_opened_its_save_is_not_disturbed(tmp_path, monkeypatch):
     trainer = boxes.make(tmp_path, frames(1), keep=1, fsync=False)
     trainer.save()
-    opened = stored.SavedComponent.open
+    opened = component.SavedComponent.open
 
     def save_then(self):
         opened(self)
         saving(trainer)()
 
-    monkeypatch.setattr(stored.SavedComponent, "open", save_then)
+    monkeypatch.setattr(component.SavedComponent, "open", save_then)
     found = elementsckpt.read(tmp_path, mmap=False)["agent"]
     assert found["step"] == 1
     assert (found["frames"] == 1).all()

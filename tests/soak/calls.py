@@ -30,7 +30,9 @@ from faults import (
     use_small_segments,
 )
 
-from elementsckpt import CheckpointError, disk, parallel
+from elementsckpt import CheckpointError
+from elementsckpt.storage import disk
+from elementsckpt.system import threads
 
 from .processes import Process, call
 from .run import require
@@ -91,7 +93,7 @@ def calls(root, rng, *, kinds, every):
 
 def _attack(report, root, kinds, every):
     use_small_segments()
-    parallel._THREADS = 1  # Calls come in one order, and this process may fork.
+    threads._THREADS = 1  # Calls come in one order, and this process may fork.
     _warm_up(root)
     found, seen = collections.Counter(), collections.Counter()
     for kind in kinds:

@@ -14,7 +14,8 @@ import subprocess
 import threading
 import warnings
 
-from elementsckpt import CheckpointError, disk
+from elementsckpt import CheckpointError
+from elementsckpt.storage import disk
 
 from .processes import call
 from .run import Run, check_tidy, require

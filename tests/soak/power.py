@@ -11,7 +11,8 @@ import tempfile
 from faults import ALL, Explicit, Records, resumed, unsynced, use_small_segments
 from medium import Medium
 
-from elementsckpt import disk, parallel
+from elementsckpt.storage import disk
+from elementsckpt.system import threads
 
 from .processes import call
 from .run import require
@@ -49,7 +50,7 @@ def power(root, rng, *, rounds, kinds):
 
 def _attack(report, root, rng, rounds, kinds):
     use_small_segments()
-    parallel._THREADS = 1  # Calls come in one order.
+    threads._THREADS = 1  # Calls come in one order.
     counts = collections.Counter(kinds=len(kinds))
     for kind in kinds:
         situation = kind(root / "run")

@@ -1,0 +1,115 @@
+"""What a value was made with, and whether what is saved of it has left that.
+
+A program that resumes makes the value as before, and what was saved has to fit then.
+So that it does not is said when it is saved, not at the restart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import Any
+
+import msgspec
+import xxhash
+
+from ..errors import MismatchError
+from ..format import scalars
+from ..format.manifest import OWN_VALUE, Leaves, Tree
+from ..state import matching, pytrees, specs, tree
+from ..state.matching import Plan, Selection
+from ..state.specs import Spec
+
+_MOST_LINES = 3
+_logger = logging.getLogger("elementsckpt")
+
+
+class Form:
+    """The names and specs of the leaves of a value, without the leaves.
+
+    Args:
+      flat: The value, taken apart.
+
+    Attributes:
+      keys: Generator and shape of its typed keys, by name.
+    """
+
+    def __init__(self, flat: pytrees.Flat) -> None:
+        pairs = zip(flat.values, flat.kinds, strict=True)
+        stand_ins = [specs.stand_in(value, kind) for value, kind in pairs]
+        known: dict[Any, Any] = {}  # Most are alike.
+        self._flat = pytrees.Flat(
+            names=flat.names,
+            kinds=[kind for _, kind in stand_ins],
+            values=[known.setdefault(value, value) for value, _ in stand_ins],
+            in_code=flat.in_code,
+        )
+        found = zip(flat.names, self._flat.values, strict=True)
+        self.keys = {
+            name: (spec.dtype, spec.shape)
+            for name, spec in found
+            if isinstance(spec, Spec) and spec.kind == "key"
+        }
+        self._fitting: Any = None
+        self._is_left = False
+
+    def check(self, key: str, saved: Tree) -> None:
+        """Warn, once, if what is saved would not fit where this value was made."""
+        if self._is_left:
+            return
+        outline = xxhash.xxh3_128_digest(msgspec.json.encode(_outline(saved)))
+        if outline == self._fitting:  # As in the save before, so at once.
+            return
+        lines = self._differences(key, saved)
+        self._fitting, self._is_left = outline, bool(lines)
+        if lines:
+            more = f"; and {len(lines) - _MOST_LINES} more"
+            _logger.warning(
+                "%r is saved in another form than its Value was made with: %s%s. A "
+                "program that makes it as this one did cannot resume from that. Make "
+                "it in the form that training gives it, in JAX with eval_shape().",
+                key,
+                "; ".join(lines[:_MOST_LINES]),
+                more if len(lines) > _MOST_LINES else "",
+            )
+
+    def _differences(self, key: str, saved: Tree) -> list[str]:
+        found = [spec for group in saved.leaves for spec in specs.specs_of_saved(group)]
+        with contextlib.suppress(MismatchError):  # There are too many names.
+            names = tree.names(saved, tree.Allowance())
+            entries = [(name, number, found[number]) for name, number in names]
+            plan = matching.plan(self._flat, entries, Selection(), key)
+            _decide(plan, saved)
+            left = matching.differences(plan.problems, plan.missing, plan.unexpected)
+            return [f"{tree.full_name(key, name)}: {what}" for name, what in left]
+        return []
+
+
+def _outline(saved: Tree) -> list[Any]:
+    """Return what forms can differ in, at little cost."""
+    return [[x.kind, x.dtype, x.shape, _types(x), x.names] for x in saved.leaves]
+
+
+def _types(group: Leaves) -> Any:
+    if group.kind == "python":
+        return list(map(_type, group.value))
+    return None if group.kind in OWN_VALUE else group.value
+
+
+def _type(code: Any) -> Any:
+    if type(code) is not dict:
+        return type(code).__name__
+    ((name, content),) = code.items()
+    return content[0] if name == "$numpy" else name
+
+
+def _decide(plan: Plan, saved: Tree) -> None:
+    """Decide about numbers that are in the manifest; any other is sure to fit."""
+    values = {
+        first + index: scalars.decode(code)
+        for first, group in tree.numbered(saved)
+        if group.kind == "python"
+        for index, code in enumerate(group.value)
+    }
+    plan.undecided = [entry for entry in plan.undecided if entry[1] in values]
+    matching.decide(plan, values)

@@ -1,0 +1,313 @@
+"""What can be registered: objects with one of four protocols, and those that need none.
+
+These are of NNX, or random generators, or typed keys.
+"""
+
+from __future__ import annotations
+
+import array
+import collections
+import functools
+import inspect
+import numbers
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from ..errors import ComponentError, reason
+from ..kinds import jax_arrays, leaves
+from ..kinds.torch_tensors import is_module
+from ..state import callables
+from ..state.pytrees import Flat
+from ..user import attributes
+from . import randoms
+from .value import NnxState, Value, apart, is_empty, is_tree, template
+
+PROTOCOLS = (
+    ("save", "load"),
+    ("state_dict", "load_state_dict"),
+    ("to_state_dict", "from_state_dict"),
+    ("get_state", "set_state"),
+)
+# Arguments that name a place to write to: such a `save` returns no state.
+_PLACE = re.compile(
+    r"f|fp|fname|file_?name|prefix|out|outfile|output|dest|dst|destination|save_to|ur[il]"
+    r"|(.*_)?(file|folder|directory|dir_?name)|.*(path|dir|filename)"
+)
+_MOST_NAMES = 12
+
+
+class Key(Value):
+    """A typed key that is registered by itself, and read back as the present one."""
+
+
+_OF_STATE_DICTS = frozenset({"load_state_dict", "from_state_dict"})
+
+
+class Component(NamedTuple):
+    """A registered object and the names of its two methods.
+
+    Attributes:
+      registered: The object.
+      owner: What has the methods: the object, or what saves and loads it.
+    """
+
+    registered: Any
+    owner: Any
+    save_name: str = "save"
+    load_name: str = "load"
+
+    @property
+    def value(self) -> Any:
+        """What is read back: the object, or the key that was loaded in its place."""
+        return self.owner.value if type(self.owner) is Key else self.registered
+
+    @property
+    def save(self) -> Callable[[], Any]:
+        """The method that returns the state."""
+        return getattr(self.owner, self.save_name)  # type: ignore[no-any-return]
+
+    @property
+    def saving(self) -> Callable[[], Any]:
+        """What returns the state for a save, which says more about a value."""
+        if self._is_template and type(self.owner).save is Value.save:
+            return functools.partial(apart, self.owner)
+        return self.save
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it is a value that takes whatever a value saved."""
+        return self._is_template and is_empty(self.owner)
+
+    @property
+    def _is_template(self) -> bool:
+        # A subclass may have a load() of its own.
+        return _is_value(self.owner) and type(self.owner).load is Value.load
+
+    @property
+    def template(self) -> Callable[[], Flat] | None:
+        """For a value, returns what is there now, which a loaded one must be like."""
+        if self._is_template and not is_empty(self.owner):
+            return functools.partial(template, self.owner)
+        return None
+
+    @property
+    def load(self) -> Callable[[Any], Any]:
+        """The method that takes the state; of a value, what becomes of its template."""
+        if self._is_template:
+            return functools.partial(setattr, self.owner, "value")
+        return getattr(self.owner, self.load_name)  # type: ignore[no-any-return]
+
+
+def _is_value(owner: Any) -> bool:
+    return attributes.is_instance(owner, Value)
+
+
+def templates(components: Mapping[str, Component]) -> dict[str, Callable[[], Flat]]:
+    """Return the templates of those that are values, by key."""
+    found = {key: component.template for key, component in components.items()}
+    return {key: template for key, template in found.items() if template is not None}
+
+
+def identities(components: Mapping[str, Component]) -> dict[str, int]:
+    """Return the identity of what each value is now, by key."""
+    return {
+        key: id(component.owner.value)
+        for key, component in components.items()
+        if _is_value(component.owner)
+        and not isinstance(component.owner, NnxState)  # Which changes in place.
+    }
+
+
+def growing(components: Mapping[str, Component]) -> dict[str, bool]:
+    """Return those that load a state dict, which may have more than their own one.
+
+    Returns:
+      By key whether theirs has all entries from the start, as those of modules do.
+    """
+    loading = {x: y for x, y in components.items() if y.load_name in _OF_STATE_DICTS}
+    return {key: is_module(component.value) for key, component in loading.items()}
+
+
+def component(key: str, value: Any) -> Component:
+    """Return the object with the first protocol that it has.
+
+    Raises:
+      ComponentError: it has none; the message says why.
+    """
+    owner = _owner(value)
+    if owner is not None:
+        return Component(value, owner)
+    reasons = []
+    for save_name, load_name in PROTOCOLS:
+        reason = _problem(value, save_name, load_name)
+        if reason is None:
+            return Component(value, value, save_name, load_name)
+        reasons += [reason] if reason else []
+    if callables.is_nnx(value):
+        return Component(value, _nnx_state(key, value))
+    if attributes.is_instance(value, type):
+        raise ComponentError(
+            f"Cannot register {key!r}: {value.__name__} is a class, not an instance of "
+            f"it. Register one with save() and load(data): cp.{key} = "
+            f"{value.__name__}(...)."
+        )
+    found = f" ({'; '.join(reasons)})" if reasons else ""
+    raise ComponentError(
+        f"Cannot register {key!r}: an object of type {type(value).__name__} has no "
+        f"usable save() and load(data){found}. {_remedy(key, value)}. Or add a "
+        f"pair of methods: save() and load(data), state_dict() and load_state_dict(d), "
+        f"to_state_dict() and from_state_dict(d), or get_state() and set_state(state)."
+    )
+
+
+def _remedy(key: str, value: Any) -> str:
+    """Say how to register an object without a protocol."""
+    wrapped = f"cp.{key} = elementsckpt."
+    save = attributes.get(value, "save")
+    if callable(save) and (not _accepts(save) or _takes_place(save)):
+        return (
+            f"If it writes files, wrap it: {wrapped}Files(save=function_that_gets_a_"
+            f"folder, load=function_that_gets_it_back)"
+        )
+    if isinstance(value, numbers.Integral):
+        return f"Numbers that change are counters: {wrapped}Counter({value})"
+    if _changes_in_place(value):
+        return (
+            f"As its owner changes it in place, register the owner, or name two "
+            f"functions: {wrapped}Saveable(function_that_returns_its_content, "
+            f"function_that_fills_it)"
+        )
+    if is_tree(value):
+        return f"As a pytree, which cannot change itself, wrap it: {wrapped}Value(it)"
+    names = [] if callable(value) else _candidates(value)
+    if names:
+        more = len(names) - _MOST_NAMES
+        rest = f", and of {more} more" if more > 0 else ""
+        return (
+            f"Name its attributes: {wrapped}Saveable([...], of=it) with the names of "
+            f"all that changes, of {', '.join(map(repr, names[:_MOST_NAMES]))}{rest}"
+        )
+    return (
+        f"Name two functions that do that: {wrapped}Saveable(function_that_returns_"
+        f"its_state, function_that_takes_it)"
+    )
+
+
+def _changes_in_place(value: Any, depth: int = 3) -> bool:
+    """Tell whether its owner changes the object itself, which a `Value` would replace.
+
+    That is what is there to be filled, and tensors and modules of torch.
+    """
+    if type(value) in (list, tuple, dict):
+        items = value.values() if isinstance(value, dict) else value
+        return depth > 0 and any(_changes_in_place(item, depth - 1) for item in items)
+    is_filled = attributes.is_instance(value, _FILLED)
+    return is_filled or leaves.kind_of(value) == "torch" or is_module(value)
+
+
+_FILLED = (collections.deque, set, bytearray, array.array)
+
+
+def _candidates(value: Any) -> list[str]:
+    """Return the names of an object's attributes, first those that look like state."""
+    own = {str(x): y for x, y in attributes.own(value).items() if str(x).isidentifier()}
+
+    def order(name: str) -> tuple[bool, bool]:
+        is_array = leaves.kind_of(own[name]) in leaves.ARRAYS
+        is_number = attributes.is_instance(own[name], numbers.Number)
+        return not (is_array or is_number), name.startswith("_")
+
+    return sorted(own, key=order)
+
+
+def _owner(value: Any) -> Any:
+    """Return what saves and loads an object without a protocol, or None."""
+    if jax_arrays.is_array(value) and jax_arrays.is_key(value):
+        return Key(value)
+    return randoms.owner_of(value)
+
+
+def _nnx_state(key: str, module: Any) -> NnxState:
+    """Return the state of an object of NNX, and prove that it can be set."""
+    state = NnxState(module)
+    try:
+        state.value = state.value
+    except Exception as error:
+        raise ComponentError(
+            f"Cannot register {key!r}: flax.nnx.update cannot set the state of this "
+            f"{type(module).__name__} ({reason(error)}). Hold its arrays in "
+            f"nnx.Variables, as the optimizers of newer versions of Flax do."
+        ) from error
+    return state
+
+
+def _problem(value: Any, save_name: str, load_name: str) -> str | None:
+    """Say why the object has not this protocol; "" if it does not even try."""
+    save, load = (attributes.get(value, name) for name in (save_name, load_name))
+    if not callable(save) or not callable(load):
+        return ""
+    if not _accepts(save):
+        return f"its {save_name}{_signature(save)} needs arguments"
+    if not _accepts(load, None):
+        return f"its {load_name}{_signature(load)} does not take one argument"
+    if save_name == "save" and _takes_place(save):
+        return f"its save{_signature(save)} can take a place to write to"
+    if _is_of_class(value, load_name) and not _is_of_class(value, save_name):
+        return f"its {load_name} is of the class, so it cannot change this object"
+    return None
+
+
+def _accepts(function: Callable[..., Any], *args: Any) -> bool:
+    try:
+        _parameters(function, *args)
+    except TypeError:
+        return False
+    return True
+
+
+def _takes_place(save: Callable[..., Any]) -> bool:
+    """Tell whether a function that needs no arguments can be told where to write."""
+    return any(
+        parameter.kind is parameter.VAR_POSITIONAL
+        or (parameter.kind is not parameter.VAR_KEYWORD and _is_place(name))
+        for name, parameter in _parameters(save).items()
+    )
+
+
+def _is_place(name: str) -> bool:
+    """Tell whether an argument of this name is a place, as in `path` or `outFile`."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
+    return _PLACE.fullmatch(words.lower().strip("_")) is not None
+
+
+def _parameters(
+    function: Callable[..., Any], *args: Any
+) -> Mapping[str, inspect.Parameter]:
+    """Return the parameters of a function that takes these arguments.
+
+    Raises:
+      TypeError: it does not.
+    """
+    try:
+        signature = inspect.signature(function)
+    except Exception:  # Some builtins do not tell, and odd objects raise anything.
+        return {}
+    signature.bind(*args)
+    return signature.parameters
+
+
+def _is_of_class(value: Any, name: str) -> bool:
+    """Tell whether a method is of the class, and so knows nothing of the object."""
+    method = inspect.getattr_static(type(value), name, None)
+    return isinstance(method, (classmethod, staticmethod))
+
+
+def _signature(function: Callable[..., Any]) -> str:
+    """Return the names of the parameters, as a signature has them."""
+    names = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        is_rest = parameter.kind is parameter.VAR_POSITIONAL
+        is_named_rest = parameter.kind is parameter.VAR_KEYWORD
+        names.append("*" * is_rest + "**" * is_named_rest + name)
+    return f"({', '.join(names)})"

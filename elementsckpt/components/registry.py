@@ -1,0 +1,141 @@
+"""Attributes that are components."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from ..errors import ComponentError, MissingKeyError
+from ..user import arguments
+from . import protocols
+from .protocols import Component
+
+# What is called otherwise elsewhere, and what it is called here.
+_CALLED_HERE = {
+    **dict.fromkeys(
+        ["restore", "restore_latest", "restore_checkpoint", "load_checkpoint"],
+        "load(), with path= or step= for an older save",
+    ),
+    **dict.fromkeys(
+        ["restore_or_initialize", "restore_or_save", "maybe_restore"],
+        "load_or_save()",
+    ),
+    **dict.fromkeys(
+        ["save_checkpoint", "save_async", "async_save"],
+        "save(), which Checkpoint(background=True) lets return early",
+    ),
+    **dict.fromkeys(
+        ["wait_until_finished", "check_for_errors", "is_saving_in_progress"],
+        "wait()",
+    ),
+    "latest_step": "saves()[-1].step",
+    "all_steps": "[save.step for save in saves()]",
+    "best_step": "elementsckpt.info(best()).step",
+    "latest_checkpoint": "latest()",
+    "best_checkpoint": "best()",
+    "checkpoints": "saves()",
+    "should_save": "save_if_due(), which Checkpoint(every=...) tells when",
+    "reached_preemption": "watch_signals() once, and then preempted",
+    "metadata": "elementsckpt.info(path).metadata",
+    "item_metadata": "elementsckpt.info(path).components",
+    "metrics": "elementsckpt.info(path).metrics",
+    "register": "cp.name = object",
+}
+
+
+class Registry:
+    """Holds components as attributes, and takes only what can be one.
+
+    A subclass names its own attributes in `_OWN`.
+    """
+
+    _OWN: frozenset[str] = frozenset()
+
+    def __init__(self) -> None:
+        self._components: dict[str, Component] = {}
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        if key in self._OWN or key == "_components":
+            object.__setattr__(self, key, value)
+            return
+        if key.startswith("_") or hasattr(type(self), key):
+            raise ComponentError(
+                f"Cannot register {key!r}: names that begin with an underscore and "
+                f"names of methods are taken. Choose another attribute name."
+            )
+        if not key.isidentifier():
+            raise ComponentError(
+                f"Cannot register {key!r}: a key must be an identifier. Choose "
+                f"another, or use the functions in elementsckpt.checkpoint, which take "
+                f"any text."
+            )
+        self._components[key] = protocols.component(key, value)
+
+    def __getattr__(self, key: str) -> Any:
+        # Also asked before __init__ has run, by copy and pickle.
+        registered = self.__dict__.get("_components", {})
+        if key in registered:
+            return registered[key].value
+        raise AttributeError(_unknown(key, registered))
+
+    def __delattr__(self, key: str) -> None:
+        if key not in self._components:
+            raise AttributeError(_unknown(key, self._components))
+        del self._components[key]
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and key in self._components
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._components))
+
+    def __len__(self) -> int:
+        return len(self._components)
+
+    def __bool__(self) -> bool:
+        return True  # Without components, too.
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *self._components})
+
+    def _require_components(self) -> None:
+        """Refuse to replace a run's state by nothing, or to resume nothing."""
+        if not self._components:
+            raise ComponentError(
+                "Nothing is registered. Assign the components first, such as "
+                "cp.agent = agent; what is registered later is not loaded."
+            )
+
+    def _select(self, keys: Iterable[str] | None) -> dict[str, Component]:
+        if keys is None:
+            return dict(self._components)
+        wanted = arguments.keys(keys)
+        missing = [key for key in wanted if key not in self._components]
+        if missing:
+            raise MissingKeyError(
+                f"Not registered: {', '.join(map(arguments.shown, missing))}. "
+                f"Registered are: {_listed(self._components)}. "
+                f"{self._turned(keys) or _REGISTER}"
+            )
+        return {key: self._components[key] for key in wanted}
+
+    def _turned(self, keys: Iterable[str]) -> str:
+        """Say how a mapping goes, if its values are our keys instead."""
+        pairs = keys.items() if isinstance(keys, Mapping) else ()
+        turned = {theirs: ours for ours, theirs in pairs if theirs in self}
+        if not turned or len(turned) < len(pairs):
+            return ""
+        return f"Pass keys={turned}: it goes from keys here to those in the save."
+
+
+_REGISTER = "Register the rest first, or leave it out of keys=."
+
+
+def _unknown(key: str, registered: Iterable[str]) -> str:
+    found = f"No component {key!r} is registered; there are: {_listed(registered)}."
+    here = _CALLED_HERE.get(key)
+    return found if here is None else f"{found} If no component is meant, use {here}."
+
+
+def _listed(keys: Iterable[str]) -> str:
+    return ", ".join(map(repr, keys)) or "none"

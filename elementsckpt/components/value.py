@@ -1,0 +1,360 @@
+"""Components that are values: what they are now says what they can become."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from ..errors import StateError
+from ..format.manifest import Tree, display
+from ..kinds import jax_arrays, leaves
+from ..state import matching, pytrees, skeletons, specs, tree, unsaved, wholes
+from ..state.matching import Selection
+from ..state.plain import Keys, Plain, plain
+from ..state.tree import Apart
+from ..user import attributes
+from .forms import Form
+
+_NOTHING: Any = object()
+_PLACES_TOLD = 3  # In a message.
+_logger = logging.getLogger("elementsckpt")
+
+
+class Value:
+    """Makes a component of a value that cannot change itself: any pytree.
+
+        cp.state = Value(train_state)
+        cp.load_or_save()
+        cp.state.value = train_step(cp.state.value, batch)
+
+    NamedTuples, dataclasses, modules of Equinox, states of Flax and Optax and whatever
+    else JAX can flatten: only the leaves are saved, by the names of their fields. When
+    it is loaded, the value of then is the template. Names, shapes and element types
+    must be its own, or nothing is loaded and one error lists all that differ. Each leaf
+    becomes what its counterpart is: a NumPy array, a JAX array of the same sharding, a
+    tensor on the same device. Numbers of Python and weakly typed arrays have no type of
+    their own: in their place comes what was saved, an array if it was one, else a
+    number of Python. A leaf may be a `jax.ShapeDtypeStruct`, with or without sharding,
+    in whose place comes an array. What is static, such as `pytree_node=False` and
+    `static=True`, and functions stay those of the template; arrays to which partials
+    and methods are bound are leaves, but not in a static field. The first save tells of
+    those that are held by code and are no leaves. Attributes beside the fields are
+    saved with them, or are static if only pickle could hold them. The data of typed
+    keys, as `io_callback` hands it over, is saved as keys where the object was made
+    with keys. The first save that would not fit what it was made with is told of in the
+    log.
+
+    Without a template it takes what was saved as it was, with classes, static fields
+    and functions, which are pickled: so it does in the run's own directory only, or
+    with `allow_pickle=True`. They were saved if they could be pickled: by name where
+    they can be imported or are at the top level of the program, which has to define
+    them again, and other functions with their code, if they need no data of the program
+    besides globals. A `Value()` whose save lacks them is told of in the log.
+
+    Args:
+      value: The first value. Without it there is none, and `value` is None, until one
+        is set or loaded.
+
+    Attributes:
+      value: The value now. Loading sets it to a new one and changes nothing in the old.
+    """
+
+    _form: Form | None = None
+    _has_template = True
+    # An outline, its skeleton, and why there is none.
+    _known: tuple[list[Any], str, str] | None = None
+    _told: frozenset[tuple[str, str]] = frozenset()
+
+    def __init__(self, value: Any = _NOTHING) -> None:
+        self._has_template = value is not _NOTHING
+        self.value: Any = value if self._has_template else None
+        if self._has_template:
+            self._form = _form_of(value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What an outline holds need not be something that can be pickled.
+        return {name: x for name, x in vars(self).items() if name != "_known"}
+
+    def _take_static_parts(self) -> Iterable[tuple[str, list[Any]]]:
+        """Return code that is static in what holds the value, by name, but once."""
+        return ()
+
+    def save(self) -> Any:
+        """Return the leaves, in nested dicts, lists and tuples.
+
+        Raises:
+          StateError: a leaf has a shape and no elements, a module of Flax is bound to
+            its variables, or the value holds itself.
+        """
+        found = _plain(self)
+        list(found.static_parts())  # For what is refused.
+        return found.state
+
+    def load(self, data: Any) -> None:
+        """Set the value to one with these leaves.
+
+        Args:
+          data: What `save` returned, or a value like this one.
+
+        Raises:
+          MismatchError: leaves do not fit; the message names them.
+          StateError: as for `save`.
+        """
+        if is_empty(self):
+            self.value = data
+            return
+        with _refusing_depth():
+            given = pytrees.flatten(plain(data).state)
+        saved = [
+            (display(name), number, specs.spec_of(leaf, kind))
+            for number, (name, leaf, kind) in enumerate(
+                zip(given.names, given.values, given.kinds, strict=True)
+            )
+        ]
+        plan = matching.plan(template(self), saved, Selection(), "")
+        values = dict(enumerate(given.values))
+        matching.decide(plan, values)
+        matching.refuse(
+            "what load() was given",
+            plan.problems,
+            plan.missing,
+            plan.unexpected,
+            "Load into a value like the one that was saved.",
+        )
+        self.value = matching.apply(plan, values, "", whole=_whole(plan, given))
+
+
+def _whole(plan: matching.Plan, given: pytrees.Flat) -> matching.Whole:
+    """Return what of the current value is replaced by all of a given container."""
+    places = wholes.find(plan, wholes.of_nodes(given.root, given.nodes), is_part=False)
+    others = {
+        now: given.others(~then) or {}
+        for now, then in places.items()
+        if plan.flat.others(~now) is not None
+    }
+    return matching.Whole(places, others)
+
+
+def of_tree(tree: Any) -> Value:
+    """Return a value that is saved once, to be loaded into a template."""
+    value = Value()  # It is told what a template will lack, not what has changed.
+    value.value, value._has_template = tree, True
+    return value
+
+
+def is_empty(value: Value) -> bool:
+    """Tell whether there is neither a value nor a template, so that any fits."""
+    return not value._has_template and value.value is None
+
+
+def is_tree(value: Any) -> bool:
+    """Tell what is best a `Value`: arrays, and containers whose classes are known."""
+    kind = leaves.PLAIN.get(type(value)) or leaves.kind_of(value)
+    if kind == "function":
+        return False
+    opened = pytrees.open_node(value, by_name=True)
+    return kind != "pickle" if opened is None else not opened.is_code
+
+
+def of_functions(
+    functions: Mapping[str, Callable[..., Any]], method: Callable[..., Any]
+) -> dict[str, Value]:
+    """Return the values of which these are `Value.save`, or `Value.load`, by key."""
+    return {
+        key: function.__self__  # type: ignore[attr-defined]
+        for key, function in functions.items()
+        if attributes.get(function, "__func__") is method
+    }
+
+
+def template(value: Value) -> pytrees.Flat:
+    """Return the value taken apart, for saved leaves to be put in it."""
+    flat = flatten(value.value)
+    keys = _keys(value)
+    for number, name in enumerate(flat.names if keys else ()):
+        if name in keys:
+            flat.values[number] = jax_arrays.as_keys(flat.values[number], *keys[name])
+            flat.kinds[number] = leaves.kind_of(flat.values[number])
+    return flat
+
+
+def apart(value: Value) -> Apart:
+    """Return what a save holds of the value."""
+    found = _plain(value)
+    static = _renew(value, found)
+    skeleton = None if found.is_whole or value._known is None else value._known[1]
+    check = functools.partial(_check, value, found, static)
+    if skeleton and not value._has_template:
+        # It is loaded by its skeleton, with all that is in code.
+        check = functools.partial(_check_form, value)
+    return Apart(found.state, skeleton, check)
+
+
+def _plain(value: Value) -> Plain:
+    with _refusing_depth():
+        return plain(value.value, _keys(value))
+
+
+def _keys(value: Value) -> Keys:
+    """Return which leaves the value was made with that are typed keys."""
+    return {} if value._form is None else value._form.keys
+
+
+def _renew(value: Value, found: Plain) -> list[tuple[str, list[Any]]]:
+    """Make the skeleton anew if the structure has changed; return what is static then.
+
+    What is static is a part of the structure, so that is looked at no more often.
+    """
+    static = [*value._take_static_parts()]
+    if found.is_whole or (value._known and _are_same(value._known[0], found.outline)):
+        return static
+    static += found.static_parts()
+    known = skeletons.dump(value.value, by_name=found.by_name)
+    value._known = found.outline, *known
+    return static
+
+
+def _are_same(outline: list[Any], other: list[Any]) -> bool:
+    try:
+        return bool(outline == other)
+    except Exception:  # What static fields make of it.
+        return False
+
+
+def _check_form(value: Value, key: str, saved: Tree) -> None:
+    """Warn, once, of what will not fit."""
+    if value._form is not None:
+        value._form.check(key, saved)
+
+
+def _check(
+    value: Value,
+    found: Plain,
+    static: list[tuple[str, list[Any]]],
+    key: str,
+    saved: Tree,
+) -> None:
+    """Warn, once, of what will not fit and of what is not saved."""
+    _check_form(value, key, saved)
+    if not found.is_whole and value._known is not None:
+        _tell_of_skeleton(value, key, value._known[2])
+    for name, others in _untold(value, "attributes", found.unsaved):
+        _logger.warning(
+            "%s has attributes beside what it holds that only pickle could save, "
+            "%s: they are neither saved nor loaded. If they are part of the "
+            "state, hold them in fields, or as arrays and numbers.",
+            tree.full_name(key, name),
+            ", ".join(others),
+        )
+    for name, code in _untold(value, "code", found.code):
+        hidden = unsaved.arrays_in_code(code)
+        if hidden:
+            _logger.warning(
+                "%s is code that holds arrays%s: they are neither saved nor "
+                "loaded. If they are part of the state, bind them with "
+                "functools.partial, or hold them in the value beside it.",
+                tree.full_name(key, name),
+                _listed(hidden),
+            )
+    for name, parts in _untold(value, "static", static):
+        hidden = unsaved.arrays_in_static(parts)
+        if hidden:
+            _logger.warning(
+                "%s is static and holds arrays%s: they are neither saved nor "
+                "loaded. If they are part of the state, hold them in the value where "
+                "they are not static.",
+                tree.full_name(key, name),
+                _listed(hidden),
+            )
+
+
+def _tell_of_skeleton(value: Value, key: str, why: str) -> None:
+    """Warn, once, of what only a template can load, or log it if there is one."""
+    for _, said in _untold(value, "skeleton", [("", why)] if why else []):
+        _logger.log(
+            logging.DEBUG if value._has_template else logging.WARNING,
+            "%r is saved without its classes, static fields and functions: %s. No "
+            "Value() without a template can load it. Give the one that loads it a "
+            "template, or define such functions at the top level of a module or of the "
+            "program, and hold data in fields.",
+            key,
+            said,
+        )
+
+
+def _untold(
+    value: Value, what: str, found: Iterable[tuple[str, Any]]
+) -> Iterator[tuple[str, Any]]:
+    """Yield what has a name that comes for the first time."""
+    for name, part in found:
+        if (what, name) not in value._told:
+            value._told |= {(what, name)}
+            yield name, part
+
+
+def _listed(places: Sequence[str]) -> str:
+    """Return where arrays are, as a part of a sentence."""
+    named = [x for x in places if x]
+    listed = " and ".join(named[:_PLACES_TOLD])
+    more = len(named) - _PLACES_TOLD
+    return (f", in {listed}" if named else "") + (
+        f" and {more} more" if more > 0 else ""
+    )
+
+
+def flatten(value: Any) -> pytrees.Flat:
+    """Return a tree taken apart.
+
+    Raises:
+      StateError: it is nested too deeply, or holds itself.
+    """
+    with _refusing_depth():
+        return pytrees.flatten(value)
+
+
+@contextlib.contextmanager
+def _refusing_depth() -> Iterator[None]:
+    try:
+        yield
+    except RecursionError as error:
+        raise StateError(
+            "The value is nested too deeply, or holds itself. Make it flatter, for "
+            "example with lists instead of linked objects."
+        ) from error
+
+
+def _form_of(value: Any) -> Form | None:
+    try:
+        return Form(pytrees.flatten(value))
+    except Exception:  # It cannot be saved like this, and save() says so.
+        return None
+
+
+class NnxState(Value):
+    """The state of a module, an optimizer or random numbers of Flax NNX.
+
+    Args:
+      module: The object, which is changed in place.
+    """
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+        self._is_new = True
+        self._form = _form_of(self.value)
+
+    def _take_static_parts(self) -> Iterable[tuple[str, list[Any]]]:
+        is_first, self._is_new = self._is_new, False
+        return unsaved.static_parts_of_nnx(self._module).items() if is_first else ()
+
+    @property
+    def value(self) -> Any:
+        """All variables, by their paths."""
+        return sys.modules["flax.nnx"].state(self._module)
+
+    @value.setter
+    def value(self, state: Any) -> None:
+        sys.modules["flax.nnx"].update(self._module, state)

@@ -1,0 +1,277 @@
+"""Objects that are components: named attributes or functions, and a counter."""
+
+from __future__ import annotations
+
+import functools
+import math
+import numbers
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ..errors import MismatchError, StateError
+from ..system import forks
+from ..user import attributes
+from ..user.arguments import is_integer, shown, texts
+
+
+class Saveable:
+    """Gives an object `save()` and `load(data)`, for named attributes or functions.
+
+        cp.buffer = Saveable(["pos", "full", "rewards"], of=buffer)
+        cp.norm = Saveable(norm.statistics, norm.set_statistics)
+
+    Args:
+      attrs: Names of the attributes that make up the state. By position, the two
+        functions may come in its place.
+      save: Returns the state.
+      load: Takes the state.
+      of: The object with these attributes. By default they are of this object, which
+        is for subclasses.
+
+    Attributes:
+      of: The object with the attributes, if it was given.
+
+    Raises:
+      ValueError: neither `attrs` nor both functions are given, or all of them.
+
+    Source: elements.Saveable.
+    """
+
+    def __init__(
+        self,
+        attrs: Iterable[str] | Callable[[], Any] | None = None,
+        save: Callable[..., Any] | None = None,
+        load: Callable[[Any], Any] | None = None,
+        *,
+        of: Any = None,
+    ) -> None:
+        _require_no_owner(attrs, save, of)
+        functions: list[Any] = [x for x in (attrs, save, load) if callable(x)]
+        if callable(attrs) and len(functions) == 2:
+            attrs, (save, load) = None, functions
+        if isinstance(attrs, str):
+            raise ValueError(f"attrs is a list of names: pass [{shown(attrs)}].")
+        is_half = callable(attrs) or (save is None) != (load is None)
+        if is_half or (save is None) == (attrs is None):
+            raise ValueError(
+                "Saveable takes either attrs, names of attributes, or two functions, "
+                "save and load."
+            )
+        if of is not None and attrs is None:
+            raise ValueError(
+                "of= is the object that has the attributes in attrs: leave it out, as "
+                "the two functions know what they are of."
+            )
+        self._attrs = None if attrs is None else _names(attrs)
+        self._save = save
+        self._load = load
+        self._of = of
+        if of is not None:
+            self.of = of
+
+    @property
+    def is_of_attributes(self) -> bool:
+        """Whether its state is in attributes."""
+        return self._attrs is not None
+
+    def save(self) -> Any:
+        """Return the state.
+
+        Raises:
+          StateError: an attribute is not there.
+        """
+        if self._save is not None:
+            return self._save()
+        owner = self if self._of is None else self._of
+        state = {}
+        for name in self._attrs or ():
+            try:
+                state[name] = getattr(owner, name)
+            except AttributeError as error:
+                raise StateError(
+                    f"{type(owner).__name__} has no attribute {name!r}; it has "
+                    f"{_listed(_public(owner))}. Correct the names that Saveable was "
+                    f"given."
+                ) from error
+        return state
+
+    def load(self, data: Any) -> Any:
+        """Take the state.
+
+        Raises:
+          MismatchError: it has not all of the attributes; none is set then.
+        """
+        if self._load is not None:
+            return self._load(data)
+        owner = self if self._of is None else self._of
+        names = self._attrs or ()
+        found = data if isinstance(data, Mapping) else {}
+        lacking = [name for name in names if name not in found]
+        if lacking:
+            what = _listed(found) if found else f"an object of type {_kind(data)}"
+            raise MismatchError(
+                f"Saved is {what}, without {_listed(lacking)}. Load it into what it "
+                f"was saved from, or what both have with strict=False; no attribute "
+                f"has changed."
+            )
+        values = {name: data[name] for name in names}
+        for name, value in values.items():
+            setattr(owner, name, value)
+        return None
+
+
+def _require_no_owner(attrs: Any, save: Any, of: Any) -> None:
+    """Refuse the object that has the attributes, if it comes before or after them.
+
+    Raises:
+      ValueError: it does.
+    """
+    pairs = ((attrs, save), (save, attrs)) if of is None else ()
+    for owner, names in pairs:
+        if owner is not None and texts([] if isinstance(names, str) else names):
+            raise ValueError(
+                f"Saveable takes the object that has the attributes as of=: pass "
+                f"Saveable({shown(texts(names))}, of=it), where it is the "
+                f"{_kind(owner)}."
+            )
+
+
+def _names(attrs: Any) -> tuple[str, ...]:
+    """Return the names of attributes, at least one.
+
+    Raises:
+      ValueError: they are something else.
+    """
+    names = tuple(texts(attrs))
+    if not names:
+        raise ValueError(
+            f"attrs={shown(attrs)}: pass a list of names of attributes, such as "
+            f"['pos', 'full']."
+        )
+    return names
+
+
+def _public(owner: Any) -> list[str]:
+    names = filter(lambda name: isinstance(name, str), attributes.own(owner))
+    return sorted(name for name in names if not name.startswith("_"))
+
+
+def _listed(names: Iterable[Any]) -> str:
+    some = [repr(name) for name in names]
+    more = f" and {len(some) - _MOST_LISTED} more" if len(some) > _MOST_LISTED else ""
+    return ", ".join(some[:_MOST_LISTED]) + more or "none"
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__
+
+
+_MOST_LISTED = 8
+
+
+@functools.total_ordering
+class Counter:
+    """A number that threads can increment, and that compares and adds like an int.
+
+    Attributes:
+      value: The number.
+      lock: Held while it changes.
+
+    Raises:
+      ValueError: it is no number.
+
+    Source: elements.Counter.
+    """
+
+    def __init__(self, initial: int = 0) -> None:
+        self.value: int = _number("initial", initial)
+        self.lock = threading.Lock()
+        forks.watch(self)
+
+    def _after_fork(self) -> None:
+        self.lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"Counter({self.value})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Locks can be neither copied nor pickled.
+        return {name: x for name, x in self.__dict__.items() if name != "lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._after_fork()
+        forks.watch(self)
+
+    def __int__(self) -> int:
+        return int(self.value)
+
+    __index__ = __int__
+    __hash__ = None  # type: ignore[assignment]  # It changes.
+
+    def __eq__(self, other: object) -> bool:
+        return int(self) == other
+
+    def __lt__(self, other: Any) -> bool:
+        return bool(int(self) < other)
+
+    def __add__(self, other: Any) -> Any:
+        return int(self) + other
+
+    def __radd__(self, other: Any) -> Any:
+        return other + int(self)
+
+    def __mod__(self, other: Any) -> Any:
+        return int(self) % other
+
+    def __floordiv__(self, other: Any) -> Any:
+        return int(self) // other
+
+    def __format__(self, spec: str) -> str:
+        return format(int(self), spec) if spec else str(self)
+
+    def __sub__(self, other: Any) -> Any:
+        return int(self) - other
+
+    def __rsub__(self, other: Any) -> Any:
+        return other - int(self)
+
+    def increment(self, amount: int = 1) -> None:
+        """Add `amount`."""
+        amount = _number("amount", amount)
+        with self.lock:
+            self.value += amount
+
+    def reset(self) -> None:
+        """Set it to zero."""
+        with self.lock:
+            self.value = 0
+
+    def save(self) -> int:
+        """Return the number."""
+        return self.value
+
+    def load(self, value: int) -> None:
+        """Set the number.
+
+        Raises:
+          MismatchError: it is none.
+        """
+        if not _is_number(value):
+            raise MismatchError(
+                f"Saved is {shown(value)}, and a Counter loads a number. Register what "
+                f"it was saved from; this counter has not changed."
+            )
+        self.value = value
+
+
+def _number(name: str, value: Any) -> Any:
+    if not _is_number(value):
+        raise ValueError(f"{name}={shown(value)}: pass a number.")
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    is_real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return is_integer(value) or (is_real and math.isfinite(value))

@@ -1,0 +1,278 @@
+"""Which save is meant: by a path, a step, a name, or for being the newest or best."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ..errors import CheckpointError, DamagedError, SaveNotFoundError
+from ..foreign import elements
+from ..format import manifest, scalars
+from ..storage import disk, drafts
+from ..storage.disk import AnyPath, local
+from ..user import hints
+from ..user.arguments import integer, is_integer
+from . import retention
+from .listing import Directory, Found, looks_like_ours, read_head
+from .retention import Keep
+
+_logger = logging.getLogger("elementsckpt")
+
+
+def find(path: Path, directory: Directory | None = None) -> list[Found]:
+    """Return the save at a path, or those of a directory, newest first.
+
+    Args:
+      path: A save folder or a directory.
+      directory: The directory, if the caller has it already.
+
+    Raises:
+      SaveNotFoundError: there is no save.
+    """
+    own = directory is not None and directory.path == path
+    here = None if own else _save_at(path)
+    if here is not None and here.error is None and here.head is not None:
+        return [here]
+    # What is named is not substituted, by a save that a component made in it either.
+    if here is not None and here.error is not None and looks_like_ours(path):
+        return [here]
+    listing = directory if own and directory is not None else Directory(path)
+    try:
+        saves = listing.saves()[::-1]
+    except CheckpointError:
+        if here is None:
+            raise
+        saves = []
+    if not saves and here is not None:  # Stray files do not hide the saves beside them.
+        return [here]
+    if not saves:
+        raise SaveNotFoundError(
+            f"There is no save in {path}: {_describe(path)}. Check the path, or make a "
+            f"save there first."
+        )
+    return saves
+
+
+NAMES = ("latest", "best")
+
+
+def named(
+    directory: Directory, path: AnyPath | None, step: int | None, keep: Keep
+) -> list[Found]:
+    """Return the saves that are meant by a step, a name or a path, newest first.
+
+    Args:
+      directory: Where names and steps are looked up.
+      path: One of `NAMES`, the name of a pin, or a path.
+      step: A step, without a path.
+      keep: How to rank.
+
+    Raises:
+      SaveNotFoundError: there is none.
+      ValueError: it makes no sense.
+    """
+    if is_integer(path):
+        raise ValueError(
+            f"{path} is no path: pass text or a pathlib.Path. A step is passed "
+            f"by name, to load(step={path}), copy_of() or delete()."
+        )
+    if path is not None and step is not None:
+        raise ValueError("Pass either the path or the step, not both.")
+    if path is None:
+        return with_step(directory, integer("step", step))
+    name = path if isinstance(path, str) and _may_be_pin(path) else None
+    if name == "best":
+        return [_required_best(directory, keep)]
+    found = [] if name is None else pinned(directory, name)
+    if found:
+        return found
+    try:
+        return find(directory.path if name == "latest" else local(path), directory)
+    except SaveNotFoundError as error:
+        if name is None:
+            raise
+        saves = directory.saves()
+        pins = sorted({x.head.pin for x in saves if x.head and x.head.pin})
+        names = [*(NAMES if saves else ()), *pins, *(x.path.name for x in saves)]
+        if not names:
+            raise
+        near = ", ".join(map(repr, hints.nearest(name, names)))
+        raise SaveNotFoundError(
+            f"No save in {directory.path} has the name or the pin {name!r}; near it "
+            f"are {near}. {error}"
+        ) from error
+
+
+def _may_be_pin(text: str) -> bool:
+    """Tell what to look up among the pins, for which all manifests are read."""
+    return "/" not in text and not drafts.SAVE.fullmatch(text)
+
+
+def _required_best(directory: Directory, keep: Keep) -> Found:
+    found = best(directory, keep)
+    if found is None:
+        raise SaveNotFoundError(
+            f"No save in {directory.path} has a finite metric to be the best by. Load "
+            f"the newest with load(), or give metrics= to save()."
+        )
+    return found
+
+
+def with_keys(directory: Directory, keys: Iterable[str]) -> list[Found]:
+    """Return the saves of a directory that have keys, newest first; all if none has.
+
+    A save of some components only must not keep a run from resuming.
+
+    Raises:
+      SaveNotFoundError: there is no save.
+    """
+    saves = find(directory.path, directory)
+    wanted = {manifest.mark(scalars.encode(key)) for key in keys}
+    chosen = [x for x in saves if x.head is None or wanted <= x.head.marks()]
+    if chosen and chosen[0] is not saves[0]:
+        lacking = "%s lacks some of the components, so an older save is loaded."
+        _logger.warning(lacking, saves[0].path)
+    return chosen or saves
+
+
+def deletable(
+    directory: Directory, path: AnyPath | None, step: int | None, keep: Keep
+) -> list[Found]:
+    """Return the saves to delete that are meant, as `named` does.
+
+    Raises:
+      SaveNotFoundError: there is none.
+      ValueError: it was not written here, or it is the only complete save.
+    """
+    if (path is None) == (step is None):
+        raise ValueError("Pass either the path or the step of what to delete.")
+    found = named(directory, path, step, keep)
+    if path is not None:
+        is_name = isinstance(path, str) and path in NAMES
+        if not is_name and _is_same(local(path), directory.path):
+            raise ValueError(f"{path} is a directory of saves: name the one to delete.")
+        found = found[:1]
+    here = directory.saves()
+    chosen = [
+        save
+        for save in here
+        if save.is_removable and any(_is_same(save.path, x.path) for x in found)
+    ]
+    if not chosen:
+        raise ValueError(
+            f"{found[0].path} was not written as one of the saves in {directory.path}, "
+            f"so it is not removed. Remove the folder yourself."
+        )
+    good = [save for save in here if save.error is None]
+    if good and all(save in chosen for save in good):
+        raise ValueError(
+            f"{good[-1].path} is the only complete save, so it is not removed. Make "
+            f"another one first, or remove the folder yourself."
+        )
+    return chosen
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    return os.path.realpath(path) == os.path.realpath(other)
+
+
+def with_step(directory: Directory, step: int) -> list[Found]:
+    """Return the saves of a directory with this step, newest first.
+
+    Raises:
+      SaveNotFoundError: there is none; the message lists the steps that there are.
+    """
+    saves = directory.saves()[::-1]
+    found = [save for save in saves if save.step == step]
+    if not found:
+        steps = sorted({save.step for save in saves if save.step is not None})
+        remedy = f"Choose one of these steps: {_listed(steps)}."
+        raise SaveNotFoundError(
+            f"There is no save of step {step} in {directory.path}. "
+            f"{remedy if steps else 'No save there has a step: pass its path instead.'}"
+        )
+    return found
+
+
+def _listed(steps: Sequence[int]) -> str:
+    some = [*steps[:3], "...", *steps[-3:]] if len(steps) > 7 else steps
+    return ", ".join(map(str, some))
+
+
+def pinned(directory: Directory, name: str) -> list[Found]:
+    """Return the newest save that is pinned under this name, if there is one."""
+    saves, pin = directory.saves()[::-1], manifest.display(name)
+    return [save for save in saves if save.head and save.head.pin == pin][:1]
+
+
+def best(directory: Directory, keep: Keep) -> Found | None:
+    """Return the best save of a directory, or None if no save can be that.
+
+    Args:
+      directory: The directory.
+      keep: How to rank. Without a metric, it is as the newest save has it.
+
+    Raises:
+      ValueError: there are metrics, and nobody said which.
+    """
+    saves = [save for save in directory.saves() if save.head is not None]
+    heads = [save.head for save in saves if save.head is not None]
+    ranking = keep if keep.metric is not None else retention.recorded(heads)
+    if ranking is None:
+        names = sorted({name for head in heads for name in head.metrics})
+        if names:
+            raise ValueError(
+                f"Which save in {directory.path} is the best? There are the metrics "
+                f"{', '.join(names)}: pass keep=Keep(metric={names[0]!r}) to "
+                f"Checkpoint(), with mode='min' if less is better."
+            )
+        return None
+    number = retention.best(ranking, heads)
+    return None if number is None else saves[number]
+
+
+def newest(saves: list[Found]) -> Found:
+    """Return the first that is not damaged.
+
+    Args:
+      saves: The newest first.
+
+    Raises:
+      DamagedError: all are.
+      VersionError, ReadError: why the first that is not cannot be read.
+    """
+    for save in saves:
+        if save.error is None:
+            return save
+        if not isinstance(save.error, DamagedError):
+            raise save.error
+    assert saves[0].error is not None
+    raise DamagedError(
+        f"{saves[0].error} Restore it from a copy, or choose another save."
+    ) from saves[0].error
+
+
+def _save_at(path: Path) -> Found | None:
+    if not disk.is_missing(path / manifest.NAME):
+        found = read_head(path)
+        if found.error is None or not disk.is_missing(path / manifest.NAME):
+            return found  # Else somebody has just removed it.
+    return Found(path, None, None, 0) if elements.is_save(path) else None
+
+
+def _describe(path: Path) -> str:
+    if not os.path.exists(path):
+        why = drafts.leads_nowhere(path)
+        if why:
+            return why
+        parent = next(p for p in path.parents if os.path.exists(p))
+        return (
+            f"that path was not found ({parent} is there and {drafts.contents(parent)})"
+        )
+    if not os.path.isdir(path):
+        return "it is a file, and a save is a folder"
+    if os.path.lexists(path / drafts.DRAFT):
+        return "it is a save that was never finished"
+    return f"the folder {drafts.contents(path)}"

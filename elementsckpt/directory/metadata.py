@@ -1,0 +1,311 @@
+"""What the caller says about a save: metadata and metrics ⇄ JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import os
+import sys
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import MetadataError, reason
+from ..format import scalars
+from ..kinds import jax_arrays, torch_tensors
+from ..user import attributes
+
+_PLAIN: dict[type, Callable[[Any], Any]] = {
+    str: str.__str__,
+    int: int.__index__,
+    float: float.__float__,
+}
+
+
+_CHANGES = 5
+
+
+# What others have to make dicts of themselves, and what to call.
+_DICTS = {
+    "flag_values_dict": "the result of its flag_values_dict()",
+    "model_dump": "the result of its model_dump()",
+    "__attrs_attrs__": "the result of attrs.asdict(it)",
+    "__struct_fields__": "the result of msgspec.to_builtins(it)",
+    "to_dict": "the result of its to_dict()",
+}
+
+
+class _UnstorableError(Exception):
+    """What cannot be saved.
+
+    Args:
+      problem: Where it is and what it is.
+      remedy: What to do about it.
+    """
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        super().__init__(problem)
+        self.remedy = remedy or (
+            "It may hold mappings, sequences, dataclasses, namespaces, paths, "
+            "enumerations, numbers and text: leave the rest out, or put its name in "
+            "its place"
+        )
+
+
+def encode(value: Any, where: str = "metadata") -> Any:
+    """Return metadata as JSON.
+
+    Args:
+      value: Mappings, sequences and scalars, nested in any way: JSON types, tuples,
+        dataclasses, namespaces, paths, enumerations, scalars of NumPy and JAX, element
+        types, devices of torch.
+      where: What the error calls `value`.
+
+    Raises:
+      MetadataError: something else is in there; the message is the place.
+    """
+    try:
+        try:
+            return _encode({} if value is None else value, where)
+        except RecursionError as error:
+            raise _UnstorableError("it holds itself") from error
+    except _UnstorableError as error:
+        raise MetadataError(
+            f"Metadata cannot be saved: {error}. {error.remedy}. Nothing was written."
+        ) from error
+
+
+def _encode(value: Any, where: str) -> Any:
+    try:
+        plain = _simplified(value)
+    except RecursionError:
+        raise
+    except Exception as error:  # What it is made of may raise, such as OmegaConf's.
+        found = f"{type(error).__name__}: {reason(error)}"
+        is_known = type(value).__module__.startswith(("absl.", "omegaconf."))
+        remedy = _remedy(value) if is_known else "Set what is missing, or leave it out"
+        raise _UnstorableError(
+            f"reading {where} failed with {found}", remedy
+        ) from error
+    if type(plain) is dict:
+        return _encode_mapping(plain, where)
+    if type(plain) is list:
+        return [_encode(item, f"{where}[{i}]") for i, item in enumerate(plain)]
+    if plain is None or type(plain) is bool:
+        return plain
+    if type(plain) in _PLAIN:
+        return scalars.encode(plain)
+    name = type(value).__name__
+    raise _UnstorableError(f"{where} is of type {name}", _remedy(value))
+
+
+def _simplified(value: Any) -> Any:
+    """Return a value as a scalar of Python, or a dict or list of what it holds.
+
+    What is none of these is returned as it is.
+    """
+    if isinstance(value, enum.Enum):
+        value = value.value
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    value = _number(_named(value))
+    if value is None or isinstance(value, bool):
+        return value
+    for base, plain in _PLAIN.items():  # Subclasses by value.
+        if isinstance(value, base):
+            return plain(value)
+    value = _opened(value)
+    if isinstance(value, Mapping):
+        return dict(value.items())
+    is_sequence = isinstance(value, Sequence)
+    if is_sequence and not isinstance(value, (bytes, bytearray)):
+        return list(value)
+    return value
+
+
+def _remedy(value: Any) -> str:
+    """Say what to pass instead of an object that others know to take apart."""
+    cls: Any = type(value)
+    if cls.__module__.startswith("omegaconf."):
+        return (
+            "Set what is missing, or pass OmegaConf.to_container(config), in which it "
+            "is text"
+        )
+    if issubclass(cls, type):
+        return ""
+    return next((f"Pass {x}" for name, x in _DICTS.items() if hasattr(cls, name)), "")
+
+
+def _named(value: Any) -> Any:
+    """Return the name of an element type or device, others as they are."""
+    named = torch_tensors.name_of(value)
+    if named is not None:
+        return named
+    if isinstance(value, type) and issubclass(value, np.generic):
+        return np.dtype(value).name
+    found = attributes.get(value, "dtype")  # What jnp.float32 is, has one and no shape.
+    if isinstance(found, np.dtype) and callable(value):
+        return found.name
+    return value.name if isinstance(value, np.dtype) else value
+
+
+def _number(value: Any) -> Any:
+    """Return the scalars of NumPy, JAX and torch as Python's, others as they are."""
+    shape = attributes.get(value, "shape")
+    if not isinstance(shape, tuple) or len(shape):
+        return value
+    if jax_arrays.is_array(value) and jax_arrays.problem(value) is None:
+        (value,) = jax_arrays.fetch([value])
+    elif torch_tensors.is_tensor(value):
+        return value.item()
+    if not isinstance(value, (np.generic, np.ndarray)):
+        return value
+    number = value.item()
+    # NumPy has no Python number for long doubles and bfloat16.
+    return float(number) if isinstance(number, np.generic) else number
+
+
+def _opened(value: Any) -> Any:
+    """Return what is like a mapping as one, others as they are."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = [field.name for field in dataclasses.fields(value)]
+        return {name: getattr(value, name) for name in names}
+    if isinstance(value, _namespaces()):
+        return vars(value)
+    is_type = isinstance(value, type)
+    has = [attributes.get(value, name) for name in ("keys", "__getitem__")]
+    if None not in has and not is_type:
+        return dict(value)  # Such as ml_collections.ConfigDict.
+    return value
+
+
+def _namespaces() -> tuple[type, ...]:
+    found = getattr(sys.modules.get("argparse"), "Namespace", None)
+    return (types.SimpleNamespace, *([found] if found else []))
+
+
+def _encode_mapping(value: dict[Any, Any], where: str) -> Any:
+    items = []
+    for key, item in value.items():
+        code = _encode(key, f"the key {key!r} of {where}")
+        if isinstance(code, list):
+            raise _UnstorableError(f"the key {key!r} of {where} is a sequence")
+        items.append([code, _encode(item, f"{where}[{key!r}]")])
+    if any(type(key) is not str or key.startswith("$") for key, _ in items):
+        return {"$dict": items}
+    return dict(items)
+
+
+def decode(code: Any) -> Any:
+    """Return the metadata that `encode` gave `code` for.
+
+    Tuples come back as lists, dataclasses, namespaces and mappings as dicts, paths as
+    strings, enumerations as their values, scalars as Python's.
+    """
+    if isinstance(code, list):
+        return [decode(item) for item in code]
+    if not isinstance(code, dict):
+        return code
+    if "$dict" in code:
+        items = [(scalars.decode(k), decode(v)) for k, v in code["$dict"]]
+        return scalars.table([k for k, _ in items], [v for _, v in items])
+    if len(code) == 1 and next(iter(code)).startswith("$"):
+        return scalars.decode(code)
+    return {key: decode(item) for key, item in code.items()}
+
+
+def merge(every: Any, one: Any) -> Any:
+    """Return the metadata of one save with that of every save, encoded.
+
+    Args:
+      every: Encoded metadata of every save, or None.
+      one: Metadata of this one, or None.
+
+    Raises:
+      MetadataError: both are there, and one is not a mapping.
+    """
+    if every is None or one is None:
+        return encode(one) if every is None else every
+    both = decode(every), decode(encode(one))
+    if not all(isinstance(item, dict) for item in both):
+        kinds = [type(item).__name__ for item in both]
+        raise MetadataError(
+            f"The metadata of the Checkpoint is a {kinds[0]} and that of this save a "
+            f"{kinds[1]}: pass mappings, which can be united. Nothing was written."
+        )
+    return encode(both[0] | both[1])
+
+
+def changes(now: Any, saved: Any) -> list[str]:
+    """Say in what encoded metadata differs from what was saved, as far as both have it.
+
+    Returns:
+      The first few differences.
+    """
+    found: list[str] = []
+    _compare("", decode(now), decode(saved), found)
+    more = [f"and {len(found) - _CHANGES} more"] if len(found) > _CHANGES else []
+    return found[:_CHANGES] + more
+
+
+def _compare(name: str, now: Any, saved: Any, found: list[str]) -> None:
+    if isinstance(now, dict) and isinstance(saved, dict):
+        for key in now.keys() & saved.keys():
+            where = f"{name}.{key}" if name else str(key)
+            _compare(where, now[key], saved[key], found)
+    elif repr(now) != repr(saved):
+        found.append(f"{name or 'all'} was {saved!r} and is {now!r}")
+
+
+def encode_metrics(metrics: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return metrics as JSON.
+
+    Args:
+      metrics: Numbers by name; scalars of NumPy, JAX and torch, too.
+
+    Raises:
+      MetadataError: they are something else; the message names it.
+    """
+    if not isinstance(metrics, (Mapping, type(None))):
+        raise MetadataError(
+            f"metrics is of type {type(metrics).__name__}: pass numbers by name, such "
+            f"as metrics={{'return': 213.0}}. Nothing was written."
+        )
+    encoded = {}
+    named: Mapping[Any, Any] = metrics or {}
+    for name, value in named.items():
+        number = _number(value)
+        if isinstance(number, bool):
+            number = int(number)
+        if not isinstance(name, str) or not isinstance(number, (int, float)):
+            raise MetadataError(
+                f"metrics[{name!r}] is {_described(value)}: pass a number, by a name "
+                f"that is text. What is not a number can be in metadata. Nothing was "
+                f"written."
+            )
+        encoded[name] = scalars.encode(_PLAIN[_base(number)](number))
+    return encoded
+
+
+def _base(number: float) -> type:
+    return int if isinstance(number, int) else float
+
+
+def _described(value: Any) -> str:
+    shape = attributes.get(value, "shape", ())
+    found = f"of type {type(value).__name__}"
+    return f"{found} and shape {tuple(shape)}" if shape else found
+
+
+def decode_metrics(code: Mapping[str, Any]) -> dict[str, float]:
+    """Return the metrics that `encode_metrics` gave `code` for.
+
+    Raises:
+      ValueError, TypeError, KeyError: some are no numbers.
+    """
+    metrics = {name: scalars.decode(value) for name, value in code.items()}
+    if not all(type(value) in (int, float) for value in metrics.values()):
+        raise ValueError("metrics that are no numbers")
+    return metrics

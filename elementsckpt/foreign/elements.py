@@ -1,0 +1,124 @@
+"""Folders that the elements package wrote: one pickle for each component or shard.
+
+    <save folder>/
+      agent.pkl           a component
+      replay-0000.pkl     shards of a component, from five digits on unpadded
+      done                empty; marks the save as complete
+
+Their pickles are admitted only as far as `load_restricted` goes, unless asked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..errors import DamagedError, PickleError, reason
+from ..kinds import pickles
+from ..storage import disk
+from ..system.memory import require_memory
+
+_SHARD = re.compile(r"(.+)-(\d{4,})\.pkl")
+_COPIES = 3  # Of an array: the file, what is cut out of that, the array itself.
+
+
+def is_save(path: Path) -> bool:
+    """Tell whether the folder is a complete save of elements.
+
+    Raises:
+      ReadError, DamagedError: the system refused to list it.
+    """
+    return os.path.lexists(path / "done") and bool(_pickles(path))
+
+
+def files(path: Path) -> dict[str, list[Path]]:
+    """Return the files of each component, shards in their order, by key."""
+    components: dict[str, list[Path]] = {}
+    shards: dict[str, list[tuple[int, Path]]] = {}
+    for name in _pickles(path):
+        match = _SHARD.fullmatch(name)
+        if match:
+            shards.setdefault(match[1], []).append((int(match[2]), path / name))
+        else:
+            components[name.removesuffix(".pkl")] = [path / name]
+    for key, numbered in shards.items():
+        components.setdefault(key, [file for _, file in sorted(numbered)])
+    return dict(sorted(components.items()))
+
+
+def is_sharded(files: list[Path]) -> bool:
+    """Tell whether the files of a component are shards."""
+    return _SHARD.fullmatch(files[0].name) is not None
+
+
+def size_bytes(files: list[Path]) -> int:
+    """Return the size of files, those that are gone left out."""
+    total = 0
+    for file in files:
+        with contextlib.suppress(OSError):
+            total += os.lstat(file).st_size
+    return total
+
+
+def read(file: Path, key: str, *, allow_pickle: bool) -> Any:
+    """Return what a file holds.
+
+    Args:
+      file: A pickle of a component or shard.
+      key: The component's key, for errors.
+      allow_pickle: Whether the pickle may run code. If not, builtin containers,
+        scalars and NumPy arrays are admitted.
+
+    Raises:
+      PickleError: it holds more than is admitted, or classes that are not there.
+      DamagedError: it cannot be read.
+    """
+    from . import restricted_pickle
+
+    require_memory(_COPIES * size_bytes([file]), file, "")
+    content = bytes(disk.read_file(file, end=b"."))
+    try:
+        load = pickles.load if allow_pickle else restricted_pickle.load_restricted
+        return load(content)
+    except restricted_pickle.ForbiddenError as error:
+        raise PickleError(
+            f"{key} in {file} needs {error}, and more than builtin containers, scalars "
+            f"and NumPy arrays is read only with allow_pickle=True, because a pickle "
+            f"can run any code. Pass it if you trust who wrote the file."
+        ) from error
+    except (ImportError, AttributeError) as error:
+        raise PickleError(
+            f"{key} in {file} needs a class that was not found: {reason(error)}. Make "
+            f"it importable, or leave {key} out."
+        ) from error
+    except MemoryError:
+        raise
+    except Exception as error:
+        found = f"{type(error).__name__}: {reason(error)}"
+        raise DamagedError(
+            f"{file}, which holds {key}, is not a valid pickle ({found})."
+        ) from error
+
+
+def shards(files: list[Path], key: str, *, allow_pickle: bool) -> Iterator[Any]:
+    """Yield what the files of a component hold, one by one.
+
+    Raises:
+      DamagedError: a shard is missing.
+      PickleError, DamagedError: as from `read`.
+    """
+    for number, file in enumerate(files):
+        match = _SHARD.fullmatch(file.name)
+        if match and int(match[2]) != number:
+            raise DamagedError(
+                f"{file.parent} lacks shard {number} of {key}: {file.name} is next."
+            )
+        yield read(file, key, allow_pickle=allow_pickle)
+
+
+def _pickles(path: Path) -> list[str]:
+    return [name for name in disk.names_in(path) if name.endswith(".pkl")]

@@ -1,0 +1,477 @@
+"""The schema of `manifest.json`: the specification in code, and its validation.
+
+The file is one JSON object with one line for each field and each component, so that
+people can look into it, and its last field is the digest of all bytes before it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+import xxhash
+from msgspec import Meta, Raw, Struct
+
+from ..errors import DamagedError, VersionError, reason
+
+FORMAT: Literal["elementsckpt"] = "elementsckpt"
+VERSION = 2  # docs/format.md says what each version added; all of them load.
+NAME = "manifest.json"
+FOLDER = re.compile(r"[A-Za-z0-9_%~-]+\.files")  # Of what a component writes itself.
+MAX_BLOCK_BYTES = 16 << 20
+MAX_SEQUENCE = 1 << 52  # Beyond it, somebody made it up.
+
+# Kinds of leaves that have a value of their own each, so that `value` is a list.
+OWN_VALUE = frozenset({"python", "function", "pickle", "view"})
+
+_INDEX = Annotated[int, Meta(ge=0, lt=1 << 62)]
+_MAX_AXES = 64  # Of NumPy; beyond it, the number of elements takes long to compute.
+_SHAPE = Annotated[tuple[_INDEX, ...], Meta(max_length=_MAX_AXES)]
+_DIGEST = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
+_PID = Annotated[int, Meta(gt=0, lt=1 << 31)]
+_FILE = re.compile(r"[A-Za-z0-9_%~-]+-[0-9]{6,20}-[0-9]{5,20}\.safetensors")
+_PIECE_BYTES = 1 << 20
+_TAIL = b',\n"digest":"%s"}\n'
+_TAIL_BYTES = len(_TAIL) - 2 + 32
+
+
+class Leaves(
+    Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False
+):
+    """Leaves that differ in name and content only, their bytes one after the other.
+
+    Attributes:
+      kind: What to make of each; `elementsckpt.leaves` has the list.
+      dtype: Element type, as `elementsckpt.dtypes` encodes it.
+      shape: Sizes of the axes of each.
+      order: "F" if the bytes of each are those of the transposed array in C order.
+      block: First block with their bytes, or -1 if they have none. One leaf that does
+        not fit into the rest of that block goes on in the following ones.
+      offset: Where in that block the first starts, in bytes.
+      value: What else the kind needs: for `OWN_VALUE`, a list of what each needs.
+      names: Path of each inside the component, joined by "/". For people; the identity
+        of a leaf is its position.
+    """
+
+    kind: str
+    dtype: Any = None
+    shape: _SHAPE = ()
+    order: Literal["C", "F"] = "C"
+    block: Annotated[int, Meta(ge=-1)] = -1
+    offset: _INDEX = 0
+    value: Any = None
+    names: list[str]
+
+
+class Node(Struct, omit_defaults=True, forbid_unknown_fields=True):
+    """One container: its kind and what it holds.
+
+    Attributes:
+      kind: "dict", "list", ...; `elementsckpt.tree` has the list.
+      children: A number n >= 0 is leaf n of the tree, and n < 0 is node -n - 1, which
+        comes earlier in the list. One number twice is one object twice.
+      keys: The keys or field names of the children, as scalars.
+      name: Class of a NamedTuple or dataclass as "module:qualname".
+      value: What else the kind needs.
+      attributes: Names of other attributes, as scalars, whose values are the last of
+        the children.
+    """
+
+    kind: str
+    children: list[int] = []
+    keys: list[Any] = []
+    name: str = ""
+    value: Any = None
+    attributes: list[Any] = []
+
+
+class Tree(Struct, forbid_unknown_fields=True):
+    """The state of a component, or of one shard: containers ending in leaves."""
+
+    root: int
+    nodes: list[Node]
+    leaves: list[Leaves]
+
+
+class Segment(Struct, array_like=True, forbid_unknown_fields=True):
+    """One file of array bytes in the save folder.
+
+    Attributes:
+      file: Its name.
+      size: Its size in bytes.
+      start: Where its data begins; before it is the header.
+      digest: xxh3-128 of the header.
+    """
+
+    file: str
+    size: _INDEX
+    start: _INDEX
+    digest: _DIGEST
+
+    @property
+    def sequence(self) -> int:
+        """Number of the save that wrote it, as the name says."""
+        return int(self.file.rsplit("-", 2)[1])
+
+
+class Block(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
+    """A byte range of a segment.
+
+    Attributes:
+      segment: Position of the segment in its list.
+      offset: Where in the file the range begins.
+      size: Bytes in the file.
+      digest: xxh3-128 of the content.
+      unpacked: Size of the content if the range is a zstd frame, or 0 if the range is
+        the content itself.
+    """
+
+    segment: _INDEX
+    offset: _INDEX
+    size: Annotated[int, Meta(gt=0, le=2 * MAX_BLOCK_BYTES)]
+    digest: _DIGEST
+    unpacked: Annotated[int, Meta(ge=0, le=MAX_BLOCK_BYTES)] = 0
+
+    @property
+    def content_size(self) -> int:
+        """Size of the content in bytes."""
+        return self.unpacked or self.size
+
+
+class File(Struct, array_like=True, forbid_unknown_fields=True):
+    """A file that a component wrote itself, in a folder of its own in the save folder.
+
+    Attributes:
+      path: Where in that folder, its parts joined by "/".
+      size: Its size in bytes.
+      digest: xxh3-128 of its content.
+    """
+
+    path: str
+    size: _INDEX
+    digest: _DIGEST
+
+
+class Files(Struct, forbid_unknown_fields=True):
+    """The folder that a component wrote itself.
+
+    Attributes:
+      folder: Its name in the save folder.
+      files: What is in it, in the folders below it, too.
+    """
+
+    folder: str
+    files: list[File]
+
+
+class Component(Struct, forbid_unknown_fields=True):
+    """What one component saved.
+
+    Attributes:
+      key: Its key, as a scalar.
+      shards: Number of shards if its `save()` returned a generator, else None.
+      leaf_count: Leaves in all trees, or files.
+      size_bytes: Size of the leaves that are stored in blocks, or of the files.
+      segments: Files that hold its blocks.
+      blocks: In the order in which leaves refer to them.
+      trees: Its state, or one for each shard; `tree` decodes them one by one,
+        because there may be very many.
+      files: The folder that it wrote itself, and then the lists above are empty; None
+        if it has a state.
+      skeleton: Pickled classes, static fields and functions of a pytree whose leaves
+        the state holds, in base64; "" if they could not be pickled; None if there are
+        none. The pickle's persistent ids count the leaves in the order of the state.
+    """
+
+    key: Any
+    shards: _INDEX | None
+    leaf_count: _INDEX
+    size_bytes: _INDEX
+    segments: list[Segment]
+    blocks: list[Block]
+    trees: list[Raw]
+    files: Files | None = None
+    skeleton: str | None = None
+
+    def tree(self, index: int = 0) -> Tree:
+        """Decode one tree.
+
+        Raises:
+          msgspec.ValidationError: it is not of this schema.
+        """
+        return _TREE.decode(self.trees[index])
+
+
+class Lineage(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Where a save comes from; lone surrogates in it are escaped.
+
+    Attributes:
+      loaded_from: Path of the save that the writing object last loaded, or None.
+      parent: Path of the save that it last loaded or wrote, or None.
+      run: Identifies the run, which goes on in the process that resumes it.
+      host: Name of the machine.
+      pid: Number of the process.
+      commit: Git commit of the program, or None.
+    """
+
+    loaded_from: str | None = None
+    parent: str | None = None
+    run: str | None = None
+    host: str | None = None
+    pid: _PID | None = None
+    commit: str | None = None
+
+
+class Summary(Struct):
+    """The part of a component that `info` shows."""
+
+    key: Any
+    shards: _INDEX | None
+    leaf_count: _INDEX
+    size_bytes: _INDEX
+
+
+class Head(Struct, kw_only=True):
+    """What a manifest says without its components' contents.
+
+    Attributes:
+      format: Always "elementsckpt".
+      version: Of the format; readers refuse a higher one.
+      name: The save folder's name when it was written, lone surrogates escaped.
+      explicit: Whether the caller named the path: such a save is never pruned.
+      sequence: Order of the saves of a directory.
+      step: Step of the run, or None.
+      time: When it was written, in UTC.
+      durable: Whether its files were synced.
+      metrics: Numbers by which saves are ranked.
+      metadata: The caller's, as `metadata.encode` encodes it.
+      lineage: Where the state came from.
+      libraries: Versions of elementsckpt, Python and the array libraries.
+      pin: Name under which the save is kept for ever, or None.
+      ranking: Metric by which the run ranks its saves, and "max" or "min", or None.
+      schedule: State of what decides when to save, or None.
+      keys: Keys of all components of the run, as scalars; the save may have fewer.
+    """
+
+    format: Literal["elementsckpt"] = FORMAT
+    version: Annotated[int, Meta(gt=0)] = VERSION
+    name: str
+    explicit: bool
+    sequence: Annotated[int, Meta(ge=0, lt=MAX_SEQUENCE)]
+    step: int | None
+    time: Annotated[datetime, Meta(tz=True)]
+    durable: bool
+    metrics: dict[str, Any]
+    metadata: Any
+    lineage: Lineage
+    libraries: dict[str, str]
+    pin: str | None = None
+    ranking: tuple[str, Literal["max", "min"]] | None = None
+    schedule: Any = None
+    keys: list[Any] = []
+    components: list[Summary]
+
+    def marks(self) -> set[str]:
+        """Return the `mark` of each of its components."""
+        return {mark(item.key) for item in self.components}
+
+
+class Manifest(Head, kw_only=True, forbid_unknown_fields=True):
+    """All of it."""
+
+    components: list[Component]  # type: ignore[assignment]
+    digest: _DIGEST = "0" * 32
+
+    def head(self) -> Head:
+        """Return the part that `decode_head` would return."""
+        fields = {name: getattr(self, name) for name in Head.__struct_fields__}
+        fields["components"] = [
+            Summary(item.key, item.shards, item.leaf_count, item.size_bytes)
+            for item in self.components
+        ]
+        return Head(**fields)
+
+
+class _Version(Struct):
+    format: str
+    version: int
+
+
+_TREE = msgspec.json.Decoder(Tree)
+_VERSION = msgspec.json.Decoder(_Version)
+_HEAD = msgspec.json.Decoder(Head)
+_MANIFEST = msgspec.json.Decoder(Manifest)
+_ENCODE = msgspec.json.Encoder().encode
+
+
+def encode(manifest: Manifest) -> bytes:
+    """Return the content of a manifest file."""
+    lines = []
+    for field in manifest.__struct_fields__:
+        value = getattr(manifest, field)
+        if field == "components":
+            lines.append(b'"components":[\n%s\n]' % b",\n".join(map(_ENCODE, value)))
+        elif field != "digest":
+            lines.append(b'"%s":%s' % (field.encode(), _ENCODE(value)))
+    body = b"{\n" + b",\n".join(lines)
+    return body + _TAIL % digest(body).encode()
+
+
+def encode_tree(tree: Tree) -> Raw:
+    """Return the tree as it stands in a manifest."""
+    return Raw(_ENCODE(tree))
+
+
+def part_of(group: Leaves, start: int, stop: int) -> Leaves:
+    """Return some leaves of a group, which still begin where the group does."""
+    own = group.value[start:stop] if group.kind in OWN_VALUE else group.value
+    return msgspec.structs.replace(group, value=own, names=group.names[start:stop])
+
+
+def decode(content: bytes | bytearray, where: str) -> Manifest:
+    """Decode and check a manifest; `where` is what errors call it.
+
+    Raises:
+      DamagedError: it is not what was written.
+      VersionError: it was written in a newer version of the format.
+    """
+    manifest: Manifest = _decode(_MANIFEST, content, where)
+    for component in manifest.components:
+        _check(component, where)
+    _refuse_twice(_names(manifest), where)
+    return manifest
+
+
+def decode_head(content: bytes | bytearray, where: str) -> Head:
+    """Like `decode`, without the components' contents."""
+    head: Head = _decode(_HEAD, content, where)
+    return head
+
+
+def _decode(decoder: Any, content: bytes | bytearray, where: str) -> Any:
+    body, tail = memoryview(content)[:-_TAIL_BYTES], content[-_TAIL_BYTES:]
+    if tail != _TAIL % digest(body).encode():  # It is there in every version.
+        raise DamagedError(f"{where} is damaged: its digest does not match.")
+    try:
+        version = _VERSION.decode(content).version
+        if version > VERSION:
+            raise VersionError(
+                f"{where} is in version {version} of the format, and this elementsckpt "
+                f"reads versions up to {VERSION}: update elementsckpt to load it."
+            )
+        return decoder.decode(content)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
+        raise DamagedError(f"{where} is not a manifest: {reason(error)}.") from error
+
+
+def mark(key: Any) -> str:
+    """Return what stands for a key, as scalars encode it, in sets and dicts."""
+    return repr(key)  # The code of text that is no UTF-8 has no hash.
+
+
+def display(text: str) -> str:
+    """Return the text with lone surrogates escaped, so that it is valid UTF-8."""
+    if text.isascii():
+        return text
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def digest(data: Any) -> str:
+    """Return the xxh3-128 of bytes, as 32 hexadecimal digits."""
+    return xxhash.xxh3_128_hexdigest(data)
+
+
+def digest_of(read: Callable[[memoryview, int], None], size: int) -> str:
+    """Return the digest of the first bytes of a file, of which little is in memory.
+
+    Args:
+      read: Fills memory with what is in the file from a place on.
+      size: How many bytes.
+    """
+    found = xxhash.xxh3_128()
+    memory = memoryview(bytearray(min(size, _PIECE_BYTES)))
+    for start in range(0, size, _PIECE_BYTES):
+        piece = memory[: size - start]
+        read(piece, start)
+        found.update(piece)
+    return found.hexdigest()
+
+
+def _names(manifest: Manifest) -> list[str]:
+    """Return the files and folders that the components name in the save folder."""
+    names = [x.file for component in manifest.components for x in component.segments]
+    return names + [x.files.folder for x in manifest.components if x.files is not None]
+
+
+def _refuse_twice(names: Sequence[str], where: str) -> None:
+    """Refuse names that occur twice: what is in a file would be loaded as often."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise _invalid(where, f"names {name!r} twice")
+        seen.add(name)
+
+
+def _check(component: Component, where: str) -> None:
+    """Refuse files outside the folder and blocks outside their file or overlapping.
+
+    Bytes that only one block claims also bound the memory that loading takes.
+    """
+    if component.files is not None:
+        _check_files(component, component.files, where)
+        return
+    for segment in component.segments:
+        if not _FILE.fullmatch(segment.file):
+            raise _invalid(where, f"names a file {segment.file!r}, which is no segment")
+        if segment.start > segment.size:
+            raise _invalid(where, f"has data of {segment.file} beyond its end")
+    ends = [segment.start for segment in component.segments]
+    for block in sorted(component.blocks, key=lambda b: (b.segment, b.offset)):
+        if block.segment >= len(ends):
+            raise _invalid(where, "has a block in a segment that it lacks")
+        end = block.offset + block.size
+        if block.content_size > MAX_BLOCK_BYTES:
+            size = f"{block.content_size} bytes, more than {MAX_BLOCK_BYTES}"
+            raise _invalid(where, f"has a block of {size}")
+        if block.offset < ends[block.segment] or end > _size(component, block):
+            file = component.segments[block.segment].file
+            raise _invalid(
+                where,
+                f"has a block at bytes {block.offset} to {end} of {file} that overlaps "
+                f"another, or an end of the file",
+            )
+        ends[block.segment] = end
+    content = sum(block.content_size for block in component.blocks)
+    # Between leaves are gaps that align them, none larger than the leaf after it.
+    if not component.size_bytes <= content <= 2 * component.size_bytes:
+        size = f"{content} bytes, for leaves of {component.size_bytes}"
+        raise _invalid(where, f"has blocks of {size}")
+    count = 1 if component.shards is None else component.shards
+    if len(component.trees) != count:
+        raise _invalid(where, f"has {len(component.trees)} trees, expected {count}")
+
+
+def _check_files(component: Component, files: Files, where: str) -> None:
+    """Refuse paths outside the folder, and one path twice."""
+    if component.segments or component.blocks or component.trees or component.shards:
+        raise _invalid(where, "has a component with files and a state")
+    if not FOLDER.fullmatch(files.folder):
+        raise _invalid(
+            where, f"names a folder {files.folder!r}, which is none of files"
+        )
+    paths = [file.path for file in files.files]
+    _refuse_twice(paths, where)
+    for path in paths:
+        if "\0" in path or {"", ".", ".."} & set(path.split("/")):
+            raise _invalid(where, f"names a file {path!r} outside of {files.folder}")
+
+
+def _invalid(where: str, how: str) -> DamagedError:
+    return DamagedError(f"{where} is damaged, or not what it claims to be: it {how}.")
+
+
+def _size(component: Component, block: Block) -> int:
+    return component.segments[block.segment].size

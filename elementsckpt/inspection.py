@@ -1,0 +1,170 @@
+"""Looking into a save without the objects that it is for."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+from collections.abc import Iterable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from .directory import lookup, metadata
+from .directory.listing import Found
+from .foreign import elements
+from .format import manifest, scalars
+from .format.manifest import Head
+from .loading import verbs
+from .loading.component import Options, damage
+from .loading.load import Reading, restore
+from .loading.request import Regex, Request
+from .reports import ComponentInfo, Lineage, SaveInfo
+from .storage.disk import AnyPath, local
+from .user import arguments
+
+_logger = logging.getLogger("elementsckpt")
+_MOST_NAMES = 20
+
+
+def info(path: AnyPath) -> SaveInfo:
+    """Return what a save says about itself, reading and verifying no arrays.
+
+    Args:
+      path: A save, or a directory whose newest save with a valid manifest is meant.
+
+    Raises:
+      SaveNotFoundError: there is no save.
+      DamagedError, VersionError: its manifest is not valid, as far as this reads it.
+        What it says about structure and files is for `read` and `load` to verify.
+    """
+    return describe(lookup.newest(lookup.find(local(path))))
+
+
+def read(
+    path: AnyPath,
+    keys: Iterable[str] | None = None,
+    regex: Regex | None = None,
+    mmap: bool = True,
+    *,
+    verify: bool = True,
+    allow_pickle: bool | None = None,
+) -> dict[str, Any]:
+    """Return the states in a save as NumPy arrays, without the objects they are for.
+
+    What only pickle could hold is left out, and a warning names it: it is absent from
+    dicts, and in sequences None takes its place.
+
+    Args:
+      path: A save, or a directory whose newest good save is meant.
+      keys: Components to read; all by default.
+      regex: Reads only leaves whose names it matches from their start, as for
+        `Checkpoint.load`. A list or tuple of which some is left out becomes a dict by
+        position, and attributes of containers are left out.
+      mmap: Whether arrays are mapped, copy-on-write, instead of read, as for
+        `Checkpoint.load`.
+      verify: Whether to verify what is mapped.
+      allow_pickle: Whether pickled leaves are read, too, which can run code.
+
+    Returns:
+      State by key. NamedTuples and dataclasses are dicts by field, JAX and torch
+      arrays are NumPy arrays, typed keys their data, functions their import paths. A
+      component that was saved by a generator is a list of its shards, and one that
+      wrote files itself is the path of their folder in the save.
+
+    Raises:
+      CheckpointError: as for `Checkpoint.load`.
+    """
+    options = Options.of(verbs.READ, mmap, verify, allow_pickle, plain=True)
+    reading = Reading(
+        keys=None if keys is None else {key: key for key in arguments.keys(keys)},
+        options=lambda _: options,
+        request=Request(regex),
+    )
+    restored = restore(lambda: lookup.find(local(path)), reading)
+    try:
+        states = {
+            key: list(state) if inspect.isgenerator(state) else state
+            for key, state in restored.states.items()
+        }
+    except BaseException:
+        restored.close()
+        raise
+    _tell_of_pickles(list(restored.notes.left_out), restored.found.path)
+    return states
+
+
+def _tell_of_pickles(names: list[str], path: Path) -> None:
+    if names:
+        more = len(names) - _MOST_NAMES
+        _logger.warning(
+            "Left out is what was saved with pickle: %s%s. Pass allow_pickle=True if "
+            "you trust who wrote %s.",
+            ", ".join(names[:_MOST_NAMES]),
+            f" and {more} more" if more > 0 else "",
+            path,
+        )
+
+
+def describe(found: Found) -> SaveInfo:
+    """Return what a found save says about itself.
+
+    Raises:
+      DamagedError: its manifest is not valid, or it is gone.
+    """
+    if found.head is None:
+        with damage(str(found.path)):  # Elements may have just removed it.
+            return _describe_elements(found)
+    head = found.head
+    with damage(str(found.path / manifest.NAME)):
+        return _describe_head(found.path, head)
+
+
+def _describe_head(path: Path, head: Head) -> SaveInfo:
+    keys = scalars.texts(item.key for item in head.components)
+    return SaveInfo(
+        path=path,
+        step=head.step,
+        sequence=head.sequence,
+        time=head.time,
+        metrics=metadata.decode_metrics(head.metrics),
+        metadata=metadata.decode(head.metadata),
+        components={
+            key: ComponentInfo(item.size_bytes, item.leaf_count, item.shards)
+            for key, item in zip(keys, head.components, strict=True)
+        },
+        lineage=_lineage(head),
+        pin=head.pin,
+    )
+
+
+def _lineage(head: Head) -> Lineage:
+    saved = head.lineage
+    return Lineage(
+        loaded_from=saved.loaded_from,
+        parent=saved.parent,
+        run=saved.run,
+        host=saved.host,
+        pid=saved.pid,
+        commit=saved.commit,
+        libraries=head.libraries,
+    )
+
+
+def _describe_elements(found: Found) -> SaveInfo:
+    sizes = {
+        key: ComponentInfo(
+            bytes=elements.size_bytes(files),
+            leaves=None,
+            shards=len(files) if elements.is_sharded(files) else None,
+        )
+        for key, files in elements.files(found.path).items()
+    }
+    modified = os.lstat(found.path / "done").st_mtime
+    return SaveInfo(
+        path=found.path,
+        step=found.step,
+        sequence=0,
+        time=datetime.fromtimestamp(modified, timezone.utc),
+        components=sizes,
+    )

@@ -1,0 +1,18 @@
+"""One kind of leaf ⇄ bytes: NumPy, JAX, torch, Python's values, code, and pickles.
+
+A **leaf** ends nested state. It is stored as the **array** of its elements, and its
+**kind** and **dtype** say what to make of them again. A **view** is an array in the
+memory of another. A **reference** is the import path of a class or function.
+"""
+
+__all__ = [
+    "classes",
+    "generators",
+    "jax_arrays",
+    "leaves",
+    "pickles",
+    "reductions",
+    "references",
+    "torch_tensors",
+    "views",
+]

@@ -1,0 +1,220 @@
+"""NamedTuples and dataclasses: which hold no more than they show, and building them.
+
+They are built without running code of theirs. A class that has other fields than when
+it was saved is compared with what was saved.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ..errors import ReadError, reason
+from ..format.manifest import Node
+from ..user import attributes
+
+_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made by a class statement.
+_MOST_NAMES = 10  # In a message.
+
+
+def builtin_base(cls: Any) -> Any:
+    """Return the type, not made by a class statement, that the class derives from."""
+    while cls.__flags__ & _HEAP_TYPE:
+        cls = cls.__base__
+    return cls
+
+
+@functools.cache
+def is_namedtuple(cls: Any) -> bool:
+    """Return whether instances are a NamedTuple's fields, and attributes."""
+    fields = attributes.get(cls, "_fields")
+    return (
+        issubclass(cls, tuple)
+        and isinstance(fields, tuple)
+        and all(isinstance(field, str) for field in fields)
+        and cls.__reduce_ex__ is object.__reduce_ex__
+        and cls.__reduce__ is object.__reduce__
+    )
+
+
+@functools.cache
+def is_plain_dataclass(cls: Any) -> bool:
+    """Return whether instances are a dataclass's attributes and no more.
+
+    One that derives from a builtin, or that says itself how to be pickled, is not.
+    """
+    return (
+        dataclasses.is_dataclass(cls)
+        and builtin_base(cls) is object
+        and cls.__reduce_ex__ is object.__reduce_ex__
+        and cls.__reduce__ is object.__reduce__
+        and leaves_state_to_pickle(cls)
+    )
+
+
+@functools.cache
+def leaves_state_to_pickle(cls: Any) -> bool:
+    """Return whether the class leaves it to pickle what the state of an instance is."""
+    return all(_is_library_method(cls, x) for x in ("__getstate__", "__setstate__"))
+
+
+def _is_library_method(cls: type, name: str) -> bool:
+    method = attributes.get(cls, name)
+    if method is getattr(object, name, None):
+        return True
+    # dataclasses makes these for frozen ones with slots, chex for all of its own.
+    module = attributes.text(method, "__module__")
+    return module.partition(".")[0] in ("dataclasses", "chex")
+
+
+def build_namedtuple(cls: Any, saved: Mapping[Any, Any]) -> Any:
+    """Return an instance with these fields, without running `__new__`.
+
+    New fields have their defaults, and those that the class has no more are left out.
+
+    Raises:
+      KeyError: a new field has no default.
+    """
+    defaults = cls._field_defaults
+    items = [saved[x] if x in saved else defaults[x] for x in cls._fields]
+    return tuple.__new__(cls, items)
+
+
+def build_dataclass(cls: Any, saved: Mapping[Any, Any], declared: Sequence[str]) -> Any:
+    """Return an instance with these attributes, without running `__init__`.
+
+    New fields have their defaults, and those that the class has no more are left out.
+
+    Args:
+      cls: The class.
+      saved: The attributes, which may be less than the fields, and more.
+      declared: The fields that the class had when it was saved.
+
+    Raises:
+      ValueError, AttributeError: it cannot have them.
+      ReadError: the default of a new field cannot be made.
+    """
+    if not all(type(name) is str for name in saved):
+        raise ValueError("an attribute whose name is no text")
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    if list(fields) != declared:
+        lost = [name for name in declared if name not in fields]
+        saved = {name: value for name, value in saved.items() if name not in lost}
+        new = [name for name in fields if name not in declared]
+        saved |= {name: _default(cls, fields[name]) for name in new}
+    instance: Any = object.__new__(cls)
+    setstate = attributes.get(cls, "__setstate__")
+    if setstate is not None and attributes.text(setstate, "__module__").startswith(
+        "chex"
+    ):
+        setstate(instance, dict(saved))  # It registers the class with JAX, too.
+        return instance
+    others = {}
+    for name, value in saved.items():
+        if name in fields:
+            object.__setattr__(instance, name, value)
+        else:
+            others[name] = value
+    attributes.give(instance, others)
+    return instance
+
+
+def _default(cls: Any, field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is dataclasses.MISSING:
+        return field.default
+    try:
+        return field.default_factory()
+    except Exception as error:  # This says nothing about the save.
+        raise ReadError(
+            f"The new field {field.name!r} of {cls.__module__}.{cls.__qualname__} "
+            f"cannot be given its default: {reason(error)}. Correct its "
+            f"default_factory; nothing was loaded."
+        ) from error
+
+
+# What changed since a save
+
+
+class Change(NamedTuple):
+    """In what a class differs from what it was when it was saved.
+
+    Attributes:
+      cls: The class.
+      gained: Fields that it had not then.
+      lost: Fields that it has no more.
+      bare: Those of the gained that have no default.
+      is_reordered: Whether the others are in another order.
+    """
+
+    cls: Any
+    gained: list[str]
+    lost: list[str]
+    bare: list[str]
+    is_reordered: bool
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether it is what it was."""
+        return not (self.gained or self.lost or self.is_reordered)
+
+    @property
+    def is_bridgeable(self) -> bool:
+        """Whether it is certain what an instance would have been.
+
+        A field that is lost may be one that was gained, by another name.
+        """
+        return not self.bare and not (self.gained and self.lost)
+
+    @property
+    def consequence(self) -> str:
+        """What becomes of an instance, if fields were gained or lost."""
+        if self.gained:
+            return "where it is new, it has its default"
+        return "what was saved of it is left out"
+
+    def __str__(self) -> str:
+        parts = [f"gained {_listed(self.gained)}"] if self.gained else []
+        parts += [f"lost {_listed(self.lost)}"] if self.lost else []
+        return " and ".join(parts) or "changed the order of its fields"
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _MOST_NAMES
+    some = ", ".join(map(repr, names[:_MOST_NAMES]))
+    return f"{some} and {more} more" if more > 0 else some
+
+
+def compare(cls: Any, node: Node) -> Change | None:
+    """Compare a class with the one that a node was made of.
+
+    Returns:
+      In what they differ; None if it is another kind of class, or none.
+    """
+    if not issubclass(type(cls), type):  # Not isinstance, which may run code.
+        return None
+    defaults: Mapping[str, Any]
+    if node.kind == "namedtuple":
+        if not is_namedtuple(cls) or (node.attributes and not cls.__dictoffset__):
+            return None
+        now, then = list(cls._fields), node.keys
+        defaults = attributes.get(cls, "_field_defaults", {})
+    else:
+        if not is_plain_dataclass(cls) or type(node.value) is not list:
+            return None
+        fields = dataclasses.fields(cls)
+        now, then = [field.name for field in fields], node.value
+        defaults = {x.name: x for x in fields if _has_default(x)}
+    if now == then:
+        return Change(cls, [], [], [], False)
+    gained = [name for name in now if name not in then]
+    lost = [name for name in then if name not in now]
+    kept = [name for name in then if name in now]
+    bare = [name for name in gained if name not in defaults]
+    return Change(cls, gained, lost, bare, kept != [x for x in now if x in then])
+
+
+def _has_default(field: dataclasses.Field[Any]) -> bool:
+    missing = dataclasses.MISSING
+    return field.default is not missing or field.default_factory is not missing

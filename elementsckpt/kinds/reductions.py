@@ -1,0 +1,272 @@
+"""How objects of classes that derive from builtin ones are pickled: exactly.
+
+Pickle asks a list what it holds by iterating and a dict by `items`, which a class may
+answer as it likes; it leaves out the attributes of a Counter, a defaultdict, an array
+and a NumPy scalar; and it asks an object for `__setstate__`, which one that looks up
+attributes in its own content does not survive. So objects whose class says nothing
+about pickling are taken apart here: into what the builtin type holds, and attributes.
+"""
+
+from __future__ import annotations
+
+import collections
+import functools
+import types
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..user import attributes
+from . import classes
+
+_PROTOCOL = 5
+_NAMES = ("__reduce_ex__", "__reduce__")
+# Of Python's classes that leave out the attributes of what derives from them.
+_FORGETFUL = frozenset(
+    {"datetime", "decimal", "_decimal", "_pydecimal", "fractions", "pathlib"}
+)
+
+
+class _Way(NamedTuple):
+    """How objects that derive from one builtin type are taken apart.
+
+    Attributes:
+      take: Returns what an object holds.
+      make: Returns an object of a class, with this content if it is immutable.
+      fill: Puts the content into an object, None if it is immutable.
+    """
+
+    take: Callable[[Any], Any]
+    make: Callable[..., Any]
+    fill: Callable[[Any, Any], None] | None = None
+
+
+def reduce(value: Any) -> tuple[Any, ...] | None:
+    """Return what the object's `__reduce_ex__` should, or None if it does."""
+    cls: Any = type(value)
+    base = _base_of(cls)
+    if base is None:
+        return _reduce_forgotten(value) if _forgets(cls) else None
+    if base is np.generic and value.dtype.type is cls:
+        return None
+    if base is object:
+        return _reduce_object(value)
+    state = _state_of(value, base)
+    if cls is base and state is None:
+        return None
+    way = _WAYS[base]
+    content = way.take(value)
+    if way.fill is None:
+        return make, (base, cls, content), (base, None, state), None, None, restore
+    return make, (base, cls), (base, content, state), None, None, restore
+
+
+def takes(value: Any) -> bool:
+    """Return whether `reduce` takes the object apart."""
+    cls: Any = type(value)
+    return _base_of(cls) is not None
+
+
+@functools.cache
+def _base_of(cls: Any) -> Any:
+    """Return the builtin type that decides how objects of a class are pickled.
+
+    Returns:
+      `object` if only their attributes must be restored with care; None if the class,
+      or pickle, does it right.
+    """
+    base = next((base for base in _WAYS if issubclass(cls, base)), object)
+    if issubclass(cls, type) or any(_own_method(cls, base, name) for name in _NAMES):
+        return None
+    if base is tuple:
+        method = _own_method(cls, tuple, "__getnewargs__")
+        return tuple if method is None or classes.is_namedtuple(cls) else None
+    return base if base is not object or _looks_up(cls) else None
+
+
+def _looks_up(cls: Any) -> bool:
+    """Return whether the class looks up attributes in a way of its own."""
+    asked = _own_method(cls, object, "__getattribute__")
+    is_own = asked is not None and type(asked) is not types.WrapperDescriptorType
+    return is_own or attributes.get(cls, "__getattr__") is not None
+
+
+def _own_method(cls: Any, base: Any, name: str) -> Any:
+    """Return a method that the class does not have from its base, or None."""
+    method = attributes.get(cls, name)
+    return None if method is getattr(base, name, None) else method
+
+
+# Functions that pickles in saves name: they stay, and so does what they take.
+
+
+def make(base: Any, cls: Any, *content: Any) -> Any:
+    """Return an object of the class, running no code of it."""
+    function = _WAYS[base].make if base in _WAYS else base.__new__
+    return function(cls, *content)
+
+
+def restore(value: Any, whole: tuple[Any, Any, Any]) -> None:
+    """Give an object what it held, and its attributes."""
+    base, content, state = whole
+    fill = _WAYS[base].fill
+    if fill is not None:
+        fill(value, content)
+    if state is not None:
+        put_state(value, state, base)
+
+
+def put_state(value: Any, state: Any, base: Any = object) -> None:
+    """Give an object its attributes, without asking it how."""
+    setstate = _own_method(type(value), base, "__setstate__")
+    if setstate is not None:
+        setstate(value, state)
+        return
+    slots = None
+    if type(state) is tuple and len(state) == 2:
+        state, slots = state
+    if state is value:  # A dict that is its own attributes.
+        object.__setattr__(value, "__dict__", value)
+    elif state is not None:
+        attributes.give(value, state)
+    attributes.give(value, slots or {})
+
+
+# Taking apart
+
+
+def _state_of(value: Any, base: Any) -> Any:
+    """Return the attributes in pickle's form, or what the class says they are."""
+    getstate = _own_method(type(value), base, "__getstate__")
+    if getstate is not None and getstate is not getattr(object, "__getstate__", None):
+        return getstate(value)
+    found: Any = attributes.in_dict(value)
+    slots = attributes.in_slots(value)
+    found = found if dict.__len__(found) else None
+    return (found, slots) if slots else found
+
+
+def _reduce_object(value: Any) -> tuple[Any, ...]:
+    cls: Any = type(value)
+    try:
+        reduced: Any = cls.__reduce_ex__(value, _PROTOCOL)
+    except TypeError:  # It cannot be pickled.
+        raise
+    except Exception:  # Python 3.10 asks the object itself for `__getstate__`.
+        base, arguments = classes.builtin_base(cls), ()
+        if base is not object:
+            arguments = base.__getnewargs__(value)
+        state = _state_of(value, object)
+        reduced = make, (base, cls, *arguments), state, None, None
+    return reduced if reduced[2] is None else (*reduced[:5], put_state)
+
+
+@functools.cache
+def _forgets(cls: Any) -> bool:
+    """Return whether a class is pickled as a base that forgets its attributes."""
+    definers = [x for x in cls.__mro__ if any(name in x.__dict__ for name in _NAMES)]
+    return _is_forgetful(definers[0]) and not _is_forgetful(cls)
+
+
+def _is_forgetful(cls: Any) -> bool:
+    return cls.__module__.partition(".")[0] in _FORGETFUL
+
+
+def _reduce_forgotten(value: Any) -> tuple[Any, ...] | None:
+    cls: Any = type(value)
+    slots = attributes.in_slots(value)
+    derived = [base for base in cls.__mro__ if not _is_forgetful(base)]
+    found = attributes.in_dict(value) | {
+        name: slots[name] for base in derived for name in base.__dict__ if name in slots
+    }
+    reduced: Any = cls.__reduce_ex__(value, _PROTOCOL) if found else ()
+    if len(reduced) != 2:
+        return None
+    return (*reduced, found, None, None, put_state)
+
+
+def _take_tuple(value: Any) -> Any:
+    cls: Any = type(value)
+    fields = cls._fields if classes.is_namedtuple(cls) else None
+    return fields, list(tuple.__iter__(value))
+
+
+def _make_tuple(cls: Any, content: Any) -> Any:
+    fields, items = content
+    if fields is None or len(fields) != len(items) or fields == cls._fields:
+        return tuple.__new__(cls, items)
+    saved = dict(zip(fields, items, strict=True))
+    if not saved.keys() <= {*cls._fields} <= saved.keys() | cls._field_defaults.keys():
+        raise TypeError(f"{cls.__qualname__} has other fields now")
+    return classes.build_namedtuple(cls, saved)
+
+
+def _fill_ordered(value: Any, content: Any) -> None:
+    for key, item in content:
+        collections.OrderedDict.__setitem__(value, key, item)
+
+
+def _fill_default(value: Any, content: Any) -> None:
+    factory, items = content
+    collections.defaultdict.__init__(value, factory, items)
+
+
+def _take_scalar(value: Any) -> Any:
+    return np.asarray(value)[()]
+
+
+_DEFAULT: Any = collections.defaultdict
+_DEQUE: Any = collections.deque
+_DICT = _Way(
+    lambda value: dict(dict.items(value)),
+    dict.__new__,
+    lambda value, content: dict.update(value, content),
+)
+_ARRAY = _Way(
+    lambda value: np.ndarray.view(value, np.ndarray),
+    lambda cls, content: np.ndarray.view(content, cls),
+)
+# Those that derive from others first.
+_WAYS: dict[Any, _Way] = {
+    collections.Counter: _DICT,
+    collections.defaultdict: _Way(
+        lambda value: (
+            _DEFAULT.default_factory.__get__(value),
+            dict(dict.items(value)),
+        ),
+        collections.defaultdict.__new__,
+        _fill_default,
+    ),
+    collections.OrderedDict: _Way(
+        lambda value: list(collections.OrderedDict.items(value)),
+        collections.OrderedDict.__new__,
+        _fill_ordered,
+    ),
+    dict: _DICT,
+    list: _Way(
+        lambda value: list(list.__iter__(value)),
+        list.__new__,
+        lambda value, content: list.extend(value, content),
+    ),
+    set: _Way(
+        lambda value: list(set.__iter__(value)),
+        set.__new__,
+        lambda value, content: set.update(value, content),
+    ),
+    frozenset: _Way(lambda value: list(frozenset.__iter__(value)), frozenset.__new__),
+    collections.deque: _Way(
+        lambda value: (
+            list(collections.deque.__iter__(value)),
+            _DEQUE.maxlen.__get__(value),
+        ),
+        collections.deque.__new__,
+        lambda value, content: collections.deque.__init__(value, *content),
+    ),
+    tuple: _Way(_take_tuple, _make_tuple),
+    np.ma.MaskedArray: _ARRAY,
+    np.ndarray: _ARRAY,
+    np.generic: _Way(
+        _take_scalar, lambda cls, content: type(content).__new__(cls, content)
+    ),
+}

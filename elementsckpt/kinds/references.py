@@ -1,0 +1,199 @@
+"""Classes and functions ⇄ their import paths, "module:qualname".
+
+Loading from a foreign path imports nothing: there a class comes from what the process
+has imported already, or from the component's current state.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from ..format.manifest import Node
+from ..user import attributes
+from . import classes
+from .classes import Change
+
+FROZEN_DICT = "flax.core.frozen_dict:FrozenDict"
+# Builtins that a defaultdict of a foreign save may call.
+_FACTORIES: tuple[type, ...] = (
+    int,
+    float,
+    complex,
+    bool,
+    str,
+    bytes,
+    list,
+    dict,
+    set,
+    tuple,
+)
+_FACTORY_NAMES = {factory: factory.__name__ for factory in _FACTORIES}
+
+
+def name_of(cls: type) -> str:
+    """Return the import path under which a class is recorded."""
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def path_of(value: Any) -> str | None:
+    """Return the import path that leads to this very object, or None."""
+    module = attributes.text(value, "__module__")
+    name = attributes.text(value, "__qualname__") or attributes.text(value, "__name__")
+    if not module or not name:
+        return None
+    if module == "__main__":  # Another program's would be another object.
+        return None
+    path = f"{module}:{name}"
+    return path if _find(path) is value else None
+
+
+def name_in_main(value: Any) -> str | None:
+    """Return the name of a class or function of the program itself, or None."""
+    if attributes.text(value, "__module__") != "__main__":
+        return None
+    name = attributes.text(value, "__qualname__")
+    return name if name and find_in_main(name) is value else None
+
+
+def is_jax_array_class(value: Any) -> bool:
+    """Tell `jax.Array`, which the module that it names does not have."""
+    return isinstance(value, type) and value is _find("jax:Array")
+
+
+def find_in_main(name: str) -> Any:
+    """Return the class or function of the program with this name, or None."""
+    return _find(f"__main__:{name}")
+
+
+def factory_name(factory: Any) -> str | None:
+    """Return the name of a builtin that defaultdicts use, or None."""
+    return _FACTORY_NAMES.get(factory) if isinstance(factory, type) else None
+
+
+def factory(name: str) -> type:
+    """Return the builtin of this name; KeyError if it is not one of the few."""
+    return {name: factory for factory, name in _FACTORY_NAMES.items()}[name]
+
+
+def _find(path: str) -> Any:
+    """Return what an import path leads to in the modules imported so far, or None."""
+    module, _, name = path.partition(":")
+    value: Any = sys.modules.get(module)
+    for part in name.split("."):
+        value = _namespace(value).get(part)
+    return value
+
+
+def _namespace(value: Any) -> Mapping[str, Any]:
+    """Return what is in a module or class, running no code of it.
+
+    Not by getattr: modules can import what is asked for, and proxies, which are in some
+    of them, make what they stand for, also when they are asked for their class.
+    """
+    cls = type(value)
+    if issubclass(cls, types.ModuleType):
+        found: Mapping[str, Any] = object.__getattribute__(value, "__dict__")
+        return found
+    return type.__dict__["__dict__"].__get__(value) if issubclass(cls, type) else {}
+
+
+class Resolver:
+    """Finds the classes and functions that a saved state names.
+
+    Args:
+      imports: Whether modules may be imported, and defaults of fields made, which runs
+        code.
+      current: Gives the classes and functions in the component's current state. It
+        is called once and only when something is not found otherwise, because it may
+        be expensive.
+
+    Attributes:
+      changes: How classes that were found differ from those of then, by path.
+      reasons: Why others that were found are not used, by path.
+    """
+
+    def __init__(
+        self, *, imports: bool, current: Callable[[], Iterable[Any]] | None = None
+    ) -> None:
+        self.changes: dict[str, Change] = {}
+        self.reasons: dict[str, str] = {}
+        self._imports = imports
+        self._current = current
+        self._known: list[Any] | None = None
+        self._functions: dict[str | None, Any] | None = None
+
+    def container(self, node: Node) -> type | None:
+        """Return the class of a NamedTuple, dataclass or FrozenDict, or None.
+
+        One with the very fields of the manifest counts first. One that moved to another
+        module is found in the current state, by its name and fields. Where code may
+        run, others count whose new fields have defaults.
+        """
+        if node.kind == "frozen":
+            return self._find(node.name) if node.name == FROZEN_DICT else None
+        found = []
+        for cls in self._candidates(node.name):
+            change = classes.compare(cls, node)
+            if change is not None and change.is_nothing:
+                return cls  # type: ignore[no-any-return]
+            found.append(change)
+        for change in found:
+            if change is not None and change.is_bridgeable and self._imports:
+                if change.gained or change.lost:
+                    self.changes[node.name] = change
+                return change.cls  # type: ignore[no-any-return]
+        if found:
+            self.reasons[node.name] = self._reason(found[0])
+        return None
+
+    def _reason(self, change: Change | None) -> str:
+        """Say why a class that was found is not used."""
+        if change is None:
+            return "is another kind of class now"
+        said = f"has {change} since it was saved"
+        if change.is_bridgeable:
+            return f"{said}, and only allow_pickle=True loads it all the same"
+        if change.bare:
+            return f"{said}, and has no default for {change.bare[0]!r}"
+        return f"{said}, and that may be one field with a new name"
+
+    def _candidates(self, path: str) -> Iterator[Any]:
+        """Yield what has this path, then what has its name in the current state."""
+        found = self._find(path)
+        if found is not None:
+            yield found
+        name = path.partition(":")[2]
+        for known in self._from_current():
+            if known is not found and attributes.text(known, "__qualname__") == name:
+                yield known
+
+    def function(self, path: str) -> Any:
+        """Return the function, or None.
+
+        On a foreign path only the current state's own count: any other, such as
+        `os.system`, would be called by the code that uses the state.
+        """
+        if self._imports:
+            return self._find(path)
+        if self._functions is None:
+            known = filter(callable, self._from_current())
+            self._functions = {path_of(x): x for x in known}
+        return self._functions.get(path)
+
+    def _find(self, path: str) -> Any:
+        if self._imports and not path.startswith("__main__:"):
+            try:
+                importlib.import_module(path.partition(":")[0])
+            except Exception:  # Whatever its code raises: it is not to be had.
+                return None
+        return _find(path)
+
+    def _from_current(self) -> list[Any]:
+        if self._known is None:
+            found = self._current() if self._current else []
+            self._known = list({id(x): x for x in found}.values())
+        return self._known

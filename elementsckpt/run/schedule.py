@@ -1,0 +1,337 @@
+"""When to save: every so many steps or seconds, or for a share of the run."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import operator
+import os
+import threading
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, SupportsIndex, SupportsInt
+
+from ..system import forks
+from ..user.arguments import is_integer, shown
+
+_IMPORTED = time.monotonic()
+_STARTTIME = 19  # Its place in /proc/self/stat, counted from the process's state.
+_MOMENTS = ("_ended", "_began", "_allowed")  # By the clock of this machine, or None.
+
+
+class Every:
+    """Says when to save: `Every(1000)` is due at the multiples of 1000 steps.
+
+        should_save = Every(1000)
+        while step < total:
+            train()
+            if should_save(step):
+                cp.save()
+
+    The first call is due. Where several multiples lie between two calls, the second
+    is due once. Given both, steps or seconds are due, whichever comes first, and a save
+    by either counts for both.
+
+    `Every(overhead=0.02)` chooses the interval itself, so that saving takes no more
+    than that share of the run: a save that took c seconds is followed by 49 c seconds
+    without one. With steps or seconds it is due by these, but not before that. What a
+    save costs is what `mark` is told; otherwise, it is the time until the next call,
+    which counts a step of the training, too.
+
+    `Every(deadline=timedelta(hours=3, minutes=45))` is due once when the process has
+    lived that long, whatever the overhead, and else at the first call only.
+
+    Threads and signal handlers may share one; for each moment that it is due, one of
+    them is told. It can be registered with a checkpoint, to go on where it was.
+
+    Args:
+      steps: Due at each multiple of so many steps, or at the first call after it.
+      seconds: Due when so many have passed since the last save; also a timedelta.
+      overhead: Share of the run that saving may take, between 0 and 1.
+      deadline: Seconds since the process started, also as a timedelta. Where the
+        system does not tell when that was, since this package was imported.
+
+    Raises:
+      TypeError: an argument of another type.
+      ValueError: one that is not positive or not finite, or none at all.
+
+    Sources: elements.when.Every; CheckFreq (Mohan et al., 2021) for the overhead.
+    """
+
+    def __init__(
+        self,
+        steps: SupportsIndex | None = None,
+        *,
+        seconds: float | timedelta | None = None,
+        overhead: float | None = None,
+        deadline: float | timedelta | None = None,
+    ) -> None:
+        given = {
+            "steps": steps,
+            "seconds": seconds,
+            "overhead": overhead,
+            "deadline": deadline,
+        }
+        self._given = {key: x for key, x in given.items() if x is not None}
+        if not self._given:
+            raise ValueError(
+                "Every() is never due: pass steps, seconds, overhead or a deadline."
+            )
+        self._steps = _check_steps(steps)
+        self._seconds = _check_seconds("seconds", seconds)
+        self._overhead = _check_share(overhead)
+        self._lifetime = _check_seconds("deadline", deadline)
+        self._deadline = _deadline(self._lifetime)
+        self._is_deadline_met = False
+        # A signal handler may call while this thread is in here.
+        self._lock = threading.RLock()
+        self._step: int | None = None  # Of the last save,
+        self._ended: float | None = None  # when that was,
+        self._cost: float | None = None  # and how many seconds it took.
+        self._began: float | None = None  # Only while that is not known.
+        self._allowed = -math.inf  # When the overhead allows the next.
+        forks.watch(self)
+
+    def _after_fork(self) -> None:
+        self._lock = threading.RLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return all but what is of this process: its lock, clock and deadline."""
+        with self._lock:
+            state = self.__dict__.copy()
+        del state["_lock"], state["_deadline"]
+        return state | _moved(state, -time.monotonic())
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, **_moved(state, time.monotonic()))
+        self._deadline = _deadline(self._lifetime)
+        self._is_deadline_met = self._is_deadline_met and self.is_past_deadline
+        self._after_fork()
+        forks.watch(self)
+
+    def __repr__(self) -> str:
+        given = ", ".join(f"{key}={value!r}" for key, value in self._given.items())
+        return f"Every({given})"
+
+    def __call__(self, step: SupportsInt | None = None) -> bool:
+        """Tell whether to save now; the caller does if it is True.
+
+        Args:
+          step: What `int()` accepts. Only needed where `steps` was given.
+
+        Raises:
+          ValueError: it is needed.
+        """
+        with self._lock:  # A counter that threads share is read in order.
+            step = None if step is None else _number(step)
+            if not self.is_due(step):
+                return False
+            self.mark(step)
+            return True
+
+    @property
+    def is_past_deadline(self) -> bool:
+        """Whether the process has lived until the deadline."""
+        return self._deadline is not None and time.monotonic() >= self._deadline
+
+    def is_due(self, step: SupportsInt | None = None) -> bool:
+        """Tell whether a save is due; it stays due until `mark` is called.
+
+        Args:
+          step: What `int()` accepts. Only needed where `steps` was given.
+
+        Raises:
+          ValueError: it is needed.
+        """
+        with self._lock:
+            now = time.monotonic()
+            self._settle(now)
+            is_step = self._steps is not None and self._reaches(self._steps, step)
+            if self._ended is None:
+                return now >= self._allowed
+            if self.is_past_deadline and not self._is_deadline_met:
+                return True
+            if now < self._allowed:
+                return False
+            if self._steps is None and self._seconds is None:
+                return self._overhead is not None
+            waited = now - self._ended
+            return is_step or (self._seconds is not None and waited >= self._seconds)
+
+    def mark(
+        self, step: SupportsInt | None = None, seconds_blocked: float | None = None
+    ) -> None:
+        """Take note of a save that was made, whether it was due or not.
+
+        Args:
+          step: Step of the run, if it is known.
+          seconds_blocked: How long training waited for it. By default, what passes
+            until the next call.
+        """
+        if seconds_blocked is not None:
+            _check_wait(seconds_blocked)
+        with self._lock:
+            now = time.monotonic()
+            if step is not None:
+                self._step = _number(step)
+            self._ended = now
+            self._is_deadline_met = self._is_deadline_met or self.is_past_deadline
+            self._began = now if seconds_blocked is None else None
+            if seconds_blocked is not None:
+                self._account(now - seconds_blocked, seconds_blocked)
+
+    def unmark(self, seconds_blocked: float) -> None:
+        """Take note that no save was made, or that the one marked last was lost.
+
+        It is due again, but counts: a disk that is full must not stop training.
+
+        Args:
+          seconds_blocked: How long training waited for it.
+        """
+        _check_wait(seconds_blocked)
+        with self._lock:
+            self._ended = None
+            if self._overhead is not None and seconds_blocked > 0:
+                self._account(time.monotonic() - seconds_blocked, seconds_blocked)
+
+    def save(self, step: SupportsInt | None = None) -> dict[str, Any]:
+        """Return the state.
+
+        Args:
+          step: Step of a save that is being made, if it is to count already.
+        """
+        with self._lock:
+            last = self._step if step is None else _number(step)
+            if self._overhead is None:  # Then it would only differ from run to run.
+                return {"step": last}
+            return {"step": last, "seconds_blocked": self._cost}
+
+    def load(self, data: Any) -> None:
+        """Go on as after the save that holds this state.
+
+        Seconds and overhead count from now on. What is in it need not come from a
+        schedule with the same arguments, and what makes no sense here is ignored.
+        """
+        known = data if isinstance(data, Mapping) else {}
+        step, cost = known.get("step"), known.get("seconds_blocked")
+        with self._lock:
+            self._step = step if type(step) is int else None
+            if isinstance(cost, float) and 0 <= cost < math.inf:
+                self._cost = cost
+            self._ended = now = time.monotonic()
+            self._began, self._allowed = None, -math.inf
+            if self._cost is not None:
+                self._account(now - self._cost, self._cost)
+
+    def _reaches(self, steps: int, step: SupportsInt | None) -> bool:
+        """Tell whether the step is at or past the next multiple."""
+        if step is None:
+            raise ValueError(
+                f"{self!r} counts steps: pass the step, as in every(step). A "
+                f"Checkpoint takes it from its argument step, or from a component "
+                f"that is named step."
+            )
+        step = _number(step)
+        # One that is a whole interval back is that of an older save, which was loaded;
+        # one that is less can be that of a thread that was slower than others.
+        if self._step is None or step <= self._step - steps:
+            self._step = step
+        return step // steps > self._step // steps
+
+    def _settle(self, now: float) -> None:
+        """Take the time until now as the cost of a save of which it is not known."""
+        if self._began is not None:
+            self._account(self._began, now - self._began)
+            self._began = None
+
+    def _account(self, began: float, cost: float) -> None:
+        self._cost = float(cost)
+        if self._overhead is not None:
+            # A save by hand came too early, and adds to what is to be waited for.
+            self._allowed = max(self._allowed, began) + cost / self._overhead
+
+
+def _check_steps(steps: SupportsIndex | None) -> int | None:
+    if steps is None:
+        return None
+    if not is_integer(steps):
+        raise TypeError(f"steps={shown(steps)}: pass an integer.")
+    number = operator.index(steps)
+    if number < 1:
+        raise ValueError(f"steps={shown(steps)}: pass a positive integer.")
+    return number
+
+
+def _check_seconds(name: str, value: float | timedelta | None) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, timedelta):
+        value_s = value.total_seconds()
+    elif _is_number(value):
+        value_s = float(value)
+    else:
+        raise TypeError(
+            f"{name}={shown(value)}: pass a number of seconds or a timedelta."
+        )
+    if not 0 < value_s < math.inf:
+        raise ValueError(f"{name}={shown(value)}: pass what is positive and finite.")
+    return value_s
+
+
+def _check_share(value: float | None) -> float | None:
+    if value is None:
+        return None
+    if not _is_number(value):
+        raise TypeError(f"overhead={shown(value)}: pass a share, such as 0.02.")
+    if not 0 < value < 1:
+        raise ValueError(f"overhead={shown(value)}: pass a share between 0 and 1.")
+    return float(value)
+
+
+def _number(step: SupportsInt) -> int:
+    """Return a step as a number.
+
+    Raises:
+      TypeError, ValueError: it is none; of the class that `int()` raises.
+    """
+    try:
+        return int(step)
+    except Exception as error:
+        cls = TypeError if isinstance(error, TypeError) else ValueError
+        raise cls(f"step={shown(step)}: pass a number, as int() takes it.") from error
+
+
+def _check_wait(value: float) -> None:
+    if not _is_number(value) or not 0 <= value < math.inf:
+        raise ValueError(
+            f"seconds_blocked={shown(value)}: pass a number of seconds, from 0 on."
+        )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _moved(state: Mapping[str, Any], seconds: float) -> dict[str, float | None]:
+    """Return the moments in a state, by another clock."""
+    moments = {name: state[name] for name in _MOMENTS}
+    return {name: None if x is None else x + seconds for name, x in moments.items()}
+
+
+def _deadline(lifetime: float | None) -> float | None:
+    """Return when the process has lived for so many seconds."""
+    return None if lifetime is None else time.monotonic() - _process_age() + lifetime
+
+
+def _process_age() -> float:
+    """Return for how many seconds the process has lived, as far as is known."""
+    try:
+        status = Path("/proc/self/stat").read_bytes()
+        # The program's name, in parentheses, may hold anything, also parentheses.
+        ticks = int(status.rpartition(b")")[2].split()[_STARTTIME])
+        booted_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+        return booted_s - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError, AttributeError):
+        return time.monotonic() - _IMPORTED

@@ -1,0 +1,8 @@
+"""The story of a save: components → blocks → segments → a committed manifest.
+
+A leaf is **cut** into blocks, or **gathered** in one with others. What an **earlier**
+save holds is **reused**: its segment is linked. In the background a save owns copies,
+which are in its **staging** memory, and writes after `save()` has returned.
+"""
+
+__all__ = ["blocks", "history", "save", "staging"]

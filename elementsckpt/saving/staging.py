@@ -1,0 +1,82 @@
+"""Memory for the copies that a background save owns, reused from save to save."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import threading
+from typing import Any
+
+import numpy as np
+
+from ..system import forks
+from ..system.memory import has_addresses, has_room, memory_bytes
+
+_ARENA_BYTES = 16 << 20
+_ALIGN = 64
+_SHARE = 8
+
+
+class Staging:
+    """Copies, up to a limit; threads may copy at the same time.
+
+    Args:
+      limit_bytes: How many bytes there may be, as far as there is memory.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self._lock = threading.Lock()
+        self._arenas: list[np.ndarray] = []
+        self._current = 0  # Number of the arena in use,
+        self._used = 0  # and how much of it is.
+        forks.watch(self)
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()
+
+    def copy(self, data: Any) -> np.ndarray | None:
+        """Return a copy of uint8[n], or None if there is no room.
+
+        It is valid until `reset`.
+        """
+        memory = self._allocate(len(data))
+        if memory is not None:
+            np.copyto(memory, data)
+        return memory
+
+    def _allocate(self, size: int) -> np.ndarray | None:
+        with self._lock:
+            if self._used + size > _ARENA_BYTES:
+                self._current, self._used = self._current + 1, 0
+            if self._current == len(self._arenas) and not self._grow():
+                return None
+            begin = self._used
+            self._used += -(-size // _ALIGN) * _ALIGN
+            return self._arenas[self._current][begin : begin + size]
+
+    def _grow(self) -> bool:
+        size = (len(self._arenas) + 1) * _ARENA_BYTES
+        has_memory = has_room(_ARENA_BYTES) and has_addresses(_ARENA_BYTES)
+        if size > self.limit_bytes or not has_memory:
+            return False
+        # Private: after a fork, the child's copies are its own.
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        try:
+            arena = mmap.mmap(-1, _ARENA_BYTES, flags=flags)
+        except OSError:  # As by `ulimit -v`.
+            return False
+        with contextlib.suppress(AttributeError, OSError):
+            arena.madvise(mmap.MADV_HUGEPAGE)  # First use costs page faults.
+        self._arenas.append(np.frombuffer(arena, np.uint8))
+        return True
+
+    def reset(self) -> None:
+        """Make room: all copies made so far are no longer needed."""
+        with self._lock:
+            self._current = self._used = 0
+
+
+def default_bytes() -> int:
+    """Return an eighth of the memory that the machine, or a job on it, has."""
+    return memory_bytes() // _SHARE

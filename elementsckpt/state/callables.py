@@ -1,0 +1,170 @@
+"""Code in a tree, and what it is bound to.
+
+Functions, however they are wrapped, classes and modules of Flax Linen are what a
+program has and a save does not. But they may be bound to arrays, which only the run
+has.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import functools
+import sys
+import types
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ..user import attributes
+
+ARGUMENT = "an argument of a functools.partial"
+
+
+class Bound(NamedTuple):
+    """What code is bound to.
+
+    Attributes:
+      names: What each part is called: position, keyword or attribute; None if it is the
+        only one, the object of a method.
+      parts: The parts.
+      bind: Returns the same code, bound to other parts.
+    """
+
+    names: list[Any] | None
+    parts: list[Any]
+    bind: Callable[[list[Any]], Any]
+
+
+def is_code(value: Any) -> bool:
+    """Tell whether the value is code, which a program has and a save does not.
+
+    Functions, however they are wrapped, and classes have a name. Objects that can be
+    called and have none may hold anything, but for modules of Flax Linen.
+    """
+    if not callable(value):
+        return False
+    if is_linen(value) or attributes.is_instance(value, functools.partial):
+        return True
+    return attributes.get(value, "__name__") is not None
+
+
+def is_linen(value: Any) -> bool:
+    """Tell whether the value is a module of Flax Linen."""
+    linen = sys.modules.get("flax.linen")
+    return linen is not None and attributes.is_instance(value, linen.Module)
+
+
+def is_nnx(value: Any) -> bool:
+    """Tell whether the value is an object of Flax NNX that has a state."""
+    nnx = sys.modules.get("flax.nnx")
+    base = getattr(nnx, "Pytree", None) or getattr(nnx, "Object", None)
+    return base is not None and attributes.is_instance(value, base)
+
+
+def problem(value: Any) -> str | None:
+    """Say why code cannot be saved and what to do, or return None."""
+    if is_linen(value) and value.scope is not None:
+        return (
+            "is a module of Flax that is bound to its variables: save these, which "
+            "unbind() returns with the module, and bind it anew"
+        )
+    return None
+
+
+def bound(value: Any) -> Bound:
+    """Return what code is bound to, in sight of everybody."""
+    if attributes.is_instance(value, functools.partial):
+        return _partial(value)
+    if is_linen(value):
+        return _linen(value)
+    if type(value) is types.MethodType:
+        function = value.__func__
+        return Bound(None, [value.__self__], lambda x: types.MethodType(function, *x))
+    if type(value) is types.BuiltinMethodType:
+        name = value.__name__
+        return Bound(None, [value.__self__], lambda parts: getattr(parts[0], name))
+    return Bound([], [], lambda _: value)
+
+
+def _partial(value: functools.partial[Any]) -> Bound:
+    count = len(value.args)
+
+    def bind(parts: list[Any]) -> Any:
+        function, args = parts[0], tuple(parts[1 : count + 1])
+        keywords = dict(zip(value.keywords, parts[count + 1 :], strict=True))
+        other: Any = copy.copy(value)  # Of a subclass, too.
+        other.__setstate__((function, args, keywords, vars(value) or None))
+        return other
+
+    names = ["func", *range(count), *value.keywords]
+    return Bound(names, [value.func, *value.args, *value.keywords.values()], bind)
+
+
+def _linen(value: Any) -> Bound:
+    if value.scope is not None:
+        return Bound([], [], lambda _: value)
+    fields = [field.name for field in dataclasses.fields(value) if field.init]
+    names = [name for name in fields if name not in ("parent", "name")]
+
+    def bind(parts: list[Any]) -> Any:
+        return value.clone(**dict(zip(names, parts, strict=True)))
+
+    return Bound(names, [getattr(value, name) for name in names], bind)
+
+
+def wrapped(value: Any) -> list[Any]:
+    """Return what code wraps, as `functools.wraps` and JAX say it; [] if nothing."""
+    inner = attributes.get(value, "__wrapped__")
+    return [] if inner is None else [inner]
+
+
+def hidden(value: Any, *, with_attributes: bool) -> dict[str, Any]:
+    """Return what else code is bound to, by what it is called in a message.
+
+    Args:
+      value: The code.
+      with_attributes: Whether arguments of a partial count, and attributes, also those
+        of an object of which it is a method.
+    """
+    function = value.__func__ if type(value) is types.MethodType else value
+    found: dict[str, Any] = {}
+    if with_attributes:
+        if attributes.is_instance(value, functools.partial):
+            found[ARGUMENT] = [*value.args, *value.keywords.values()]
+        found |= _attributes(value)
+    if type(function) is types.FunctionType:
+        found |= _of_function(function)
+    return found
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    """Return the attributes of an object, or of that of which it is a method."""
+    is_method = type(value) in (types.MethodType, types.BuiltinMethodType)
+    owner = value.__self__ if is_method else value
+    if issubclass(type(owner), type | types.ModuleType):
+        return {}  # Every program that has it has what it holds.
+    kind, found = type(owner).__name__, attributes.own(owner)
+    if is_method and not found:
+        return {f"the {kind} of which it is a method": owner}
+    inner = wrapped(owner)
+    if inner and attributes.text(type(owner), "__module__").startswith("jaxlib"):
+        return {}  # Of what is jitted, older ones hold methods that are made for it.
+    return {
+        f"the attribute {name!r} of a {kind}": attribute
+        for name, attribute in found.items()
+        if not any(attribute is x for x in inner)
+    }
+
+
+def _of_function(function: types.FunctionType) -> dict[str, Any]:
+    found = {}
+    names, cells = function.__code__.co_freevars, function.__closure__ or ()
+    for name, cell in zip(names, cells, strict=True):
+        with contextlib.suppress(ValueError):  # It is empty.
+            found[f"{name!r}, which it closes over"] = cell.cell_contents
+    defaults = [
+        *(function.__defaults__ or ()),
+        *(function.__kwdefaults__ or {}).values(),
+    ]
+    return found | {"a default of its arguments": defaults}

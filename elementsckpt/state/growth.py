@@ -1,0 +1,194 @@
+"""Saved leaves that a current state does not have yet: where they go in it.
+
+An optimizer makes its state when it first steps. So a fresh one has nothing that saved
+leaves could be compared with, or could replace.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ..format import scalars
+from ..format.manifest import Node
+from ..kinds import leaves
+from ..user import attributes
+from . import containers, matching, tree
+from .tree import Place
+
+_MAPPINGS = frozenset({"dict", "ordered", "default", "counter"})
+_SEQUENCES = frozenset({"list", "tuple", "deque"})
+
+
+class _Found(NamedTuple):
+    """A place for a leaf, its new name, and how many keys lead to what is not there."""
+
+    place: Place
+    name: str
+    begin: int
+
+
+def find(
+    plan: matching.Plan,
+    places: Iterable[tuple[str, Place]],
+    selection: matching.Selection,
+    *,
+    is_complete: bool,
+) -> None:
+    """Find places in the current state for leaves that it does not have yet.
+
+    These are what its mappings lack, what its empty lists hold in the save, and what
+    stands in the place of None. Empty containers that it lacks come with them.
+
+    Args:
+      plan: What else is loaded; changed.
+      places: Places of the saved state, with their names.
+      selection: Which leaves to load.
+      is_complete: Whether the outermost mapping has all that it can have.
+    """
+    old_names = {new: old for old, new in plan.renamed.items()}
+    left = {(old_names.get(new, new), n): new for new, n in plan.left.items()}
+    state = plan.flat.object_at(plan.flat.root)
+    found: list[_Found] = []
+    for name, place in places:
+        if place.number >= 0:
+            new = left.get((name, place.number))
+        else:
+            new = selection.renamed(name) if selection.matches(name) else None
+        moved = None if new is None else _moved(place, name, new)
+        if new is not None and moved is not None:
+            begin = _begin(state, moved, is_complete=is_complete)
+            if begin is not None:
+                found.append(_Found(moved, new, begin))
+    _note(plan, _of_whole_lists(found))
+
+
+def _moved(place: Place, old: str, new: str) -> Place | None:
+    """Return a place under its new name, or None if more than one key is another."""
+    if old == new:
+        return place
+    for index, key in reversed(list(enumerate(place.keys))):
+        before, after = place.keys[:index], place.keys[index + 1 :]
+        start = "".join(f"{tree.part(x)}/" for x in before)
+        end = "".join(f"/{tree.part(x)}" for x in after)
+        middle = new[len(start) : len(new) - len(end)]
+        is_other = new == f"{start}{middle}{end}" and middle
+        if is_other and place.nodes[index].kind in _MAPPINGS:
+            if type(key) is str and ("/" in key or "/" not in middle):
+                return place._replace(keys=(*before, middle, *after))
+            if type(key) is int and middle.isdecimal():
+                return place._replace(keys=(*before, int(middle), *after))
+    return None
+
+
+def _begin(state: Any, place: Place, *, is_complete: bool) -> int | None:
+    """Return how many keys lead to what the state lacks, or None if nothing fits."""
+    for depth, (node, key) in enumerate(zip(place.nodes, place.keys, strict=False)):
+        kind = containers.kind_of(state)
+        if leaves.is_vacant(state) or (kind in _SEQUENCES and not len(state)):
+            return _unless_named(place, depth)
+        if kind in _MAPPINGS and node.kind in _MAPPINGS:
+            if key not in state:
+                is_closed = is_complete and not depth
+                return None if is_closed else _unless_named(place, depth + 1)
+        elif kind not in _SEQUENCES or kind != node.kind or key >= len(state):
+            return None
+        state = state[key]
+    return _unless_named(place, len(place.keys)) if leaves.is_vacant(state) else None
+
+
+def _unless_named(place: Place, begin: int) -> int | None:
+    """Return where new containers begin, or None if one is of a class of its own."""
+    kinds = {node.kind for node in place.nodes[begin:]}
+    return None if kinds & containers.NAMED else begin
+
+
+def _of_whole_lists(found: list[_Found]) -> list[_Found]:
+    """Return the places without those in new lists of which there is only a part."""
+    counts: dict[tuple[Any, ...], set[Any]] = {}
+    for place, _, begin in found:
+        for depth in range(begin, len(place.keys)):
+            counts.setdefault(place.keys[:depth], set()).add(place.keys[depth])
+
+    def is_whole(place: Place, depth: int) -> bool:
+        node = place.nodes[depth]
+        items = counts[place.keys[:depth]]
+        return node.kind in _MAPPINGS or len(items) == len(node.children)
+
+    kept = [
+        x
+        for x in found
+        if all(is_whole(x.place, depth) for depth in range(x.begin, len(x.place.keys)))
+    ]
+    return kept if len(kept) == len(found) else _of_whole_lists(kept)
+
+
+def _note(plan: matching.Plan, found: Sequence[_Found]) -> None:
+    plan.added = [place for place, _, _ in found]
+    names = {name for place, name, _ in found if place.number >= 0}
+    plan.loaded += [name for name in plan.left if name in names]
+    plan.unexpected = [name for name in plan.unexpected if name not in names]
+    plan.problems = {x: y for x, y in plan.problems.items() if x not in names}
+    # None, in whose place they come.
+    filled = {"/".join(map(tree.part, x.place.keys[: x.begin])) for x in found}
+    plan.missing = [name for name in plan.missing if name not in filled]
+
+
+def grow(state: Any, places: Sequence[Place], values: Mapping[int, Any]) -> Any:
+    """Return a state with leaves in places that `find` found.
+
+    Args:
+      state: The current state, which stays as it is; containers that get nothing are
+        part of the new one.
+      places: The places.
+      values: The leaves by number, and those attributes of containers that are known.
+    """
+    return _grown(state, places, 0, values)
+
+
+def _grown(
+    state: Any, places: Sequence[Place], depth: int, values: Mapping[int, Any]
+) -> Any:
+    first = places[0]
+    if len(first.keys) == depth:
+        if first.number >= 0:
+            return values[first.number]
+        made = containers.put_together(first.nodes[depth], [], None)
+        return _noted(made, first, depth, values)
+    below: dict[Any, list[Place]] = {}
+    for place in places:
+        below.setdefault(place.keys[depth], []).append(place)
+    kind = containers.kind_of(state)
+    is_whole = len(below) == len(first.nodes[depth].children)
+    if leaves.is_vacant(state) or (kind in _SEQUENCES and not len(state)):
+        items = {key: _grown(None, x, depth + 1, values) for key, x in below.items()}
+        made = _made(first.nodes[depth], items)
+        return _noted(made, first, depth, values) if is_whole else made
+    other = list(state) if kind == "tuple" else copy.copy(state)
+    attributes.give(other, attributes.own(state))  # Which not all copies have.
+    for key, some in below.items():
+        is_there = kind not in _MAPPINGS or key in state
+        there = state[key] if is_there else None
+        other[key] = _grown(there, some, depth + 1, values)
+    if is_whole and not len(state):
+        return _noted(other, first, depth, values)
+    return tuple(other) if kind == "tuple" else other
+
+
+def _noted(made: Any, place: Place, depth: int, values: Mapping[int, Any]) -> Any:
+    """Return a container with the attributes that the saved one had."""
+    if attributes.takes(made):
+        there = {x: values[n] for x, n in place.others[depth].items() if n in values}
+        attributes.give(made, there)
+    return made
+
+
+def _made(node: Node, items: Mapping[Any, Any]) -> Any:
+    """Return a container like a saved one with these items."""
+    if node.kind in _MAPPINGS:
+        keys = [scalars.encode(key) for key in items]
+        like = Node(node.kind, keys=keys, value=node.value)
+        return containers.put_together(like, list(items.values()), None)
+    children = [items[key] for key in containers.child_keys(node)]
+    return containers.put_together(node, children, None)

@@ -1,0 +1,143 @@
+"""A pytree as builtin containers, which any save can hold."""
+
+from __future__ import annotations
+
+import collections
+import functools
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from msgspec import Struct
+
+from ..errors import StateError
+from ..kinds import jax_arrays, leaves
+from ..user import attributes
+from . import callables, pytrees, unsaved
+
+
+class Plain(Struct):
+    """A tree as builtin containers, as far as a save has to hold them.
+
+    Attributes:
+      state: The tree as nested dicts, lists and the like, its leaves as they are.
+      is_whole: Whether that is all of it, without classes, static fields and code.
+      outline: What tells its structure from another one.
+      names: Names of the leaves in the order of the state, and of random generators,
+        which are containers that stay as they are.
+      code: Code in it, by name.
+      static: Containers that have something static, by name, and opened.
+      unsaved: Attributes that are not saved, though they are no code, by name.
+      by_name: Whether the leaves are in the order of `open_node` with this argument.
+    """
+
+    state: Any = None
+    is_whole: bool = True
+    outline: list[Any] = []
+    names: list[str] = []
+    code: list[tuple[str, Any]] = []
+    static: list[tuple[str, Any, pytrees.Opened]] = []
+    unsaved: list[tuple[str, list[str]]] = []
+    by_name: bool = False
+
+    def static_parts(self) -> Iterator[tuple[str, list[Any]]]:
+        """Yield code and arrays that are static in it, by name.
+
+        Raises:
+          StateError: a module of Flax in it is bound.
+        """
+        for name, value, opened in self.static:
+            for attribute, parts in unsaved.static_parts(value, opened).items():
+                path = "/".join(filter(None, (name, attribute)))
+                _refuse(path, unsaved.problem(parts))
+                yield path, parts
+
+
+Keys = Mapping[str, tuple[str, tuple[int, ...]]]
+
+
+def plain(value: Any, keys: Keys = types.MappingProxyType({})) -> Plain:
+    """Return a tree as builtin containers.
+
+    Args:
+      value: The tree.
+      keys: Generator and shape of typed keys, by names of leaves that may be the data
+        of such.
+
+    Raises:
+      StateError: a leaf has a shape and no elements, or a module of Flax is bound.
+    """
+    apart = _apart(value, keys, by_name=False)
+    if len({*apart.names}) < len(apart.names):
+        # Those of one name are matched in the order in which templates have them.
+        apart = _apart(value, keys, by_name=True)
+    return apart
+
+
+def _apart(value: Any, keys: Keys, *, by_name: bool) -> Plain:
+    apart = Plain(by_name=by_name)
+    (apart.state,) = _Plainer(apart, keys, by_name).visit([""], [value])
+    return apart
+
+
+class _Plainer:
+    def __init__(self, apart: Plain, keys: Keys, by_name: bool) -> None:
+        self._apart = apart
+        self._keys = keys
+        self._open = functools.partial(pytrees.open_node, by_name=by_name)
+
+    def visit(self, names: Iterable[str], values: Iterable[Any]) -> list[Any]:
+        """Return what a container holds, made plain."""
+        found, leaf_names, keys = [], self._apart.names, self._keys
+        for name, value in zip(names, values, strict=True):
+            opened = None
+            if type(value) not in leaves.PLAIN:
+                opened = self._open(value)
+                if opened is None:
+                    _refuse_abstract(name, value)
+            if opened is not None and not opened.is_random:
+                found.append(self._container(name, value, opened))
+                continue
+            leaf_names.append(name)
+            if name in keys:
+                value = jax_arrays.as_keys(value, *keys[name])
+            found.append(value)
+        return found
+
+    def _container(self, name: str, value: Any, opened: pytrees.Opened) -> Any:
+        children = self.visit(pytrees.names_in(name, opened), opened.children)
+        others = opened.others or {}
+        entry = type(value), opened.keys, len(self._apart.names), opened.static
+        self._apart.outline.append((*entry, [*others]))
+        if opened.is_plain:
+            return opened.closed(children)
+        self._apart.is_whole = False
+        left = [str(x) for x, item in opened.rest.items() if not callable(item)]
+        if left:
+            self._apart.unsaved.append((name, left))
+        if opened.is_code or isinstance(value, functools.partial):
+            _refuse(name, unsaved.problem([value, *callables.wrapped(value)]))
+            self._apart.code.append((name, value))
+        elif opened.static is not None:
+            self._apart.static.append((name, value, opened))
+        if opened.keys is None:
+            return children[0]
+        items = zip(opened.keys, children, strict=True)
+        if not others:
+            return dict(items)
+        carrier = collections.OrderedDict(items)  # As a dict takes no attributes.
+        attributes.give(carrier, others)
+        return carrier
+
+
+def _refuse(name: str, problem: str | None) -> None:
+    if problem is not None:
+        raise StateError(f"{name or 'The value'} {problem}.")
+
+
+def _refuse_abstract(name: str, value: Any) -> None:
+    if jax_arrays.is_abstract(value):
+        raise StateError(
+            f"{name or 'The value'} is {value}, a shape without elements: load "
+            f"something into it, or set the value to arrays, before it is saved."
+        )

@@ -1,0 +1,396 @@
+"""Leaves that only pickle holds → a pickle of each, and of what several of them hold.
+
+What is stored elsewhere in the component is left out of the pickles and referred to:
+arrays, containers of the state, and what other pickles hold as well. Objects that the
+same leaves hold are one pickle together, a list, so that no leaf needs anything that it
+does not hold. What an object holds, at least as many leaves do; so one such pickle
+refers only to those of more leaves, and never in a circle.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import graphlib
+import heapq
+import itertools
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from typing import Any, NamedTuple
+
+import numpy as np
+from msgspec import Struct
+
+from ..errors import StateError
+from ..kinds import jax_arrays, leaves, pickles, reductions, references
+from . import tree
+from .tree import Flat
+
+_ATOMS = frozenset(
+    {type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented)}
+)
+_ONLY_ONE = (type, types.ModuleType, enum.Enum, np.dtype)  # Each is itself again.
+
+
+class Stored(Struct):
+    """A leaf that is not of the state by itself, or is pickled.
+
+    Attributes:
+      number: Its number, as of the leaves of the state.
+      name: Its name.
+      encoded: What to store. A pickle's value is the numbers of the leaves and
+        containers that it refers to.
+    """
+
+    number: int
+    name: str
+    encoded: leaves.Encoded
+
+
+class Pickled(NamedTuple):
+    """Leaves that were pickled, and what is in them.
+
+    Attributes:
+      leaves: The leaves; and what they share, and arrays in them but for those of
+        NumPy, with new numbers.
+      arrays: Those of NumPy, with number and name.
+      inside: Those that stay in the pickles, with the name of one that has them.
+      next_number: The first number that no leaf has.
+    """
+
+    leaves: list[Stored]
+    arrays: list[tuple[int, str, np.ndarray]]
+    inside: list[tuple[str, np.ndarray]]
+    next_number: int
+
+
+# Names of the leaves that hold objects of a class whose pickles leave out attributes,
+# and the names of these.
+Losses = dict[type, tuple[list[str], list[str]]]
+
+
+def pickle_leaves(
+    flat: Flat,
+    names: Sequence[str],
+    numbers: Sequence[int],
+    key: str,
+    losses: Losses,
+) -> Pickled:
+    """Pickle some leaves of a state.
+
+    Args:
+      flat: The state.
+      names: Names of its leaves.
+      numbers: Of the leaves to pickle.
+      key: The component's key, for errors.
+      losses: Where to note what pickles leave out.
+
+    Raises:
+      StateError: one cannot be pickled, or an array in it cannot be stored.
+    """
+    return _Pickling(flat, names, numbers, key, losses).run()
+
+
+class _Unit(Struct, eq=False):
+    """What is one pickle: a leaf, or objects that several leaves hold.
+
+    Attributes:
+      number: Its number.
+      name: Its name.
+      value: The leaf; or a list of the objects.
+      holders: The leaves that hold it, a bit for each.
+      payload: The pickle.
+      positions: Position among its parts of each thing that it refers to: numbers, and
+        arrays that have none yet.
+      places: Places of the objects in the list, by identity.
+      containers: Numbers of the containers that it may refer to; None for all that
+        are not in circles.
+    """
+
+    number: int
+    name: str
+    value: Any
+    holders: int
+    payload: bytes = b""
+    positions: dict[Any, int] = {}
+    places: dict[int, int] = {}
+    containers: frozenset[int] | None = None
+
+    @property
+    def is_part(self) -> bool:
+        """Whether it is what several leaves hold."""
+        return _several(self.holders)
+
+    def numbers(self) -> list[int]:
+        """Return the numbers of what it refers to."""
+        return [thing for thing in self.positions if isinstance(thing, int)]
+
+    def may_refer_to(self, number: int) -> bool:
+        # Objects may be pickled as something else when they are pickled anew, and
+        # then refer to other containers, maybe in circles.
+        return number >= 0 or self.containers is None or number in self.containers
+
+    def narrow(self, unit: _Unit) -> None:
+        """Let it refer to no containers but those that what holds it refers to."""
+        if self.containers is None:
+            self.containers = unit.containers
+        elif unit.containers is not None and self.containers != unit.containers:
+            self.containers &= unit.containers
+
+    def position(self, thing: Any) -> int:
+        return self.positions.setdefault(thing, len(self.positions))
+
+    def place(self, item: Any) -> int:
+        if id(item) not in self.places:
+            self.places[id(item)] = len(self.value)
+            self.value.append(item)
+        return self.places[id(item)]
+
+
+class _Array(Struct, eq=False):
+    """An array in a pickle; holding the value keeps its identity from others."""
+
+    value: Any
+    name: str
+    encoded: leaves.Encoded | None  # None of NumPy's, which may be views.
+    number: int = -1
+
+
+class _Pickling:
+    def __init__(
+        self,
+        flat: Flat,
+        names: Sequence[str],
+        numbers: Sequence[int],
+        key: str,
+        losses: Losses,
+    ) -> None:
+        self._key = key
+        self._losses = losses
+        self._count = itertools.count(len(flat.names))
+        self._leaves = [
+            _Unit(number, names[number], flat.values[number], 1 << bit)
+            for bit, number in enumerate(numbers)
+        ]
+        self._flat = flat
+        self._in_state = _identities(flat, set(numbers))
+        self._arrays: dict[int, _Array] = {}
+        self._inside: dict[int, tuple[str, np.ndarray]] = {}
+        # Objects, which are kept alive for their identity, and what leaves hold them.
+        self._held: dict[int, tuple[Any, int]] = {}
+        self._parts: dict[int, _Unit] = {}
+        self._waiting: list[tuple[int, int, _Unit]] = []
+
+    def run(self) -> Pickled:
+        self._trace(self._leaves)
+        self._copy_circles()
+        self._separate()
+        result = Pickled([], [], list(self._inside.values()), 0)
+        for unit in [*self._leaves, *self._parts.values()]:
+            result.leaves.extend(self._stored(unit, result.arrays))
+        return result._replace(next_number=next(self._count))
+
+    def _stored(
+        self, unit: _Unit, arrays: list[tuple[int, str, np.ndarray]]
+    ) -> Iterator[Stored]:
+        """Yield what a unit is the first to refer to, and itself; list its arrays."""
+        for thing in unit.positions:
+            if isinstance(thing, _Array) and thing.number < 0:
+                thing.number = next(self._count)
+                if thing.encoded is None:
+                    arrays.append((thing.number, thing.name, thing.value))
+                else:
+                    yield Stored(thing.number, thing.name, thing.encoded)
+        parts = [x.number if isinstance(x, _Array) else x for x in unit.positions]
+        encoded = leaves.encode_pickle(unit.payload, parts)
+        yield Stored(unit.number, unit.name, encoded)
+
+    def _trace(self, units: Sequence[_Unit]) -> None:
+        """Pickle leaves, and take note of what each holds."""
+        for unit in units:
+            self._pickle(unit, _keep if len(self._leaves) == 1 else self._note)
+
+    def _copy_circles(self) -> None:
+        """Let the pickles hold copies of containers that are made from themselves.
+
+        What is in a circle comes neither before nor after the others.
+        """
+        references = {unit.number: unit.numbers() for unit in self._leaves}
+        circular = _in_circles(self._flat, references)
+        if circular:
+            for identity, number in list(self._in_state.items()):
+                if number in circular:
+                    del self._in_state[identity]
+            self._trace(
+                [x for x in self._leaves if not circular.isdisjoint(x.numbers())]
+            )
+        for unit in self._leaves:
+            unit.containers = frozenset(x for x in unit.numbers() if x < 0)
+
+    def _separate(self) -> None:
+        """Pickle what several leaves hold by itself, and these leaves anew."""
+        sharing = 0
+        for value, holders in self._held.values():
+            if _several(holders) and ~sharing & holders and _is_one(value):
+                sharing |= holders
+        for unit in self._leaves:
+            if unit.holders & sharing:
+                self._wait(unit)
+        while self._waiting:
+            self._pickle(heapq.heappop(self._waiting)[-1], self._cut)
+
+    def _wait(self, unit: _Unit) -> None:
+        # Those of fewer leaves come first, as they tell what is in those of more.
+        count = bin(unit.holders).count("1")
+        heapq.heappush(self._waiting, (count, unit.number, unit))
+
+    def _pickle(self, unit: _Unit, other: Callable[[Any, _Unit], Any]) -> None:
+        """Pickle a unit; `other` says what becomes of what is stored nowhere else."""
+        unit.positions = {}
+
+        def out_of_band(item: Any) -> Any:
+            if type(item) in _ATOMS:
+                return None
+            position = self._refer(item, unit)
+            return other(item, unit) if position is None else position
+
+        def lost(cls: type, attributes: list[str]) -> None:
+            names, _ = self._losses.setdefault(cls, ([], attributes))
+            if unit.name not in names and not unit.is_part:
+                names.append(unit.name)
+
+        try:
+            unit.payload = pickles.dump(unit.value, out_of_band, lost)
+        except StateError:
+            raise
+        except Exception as error:
+            name = tree.full_name(self._key, unit.name)
+            raise leaves.refusal(unit.value, name, error) from error
+
+    # What is stored elsewhere
+
+    def _refer(self, item: Any, unit: _Unit) -> int | None:
+        """Return the position of an array, or of what is in the state, or None."""
+        number = self._in_state.get(id(item))
+        if number is not None and unit.may_refer_to(number):
+            return unit.position(number)
+        kind = leaves.kind_of(item)
+        is_all = item is unit.value
+        name = unit.name if is_all else f"{unit.name}/{len(unit.positions)}"
+        leaves.check(item, kind, tree.full_name(self._key, name))
+        if self._stays(item, kind, unit):
+            return None
+        array = self._arrays.get(id(item))
+        if array is None:
+            try:
+                encoded = None if kind == "numpy" else self._encode(item, kind, name)
+                array = _Array(item, name, encoded)
+            except leaves.UnstorableError:
+                return None
+            self._arrays[id(item)] = array
+        return unit.position(array)
+
+    def _stays(self, item: Any, kind: str, unit: _Unit) -> bool:
+        """Return whether an object stays in the pickle; note arrays that do."""
+        if kind not in leaves.ARRAYS:
+            if issubclass(type(item), np.ndarray) and not reductions.takes(item):
+                self._inside[id(item)] = unit.name, np.ndarray.view(item, np.ndarray)
+            return True
+        if kind == "numpy" and not leaves.has_bytes(item):
+            self._inside[id(item)] = unit.name, item
+            return True
+        return False
+
+    def _encode(self, value: Any, kind: str, name: str) -> leaves.Encoded:
+        fetched = jax_arrays.fetch([value])[0] if kind in ("jax", "key") else None
+        full_name = tree.full_name(self._key, name)
+        return leaves.encode_named(value, kind, full_name, fetched)
+
+    # What several leaves hold
+
+    def _note(self, item: Any, unit: _Unit) -> None:
+        _, holders = self._held.get(id(item), (None, 0))
+        self._held[id(item)] = item, holders | unit.holders
+
+    def _cut(self, item: Any, unit: _Unit) -> tuple[int, int] | None:
+        """Return where in which part the object is, None if it stays in the unit."""
+        found = self._held.get(id(item))
+        if found is None or found[1] == unit.holders or not _is_one(item):
+            return None
+        holders = found[1]
+        if holders & unit.holders != unit.holders:  # Only if it pickles differently.
+            return None
+        if holders not in self._parts:
+            name = f"{unit.name}/{len(unit.positions)}"
+            self._parts[holders] = _Unit(next(self._count), name, [], holders)
+            self._wait(self._parts[holders])
+        part = self._parts[holders]
+        part.narrow(unit)
+        return unit.position(part.number), part.place(item)
+
+
+def _keep(item: Any, unit: _Unit) -> None:
+    """Leave an object in the pickle."""
+
+
+def _identities(flat: Flat, pickled: Set[int]) -> dict[int, int]:
+    """Return the numbers of containers and of leaves that can change, by identity."""
+    found = {
+        id(value): number
+        for number, (kind, value) in enumerate(
+            zip(flat.kinds, flat.values, strict=True)
+        )
+        if number not in pickled
+        and (kind in leaves.ARRAYS or kind == "bytearray" or type(value) is set)
+    }
+    for number, container in enumerate(flat.containers, 1):
+        if type(container) is not tuple or container:  # All of Python shares ().
+            found[id(container)] = -number
+    return found
+
+
+def _in_circles(flat: Flat, references: Mapping[int, Sequence[int]]) -> set[int]:
+    """Return the containers that are made from themselves, by way of pickled leaves.
+
+    So are those that are between two of these.
+
+    Args:
+      flat: The state.
+      references: Numbers of what each pickled leaf refers to.
+    """
+    graph = {leaf: [x for x in found if x < 0] for leaf, found in references.items()}
+    if not any(graph.values()):
+        return set()
+    back: dict[int, list[int]] = {}
+    for number, node in enumerate(flat.nodes, 1):
+        graph[-number] = [x for x in node.children if x < 0 or x in references]
+    for number, below in graph.items():
+        for child in below:
+            back.setdefault(child, []).append(number)
+    return {number for number in _stuck(graph) & _stuck(back) if number < 0}
+
+
+def _stuck(graph: Mapping[int, Sequence[int]]) -> set[int]:
+    """Return what comes after itself, or after something that does."""
+    sorter = graphlib.TopologicalSorter(graph)
+    with contextlib.suppress(graphlib.CycleError):
+        sorter.prepare()
+    left = {*graph, *itertools.chain.from_iterable(graph.values())}
+    while ready := sorter.get_ready():
+        left.difference_update(ready)
+        sorter.done(*ready)
+    return left
+
+
+def _several(holders: int) -> bool:
+    return holders & (holders - 1) != 0
+
+
+def _is_one(value: Any) -> bool:
+    """Tell whether it matters that this is one object, and not two equal ones."""
+    cls = type(value)
+    if cls in _ATOMS or issubclass(cls, _ONLY_ONE):
+        return False
+    if cls is tuple or cls is frozenset:
+        return any(map(_is_one, value))
+    return not (callable(value) and references.path_of(value) is not None)

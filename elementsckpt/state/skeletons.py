@@ -1,0 +1,103 @@
+"""What a tree is besides its leaves ⇄ text: classes, static fields and functions.
+
+It is a pickle of the tree in which a place stands for each leaf, so reading it can run
+any code. Only a value that has no template needs it.
+"""
+
+from __future__ import annotations
+
+import base64
+import collections
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+from msgspec import Struct
+
+from ..errors import reason
+from ..kinds import leaves, pickles
+from ..user import attributes
+from . import pytrees
+
+_MOST_BYTES = 4 << 20  # It is in the manifest, where others have to read over it.
+_MOST_ARRAY_BYTES = (
+    64 << 10
+)  # Of one in a static field, or that a function closes over.
+_CONTAINERS = (
+    *(dict, collections.OrderedDict, collections.Counter, collections.defaultdict),
+    *(list, tuple, collections.deque),
+)
+
+
+class _Place(Struct, frozen=True, eq=False):
+    """Stands for a leaf."""
+
+    number: int
+
+
+def dump(value: Any, *, by_name: bool) -> tuple[str, str]:
+    """Return the skeleton of a tree, or "" and why there is none.
+
+    What has an import path, in the program itself too, is in it by this path alone. It
+    is not made if it would be too large, or cannot do without data of the program.
+
+    Args:
+      value: The tree.
+      by_name: In which order its leaves are counted, as in `pytrees.open_node`.
+    """
+    try:
+        skeleton = _skeleton(value, itertools.count(), by_name)
+        payload = pickles.dump(skeleton, _number, by_path=True)
+    except Exception as error:  # Whatever the classes in it raise.
+        return "", reason(error)
+    if len(payload) > _MOST_BYTES:
+        return "", f"they take {len(payload):,} bytes"
+    return base64.b64encode(payload).decode(), ""
+
+
+def _skeleton(value: Any, numbers: Iterator[int], by_name: bool) -> Any:
+    opened = None
+    if type(value) not in leaves.PLAIN:
+        opened = pytrees.open_node(value, by_name=by_name)
+    if opened is None or opened.is_random:
+        return _Place(next(numbers))
+    children = [_skeleton(child, numbers, by_name) for child in opened.children]
+    others = {name: _Place(next(numbers)) for name in opened.others or ()}
+    return opened.closed(children, others)
+
+
+def _number(item: Any) -> int | None:
+    """Return the number of a place; None for all that is part of the skeleton."""
+    if type(item) is _Place:
+        return item.number
+    size = getattr(item, "nbytes", 0) if leaves.kind_of(item) in leaves.ARRAYS else 0
+    if size > _MOST_ARRAY_BYTES:
+        raise ValueError(f"they hold an array of {size:,} bytes, which is no leaf")
+    return None
+
+
+def load(skeleton: str, state: Any) -> Any:
+    """Return the tree of a skeleton and of what `pytrees.plain` made of it.
+
+    Raises:
+      Exception: whatever the code in it raises.
+    """
+    values = list(_leaves(state))
+    return pickles.load(base64.b64decode(skeleton, validate=True), values)
+
+
+def _leaves(state: Any) -> Iterator[Any]:
+    """Yield the leaves of a state in its order, and random generators as they are.
+
+    Attributes of a container come after what it holds, each as it is.
+    """
+    stack = [(state, False)]
+    while stack:
+        value, is_whole = stack.pop()
+        if is_whole or type(value) not in _CONTAINERS:
+            yield value
+            continue
+        children = type(value).values(value) if isinstance(value, dict) else value
+        below = [(child, False) for child in children]
+        below += [(other, True) for other in attributes.own(value).values()]
+        stack.extend(reversed(below))

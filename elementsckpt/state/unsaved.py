@@ -1,0 +1,181 @@
+"""What a tree has and a save of it does not: code and static fields.
+
+That is right as long as the program that resumes makes the same anew. What only the run
+has are arrays in it. NumPy arrays that lie openly in a static field are constants by
+the word of their class, as are numbers; those of JAX, which it cannot compare there,
+are mistakes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sys
+import types
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from ..kinds import leaves
+from ..user import attributes
+from . import callables, pytrees
+
+_MISPLACED = leaves.ARRAYS - {"numpy"}
+_PLAIN = {*leaves.PLAIN.values()} - _MISPLACED
+
+_DEPTH = 2  # Of objects and closures in closures.
+
+# Code and arrays, by the attribute in which they are.
+Parts = dict[str, list[Any]]
+
+
+def static_parts(value: Any, opened: pytrees.Opened) -> Parts:
+    """Return code and arrays that are static in a container, as far as in sight."""
+    own = attributes.own(value)
+    if not hasattr(opened.static, "node_data"):
+        fields = attributes.get(type(value), "__dataclass_fields__") or ()
+        static = (own.keys() & fields) - set(opened.keys or ())
+        return _by_attribute(own, [own[x] for x in own if x in static | {*opened.rest}])
+    _, held = opened.static.node_data()  # What JAX says.
+    return _by_attribute(own, own.values() if held is value else [held])
+
+
+def static_parts_of_nnx(value: Any) -> Parts:
+    """Return code that is static in an object of Flax NNX, by path."""
+    nnx: Any = sys.modules["flax.nnx"]
+    return {
+        "/".join(map(str, path)): [node]
+        for path, node in nnx.iter_graph(value)
+        if callable(node)
+        and not callables.is_nnx(node)
+        and not isinstance(node, nnx.Variable)
+    }
+
+
+def _by_attribute(own: dict[Any, Any], held: Iterable[Any]) -> Parts:
+    names = {id(value): str(name) for name, value in own.items()}
+    found: Parts = {}
+    for name, part in _walk("", held, names, set()):
+        found.setdefault(name, []).append(part)
+    return found
+
+
+def _walk(
+    name: str, values: Iterable[Any], names: dict[int, str], seen: set[int]
+) -> Iterator[tuple[str, Any]]:
+    """Yield code and misplaced arrays, with the attribute that has them."""
+    for value in values:
+        kind = leaves.PLAIN.get(type(value))
+        if kind in _PLAIN or issubclass(type(value), type) or id(value) in seen:
+            continue
+        seen.add(id(value))
+        inner = name or names.get(id(value), "")
+        content = None if callables.is_code(value) else _content(value)
+        if content is not None:
+            yield from _walk(inner, content, names, seen)
+        elif _is_called(value) or leaves.kind_of(value) in _MISPLACED:
+            yield inner, value
+
+
+def _content(value: Any) -> Any:
+    """Return what is in a container or a tree, None for anything else."""
+    cls: Any = type(value)
+    for base in (dict, list, tuple):
+        if issubclass(cls, base):
+            return base.values(value) if base is dict else base.__iter__(value)
+    is_dataclass = attributes.get(cls, "__dataclass_fields__") is not None
+    if (is_dataclass and not callable(value)) or pytrees.is_registered(value):
+        return attributes.own(value).values()
+    return None
+
+
+def _is_called(value: Any) -> bool:
+    """Tell code, and objects like it, from what can be called only as a decorator.
+
+    Meshes of JAX are of the latter.
+    """
+    is_decorator = issubclass(type(value), contextlib.ContextDecorator)
+    return callable(value) and not is_decorator
+
+
+def problem(parts: Iterable[Any]) -> str | None:
+    """Say why a tree cannot be saved that has these static parts, or return None."""
+    found = map(callables.problem, _nested(parts, set()))
+    return next(filter(None, found), None)
+
+
+def arrays_in_static(parts: Iterable[Any]) -> list[str]:
+    """Say where static parts hold arrays; "" for those that are arrays."""
+    parts = list(parts)
+    found = [] if all(map(callable, parts)) else [""]
+    return list(dict.fromkeys([*found, *_arrays_in(parts)]))
+
+
+def arrays_in_code(code: Any) -> list[str]:
+    """Say to which arrays code is bound that are no leaves of the tree."""
+    if _is_stateless(code):
+        return []
+    if attributes.is_instance(code, functools.partial) and pytrees.is_registered(code):
+        return list(dict.fromkeys(_arrays_in([code.func])))
+    opened = pytrees.open_node(code, by_name=True)
+    is_open = opened is not None and bool(opened.children)
+    found = [*_directly_in(code, with_attributes=not is_open)]
+    # Of what it is bound to, what holds arrays is open, and seen by itself.
+    bound = callables.bound(code).parts
+    rest = [x for x in bound if not pytrees.holds_arrays(x)] + callables.wrapped(code)
+    objects = (x for x in rest if not callable(x))
+    if is_open and any(map(_is_seen_to_hold_arrays, objects)):
+        found.append(callables.ARGUMENT)
+    return list(dict.fromkeys([*found, *_arrays_in(rest)]))
+
+
+def _arrays_in(parts: Iterable[Any]) -> Iterator[str]:
+    """Say where code in static parts holds arrays."""
+    for code in _nested(parts, set()):
+        if callables.problem(code) is not None:
+            yield "a module of Flax that is bound to its variables"
+        else:
+            yield from _directly_in(code, with_attributes=True)
+
+
+def _nested(parts: Iterable[Any], seen: set[int]) -> Iterator[Any]:
+    """Yield code in static parts, and that to which it is bound."""
+    for _, part in _walk("", parts, {}, seen):
+        if callable(part) and not _is_stateless(part):
+            yield part
+            bound = callables.bound(part).parts
+            yield from _nested([*bound, *callables.wrapped(part)], seen)
+
+
+def _directly_in(code: Any, *, with_attributes: bool) -> Iterator[str]:
+    found = callables.hidden(code, with_attributes=with_attributes)
+    return (what for what, part in found.items() if _is_seen_to_hold_arrays(part))
+
+
+def _is_stateless(code: Any) -> bool:
+    """Tell whether what code is bound to is there in every program that has it.
+
+    That holds for what can be imported, and by its contract for what Optax makes.
+    """
+    module = attributes.text(code, "__module__").partition(".")[0]
+    return module == "optax" or leaves.kind_of(code) == "function"
+
+
+def _is_seen_to_hold_arrays(value: Any, depth: int = _DEPTH) -> bool:
+    """Tell whether a tree, an object or code holds arrays, as far as in sight."""
+    try:
+        if pytrees.holds_arrays(value):
+            return True
+    except Exception:  # What is not saved need not be a tree.
+        return False
+    if not depth or isinstance(value, type | types.ModuleType):
+        return False
+    parts: Iterable[Any]
+    if type(value) in (list, tuple):
+        parts = value
+    elif not callables.is_code(value):
+        parts = attributes.own(value).values()
+    elif _is_stateless(value):
+        return False
+    else:
+        parts = callables.hidden(value, with_attributes=True).values()
+    return any(_is_seen_to_hold_arrays(part, depth - 1) for part in parts)

@@ -1,0 +1,147 @@
+"""Leaves that are in the memory of others ⇄ arrays.
+
+Groups of leaves come with the number of the first leaf of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from msgspec import structs
+
+from ..format import dtypes
+from ..format.manifest import Block, Leaves, Tree
+from ..kinds import leaves, views
+from ..kinds.leaves import Encoded, Form
+from ..kinds.views import Grid, View
+from . import tree
+
+Groups = Sequence[tuple[int, Leaves]]
+
+
+def encode(array: np.ndarray, view: View) -> Encoded:
+    """Describe an array in the memory of the leaf numbered `view.base`."""
+    form = Form("view", dtypes.encode(array.dtype), array.shape)
+    return form, None, [view.base, view.offset, view.strides]
+
+
+def pairs(groups: Iterable[tuple[int, Leaves]]) -> Iterator[tuple[int, int]]:
+    """Yield the numbers of views and of their bases."""
+    for first, group in groups:
+        if group.kind == "view":
+            for number, (base, *_) in enumerate(group.value, first):
+                yield number, base
+
+
+def _grids(groups: Groups) -> Iterator[tuple[int, int, int, Grid]]:
+    """Yield number, base, offset and grid of each view."""
+    for first, group in groups:
+        if group.kind == "view":
+            dtype = dtypes.decode(group.dtype)
+            numbers = range(first, first + len(group.names))
+            for number, own in zip(numbers, group.value, strict=True):
+                base, offset, strides = own
+                yield number, base, offset, Grid(dtype, group.shape, tuple(strides))
+
+
+def restore(groups: Groups, values: Any) -> None:
+    """Make views of the decoded arrays in whose memory they are.
+
+    Args:
+      groups: Entries in the manifest.
+      values: Decoded leaves by number. Views are set, and arrays may be moved.
+
+    Raises:
+      ValueError, TypeError, KeyError, IndexError: the manifest describes no such views.
+    """
+    wanted: dict[int, dict[int, tuple[int, Grid]]] = {}
+    for number, base, offset, grid in _grids(groups):
+        wanted.setdefault(base, {})[number] = offset, grid
+    if not wanted:
+        return
+    arrays = [
+        (n, x) for n, x in groups if x.kind == "numpy" and not leaves.is_strings(x)
+    ]
+    if not wanted.keys() <= {*tree.numbers_in(arrays)}:
+        raise ValueError("a view of a leaf that has no plain array")
+    for base, places in wanted.items():
+        values[base], made = views.restore(values[base], list(places.values()))
+        for number, array in zip(places, made, strict=True):
+            values[number] = array
+
+
+# Of some leaves
+
+
+def with_bases(saved: Tree, groups: Groups, blocks: Sequence[Block]) -> Groups:
+    """Return groups of leaves, and the bases of views among them.
+
+    Of a base that is not among them, only the blocks are wanted that these views are
+    in; it becomes an array of their bytes.
+
+    Args:
+      saved: The tree that they are of.
+      groups: The leaves.
+      blocks: The blocks of the component.
+
+    Raises:
+      ValueError, TypeError, KeyError, IndexError: the manifest describes no such views.
+    """
+    given = {*tree.numbers_in(groups)}
+    reaches: dict[int, list[int]] = {}
+    for _, base, offset, grid in _grids(groups):
+        if base not in given:
+            reaches.setdefault(base, []).extend(offset + end for end in grid.reach)
+    if not reaches:
+        return groups
+    begins: dict[int, int] = {}
+    bases: list[tuple[int, Leaves]] = []
+    for first, group in tree.pick(saved, reaches):
+        for index in range(len(group.names)):
+            number, leaf = first + index, leaves.part(group, index, index + 1)
+            low, high = min(reaches[number]), max(reaches[number])
+            begins[number], narrowed = _narrow(leaf, low, high, blocks)
+            bases.append((number, narrowed))
+    return [*((first, _moved(group, begins)) for first, group in groups), *bases]
+
+
+def _narrow(
+    leaf: Leaves, low: int, high: int, blocks: Sequence[Block]
+) -> tuple[int, Leaves]:
+    """Return the blocks of an array that hold a range of its bytes, as an array.
+
+    Returns:
+      Where in the bytes of the leaf it begins, and the array; 0 and the leaf as it is
+      if that has no blocks of its own.
+    """
+    size = leaves.layout_of(leaf)[2]
+    if leaf.kind != "numpy" or leaves.is_strings(leaf) or leaf.offset:
+        return 0, leaf
+    if leaf.block < 0 or not 0 <= low < high <= size:  # For others to refuse.
+        return 0, leaf
+    number, begin, end = leaf.block, 0, blocks[leaf.block].content_size
+    while end <= low:
+        number, begin = number + 1, end
+        end += blocks[number].content_size
+    first = number
+    while end < high:
+        number += 1
+        end += blocks[number].content_size
+    if end > size:  # Others are in the block, too.
+        return 0, leaf
+    part = structs.replace(
+        leaf, dtype="|u1", shape=(end - begin,), order="C", block=first
+    )
+    return begin, part
+
+
+def _moved(group: Leaves, begins: Mapping[int, int]) -> Leaves:
+    """Return a group with its views in the blocks of their bases that are there."""
+    if group.kind != "view":
+        return group
+    value = [
+        [base, at - begins.get(base, 0), strides] for base, at, strides in group.value
+    ]
+    return structs.replace(group, value=value)

@@ -1,0 +1,202 @@
+"""A folder of files that a component wrote itself → its entry in the manifest.
+
+The counterpart of `fileview`: there the files of a save become a folder again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..errors import CheckpointError, DamagedError, StateError, WriteError
+from ..format import manifest
+from ..format.manifest import Component, File, Files, digest_of
+from ..system.threads import run
+from . import disk
+
+_LINES = 10  # In an error.
+_logger = logging.getLogger("elementsckpt")
+
+
+def folder_of(save: Path, stem: str) -> Path:
+    """Return the folder of a component in the save folder."""
+    return save / f"{stem}.files"
+
+
+def make_folder(save: Path, stem: str) -> Path:
+    """Make the folder of a component in the save folder."""
+    path = folder_of(save, stem)
+    disk.make_folder(path)
+    return path
+
+
+class FolderWriter:
+    """Makes what a component wrote to its folder a part of the save.
+
+    Args:
+      path: The folder, in the save folder.
+      component: Its entry in the manifest; `finish` completes it.
+      earlier: Files that an earlier save holds, by digest.
+      fsync: Whether to make it durable.
+
+    Attributes:
+      bytes_written: Size of the files that were written, when `finish` has returned.
+      bytes_reused: Size of those that an earlier save holds already, likewise.
+      is_damaged: Whether one that it should hold was found damaged, likewise.
+
+    Raises:
+      StateError: something in it cannot be part of a save.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        component: Component,
+        earlier: Mapping[str, Path],
+        *,
+        fsync: bool,
+    ) -> None:
+        self.bytes_written = 0
+        self.bytes_reused = 0
+        self.is_damaged = False
+        self._path = path
+        self._component = component
+        self._earlier = earlier
+        self._fsync = fsync
+        self._folders = [path]
+        self._files = self._list()
+        component.files = Files(path.name, self._files)
+        component.leaf_count = len(self._files)
+        component.size_bytes = sum(file.size for file in self._files)
+
+    def _list(self) -> list[File]:
+        """List the files; what is in the folder may be anything."""
+        if os.path.islink(self._path) or not os.path.isdir(self._path):
+            raise StateError(
+                f"{self._path} is not a folder any more. Write files to the folder "
+                f"that the function gets, and leave the folder itself in place."
+            )
+        files, problems = [], []
+        for path, status in disk.below(self._path):
+            problem = _problem(path, status)
+            if problem:
+                problems.append(f"{manifest.display(path)} {problem}")
+            elif stat.S_ISDIR(status.st_mode):
+                self._folders.append(self._path / path)
+            else:
+                files.append(File(path, status.st_size, ""))
+        self._refuse(sorted(problems))
+        return sorted(files, key=lambda file: file.path)
+
+    def _refuse(self, problems: Sequence[str]) -> None:
+        if not problems:
+            return
+        lines = list(problems[:_LINES])
+        if len(problems) > _LINES:
+            lines.append(f"and {len(problems) - _LINES} more")
+        listed = "".join(f"\n  {line}" for line in lines)
+        raise StateError(f"{self._path} holds what cannot be part of a save:{listed}")
+
+    def finish(self) -> None:
+        """Hash the files, link those that an earlier save holds, make all durable.
+
+        Raises:
+          WriteError: the disk refused.
+          DamagedError: a file vanished.
+        """
+        for folder in self._folders:
+            disk.make_removable(folder)
+        reused = run(lambda item: self._settle(*item), enumerate(self._files))
+        pairs = zip(self._files, reused, strict=True)
+        self.bytes_reused = sum(file.size for file, is_reused in pairs if is_reused)
+        size_bytes = sum(file.size for file in self._files)
+        self.bytes_written = size_bytes - self.bytes_reused
+        self._component.size_bytes = size_bytes
+        if self._fsync:
+            run(disk.sync_folder, self._folders)
+
+    def _settle(self, number: int, entry: File) -> bool:
+        """Complete the entry of a file; tell whether an earlier save has the file."""
+        path = self._path / entry.path
+        with disk.File(path) as file:
+            entry.size, entry.digest = file.size, digest_of(file.read, file.size)
+            source = self._earlier.get(entry.digest)
+            if source is not None and self._reuse(source, number, file, entry):
+                return True
+            disk.make_read_only(file.fd, path=path)
+            if self._fsync:
+                disk.sync(file.fd, path=path)
+        return False
+
+    def _reuse(self, source: Path, number: int, file: disk.File, entry: File) -> bool:
+        """Replace a file by a link to an earlier one, if that is as good."""
+        try:
+            signature = self._checked(source, entry)
+        except CheckpointError as error:
+            self.is_damaged = self.is_damaged or isinstance(error, DamagedError)
+            _logger.warning("Not reused, but written again: %s", error)
+            return False
+        if signature == file.signature:  # The component has linked it itself.
+            return True
+        hidden = file.path.with_name(f".elementsckpt-{number}")
+        try:
+            disk.link(source, hidden)
+        except WriteError as error:
+            _logger.debug("Not reused, but written again: %s", error)
+            return False
+        if signature_of(hidden) != signature:
+            disk.remove(hidden)  # Somebody has just replaced it.
+            return False
+        disk.rename(hidden, file.path)
+        return True
+
+    def _checked(self, source: Path, entry: File) -> tuple[int, ...]:
+        """Check a file of an earlier save; return its signature."""
+        with disk.File(source) as earlier:
+            check(earlier, entry)
+            if self._fsync:  # It may be in a copy that nobody has synced.
+                disk.sync(earlier.fd, path=source)
+            return earlier.signature
+
+
+def signature_of(path: Path) -> tuple[int, ...]:
+    """Return what tells a file from what takes its place, or writes to it."""
+    with disk.File(path) as file:
+        return file.signature
+
+
+def _problem(path: str, status: os.stat_result) -> str:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return "has a name that is not UTF-8: rename it."
+    if stat.S_ISLNK(status.st_mode):
+        return "is a symbolic link: copy the file instead."
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        return "is neither a file nor a folder: remove it."
+    return ""
+
+
+def check(file: disk.File, entry: File, *, content: bool = True) -> None:
+    """Check that a file is what its entry in the manifest says.
+
+    Args:
+      file: The file.
+      entry: Its entry.
+      content: Whether to read it, not just compare its size.
+
+    Raises:
+      DamagedError: it is something else.
+    """
+    if file.size != entry.size:
+        raise DamagedError(
+            f"{file.path} is damaged: it has {file.size} bytes, expected {entry.size}."
+        )
+    found = digest_of(file.read, file.size) if content else entry.digest
+    if found != entry.digest:
+        raise DamagedError(
+            f"{file.path} is damaged: its digest is {found}, expected {entry.digest}."
+        )

@@ -1,0 +1,214 @@
+"""The files that a component wrote to a save → the folder that its function loads.
+
+The function opens files by their names, when it likes. Meanwhile others may put files
+into the folder of the save, or remove the save. So the function gets a folder of its
+own beside the save, with a link to each file: a draft that never becomes a save, and
+like these is swept if the process dies. Where no links can be made it gets the folder
+of the save, and what is there before and after must be the files of the save alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ..errors import DamagedError, ReadError, SaveNotFoundError, WriteError, reason
+from ..format import manifest
+from ..format.manifest import File, Files
+from ..system.threads import run
+from . import disk, drafts
+from .drafts import Draft
+from .filetree import check, signature_of
+
+_logger = logging.getLogger("elementsckpt")
+
+
+def isolate(save: Path, readers: Sequence[FolderReader]) -> Draft | None:
+    """Give each function a folder in which it finds its files, and no others.
+
+    Returns:
+      What these folders are in, to be abandoned when the functions are done; None if
+      nothing can be made there.
+
+    Raises:
+      DamagedError, ReadError: files cannot be had.
+    """
+    for reader in readers:
+        reader.require()
+    try:  # Where the folder is, to which the path may be a link.
+        directory = save.resolve().parent
+        draft = drafts.begin(directory, None, fsync=False, is_hidden=True)
+    except WriteError as error:
+        for reader in readers:
+            reader.refuse(error)
+        return None
+    try:
+        for reader in readers:
+            reader.link(draft.path)
+    except BaseException:
+        draft.abandon()
+        raise
+    return draft
+
+
+class FolderReader:
+    """The folder that a component wrote to a save.
+
+    Args:
+      save: The save folder.
+      key: The component's key.
+      entry: The folder's entry in the manifest.
+      verify: Whether to verify the content of files, not just their sizes.
+
+    Attributes:
+      path: The folder in the save, or that of a function, which has links to its files.
+      names: Paths of the files in it.
+      size_bytes: Size of the files.
+      held_bytes: How much memory it takes.
+    """
+
+    streams = False
+    held_bytes = 0
+
+    def __init__(self, save: Path, key: str, entry: Files, *, verify: bool) -> None:
+        self.key = key
+        self.path = save / entry.folder
+        self.names = [file.path for file in entry.files]
+        self.size_bytes = sum(file.size for file in entry.files)
+        self._own = self.path
+        self._files = entry.files
+        self._verifies = verify
+        self._signatures: list[tuple[int, ...]] = []
+        self._refusal = ""  # Why the function gets the folder in the save.
+
+    def open(self) -> None:
+        """Nothing is opened: who loads the folder opens its files by their names."""
+
+    def require(self) -> None:
+        """Refuse what cannot be the folder that was saved, before there are links.
+
+        Raises:
+          DamagedError, ReadError: a file or folder is something else, or refused.
+        """
+        self._folders()
+        for name in self.names:
+            disk.File(self._own / name).close()
+
+    def link(self, parent: Path) -> None:
+        """Make the folder of a function, if links can be made."""
+        self.path = parent / self._own.name
+        try:
+            for folder in self._folders():
+                disk.make_folder(self.path / folder)
+            run(self._link, self.names)
+        except WriteError as error:
+            self.path = self._own
+            self.refuse(error)
+
+    def _link(self, name: str) -> None:
+        disk.link(self._own / name, self.path / name)
+
+    def refuse(self, error: WriteError) -> None:
+        """Take note of why there are no links."""
+        self._refusal = reason(error.__cause__ or error)
+        _logger.debug("No links to the files of %r: %s", self.key, error)
+
+    def verify(self) -> None:
+        """Verify each file.
+
+        Raises:
+          DamagedError: it is not what was written.
+          ReadError: there are others, and they could not be left out.
+        """
+        self._folders()
+        self._signatures = run(self._verify, self._files)
+        if self._refusal:
+            self._refuse_others()
+
+    def _verify(self, entry: File) -> tuple[int, ...]:
+        with disk.File(self.path / entry.path) as file:
+            file.path = self._own / entry.path  # What errors name.
+            check(file, entry, content=self._verifies)
+            return file.signature
+
+    def _folders(self) -> list[str]:
+        """Return the folders of the files, the outer ones first.
+
+        Raises:
+          DamagedError: one is something else, such as a link.
+        """
+        disk.require_folder(self._own)
+        folders = {"": None}
+        for folder in (x for name in self.names for x in _above(name)):
+            if folder not in folders:
+                disk.require_folder(self._own / folder)
+                folders[folder] = None
+        return list(folders)
+
+    def check(self) -> None:
+        """Check that in the folder are the files that were verified, as they were.
+
+        Raises:
+          DamagedError: one has changed, so the function has seen something else.
+          ReadError: there are others, where these could not be isolated.
+          SaveNotFoundError: the save was removed, likewise.
+        """
+        for name, signature in zip(self.names, self._signatures, strict=True):
+            found = None
+            with contextlib.suppress(DamagedError):
+                found = signature_of(self.path / name)
+            if found != signature:
+                self._refuse_removed()
+                raise self._changed(name, found, signature)
+        if self._refusal:
+            self._refuse_removed()
+            self._refuse_others()
+
+    def _changed(
+        self, name: str, found: tuple[int, ...] | None, verified: tuple[int, ...]
+    ) -> DamagedError:
+        harm = ""
+        if self._refusal or (found is not None and found[0] == verified[0]):
+            harm = ", so the save is damaged, and others that share the file"
+        return DamagedError(
+            f"{self._own / name} has changed while {self.key!r} was loaded{harm}. What "
+            f"loads it must not write to the folder that it gets: let it copy first."
+        )
+
+    def _refuse_removed(self) -> None:
+        save = self._own.parent
+        if self._refusal and disk.is_missing(save / manifest.NAME):
+            raise SaveNotFoundError(
+                f"{save} was removed while {self.key!r} was loaded from it, which may "
+                f"have seen some of its files only. They could not be linked elsewhere "
+                f"({self._refusal}). Load again, or from another save."
+            )
+
+    def _refuse_others(self) -> None:
+        files = set(self.names)
+        found = [
+            name
+            for name, status in disk.below(self._own)
+            if name not in files and not stat.S_ISDIR(status.st_mode)
+        ]
+        if found:
+            raise ReadError(
+                f"{self._own / min(found)} is not of the save, and what loads "
+                f"{self.key!r} would see it. The files of the save could not be linked "
+                f"elsewhere ({self._refusal}). Remove it, or copy the save to where "
+                f"links can be made."
+            )
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def _above(path: str) -> Iterator[str]:
+    """Yield the folders that a path leads through, the outermost first."""
+    end = path.find("/")
+    while end >= 0:
+        yield path[:end]
+        end = path.find("/", end + 1)

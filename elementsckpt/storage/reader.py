@@ -1,0 +1,373 @@
+"""Segment files → blocks: read in parallel into the leaves' own memory, and verify."""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import DamagedError
+from ..format.compression import unpack
+from ..format.manifest import Block, Component, Segment, digest, digest_of
+from ..system.memory import require_memory
+from ..system.threads import run
+from . import disk, pool
+from .pool import Opened
+
+_ALIGN = 64
+# Changed by atomic calls only, as threads, signal handlers and forked children use it.
+_streams: list[weakref.ref[Reader]] = []
+
+
+def is_streaming(folder: Path) -> bool:
+    """Tell whether this process still reads a generator from the save folder."""
+    streams = [ref() for ref in tuple(_streams)]
+    return any(stream is not None and stream.folder == folder for stream in streams)
+
+
+# Bytes of a leaf to read: number of the block in which they begin, where in it, and
+# how many they are.
+Want = tuple[int, int, int]
+# Where the bytes of a leaf are: uint8[n] that it may keep, None without any, and where
+# in it the leaf begins.
+Memory = tuple[np.ndarray | None, int]
+
+
+def open_segment(
+    path: Path, segment: Segment, *, is_verified: bool = False
+) -> disk.File:
+    """Open a segment for reading, its size and header verified.
+
+    Args:
+      path: The file.
+      segment: Its entry in the manifest.
+      is_verified: Whether its header was verified before.
+
+    Raises:
+      DamagedError: it is not what the manifest says.
+    """
+    file = disk.File(path)
+    try:
+        _check(file, segment, is_verified=is_verified)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _check(file: disk.File, segment: Segment, *, is_verified: bool) -> None:
+    if file.size != segment.size:
+        raise DamagedError(
+            f"{file.path} is damaged: it has {file.size} bytes, expected "
+            f"{segment.size}."
+        )
+    if is_verified:
+        return
+    found = digest_of(file.read, segment.start)
+    if found != segment.digest:
+        raise DamagedError(
+            f"{file.path} is damaged in its first {segment.start} bytes: their digest "
+            f"is {found}, expected {segment.digest}."
+        )
+
+
+def read_block(file: disk.File, block: Block, memory: np.ndarray) -> None:
+    """Fill memory, uint8[block.content_size], with a block's content, verified.
+
+    Raises:
+      DamagedError: it is not what the manifest says.
+    """
+    if not block.unpacked:
+        file.read(memory, block.offset)
+    else:
+        _unpack(file.path, block, stored_bytes(file, block), memory)
+    _verify(file.path, block, memory)
+
+
+def stored_bytes(file: disk.File, block: Block) -> np.ndarray:
+    """Return a block's bytes in the file, uint8[block.size], not verified."""
+    stored = np.empty(block.size, np.uint8)
+    file.read(stored, block.offset)
+    return stored
+
+
+def verify_stored(path: Path, block: Block, stored: np.ndarray) -> None:
+    """Verify a block's bytes in the file.
+
+    Raises:
+      DamagedError: they are not what was written.
+    """
+    content = stored
+    if block.unpacked:
+        content = np.empty(block.unpacked, np.uint8)
+        _unpack(path, block, stored, content)
+    _verify(path, block, content)
+
+
+def _unpack(path: Path, block: Block, stored: np.ndarray, memory: np.ndarray) -> None:
+    try:
+        unpack(stored, memory)
+    except DamagedError as error:
+        raise DamagedError(f"{_range(path, block)}: {error}") from error
+
+
+def _verify(path: Path, block: Block, content: np.ndarray) -> None:
+    found = digest(content)
+    if found != block.digest:
+        raise DamagedError(
+            f"{_range(path, block)}: the digest is {found}, expected {block.digest}."
+        )
+
+
+def _range(path: Path, block: Block) -> str:
+    end = block.offset + block.size
+    return f"{path} is damaged between bytes {block.offset} and {end}"
+
+
+class Reader:
+    """Reads one component of a save.
+
+    Args:
+      folder: The save folder.
+      component: Its entry in the manifest.
+      name_of: Returns the name of a leaf in a block, by number of block, for errors.
+      less: How to load less of it, as for `require_memory`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        component: Component,
+        name_of: Callable[[int], str],
+        less: str = "",
+    ) -> None:
+        self.folder = folder
+        self._less = less
+        self._component = component
+        self._name_of = name_of
+        self._files = Opened()
+        self._verified: set[int] = set()  # Segments whose headers were.
+        self._maps: dict[int, np.ndarray] = {}
+        self._checked: set[int] = set()  # Blocks in these that were verified.
+        self._recent: dict[int, np.ndarray] = {}
+        self._total = sum(block.content_size for block in component.blocks)
+        self._loaded = 0
+
+    def held_bytes(self, *, mapped: bool) -> int:
+        """Return how much memory all of it takes; what is mapped takes none."""
+        blocks = self._component.blocks
+        return sum(x.content_size for x in blocks if x.unpacked or not mapped)
+
+    @property
+    def is_repeating(self) -> bool:
+        """Whether it has read more than there is, so something more than once."""
+        return self._loaded > self._total
+
+    def hold(self) -> None:
+        """Keep the save from being pruned by this process until `close`."""
+        _streams.append(weakref.ref(self, _streams.remove))
+
+    def open(self) -> None:
+        """Open the files, as many as may be open at a time.
+
+        Raises:
+          DamagedError: one is not what the manifest says.
+        """
+        opened: set[int] = set()
+        for number, block in enumerate(self._component.blocks):
+            if block.segment not in opened and pool.has_room():
+                with self._naming(number):
+                    self._file(block.segment)
+                opened.add(block.segment)
+
+    def map(
+        self, wants: Sequence[Want], mappable: Sequence[bool], *, verify: bool
+    ) -> list[Memory]:
+        """Map bytes copy-on-write where they lie together as they are; read the rest.
+
+        Args:
+          wants: What to map.
+          mappable: Which of these may be mapped.
+          verify: Whether to verify what is mapped, too.
+
+        Returns, Raises:
+          As `read`.
+        """
+        self._refuse_overlap(wants)
+        to_check: dict[int, np.ndarray] = {}
+        mapped = [
+            self._map(want, to_check) if may else None
+            for want, may in zip(wants, mappable, strict=True)
+        ]
+        if verify:
+            new = [number for number in to_check if number not in self._checked]
+            run(lambda number: self._check(number, to_check[number]), new)
+            self._checked.update(new)
+        pairs = zip(wants, mapped, strict=True)
+        others = iter(self.read([want for want, memory in pairs if memory is None]))
+        return [next(others) if memory is None else memory for memory in mapped]
+
+    def read(self, wants: Sequence[Want]) -> list[Memory]:
+        """Read and verify bytes.
+
+        Args:
+          wants: What to read.
+
+        Returns:
+          Where each is; nobody else writes there.
+
+        Raises:
+          DamagedError: files are not what the manifest says.
+          ValueError, IndexError: the manifest describes no such leaf.
+        """
+        self._refuse_overlap(wants)
+        size = sum(size for _, _, size in wants)
+        if size > self._total:
+            raise ValueError("the leaves have more bytes than the blocks")
+        require_memory(size, self.folder, self._less)
+        to_read: dict[int, np.ndarray] = {}
+        # Shards that follow each other share blocks.
+        shared = dict(self._recent)
+        memories: list[Memory] = []
+        for want in wants:
+            number, offset, size = want
+            data = shared.get(number)
+            if data is not None and 0 < size <= data.size - offset:
+                memories.append((data, offset))  # Most of many small leaves.
+            else:
+                memories.append(self._allocate(want, to_read, shared))
+        if to_read:  # Not for most of many small shards.
+            size = sum(memory.size for memory in to_read.values())
+            # All of blocks that leaves share.
+            require_memory(size, self.folder, self._less)
+            self._loaded += size
+            run(lambda item: self._load(*item), to_read.items())
+        self._recent = dict(list(shared.items())[-1:])
+        return memories
+
+    def _allocate(
+        self, want: Want, to_read: dict[int, np.ndarray], shared: dict[int, np.ndarray]
+    ) -> Memory:
+        """Give a leaf its memory and note which blocks to read into it."""
+        number, offset, size = want
+        if size == 0:
+            return None, 0
+        whole = self._component.blocks[number].content_size
+        if size < whole and offset + size <= whole:
+            data = shared.get(number)
+            if data is None:
+                data = shared[number] = to_read[number] = _memory(whole)
+            return data, offset
+        ends = self._ends(want)
+        data = _memory(size)
+        begin = 0
+        for index, end in enumerate(ends, number):
+            to_read[index] = data[begin:end]
+            begin = end
+        return data, 0
+
+    def _ends(self, want: Want) -> list[int]:
+        """Return where the blocks of a leaf that has its own end in it."""
+        ends: list[int] = []
+        number, offset, size = want
+        end = 0
+        while end < size:
+            end += self._component.blocks[number].content_size
+            ends.append(end)
+            number += 1
+        if end != size or offset:
+            raise ValueError("a leaf begins or ends within a block of its own")
+        return ends
+
+    def _refuse_overlap(self, wants: Sequence[Want]) -> None:
+        """Refuse bytes of two leaves: so leaves cannot multiply the memory."""
+        free = 0, 0  # The first block, and place in it, that no leaf has claimed.
+        for number, offset, size in sorted(wants):
+            if not size:
+                continue
+            if number < 0:
+                raise IndexError("a leaf has no block")
+            if (number, offset) < free:
+                raise ValueError("two leaves claim the same bytes")
+            end = offset + size
+            while end > self._component.blocks[number].content_size:
+                end -= self._component.blocks[number].content_size
+                number += 1
+            free = number, end
+
+    def _map(self, want: Want, to_check: dict[int, np.ndarray]) -> Memory | None:
+        """Give a leaf its place in a mapped file; None if it has no single one."""
+        begin, offset, size = want
+        if size == 0 or begin < 0:
+            return None
+        first = self._component.blocks[begin]
+        end, number = 0, begin
+        while end < offset + size:
+            block = self._component.blocks[number]
+            place = block.segment, block.offset
+            if block.unpacked or place != (first.segment, first.offset + end):
+                return None
+            end, number = end + block.size, number + 1
+        data = self._mapped_file(first.segment, begin)
+        if data is None:
+            return None
+        for index in range(begin, number):
+            block = self._component.blocks[index]
+            to_check[index] = data[block.offset : block.offset + block.size]
+        return data, first.offset + offset
+
+    def _mapped_file(self, number: int, block: int) -> np.ndarray | None:
+        if number not in self._maps:
+            with self._naming(block):
+                data = pool.map_file(self._file(number))
+            if data is None:
+                return None
+            self._maps[number] = data
+        return self._maps[number]
+
+    def _load(self, number: int, memory: np.ndarray) -> None:
+        block = self._component.blocks[number]
+        with self._naming(number):
+            read_block(self._file(block.segment), block, memory)
+
+    def _check(self, number: int, memory: np.ndarray) -> None:
+        block = self._component.blocks[number]
+        with self._naming(number):
+            _verify(self._path(block.segment), block, memory)
+
+    @contextlib.contextmanager
+    def _naming(self, block: int) -> Iterator[None]:
+        """Add to an error which leaf is in the block."""
+        try:
+            yield
+        except DamagedError as error:
+            raise DamagedError(f"{error} It holds {self._name_of(block)}.") from error
+
+    def _path(self, segment: int) -> Path:
+        return self.folder / self._component.segments[segment].file
+
+    def _file(self, number: int) -> disk.File:
+        return self._files.get(number, self._open)
+
+    def _open(self, number: int) -> disk.File:
+        path, segment = self._path(number), self._component.segments[number]
+        file = open_segment(path, segment, is_verified=number in self._verified)
+        self._verified.add(number)
+        return file
+
+    def close(self) -> None:
+        """Close the files and let go of the save."""
+        with contextlib.suppress(ValueError):
+            _streams.remove(weakref.ref(self))
+        self._files.close()
+        self._recent = {}
+
+
+def _memory(size: int) -> np.ndarray:
+    """Return uint8[size], aligned so that JAX can use it without copying."""
+    memory = np.empty(size + _ALIGN, np.uint8)
+    start = -memory.__array_interface__["data"][0] % _ALIGN
+    return memory[start : start + size]

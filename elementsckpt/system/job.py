@@ -1,0 +1,200 @@
+"""What the processes of one job resume, so that all of them resume the same save.
+
+Which processes there are, jax.distributed or torch.distributed knows. Neither is
+imported: a program that uses one has done so. What one process tells the others goes
+through the store that these have for that, never through collectives of devices.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import xxhash
+from msgspec import Struct
+
+from ..errors import ReadError, reason
+from ..user.notices import Notices
+
+_TIMEOUT_S = 600.0
+_READS = "reads"  # Said by process 0, in the place of its number.
+_POLLS_S = 0.01, 1.0  # Between looks into the store, at first and at most.
+_logger = logging.getLogger("elementsckpt")
+# How often this process came to resume in each directory.
+_calls: collections.Counter[str] = collections.Counter()
+
+
+class Group(Struct, frozen=True):
+    """This process and the others of its job.
+
+    Attributes:
+      name: Package that knows them.
+      rank: Number of this process.
+      size: How many there are.
+      put: Sets a key of the store to a text.
+      peek: Returns the text of a key, or None if there is none yet.
+    """
+
+    name: str
+    rank: int
+    size: int
+    put: Callable[[str, str], object]
+    peek: Callable[[str], str | None]
+
+    def __str__(self) -> str:
+        return f"process {self.rank} of {self.size} of {self.name}"
+
+
+def current() -> Group | None:
+    """Return the processes of this one's job, or None if it is the only one."""
+    group = _of_jax() or _of_torch()
+    return None if group is None or group.size == 1 else group
+
+
+def _of_jax() -> Group | None:
+    state = getattr(sys.modules.get("jax._src.distributed"), "global_state", None)
+    client = getattr(state, "client", None)
+    if state is None or client is None:
+        return None
+
+    def put(key: str, text: str) -> None:
+        client.key_value_set(key, text, allow_overwrite=True)
+
+    def peek(key: str) -> str | None:
+        # Older ones have nothing else that does not wait.
+        return dict(client.key_value_dir_get(key.rpartition("/")[0])).get(key)
+
+    rank, size = state.process_id, state.num_processes
+    return Group("jax.distributed", rank, size, put, peek)
+
+
+def _of_torch() -> Group | None:
+    torch: Any = sys.modules.get("torch.distributed")
+    if torch is None or not torch.is_available() or not torch.is_initialized():
+        return None
+    store = torch.distributed_c10d._get_default_store()
+    if store is None:  # As with MPI.
+        return None
+
+    def peek(key: str) -> str | None:
+        return str(store.get(key), "utf-8") if store.check([key]) else None
+
+    rank, size = torch.get_rank(), torch.get_world_size()
+    return Group("torch.distributed", rank, size, store.set, peek)
+
+
+def warn_of_looking(directory: Path, notices: Notices) -> None:
+    """Warn if this process looks for saves that process 0 may just have written."""
+    group = current()
+    if group is not None and group.rank > 0:
+        notices.warn(
+            ("looking", group.name),
+            "This is %s, and asks whether there is a save in %s: it may be one that "
+            "another process has just written. Call load_or_save() in all processes, "
+            "with Checkpoint(..., write=rank == 0): all of them resume what process 0 "
+            "does.",
+            *(group, directory),
+        )
+
+
+class Agreement:
+    """Process 0 decides what is resumed, and those that write nothing do the same.
+
+    As a context, it tells the others when this process fails before it decided.
+
+    Args:
+      directory: The directory of saves.
+      writes: Whether this process writes there.
+
+    Attributes:
+      is_followed: Whether this process resumes what process 0 does.
+    """
+
+    def __init__(self, directory: Path, *, writes: bool) -> None:
+        self._directory = directory
+        self._is_told = False
+        self._group = group = current()
+        self.is_followed = group is not None and group.rank > 0 and not writes
+        if group is None:
+            return
+        path = os.path.abspath(directory)
+        _calls[path] += 1
+        place = xxhash.xxh3_64_hexdigest(os.fsencode(path))
+        self._key = f"elementsckpt/{place}/{_calls[path]}/"
+        if writes or group.rank == 0:
+            self._meet_writers(group, writes=writes)
+
+    def _meet_writers(self, group: Group, *, writes: bool) -> None:
+        """Warn if a process other than 0 writes, which nobody waits for."""
+        own, other = ("first", "others") if group.rank == 0 else ("others", "first")
+        group.put(f"{self._key}{own}", f"{group.rank}" if writes else _READS)
+        found = group.peek(f"{self._key}{other}")
+        if found is None:
+            return
+        if not writes or found == _READS:
+            does = "process 0 has write=False there, and another one writes. So one"
+        else:
+            does = f"process {found} resumes from there, too. As both write, one"
+        _logger.warning(
+            "This is %s, and resumes from %s: %s can resume what the other has just "
+            "written. If it is one and the same directory, let process 0 alone write, "
+            "with Checkpoint(..., write=rank == 0), and call the same methods in all "
+            "processes.",
+            group,
+            self._directory,
+            does,
+        )
+
+    def wait(self) -> Path | None:
+        """Return the save that process 0 resumes, or None if it starts afresh.
+
+        Raises:
+          ReadError: it could not resume, or does not tell.
+        """
+        group = self._group
+        assert group is not None
+        end, pause = time.monotonic() + _TIMEOUT_S, _POLLS_S[0]
+        while (text := group.peek(f"{self._key}save")) is None:
+            if time.monotonic() > end:
+                raise ReadError(
+                    f"Process 0 of {group.name} did not call load_or_save() with "
+                    f"{self._directory} for {_TIMEOUT_S:.0f} s, and {group}, with "
+                    f"write=False, resumes what that one does. Call the same methods "
+                    f"in all processes, or load() in one that loads by itself."
+                )
+            time.sleep(pause)
+            pause = min(2 * pause, _POLLS_S[1])
+        answer = json.loads(text)
+        if "error" in answer:
+            raise ReadError(
+                f"Process 0 of {group.name} could not resume from {self._directory}: "
+                f"{answer['error']}. So {group} cannot either: restore there what that "
+                f"one needs, and start all of them again."
+            )
+        return None if answer["save"] is None else self._directory / answer["save"]
+
+    def tell(self, save: Path | None) -> None:
+        """Tell the others, if this is process 0, which save it resumes, if any."""
+        self._put({"save": save and save.name})
+
+    def _put(self, answer: dict[str, Any]) -> None:
+        if self._group is not None and self._group.rank == 0 and not self._is_told:
+            self._is_told = True
+            self._group.put(f"{self._key}save", json.dumps(answer))
+
+    def __enter__(self) -> Agreement:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
+        if error is not None:
+            with contextlib.suppress(Exception):  # Of a store that is gone, too.
+                self._put({"error": reason(error)})
+        self._group = None  # What is loaded later is of this process alone.

@@ -1,0 +1,283 @@
+"""Proof that a run that was stopped and resumed is the run that never was.
+
+A test needs the functions that make the objects and train them, and one line:
+
+    check_resume(make, step)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from msgspec import Struct
+
+from ..components.rng import GlobalRNG
+from ..errors import CheckpointError
+from ..storage import disk
+from ..user.arguments import shown
+from . import fingerprints
+from .runs import Prints, Record, Run, differing
+
+__all__ = ["ResumeError", "ResumeReport", "check_resume"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+Made = TypeVar("Made")
+
+
+class ResumeError(CheckpointError, AssertionError):
+    """A resumed run is not the run that was never stopped, or nothing can be said."""
+
+
+class ResumeReport(Struct, frozen=True):
+    """What was compared, bit for bit.
+
+    Attributes:
+      steps: How many steps the resumed run was compared after, besides right after
+        loading.
+      leaves: How many leaves there were in the end.
+    """
+
+    steps: int
+    leaves: int
+
+
+def check_resume(
+    make: Callable[[], Made], step: Callable[[Made], object], *, steps: int = 3
+) -> ResumeReport:
+    """Check that training goes on after a resume as if it had never been stopped.
+
+    One run trains 2 x `steps` steps and is never saved. Another trains half of them;
+    new objects load what it saved last and train the other half. Both halves are saved
+    to a temporary folder after each step, as a run may be. After loading, and after
+    each step, all leaves of what `save()` returns must be the same as in the first run,
+    bit for bit. Nor may saving or loading change a global generator.
+
+    The resumed half runs with other states of the global generators of `random`, NumPy
+    and torch, unless a registered `GlobalRNG` restores them. All other runs begin with
+    the states at the call, which are put back in the end.
+
+    Args:
+      make: Makes the objects that train, each time anew and equal: a `Checkpoint` with
+        its components registered, a mapping of components by key, or a tuple with one
+        of these and whatever else `step` needs.
+      step: Trains one step with what `make` returned.
+      steps: How many steps to train before the save, and after it. Take as many as it
+        needs until all that training does has happened.
+
+    Raises:
+      ResumeError: the runs differ. The message names the first leaf and step, and tells
+        what a component's `load()` forgets from what is not in the save, such as an
+        optimizer's state, a replay buffer or a generator, and both from what saving
+        changes, and from training that is not deterministic by itself.
+      Exception: what `make`, `step` and the components raise.
+    """
+    if type(steps) is not int or steps < 1:
+        raise ValueError(f"steps={shown(steps)}: pass the number of steps, from 1 on.")
+    for name, function in {"make": make, "step": step}.items():
+        if not callable(function):
+            raise ValueError(
+                f"{name}={shown(function)}: pass a function, as in check_resume(make, "
+                f"step)."
+            )
+    begin = GlobalRNG().save()
+    try:
+        with disk.scratch() as folder:
+            try:
+                return _Check(make, step, steps, begin, folder / "first").run()
+            except ResumeError:
+                if _names(GlobalRNG().save()) == _names(begin):
+                    raise
+            # Training imported torch or started CUDA, so the runs before did not begin
+            # with equal states of their generators.
+            GlobalRNG().load(begin)
+            begin = GlobalRNG().save()
+            return _Check(make, step, steps, begin, folder / "second").run()
+    finally:
+        GlobalRNG().load(begin)
+
+
+def _names(state: Any) -> set[str]:
+    return {name for name, _ in fingerprints.leaves_of("", state)}
+
+
+class _Check:
+    """The runs, compared with the records of the straight one.
+
+    Args:
+      make: Makes the objects.
+      step: Trains one step.
+      half: Number of steps before the run is stopped, and of those after it.
+      begin: States of the global generators with which a run begins.
+      path: Where the saves go.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], Any],
+        step: Callable[[Any], object],
+        half: int,
+        begin: Any,
+        path: Path,
+    ) -> None:
+        self._make = make
+        self._step = step
+        self._half = half
+        self._begin = begin
+        self._path = path
+        self._records: list[Record] = []
+
+    def run(self) -> ResumeReport:
+        self._records = [run.record() for run in self._straight(2 * self._half)]
+        self._require_change()
+        self._compare_resumed(self._stop())
+        return ResumeReport(self._half, len(self._records[-1].leaves))
+
+    def _straight(self, count: int) -> Iterator[Run]:
+        """Yield a run before its first step and after each."""
+        GlobalRNG().load(self._begin)
+        run = Run(self._make)
+        yield run
+        for _ in range(count):
+            self._step(run.made)
+            yield run
+
+    def _stop(self) -> Prints:
+        """Train the first half, with saves; return the generators after the last."""
+        for at, run in enumerate(self._straight(self._half)):
+            record = run.record()
+            names = self._differing(at, record)
+            if names and not at:
+                raise ResumeError(self._message(_UNEQUAL, at, names))
+            if names:
+                what = self._what(at, names[0], run, record, "the run that saves")
+                raise ResumeError(self._message(_DISTURBED, at, names, what))
+            self._save(at, run)
+        run.close()
+        return record.generators
+
+    def _compare_resumed(self, generators: Prints) -> None:
+        run = Run(self._make)  # Which draws from where the stopped run has ended.
+        moved = run.load(self._path, generators)
+        loaded = run.record()
+        for at in range(self._half, 2 * self._half + 1):
+            if at > self._half:
+                self._step(run.made)
+            record = run.record()
+            names = self._differing(at, record)
+            if names:
+                what = self._what(at, names[0], run, record, "the resumed run")
+                hint = self._hint(at, names[0], loaded)
+                raise ResumeError(self._message(_INEXACT, at, names, what, hint))
+            if at > self._half:
+                self._save(at, run)
+        if moved:
+            blamed = run.blame_load(self._path, generators, moved)
+            raise ResumeError(_RESEEDED.format(blamed))
+        run.close()
+
+    def _save(self, at: int, run: Run) -> None:
+        moved = run.save(self._path)
+        if moved:
+            raise ResumeError(_DRAWN.format(at, run.blame_save(self._path, moved)))
+
+    def _straight_again(self, count: int) -> Run:
+        for at, run in enumerate(self._straight(count)):
+            names = self._differing(at, run.record())
+            if names:
+                text = _CHAOTIC if at else _UNEQUAL
+                raise ResumeError(self._message(text, at, names))
+        return run
+
+    def _differing(self, at: int, record: Record) -> list[str]:
+        return differing(self._records[at].leaves, record.leaves)
+
+    def _require_change(self) -> None:
+        before, after = self._records[0].leaves, self._records[self._half].leaves
+        if not differing(before, after):
+            raise ResumeError(_IDLE.format(steps=self._half, leaves=len(after)))
+
+    # What is said about a difference
+
+    def _message(self, text: str, at: int, names: list[str], *more: str) -> str:
+        total = len({*self._records[at].leaves, *names})
+        verb = "differs" if len(names) == 1 else "differ"
+        found = f"{len(names)} of {total} leaves {verb}, first {names[0]}"
+        when, after = f"At step {at}", at - self._half
+        if text is _INEXACT:
+            when = f"{when} ({after} after loading)" if after else "Right after loading"
+        return text.format(*more, found=found, when=when, half=self._half)
+
+    def _what(self, at: int, name: str, run: Run, record: Record, which: str) -> str:
+        """Describe the difference; raise if it is there without a checkpoint, too."""
+        # Taken first, as it may be of a global generator.
+        found = run.leaf(name) if name in record.leaves else None
+        straight = self._straight_again(at)
+        if name not in self._records[at].leaves:
+            return f"only {which} has it"
+        if name not in record.leaves:
+            return "only the straight run has it"
+        return fingerprints.difference(straight.leaf(name), found)
+
+    def _hint(self, at: int, name: str, loaded: Record) -> str:
+        if at == self._half:
+            return _FORGOTTEN.format(name.partition("/")[0])
+        middle, now = self._records[self._half].generators, self._records[at].generators
+        drawn, lost = differing(middle, now), differing(middle, loaded.generators)
+        libraries = sorted({x.partition("/")[0] for x in {*drawn} & {*lost}})
+        return _UNSAVED + (_GLOBAL.format(", ".join(libraries)) if libraries else "")
+
+
+_INEXACT = (
+    "The run that was resumed at step {half} is not the straight one. {when}, {found}: "
+    "{0}. {1}"
+)
+_DISTURBED = (
+    "Saving changes the run: one that saves after each step is not the straight one. "
+    "{when}, {found}: {0}. Let save() return the state and leave it as it is; what it "
+    "draws, clears or counts belongs to the training."
+)
+_DRAWN = (
+    "Saving changes the run, as global generators are a part of it: after step {0}, "
+    "{1}. Let save(), and what is called to pickle the state, draw from a generator of "
+    "its own and seed none."
+)
+_RESEEDED = (
+    "Loading leaves global generators as they were in no run: {0}. Register an "
+    "elementsckpt.GlobalRNG(), which is loaded last and puts them back, or let load() "
+    "draw from a generator of its own and seed none."
+)
+_FORGOTTEN = (
+    "The save has what save() returned, so load() of {!r} does not take all of it, or "
+    "the load() of another component undoes it."
+)
+_UNSAVED = (
+    "Right after loading nothing did, so training uses what is not in the save. Is "
+    "all of it registered, and returned by save(): the optimizer's state, the replay "
+    "buffer, each random generator, those of environments too?"
+)
+_GLOBAL = (
+    " Training draws from the global generators of {}, which nothing restores: "
+    "register an elementsckpt.GlobalRNG()."
+)
+_IDLE = (
+    "{steps} steps change none of the {leaves} registered leaves, so there is nothing "
+    "to compare. Let step() train the objects that make() returned, and take more "
+    "steps if it needs them."
+)
+_UNEQUAL = (
+    "make() does not return equal objects each time, so runs cannot be compared: "
+    "before the first step {found}. Return new objects, and seed the generators that "
+    "they are made with."
+)
+_CHAOTIC = (
+    "Training is not deterministic by itself, so resuming cannot be checked: two runs "
+    "without a checkpoint are not the same. {when}, {found}. Seed each generator, let "
+    "nothing depend on time, on the order of threads or on what outlives a run, and "
+    "ask accelerators for deterministic kernels."
+)

@@ -1,0 +1,203 @@
+"""A live state → a fingerprint of each leaf, by which it is told from another.
+
+What counts is the content: dtype, shape and bits of an array, whichever library it is
+of, and of an object what pickle makes of it, whichever of its parts are one object.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import reprlib
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import numpy as np
+import xxhash
+from msgspec import Struct
+
+from ..format import scalars
+from ..kinds import jax_arrays, leaves, pickles, torch_tensors
+from ..saving import blocks
+from ..state import specs, tree
+
+_COPY_BYTES = 16 << 20
+_BY_VALUE = frozenset({type(None), bool, int, float})  # In pickles.
+
+
+class Fingerprint(Struct, frozen=True, eq=False):
+    """What is kept of a leaf.
+
+    Attributes:
+      digest: xxh3-128 of its content.
+      copy: The object, if only pickle holds it and it is small, else None.
+    """
+
+    digest: str
+    copy: Any = None
+
+    def matches(self, other: Fingerprint) -> bool:
+        """Tell whether two leaves have the same content, or are equal objects."""
+        if self.digest == other.digest:
+            return True
+        return self.copy is not None and _are_equal(self.copy, other.copy)
+
+
+def take(key: str, state: Any) -> dict[str, Fingerprint]:
+    """Return the fingerprint of each leaf of a component's state, by full name."""
+    return {name: _take(value) for name, value in leaves_of(key, state)}
+
+
+def leaves_of(key: str, state: Any) -> Iterator[tuple[str, Any]]:
+    """Yield full name and value of each leaf, one after the other.
+
+    Args:
+      key: The component's key.
+      state: What its `save()` returned; shards if that is a generator.
+    """
+    is_streamed = inspect.isgenerator(state)
+    seen: set[str] = set()
+    for number, shard in enumerate(state if is_streamed else [state]):
+        index = str(number) if is_streamed else ""
+        flat = tree.flatten(shard, key, aliases=False)
+        for name, value in zip(flat.names, flat.values, strict=True):
+            full = "/".join(part for part in (key, index, name) if part)
+            while full in seen:  # Names need not be unique.
+                full += "~"
+            seen.add(full)
+            yield full, value
+
+
+def _take(value: Any) -> Fingerprint:
+    content = _content(value)
+    return _take_object(value) if content is None else Fingerprint(_digest(*content))
+
+
+def _content(value: Any) -> tuple[str, np.ndarray | bytes] | None:
+    """Return type and bytes of a leaf, or None if only pickle holds it."""
+    kind = leaves.kind_of(value)
+    if isinstance(value, np.generic):
+        value, kind = np.asarray(value), "numpy"  # As good as an array of no axes.
+    if kind == "torch":
+        value = value.detach().contiguous()  # Whatever its strides.
+    fetched = jax_arrays.fetch([value])[0] if kind in ("jax", "key") else None
+    try:
+        form, storage, own = leaves.encode(value, kind, fetched)
+    except leaves.UnstorableError:
+        return None
+    spec = str(specs.spec_of(value, kind))
+    if storage is None:
+        return spec, msgspec.json.encode(_sorted(own))
+    return spec, blocks.flat_bytes(storage.T if form.order == "F" else storage)
+
+
+def _sorted(code: Any) -> Any:
+    """Return an encoded scalar with the members of sets in an order of their own."""
+    if type(code) is list:
+        return [_sorted(item) for item in code]
+    if type(code) is not dict:
+        return code
+    ((name, items),) = code.items()
+    items = _sorted(items)
+    is_set = name in ("$set", "$frozenset")
+    return {name: sorted(items, key=msgspec.json.encode) if is_set else items}
+
+
+def _digest(spec: str, content: Any) -> str:
+    digest = xxhash.xxh3_128(f"{spec}\n".encode())
+    digest.update(content)
+    return digest.hexdigest()
+
+
+# Objects
+
+
+def _take_object(value: Any) -> Fingerprint:
+    """Return the fingerprint of what only pickle holds.
+
+    It is that of the object as it is after a round trip, in which live ones lose what
+    loaded ones do not have.
+    """
+    copy = None
+    with contextlib.suppress(Exception):
+        payload = pickles.dump(value, lambda _: None)
+        value = pickles.load(payload)
+        copy = value if len(payload) <= _COPY_BYTES else None
+    contents: dict[str, int] = {}
+
+    def by_content(item: Any) -> int | None:
+        content = _content_in_object(item)
+        if content is None:
+            return None
+        return contents.setdefault(_digest(*content), len(contents))
+
+    payload = pickles.dump(value, by_content)
+    return Fingerprint(_digest("".join(contents), payload), copy)
+
+
+def _content_in_object(item: Any) -> tuple[str, np.ndarray | bytes] | None:
+    """Return type and bytes of what pickle would otherwise know by its identity."""
+    if type(item) in _BY_VALUE:
+        return None
+    if type(item) is tuple:
+        with contextlib.suppress(scalars.NotScalarError):
+            return "tuple", msgspec.json.encode(_sorted(scalars.encode(item)))
+        return None
+    return _content(item)
+
+
+def _are_equal(first: Any, second: Any) -> bool:
+    try:
+        if isinstance(first, np.ndarray):
+            return bool(np.array_equal(first, second))
+        return bool(first == second)
+    except Exception:  # What compares objects is the user's, and need not take any.
+        return False
+
+
+# For people
+
+
+def difference(first: Any, second: Any) -> str:
+    """Say in what two leaves differ that do not match."""
+    specs = [_spec(value) for value in (first, second)]
+    if specs[0] != specs[1]:
+        return " and ".join(specs)
+    is_array = leaves.kind_of(first) in leaves.ARRAYS
+    if not is_array and not isinstance(first, np.generic):
+        shown = " and ".join(map(reprlib.repr, (first, second)))
+        return f"{specs[0]}, {shown}"
+    arrays = [_host(value) for value in (first, second)]
+    if arrays[0].size == 1:
+        return f"{specs[0]}, {arrays[0].item()!r} and {arrays[1].item()!r}"
+    return f"{specs[0]}{_gap(*arrays)}"
+
+
+def _spec(value: Any) -> str:
+    spec = str(specs.spec_of(value, leaves.kind_of(value)))
+    return type(value).__name__ if spec == "pickle" else spec
+
+
+def _host(value: Any) -> np.ndarray:
+    """Return an array of any library, or the data of keys, as an array of NumPy."""
+    kind = leaves.kind_of(value)
+    if kind in ("jax", "key"):
+        return jax_arrays.fetch([value])[0]
+    return np.asarray(value) if kind != "torch" else torch_tensors.numbers(value)
+
+
+def _gap(first: np.ndarray, second: np.ndarray) -> str:
+    """Say how many numbers differ, and by how much; nothing if they are no numbers."""
+    try:
+        first, second = (np.asarray(x, np.complex128) for x in (first, second))
+    except (TypeError, ValueError):
+        return ""
+    differ = (first != second) & ~(np.isnan(first) & np.isnan(second))
+    if not differ.any():
+        return ", equal numbers in other bits, such as 0.0 and -0.0"
+    with np.errstate(all="ignore"):
+        gaps = np.abs(first - second)[differ]
+    finite = gaps[np.isfinite(gaps)]
+    largest = f" by up to {finite.max():.3g}" if finite.size else ""
+    return f", {gaps.size} of {first.size} elements{largest}"

@@ -1,0 +1,210 @@
+"""Runs of a training whose leaves are recorded, and that save and load as runs do."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from stat import S_ISREG
+from typing import Any
+
+import numpy as np
+from msgspec import Struct
+
+from ..checkpoint import Checkpoint
+from ..components import protocols
+from ..components.files import Folder
+from ..components.rng import GlobalRNG
+from ..storage import disk
+from . import fingerprints
+from .fingerprints import Fingerprint
+
+Prints = dict[str, Fingerprint]
+_SEED = 0x5EED_0FF1CE  # With which no program is likely to begin.
+
+
+class Record(Struct):
+    """A run at one of its steps.
+
+    Attributes:
+      leaves: Fingerprints of what its components save, by name.
+      generators: Those of the global generators.
+    """
+
+    leaves: Prints
+    generators: Prints
+
+
+class Run:
+    """Objects that train, and the checkpoint that they are registered with.
+
+    Args:
+      make: Makes the objects.
+
+    Attributes:
+      made: What it returned.
+    """
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self.made = make()
+        self._checkpoint = _checkpoint_in(self.made)
+        self._saver: Checkpoint | None = None
+
+    def record(self) -> Record:
+        """Return what is there now; the global generators stay as they are."""
+        states = GlobalRNG().save()
+        leaves: Prints = {}
+        for key, state in self._states():
+            leaves |= fingerprints.take(key, state)
+        GlobalRNG().load(states)
+        return Record(leaves, fingerprints.take("", states))
+
+    def leaf(self, name: str) -> Any:
+        """Return the leaf of this name."""
+        named = (fingerprints.leaves_of(*state) for state in self._states())
+        return next(
+            value for leaves in named for found, value in leaves if found == name
+        )
+
+    def _states(self) -> Iterator[tuple[str, Any]]:
+        for key in self._checkpoint:
+            component = protocols.component(key, getattr(self._checkpoint, key))
+            state = component.save()
+            yield key, _written(state) if isinstance(state, Folder) else state
+
+    # Saving and loading
+
+    def save(self, directory: Path) -> str:
+        """Save as the run would; return the libraries whose generators that changes."""
+        saver = self._in(directory)
+        return _changed(lambda: _save(saver))
+
+    def blame_save(self, directory: Path, found: str) -> str:
+        """Say which components change which generators; `found` is what `save` did."""
+        saver = self._in(directory)
+
+        def changed(key: str) -> str:
+            _scramble()  # Or what seeds a second time would change nothing.
+            return _changed(lambda: _save(saver, [key]))
+
+        return _blame("saving", saver, changed, found)
+
+    def load(self, directory: Path, saved: Prints) -> str:
+        """Load as the run would, with global generators that no other run has had.
+
+        Args:
+          directory: What `save` was given.
+          saved: Fingerprints of the generators when the run was saved.
+
+        Returns:
+          The libraries of those that are neither as they were nor as they were saved.
+        """
+        saver = self._in(directory)
+        _scramble()
+        return _changed(saver.load, saved)
+
+    def blame_load(self, directory: Path, saved: Prints, found: str) -> str:
+        """Say which components change which generators; `found` is what `load` did."""
+        saver = self._in(directory)
+
+        def changed(key: str) -> str:
+            _scramble()
+            return _changed(lambda: saver.load(keys=[key]), saved)
+
+        return _blame("loading", saver, changed, found)
+
+    def close(self) -> None:
+        """End saving."""
+        if self._saver is not None:
+            self._saver.close()
+
+    def _in(self, directory: Path) -> Checkpoint:
+        """Return what saves the run to the directory; the same one each time."""
+        if self._saver is None:
+            self._saver = self._checkpoint._elsewhere(directory)
+        # Training may have registered other objects.
+        self._saver._components = dict(self._checkpoint._components)
+        return self._saver
+
+
+def _save(saver: Checkpoint, keys: list[str] | None = None) -> None:
+    saver.save(keys=keys)
+    saver.wait()
+
+
+def _blame(
+    doing: str, saver: Checkpoint, changed: Callable[[str], str], found: str
+) -> str:
+    each = {key: changed(key) for key in saver}
+    said = [f"{doing} {key!r} changes those of {x}" for key, x in each.items() if x]
+    return " and ".join(said) or f"{doing} changes those of {found}"
+
+
+def _changed(work: Callable[[], object], right: Prints | None = None) -> str:
+    """Return the libraries whose global generators are other ones after some work.
+
+    Args:
+      work: What to do.
+      right: Fingerprints of generators as they may be then, too.
+    """
+    before = _generators()
+    work()
+    after = _generators()
+    there = before.keys() & after.keys()  # Others came with a library just imported.
+    changed = {name for name in there if not before[name].matches(after[name])}
+    if right is not None:
+        changed -= {x for x in there & right.keys() if right[x].matches(after[x])}
+    return ", ".join(sorted({name.partition("/")[0] for name in changed}))
+
+
+def _generators() -> Prints:
+    return fingerprints.take("", GlobalRNG().save())
+
+
+def _scramble() -> None:
+    """Set the global generators to states that no other run has had."""
+    random.seed(_SEED)
+    generators: Any = np.random
+    bits = type(generators.get_bit_generator())
+    generators.set_state(bits(_SEED).state)
+    torch: Any = sys.modules.get("torch")
+    if hasattr(torch, "manual_seed"):
+        torch.manual_seed(_SEED)
+
+
+def differing(first: Prints, second: Prints) -> list[str]:
+    """Return the names of what only one has, or both have with other content."""
+    return [
+        name
+        for name in {**first, **second}
+        if name not in first
+        or name not in second
+        or not first[name].matches(second[name])
+    ]
+
+
+def _written(folder: Folder) -> dict[str, bytes]:
+    """Return the files that a component writes, by their paths."""
+    with disk.scratch() as path:
+        if folder.write is not None:
+            folder.write(path)
+        found = (name for name, status in disk.below(path) if S_ISREG(status.st_mode))
+        return {name: bytes(disk.read_file(path / name)) for name in found}
+
+
+def _checkpoint_in(made: Any) -> Checkpoint:
+    parts = made if isinstance(made, tuple) else (made,)
+    for part in parts:
+        if isinstance(part, Checkpoint):
+            return part
+    for part in parts:
+        if isinstance(part, Mapping):
+            checkpoint = Checkpoint()
+            for key, value in part.items():
+                setattr(checkpoint, key, value)
+            return checkpoint
+    raise ValueError(
+        f"make() returned an object of type {type(made).__name__}: return a "
+        f"Checkpoint, a mapping of components by key, or a tuple with one of these."
+    )
