@@ -803,7 +803,7 @@ signal.signal(SIGTERM, lambda *_: os._exit(3))
 print(forked(lambda: 0))
 print(watch.received)
 """
-    child = python(SCRIPT.replace("from elementsckpt import signals", "") + script)
+    child = python(SCRIPT.replace("from elementsckpt.run import signals", "") + script)
     assert (child.returncode, child.stderr) == (0, "")
     assert child.stdout.split() == ["3", "None"]
 
