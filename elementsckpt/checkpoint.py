@@ -20,7 +20,7 @@ from .components.rng import GlobalRNG
 from .components.value import Value
 from .components.wrappers import Saveable
 from .directory import lookup, retention
-from .directory.listing import Directory, Found
+from .directory.listing import Directory, SaveEntry
 from .directory.metadata import changes as metadata_changes
 from .directory.metadata import decode_metrics, encode, encode_metrics, merge
 from .directory.retention import Keep
@@ -34,6 +34,7 @@ from .errors import (
 from .format import compression, manifest, scalars
 from .format.compression import Compress
 from .format.manifest import Head
+from .format.sizes import Sizes
 from .functions import exists, load, save
 from .inspection import describe
 from .kinds import jax_arrays
@@ -52,7 +53,7 @@ from .run.writer_lock import Claim, claim
 from .saving.history import History
 from .saving.save import About, Manner, Saving, store
 from .saving.staging import Staging, default_bytes
-from .storage.disk import AnyPath, local
+from .storage.paths import AnyPath, local
 from .system import forks, job
 from .system.job import Agreement
 from .user import arguments, attributes
@@ -135,6 +136,8 @@ class Checkpoint(Registry):
         | {"_origin", "_claim", "_agreement", "_left_out", "_notices"}
     )
 
+    _SIZES = Sizes()
+
     if TYPE_CHECKING:  # Only what a subclass declares is an attribute of its objects.
 
         @property
@@ -193,12 +196,16 @@ class Checkpoint(Registry):
         self._metadata = None if metadata is None else encode(metadata)
         compress = compression.check(compress)
         write, fsync = flag("write", write), flag("fsync", fsync)
-        self._manner = Manner(retention.checked(keep), write, fsync, compress)
+        keep = retention.checked(keep)
+        self._manner = Manner(keep, write, fsync, compress, self._SIZES)
         self._background: Background[SaveReport] | None = None
         self._staging: Staging | None = None
         if flag("background", background):
             limit = default_bytes() if staging_bytes is None else staging_bytes
-            self._background, self._staging = Background(), Staging(limit)
+            self._background, self._staging = (
+                Background(),
+                Staging(limit, self._SIZES.arena),
+            )
         self._lock = threading.RLock()
         self._notices = Notices()
         self._listing: Directory | None = None
@@ -527,7 +534,7 @@ class Checkpoint(Registry):
         """
         assert self._staging is not None
         staging = self._staging
-        self._staging = Staging(staging.limit_bytes)
+        self._staging = Staging(staging.limit_bytes, self._SIZES.arena)
         try:
             saving.take(savefns, staging, values)
         except BaseException as error:
@@ -843,14 +850,14 @@ class Checkpoint(Registry):
 
     def _candidates(
         self, path: AnyPath | None, step: int | None, keys: Iterable[str] = ()
-    ) -> list[Found]:
+    ) -> list[SaveEntry]:
         if path is None and step is None:
             return lookup.with_keys(self._required_listing(), keys)
         if self._listing is None and path is not None and step is None:
             return lookup.find(local(path))
         return lookup.named(self._required_listing(), path, step, self._manner.keep)
 
-    def _resume(self, found: Found, *, is_whole: bool) -> None:
+    def _resume(self, found: SaveEntry, *, is_whole: bool) -> None:
         """Take note of where the state comes from, and go on with the run there."""
         is_own = self._is_own(found.path)
         self._origin.loaded(found, is_own=is_own)
@@ -1041,7 +1048,8 @@ class Checkpoint(Registry):
                 self._claim = None
                 self._timing.unwatch()
                 if self._staging is not None:
-                    self._staging = Staging(self._staging.limit_bytes)
+                    limit = self._staging.limit_bytes
+                    self._staging = Staging(limit, self._SIZES.arena)
 
     def __enter__(self: _Self) -> _Self:
         return self

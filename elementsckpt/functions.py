@@ -22,7 +22,7 @@ from .loading.load import Reading, restore, restore_into
 from .loading.request import Request
 from .reports import LoadReport, SaveReport
 from .saving.save import About, Manner, Saving, store
-from .storage.disk import AnyPath, local
+from .storage.paths import AnyPath, local
 from .user import arguments
 from .user.arguments import flag
 

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from .directory import lookup, metadata
-from .directory.listing import Found
+from .directory.listing import SaveEntry
 from .foreign import elements
-from .format import manifest, scalars
+from .format import names, scalars
 from .format.manifest import Head
 from .loading import verbs
 from .loading.component import Options, damage
 from .loading.load import Reading, restore
 from .loading.request import Regex, Request
 from .reports import ComponentInfo, Lineage, SaveInfo
-from .storage.disk import AnyPath, local
+from .storage.paths import AnyPath, local
 from .user import arguments
 
 _logger = logging.getLogger("elementsckpt")
@@ -106,7 +106,7 @@ def _tell_of_pickles(names: list[str], path: Path) -> None:
         )
 
 
-def describe(found: Found) -> SaveInfo:
+def describe(found: SaveEntry) -> SaveInfo:
     """Return what a found save says about itself.
 
     Raises:
@@ -116,7 +116,7 @@ def describe(found: Found) -> SaveInfo:
         with damage(str(found.path)):  # Elements may have just removed it.
             return _describe_elements(found)
     head = found.head
-    with damage(str(found.path / manifest.NAME)):
+    with damage(str(found.path / names.MANIFEST)):
         return _describe_head(found.path, head)
 
 
@@ -151,7 +151,7 @@ def _lineage(head: Head) -> Lineage:
     )
 
 
-def _describe_elements(found: Found) -> SaveInfo:
+def _describe_elements(found: SaveEntry) -> SaveInfo:
     sizes = {
         key: ComponentInfo(
             bytes=elements.size_bytes(files),

@@ -16,7 +16,6 @@ import numpy as np
 import xxhash
 from faults import BLOCK_BYTES, use_small_segments
 
-from elementsckpt.saving import blocks
 from elementsckpt.saving import save as saving
 from elementsckpt.storage import drafts
 
@@ -228,6 +227,5 @@ class Reads:
 
 def use_small_blocks(setattr=setattr):
     """Make blocks of 2 KiB, several in a segment, and of small leaves some shorter."""
-    use_small_segments(setattr)
-    setattr(blocks, "_LEAST_BYTES", BLOCK_BYTES // 2)
-    setattr(blocks, "_CUT_BYTES", BLOCK_BYTES // 4)
+    shared = {"shared_least": BLOCK_BYTES // 2, "shared_more": BLOCK_BYTES // 4}
+    use_small_segments(setattr, **shared)

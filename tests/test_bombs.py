@@ -13,6 +13,7 @@ from jobs import made_up
 
 import elementsckpt
 from elementsckpt import Checkpoint, DamagedError, ReadError
+from elementsckpt.format.sizes import Sizes
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +120,7 @@ def test_what_is_mapped_is_verified_once(tmp_path, monkeypatch):
 
 
 def test_the_headers_of_many_segments_are_verified_once(tmp_path, monkeypatch):
-    monkeypatch.setattr("elementsckpt.saving.writer.SEGMENT_BYTES", 150_000)
+    monkeypatch.setattr(Checkpoint, "_SIZES", Sizes(segment=150_000))
     state = [noise(number, 70_000) for number in range(160)]
     save = saved(tmp_path, state, LazyStream, compress=None)
 

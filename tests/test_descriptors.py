@@ -30,11 +30,11 @@ import gc, os, resource, sys, threading
 import numpy as np
 import elementsckpt
 from elementsckpt import Checkpoint, Saveable
-from elementsckpt.saving import writer
+from elementsckpt.format.sizes import Sizes
 
 _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (128, most))
-writer.SEGMENT_BYTES = 100_000
+Checkpoint._SIZES = Sizes(segment=100_000)
 options = {"fsync": False, "compress": None}
 directory, mmap = sys.argv[1], sys.argv[2] == "True"
 

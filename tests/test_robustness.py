@@ -23,7 +23,7 @@ from boxes import Box, Stream, python, visible
 
 import elementsckpt
 from elementsckpt import Checkpoint
-from elementsckpt.saving import writer
+from elementsckpt.format.sizes import Sizes
 from elementsckpt.storage import disk
 from elementsckpt.system import threads
 
@@ -930,12 +930,10 @@ MANY_SEGMENTS = """
 import resource, sys
 import numpy as np
 import elementsckpt
-from elementsckpt.saving import reuse
-from elementsckpt.saving import writer
+from elementsckpt.format.sizes import Sizes
 
 resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
-writer.SEGMENT_BYTES = 100_000
-reuse._MANY_SEGMENTS = 1000
+elementsckpt.Checkpoint._SIZES = Sizes(segment=100_000, segments=1000)
 manner = {"fsync": False, "compress": None, "background": bool(sys.argv[3])}
 cp = elementsckpt.Checkpoint(sys.argv[1], **manner)
 cp.agent = elementsckpt.Saveable(["state"])
@@ -960,8 +958,8 @@ def test_400_segments_need_few_file_descriptors(tmp_path, mmap, background):
 
 def test_segments_of_many_small_leaves_open_elsewhere(tmp_path, monkeypatch):
     safetensors = pytest.importorskip("safetensors")
-    limit = writer.SEGMENT_LEAVES
-    monkeypatch.setattr(writer, "SEGMENT_LEAVES", 10_000)
+    limit = Sizes().segment_leaves
+    monkeypatch.setattr(Checkpoint, "_SIZES", Sizes(segment_leaves=10_000))
     state = {f"layer/{n:06d}": np.full(1, n, np.float32) for n in range(30_000)}
     path = make(tmp_path, agent=state).save().path
     names = []

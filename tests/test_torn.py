@@ -9,10 +9,10 @@ from faults import Box, Counts, Stream, is_link
 
 import elementsckpt
 from elementsckpt import Checkpoint
-from elementsckpt.saving.blocks import BLOCK_BYTES
+from elementsckpt.format.sizes import Sizes
 from elementsckpt.storage import disk
 
-LARGE = BLOCK_BYTES // 4 * 2 + 12345  # Elements of four bytes: three blocks.
+LARGE = Sizes().block // 4 * 2 + 12345  # Elements of four bytes: three blocks.
 MEDIUM = 50_000  # A block of its own.
 SMALL = 1000  # Shares a block.
 MANNERS = {

@@ -32,6 +32,7 @@ from ..kinds.references import Resolver
 from ..state import skeletons, tree, view_leaves, wholes
 from ..state.specs import Spec, spec_of, specs_of_saved
 from ..storage.reader import Reader
+from ..storage.segments import SaveFolder
 from ..user.arguments import flag
 from .verbs import Verb
 
@@ -138,7 +139,7 @@ class SavedComponent:
 
     def __init__(
         self,
-        path: Path,
+        source: SaveFolder,
         key: str,
         component: Component,
         where: str,
@@ -155,7 +156,7 @@ class SavedComponent:
         self._notes = notes
         self._by = options.verb.by("keys", "regex")  # Leaves can be left out with it.
         names = _name_in_block(component, key)
-        self._reader = Reader(path, component, names, self._by)
+        self._reader = Reader(source, component, names, self._by)
         self._only: Tree | None = None
         self._names: list[tuple[str, int]] | None = None
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..directory.listing import Found
+from ..directory.listing import SaveEntry
 from ..errors import CheckpointError, MismatchError, reason
 from ..state import growth, matching, tree, wholes
 from ..state.matching import Plan, Whole
@@ -19,7 +19,7 @@ _logger = logging.getLogger("elementsckpt")
 def fill(
     component: Selectable,
     plan: Plan,
-    found: Found,
+    found: SaveEntry,
     *,
     is_part: bool,
 ) -> Any:
@@ -58,7 +58,7 @@ def fill(
 def _whole(
     component: Selectable,
     plan: Plan,
-    found: Found,
+    found: SaveEntry,
     *,
     is_part: bool,
 ) -> tuple[Mapping[int, int], Mapping[int, Mapping[str, int]]]:
@@ -71,7 +71,7 @@ def _whole(
     return places, wholes.attributes(plan, places, saved, is_told=is_told)
 
 
-def _tell_of_barred(names: Iterable[str], found: Found) -> None:
+def _tell_of_barred(names: Iterable[str], found: SaveEntry) -> None:
     for name in names:
         _logger.warning(
             "%s was saved with pickle, so what has it now stays. Pass "

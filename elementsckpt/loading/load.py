@@ -16,7 +16,7 @@ from typing import Any
 from msgspec import Struct
 
 from ..components import torch_states
-from ..directory.listing import Found
+from ..directory.listing import SaveEntry
 from ..errors import (
     DamagedError,
     MismatchError,
@@ -29,7 +29,6 @@ from ..format import manifest
 from ..reports import LoadReport
 from ..state import growth, matching, tree
 from ..state.matching import Plan, Selection
-from ..storage import disk
 from ..storage.drafts import Draft
 from ..storage.fileview import FolderReader, isolate
 from ..system.memory import require_memory
@@ -60,7 +59,7 @@ class Restored(Struct):
       fell_back_from: The newest save, if it is damaged.
     """
 
-    found: Found
+    found: SaveEntry
     notes: Notes
     states: dict[str, Any] = {}
     folders: dict[str, FolderReader] = {}
@@ -138,7 +137,7 @@ class _GoneError(Exception):
     """The save was removed while it was read."""
 
 
-def restore(find: Callable[[], Sequence[Found]], reading: Reading) -> Restored:
+def restore(find: Callable[[], Sequence[SaveEntry]], reading: Reading) -> Restored:
     """Read components from the first save that is not damaged.
 
     If that is removed meanwhile, as a run does that saves, the saves are found anew.
@@ -164,7 +163,7 @@ def restore(find: Callable[[], Sequence[Found]], reading: Reading) -> Restored:
     )
 
 
-def _restore(candidates: Sequence[Found], reading: Reading) -> Restored:
+def _restore(candidates: Sequence[SaveEntry], reading: Reading) -> Restored:
     damaged: list[DamagedError] = []
     for found in candidates:
         restored = Restored(found, Notes())
@@ -190,14 +189,14 @@ def _restore(candidates: Sequence[Found], reading: Reading) -> Restored:
     raise _all_damaged(candidates, damaged)
 
 
-def _is_gone(found: Found) -> bool:
+def _is_gone(found: SaveEntry) -> bool:
     """Tell whether a save that was there was removed as this library does it."""
-    if disk.is_missing(found.path):
+    if found.source.is_missing():
         return True
-    return found.head is not None and disk.is_missing(found.path / manifest.NAME)
+    return found.head is not None and found.source.has_no_manifest()
 
 
-def _read(found: Found, reading: Reading, restored: Restored) -> None:
+def _read(found: SaveEntry, reading: Reading, restored: Restored) -> None:
     """Read what is wanted of a save."""
     options, current = reading.options(found.path), reading.current
     save = Save(found, options, restored.notes, current)
@@ -289,7 +288,7 @@ def _closing(components: Sequence[Stored]) -> Iterator[None]:
 
 
 def _all_damaged(
-    candidates: Sequence[Found], damaged: Sequence[DamagedError]
+    candidates: Sequence[SaveEntry], damaged: Sequence[DamagedError]
 ) -> DamagedError:
     if len(damaged) == 1:
         return DamagedError(
@@ -361,7 +360,7 @@ def _read_one(component: Stored, restored: Restored, *, is_rebuilt: bool) -> Non
         restored.loaded += _full(component.key, component.contents())
 
 
-def _tell_of_leaves(key: str, found: Found) -> None:
+def _tell_of_leaves(key: str, found: SaveEntry) -> None:
     if found.head is not None and found.head.version < _FIRST_WITH_CLASSES:
         _logger.warning(
             "%r in %s was saved without its classes, as it was by earlier versions: "
@@ -532,7 +531,7 @@ def _note(key: str, plan: Plan, restored: Restored) -> None:
 
 def restore_into(
     loadfns: Mapping[str, Callable[[Any], Any]],
-    find: Callable[[], Sequence[Found]],
+    find: Callable[[], Sequence[SaveEntry]],
     reading: Reading,
 ) -> Restored:
     """Read components, and give each its state, unless it is a dry run.

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..directory.listing import Found, read_manifest
+from ..directory.listing import SaveEntry
 from ..errors import MissingKeyError
 from ..foreign import elements
-from ..format import manifest, scalars
+from ..format import manifest, names, scalars
 from ..format.manifest import Manifest
 from ..kinds.references import Resolver
 from ..state import specs, tree
@@ -48,7 +48,7 @@ class Save:
 
     def __init__(
         self,
-        found: Found,
+        found: SaveEntry,
         options: Options,
         notes: Notes,
         current: Callable[[str], Any] | None = None,
@@ -56,6 +56,7 @@ class Save:
         if found.error is not None:
             raise found.error
         self.path = found.path
+        self._source = found.source
         self._options = options
         self._notes = notes
         self._current = current
@@ -64,14 +65,14 @@ class Save:
         if found.head is None:
             self._files = elements.files(found.path)
         else:
-            where = found.path / manifest.NAME
-            self._manifest = manifest.decode(read_manifest(where), str(where))
+            where = str(found.path / names.MANIFEST)
+            self._manifest = manifest.decode(found.source.manifest(), where)
 
     def keys(self) -> list[str]:
         """Return the keys of its components."""
         if self._manifest is None:
             return list(self._files)
-        with damage(str(self.path / manifest.NAME)):
+        with damage(str(self.path / names.MANIFEST)):
             return scalars.texts(item.key for item in self._manifest.components)
 
     def components(self, keys: Mapping[str, str]) -> list[Stored]:
@@ -121,9 +122,9 @@ class Save:
             return FolderReader(self.path, key, component.files, verify=verify)
         find = None if self._current is None else self._objects_of(key)
         resolver = Resolver(imports=self._options.allow_pickle, current=find)
-        where = f"{saved!r} in {self.path / manifest.NAME}"
+        where = f"{saved!r} in {self.path / names.MANIFEST}"
         return SavedComponent(
-            self.path, key, component, where, self._options, resolver, self._notes
+            self._source, key, component, where, self._options, resolver, self._notes
         )
 
     def _objects_of(self, key: str) -> Callable[[], Iterable[Any]]:

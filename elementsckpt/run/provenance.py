@@ -8,8 +8,8 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from ..directory.listing import Found
-from ..format import manifest
+from ..directory.listing import SaveEntry
+from ..format import manifest, names
 from ..format.manifest import Lineage
 from ..reports import SaveReport
 from . import lineage
@@ -34,7 +34,7 @@ class Origin:
     def lineage(self) -> Lineage:
         """Return the lineage for a save by this process."""
         begun, self._begun = self._begun, None
-        if begun is not None and os.path.lexists(begun / manifest.NAME):
+        if begun is not None and os.path.lexists(begun / names.MANIFEST):
             self._lineage = replace(self._lineage, parent=_text(begun))
         self._lineage = replace(
             self._lineage,
@@ -55,7 +55,7 @@ class Origin:
         self._begun = None
         self._lineage = replace(self._lineage, parent=_text(report.path))
 
-    def loaded(self, found: Found, *, is_own: bool) -> None:
+    def loaded(self, found: SaveEntry, *, is_own: bool) -> None:
         """Take note of a load.
 
         Args:
@@ -69,7 +69,7 @@ class Origin:
             self._lineage, loaded_from=path, parent=path, run=run or self._lineage.run
         )
 
-    def compare(self, newest: Found | None, step: int | None) -> None:
+    def compare(self, newest: SaveEntry | None, step: int | None) -> None:
         """Warn, once, of a save over a run that is another, or was further.
 
         Args:

@@ -11,7 +11,7 @@ import os
 import weakref
 from pathlib import Path
 
-from ..directory.listing import Found
+from ..directory.listing import SaveEntry
 from ..storage import disk
 from ..system import forks, job
 from . import lineage
@@ -38,7 +38,7 @@ class Claim:
         self._folder = disk.open_folder(directory)
         forks.watch(self)
 
-    def make(self, newest: Found | None) -> None:
+    def make(self, newest: SaveEntry | None) -> None:
         """Make the claim, once; warn if another process has one.
 
         Before that one has saved, nobody knows which it is; so it is said again then.
@@ -69,7 +69,7 @@ class Claim:
 _claims: weakref.WeakValueDictionary[str, Claim] = weakref.WeakValueDictionary()
 
 
-def claim(directory: Path, newest: Found | None) -> Claim:
+def claim(directory: Path, newest: SaveEntry | None) -> Claim:
     """Return the claim of this process on a directory, all objects of it the same.
 
     If another process has one, that is logged as a warning.
@@ -90,7 +90,7 @@ def claim(directory: Path, newest: Found | None) -> Claim:
     return found
 
 
-def _writer(newest: Found | None) -> str | None:
+def _writer(newest: SaveEntry | None) -> str | None:
     """Return the process that made the save, if it may be the one that is met."""
     last = None if newest is None or newest.head is None else newest.head.lineage
     if last is None or last.pid is None:

@@ -6,11 +6,9 @@ The counterpart of `stored`: there a component's state comes out of a save.
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from msgspec import Raw, Struct
 
@@ -18,13 +16,13 @@ from ..components.files import Folder
 from ..errors import StateError, add_note, naming
 from ..format import scalars
 from ..format.manifest import Component, Tree, encode_tree
+from ..format.names import stems
 from ..state import grouping, tree
 from ..state.sharing import Losses
 from ..user.notices import Notices
-from .reuse import Known
+from .reuse import BlockIndex
 from .writer import ComponentWriter, Writer
 
-_STEM_LENGTH = 80  # File names may have 255 bytes.
 _NAMES_TOLD = 5
 
 
@@ -49,7 +47,7 @@ class Collected(Struct):
 def collect(
     savefns: Mapping[str, Callable[[], Any]],
     writer: Writer | None,
-    known: Callable[[str], Known],
+    known: Callable[[str], BlockIndex],
     *,
     staged: Mapping[str, Path],
     background: bool,
@@ -72,10 +70,10 @@ def collect(
       WriteError: the disk refused.
     """
     # The staged first, so that they have the stems that `stem` gave them.
-    stems = _stems(list(dict.fromkeys([*staged, *savefns])))
+    stem_of = stems(list(dict.fromkeys([*staged, *savefns])))
     collected = []
     for key, savefn in savefns.items():
-        own = None if writer is None else writer.component(stems[key], known(key))
+        own = None if writer is None else writer.component(stem_of[key], known(key))
         collecting = _Collecting(key, writer, own, notices)
         if key in staged:
             component = collecting.take_folder(staged[key])
@@ -247,23 +245,3 @@ def _some(names: Sequence[str]) -> str:
     more = len(names) - _NAMES_TOLD
     listed = ", ".join(names[:_NAMES_TOLD])
     return f"{listed} and {more} more attributes" if more > 0 else listed
-
-
-def stem(key: str) -> str:
-    """Return the start of the name of a component's folder, for staging it."""
-    return _stems([key])[key]
-
-
-def _stems(keys: list[str]) -> dict[str, str]:
-    """Return a start of file names for each key, safe and different in any case."""
-    stems: dict[str, str] = {}
-    taken: set[str] = set()
-    for number, key in enumerate(keys):
-        # What quote leaves as it is, without the dot: no hidden files, no "..".
-        safe = quote(key, safe="", errors="surrogatepass").replace(".", "%2E")
-        stem = re.sub(r"%[0-9A-F]?$", "", safe[:_STEM_LENGTH]) or "component"
-        if stem.casefold() in taken or stem != safe:
-            stem = f"{stem}~{number}"
-        taken.add(stem.casefold())
-        stems[key] = stem
-    return stems

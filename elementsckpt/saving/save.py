@@ -15,26 +15,24 @@ import numpy as np
 from msgspec import Struct
 
 from ..directory import retention
-from ..directory.listing import Directory, Found, next_sequence
+from ..directory.listing import Directory, SaveEntry, next_sequence
 from ..directory.retention import Keep
-from ..format import manifest
+from ..format import manifest, names
 from ..format.compression import Compress
 from ..format.manifest import Lineage, Manifest
+from ..format.sizes import DEFAULT, Sizes
 from ..reports import SaveReport
-from ..storage import drafts
 from ..storage.drafts import Draft
-from ..storage.filetree import folder_of, make_folder
 from ..user.notices import Notices
-from .component import Collected, collect, stem
+from .component import Collected, collect
 from .history import History
-from .reuse import NOTHING, Known, LostError, Remembered
+from .reuse import BlockIndex, EarlierSave, LostError
 from .staging import Staging
 from .writer import Settings, Writer
 
 # Those on which what is in a state can depend.
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "equinox", "torch", "ml_dtypes")
 _MOST_NAMES = 10  # In a message.
-_SHARD_BYTES = 48 << 20  # What any save may copy of shards.
 _logger = logging.getLogger("elementsckpt")
 
 
@@ -46,12 +44,14 @@ class Manner(Struct, frozen=True):
       write: Whether to write anything at all.
       fsync: Whether a save is durable when it is finished.
       compress: Which leaves are compressed.
+      sizes: How large blocks and segments are.
     """
 
     keep: Keep = Keep(latest=None)
     write: bool = True
     fsync: bool = True
     compress: Compress = "auto"
+    sizes: Sizes = DEFAULT
 
 
 class About(Struct, frozen=True):
@@ -130,15 +130,15 @@ class Saving:
             raise
 
     def _new_draft(self, target: Path | None, step: int | None) -> Draft:
-        fsync = self._manner.fsync
+        fsync, store = self._manner.fsync, self._directory.store
         if target is not None:
-            return drafts.begin_at(target, fsync=fsync)
-        self._directory.sweep()
-        return drafts.begin(self._directory.path, step, fsync=fsync)
+            return store.begin_at(target.name, fsync=fsync)
+        store.sweep()
+        return store.begin(step, fsync=fsync)
 
     def _describe_new(self, target: Path | None, about: About) -> None:
         manner, now = self._manner, datetime.now(timezone.utc)
-        name = self._directory.path / drafts.save_name(now, about.step)
+        name = self._directory.path / names.save_name(now, about.step)
         self.path = self._drafts[0].path if self._drafts else target or name
         self._manifest = Manifest(
             name=manifest.display(self.path.name),
@@ -172,12 +172,13 @@ class Saving:
 
         If nothing is written, it is not there.
         """
-        place = make_folder if self._drafts else folder_of
-        path = self._staged[key] = place(self.path, stem(key))
+        name = names.folder(names.stems([key])[key])
+        path = self._drafts[0].folder(name) if self._drafts else self.path / name
+        self._staged[key] = path
         return path
 
     @property
-    def newest(self) -> Found | None:
+    def newest(self) -> SaveEntry | None:
         return self._saves[-1] if self._saves else None
 
     def take(
@@ -217,28 +218,30 @@ class Saving:
 
     def _new_writer(self, staging: Staging | None) -> Writer:
         shards = staging
-        if shards is None or shards.limit_bytes < _SHARD_BYTES:
-            shards = Staging(_SHARD_BYTES)
+        sizes = self._manner.sizes
+        if shards is None or shards.limit_bytes < sizes.shards:
+            shards = Staging(sizes.shards, sizes.arena)
         settings = Settings(
-            self.path,
+            self._drafts[0],
             self._manifest.sequence,
-            self._manner.fsync,
             self._manner.compress,
+            sizes,
             staging=shards if staging is None else staging,
             shards=shards,
             is_alone=self._manifest.explicit,
         )
         return Writer(settings)
 
-    def _known(self, key: str) -> Known:
+    def _known(self, key: str) -> BlockIndex:
         if self._manifest.explicit:
-            return NOTHING  # Such a save is for taking away.
+            return BlockIndex()  # Such a save is for taking away.
         return self._history.known(
             key,
             self._saves,
-            self.path,
+            self._drafts[0],
             fsync=self._manner.fsync,
             compress=self._manner.compress,
+            sizes=self._manner.sizes,
         )
 
     def finish(self) -> SaveReport | None:
@@ -308,19 +311,20 @@ class Saving:
     def _remember(self) -> None:
         """Take note of what was saved, for listing it and for reuse by the next."""
         self._directory.note(self.path, self._manifest.head())
+        source = self._directory.store.open(self.path.name)
         sequence = self._manifest.sequence
         self._history.remember(
             {
-                item.key: Remembered(
-                    self.path,
+                item.key: EarlierSave(
+                    source,
                     sequence,
                     item.writer.segments,
                     item.writer.blocks,
-                    item.writer.heads,
-                    item.writer.known.turn + 1,
+                    item.writer.prefix_hashes,
+                    item.writer.index.turn + 1,
                     item.writer.owners,
                     item.component.files,
-                    is_synced=self._manner.fsync,
+                    is_durable=self._manner.fsync,
                 )
                 for item in self._collected
                 if item.writer is not None
@@ -331,7 +335,7 @@ class Saving:
         """Point to the new save and prune; it is made, so failing only warns."""
         try:
             fsync, keep = self._manner.fsync, self._manner.keep
-            self._directory.write_latest(self.path.name, fsync=fsync)
+            self._directory.store.point_latest(self.path.name, fsync=fsync)
             self._directory.prune(keep, written=self.path, fsync=fsync)
             self._notices.settle("tidy")
         except Exception as error:
