@@ -27,7 +27,8 @@ check: $(VENV)/.dev
 	$(VENV)/bin/python -m ruff format --check
 	$(VENV)/bin/python -m ruff check
 	$(VENV)/bin/python -m mypy
-	$(VENV)/bin/python -m pytest --quiet tests/test_layering.py tests/test_types.py
+	$(VENV)/bin/python -m pytest --quiet \
+		tests/project/test_layering.py tests/project/test_types.py
 
 # The tests that need torch, or what is built on it, which no other environment has.
 test-torch:
@@ -43,7 +44,7 @@ bench: $(VENV)/.bench
 	$(VENV)/bin/python -m benchmarks --write
 
 soak: $(VENV)/.soak
-	$(VENV)/bin/python -m pytest --every-call -n logical tests/test_faults.py
+	$(VENV)/bin/python -m pytest --every-call -n logical tests/promises/test_faults.py
 	PYTHONPATH=tests $(VENV)/bin/python -m soak
 
 fuzz: $(VENV)/.soak

@@ -34,7 +34,7 @@ from .errors import (
 from .format import compression, manifest, scalars
 from .format.compression import Compress
 from .format.manifest import Head
-from .format.sizes import Sizes
+from .format.sizes import DEFAULT
 from .functions import exists, load, save
 from .inspection import describe
 from .kinds import jax_arrays
@@ -136,7 +136,7 @@ class Checkpoint(Registry):
         | {"_origin", "_claim", "_agreement", "_left_out", "_notices"}
     )
 
-    _SIZES = Sizes()
+    _SIZES = DEFAULT
 
     if TYPE_CHECKING:  # Only what a subclass declares is an attribute of its objects.
 
@@ -202,10 +202,8 @@ class Checkpoint(Registry):
         self._staging: Staging | None = None
         if flag("background", background):
             limit = default_bytes() if staging_bytes is None else staging_bytes
-            self._background, self._staging = (
-                Background(),
-                Staging(limit, self._SIZES.arena),
-            )
+            self._background = Background()
+            self._staging = Staging(limit, self._SIZES.arena)
         self._lock = threading.RLock()
         self._notices = Notices()
         self._listing: Directory | None = None

@@ -29,7 +29,7 @@ def run(folder: pathlib.Path, arguments: list[str]) -> None:
     import atheris
 
     with atheris.instrument_imports(include=["elementsckpt"]):
-        import mutations
+        from support import mutations
 
     saves = mutations.seeds(folder / "seeds")
     names = [mutations.name_of(save) for save in saves]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..format.sizes import Sizes
+from ..format.sizes import DEFAULT
 from ..system import forks
 from ..system.memory import has_addresses, has_room, memory_bytes
 
@@ -25,7 +25,7 @@ class Staging:
       arena_bytes: In pieces of what size.
     """
 
-    def __init__(self, limit_bytes: int, arena_bytes: int = Sizes().arena) -> None:
+    def __init__(self, limit_bytes: int, arena_bytes: int = DEFAULT.arena) -> None:
         self._arena_bytes = arena_bytes
         self.limit_bytes = limit_bytes
         self._lock = threading.Lock()

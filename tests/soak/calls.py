@@ -14,7 +14,11 @@ import shutil
 import subprocess
 import threading
 
-from faults import (
+from elementsckpt import CheckpointError
+from elementsckpt.storage import disk
+from elementsckpt.system import threads
+
+from support.faults import (
     BackgroundPrunes,
     ExplicitAgain,
     FilesAgain,
@@ -29,10 +33,6 @@ from faults import (
     saves_again,
     use_small_segments,
 )
-
-from elementsckpt import CheckpointError
-from elementsckpt.storage import disk
-from elementsckpt.system import threads
 
 from .processes import Process, call
 from .run import require

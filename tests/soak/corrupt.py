@@ -12,10 +12,10 @@ import shutil
 import signal
 import warnings
 
-from faults import use_small_segments
-
 import elementsckpt
 from elementsckpt import CheckpointError
+
+from support.faults import use_small_segments
 
 from .corruptions import KINDS, OF_FILES, is_file
 from .processes import Process

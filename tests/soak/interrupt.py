@@ -6,8 +6,8 @@ import collections
 import os
 import sys
 
-from faults import use_small_segments
-from interrupts import HOLDING, VERBS, Attack, folder_in_memory
+from support.faults import use_small_segments
+from support.interrupts import HOLDING, VERBS, Attack, folder_in_memory
 
 from .processes import Process, call
 

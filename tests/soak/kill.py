@@ -6,9 +6,9 @@ import collections
 import shutil
 import time
 
-from faults import use_small_segments
-
 from elementsckpt import Keep
+
+from support.faults import use_small_segments
 
 from .processes import Process
 from .run import LARGE_ROW, SMALL_ROW, Run, Warnings, check_tidy, require

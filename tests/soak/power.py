@@ -8,11 +8,11 @@ import pathlib
 import shutil
 import tempfile
 
-from faults import ALL, Explicit, Records, resumed, unsynced, use_small_segments
-from medium import Medium
-
 from elementsckpt.storage import disk
 from elementsckpt.system import threads
+
+from support.faults import ALL, Explicit, Records, resumed, unsynced, use_small_segments
+from support.medium import Medium
 
 from .processes import call
 from .run import require

@@ -6,10 +6,10 @@ import collections
 import random
 import time
 
-from faults import use_small_segments
-
 import elementsckpt
 from elementsckpt import CheckpointError, Keep, WriteError
+
+from support.faults import use_small_segments
 
 from .processes import Process, call
 from .run import Run, Warnings, check_tidy, require, same

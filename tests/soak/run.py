@@ -7,9 +7,10 @@ import os
 import warnings
 
 import numpy as np
-from faults import contents, files_of
 
 from elementsckpt import Checkpoint, Files
+
+from support.faults import contents, files_of
 
 SMALL_ROW, LARGE_ROW = 512, 16 << 10  # Bytes; for blocks of 2 KiB, and for real ones.
 _ROWS = 4  # Of the replay, each step.

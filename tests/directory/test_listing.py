@@ -1,0 +1,219 @@
+"""Which saves there are, while others save and prune, and after crashes."""
+
+import os
+
+import pytest
+
+import elementsckpt
+from elementsckpt import Checkpoint
+from elementsckpt.storage import disk
+
+from support import boxes
+
+
+def make(directory, keep=None, **options):
+    cp = Checkpoint(directory, keep=keep, fsync=False, **options)
+    cp.step = elementsckpt.Counter()
+    cp.box = boxes.Box(0)
+    return cp
+
+
+def save(cp, step, **about):
+    cp.step.load(step)
+    return cp.save(**about).path
+
+
+def steps(cp):
+    return [info.step for info in cp.saves()]
+
+
+def test_what_is_being_removed_is_no_save_any_more(tmp_path):
+    cp = make(tmp_path)
+    first, second = save(cp, 1), save(cp, 2)
+    os.rename(second, second.with_name(f".{second.name}"))
+    cp = make(tmp_path)
+    assert cp.latest() == first
+    assert steps(cp) == [1]
+    with pytest.raises(ValueError, match="only complete save"):
+        cp.delete(step=1)
+    assert cp.load().path == first
+    save(cp, 3)
+    assert sorted(boxes.visible(tmp_path)) == sorted(
+        ["latest", first.name, cp.latest().name]
+    )
+    assert not second.with_name(f".{second.name}").exists()
+
+
+@pytest.fixture
+def meanwhile(monkeypatch):
+    """Returns a function that has something done just after folders are listed."""
+
+    def arrange(action, times=1):
+        left = [action] * times
+        original = disk.folders_in
+
+        def folders_in(path):
+            found = original(path)
+            if left:
+                left.pop()()
+            return found
+
+        monkeypatch.setattr(disk, "folders_in", folders_in)
+
+    return arrange
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_listing_during_a_save_that_prunes_is_never_empty(tmp_path, meanwhile, times):
+    trainer = make(tmp_path, keep=1)
+    save(trainer, 1)
+    numbers = iter(range(2, 100))
+    nested = []
+
+    def go_on():
+        if not nested:  # Saving lists, too.
+            nested.append(1)
+            save(trainer, next(numbers))
+            nested.clear()
+
+    for call in (
+        lambda: elementsckpt.exists(tmp_path),
+        lambda: elementsckpt.read(tmp_path),
+        lambda: Checkpoint(tmp_path).latest(),
+        lambda: Checkpoint(tmp_path).saves(),
+        lambda: make(tmp_path).load_or_save(),
+    ):
+        meanwhile(go_on, times)
+        assert call()
+
+
+def test_a_removed_save_of_a_link_is_left_alone(tmp_path):
+    cp = make(tmp_path / "ckpt", keep=1)
+    path = save(cp, 1)
+    moved = path.rename(tmp_path / "moved")
+    path.symlink_to(moved)
+    save(cp, 2)
+    save(cp, 3)
+    assert (moved / "manifest.json").exists()
+    assert path.is_symlink()
+
+
+def test_a_save_of_some_does_not_keep_a_run_from_resuming(tmp_path, caplog):
+    cp = make(tmp_path, keep=1)
+    full = save(cp, 1)
+    save(cp, 2, keys=["step"])
+    resumed = make(tmp_path, keep=1)
+    assert resumed.load_or_save()
+    assert resumed.step == 1
+    assert "lacks some of the components" in caplog.text
+    only = Checkpoint(tmp_path)
+    only.step = elementsckpt.Counter()
+    only.load(keys=["step"])
+    assert only.step == 2
+    assert Checkpoint(tmp_path).prune() == []
+    assert full.exists()
+
+
+def test_a_process_that_does_not_write_removes_nothing(tmp_path):
+    cp = make(tmp_path)
+    for step in range(3):
+        save(cp, step)
+    other = make(tmp_path, keep=1, write=False)
+    assert other.prune() == []
+    assert other.delete(step=1) == []
+    assert steps(cp) == [0, 1, 2]
+
+
+def test_a_save_is_deleted_through_any_path_to_it(tmp_path):
+    cp = make(tmp_path / "ckpt")
+    for step in range(3):
+        save(cp, step)
+    (tmp_path / "link").symlink_to(tmp_path / "ckpt")
+    path = cp.saves()[0].path
+    assert cp.delete(tmp_path / "link" / path.name) == [path]
+    assert steps(cp) == [1, 2]
+
+
+def test_a_misspelled_pin_is_told_which_there_are(tmp_path):
+    cp = make(tmp_path)
+    save(cp, 1, pin="before-finetune")
+    with pytest.raises(FileNotFoundError, match="near it are 'before-finetune'"):
+        cp.load("before-finetunig")
+    assert cp.exists("before-finetune")
+    assert not cp.exists("before-finetunig")
+
+
+def test_functional_values_are_compared_before_anything_is_loaded(tmp_path):
+    import numpy as np
+
+    value = elementsckpt.Value({"w": np.ones(2)})
+    box = boxes.Box(1)
+    fns = {"a": box.save, "s": value.save}
+    elementsckpt.checkpoint.save(tmp_path / "save", fns)
+    other, template = boxes.Box(0), elementsckpt.Value({"w": np.ones(3)})
+    with pytest.raises(ValueError, match="s/w"):
+        elementsckpt.checkpoint.load(
+            tmp_path / "save", {"a": other.load, "s": template.load}
+        )
+    assert other.state == 0
+    fitting = elementsckpt.Value({"w": np.zeros(2)})
+    fns = {"a": other.load, "s": fitting.load}
+    elementsckpt.checkpoint.load(tmp_path / "save", fns)
+    assert fitting.value["w"].tolist() == [1, 1]
+
+
+# What a verb looks at
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """Return a list that gets the folder of each manifest that is opened."""
+    folders, file = [], disk.File
+
+    class Noted(file):
+        def __init__(self, path, **options):
+            super().__init__(path, **options)
+            if path.name == "manifest.json":
+                folders.append(path.parent)
+
+    monkeypatch.setattr(disk, "File", Noted)
+    return folders
+
+
+SPELLINGS = {
+    "path": lambda path: path,
+    "text": str,
+    "text with a slash": lambda path: f"{path}/",
+    "name": lambda path: path.name,
+}
+VERBS = {
+    "load": lambda cp, path: cp.load(path),
+    "load of a part": lambda cp, path: cp.load(path, regex=".*", keys=["box"]),
+    "dry run": lambda cp, path: cp.load(path, dry_run=True),
+    "copy_of": lambda cp, path: cp.copy_of("box", path),
+    "exists": lambda cp, path: cp.exists(path),
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_save_that_is_named_is_the_only_one_that_is_opened(
+    tmp_path, monkeypatch, opened, verb, spelling
+):
+    cp = make(tmp_path)
+    paths = [save(cp, step) for step in range(5)]
+    monkeypatch.chdir(tmp_path)
+    cp = make(tmp_path)
+    opened.clear()
+    assert VERBS[verb](cp, SPELLINGS[spelling](paths[1]))
+    assert {folder.resolve() for folder in opened} == {paths[1]}
+
+
+def test_a_pin_is_found_by_its_name_whatever_else_is_there(tmp_path, monkeypatch):
+    cp = make(tmp_path)
+    save(cp, 1, pin="good")
+    save(cp, 2)
+    monkeypatch.chdir(tmp_path)
+    assert make(tmp_path).load("good").step == 1
+    with pytest.raises(elementsckpt.SaveNotFoundError, match="near it are 'good'"):
+        make(tmp_path).load("goo")

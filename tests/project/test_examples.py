@@ -1,0 +1,301 @@
+"""The examples are short, prove what they say, and go on where they were killed."""
+
+import ast
+import collections
+import functools
+import importlib.util
+import itertools
+import os
+import pathlib
+import runpy
+import signal
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+
+import elementsckpt
+from elementsckpt import Checkpoint
+
+from support.boxes import ROOT, environment, python
+from support.faults import contents
+
+STYLES = [[path] for path in sorted((ROOT / "examples").glob("*_style.py"))]
+PROGRAMS = [
+    [ROOT / "examples" / name, *arguments]
+    for name, *arguments in (
+        ("compiled_training.py",),
+        ("compiled_training.py", "--chunked"),
+        ("vector_env.py",),
+        ("vector_env.py", "--workers"),
+        ("sb3_callback.py", "dqn"),
+        ("sb3_callback.py", "ppo"),
+        ("sb3_callback.py", "sac"),
+        ("cleanrl_ppo.py",),
+    )
+]
+# What tells how long episodes took, as environments and models note it.
+TIMES = {"t", "t_start", "episode_times"}
+COMMIT = 3  # Which is in the midst of each of them.
+
+# Imports modules once, which takes longer than most examples, and forks for each run.
+RUNNER = """
+import importlib, os, runpy, signal, sys
+from elementsckpt.storage import disk
+
+commits = 0
+
+def syscall(call, *args):
+    global commits
+    commits += call is os.replace and args[1].name == "manifest.json"
+    if commits == COMMIT:
+        os.killpg(0, signal.SIGKILL)
+    return call(*args)
+
+names, sys.argv[:] = sys.argv[1].split(), sys.argv[2:]
+for name in names:
+    importlib.import_module(name)
+for line in sys.stdin:
+    verb, folder = line.split()
+    child = os.fork()
+    if not child:
+        break
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+else:
+    sys.exit()
+os.setsid()
+os.makedirs(folder, exist_ok=True)
+os.chdir(folder)
+os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+for number in 1, 2:
+    os.dup2(os.open("output", os.O_CREAT | os.O_TRUNC | os.O_WRONLY), number)
+if verb == "kill":
+    disk.syscall = syscall
+runpy.run_path(sys.argv[0], run_name="__main__")
+""".replace("COMMIT", str(COMMIT))
+
+
+class Runner:
+    """Runs an example, each time in a process that is forked from one."""
+
+    def __init__(self, example, folder):
+        # Compiling takes most of the time of those that use JAX.
+        jax = {
+            "JAX_PLATFORMS": "cpu",
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+            "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
+        names = imported(example[0])
+        names |= {"torch._dynamo"} if "torch" in names else set()  # By any optimizer.
+        flags = ["-W", "error", "-W", "ignore:This process:DeprecationWarning"]
+        self.folder = folder
+        self.process = subprocess.Popen(
+            [sys.executable, *flags, "-c", RUNNER, " ".join(names), *map(str, example)],
+            cwd=folder,
+            env=environment(**jax),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.communicate()
+
+    def run(self, verb, name):
+        """Run the example in a folder; returns its exit code."""
+        self.process.stdin.write(f"{verb} {name}\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+    def finish(self, name):
+        """Run the example to its end; returns the saves that are there then."""
+        code = self.run("finish", name)
+        output = (self.folder / name / "output").read_text()
+        assert code == 0, output
+        assert "which is not registered" not in output
+        (directory,) = (self.folder / name / "logdir").iterdir()
+        return Checkpoint(directory).saves()
+
+
+def described(saves):
+    """Return all that saves hold, but for times and names, to be compared."""
+    return [
+        (save.step, save.metrics, save.metadata, bits(elementsckpt.read(save.path)))
+        for save in saves
+    ]
+
+
+def bits(state):
+    if isinstance(state, np.random.Generator):
+        state = state.bit_generator.state
+    if isinstance(state, dict):
+        return {key: bits(item) for key, item in state.items() if key not in TIMES}
+    if isinstance(state, np.ndarray) and state.dtype == object:
+        state = state.tolist()
+    if isinstance(state, (list, tuple, collections.deque)):
+        return [bits(item) for item in state]
+    if isinstance(state, pathlib.Path):
+        return contents(state)
+    if isinstance(state, (np.ndarray, np.generic)):
+        return state.dtype, state.shape, state.tobytes()
+    return state
+
+
+def imported(example):
+    """Return the names of the modules that an example imports."""
+    nodes = list(ast.walk(ast.parse(example.read_text("utf-8"))))
+    names = {
+        x.name for node in nodes if isinstance(node, ast.Import) for x in node.names
+    }
+    return names | {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+
+
+def identity(example):
+    return " ".join([example[0].stem, *example[1:]])
+
+
+@pytest.fixture(params=[*STYLES, *PROGRAMS], ids=identity)
+def example(request):
+    for name in {name.partition(".")[0] for name in imported(request.param[0])}:
+        if importlib.util.find_spec(name) is None:
+            pytest.skip(f"{name} is not installed")
+    return request.param
+
+
+@pytest.mark.parametrize("example", STYLES, ids=identity)
+def test_an_example_has_at_most_80_lines(example):
+    assert len(example[0].read_text("utf-8").splitlines()) <= 80
+
+
+def test_an_example_that_was_killed_in_a_save_ends_as_if_it_had_not(example, tmp_path):
+    with Runner(example, tmp_path) as runner:
+        expected = runner.finish("whole")
+        assert runner.run("kill", "killed") == -signal.SIGKILL
+        resumed = runner.finish("killed")
+        assert described(resumed) == described(expected)
+        # And what is at its end stays there.
+        assert runner.finish("killed") == resumed
+
+
+def text_between(example, first, last):
+    text = (ROOT / "examples" / example).read_text("utf-8")
+    return text[text.index(first) : text.index(last)]
+
+
+def test_what_is_saved_of_environments_by_hand_is_the_same_in_all_examples():
+    of_all = text_between("vector_env.py", "GAME =", "def features")
+    assert of_all == text_between("cleanrl_ppo.py", "GAME =", "def layer(")
+    numbers = text_between("vector_env.py", "def get_numbers", "class Resumable")
+    assert numbers == text_between("sb3_callback.py", "def get_numbers", "ALGORITHMS")
+
+
+def functions(example):
+    """Return what an example defines, without running it."""
+    return types.SimpleNamespace(**runpy.run_path(str(ROOT / "examples" / example)))
+
+
+def wrapped(resumable):
+    """Make a game in the wrappers that CleanRL has around it, and some more."""
+    from gymnasium import make, wrappers
+
+    env = make("Pendulum-v1", max_episode_steps=9)
+    env = wrappers.RecordEpisodeStatistics(wrappers.FlattenObservation(env))
+    env = wrappers.StickyAction(wrappers.ClipAction(env), 0.3)
+    env = wrappers.NormalizeObservation(env)
+    env = wrappers.TransformObservation(env, lambda x: x.clip(-10, 10), None)
+    env = wrappers.TransformReward(wrappers.NormalizeReward(env), lambda x: 0.5 * x)
+    return resumable(wrappers.FrameStackObservation(env, 3))
+
+
+def played(envs, actions):
+    """Return what environments give for actions, but for times."""
+    return [bits(envs.step(action)) for action in actions]
+
+
+@pytest.mark.parametrize("name", ["SyncVectorEnv", "AsyncVectorEnv"])
+def test_environments_go_on_in_whatever_they_are_wrapped(tmp_path, name):
+    pytest.importorskip("gymnasium")
+    # In a process of its own, as it forks, and this one has threads.
+    script = "import sys, test_examples; test_examples.go_on(*sys.argv[1:])"
+    done = python(
+        script, tmp_path, name, flags=["-W", "error"], cwd=pathlib.Path(__file__).parent
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def go_on(directory, name):
+    """Play on in environments that were saved, and in others that load them."""
+    from gymnasium import vector
+    from gymnasium.wrappers import vector as wrappers
+
+    example = functions("vector_env.py")
+    actions = np.random.default_rng(0).normal(size=(40, 2, 1)).astype(np.float32)
+
+    def make(seed):
+        one = functools.partial(wrapped, example.Resumable)
+        mode = vector.AutoresetMode.SAME_STEP
+        envs = getattr(vector, name)([one] * 2, autoreset_mode=mode)
+        envs = wrappers.RecordEpisodeStatistics(envs)
+        envs = wrappers.NormalizeReward(envs)
+        envs.reset(seed=seed)
+        cp = Checkpoint(directory, fsync=False)
+        cp.envs = elementsckpt.Saveable(
+            functools.partial(example.get_state, envs),
+            functools.partial(example.set_state, envs),
+        )
+        return cp, envs
+
+    cp, envs = make(1)
+    played(envs, actions[:13])
+    cp.save()
+    straight = played(envs, actions[13:])
+    envs.close()
+    cp, envs = make(2)
+    cp.load()
+    assert played(envs, actions[13:]) == straight
+    envs.close()
+
+
+def signal_at(steps):
+    """Return a callback that sends this process a signal at a step of the training."""
+    count = itertools.count(1)
+
+    def called(_locals, _globals):
+        if next(count) == steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return True
+
+    return called
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("algorithm", ["ppo", "dqn"])
+def test_a_model_that_a_signal_stopped_in_a_rollout_goes_on(tmp_path, algorithm):
+    pytest.importorskip("stable_baselines3")
+    from stable_baselines3.common import callbacks, env_util, vec_env
+
+    example = functions("sb3_callback.py")
+    cls, game, _ = example.ALGORITHMS[algorithm]
+    of_ppo, of_dqn = {"n_steps": 16, "batch_size": 32}, {"learning_starts": 20}
+    settings = of_ppo if algorithm == "ppo" else of_dqn
+
+    def learn(folder, signalled=0):
+        envs = env_util.make_vec_env(game, 2, wrapper_class=example.Resumable)
+        envs = vec_env.VecNormalize(vec_env.VecFrameStack(envs, 3))
+        model = cls("MlpPolicy", envs, seed=0, device="cpu", **settings)
+        every = elementsckpt.Every(steps=50)
+        with Checkpoint(folder, 1, lambda: model.num_timesteps, every=every) as cp:
+            cp.watch_signals()
+            signals = callbacks.ConvertCallback(signal_at(signalled))
+            model.learn(128, [example.SaveAndResume(cp), signals])
+        return cp.saves()
+
+    straight = learn(tmp_path / "straight")
+    assert learn(tmp_path / "stopped", signalled=21)[-1].step in (48, 64)
+    assert described(learn(tmp_path / "stopped")) == described(straight)

@@ -1,0 +1,151 @@
+"""The floors of docs/design.md, enforced: packages import downwards only."""
+
+import ast
+import graphlib
+import importlib
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+PACKAGE = ROOT / "elementsckpt"
+
+# Packages, and modules beside them. What is on a floor imports lower floors and itself.
+FLOORS = [
+    {"testing"},
+    {"checkpoint"},
+    {"functions", "inspection", "run"},
+    {"saving", "loading"},
+    {"directory", "components"},
+    {"state", "foreign"},
+    {"storage", "kinds"},
+    {"format", "system"},
+    {"reports"},
+    {"errors"},
+    {"user"},
+]
+LEVELS = {name: level for level, names in enumerate(reversed(FLOORS)) for name in names}
+
+DEPENDENCIES = {"numpy", "cloudpickle", "zstandard", "xxhash", "msgspec"}
+
+# Reached through importlib, and only while the state holds their objects.
+OPTIONAL = {"jax", "jaxlib", "torch", "optax", "flax", "equinox", "chex", "ml_dtypes"}
+
+# What changes the disk, and the calls that open a file: disk.py has these to itself.
+OS_CALLS = {
+    *("open", "write", "writev", "pwrite", "pwritev", "sendfile", "copy_file_range"),
+    *("truncate", "ftruncate", "posix_fallocate", "fsync", "fdatasync", "sync"),
+    *("rename", "renames", "replace", "link", "symlink", "unlink", "remove", "utime"),
+    *("mkdir", "makedirs", "rmdir", "removedirs", "mkfifo", "chmod", "chown"),
+    *("fchmod", "lchmod"),
+}
+PATH_CALLS = {
+    *("write_text", "write_bytes", "touch", "mkdir", "rmdir", "unlink"),
+    *("hardlink_to", "symlink_to"),
+}
+FILE_MODULES = {"shutil", "tempfile"}
+
+FILES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(
+        ".__init__"
+    ): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+MODULES = sorted(FILES.keys() - {"elementsckpt"})
+PACKAGES = [name for name in MODULES if FILES[name].name == "__init__.py"]
+
+
+def parse(module):
+    return ast.parse(FILES[module].read_text(encoding="utf-8"))
+
+
+def imported_names(module, nodes):
+    """Full dotted name of everything the import statements among the nodes bind."""
+    package = (
+        module if FILES[module].name == "__init__.py" else module.rpartition(".")[0]
+    )
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            levels = package.split(".")
+            above = levels[: len(levels) + 1 - node.level] if node.level else []
+            source = [*above, *([node.module] if node.module else [])]
+            yield from (".".join([*source, alias.name]) for alias in node.names)
+
+
+def siblings(module):
+    """Modules of elementsckpt that a module imports, inside functions too."""
+    for name in imported_names(module, ast.walk(parse(module))):
+        if name.partition(".")[0] == "elementsckpt":
+            yield name if name in FILES else name.rpartition(".")[0]
+
+
+def home(module):
+    """The package that a module is in, or the module itself if it is beside them."""
+    return module.split(".")[1]
+
+
+def test_the_floors_name_every_package():
+    assert {home(module) for module in MODULES} == set(LEVELS)
+    assert len(list(PACKAGE.glob("*.py"))) <= 8
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_lead_down(module):
+    for name in siblings(module):
+        above, below = home(module), home(name)
+        assert below == above or LEVELS[below] < LEVELS[above], name
+
+
+def test_no_cycles():
+    graph = {module: {*siblings(module)} - {module} for module in FILES}
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_says_its_duty_and_what_it_hands_on(package):
+    used = {
+        name.split(".")[2]
+        for module in MODULES
+        for name in siblings(module)
+        if name.startswith(f"{package}.") and home(module) != home(package)
+    }
+    found = importlib.import_module(package)
+    assert len(found.__doc__.splitlines()) >= 3
+    if package != "elementsckpt.testing":  # Which is for users.
+        assert set(found.__all__) == used
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_only_dependencies(module):
+    names = imported_names(module, ast.walk(parse(module)))
+    roots = {name.partition(".")[0] for name in names}
+    assert roots <= DEPENDENCIES | sys.stdlib_module_names | {"elementsckpt"}
+
+
+@pytest.mark.parametrize("module", sorted({*MODULES} - {"elementsckpt.storage.disk"}))
+def test_only_disk_touches_files(module):
+    tree = parse(module)
+    found = FILE_MODULES & set(imported_names(module, ast.walk(tree)))
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Name(id="open")):
+                found.add("open")
+            case ast.Attribute(value=ast.Name(id="os"), attr=name) if name in OS_CALLS:
+                found.add(f"os.{name}")
+            case ast.Attribute(value=value, attr=name) if name in PATH_CALLS:
+                if ast.unparse(value) != "disk":
+                    found.add(name)
+    assert not found
+
+
+def test_import_leaves_optional_libraries_alone():
+    code = (
+        "import sys, elementsckpt; print(*{n.partition('.')[0] for n in sys.modules})"
+    )
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert not OPTIONAL & set(result.stdout.split())
