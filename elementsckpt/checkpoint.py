@@ -952,7 +952,8 @@ class Checkpoint(Registry):
             self._join()
             if not self._manner.write:
                 return []
-            return listing.prune(self._manner.keep, fsync=self._manner.fsync)
+            saves = listing.saves()
+            return listing.prune(self._manner.keep, saves, fsync=self._manner.fsync)
 
     def delete(
         self, path: AnyPath | None = None, *, step: int | None = None

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import CheckpointError, DamagedError, ReadError, reason
 from ..foreign import elements
@@ -79,6 +79,18 @@ def _is_name_of_ours(save: SaveEntry) -> bool:
     return names.SAVE.fullmatch(save.path.name) is not None
 
 
+class Look(NamedTuple):
+    """What is in a directory.
+
+    Attributes:
+      saves: The saves, oldest first, damaged ones included.
+      others: Names of what is not a save, or not yet, or not any more.
+    """
+
+    saves: list[SaveEntry]
+    others: frozenset[str]
+
+
 class Directory:
     """The root that holds a run's saves.
 
@@ -104,11 +116,16 @@ class Directory:
 
     def saves(self) -> list[SaveEntry]:
         """Return the saves here, oldest first, damaged ones included."""
+        return self.look().saves
+
+    def look(self) -> Look:
+        """Find out what is here."""
         # Threads, signal handlers and forked children come here, so nothing is locked.
         for _ in range(_PASSES):
             here = self.store.names()
             cache: dict[str, tuple[Hashable, SaveEntry]] = {}
-            found = [self._entry(name, cache) for name in here]
+            visible = [name for name in here if name[0] != "."]
+            found = [self._entry(name, cache) for name in visible]
             # Others save and prune: what is new may not be finished when it is looked
             # at, and what is old be gone when it is done.
             if None not in found or self.store.names() == here:
@@ -117,7 +134,26 @@ class Directory:
         saves = [save for save in found if save is not None]
         good = [save for save in saves if save.is_original]
         saves = [save if save.error is None else _between(save, good) for save in saves]
-        return sorted(saves, key=lambda save: save.rank)
+        others = frozenset(here) - {save.path.name for save in saves}
+        return Look(sorted(saves, key=lambda save: save.rank), others)
+
+    def look_again(self, before: Look, own: str) -> Look:
+        """Find out what is here now, reading as little as possible.
+
+        Args:
+          before: What was here.
+          own: A draft of the caller.
+        """
+        known = {save.path.name for save in before.saves}
+        here = {name for name in self.store.names() if name[0] != "."}
+        return before if here - {own} == known else self.look()
+
+    def sweep(self, here: Look | None = None) -> None:
+        """Remove what processes that died in the middle of a save left here."""
+        here = self.look() if here is None else here
+        for name in sorted(here.others):
+            if names.SAVE.fullmatch(name) or names.HIDDEN.fullmatch(name):
+                self.store.sweep(name)
 
     def _entry(
         self, name: str, cache: dict[str, tuple[Hashable, SaveEntry]]
@@ -147,13 +183,14 @@ class Directory:
             )
         return entry
 
-    def note(self, path: Path, head: Head) -> None:
+    def note(self, path: Path, head: Head) -> SaveEntry:
         """Take note of a save that was just written, so that it need not be read."""
         source = self.store.open(path.name)
+        entry = SaveEntry(source, head, sequence=head.sequence)
         signature = source.signature()
         if signature is not None:
-            entry = SaveEntry(source, head, sequence=head.sequence)
             self._cache = {**self._cache, path.name: (signature, entry)}
+        return entry
 
     def distrust(self, path: Path) -> None:
         """Take note of a save that was found damaged when it was read.
@@ -162,24 +199,29 @@ class Directory:
         """
         self._damaged.add(paths.real(path))
 
+    def _is_damaged(self, save: SaveEntry) -> bool:
+        return bool(self._damaged) and paths.real(save.path) in self._damaged
+
     def prune(
-        self, keep: Keep, *, written: Path | None = None, fsync: bool
+        self,
+        keep: Keep,
+        saves: Sequence[SaveEntry],
+        *,
+        written: Path | None = None,
+        fsync: bool,
     ) -> list[Path]:
         """Remove the saves that were written here and that nothing asks to keep.
 
         Args:
           keep: What is asked for.
+          saves: The saves here.
           written: A save that stays in any case.
           fsync: Whether that they are gone is made durable.
 
         Returns:
           Those that were removed.
         """
-        ours = [
-            save
-            for save in self.saves()
-            if save.is_original and paths.real(save.path) not in self._damaged
-        ]
+        ours = [x for x in saves if x.is_original and not self._is_damaged(x)]
         heads = [save.head for save in ours if save.head is not None]
         stays = retention.staying(keep, heads)
         gone = [save.path for save, stay in zip(ours, stays, strict=True) if not stay]

@@ -114,7 +114,7 @@ class Saving:
         self._manner = manner
         self._directory = directory
         self._history = history or History()
-        self._saves = directory.saves()
+        self._here = directory.look()
         self._staged: dict[str, Path] = {}
         self._collected: list[Collected] = []
         self._writer: Writer | None = None
@@ -133,7 +133,7 @@ class Saving:
         fsync, store = self._manner.fsync, self._directory.store
         if target is not None:
             return store.begin_at(target.name, fsync=fsync)
-        store.sweep()
+        self._directory.sweep(self._here)
         return store.begin(step, fsync=fsync)
 
     def _describe_new(self, target: Path | None, about: About) -> None:
@@ -143,7 +143,7 @@ class Saving:
         self._manifest = Manifest(
             name=manifest.display(self.path.name),
             explicit=target is not None,
-            sequence=next_sequence(self._saves),
+            sequence=next_sequence(self._here.saves),
             step=about.step,
             time=now,
             durable=manner.fsync,
@@ -179,7 +179,7 @@ class Saving:
 
     @property
     def newest(self) -> SaveEntry | None:
-        return self._saves[-1] if self._saves else None
+        return self._here.saves[-1] if self._here.saves else None
 
     def take(
         self,
@@ -199,8 +199,8 @@ class Saving:
         """
         self._values = values
         if self._staged:  # Others may have saved meanwhile.
-            self._saves = self._directory.saves()
-            self._manifest.sequence = next_sequence(self._saves)
+            self._here = self._directory.look_again(self._here, self.path.name)
+            self._manifest.sequence = next_sequence(self._here.saves)
         if self._drafts:
             self._writer = self._new_writer(staging)
         self._collected = collect(
@@ -237,7 +237,7 @@ class Saving:
             return BlockIndex()  # Such a save is for taking away.
         return self._history.known(
             key,
-            self._saves,
+            self._here.saves,
             self._drafts[0],
             fsync=self._manner.fsync,
             compress=self._manner.compress,
@@ -269,8 +269,7 @@ class Saving:
         self._history.still.saved(self._values, self._manifest, self._notices)
         if not self._manifest.explicit:
             self._note_damage()
-            self._remember()
-            self._tidy()
+            self._tidy(self._remember())
         return self.report(is_finished=True, manifest_bytes=len(content))
 
     def _commit(self, draft: Draft, writer: Writer) -> bytes:
@@ -281,7 +280,8 @@ class Saving:
             item.component.segments = item.writer.segments
             item.component.blocks = item.writer.blocks
         # Others may have saved meanwhile, and order is that of the commits.
-        sequence = next_sequence(self._directory.saves())
+        self._here = self._directory.look_again(self._here, self.path.name)
+        sequence = next_sequence(self._here.saves)
         written = self._manifest
         written.sequence = max(written.sequence, sequence)
         content = manifest.encode(written)
@@ -308,15 +308,14 @@ class Saving:
             if item.writer is not None and item.writer.found_damaged is not None:
                 self._directory.distrust(item.writer.found_damaged)
 
-    def _remember(self) -> None:
+    def _remember(self) -> SaveEntry:
         """Take note of what was saved, for listing it and for reuse by the next."""
-        self._directory.note(self.path, self._manifest.head())
-        source = self._directory.store.open(self.path.name)
+        entry = self._directory.note(self.path, self._manifest.head())
         sequence = self._manifest.sequence
         self._history.remember(
             {
                 item.key: EarlierSave(
-                    source,
+                    entry.source,
                     sequence,
                     item.writer.segments,
                     item.writer.blocks,
@@ -330,13 +329,15 @@ class Saving:
                 if item.writer is not None
             }
         )
+        return entry
 
-    def _tidy(self) -> None:
+    def _tidy(self, entry: SaveEntry) -> None:
         """Point to the new save and prune; it is made, so failing only warns."""
         try:
             fsync, keep = self._manner.fsync, self._manner.keep
             self._directory.store.point_latest(self.path.name, fsync=fsync)
-            self._directory.prune(keep, written=self.path, fsync=fsync)
+            saves = [*self._here.saves, entry]
+            self._directory.prune(keep, saves, written=self.path, fsync=fsync)
             self._notices.settle("tidy")
         except Exception as error:
             failed = "Saved %s, but could not prune: %s"

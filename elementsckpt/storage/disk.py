@@ -158,8 +158,11 @@ def make_folder(path: Path) -> None:
         raise
 
 
-def require_space(path: Path, size_bytes: int) -> None:
+def require_space(path: Path, size_bytes: int) -> int:
     """Refuse to begin what cannot end: to write more to a folder than there is room.
+
+    Returns:
+      How many bytes there are, at least `size_bytes`.
 
     Raises:
       WriteError: the disk has less free space.
@@ -167,7 +170,7 @@ def require_space(path: Path, size_bytes: int) -> None:
     try:
         status = os.statvfs(path)
     except OSError:  # It will be tried.
-        return
+        return size_bytes
     blocks = status.f_bfree if os.geteuid() == 0 else status.f_bavail
     free_bytes = blocks * status.f_frsize
     if status.f_blocks and free_bytes < size_bytes:
@@ -177,6 +180,7 @@ def require_space(path: Path, size_bytes: int) -> None:
             f"fewer saves with keep=, or choose another directory.",
             errno.ENOSPC,
         )
+    return max(free_bytes, size_bytes)
 
 
 def create(path: Path, *, exclusive: bool = True) -> Descriptor:

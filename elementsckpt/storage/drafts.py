@@ -52,6 +52,7 @@ class Draft:
         self._made = made
         self._file = file
         self._fsync = fsync
+        self._room_bytes = 0  # As far as it has been looked for.
         self._is_refused = False  # It has its name, which could not be made durable.
         forks.watch(self)
 
@@ -65,7 +66,9 @@ class Draft:
         Raises:
           WriteError: there is less room.
         """
-        disk.require_space(self.path, size_bytes)
+        if size_bytes > self._room_bytes:
+            self._room_bytes = disk.require_space(self.path, size_bytes)
+        self._room_bytes -= size_bytes
 
     def segment(self, name: str) -> SegmentSink:
         """Return a new segment, to be written."""
@@ -353,6 +356,8 @@ def _occupied(path: Path) -> str:
 
 def _make_folders(path: Path) -> list[Path]:
     """Make a folder and its parents; return those that were made, outermost first."""
+    if os.path.isdir(path):
+        return []
     made: list[Path] = []
     missing = [p for p in [path, *path.parents] if not os.path.exists(p)]
     why = leads_nowhere(path)

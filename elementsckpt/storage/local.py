@@ -29,12 +29,12 @@ class LocalStore:
         self._notices = Notices() if notices is None else notices
 
     def names(self) -> list[str]:
-        """Return the names of the folders, hidden ones left out, and of links.
+        """Return the names of folders and links, hidden ones too.
 
         Raises:
           ReadError: the system refused.
         """
-        return [x.name for x in disk.folders_in(self.path) if x.name[0] != "."]
+        return [path.name for path in disk.folders_in(self.path)]
 
     def open(self, name: str) -> SaveFolder:
         """Return the folder with this name; nothing is read yet."""
@@ -64,22 +64,24 @@ class LocalStore:
         removal.remove(path, fsync=fsync, notices=self._notices)
         return not os.path.lexists(path)
 
-    def sweep(self) -> None:
-        """Remove what processes that died in the middle of a save left here."""
-        for path in disk.folders_in(self.path):
-            is_save = names.SAVE.fullmatch(path.name) is not None
-            if is_save and os.path.lexists(path / names.MANIFEST):
-                continue  # Most are, and need no second look.
-            if is_save or names.HIDDEN.fullmatch(path.name):
-                removal.try_to_sweep(path, self._notices)
+    def sweep(self, name: str) -> None:
+        """Remove a folder that a process left that died; failing only warns."""
+        removal.try_to_sweep(self.path / name, self._notices)
+
+    def _create_latest(self, draft: Path) -> disk.Descriptor:
+        try:
+            return disk.create(draft)
+        except WriteError as error:
+            if error.errno != errno.EEXIST:
+                raise
+        disk.remove(draft)  # Of a process that died, or is as far as this one.
+        return disk.create(draft)
 
     def point_latest(self, name: str, *, fsync: bool) -> None:
         """Write the name of the newest save to a file; failing only warns."""
         draft = self.path / _LATEST_DRAFT
         try:
-            if os.path.lexists(draft):  # Of a process that died, or is as far as here.
-                disk.remove(draft)
-            file = disk.create(draft)
+            file = self._create_latest(draft)
             try:
                 disk.write(file.fd, os.fsencode(name), 0, path=draft)
                 if fsync:

@@ -11,7 +11,7 @@ import errno
 import logging
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..errors import CheckpointError, WriteError
@@ -122,28 +122,31 @@ def _remove(path: Path, notices: Notices, *, keep_folder: bool, fsync: bool) -> 
     """Remove a save folder, as far as that goes; return where it is, or was."""
     where = path
     try:
-        is_save = os.path.lexists(path / names.MANIFEST)
+        here = disk.names_in(path)
+        is_save = names.MANIFEST in here
         if is_save:
-            _require_removable(path)
+            _require_removable(path, here)
         if not keep_folder:
             where = _hide(path, fsync=fsync)
         if is_save:
             _take_back(where, path, fsync=fsync)
-        _remove_contents(where, fsync=fsync and is_save and where == path)
-        left = disk.names_in(where)
-        if keep_folder or names.DRAFT in left:
-            return where
-        if left:
-            about = "files of others"
-            notices.warn(about, "Files that are not of the save stay in %s.", path)
-            if where != path:
-                disk.rename(where, path)
-        else:
-            _remove_emptied(where)
+        _remove_contents(where, here, fsync=fsync and is_save and where == path)
+        if not keep_folder and not _remove_emptied(where):
+            _tell_of_others(where, path, notices)
     except CheckpointError as error:
         if not isinstance(error.__cause__, FileNotFoundError):  # Else it is gone.
             raise
     return where
+
+
+def _tell_of_others(where: Path, path: Path, notices: Notices) -> None:
+    """Give a folder its old name, if files are left that are not of the save."""
+    left = disk.names_in(where)
+    if left and names.DRAFT not in left:
+        about = "files of others"
+        notices.warn(about, "Files that are not of the save stay in %s.", path)
+        if where != path:
+            disk.rename(where, path)
 
 
 def _hide(path: Path, *, fsync: bool) -> Path:
@@ -176,22 +179,25 @@ def _take_back(where: Path, path: Path, *, fsync: bool) -> None:
         disk.sync_folder(path)
 
 
-def _remove_contents(path: Path, *, fsync: bool) -> None:
+def _remove_contents(path: Path, here: Sequence[str], *, fsync: bool) -> None:
     """Remove what is of a save, the draft at last, so that it can be swept till then.
 
     It stays if a folder of a component does, in which files are open somewhere.
     """
-    for name in sorted(disk.names_in(path)):
-        if names.is_of_save(name) and name != names.DRAFT:
+    last = names.DRAFT, names.MANIFEST
+    for name in sorted(filter(names.is_of_save, here)):
+        if name not in last:
             _remove_entry(path / name)
-    left = disk.names_in(path)
-    if names.DRAFT in left and not any(map(names.FOLDER.fullmatch, left)):
+    has_folders = any(map(names.FOLDER.fullmatch, here))
+    left = disk.names_in(path) if has_folders else []
+    is_stuck = any(map(names.FOLDER.fullmatch, left))
+    if any(name in here for name in last) and not is_stuck:
         if fsync:
             disk.sync_folder(path)
         disk.remove(path / names.DRAFT)
 
 
-def _require_removable(path: Path) -> None:
+def _require_removable(path: Path, here: Sequence[str]) -> None:
     """Refuse to begin what could not end: a half of a save is neither there nor gone.
 
     In a directory of several users, a save of another one can be such.
@@ -199,27 +205,37 @@ def _require_removable(path: Path) -> None:
     Raises:
       WriteError: a folder may not be emptied, or removed.
     """
-    folders = filter(names.FOLDER.fullmatch, disk.names_in(path))
-    own = [path / name for name in folders if not os.path.islink(path / name)]
+    folders = filter(names.FOLDER.fullmatch, here)
+    own = [path / name for name in folders if _is_folder(path / name)]
     inner = [x for folder in own for x, is_folder in _all_of(folder) if is_folder]
     disk.require_removable(path, inner)
 
 
-def _remove_emptied(path: Path) -> None:
-    """Remove a folder, unless it is gone, or another process begins to write to it."""
+def _remove_emptied(path: Path) -> bool:
+    """Remove a folder; False if it is not empty, as others write to it."""
     try:
         disk.remove_folder(path)
     except WriteError as error:
         if error.errno not in TAKEN:
             raise
+        return error.errno == errno.ENOENT
+    return True
 
 
 def _remove_entry(path: Path) -> None:
     """Remove a file, a link, or the folder of a component; other folders stay."""
-    if os.path.islink(path) or not os.path.isdir(path):
-        disk.remove(path)
-    elif names.FOLDER.fullmatch(path.name):
+    if names.FOLDER.fullmatch(path.name) and _is_folder(path):
         _remove_folder(path)
+        return
+    try:
+        disk.remove(path)
+    except WriteError:
+        if not _is_folder(path):
+            raise
+
+
+def _is_folder(path: Path) -> bool:
+    return os.path.isdir(path) and not os.path.islink(path)
 
 
 def _remove_folder(path: Path) -> None:

@@ -27,7 +27,7 @@ class Store(Protocol):
     path: Path
 
     def names(self) -> list[str]:
-        """Return the names of what may be saves, and may be anything else.
+        """Return the names of what may be saves, or drafts, or anything else.
 
         Raises:
           ReadError: the place refused.
@@ -62,8 +62,12 @@ class Store(Protocol):
           Whether it is gone.
         """
 
-    def sweep(self) -> None:
-        """Remove what processes that died in the middle of a save left here."""
+    def sweep(self, name: str) -> None:
+        """Remove what a process left under a name that died in the middle of a save.
+
+        Nothing is done if it is something else, or is being written; failing only
+        warns.
+        """
 
     def point_latest(self, name: str, *, fsync: bool) -> None:
         """Write down which save is the newest, for people; failing only warns."""
