@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, overload
 
 from .components import protocols, rng
-from .components.files import Files, folder_keys, takes_folder
+from .components.files import Files
 from .components.protocols import Component
 from .components.registry import Registry
 from .components.rng import GlobalRNG
@@ -34,15 +34,13 @@ from .errors import (
 from .format import compression, manifest, scalars
 from .format.compression import Compress
 from .format.manifest import Head
-from .format.sizes import DEFAULT
 from .functions import exists, load, save
 from .inspection import describe
 from .kinds import jax_arrays
+from .loading import load as loading
 from .loading import verbs
-from .loading.component import Options
-from .loading.load import Reading, restore_into
+from .loading.candidates import Candidates
 from .loading.request import Regex, Rename, Request
-from .loading.verbs import Verb
 from .reports import LoadReport, SaveInfo, SaveReport
 from .run import signals
 from .run.background import Background
@@ -56,6 +54,7 @@ from .saving.staging import Staging, default_bytes
 from .storage.paths import AnyPath, local
 from .system import forks, job
 from .system.job import Agreement
+from .system.phases import Phases
 from .user import arguments, attributes
 from .user.arguments import flag, shown
 from .user.notices import Notices
@@ -136,8 +135,6 @@ class Checkpoint(Registry):
         | {"_origin", "_claim", "_agreement", "_left_out", "_notices"}
     )
 
-    _SIZES = DEFAULT
-
     if TYPE_CHECKING:  # Only what a subclass declares is an attribute of its objects.
 
         @property
@@ -196,14 +193,12 @@ class Checkpoint(Registry):
         self._metadata = None if metadata is None else encode(metadata)
         compress = compression.check(compress)
         write, fsync = flag("write", write), flag("fsync", fsync)
-        keep = retention.checked(keep)
-        self._manner = Manner(keep, write, fsync, compress, self._SIZES)
+        self._manner = Manner(retention.checked(keep), write, fsync, compress)
         self._background: Background[SaveReport] | None = None
         self._staging: Staging | None = None
         if flag("background", background):
             limit = default_bytes() if staging_bytes is None else staging_bytes
-            self._background = Background()
-            self._staging = Staging(limit, self._SIZES.arena)
+            self._background, self._staging = Background(), Staging(limit)
         self._lock = threading.RLock()
         self._notices = Notices()
         self._listing: Directory | None = None
@@ -385,7 +380,7 @@ class Checkpoint(Registry):
                 f"staging('policy', 'critic')."
             )
         if not keys or not all(
-            takes_folder(x.load) for x in self._select(keys).values()
+            x.target.takes_folder for x in self._select(keys).values()
         ):
             raise ComponentError(
                 f"Cannot stage {_listed(keys)}: name components that have files, such "
@@ -532,7 +527,7 @@ class Checkpoint(Registry):
         """
         assert self._staging is not None
         staging = self._staging
-        self._staging = Staging(staging.limit_bytes, self._SIZES.arena)
+        self._staging = Staging(staging.limit_bytes)
         try:
             saving.take(savefns, staging, values)
         except BaseException as error:
@@ -678,67 +673,46 @@ class Checkpoint(Registry):
           ValueError: an argument makes no sense, such as `keys=[]`.
         """
         self._require_components()
-        return self._load(
-            verbs.LOAD,
-            path,
-            Request(regex, rename, flag("strict", strict), flag("cast", cast)),
-            keys=keys,
-            step=step,
+        request = Request(
+            verb=verbs.LOAD,
+            keys=arguments.saved_keys(keys, self._select(keys)),
+            regex=regex,
+            rename=rename,
+            strict=strict,
+            cast=cast,
             mmap=mmap,
             verify=verify,
             allow_pickle=allow_pickle,
-            dry_run=flag("dry_run", dry_run),
+            dry_run=dry_run,
         )
+        is_whole = keys is None and regex is None
+        return self._load(request, path, step, is_whole=is_whole)
 
     def _load(
         self,
-        verb: Verb,
-        path: AnyPath | None,
         request: Request,
-        *,
-        keys: Iterable[str] | Mapping[str, str] | None = None,
+        path: AnyPath | None = None,
         step: int | None = None,
-        mmap: bool = False,
-        verify: bool = True,
-        allow_pickle: bool | None = None,
-        dry_run: bool = False,
+        *,
+        is_whole: bool = True,
     ) -> LoadReport:
-        """Load, as `load` does, for the verb that the user called."""
-        selected = self._select(keys)
-        saved = arguments.saved_keys(keys, selected)
-        selected = {key: selected[key] for key in request.wanted(selected)}
-        saved = {key: saved[key] for key in selected}
-        start = time.monotonic()
+        """Load what was asked for; `is_whole` if that is all that is registered."""
+        start, phases, keys = time.monotonic(), Phases(), request.keys or {}
         with self._lock:
-            self._join()
-            loadfns = rng.last({key: x.load for key, x in selected.items()})
-            restored = restore_into(
-                loadfns,
-                lambda: self._candidates(path, step, saved.values()),
-                Reading(
-                    keys=saved,
-                    options=lambda save: Options.of(
-                        verb,
-                        mmap,
-                        verify,
-                        allow_pickle,
-                        trusted=self._is_own(save),
-                    ),
-                    current=lambda key: selected[key].save(),
-                    folders=folder_keys(loadfns),
-                    request=request,
-                    growing=protocols.growing(selected),
-                    templates=protocols.templates(selected),
-                    rebuilt={key for key, x in selected.items() if x.is_empty},
-                    dry_run=dry_run,
-                    distrust=self._distrust,
-                    announce=self._announce,
-                ),
-            )
-            if not dry_run:
-                is_whole = keys is None and request.regex is None
-                self._resume(restored.found, is_whole=is_whole)
-        return restored.report(time.monotonic() - start)
+            with phases("wait"):
+                self._join()
+            targets = {key: self._components[key].target for key in keys}
+            find = functools.partial(self._candidates, path, step, keys.values())
+            candidates = Candidates(find, self._listing)
+            loaded = loading.read(request, targets, candidates, phases)
+            with contextlib.closing(loaded):
+                if not request.dry_run:
+                    self._announce(loaded.found.path)
+                    loading.hand_over(loaded, targets)
+            if not request.dry_run:
+                is_own = candidates.are_own(loaded.found.path)
+                self._resume(loaded.found, is_own=is_own, is_whole=is_whole)
+        return loaded.report(time.monotonic() - start)
 
     def copy_of(
         self,
@@ -810,9 +784,13 @@ class Checkpoint(Registry):
           ReadError: process 0 could not resume, or did not call this for ten minutes.
         """
         self._require_components()
-        strict, cast = flag("strict", strict), flag("cast", cast)
-        request = Request(rename=rename, strict=strict, cast=cast)
-        request.wanted(self)
+        request = Request(
+            verb=verbs.LOAD_OR_SAVE,
+            keys={key: key for key in self},
+            rename=rename,
+            strict=strict,
+            cast=cast,
+        )
         listing = self._required_listing()
         with self._lock:
             self._join()
@@ -823,7 +801,7 @@ class Checkpoint(Registry):
                         self._load_as_agreed(save, request)
                         return True
                 elif listing.saves():
-                    self._load(verbs.LOAD_OR_SAVE, None, request)
+                    self._load(request)
                     return True
                 self._agreement.tell(None)
                 if not self._staged_only():
@@ -838,7 +816,7 @@ class Checkpoint(Registry):
     def _load_as_agreed(self, save: Path, request: Request) -> None:
         """Load the save that process 0 of the job resumes."""
         try:
-            self._load(verbs.LOAD_OR_SAVE, save, request)
+            self._load(request, save)
         except SaveNotFoundError as error:
             raise SaveNotFoundError(
                 f"{reason(error)}. Process 0 of this job resumed it, so it was pruned "
@@ -855,9 +833,8 @@ class Checkpoint(Registry):
             return lookup.find(local(path))
         return lookup.named(self._required_listing(), path, step, self._manner.keep)
 
-    def _resume(self, found: SaveEntry, *, is_whole: bool) -> None:
+    def _resume(self, found: SaveEntry, *, is_own: bool, is_whole: bool) -> None:
         """Take note of where the state comes from, and go on with the run there."""
-        is_own = self._is_own(found.path)
         self._origin.loaded(found, is_own=is_own)
         if is_own and is_whole and found.head is not None:
             self._compare(found.path, found.head)
@@ -884,18 +861,6 @@ class Checkpoint(Registry):
                 path,
                 "; ".join(changes),
             )
-
-    def _distrust(self, save: Path) -> None:
-        if self._listing is not None:
-            self._listing.distrust(save)
-
-    def _is_own(self, save: Path) -> bool:
-        """Tell whether the save is in this object's directory, not linked there."""
-        if self._directory is None:
-            return False
-        return os.path.realpath(save.parent) == os.path.realpath(
-            self._directory
-        ) and not os.path.islink(save)
 
     # Looking
 
@@ -952,8 +917,7 @@ class Checkpoint(Registry):
             self._join()
             if not self._manner.write:
                 return []
-            saves = listing.saves()
-            return listing.prune(self._manner.keep, saves, fsync=self._manner.fsync)
+            return listing.prune(self._manner.keep, fsync=self._manner.fsync)
 
     def delete(
         self, path: AnyPath | None = None, *, step: int | None = None
@@ -1047,8 +1011,7 @@ class Checkpoint(Registry):
                 self._claim = None
                 self._timing.unwatch()
                 if self._staging is not None:
-                    limit = self._staging.limit_bytes
-                    self._staging = Staging(limit, self._SIZES.arena)
+                    self._staging = Staging(self._staging.limit_bytes)
 
     def __enter__(self: _Self) -> _Self:
         return self

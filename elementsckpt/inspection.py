@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
 import os
@@ -15,12 +16,13 @@ from .directory.listing import SaveEntry
 from .foreign import elements
 from .format import names, scalars
 from .format.manifest import Head
-from .loading import verbs
-from .loading.component import Options, damage
-from .loading.load import Reading, restore
+from .loading import load, verbs
+from .loading.candidates import Candidates
+from .loading.refusals import damage
 from .loading.request import Regex, Request
 from .reports import ComponentInfo, Lineage, SaveInfo
 from .storage.paths import AnyPath, local
+from .system.phases import Phases
 from .user import arguments
 
 _logger = logging.getLogger("elementsckpt")
@@ -75,22 +77,26 @@ def read(
     Raises:
       CheckpointError: as for `Checkpoint.load`.
     """
-    options = Options.of(verbs.READ, mmap, verify, allow_pickle, plain=True)
-    reading = Reading(
+    request = Request(
+        verb=verbs.READ,
         keys=None if keys is None else {key: key for key in arguments.keys(keys)},
-        options=lambda _: options,
-        request=Request(regex),
+        regex=regex,
+        mmap=mmap,
+        verify=verify,
+        allow_pickle=allow_pickle,
+        plain=True,
     )
-    restored = restore(lambda: lookup.find(local(path)), reading)
+    candidates = Candidates(functools.partial(lookup.find, local(path)))
+    loaded = load.read(request, {}, candidates, Phases())
     try:
         states = {
             key: list(state) if inspect.isgenerator(state) else state
-            for key, state in restored.states.items()
+            for key, state in loaded.states.items()
         }
     except BaseException:
-        restored.close()
+        loaded.close()
         raise
-    _tell_of_pickles(list(restored.notes.left_out), restored.found.path)
+    _tell_of_pickles(list(loaded.notes.left_out), loaded.found.path)
     return states
 
 

@@ -58,6 +58,11 @@ class LoadReport(Struct, frozen=True):
       fell_back_from: The newest save, if it is damaged and an older one was loaded.
       bytes_read: Size of the leaves and files that were read.
       seconds: Time it took, the components' own `load()` included.
+      phases: Where that went, seconds by name, in this order: "wait" for a save in the
+        background, "find" the saves, "open" one and its manifest, "compare" what it
+        has with what was asked for and is there, "current" states of components, asked
+        for meanwhile, "build" states, "read" and verify files, "load" by components.
+        What did not happen is not there; saves that were damaged count, too.
     """
 
     path: Path
@@ -71,6 +76,7 @@ class LoadReport(Struct, frozen=True):
     fell_back_from: Path | None = None
     bytes_read: int = 0
     seconds: float = 0.0
+    phases: Mapping[str, float] = field(default_factory=dict)
 
 
 class ComponentInfo(Struct, frozen=True):

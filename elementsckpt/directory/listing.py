@@ -114,6 +114,11 @@ class Directory:
         """Where it is, as users know it."""
         return self.store.path
 
+    def has(self, save: Path) -> bool:
+        """Return whether a save is in this directory, not linked there."""
+        is_here = paths.real(save.parent) == paths.real(self.path)
+        return is_here and not self.store.open(save.name).is_link
+
     def saves(self) -> list[SaveEntry]:
         """Return the saves here, oldest first, damaged ones included."""
         return self.look().saves

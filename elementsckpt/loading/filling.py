@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..directory.listing import SaveEntry
-from ..errors import CheckpointError, MismatchError, reason
+from ..errors import CheckpointError
 from ..state import growth, matching, tree, wholes
 from ..state.matching import Plan, Whole
-from .component import Selectable
+from . import refusals
+from .open_save import Selectable
 
 _FIRST_TO_TELL = 2  # Of the versions of the format: it has attributes.
 _logger = logging.getLogger("elementsckpt")
@@ -104,8 +105,4 @@ def _apply(
     except CheckpointError:
         raise
     except (ValueError, TypeError, KeyError, OverflowError) as error:
-        raise MismatchError(
-            f"The leaves of {component.key!r} that are selected make no state with "
-            f"those that are not: {reason(error)}. Select more or fewer of them with "
-            f"another regex; nothing was loaded."
-        ) from error
+        raise refusals.no_state(component.key, error) from error

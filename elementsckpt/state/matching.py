@@ -29,7 +29,6 @@ class Selection(Struct, frozen=True):
     Attributes:
       regex: Matches the names of leaves, from their start; None matches all.
       rename: Pattern to replacement, for the saved names that matched.
-      strict: Whether a matched leaf that only one side has is an error.
       cast: Whether dtypes may differ, within NumPy's same-kind casting, and typed keys
         and legacy ones stand for each other.
       key: The component's key, with which full names begin.
@@ -39,7 +38,6 @@ class Selection(Struct, frozen=True):
 
     regex: str | None = None
     rename: Mapping[str, str] | None = None
-    strict: bool = True
     cast: bool = False
     key: str = ""
     is_full: bool = False

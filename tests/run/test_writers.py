@@ -267,13 +267,13 @@ def meanwhile(monkeypatch):
     def arrange(action, times=1):
         left = [action] * times
 
-        class Save(open_save.Save):
-            def components(self, keys):
+        class Save(open_save.OpenSave):
+            def components(self, *args):
                 if left:
                     left.pop()()
-                return super().components(keys)
+                return super().components(*args)
 
-        monkeypatch.setattr(load, "Save", Save)
+        monkeypatch.setattr(load, "OpenSave", Save)
 
     return arrange
 

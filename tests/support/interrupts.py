@@ -207,6 +207,11 @@ HOLDING = frozenset(
             "elementsckpt.loading.component",
         ),
         *(
+            "elementsckpt.loading.candidates",
+            "elementsckpt.loading.decoding",
+            "elementsckpt.loading.loaded",
+        ),
+        *(
             "elementsckpt.loading.open_save",
             "elementsckpt.loading.load",
             "elementsckpt.saving.save",
