@@ -21,7 +21,7 @@ from .loading.component import Options
 from .loading.load import Reading, restore, restore_into
 from .loading.request import Request
 from .reports import LoadReport, SaveReport
-from .saving.save import About, Manner, Saving, store
+from .saving.save import SaveLabel, SaveOptions, Saving
 from .storage.disk import AnyPath, local
 from .user import arguments
 from .user.arguments import flag
@@ -56,14 +56,14 @@ def save(
     savefns = arguments.functions("savefns", savefns, "save")
     values = of_functions(savefns, Value.save)
     saving = {key: functools.partial(apart, value) for key, value in values.items()}
-    manner = Manner(
+    options = SaveOptions(
         write=flag("write", write),
         fsync=flag("fsync", fsync),
         compress=compression.check(compress),
     )
-    about = About(metadata=encode(metadata))
-    begin = functools.partial(Saving, manner, target=local(path), about=about)
-    return store(begin, rng.last({**savefns, **saving}))
+    label = SaveLabel(metadata=encode(metadata))
+    new = Saving(options, label, target=local(path))
+    return new.make(rng.last({**savefns, **saving}))
 
 
 def load(

@@ -216,6 +216,7 @@ HOLDING = frozenset(
             "elementsckpt.system.forks",
         ),
         *(
+            "elementsckpt.run.saver",
             "elementsckpt.run.writer_lock",
             "elementsckpt.run.provenance",
             "elementsckpt.saving.history",

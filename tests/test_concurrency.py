@@ -24,7 +24,7 @@ from numbered import number_in, number_of
 import elementsckpt
 from elementsckpt import Checkpoint, SaveExistsError, WriteError, checkpoint
 from elementsckpt.directory.listing import Directory
-from elementsckpt.run import background
+from elementsckpt.run import background, saver
 from elementsckpt.storage import disk, drafts
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
@@ -261,8 +261,8 @@ def test_readers_agree_on_the_newest_of_two_saves_of_one_number(tmp_path, tied):
 @pytest.mark.parametrize("writer", [0, 1])
 def test_the_next_save_is_after_both_saves_of_one_number(tmp_path, tied, writer):
     cp = make(tmp_path, 7, keep=1)
-    for saver in (tied[writer], cp):
-        report = saver.save()
+    for which in (tied[writer], cp):
+        report = which.save()
         assert [x.latest() for x in (*tied, cp)] == [report.path] * 3
     assert report.sequence == 3
     assert [found.path for found in cp.saves()] == [report.path]
@@ -280,7 +280,7 @@ class Interrupts:
       results: Gets what it returns.
     """
 
-    FILES = (background.__file__, checkpoint.__file__, threading.__file__)
+    FILES = frozenset(x.__file__ for x in (background, checkpoint, saver, threading))
 
     def __init__(self, line, call, results):
         self.lines = 0
@@ -403,7 +403,7 @@ def child():
     cp.save()
     cp.load()
     cp.wait()
-sys.exit(while_held(cp._lock, child))
+sys.exit(while_held(cp._saver.lock, child))
 """,
     "a checkpoint that saves": """
 class Slow(Box):
@@ -450,7 +450,7 @@ cp = make(directory, bytes(10_000), background=True)
 def child():
     cp.save()
     cp.wait()
-sys.exit(while_held(cp._staging._lock, child))
+sys.exit(while_held(cp._saver._memory._lock, child))
 """,
 }
 

@@ -334,5 +334,5 @@ def test_limits_of_the_process_bound_what_is_staged(monkeypatch):
     monkeypatch.setattr(resource, "getrlimit", getrlimit)
     jobs.forget()
     assert staging.default_bytes() == 100 * MB
-    assert Checkpoint(background=True)._staging.limit_bytes == 100 * MB
+    assert Checkpoint(background=True)._saver._memory.limit_bytes == 100 * MB
     jobs.forget()

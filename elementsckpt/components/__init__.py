@@ -5,4 +5,4 @@ the **protocols** or as itself. A **value** is a component that is replaced, not
 changed; a **template** says what it can become.
 """
 
-__all__ = ["files", "protocols", "registry", "rng", "torch_states", "value", "wrappers"]
+__all__ = ["copies", "files", "protocols", "registry", "rng", "torch_states", "value"]

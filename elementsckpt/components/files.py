@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ..errors import ComponentError
 from ..user import attributes
 from ..user.arguments import shown
+from .protocols import Component
 
 Function = Callable[[Path], Any]
 
@@ -80,3 +82,47 @@ def takes_folder(load: Callable[[Any], Any]) -> bool:
 def folder_keys(loadfns: Mapping[str, Callable[[Any], Any]]) -> set[str]:
     """Return the keys of the functions that load a folder of files, not a state."""
     return {key for key, load in loadfns.items() if takes_folder(load)}
+
+
+def staged_only(components: Mapping[str, Component]) -> list[str]:
+    """Return the keys of the components whose files only `staging` writes."""
+    values = {key: component.value for key, component in components.items()}
+    return [
+        key
+        for key, x in values.items()
+        if attributes.is_instance(x, Files) and x.is_staged_only
+    ]
+
+
+def require_stageable(
+    keys: Sequence[str],
+    select: Callable[[Iterable[str]], Mapping[str, Component]],
+    components: Mapping[str, Component],
+) -> None:
+    """Refuse to stage what has no files, and to leave out what must be staged.
+
+    Args:
+      keys: What the user names.
+      select: Returns the components with these keys.
+      components: All components.
+    """
+    if not all(isinstance(key, str) for key in keys):
+        raise ValueError(
+            f"staging({', '.join(map(shown, keys))}): pass keys one by one, as in "
+            f"staging('policy', 'critic')."
+        )
+    if not keys or not all(takes_folder(x.load) for x in select(keys).values()):
+        raise ComponentError(
+            f"Cannot stage {_listed(keys)}: name components that have files, such "
+            f"as cp.policy = elementsckpt.Files(load=function)."
+        )
+    others = [key for key in staged_only(components) if key not in keys]
+    if others:
+        raise ComponentError(
+            f"The files of {_listed(others)} are written in such a block, too: "
+            f"name all of these, with staging({_listed([*keys, *others])})."
+        )
+
+
+def _listed(keys: Iterable[str]) -> str:
+    return ", ".join(map(repr, keys))

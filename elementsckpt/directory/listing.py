@@ -112,6 +112,11 @@ class Directory:
     def _folders(self) -> list[Path]:
         return [path for path in disk.folders_in(self.path) if path.name[0] != "."]
 
+    def has(self, save: Path) -> bool:
+        """Return whether the save is in this directory, not linked there."""
+        here = os.path.realpath(save.parent) == os.path.realpath(self.path)
+        return here and not os.path.islink(save)
+
     def note(self, path: Path, head: Head) -> None:
         """Take note of a save that was just written, so that it need not be read."""
         signature = _signature(path / manifest.NAME)

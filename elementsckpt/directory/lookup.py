@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..errors import CheckpointError, DamagedError, SaveNotFoundError
 from ..foreign import elements
@@ -13,7 +14,7 @@ from ..format import manifest, scalars
 from ..storage import disk, drafts
 from ..storage.disk import AnyPath, local
 from ..user import hints
-from ..user.arguments import integer, is_integer
+from ..user.arguments import integer, is_integer, shown
 from . import retention
 from .listing import Directory, Found, looks_like_ours, read_head
 from .retention import Keep
@@ -56,6 +57,28 @@ def find(path: Path, directory: Directory | None = None) -> list[Found]:
 
 
 NAMES = ("latest", "best")
+
+
+def checked_pin(pin: Any, target: Path | None) -> str | None:
+    """Return the name under which a new save is to be found, or None.
+
+    Args:
+      pin: The name, as for `Checkpoint.save`.
+      target: Folder of the save if it is not in a directory.
+
+    Raises:
+      ValueError: it cannot be one.
+    """
+    if pin is None:
+        return None
+    if target is not None:
+        raise ValueError("A save to a path of its own is never pruned: leave pin= out.")
+    if not isinstance(pin, str) or not pin or "/" in pin or pin in NAMES:
+        raise ValueError(
+            f"pin={shown(pin)}: pass a name without slashes, other than 'latest' and "
+            f"'best'."
+        )
+    return manifest.display(pin)
 
 
 def named(

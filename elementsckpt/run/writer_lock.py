@@ -14,7 +14,7 @@ from pathlib import Path
 from ..directory.listing import Found
 from ..storage import disk
 from ..system import forks, job
-from . import lineage
+from . import provenance
 
 _logger = logging.getLogger("elementsckpt")
 
@@ -95,7 +95,7 @@ def _writer(newest: Found | None) -> str | None:
     last = None if newest is None or newest.head is None else newest.head.lineage
     if last is None or last.pid is None:
         return None
-    is_here = last.host == lineage.host()
+    is_here = last.host == provenance.host()
     if is_here and (last.pid == os.getpid() or not _is_alive(last.pid)):
         return None
     return f"Process {last.pid} on {last.host}"

@@ -5,4 +5,4 @@ save holds is **reused**: its segment is linked. In the background a save owns c
 which are in its **staging** memory, and writes after `save()` has returned.
 """
 
-__all__ = ["blocks", "history", "save", "staging"]
+__all__ = ["blocks", "history", "reuse", "save", "staging"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -35,10 +34,9 @@ from .writer import Settings, Writer
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "equinox", "torch", "ml_dtypes")
 _MOST_NAMES = 10  # In a message.
 _SHARD_BYTES = 48 << 20  # What any save may copy of shards.
-_logger = logging.getLogger("elementsckpt")
 
 
-class Manner(Struct, frozen=True):
+class SaveOptions(Struct, frozen=True):
     """How saves are written.
 
     Attributes:
@@ -54,7 +52,7 @@ class Manner(Struct, frozen=True):
     compress: Compress = "auto"
 
 
-class About(Struct, frozen=True):
+class SaveLabel(Struct, frozen=True):
     """What a save says about itself, as the fields of `manifest.Head` of these names.
 
     Attributes:
@@ -70,7 +68,6 @@ class About(Struct, frozen=True):
     keys: list[Any] = []
 
 
-_NOTHING = About()
 _NO_VALUES: Mapping[str, int] = {}
 
 
@@ -80,11 +77,11 @@ class Saving:
     What is written by others is written between `stage` and `take`.
 
     Args:
-      manner: How to write it.
+      options: How to write it.
+      label: What it says about itself.
       target: Folder to write, or None for a new one in the directory.
       listing: The directory, without a target.
       history: What earlier saves of the directory hold.
-      about: What it says about itself.
       notices: What is said of the run, and was.
 
     Attributes:
@@ -97,12 +94,12 @@ class Saving:
 
     def __init__(
         self,
-        manner: Manner,
+        options: SaveOptions,
+        label: SaveLabel,
         *,
         target: Path | None,
         listing: Directory | None = None,
         history: History | None = None,
-        about: About = _NOTHING,
         notices: Notices | None = None,
     ) -> None:
         self._notices = Notices() if notices is None else notices
@@ -111,7 +108,7 @@ class Saving:
         if target is not None:
             directory = Directory(target.parent, self._notices)
         assert directory is not None
-        self._manner = manner
+        self._options = options
         self._directory = directory
         self._history = history or History()
         self._saves = directory.saves()
@@ -122,49 +119,49 @@ class Saving:
         # Whoever takes the draft out is to finish or to abandon it.
         self._drafts: list[Draft] = []
         try:
-            if manner.write:
-                self._drafts.append(self._new_draft(target, about.step))
-            self._describe_new(target, about)
+            if options.write:
+                self._drafts.append(self._new_draft(target, label.step))
+            self._describe_new(target, label)
         except BaseException:
             self.abandon()
             raise
 
     def _new_draft(self, target: Path | None, step: int | None) -> Draft:
-        fsync = self._manner.fsync
+        fsync = self._options.fsync
         if target is not None:
             return drafts.begin_at(target, fsync=fsync)
         self._directory.sweep()
         return drafts.begin(self._directory.path, step, fsync=fsync)
 
-    def _describe_new(self, target: Path | None, about: About) -> None:
-        manner, now = self._manner, datetime.now(timezone.utc)
-        name = self._directory.path / drafts.save_name(now, about.step)
+    def _describe_new(self, target: Path | None, label: SaveLabel) -> None:
+        options, now = self._options, datetime.now(timezone.utc)
+        name = self._directory.path / drafts.save_name(now, label.step)
         self.path = self._drafts[0].path if self._drafts else target or name
         self._manifest = Manifest(
             name=manifest.display(self.path.name),
             explicit=target is not None,
             sequence=next_sequence(self._saves),
-            step=about.step,
+            step=label.step,
             time=now,
-            durable=manner.fsync,
-            metrics=about.metrics,
-            metadata=about.metadata,
-            lineage=about.lineage,
+            durable=options.fsync,
+            metrics=label.metrics,
+            metadata=label.metadata,
+            lineage=label.lineage,
             libraries=_libraries(),
-            pin=about.pin,
-            ranking=retention.ranking(manner.keep),
-            schedule=about.schedule,
-            keys=about.keys,
+            pin=label.pin,
+            ranking=retention.ranking(options.keep),
+            schedule=label.schedule,
+            keys=label.keys,
             components=[],
         )
 
-    def describe(self, about: About) -> None:
+    def describe(self, label: SaveLabel) -> None:
         """Change what the save says about itself, before `take`.
 
         The name of its folder stays.
         """
-        for field in about.__struct_fields__:
-            setattr(self._manifest, field, getattr(about, field))
+        for field in label.__struct_fields__:
+            setattr(self._manifest, field, getattr(label, field))
         self._manifest.time = datetime.now(timezone.utc)
 
     def stage(self, key: str) -> Path:
@@ -222,8 +219,8 @@ class Saving:
         settings = Settings(
             self.path,
             self._manifest.sequence,
-            self._manner.fsync,
-            self._manner.compress,
+            self._options.fsync,
+            self._options.compress,
             staging=shards if staging is None else staging,
             shards=shards,
             is_alone=self._manifest.explicit,
@@ -237,9 +234,29 @@ class Saving:
             key,
             self._saves,
             self.path,
-            fsync=self._manner.fsync,
-            compress=self._manner.compress,
+            fsync=self._options.fsync,
+            compress=self._options.compress,
         )
+
+    def make(
+        self,
+        savefns: Mapping[str, Callable[[], Any]],
+        values: Mapping[str, int] = _NO_VALUES,
+    ) -> SaveReport:
+        """Take what the functions return, and finish; if that fails, leave no trace.
+
+        Args:
+          savefns: As for `take`.
+          values: As for `take`.
+        """
+        try:
+            self.take(savefns, values=values)
+            report = self.finish()
+        except BaseException:
+            self.abandon()
+            raise
+        assert report is not None  # Only the caller could have abandoned it.
+        return report
 
     def finish(self) -> SaveReport | None:
         """Write the rest, commit and prune; if it fails, leave no trace of the save.
@@ -320,7 +337,7 @@ class Saving:
                     item.writer.known.turn + 1,
                     item.writer.owners,
                     item.component.files,
-                    is_synced=self._manner.fsync,
+                    is_synced=self._options.fsync,
                 )
                 for item in self._collected
                 if item.writer is not None
@@ -330,7 +347,7 @@ class Saving:
     def _tidy(self) -> None:
         """Point to the new save and prune; it is made, so failing only warns."""
         try:
-            fsync, keep = self._manner.fsync, self._manner.keep
+            fsync, keep = self._options.fsync, self._options.keep
             self._directory.write_latest(self.path.name, fsync=fsync)
             self._directory.prune(keep, written=self.path, fsync=fsync)
             self._notices.settle("tidy")
@@ -353,30 +370,6 @@ class Saving:
             pickled=tuple(name for item in self._collected for name in item.pickled),
             seconds=time.monotonic() - self._begin,
         )
-
-
-def store(
-    begin: Callable[[], Saving],
-    savefns: Mapping[str, Callable[[], Any]],
-    values: Mapping[str, int] = _NO_VALUES,
-) -> SaveReport:
-    """Save in this thread, and a second time if what was to be reused is lost."""
-    is_again = False
-    while True:
-        saving = begin()
-        try:
-            saving.take(savefns, values=values)
-            report = saving.finish()
-        except BaseException as error:
-            saving.abandon()
-            is_lost = isinstance(error, LostError) and saving.is_repeatable
-            if is_again or not is_lost:
-                raise
-            _logger.warning("Saving again without reuse: %s", error)
-            is_again = True
-        else:
-            assert report is not None  # Nobody else could abandon it.
-            return report
 
 
 def _tell_of_memory(key: str, names: Sequence[str], notices: Notices) -> None:

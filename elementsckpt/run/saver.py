@@ -1,0 +1,345 @@
+"""Makes the saves of a run: one at a time, in the caller's thread or in another."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from ..components import protocols, rng
+from ..components.protocols import Component
+from ..directory import retention
+from ..directory.listing import Directory, Found
+from ..directory.metadata import decode_metrics, encode_metrics, merge
+from ..reports import SaveReport
+from ..saving.history import History
+from ..saving.reuse import LostError
+from ..saving.save import SaveLabel, SaveOptions, Saving
+from ..saving.staging import Staging
+from ..system import forks
+from ..user.notices import Notices
+from .background import Background
+from .provenance import Provenance
+from .timing import Timing
+from .writer_lock import Claim, claim
+
+_logger = logging.getLogger("elementsckpt")
+
+
+class SaveRequest(Struct, frozen=True, kw_only=True):
+    """A save that a caller wants.
+
+    Attributes:
+      components: What to save, by key.
+      target: Folder to write, or None for a new one in the directory.
+      metrics: As for `Checkpoint.save`, like the next two.
+      is_whole: Whether it is all of the run, in the directory.
+      is_last: Whether there may be no second chance, so that what went wrong with the
+        save before is raised only when this one is made.
+      begun: The save, if it has begun, as others have written files to it.
+      asked_s: When the caller asked for it, by the monotonic clock.
+    """
+
+    components: Mapping[str, Component]
+    target: Path | None = None
+    metrics: Mapping[str, Any] | None = None
+    metadata: Any = None
+    pin: str | None = None
+    is_whole: bool = False
+    is_last: bool = False
+    begun: Saving | None = None
+    asked_s: float = field(default_factory=time.monotonic)
+
+    @property
+    def savefns(self) -> dict[str, Callable[[], Any]]:
+        """What returns the states of the components, in the order to call it."""
+        return rng.last({key: x.saving for key, x in self.components.items()})
+
+
+class Saver:
+    """Makes the saves of one run, and knows what came before each.
+
+    Args:
+      directory: Where saves go, or None if each has a folder that the caller names.
+      options: How to write them.
+      components: All that is registered, which may change.
+      timing: When to save; it is told of each save.
+      metadata: Of the run, encoded; what a request has comes on top.
+      copy_bytes: Memory for copies, to finish saves in the background; None to finish
+        them before they are returned.
+      notices: What is said of the run, and was.
+
+    Attributes:
+      lock: Held by who saves or loads, or changes the directory.
+      is_background: Whether saves are finished in the background.
+    """
+
+    def __init__(
+        self,
+        directory: Directory | None,
+        options: SaveOptions,
+        components: Mapping[str, Component],
+        timing: Timing,
+        *,
+        metadata: Any,
+        copy_bytes: int | None,
+        notices: Notices,
+    ) -> None:
+        self.is_background = copy_bytes is not None
+        self._directory = directory
+        self._options = options
+        self._components = components
+        self._timing = timing
+        self._metadata = metadata
+        self._notices = notices
+        self._background: Background[SaveReport] = Background()
+        self._memory = Staging(copy_bytes or 0)
+        self._history = History()
+        self._provenance = Provenance()
+        self._claim: Claim | None = None  # From the first save on.
+        self.lock = threading.RLock()
+        self._turn = threading.Lock()  # Held while something is being saved.
+        forks.watch(self)
+
+    def _after_fork(self) -> None:
+        self.lock = threading.RLock()
+        self._turn = threading.Lock()
+
+    # Saving
+
+    def save(self, request: SaveRequest) -> SaveReport:
+        """Make a save, or begin it in the background; then the report says so far.
+
+        Raises:
+          Exception: as for `Checkpoint.save`; what went wrong with the save before.
+        """
+        with self.lock:
+            failure = self._failure_before() if request.is_last else None
+            report = self._save_in_turn(request)
+            if failure is not None:
+                self.wait()
+                raise failure
+            return report
+
+    def _failure_before(self) -> Exception | None:
+        try:
+            if not self._turn.locked():
+                self.wait()
+        except Exception as error:
+            return error
+        return None
+
+    def _save_in_turn(self, request: SaveRequest) -> SaveReport:
+        if self._turn.locked():  # A signal handler saves, or a component's save().
+            return self._make(request)
+        with self._turn:
+            self.wait()
+            was_over = self._timing.is_over
+            try:
+                report = self._save(request)
+            except BaseException:
+                self._timing.failed(time.monotonic() - request.asked_s)
+                raise
+        if request.is_whole:
+            seconds = time.monotonic() - request.asked_s
+            self._timing.saved(report.step, seconds, was_over=was_over)
+        return report
+
+    def _save(self, request: SaveRequest) -> SaveReport:
+        values = protocols.identities(request.components)
+        if not self.is_background or not self._options.write:
+            report = self._make(request, values)
+            self._note(report)
+            return report
+        saving = self._begin(request)
+        try:
+            self._take(saving, request, values)
+            report = saving.report(is_finished=False)
+            self._background.start(saving.finish)
+        except BaseException:
+            saving.abandon()  # Unless the thread has it by now.
+            raise
+        return report
+
+    def _make(
+        self, request: SaveRequest, values: Mapping[str, int] | None = None
+    ) -> SaveReport:
+        """Save in this thread, and a second time if what was to be reused is lost."""
+        savefns, values = request.savefns, values or {}
+        saving = self._begin(request)
+        try:
+            return saving.make(savefns, values)
+        except LostError as error:
+            if not saving.is_repeatable:
+                raise
+            _logger.warning("Saving again without reuse: %s", error)
+        return self._begin(request).make(savefns, values)
+
+    def _take(
+        self, saving: Saving, request: SaveRequest, values: Mapping[str, int]
+    ) -> None:
+        """Let a save own what it saves; in new memory if an interrupt ended the last.
+
+        There might be threads which still write to the other.
+        """
+        memory = self._memory
+        self._memory = Staging(memory.limit_bytes)
+        try:
+            saving.take(request.savefns, memory, values)
+        except BaseException as error:
+            if isinstance(error, Exception):
+                self._memory = memory
+            raise
+        self._memory = memory
+
+    def _begin(self, request: SaveRequest) -> Saving:
+        label = self._label(request)
+        if request.begun is not None:
+            request.begun.describe(label)
+            return request.begun
+        saving = Saving(
+            self._options,
+            label,
+            target=request.target,
+            listing=self._directory,
+            history=self._history,
+            notices=self._notices,
+        )
+        try:
+            if request.target is None and self._options.write:
+                self._claim = claim(saving.path.parent, saving.newest)
+                if not self._claim.is_contested:
+                    self._provenance.compare(saving.newest, label.step)
+                self._provenance.begins(saving.path)
+        except BaseException:
+            saving.abandon()
+            raise
+        return saving
+
+    def _label(self, request: SaveRequest) -> SaveLabel:
+        """Return what a new save says about itself, when it is its turn."""
+        encoded, step = encode_metrics(request.metrics), self._timing.current_step()
+        keep, found = self._options.keep, decode_metrics(encoded)
+        retention.warn(keep, found, step, self._notices)
+        return SaveLabel(
+            step=step,
+            metrics=encoded,
+            metadata=merge(self._metadata, request.metadata),
+            pin=request.pin,
+            schedule=self._timing.schedule(step),
+            lineage=self._provenance.lineage(),
+            keys=sorted({*self._components, *self._provenance.left_out}),
+        )
+
+    def _note(self, report: SaveReport) -> None:
+        if self._directory is not None and report.path.parent == self._directory.path:
+            self._provenance.saved(report)
+
+    # Staging
+
+    def staging(
+        self, keys: Sequence[str], request: SaveRequest
+    ) -> contextlib.AbstractContextManager[Any]:
+        """Begin a save for a block that gets its folders, and make it when that ends.
+
+        Args:
+          keys: Components whose files are written in the block.
+          request: What to save then; but of components it is all there are.
+        """
+        return _Block(self._staged(keys, request))
+
+    @contextlib.contextmanager
+    def _staged(self, keys: Sequence[str], request: SaveRequest) -> Iterator[Any]:
+        saving: Saving | None = None
+        try:
+            with self.lock:
+                if not self._turn.locked():
+                    self.wait()
+                saving = self._begin(request)
+            folders = tuple(saving.stage(key) for key in keys)
+            yield folders if len(folders) > 1 else folders[0]
+            components = dict(self._components)  # Others may be there by now.
+            self.save(replace(request, components=components, begun=saving))
+        except BaseException:
+            if saving is not None:
+                saving.abandon()
+            raise
+
+    # Waiting
+
+    def wait(self) -> SaveReport | None:
+        """Return when nothing is being saved or loaded: as for `Checkpoint.wait`."""
+        with self.lock:
+            return self._background.wait(self._note_outcome)
+
+    def _note_outcome(self, outcome: SaveReport | BaseException | None) -> None:
+        if isinstance(outcome, BaseException):
+            self._timing.failed(0.0)
+        elif outcome is not None:
+            self._note(outcome)
+
+    def check(self) -> None:
+        """Raise what went wrong in the background, if it is known by now."""
+        if self._background.is_done:
+            self.wait()
+
+    def join(self) -> None:
+        """Return when nothing is under way, and leave what went wrong for `wait`."""
+        self._background.join()
+
+    def close(self) -> None:
+        """Wait, as `wait` does, and let go of memory and the directory."""
+        with self.lock:
+            try:
+                self.wait()
+            finally:
+                self._claim = None
+                self._timing.unwatch()
+                self._memory = Staging(self._memory.limit_bytes)
+
+    # Resuming
+
+    def loaded(self, found: Found, *, is_own: bool, is_whole: bool) -> None:
+        """Take note of where the state comes from, and go on with the run there.
+
+        Args:
+          found: The save.
+          is_own: Whether it is in the directory.
+          is_whole: Whether all was loaded.
+        """
+        self._provenance.loaded(found, is_own=is_own)
+        if is_own and is_whole and found.head is not None:
+            self._provenance.resumed(
+                found.path,
+                found.head,
+                self._components,
+                self._metadata,
+                writes=self._options.write,
+            )
+            self._timing.resumed(found.head.schedule, found.step)
+        step = "" if found.step is None else f", of step {found.step}"
+        _logger.info("Loaded %s%s.", found.path, step)
+
+
+class _Block(contextlib.AbstractContextManager[Any]):
+    """Ends what was begun for a block, also if an interrupt comes before its start."""
+
+    def __init__(self, inner: contextlib._GeneratorContextManager[Any]) -> None:
+        self._inner = inner
+
+    def __enter__(self) -> Any:
+        try:
+            return self._inner.__enter__()
+        except BaseException:
+            self._inner.gen.close()
+            raise
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self._inner.__exit__(*error)
