@@ -63,7 +63,11 @@ def save(
     )
     label = SaveLabel(metadata=encode(metadata))
     new = Saving(options, label, target=local(path))
-    return new.make(rng.last({**savefns, **saving}))
+    try:
+        return new.make(rng.last({**savefns, **saving}))
+    except BaseException:
+        new.abandon()
+        raise
 
 
 def load(

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from ..saving.reuse import LostError
 from ..saving.save import SaveLabel, SaveOptions, Saving
 from ..saving.staging import Staging
 from ..system import forks
+from ..system.phases import Phases
 from ..user.notices import Notices
 from .background import Background
 from .provenance import Provenance
@@ -45,6 +46,7 @@ class SaveRequest(Struct, frozen=True, kw_only=True):
         save before is raised only when this one is made.
       begun: The save, if it has begun, as others have written files to it.
       asked_s: When the caller asked for it, by the monotonic clock.
+      phases: The clock of what is done for it.
     """
 
     components: Mapping[str, Component]
@@ -56,6 +58,7 @@ class SaveRequest(Struct, frozen=True, kw_only=True):
     is_last: bool = False
     begun: Saving | None = None
     asked_s: float = field(default_factory=time.monotonic)
+    phases: Phases = field(default_factory=Phases)
 
     @property
     def savefns(self) -> dict[str, Callable[[], Any]]:
@@ -77,6 +80,7 @@ class Saver:
       notices: What is said of the run, and was.
 
     Attributes:
+      components: As given.
       lock: Held by who saves or loads, or changes the directory.
       is_background: Whether saves are finished in the background.
     """
@@ -95,7 +99,7 @@ class Saver:
         self.is_background = copy_bytes is not None
         self._directory = directory
         self._options = options
-        self._components = components
+        self.components = components
         self._timing = timing
         self._metadata = metadata
         self._notices = notices
@@ -121,17 +125,17 @@ class Saver:
           Exception: as for `Checkpoint.save`; what went wrong with the save before.
         """
         with self.lock:
-            failure = self._failure_before() if request.is_last else None
+            failure = self._failure_before(request) if request.is_last else None
             report = self._save_in_turn(request)
             if failure is not None:
                 self.wait()
                 raise failure
             return report
 
-    def _failure_before(self) -> Exception | None:
+    def _failure_before(self, request: SaveRequest) -> Exception | None:
         try:
             if not self._turn.locked():
-                self.wait()
+                self._wait_before(request)
         except Exception as error:
             return error
         return None
@@ -140,7 +144,7 @@ class Saver:
         if self._turn.locked():  # A signal handler saves, or a component's save().
             return self._make(request)
         with self._turn:
-            self.wait()
+            self._wait_before(request)
             was_over = self._timing.is_over
             try:
                 report = self._save(request)
@@ -151,6 +155,11 @@ class Saver:
             seconds = time.monotonic() - request.asked_s
             self._timing.saved(report.step, seconds, was_over=was_over)
         return report
+
+    def _wait_before(self, request: SaveRequest) -> None:
+        if self.is_background:
+            with request.phases("wait"):
+                self.wait()
 
     def _save(self, request: SaveRequest) -> SaveReport:
         values = protocols.identities(request.components)
@@ -169,18 +178,23 @@ class Saver:
         return report
 
     def _make(
-        self, request: SaveRequest, values: Mapping[str, int] | None = None
+        self,
+        request: SaveRequest,
+        values: Mapping[str, int] | None = None,
+        *,
+        is_again: bool = False,
     ) -> SaveReport:
         """Save in this thread, and a second time if what was to be reused is lost."""
-        savefns, values = request.savefns, values or {}
         saving = self._begin(request)
         try:
-            return saving.make(savefns, values)
-        except LostError as error:
-            if not saving.is_repeatable:
+            return saving.make(request.savefns, values or {})
+        except BaseException as error:
+            saving.abandon()
+            is_lost = isinstance(error, LostError) and saving.is_repeatable
+            if is_again or not is_lost:
                 raise
             _logger.warning("Saving again without reuse: %s", error)
-        return self._begin(request).make(savefns, values)
+        return self._make(request, values, is_again=True)
 
     def _take(
         self, saving: Saving, request: SaveRequest, values: Mapping[str, int]
@@ -189,13 +203,11 @@ class Saver:
 
         There might be threads which still write to the other.
         """
-        memory = self._memory
-        self._memory = Staging(memory.limit_bytes)
+        memory, self._memory = self._memory, Staging(self._memory.limit_bytes)
         try:
             saving.take(request.savefns, memory, values)
-        except BaseException as error:
-            if isinstance(error, Exception):
-                self._memory = memory
+        except Exception:
+            self._memory = memory
             raise
         self._memory = memory
 
@@ -211,6 +223,7 @@ class Saver:
             listing=self._directory,
             history=self._history,
             notices=self._notices,
+            phases=request.phases,
         )
         try:
             if request.target is None and self._options.write:
@@ -235,7 +248,7 @@ class Saver:
             pin=request.pin,
             schedule=self._timing.schedule(step),
             lineage=self._provenance.lineage(),
-            keys=sorted({*self._components, *self._provenance.left_out}),
+            keys=sorted({*self.components, *self._provenance.left_out}),
         )
 
     def _note(self, report: SaveReport) -> None:
@@ -253,24 +266,14 @@ class Saver:
           keys: Components whose files are written in the block.
           request: What to save then; but of components it is all there are.
         """
-        return _Block(self._staged(keys, request))
+        return _Block(self, keys, request)
 
-    @contextlib.contextmanager
-    def _staged(self, keys: Sequence[str], request: SaveRequest) -> Iterator[Any]:
-        saving: Saving | None = None
-        try:
-            with self.lock:
-                if not self._turn.locked():
-                    self.wait()
-                saving = self._begin(request)
-            folders = tuple(saving.stage(key) for key in keys)
-            yield folders if len(folders) > 1 else folders[0]
-            components = dict(self._components)  # Others may be there by now.
-            self.save(replace(request, components=components, begun=saving))
-        except BaseException:
-            if saving is not None:
-                saving.abandon()
-            raise
+    def begin(self, request: SaveRequest) -> Saving:
+        """Begin a save that others write files to, when it is its turn."""
+        with self.lock:
+            if not self._turn.locked():
+                self._wait_before(request)
+            return self._begin(request)
 
     # Waiting
 
@@ -319,7 +322,7 @@ class Saver:
             self._provenance.resumed(
                 found.path,
                 found.head,
-                self._components,
+                self.components,
                 self._metadata,
                 writes=self._options.write,
             )
@@ -329,17 +332,37 @@ class Saver:
 
 
 class _Block(contextlib.AbstractContextManager[Any]):
-    """Ends what was begun for a block, also if an interrupt comes before its start."""
+    """Begins a save for a block, and makes or abandons it when that ends."""
 
-    def __init__(self, inner: contextlib._GeneratorContextManager[Any]) -> None:
-        self._inner = inner
+    def __init__(self, saver: Saver, keys: Sequence[str], request: SaveRequest) -> None:
+        self._saver = saver
+        self._keys = keys
+        self._request = request
+        self._saving: Saving | None = None
 
     def __enter__(self) -> Any:
         try:
-            return self._inner.__enter__()
+            self._saving = self._saver.begin(self._request)
+            folders = tuple(map(self._saving.stage, self._keys))
+            return folders if len(folders) > 1 else folders[0]
         except BaseException:
-            self._inner.gen.close()
+            self._abandon()
             raise
 
-    def __exit__(self, *error: Any) -> bool | None:
-        return self._inner.__exit__(*error)
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            if kind is None:
+                # Others may have been registered meanwhile.
+                components = dict(self._saver.components)
+                self._saver.save(
+                    replace(self._request, components=components, begun=self._saving)
+                )
+        except BaseException:
+            self._abandon()
+            raise
+        if kind is not None:
+            self._abandon()
+
+    def _abandon(self) -> None:
+        if self._saving is not None:
+            self._saving.abandon()

@@ -20,6 +20,7 @@ from ..format import scalars
 from ..format.manifest import Component, Tree, encode_tree
 from ..state import grouping, tree
 from ..state.sharing import Losses
+from ..system.phases import Phases
 from ..user.notices import Notices
 from .reuse import Known
 from .writer import ComponentWriter, Writer
@@ -54,6 +55,7 @@ def collect(
     staged: Mapping[str, Path],
     background: bool,
     notices: Notices,
+    phases: Phases,
 ) -> list[Collected]:
     """Call each function and give what it returns to the writer.
 
@@ -66,6 +68,7 @@ def collect(
       background: Whether the writer owns what it was given when this returns, instead
         of having written it.
       notices: What is said of the run, and was.
+      phases: The clock of the save.
 
     Raises:
       StateError: a state cannot be saved.
@@ -76,7 +79,7 @@ def collect(
     collected = []
     for key, savefn in savefns.items():
         own = None if writer is None else writer.component(stems[key], known(key))
-        collecting = _Collecting(key, writer, own, notices)
+        collecting = _Collecting(key, writer, own, notices, phases)
         if key in staged:
             component = collecting.take_folder(staged[key])
         else:
@@ -98,8 +101,10 @@ class _Collecting:
         writer: Writer | None,
         own: ComponentWriter | None,
         notices: Notices,
+        phases: Phases,
     ) -> None:
         self._notices = notices
+        self._phases = phases
         self._key = key
         self._writer = writer
         self._own = own
@@ -123,7 +128,7 @@ class _Collecting:
             trees = list(self._shards(state))
             shards = len(trees)
         else:
-            trees = [encode_tree(self._add(state, ""))]
+            trees = [self._encode(state, "")]
             del state
         if self._own is not None:
             self._own.close()
@@ -181,7 +186,8 @@ class _Collecting:
     def _call(self, function: Callable[[], Any]) -> Any:
         """Call the component's code; its errors get a note that names the key."""
         try:
-            return function()
+            with self._phases("collect"):
+                return function()
         except StopIteration:
             raise
         except Exception as error:
@@ -196,13 +202,17 @@ class _Collecting:
                 shard = self._call(generator.__next__)
             except StopIteration:
                 return
-            yield encode_tree(self._add(shard, f"{index}/"))
+            yield self._encode(shard, f"{index}/")
             del shard
             index += 1
             if self._writer is not None:
                 self._writer.own()
                 if self._writer.is_full:
                     self._writer.flush()
+
+    def _encode(self, state: Any, prefix: str) -> Raw:
+        with self._phases("flatten"):
+            return encode_tree(self._add(state, prefix))
 
     def _add(self, state: Any, prefix: str) -> Tree:
         is_apart = isinstance(state, tree.Apart)

@@ -23,6 +23,7 @@ from ..reports import SaveReport
 from ..storage import drafts
 from ..storage.drafts import Draft
 from ..storage.filetree import folder_of, make_folder
+from ..system.phases import Phases
 from ..user.notices import Notices
 from .component import Collected, collect, stem
 from .history import History
@@ -83,6 +84,7 @@ class Saving:
       listing: The directory, without a target.
       history: What earlier saves of the directory hold.
       notices: What is said of the run, and was.
+      phases: The clock of what is done for it.
 
     Attributes:
       path: The save folder.
@@ -101,8 +103,10 @@ class Saving:
         listing: Directory | None = None,
         history: History | None = None,
         notices: Notices | None = None,
+        phases: Phases | None = None,
     ) -> None:
         self._notices = Notices() if notices is None else notices
+        self._phases = phases or Phases()
         self._begin = time.monotonic()
         directory = listing
         if target is not None:
@@ -111,7 +115,8 @@ class Saving:
         self._options = options
         self._directory = directory
         self._history = history or History()
-        self._saves = directory.saves()
+        with self._phases("begin"):
+            self._saves = directory.saves()
         self._staged: dict[str, Path] = {}
         self._collected: list[Collected] = []
         self._writer: Writer | None = None
@@ -119,9 +124,10 @@ class Saving:
         # Whoever takes the draft out is to finish or to abandon it.
         self._drafts: list[Draft] = []
         try:
-            if options.write:
-                self._drafts.append(self._new_draft(target, label.step))
-            self._describe_new(target, label)
+            with self._phases("begin"):
+                if options.write:
+                    self._drafts.append(self._new_draft(target, label.step))
+                self._describe_new(target, label)
         except BaseException:
             self.abandon()
             raise
@@ -206,6 +212,7 @@ class Saving:
             staged=self._staged,
             background=staging is not None,
             notices=self._notices,
+            phases=self._phases,
         )
         self._manifest.components = [item.component for item in self._collected]
         for item in self._collected:
@@ -225,36 +232,35 @@ class Saving:
             shards=shards,
             is_alone=self._manifest.explicit,
         )
-        return Writer(settings)
+        return Writer(settings, self._phases)
 
     def _known(self, key: str) -> Known:
         if self._manifest.explicit:
             return NOTHING  # Such a save is for taking away.
-        return self._history.known(
-            key,
-            self._saves,
-            self.path,
-            fsync=self._options.fsync,
-            compress=self._options.compress,
-        )
+        with self._phases("find"):
+            return self._history.known(
+                key,
+                self._saves,
+                self.path,
+                fsync=self._options.fsync,
+                compress=self._options.compress,
+            )
 
     def make(
         self,
         savefns: Mapping[str, Callable[[], Any]],
         values: Mapping[str, int] = _NO_VALUES,
     ) -> SaveReport:
-        """Take what the functions return, and finish; if that fails, leave no trace.
+        """Take what the functions return, and finish.
+
+        If it fails, the caller should `abandon` the save.
 
         Args:
           savefns: As for `take`.
           values: As for `take`.
         """
-        try:
-            self.take(savefns, values=values)
-            report = self.finish()
-        except BaseException:
-            self.abandon()
-            raise
+        self.take(savefns, values=values)
+        report = self.finish()
         assert report is not None  # Only the caller could have abandoned it.
         return report
 
@@ -280,11 +286,12 @@ class Saving:
                 self._history.distrust(self._manifest.sequence - 1)
                 self._note_damage()
             raise
-        self._history.still.saved(self._values, self._manifest, self._notices)
-        if not self._manifest.explicit:
-            self._note_damage()
-            self._remember()
-            self._tidy()
+        with self._phases("prune"):
+            self._history.still.saved(self._values, self._manifest, self._notices)
+            if not self._manifest.explicit:
+                self._note_damage()
+                self._remember()
+                self._tidy()
         return self.report(is_finished=True, manifest_bytes=len(content))
 
     def _commit(self, draft: Draft, writer: Writer) -> bytes:
@@ -294,12 +301,13 @@ class Saving:
             assert item.writer is not None
             item.component.segments = item.writer.segments
             item.component.blocks = item.writer.blocks
-        # Others may have saved meanwhile, and order is that of the commits.
-        sequence = next_sequence(self._directory.saves())
-        written = self._manifest
-        written.sequence = max(written.sequence, sequence)
-        content = manifest.encode(written)
-        draft.commit(content)
+        with self._phases("commit"):
+            # Others may have saved meanwhile, and order is that of the commits.
+            sequence = next_sequence(self._directory.saves())
+            written = self._manifest
+            written.sequence = max(written.sequence, sequence)
+            content = manifest.encode(written)
+            draft.commit(content)
         return content
 
     @property
@@ -369,6 +377,7 @@ class Saving:
             bytes_total=sum(item.component.size_bytes for item in self._collected),
             pickled=tuple(name for item in self._collected for name in item.pickled),
             seconds=time.monotonic() - self._begin,
+            phases=self._phases.seconds(),
         )
 
 

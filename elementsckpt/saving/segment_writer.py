@@ -10,6 +10,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ class SegmentFile(abc.ABC):
     Attributes:
       parts: Its blocks.
       least_bytes: What the file will take, at the least.
+      written_s: When all was written but not durable, by the monotonic clock.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class SegmentFile(abc.ABC):
     ) -> None:
         self.path = path
         self.least_bytes = 0
+        self.written_s = 0.0
         self.parts = [part for run in runs for part in run]
         self._known = known
         self._naming = naming
@@ -96,6 +99,7 @@ class SegmentFile(abc.ABC):
     def _end(self, fd: int) -> None:
         """Write the header and make the file durable."""
         disk.write(fd, self._header, 0, path=self.path)
+        self.written_s = time.monotonic()
         if self._fsync:
             disk.sync(fd, path=self.path)
 

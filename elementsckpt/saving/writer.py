@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import os
+import time
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from ..format.header import Naming
 from ..format.manifest import Block, Component, Leaves, Segment
 from ..storage import disk
 from ..storage.filetree import FolderWriter, make_folder
+from ..system.phases import Phases
 from ..system.threads import run
 from .blocks import Cutter, Gathered, Large, Part
 from .reuse import NOTHING, Known
@@ -57,8 +59,9 @@ class Settings(Struct, frozen=True):
 class Writer:
     """Writes the components of one save."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, phases: Phases) -> None:
         self._settings = settings
+        self._phases = phases
         self._components: list[ComponentWriter] = []
         settings.staging.reset()  # The save before may have failed.
         settings.shards.reset()
@@ -81,7 +84,9 @@ class Writer:
         is no room for a copy.
         """
         work = [(x, part) for x in self._components for part in x.fresh()]
-        if not all(run(lambda item: item[0].own(item[1]), work)):
+        with self._phases("copy"):
+            is_owned = all(run(lambda item: item[0].own(item[1]), work))
+        if not is_owned:
             self.flush()
         for component in self._components:
             component.let_go()
@@ -99,10 +104,12 @@ class Writer:
           WriteError: the disk refused.
         """
         unsettled = [(x, part) for x in self._components for part in x.unsettled()]
-        run(lambda item: item[0].known.find(item[1]), unsettled)
-        if self._settings.compress == "auto":
-            run(_probe, [leaf for x in self._components for leaf in x.unprobed()])
-        self._write([file for x in self._components for file in x.lay_out()])
+        with self._phases("find"):
+            run(lambda item: item[0].known.find(item[1]), unsettled)
+        with self._phases("write"):
+            if self._settings.compress == "auto":
+                run(_probe, [leaf for x in self._components for leaf in x.unprobed()])
+            self._write([file for x in self._components for file in x.lay_out()])
         for component in self._components:
             component.clear()
         self._settings.staging.reset()
@@ -116,9 +123,11 @@ class Writer:
           LostError: a block to be written anew is damaged.
         """
         self.flush()
-        self._write([file for x in self._components for file in x.lay_out_moved()])
-        for component in self._components:
-            component.conclude()
+        with self._phases("write"):
+            self._write([file for x in self._components for file in x.lay_out_moved()])
+        with self._phases("find"):  # Files of components that wrote them, above all.
+            for component in self._components:
+                component.conclude()
 
     def _write(self, files: Sequence[SegmentFile]) -> None:
         least = sum(file.least_bytes for file in files)
@@ -129,6 +138,9 @@ class Writer:
                 for file in batch:
                     file.open()
                 run(lambda item: item[0].write(item[1]), list(_in_turn(batch)))
+                if self._settings.fsync:
+                    written_s = max(file.written_s for file in batch)
+                    self._phases.passed("sync", time.monotonic() - written_s)
             finally:
                 for file in batch:
                     file.close()
