@@ -57,7 +57,7 @@ class SaveRequest(Struct, frozen=True, kw_only=True):
     is_whole: bool = False
     is_last: bool = False
     begun: Saving | None = None
-    asked_s: float = field(default_factory=time.monotonic)
+    asked_s: float = field(default_factory=lambda: time.monotonic())
     phases: Phases = field(default_factory=Phases)
 
     @property
