@@ -30,8 +30,8 @@ from .run import signals
 from .run.saver import Saver, SaveRequest
 from .run.schedule import Every
 from .run.timing import Timing
+from .saving.arenas import default_bytes
 from .saving.save import SaveOptions
-from .saving.staging import default_bytes
 from .storage.disk import AnyPath, local
 from .system import job
 from .system.job import Agreement

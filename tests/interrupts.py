@@ -198,7 +198,7 @@ HOLDING = frozenset(
         *(
             "elementsckpt.saving.writer",
             "elementsckpt.saving.component",
-            "elementsckpt.saving.staging",
+            "elementsckpt.saving.arenas",
         ),
         *(
             "elementsckpt.saving.reuse",

@@ -15,7 +15,7 @@ from strategies import assert_same
 from elementsckpt import Checkpoint, StateError
 from elementsckpt.storage import disk
 
-ARENA = 16 * MB  # Staging grows by so much.
+ARENA = 16 * MB  # Memory for copies grows by so much.
 
 
 @pytest.fixture

@@ -362,7 +362,6 @@ import elementsckpt
 from boxes import Box, make
 from elementsckpt import Checkpoint, Counter, Every
 from elementsckpt.storage import disk
-from elementsckpt.saving.staging import Staging
 from folders import Gate
 
 directory = pathlib.Path(sys.argv[1])
@@ -1019,7 +1018,7 @@ def test_a_directory_that_goes_costs_the_save_in_the_background_only(
         assert len(visible(tmp_path / "away")) == 2
 
 
-def test_a_claim_is_of_the_directory_that_is_there_now(tmp_path, caplog):
+def test_a_writer_lock_is_of_the_directory_that_is_there_now(tmp_path, caplog):
     path, away = tmp_path / "ckpt", tmp_path / "away"
     cp = make(path, 1)
     cp.save()

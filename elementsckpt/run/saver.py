@@ -19,17 +19,17 @@ from ..directory import retention
 from ..directory.listing import Directory, Found
 from ..directory.metadata import decode_metrics, encode_metrics, merge
 from ..reports import SaveReport
+from ..saving.arenas import Arenas
 from ..saving.history import History
 from ..saving.reuse import LostError
 from ..saving.save import SaveLabel, SaveOptions, Saving
-from ..saving.staging import Staging
 from ..system import forks
 from ..system.phases import Phases
 from ..user.notices import Notices
 from .background import Background
 from .provenance import Provenance
 from .timing import Timing
-from .writer_lock import Claim, claim
+from .writer_lock import WriterLock, lock_for_writing
 
 _logger = logging.getLogger("elementsckpt")
 
@@ -104,10 +104,10 @@ class Saver:
         self._metadata = metadata
         self._notices = notices
         self._background: Background[SaveReport] = Background()
-        self._memory = Staging(copy_bytes or 0)
+        self._memory = Arenas(copy_bytes or 0)
         self._history = History()
         self._provenance = Provenance()
-        self._claim: Claim | None = None  # From the first save on.
+        self._writer_lock: WriterLock | None = None  # From the first save on.
         self.lock = threading.RLock()
         self._turn = threading.Lock()  # Held while something is being saved.
         forks.watch(self)
@@ -203,7 +203,7 @@ class Saver:
 
         There might be threads which still write to the other.
         """
-        memory, self._memory = self._memory, Staging(self._memory.limit_bytes)
+        memory, self._memory = self._memory, Arenas(self._memory.limit_bytes)
         try:
             saving.take(request.savefns, memory, values)
         except Exception:
@@ -227,8 +227,8 @@ class Saver:
         )
         try:
             if request.target is None and self._options.write:
-                self._claim = claim(saving.path.parent, saving.newest)
-                if not self._claim.is_contested:
+                self._writer_lock = lock_for_writing(saving.path.parent, saving.newest)
+                if not self._writer_lock.is_contested:
                     self._provenance.compare(saving.newest, label.step)
                 self._provenance.begins(saving.path)
         except BaseException:
@@ -303,9 +303,9 @@ class Saver:
             try:
                 self.wait()
             finally:
-                self._claim = None
+                self._writer_lock = None
                 self._timing.unwatch()
-                self._memory = Staging(self._memory.limit_bytes)
+                self._memory = Arenas(self._memory.limit_bytes)
 
     # Resuming
 

@@ -17,7 +17,7 @@ from ..format import dtypes
 from ..format.header import Tensors
 from ..format.manifest import Block, Leaves, part_of
 from ..kinds.leaves import FROZEN, IMMUTABLE
-from .staging import Staging
+from .arenas import Arenas
 
 BLOCK_BYTES = 1 << 20  # What stays in a core's cache from copying to writing.
 SMALL_BYTES = 64 << 10  # Leaves below share blocks,
@@ -119,7 +119,7 @@ class Gathered:
         self.is_stable = self.is_stable and is_stable
         return begin
 
-    def own(self, memory: Staging) -> bool:
+    def own(self, memory: Arenas) -> bool:
         """Copy the leaves that were added since the last call; False without room."""
         new = b"".join(map(_bytes_of, self._chunks[self._owned_count :]))
         copied = memory.copy(np.frombuffer(new, np.uint8))
@@ -275,7 +275,7 @@ class Piece:
     def is_owned(self) -> bool:
         return self._owned is not None or self.leaf.is_frozen
 
-    def own(self, memory: Staging) -> bool:
+    def own(self, memory: Arenas) -> bool:
         """Copy the bytes; False without room."""
         self._owned = memory.copy(self.data())
         return self._owned is not None

@@ -25,10 +25,10 @@ from ..storage.drafts import Draft
 from ..storage.filetree import folder_of, make_folder
 from ..system.phases import Phases
 from ..user.notices import Notices
+from .arenas import Arenas
 from .component import Collected, collect, stem
 from .history import History
 from .reuse import NOTHING, Known, LostError, Remembered
-from .staging import Staging
 from .writer import Settings, Writer
 
 # Those on which what is in a state can depend.
@@ -186,7 +186,7 @@ class Saving:
     def take(
         self,
         savefns: Mapping[str, Callable[[], Any]],
-        staging: Staging | None = None,
+        arenas: Arenas | None = None,
         values: Mapping[str, int] = _NO_VALUES,
     ) -> None:
         """Call the functions, which return a state, and write or own what they return.
@@ -195,7 +195,7 @@ class Saving:
 
         Args:
           savefns: The functions by key.
-          staging: Memory for copies, to own it only and leave the writing to `finish`.
+          arenas: Memory for copies, to own it only and leave the writing to `finish`.
           values: Identities of those states that the program must set anew when they
             change, by key.
         """
@@ -204,13 +204,13 @@ class Saving:
             self._saves = self._directory.saves()
             self._manifest.sequence = next_sequence(self._saves)
         if self._drafts:
-            self._writer = self._new_writer(staging)
+            self._writer = self._new_writer(arenas)
         self._collected = collect(
             savefns,
             self._writer,
             self._known,
             staged=self._staged,
-            background=staging is not None,
+            background=arenas is not None,
             notices=self._notices,
             phases=self._phases,
         )
@@ -219,16 +219,16 @@ class Saving:
             if item.apart:
                 _tell_of_memory(item.key, item.apart, self._notices)
 
-    def _new_writer(self, staging: Staging | None) -> Writer:
-        shards = staging
+    def _new_writer(self, arenas: Arenas | None) -> Writer:
+        shards = arenas
         if shards is None or shards.limit_bytes < _SHARD_BYTES:
-            shards = Staging(_SHARD_BYTES)
+            shards = Arenas(_SHARD_BYTES)
         settings = Settings(
             self.path,
             self._manifest.sequence,
             self._options.fsync,
             self._options.compress,
-            staging=shards if staging is None else staging,
+            arenas=shards if arenas is None else arenas,
             shards=shards,
             is_alone=self._manifest.explicit,
         )

@@ -21,10 +21,10 @@ from ..storage import disk
 from ..storage.filetree import FolderWriter, make_folder
 from ..system.phases import Phases
 from ..system.threads import run
+from .arenas import Arenas
 from .blocks import Cutter, Gathered, Large, Part
 from .reuse import NOTHING, Known
 from .segment_writer import PackedFile, RawFile, SegmentFile
-from .staging import Staging
 
 SEGMENT_BYTES = 64 << 20
 SEGMENT_LEAVES = 100_000  # Other tools refuse headers of more than 100 MB.
@@ -41,7 +41,7 @@ class Settings(Struct, frozen=True):
       sequence: Number of the save; part of the file names.
       fsync: Whether segments are made durable.
       compress: Which leaves are compressed.
-      staging: Memory for the copies of arrays that may change.
+      arenas: Memory for the copies of arrays that may change.
       shards: Memory for the copies of shards, each of which must be copied or written
         before the next is made; it may be the same.
       is_alone: Whether no other save will be linked to what is written.
@@ -51,8 +51,8 @@ class Settings(Struct, frozen=True):
     sequence: int
     fsync: bool
     compress: Compress
-    staging: Staging
-    shards: Staging
+    arenas: Arenas
+    shards: Arenas
     is_alone: bool = False
 
 
@@ -63,7 +63,7 @@ class Writer:
         self._settings = settings
         self._phases = phases
         self._components: list[ComponentWriter] = []
-        settings.staging.reset()  # The save before may have failed.
+        settings.arenas.reset()  # The save before may have failed.
         settings.shards.reset()
 
     def component(self, stem: str, known: Known = NOTHING) -> ComponentWriter:
@@ -112,7 +112,7 @@ class Writer:
             self._write([file for x in self._components for file in x.lay_out()])
         for component in self._components:
             component.clear()
-        self._settings.staging.reset()
+        self._settings.arenas.reset()
         self._settings.shards.reset()
 
     def finish(self) -> None:
@@ -170,7 +170,7 @@ class ComponentWriter:
         self.bytes_written = 0
         self.bytes_reused = 0
         self._settings = settings
-        self._staging = settings.staging
+        self._arenas = settings.arenas
         self._stem = stem
         self._name = f"{stem}-{settings.sequence:06d}"
         self._cutter = Cutter(stem)
@@ -229,7 +229,7 @@ class ComponentWriter:
 
     def stream(self) -> None:
         """Expect shards."""
-        self._staging = self._settings.shards
+        self._arenas = self._settings.shards
 
     def close(self) -> None:
         """End the component: nothing will be added."""
@@ -246,7 +246,7 @@ class ComponentWriter:
         if part is not self._cutter.open:
             self.known.find(part)
         if part.place is None:
-            return part.own(self._staging)
+            return part.own(self._arenas)
         part.release()
         return True
 

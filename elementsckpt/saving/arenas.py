@@ -17,8 +17,8 @@ _ALIGN = 64
 _SHARE = 8
 
 
-class Staging:
-    """Copies, up to a limit; threads may copy at the same time.
+class Arenas:
+    """Holds copies, up to a limit; threads may copy at the same time.
 
     Args:
       limit_bytes: How many bytes there may be, as far as there is memory.
