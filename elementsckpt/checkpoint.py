@@ -27,7 +27,7 @@ from .loading.request import Regex, Rename, Request
 from .loading.verbs import Verb
 from .reports import LoadReport, SaveInfo, SaveReport
 from .run import signals
-from .run.saver import Saver, SaveRequest
+from .run.saver import Saver, SaveRequest, StagedSave
 from .run.schedule import Every
 from .run.timing import Timing
 from .saving.arenas import default_bytes
@@ -313,7 +313,8 @@ class Checkpoint(Registry):
         files.require_stageable(keys, self._select, self._components)
         self._required_directory()
         pin = lookup.checked_pin(pin, None)
-        return self._saver.staging(keys, self._whole(metrics, metadata, pin))
+        request = self._last_request(metrics, metadata, pin)
+        return StagedSave(self._saver, keys, request)
 
     def save_if_due(
         self,
@@ -351,9 +352,9 @@ class Checkpoint(Registry):
             return self.save(metrics=found, metadata=metadata)
         self._require_components()
         self._required_directory()
-        return self._saver.save(self._whole(found, metadata, None))
+        return self._saver.save(self._last_request(found, metadata, None))
 
-    def _whole(
+    def _last_request(
         self, metrics: Mapping[str, Any] | None, metadata: Any, pin: str | None
     ) -> SaveRequest:
         """Return a save of everything that there may be no second chance to make."""

@@ -444,7 +444,7 @@ def child():
     assert counter == 1
 sys.exit(while_held(counter.lock, child))
 """,
-    "staging": """
+    "arenas": """
 cp = make(directory, bytes(10_000), background=True)
 def child():
     cp.save()

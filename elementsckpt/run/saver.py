@@ -211,6 +211,13 @@ class Saver:
             raise
         self._memory = memory
 
+    def begin(self, request: SaveRequest) -> Saving:
+        """Begin a save that others write files to, when it is its turn."""
+        with self.lock:
+            if not self._turn.locked():
+                self._wait_before(request)
+            return self._begin(request)
+
     def _begin(self, request: SaveRequest) -> Saving:
         label = self._label(request)
         if request.begun is not None:
@@ -254,26 +261,6 @@ class Saver:
     def _note(self, report: SaveReport) -> None:
         if self._directory is not None and report.path.parent == self._directory.path:
             self._provenance.saved(report)
-
-    # Staging
-
-    def staging(
-        self, keys: Sequence[str], request: SaveRequest
-    ) -> contextlib.AbstractContextManager[Any]:
-        """Begin a save for a block that gets its folders, and make it when that ends.
-
-        Args:
-          keys: Components whose files are written in the block.
-          request: What to save then; but of components it is all there are.
-        """
-        return _Block(self, keys, request)
-
-    def begin(self, request: SaveRequest) -> Saving:
-        """Begin a save that others write files to, when it is its turn."""
-        with self.lock:
-            if not self._turn.locked():
-                self._wait_before(request)
-            return self._begin(request)
 
     # Waiting
 
@@ -331,8 +318,14 @@ class Saver:
         _logger.info("Loaded %s%s.", found.path, step)
 
 
-class _Block(contextlib.AbstractContextManager[Any]):
-    """Begins a save for a block, and makes or abandons it when that ends."""
+class StagedSave(contextlib.AbstractContextManager[Any]):
+    """Begins a save for a block that gets its folders, and makes it when that ends.
+
+    Args:
+      saver: What makes it.
+      keys: Components whose files are written in the block.
+      request: What to save then; but of components it is all there are.
+    """
 
     def __init__(self, saver: Saver, keys: Sequence[str], request: SaveRequest) -> None:
         self._saver = saver
@@ -350,18 +343,17 @@ class _Block(contextlib.AbstractContextManager[Any]):
             raise
 
     def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None:
+            self._abandon()
+            return
+        components = dict(self._saver.components)  # Others may be there by now.
         try:
-            if kind is None:
-                # Others may have been registered meanwhile.
-                components = dict(self._saver.components)
-                self._saver.save(
-                    replace(self._request, components=components, begun=self._saving)
-                )
+            self._saver.save(
+                replace(self._request, components=components, begun=self._saving)
+            )
         except BaseException:
             self._abandon()
             raise
-        if kind is not None:
-            self._abandon()
 
     def _abandon(self) -> None:
         if self._saving is not None:
