@@ -21,7 +21,7 @@ from .loading import verbs
 from .loading.candidates import Candidates
 from .loading.request import Request
 from .reports import LoadReport, SaveReport
-from .saving.save import About, Manner, Saving, store
+from .saving.save import SaveLabel, SaveOptions, Saving
 from .storage.paths import AnyPath, local
 from .system.phases import Phases
 from .user import arguments
@@ -57,14 +57,18 @@ def save(
     savefns = arguments.functions("savefns", savefns, "save")
     values = of_functions(savefns, Value.save)
     saving = {key: partial(apart, value) for key, value in values.items()}
-    manner = Manner(
+    options = SaveOptions(
         write=flag("write", write),
         fsync=flag("fsync", fsync),
         compress=compression.check(compress),
     )
-    about = About(metadata=encode(metadata))
-    begin = partial(Saving, manner, target=local(path), about=about)
-    return store(begin, rng.last({**savefns, **saving}))
+    label = SaveLabel(metadata=encode(metadata))
+    new = Saving(options, label, target=local(path))
+    try:
+        return new.make(rng.last({**savefns, **saving}))
+    except BaseException:
+        new.abandon()
+        raise
 
 
 def load(

@@ -7,6 +7,13 @@ load sees it.
 """
 
 __all__ = [
-    *("files", "protocols", "registry", "rng", "targets", "torch_states", "value"),
-    "wrappers",
+    "copies",
+    "files",
+    "protocols",
+    "registry",
+    "rng",
+    "staging",
+    "targets",
+    "torch_states",
+    "value",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..errors import CheckpointError, DamagedError, SaveNotFoundError
 from ..foreign import elements
@@ -13,7 +14,7 @@ from ..storage import paths
 from ..storage.paths import AnyPath, local
 from ..storage.segments import SaveFolder
 from ..user import hints
-from ..user.arguments import integer, is_integer
+from ..user.arguments import integer, is_integer, shown
 from . import retention
 from .listing import Directory, SaveEntry, read_entry
 from .retention import Keep
@@ -56,6 +57,28 @@ def find(path: Path, directory: Directory | None = None) -> list[SaveEntry]:
 
 
 NAMES = ("latest", "best")
+
+
+def checked_pin(pin: Any, target: Path | None) -> str | None:
+    """Return the name under which a new save is to be found, or None.
+
+    Args:
+      pin: The name, as for `Checkpoint.save`.
+      target: Folder of the save if it is not in a directory.
+
+    Raises:
+      ValueError: it cannot be one.
+    """
+    if pin is None:
+        return None
+    if target is not None:
+        raise ValueError("A save to a path of its own is never pruned: leave pin= out.")
+    if not isinstance(pin, str) or not pin or "/" in pin or pin in NAMES:
+        raise ValueError(
+            f"pin={shown(pin)}: pass a name without slashes, other than 'latest' and "
+            f"'best'."
+        )
+    return manifest.display(pin)
 
 
 def named(

@@ -14,7 +14,7 @@ import xxhash
 from ..format.header import Tensors
 from ..format.manifest import digest
 from ..format.sizes import Sizes
-from .staging import Staging
+from .arenas import Arenas
 
 _ALIGN = 64
 _PREFIX_BYTES = 4 << 10
@@ -88,7 +88,7 @@ class Block(abc.ABC):
         """Return the bytes, uint8[size]; copied only if they are scattered."""
 
     @abc.abstractmethod
-    def copy_to(self, memory: Staging) -> bool:
+    def copy_to(self, memory: Arenas) -> bool:
         """Copy what is not owned; False without room."""
 
     @abc.abstractmethod
@@ -189,7 +189,7 @@ class SharedBlock(Block):
         self._is_stable = self._is_stable and is_stable
         return begin
 
-    def copy_to(self, memory: Staging) -> bool:
+    def copy_to(self, memory: Arenas) -> bool:
         new = b"".join(map(_bytes_of, self._chunks[self._owned_count :]))
         copied = memory.copy(np.frombuffer(new, np.uint8))
         if copied is None:
@@ -348,7 +348,7 @@ class LeafBlock(Block):
             self.leaf.rows(self.start, self.stop) if self._copy is None else self._copy
         )
 
-    def copy_to(self, memory: Staging) -> bool:
+    def copy_to(self, memory: Arenas) -> bool:
         self._copy = memory.copy(self.data())
         return self._copy is not None
 

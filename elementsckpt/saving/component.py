@@ -19,6 +19,7 @@ from ..format.manifest import Component, Tree, encode_tree
 from ..format.names import stems
 from ..state import grouping, tree
 from ..state.sharing import Losses
+from ..system.phases import Phases
 from ..user.notices import Notices
 from .reuse import BlockIndex
 from .writer import ComponentWriter, Writer
@@ -52,6 +53,7 @@ def collect(
     staged: Mapping[str, Path],
     background: bool,
     notices: Notices,
+    phases: Phases,
 ) -> list[Collected]:
     """Call each function and give what it returns to the writer.
 
@@ -64,6 +66,7 @@ def collect(
       background: Whether the writer owns what it was given when this returns, instead
         of having written it.
       notices: What is said of the run, and was.
+      phases: The clock of the save.
 
     Raises:
       StateError: a state cannot be saved.
@@ -74,7 +77,7 @@ def collect(
     collected = []
     for key, savefn in savefns.items():
         own = None if writer is None else writer.component(stem_of[key], known(key))
-        collecting = _Collecting(key, writer, own, notices)
+        collecting = _Collecting(key, writer, own, notices, phases)
         if key in staged:
             component = collecting.take_folder(staged[key])
         else:
@@ -96,8 +99,10 @@ class _Collecting:
         writer: Writer | None,
         own: ComponentWriter | None,
         notices: Notices,
+        phases: Phases,
     ) -> None:
         self._notices = notices
+        self._phases = phases
         self._key = key
         self._writer = writer
         self._own = own
@@ -121,7 +126,7 @@ class _Collecting:
             trees = list(self._shards(state))
             shards = len(trees)
         else:
-            trees = [encode_tree(self._add(state, ""))]
+            trees = [self._encode(state, "")]
             del state
         if self._own is not None:
             self._own.close()
@@ -179,7 +184,8 @@ class _Collecting:
     def _call(self, function: Callable[[], Any]) -> Any:
         """Call the component's code; its errors get a note that names the key."""
         try:
-            return function()
+            with self._phases("collect"):
+                return function()
         except StopIteration:
             raise
         except Exception as error:
@@ -194,13 +200,17 @@ class _Collecting:
                 shard = self._call(generator.__next__)
             except StopIteration:
                 return
-            yield encode_tree(self._add(shard, f"{index}/"))
+            yield self._encode(shard, f"{index}/")
             del shard
             index += 1
             if self._writer is not None:
                 self._writer.own()
                 if self._writer.is_full:
                     self._writer.flush()
+
+    def _encode(self, state: Any, prefix: str) -> Raw:
+        with self._phases("flatten"):
+            return encode_tree(self._add(state, prefix))
 
     def _add(self, state: Any, prefix: str) -> Tree:
         is_apart = isinstance(state, tree.Apart)

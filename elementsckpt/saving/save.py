@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,20 +22,20 @@ from ..format.manifest import Lineage, Manifest
 from ..format.sizes import DEFAULT, Sizes
 from ..reports import SaveReport
 from ..storage.drafts import Draft
+from ..system.phases import Phases
 from ..user.notices import Notices
+from .arenas import Arenas
 from .component import Collected, collect
 from .history import History
 from .reuse import BlockIndex, EarlierSave, LostError
-from .staging import Staging
 from .writer import Settings, Writer
 
 # Those on which what is in a state can depend.
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "equinox", "torch", "ml_dtypes")
 _MOST_NAMES = 10  # In a message.
-_logger = logging.getLogger("elementsckpt")
 
 
-class Manner(Struct, frozen=True):
+class SaveOptions(Struct, frozen=True):
     """How saves are written.
 
     Attributes:
@@ -54,7 +53,7 @@ class Manner(Struct, frozen=True):
     sizes: Sizes = DEFAULT
 
 
-class About(Struct, frozen=True):
+class SaveLabel(Struct, frozen=True):
     """What a save says about itself, as the fields of `manifest.Head` of these names.
 
     Attributes:
@@ -70,7 +69,6 @@ class About(Struct, frozen=True):
     keys: list[Any] = []
 
 
-_NOTHING = About()
 _NO_VALUES: Mapping[str, int] = {}
 
 
@@ -80,12 +78,13 @@ class Saving:
     What is written by others is written between `stage` and `take`.
 
     Args:
-      manner: How to write it.
+      options: How to write it.
+      label: What it says about itself.
       target: Folder to write, or None for a new one in the directory.
       listing: The directory, without a target.
       history: What earlier saves of the directory hold.
-      about: What it says about itself.
       notices: What is said of the run, and was.
+      phases: The clock of what is done for it.
 
     Attributes:
       path: The save folder.
@@ -97,24 +96,27 @@ class Saving:
 
     def __init__(
         self,
-        manner: Manner,
+        options: SaveOptions,
+        label: SaveLabel,
         *,
         target: Path | None,
         listing: Directory | None = None,
         history: History | None = None,
-        about: About = _NOTHING,
         notices: Notices | None = None,
+        phases: Phases | None = None,
     ) -> None:
         self._notices = Notices() if notices is None else notices
+        self._phases = phases or Phases()
         self._begin = time.monotonic()
         directory = listing
         if target is not None:
             directory = Directory(target.parent, self._notices)
         assert directory is not None
-        self._manner = manner
+        self._options = options
         self._directory = directory
         self._history = history or History()
-        self._here = directory.look()
+        with self._phases("begin"):
+            self._here = directory.look()
         self._staged: dict[str, Path] = {}
         self._collected: list[Collected] = []
         self._writer: Writer | None = None
@@ -122,49 +124,50 @@ class Saving:
         # Whoever takes the draft out is to finish or to abandon it.
         self._drafts: list[Draft] = []
         try:
-            if manner.write:
-                self._drafts.append(self._new_draft(target, about.step))
-            self._describe_new(target, about)
+            with self._phases("begin"):
+                if options.write:
+                    self._drafts.append(self._new_draft(target, label.step))
+                self._describe_new(target, label)
         except BaseException:
             self.abandon()
             raise
 
     def _new_draft(self, target: Path | None, step: int | None) -> Draft:
-        fsync, store = self._manner.fsync, self._directory.store
+        fsync, store = self._options.fsync, self._directory.store
         if target is not None:
             return store.begin_at(target.name, fsync=fsync)
         self._directory.sweep(self._here)
         return store.begin(step, fsync=fsync)
 
-    def _describe_new(self, target: Path | None, about: About) -> None:
-        manner, now = self._manner, datetime.now(timezone.utc)
-        name = self._directory.path / names.save_name(now, about.step)
+    def _describe_new(self, target: Path | None, label: SaveLabel) -> None:
+        options, now = self._options, datetime.now(timezone.utc)
+        name = self._directory.path / names.save_name(now, label.step)
         self.path = self._drafts[0].path if self._drafts else target or name
         self._manifest = Manifest(
             name=manifest.display(self.path.name),
             explicit=target is not None,
             sequence=next_sequence(self._here.saves),
-            step=about.step,
+            step=label.step,
             time=now,
-            durable=manner.fsync,
-            metrics=about.metrics,
-            metadata=about.metadata,
-            lineage=about.lineage,
+            durable=options.fsync,
+            metrics=label.metrics,
+            metadata=label.metadata,
+            lineage=label.lineage,
             libraries=_libraries(),
-            pin=about.pin,
-            ranking=retention.ranking(manner.keep),
-            schedule=about.schedule,
-            keys=about.keys,
+            pin=label.pin,
+            ranking=retention.ranking(options.keep),
+            schedule=label.schedule,
+            keys=label.keys,
             components=[],
         )
 
-    def describe(self, about: About) -> None:
+    def describe(self, label: SaveLabel) -> None:
         """Change what the save says about itself, before `take`.
 
         The name of its folder stays.
         """
-        for field in about.__struct_fields__:
-            setattr(self._manifest, field, getattr(about, field))
+        for field in label.__struct_fields__:
+            setattr(self._manifest, field, getattr(label, field))
         self._manifest.time = datetime.now(timezone.utc)
 
     def stage(self, key: str) -> Path:
@@ -184,7 +187,7 @@ class Saving:
     def take(
         self,
         savefns: Mapping[str, Callable[[], Any]],
-        staging: Staging | None = None,
+        arenas: Arenas | None = None,
         values: Mapping[str, int] = _NO_VALUES,
     ) -> None:
         """Call the functions, which return a state, and write or own what they return.
@@ -193,7 +196,7 @@ class Saving:
 
         Args:
           savefns: The functions by key.
-          staging: Memory for copies, to own it only and leave the writing to `finish`.
+          arenas: Memory for copies, to own it only and leave the writing to `finish`.
           values: Identities of those states that the program must set anew when they
             change, by key.
         """
@@ -202,47 +205,67 @@ class Saving:
             self._here = self._directory.look_again(self._here, self.path.name)
             self._manifest.sequence = next_sequence(self._here.saves)
         if self._drafts:
-            self._writer = self._new_writer(staging)
+            self._writer = self._new_writer(arenas)
         self._collected = collect(
             savefns,
             self._writer,
             self._known,
             staged=self._staged,
-            background=staging is not None,
+            background=arenas is not None,
             notices=self._notices,
+            phases=self._phases,
         )
         self._manifest.components = [item.component for item in self._collected]
         for item in self._collected:
             if item.apart:
                 _tell_of_memory(item.key, item.apart, self._notices)
 
-    def _new_writer(self, staging: Staging | None) -> Writer:
-        shards = staging
-        sizes = self._manner.sizes
+    def _new_writer(self, arenas: Arenas | None) -> Writer:
+        shards = arenas
+        sizes = self._options.sizes
         if shards is None or shards.limit_bytes < sizes.shards:
-            shards = Staging(sizes.shards, sizes.arena)
+            shards = Arenas(sizes.shards, sizes.arena)
         settings = Settings(
             self._drafts[0],
             self._manifest.sequence,
-            self._manner.compress,
+            self._options.compress,
             sizes,
-            staging=shards if staging is None else staging,
+            arenas=shards if arenas is None else arenas,
             shards=shards,
             is_alone=self._manifest.explicit,
         )
-        return Writer(settings)
+        return Writer(settings, self._phases)
 
     def _known(self, key: str) -> BlockIndex:
         if self._manifest.explicit:
             return BlockIndex()  # Such a save is for taking away.
-        return self._history.known(
-            key,
-            self._here.saves,
-            self._drafts[0],
-            fsync=self._manner.fsync,
-            compress=self._manner.compress,
-            sizes=self._manner.sizes,
-        )
+        with self._phases("find"):
+            return self._history.known(
+                key,
+                self._here.saves,
+                self._drafts[0],
+                fsync=self._options.fsync,
+                compress=self._options.compress,
+                sizes=self._options.sizes,
+            )
+
+    def make(
+        self,
+        savefns: Mapping[str, Callable[[], Any]],
+        values: Mapping[str, int] = _NO_VALUES,
+    ) -> SaveReport:
+        """Take what the functions return, and finish.
+
+        If it fails, the caller should `abandon` the save.
+
+        Args:
+          savefns: As for `take`.
+          values: As for `take`.
+        """
+        self.take(savefns, values=values)
+        report = self.finish()
+        assert report is not None  # Only the caller could have abandoned it.
+        return report
 
     def finish(self) -> SaveReport | None:
         """Write the rest, commit and prune; if it fails, leave no trace of the save.
@@ -266,10 +289,11 @@ class Saving:
                 self._history.distrust(self._manifest.sequence - 1)
                 self._note_damage()
             raise
-        self._history.still.saved(self._values, self._manifest, self._notices)
-        if not self._manifest.explicit:
-            self._note_damage()
-            self._tidy(self._remember())
+        with self._phases("prune"):
+            self._history.still.saved(self._values, self._manifest, self._notices)
+            if not self._manifest.explicit:
+                self._note_damage()
+                self._tidy(self._remember())
         return self.report(is_finished=True, manifest_bytes=len(content))
 
     def _commit(self, draft: Draft, writer: Writer) -> bytes:
@@ -279,13 +303,14 @@ class Saving:
             assert item.writer is not None
             item.component.segments = item.writer.segments
             item.component.blocks = item.writer.blocks
-        # Others may have saved meanwhile, and order is that of the commits.
-        self._here = self._directory.look_again(self._here, self.path.name)
-        sequence = next_sequence(self._here.saves)
-        written = self._manifest
-        written.sequence = max(written.sequence, sequence)
-        content = manifest.encode(written)
-        draft.commit(content)
+        with self._phases("commit"):
+            # Others may have saved meanwhile, and order is that of the commits.
+            self._here = self._directory.look_again(self._here, self.path.name)
+            sequence = next_sequence(self._here.saves)
+            written = self._manifest
+            written.sequence = max(written.sequence, sequence)
+            content = manifest.encode(written)
+            draft.commit(content)
         return content
 
     @property
@@ -323,7 +348,7 @@ class Saving:
                     item.writer.index.turn + 1,
                     item.writer.owners,
                     item.component.files,
-                    is_durable=self._manner.fsync,
+                    is_durable=self._options.fsync,
                 )
                 for item in self._collected
                 if item.writer is not None
@@ -334,7 +359,7 @@ class Saving:
     def _tidy(self, entry: SaveEntry) -> None:
         """Point to the new save and prune; it is made, so failing only warns."""
         try:
-            fsync, keep = self._manner.fsync, self._manner.keep
+            fsync, keep = self._options.fsync, self._options.keep
             self._directory.store.point_latest(self.path.name, fsync=fsync)
             saves = [*self._here.saves, entry]
             self._directory.prune(keep, saves, written=self.path, fsync=fsync)
@@ -357,31 +382,8 @@ class Saving:
             bytes_total=sum(item.component.size_bytes for item in self._collected),
             pickled=tuple(name for item in self._collected for name in item.pickled),
             seconds=time.monotonic() - self._begin,
+            phases=self._phases.seconds(),
         )
-
-
-def store(
-    begin: Callable[[], Saving],
-    savefns: Mapping[str, Callable[[], Any]],
-    values: Mapping[str, int] = _NO_VALUES,
-) -> SaveReport:
-    """Save in this thread, and a second time if what was to be reused is lost."""
-    is_again = False
-    while True:
-        saving = begin()
-        try:
-            saving.take(savefns, values=values)
-            report = saving.finish()
-        except BaseException as error:
-            saving.abandon()
-            is_lost = isinstance(error, LostError) and saving.is_repeatable
-            if is_again or not is_lost:
-                raise
-            _logger.warning("Saving again without reuse: %s", error)
-            is_again = True
-        else:
-            assert report is not None  # Nobody else could abandon it.
-            return report
 
 
 def _tell_of_memory(key: str, names: Sequence[str], notices: Notices) -> None:

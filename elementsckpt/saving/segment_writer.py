@@ -10,6 +10,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -52,9 +53,11 @@ class SegmentWriter(abc.ABC):
     Attributes:
       items: Its blocks.
       least_bytes: What the segment will take, at the least.
+      written_s: When all was written but not durable, by the monotonic clock.
     """
 
     least_bytes = 0
+    written_s = 0.0
 
     def __init__(self, name: str, runs: Sequence[Run]) -> None:
         self.items = [item for run in runs for item in run]
@@ -87,6 +90,7 @@ class SegmentWriter(abc.ABC):
             is_last = not self._left
         if is_last:
             self._sink.write(self._end(), 0)
+            self.written_s = time.monotonic()
             self._sink.finish()
 
     @abc.abstractmethod

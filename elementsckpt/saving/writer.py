@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import itertools
 import os
+import time
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,13 +25,14 @@ from ..format.manifest import Component, Leaves, Segment
 from ..format.sizes import Sizes
 from ..storage.drafts import Draft
 from ..storage.filetree import FolderWriter
+from ..system.phases import Phases
 from ..system.threads import run
+from .arenas import Arenas
 from .blocks import Block, Hold, Leaf, LeafBlock
 from .cutting import Cutter
 from .layout import Item, Layout, divide, runs_of
 from .reuse import BlockIndex, Moved, Reused, by_segment, remaining
 from .segment_writer import PackedSegment, RawSegment, SegmentWriter, Written
-from .staging import Staging
 
 _OPEN_FILES = 16
 _FILES_IN_TURN = min(8, os.cpu_count() or 1)
@@ -45,7 +47,7 @@ class Settings(Struct, frozen=True):
       sequence: Number of the save; part of the file names.
       compress: Which leaves are compressed.
       sizes: How large blocks and segments are.
-      staging: Memory for the copies of arrays that may change.
+      arenas: Memory for the copies of arrays that may change.
       shards: Memory for the copies of shards, each of which must be copied or written
         before the next is made; it may be the same.
       is_alone: Whether no other save will be linked to what is written.
@@ -55,19 +57,25 @@ class Settings(Struct, frozen=True):
     sequence: int
     compress: Compress
     sizes: Sizes
-    staging: Staging
-    shards: Staging
+    arenas: Arenas
+    shards: Arenas
     is_alone: bool = False
 
 
 class Writer:
-    """Writes the components of one save."""
+    """Writes the components of one save.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+      settings: How.
+      phases: Clock of the save.
+    """
+
+    def __init__(self, settings: Settings, phases: Phases) -> None:
         self._settings = settings
+        self._phases = phases
         self._components: list[ComponentWriter] = []
         self._pending: list[ComponentWriter] = []  # Those with blocks to be written.
-        settings.staging.reset()  # The save before may have failed.
+        settings.arenas.reset()  # The save before may have failed.
         settings.shards.reset()
 
     def component(self, stem: str, index: BlockIndex) -> ComponentWriter:
@@ -89,7 +97,9 @@ class Writer:
         is no room for a copy.
         """
         component = self._components[-1]  # The others have been made safe.
-        if not component.own():
+        with self._phases("copy"):
+            is_owned = component.own()
+        if not is_owned:
             self.flush()
         component.let_go()
 
@@ -105,15 +115,17 @@ class Writer:
         Raises:
           WriteError: the disk refused.
         """
-        for component in self._pending:
-            component.look_up()
-        if self._settings.compress == "auto":
-            run(_probe, [blocks for x in self._pending for blocks in x.unprobed()])
-        self._write([file for x in self._pending for file in x.lay_out()])
+        with self._phases("find"):
+            for component in self._pending:
+                component.look_up()
+        with self._phases("write"):
+            if self._settings.compress == "auto":
+                run(_probe, [blocks for x in self._pending for blocks in x.unprobed()])
+            self._write([file for x in self._pending for file in x.lay_out()])
         for component in self._pending:
             component.clear()
         self._pending = [x for x in self._pending if not x.is_closed]
-        self._settings.staging.reset()
+        self._settings.arenas.reset()
         self._settings.shards.reset()
 
     def finish(self) -> None:
@@ -124,9 +136,11 @@ class Writer:
           LostError: a block to be written anew is damaged.
         """
         self.flush()
-        self._write([file for x in self._components for file in x.lay_out_moved()])
-        for component in self._components:
-            component.conclude()
+        with self._phases("write"):
+            self._write([file for x in self._components for file in x.lay_out_moved()])
+        with self._phases("find"):  # Files of components that wrote them, above all.
+            for component in self._components:
+                component.conclude()
 
     def _write(self, files: Sequence[SegmentWriter]) -> None:
         if not files:
@@ -139,6 +153,9 @@ class Writer:
                 for file in batch:
                     file.open(draft)
                 run(lambda item: item[0].write(item[1]), list(_in_turn(batch)))
+                if draft.fsync:
+                    written_s = max(file.written_s for file in batch)
+                    self._phases.passed("sync", time.monotonic() - written_s)
             finally:
                 for file in batch:
                     file.close()
@@ -169,7 +186,7 @@ class ComponentWriter:
         self.bytes_written = 0
         self.bytes_reused = 0
         self._settings = settings
-        self._memory = settings.staging
+        self._memory = settings.arenas
         self._stem = stem
         self._cutter = Cutter(stem, settings.sizes)
         self._leaves: list[Leaf] = []  # Those of the blocks that are pending.

@@ -40,6 +40,7 @@ class Draft:
 
     Attributes:
       source: Where what has been written can be read.
+      fsync: Whether it is made durable.
       unlock: Leaves it to be swept; in `finally`, no handler comes before it.
     """
 
@@ -51,7 +52,7 @@ class Draft:
         self.unlock = file.close
         self._made = made
         self._file = file
-        self._fsync = fsync
+        self.fsync = fsync
         self._room_bytes = 0  # As far as it has been looked for.
         self._is_refused = False  # It has its name, which could not be made durable.
         forks.watch(self)
@@ -72,7 +73,7 @@ class Draft:
 
     def segment(self, name: str) -> SegmentSink:
         """Return a new segment, to be written."""
-        return SegmentSink(self.path / name, fsync=self._fsync)
+        return SegmentSink(self.path / name, fsync=self.fsync)
 
     def reuse(self, source: SaveFolder, segment: Segment) -> None:
         """Link a segment of another save, so that it is one of this save, too.
@@ -84,7 +85,7 @@ class Draft:
 
     def sync(self, file: SegmentFile) -> None:
         """Make a segment durable that another process has written, if this is to be."""
-        if self._fsync:
+        if self.fsync:
             disk.sync(file.fd, path=file.path)
 
     def drop(self, segment: str) -> None:
@@ -102,7 +103,7 @@ class Draft:
         self, path: Path, component: Component, earlier: Mapping[str, Path]
     ) -> FolderWriter:
         """Return what makes the files in such a folder a part of the save."""
-        return FolderWriter(path, component, earlier, fsync=self._fsync)
+        return FolderWriter(path, component, earlier, fsync=self.fsync)
 
     def commit(self, content: bytes) -> None:
         """Make the folder a save: complete and, with fsync, durable on return.
@@ -114,11 +115,11 @@ class Draft:
         """
         draft = self.path / names.DRAFT
         disk.write(self._file.fd, content, 0, path=draft)
-        if self._fsync:
+        if self.fsync:
             disk.sync(self._file.fd, path=draft)
             disk.sync_folder(self.path)
         disk.rename(draft, self.path / names.MANIFEST)
-        if self._fsync:
+        if self.fsync:
             self._sync_name()
         self._file.close()
 
@@ -154,7 +155,7 @@ class Draft:
         try:
             if self._file.is_open and not self.is_committed:
                 keep_folder = self.path not in self._made
-                removal.remove(self.path, keep_folder=keep_folder, fsync=self._fsync)
+                removal.remove(self.path, keep_folder=keep_folder, fsync=self.fsync)
                 _remove_folders([x for x in self._made if x != self.path])
         finally:
             self._file.close()

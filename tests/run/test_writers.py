@@ -90,7 +90,7 @@ def test_a_closed_or_forgotten_object_leaves_the_directory(tmp_path):
     assert "is writing to" not in done.stderr
 
 
-def test_reading_claims_nothing(tmp_path, writer, caplog):
+def test_reading_locks_nothing(tmp_path, writer, caplog):
     cp = boxes.make(tmp_path, 1)
     with pytest.raises(elementsckpt.MissingKeyError):
         cp.load()

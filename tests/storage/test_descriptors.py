@@ -240,6 +240,6 @@ def test_a_save_that_fails_keeps_no_file_open(
             errors.append(error)
         if fault.count < n:
             break
-        cp._claim = None  # It holds the directory.
+        cp._saver._writer_lock = None  # It holds the directory.
         assert open_files() == before, n
     assert len(errors) > 10

@@ -199,7 +199,7 @@ HOLDING = frozenset(
         *(
             "elementsckpt.saving.writer",
             "elementsckpt.saving.component",
-            "elementsckpt.saving.staging",
+            "elementsckpt.saving.arenas",
         ),
         *(
             "elementsckpt.saving.reuse",
@@ -222,6 +222,7 @@ HOLDING = frozenset(
             "elementsckpt.system.forks",
         ),
         *(
+            "elementsckpt.run.saver",
             "elementsckpt.run.writer_lock",
             "elementsckpt.run.provenance",
             "elementsckpt.saving.history",

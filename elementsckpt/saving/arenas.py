@@ -17,8 +17,8 @@ _ALIGN = 64
 _SHARE = 8
 
 
-class Staging:
-    """Copies, up to a limit; threads may copy at the same time.
+class Arenas:
+    """Holds copies, up to a limit; threads may copy at the same time.
 
     Args:
       limit_bytes: How many bytes there may be, as far as there is memory.
@@ -33,6 +33,10 @@ class Staging:
         self._current = 0  # Number of the arena in use,
         self._used = 0  # and how much of it is.
         forks.watch(self)
+
+    def like(self) -> Arenas:
+        """Return others of the same sizes."""
+        return Arenas(self.limit_bytes, self._arena_bytes)
 
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
