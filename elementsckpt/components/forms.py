@@ -18,7 +18,6 @@ from ..format import scalars
 from ..format.manifest import OWN_VALUE, Leaves, Tree
 from ..state import matching, pytrees, specs, tree
 from ..state.matching import Plan, Selection
-from ..state.specs import Spec
 
 _MOST_LINES = 3
 _logger = logging.getLogger("elementsckpt")
@@ -46,9 +45,7 @@ class Form:
         )
         found = zip(flat.names, self._flat.values, strict=True)
         self.keys = {
-            name: (spec.dtype, spec.shape)
-            for name, spec in found
-            if isinstance(spec, Spec) and spec.kind == "key"
+            name: (spec.dtype, spec.shape) for name, spec in found if spec.kind == "key"
         }
         self._fitting: Any = None
         self._is_left = False

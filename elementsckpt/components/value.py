@@ -12,7 +12,8 @@ from typing import Any
 from ..errors import StateError
 from ..format.manifest import Tree, display
 from ..kinds import jax_arrays, leaves
-from ..state import matching, pytrees, skeletons, specs, tree, unsaved, wholes
+from ..kinds.code_kinds import FUNCTION
+from ..state import matching, pytrees, skeletons, tree, unsaved, wholes
 from ..state.matching import Selection
 from ..state.plain import Keys, Plain, plain
 from ..state.tree import Apart
@@ -110,10 +111,8 @@ class Value:
         with _refusing_depth():
             given = pytrees.flatten(plain(data).state)
         saved = [
-            (display(name), number, specs.spec_of(leaf, kind))
-            for number, (name, leaf, kind) in enumerate(
-                zip(given.names, given.values, given.kinds, strict=True)
-            )
+            (display(name), number, given.spec(number))
+            for number, name in enumerate(given.names)
         ]
         plan = matching.plan(template(self), saved, Selection(), "")
         values = dict(enumerate(given.values))
@@ -154,10 +153,10 @@ def is_empty(value: Value) -> bool:
 def is_tree(value: Any) -> bool:
     """Tell what is best a `Value`: arrays, and containers whose classes are known."""
     kind = leaves.PLAIN.get(type(value)) or leaves.kind_of(value)
-    if kind == "function":
+    if kind is FUNCTION:
         return False
     opened = pytrees.open_node(value, by_name=True)
-    return kind != "pickle" if opened is None else not opened.is_code
+    return not kind.is_opaque if opened is None else not opened.is_code
 
 
 def of_functions(

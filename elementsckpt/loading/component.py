@@ -28,9 +28,10 @@ from ..format import manifest
 from ..format.manifest import Component, Leaves, Node, Tree
 from ..kinds import leaves, pickles
 from ..kinds.classes import Change
+from ..kinds.kind import Spec
 from ..kinds.references import Resolver
 from ..state import skeletons, tree, view_leaves, wholes
-from ..state.specs import Spec, spec_of, specs_of_saved
+from ..state.specs import specs_of_saved
 from ..storage.reader import Reader
 from ..user.arguments import flag
 from .verbs import Verb
@@ -271,7 +272,7 @@ class SavedComponent:
         with damage(self._where):
             saved, numbers = self._tree(), {*numbers}
             picked = tree.pick(saved, numbers.difference(as_saved))
-            others = [x for x in picked if not leaves.is_array(x[1])]
+            others = [x for x in picked if not leaves.named(x[1]).is_numpy(x[1])]
             whole = tree.needed(saved, [*as_saved, *tree.numbers_in(others)])
             return self._some(saved, [*numbers.difference(whole), *whole], {*whole})
 
@@ -298,7 +299,7 @@ class SavedComponent:
             for number in () if self._options.allow_pickle else numbers:
                 below = [x for x in tree.needed(saved, [number]) if x >= 0]
                 groups = [group for _, group in tree.pick(saved, below)]
-                names = [n for x in groups if x.kind in leaves.CODE for n in x.names]
+                names = [n for x in groups if leaves.named(x).is_code for n in x.names]
                 if names:
                     found[number] = self._full_name(min(names, key=len))
         return found
@@ -450,7 +451,7 @@ class SavedComponent:
             for group, (_, _, size) in zip(groups, layouts, strict=True)
         ]
         if self._options.mapped:
-            mappable = [group.kind in leaves.ARRAYS for group in groups]
+            mappable = [leaves.named(group).is_array for group in groups]
             verify = self._options.verify
             memories = self._reader.map(wants, mappable, verify=verify)
         else:
@@ -466,8 +467,7 @@ class SavedComponent:
         ]
         found = zip(groups, decoded, plain, strict=True)
         others = [(group, items) for group, items, is_plain in found if not is_plain]
-        if others:
-            self._place([group for group, _ in others], [items for _, items in others])
+        leaves.build(others, self.key, self._where)
         for group, items in others:
             if group.kind == "function":
                 items[:] = map(self._function, items, group.names)
@@ -510,17 +510,6 @@ class SavedComponent:
                 there = [values[n] if n >= 0 else made[n] for n in parts]
                 values[number] = self._unpickle(values[number], there, name)
         return made
-
-    def _place(self, groups: Sequence[Leaves], decoded: list[list[Any]]) -> None:
-        try:
-            leaves.place(groups, decoded, self.key)
-        except CheckpointError:
-            raise
-        except Exception as error:  # This says nothing about the save.
-            raise ReadError(
-                f"JAX could not make the arrays of {self._where}: {reason(error)}. "
-                f"Free memory of the device, or load less at a time."
-            ) from error
 
     def _refuse_pickles(self, groups: Iterable[Leaves]) -> None:
         names = [name for x in groups if x.kind == "pickle" for name in x.names]
@@ -630,10 +619,7 @@ class ElementsComponent:
     def specs(self) -> list[tuple[str, int, Spec]]:
         """Return name, number and spec of each leaf."""
         flat = self._flattened()
-        return [
-            (name, number, spec_of(flat.values[number], flat.kinds[number]))
-            for name, number in self.names()
-        ]
+        return [(name, number, flat.spec(number)) for name, number in self.names()]
 
     def values(
         self, numbers: Iterable[int], as_saved: Collection[int] = ()

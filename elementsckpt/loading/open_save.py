@@ -15,7 +15,7 @@ from ..foreign import elements
 from ..format import manifest, scalars
 from ..format.manifest import Manifest
 from ..kinds.references import Resolver
-from ..state import specs, tree
+from ..state import tree
 from ..storage.fileview import FolderReader
 from ..user import hints
 from ..user.arguments import shown
@@ -147,8 +147,8 @@ class Save:
 def _names(state: Any, key: str) -> set[str]:
     """Return the names of the leaves of a state, or what one without a name is."""
     flat = tree.flatten(state, key, by_name=True)
-    leaves = zip(flat.names, flat.values, flat.kinds, strict=True)
-    return {manifest.display(x) or str(specs.spec_of(*leaf)) for x, *leaf in leaves}
+    names = enumerate(flat.names)
+    return {manifest.display(name) or str(flat.spec(number)) for number, name in names}
 
 
 def _listed(keys: Iterable[str]) -> str:

@@ -16,7 +16,7 @@ import xxhash
 from ..format import dtypes
 from ..format.header import Tensors
 from ..format.manifest import Block, Leaves, part_of
-from ..kinds.leaves import FROZEN, IMMUTABLE
+from ..kinds import leaves
 from .staging import Staging
 
 BLOCK_BYTES = 1 << 20  # What stays in a core's cache from copying to writing.
@@ -363,7 +363,7 @@ class Cutter:
         storages: Sequence[np.ndarray],
         parts: list[Part],
     ) -> Iterator[Leaves]:
-        tag, is_stable = dtypes.tag(group.dtype), group.kind in IMMUTABLE
+        tag, is_stable = dtypes.tag(group.dtype), leaves.named(group).is_immutable
         start = 0
         while start < len(storages):
             if self.open is None:
@@ -394,15 +394,15 @@ class Cutter:
         owners: Sequence[Any],
         parts: list[Part],
     ) -> Iterator[Leaves]:
-        tag = dtypes.tag(group.dtype)
+        tag, kind = dtypes.tag(group.dtype), leaves.named(group)
         for index, (name, storage) in enumerate(zip(names, storages, strict=True)):
             owner = owners[index] if owners else None
             large = Large(
                 name,
                 tag,
                 storage,
-                is_stable=group.kind in IMMUTABLE,
-                is_frozen=group.kind in FROZEN,
+                is_stable=kind.is_immutable,
+                is_frozen=kind.is_frozen,
                 owner=owner,
             )
             large.cut(self.count)

@@ -14,10 +14,9 @@ import numpy as np
 
 from ..errors import StateError
 from ..kinds import leaves
+from ..kinds.kind import UnstorableError
 from ..user import attributes
 from . import tree
-
-_IN_JAX_OR_TORCH = leaves.ARRAYS - {"numpy"}
 
 
 class Beside(NamedTuple):
@@ -60,11 +59,11 @@ def is_data(value: Any) -> bool:
     try:
         flat = tree.flatten(value, "")
         for kind, leaf in zip(flat.kinds, flat.values, strict=True):
-            if kind in leaves.CODE:
+            if kind.is_code:
                 return False
-            if kind not in _IN_JAX_OR_TORCH and not _is_plain(leaf):
+            if not kind.is_foreign and not _is_plain(leaf):
                 leaves.encode(leaf, kind)
-    except (StateError, leaves.UnstorableError):
+    except (StateError, UnstorableError):
         return False
     return True
 

@@ -17,10 +17,11 @@ from msgspec import Struct
 
 from ..errors import MismatchError, ReadError, reason
 from ..format.manifest import display
-from ..kinds import leaves
+from ..kinds.kind import Kind, Spec
+from ..kinds.numpy_kinds import NUMPY
+from ..kinds.python_kinds import PYTHON
 from ..user import attributes
 from . import specs, tree
-from .specs import Spec
 
 
 class Selection(Struct, frozen=True):
@@ -131,7 +132,7 @@ class Plan(Struct):
     def as_saved(self) -> set[int]:
         """Numbers of the saved leaves that come as they were, arrays of JAX too."""
         pairs = ((target, n) for target, n in self.replace if target in self.taken)
-        return {n for target, n in pairs if self.flat.kinds[target] == "python"}
+        return {n for target, n in pairs if self.flat.kinds[target] is PYTHON}
 
 
 def plan(
@@ -243,14 +244,13 @@ def _match(
     name, target, number, saved = pair
     current, kind = result.flat.values[target], result.flat.kinds[target]
     form = None
-    if kind in leaves.ARRAYS:  # Most are like others, and these have one spec.
-        is_weak = kind == "jax" and current.weak_type
-        form = id(saved), kind, current.dtype, current.shape, is_weak
+    if kind.traits is not None:  # Most are like others, and these have one spec.
+        form = id(saved), kind, kind.traits(current)
     takes = fitting.get(form)
     if takes is None:
         leaf = current, kind
-        expected = specs.spec_of(*leaf)
-        takes = specs.takes(saved, *leaf)
+        expected = kind.spec(current)
+        takes = specs.takes(saved, expected)
         fits = takes or saved.is_like(expected)
         if not fits and specs.may_be_exact(saved, expected):
             result.undecided.append((target, number, name, saved))
@@ -271,19 +271,20 @@ def _match(
 def _problem(
     result: Plan,
     pair: tuple[str, Spec, bool],
-    leaf: tuple[Any, str],
+    leaf: tuple[Any, Kind],
     selection: Selection,
 ) -> str | None:
     """Say why a saved leaf cannot become what a current one is, or return None."""
     name, saved, takes = pair
-    expected = specs.spec_of(*leaf)
+    current, kind = leaf
+    expected = kind.spec(current)
     if not takes and not saved.is_like(expected):
         can_cast = specs.can_cast(saved, expected)
         if not (selection.cast and can_cast):
             result.castable = result.castable or can_cast
             return f"expected {expected}"
-    problem = None if takes else specs.problem(*leaf)
-    sharding = None if problem else specs.misplaced(*leaf)
+    problem = None if takes else specs.problem(expected)
+    sharding = None if problem else kind.misplaced(current)
     if sharding is None:
         return problem
     result.misplaced.append(name)
@@ -298,10 +299,9 @@ def decide(plan: Plan, values: Mapping[int, Any]) -> None:
       values: These numbers, by saved number.
     """
     for target, number, name, _ in plan.undecided:
-        leaf = plan.flat.values[target], plan.flat.kinds[target]
-        expected = specs.spec_of(*leaf)
+        expected = plan.flat.spec(target)
         is_exact = specs.is_exact(values[number], expected)
-        problem = specs.problem(*leaf) if is_exact else f"expected {expected}"
+        problem = specs.problem(expected) if is_exact else f"expected {expected}"
         if problem is not None:
             plan.problems[name] = f"saved {values[number]!r}, {problem}"
             continue
@@ -379,7 +379,7 @@ def _fit(
     for target, number in plan.replace:
         current, kind = plan.flat.values[target], plan.flat.kinds[target]
         value = values[number]
-        is_shared = number in shared_memory and kind != "numpy"
+        is_shared = number in shared_memory and kind is not NUMPY
         if is_shared and isinstance(value, np.ndarray):
             value = value.copy()  # Which JAX and torch may keep as it is.
         if counts[number] == 1:

@@ -136,7 +136,7 @@ def _refuse(name: str, problem: str | None) -> None:
 
 
 def _refuse_abstract(name: str, value: Any) -> None:
-    if jax_arrays.is_abstract(value):
+    if leaves.kind_of(value).is_abstract:
         raise StateError(
             f"{name or 'The value'} is {value}, a shape without elements: load "
             f"something into it, or set the value to arrays, before it is saved."

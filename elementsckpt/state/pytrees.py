@@ -20,7 +20,8 @@ from msgspec import Struct, field
 
 from ..format import scalars
 from ..format.manifest import Node
-from ..kinds import classes, jax_arrays, leaves, references
+from ..kinds import classes, leaves, references
+from ..kinds.code_kinds import FUNCTION
 from ..user import attributes
 from . import beside, callables, containers, tree
 
@@ -129,9 +130,9 @@ def open_node(value: Any, *, by_name: bool) -> Opened | None:
     if opener is not None:
         return opener(value, by_name)
     kind = leaves.kind_of(value)
-    if kind == "function":
+    if kind is FUNCTION:
         return _code(value)
-    if kind != "pickle":
+    if not kind.is_opaque:
         return None
     return _registered(value, by_name) or _unregistered(value)
 
@@ -387,7 +388,7 @@ def _is_fixed(value: Any) -> bool:
     if type(value) is tuple:
         return all(map(_is_fixed, value))
     kind = leaves.PLAIN.get(type(value))
-    return kind == "bytes" or (kind == "python" and type(value) is not set)
+    return kind is not None and kind.is_value and type(value) is not set
 
 
 def _is_static(field: dataclasses.Field[Any]) -> bool:
@@ -433,14 +434,15 @@ def _code(value: Any) -> Opened:
 
 def _is_tree(owner: Any) -> bool:
     """Tell whether the object of a method is a tree that cannot hold the method."""
-    if type(owner) in _OPENERS or leaves.kind_of(owner) in leaves.ARRAYS:
+    if type(owner) in _OPENERS or leaves.kind_of(owner).is_array:
         return True
     return callables.is_linen(owner) or is_registered(owner)
 
 
 def holds_arrays(value: Any) -> bool:
     """Tell whether a tree holds arrays, or what cannot be saved, where it is open."""
-    if leaves.kind_of(value) in leaves.ARRAYS or jax_arrays.is_abstract(value):
+    kind = leaves.kind_of(value)
+    if kind.is_array or kind.is_abstract:
         return True
     if callables.problem(value) is not None:
         return True

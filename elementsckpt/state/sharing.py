@@ -22,7 +22,10 @@ import numpy as np
 from msgspec import Struct
 
 from ..errors import StateError
-from ..kinds import jax_arrays, leaves, pickles, reductions, references
+from ..kinds import leaves, pickles, reductions, references
+from ..kinds.code_kinds import encode_pickle
+from ..kinds.kind import Encoded, Kind, UnstorableError
+from ..kinds.numpy_kinds import NUMPY, has_bytes
 from . import tree
 from .tree import Flat
 
@@ -44,7 +47,7 @@ class Stored(Struct):
 
     number: int
     name: str
-    encoded: leaves.Encoded
+    encoded: Encoded
 
 
 class Pickled(NamedTuple):
@@ -152,7 +155,7 @@ class _Array(Struct, eq=False):
 
     value: Any
     name: str
-    encoded: leaves.Encoded | None  # None of NumPy's, which may be views.
+    encoded: Encoded | None  # None of NumPy's, which may be views.
     number: int = -1
 
 
@@ -202,7 +205,7 @@ class _Pickling:
                 else:
                     yield Stored(thing.number, thing.name, thing.encoded)
         parts = [x.number if isinstance(x, _Array) else x for x in unit.positions]
-        encoded = leaves.encode_pickle(unit.payload, parts)
+        encoded = encode_pickle(unit.payload, parts)
         yield Stored(unit.number, unit.name, encoded)
 
     def _trace(self, units: Sequence[_Unit]) -> None:
@@ -283,28 +286,26 @@ class _Pickling:
         array = self._arrays.get(id(item))
         if array is None:
             try:
-                encoded = None if kind == "numpy" else self._encode(item, kind, name)
+                encoded = None
+                if kind is not NUMPY:
+                    full_name = tree.full_name(self._key, name)
+                    encoded = leaves.encode_named(item, kind, full_name)
                 array = _Array(item, name, encoded)
-            except leaves.UnstorableError:
+            except UnstorableError:
                 return None
             self._arrays[id(item)] = array
         return unit.position(array)
 
-    def _stays(self, item: Any, kind: str, unit: _Unit) -> bool:
+    def _stays(self, item: Any, kind: Kind, unit: _Unit) -> bool:
         """Return whether an object stays in the pickle; note arrays that do."""
-        if kind not in leaves.ARRAYS:
+        if not kind.is_array:
             if issubclass(type(item), np.ndarray) and not reductions.takes(item):
                 self._inside[id(item)] = unit.name, np.ndarray.view(item, np.ndarray)
             return True
-        if kind == "numpy" and not leaves.has_bytes(item):
+        if kind is NUMPY and not has_bytes(item):
             self._inside[id(item)] = unit.name, item
             return True
         return False
-
-    def _encode(self, value: Any, kind: str, name: str) -> leaves.Encoded:
-        fetched = jax_arrays.fetch([value])[0] if kind in ("jax", "key") else None
-        full_name = tree.full_name(self._key, name)
-        return leaves.encode_named(value, kind, full_name, fetched)
 
     # What several leaves hold
 
@@ -340,8 +341,7 @@ def _identities(flat: Flat, pickled: Set[int]) -> dict[int, int]:
         for number, (kind, value) in enumerate(
             zip(flat.kinds, flat.values, strict=True)
         )
-        if number not in pickled
-        and (kind in leaves.ARRAYS or kind == "bytearray" or type(value) is set)
+        if number not in pickled and (kind.is_array or type(value) in (bytearray, set))
     }
     for number, container in enumerate(flat.containers, 1):
         if type(container) is not tuple or container:  # All of Python shares ().

@@ -18,6 +18,8 @@ from ..errors import MismatchError, StateError
 from ..format import scalars
 from ..format.manifest import Leaves, Node, Tree, display
 from ..kinds import leaves
+from ..kinds.code_kinds import OBJECT
+from ..kinds.kind import Kind, Spec
 from ..user import attributes
 from . import containers
 
@@ -39,13 +41,17 @@ class Flat(Struct):
     nodes: list[Node] = []
     containers: list[Any] = []
     names: list[str] = []
-    kinds: list[str] = []
+    kinds: list[Kind] = []
     values: list[Any] = []
     in_code: set[int] = set()
 
     def object_at(self, number: int) -> Any:
         """Return the leaf or the container of this number."""
         return self.values[number] if number >= 0 else self.containers[-number - 1]
+
+    def spec(self, number: int) -> Spec:
+        """Return what a leaf must have in common with one that takes its place."""
+        return self.kinds[number].spec(self.values[number])
 
     def others(self, number: int) -> Mapping[str, Any] | None:
         """Return what a container has beside what it holds; None if it takes nothing.
@@ -114,9 +120,6 @@ def flatten(
     return flattener.flat
 
 
-_VALUES = frozenset({"python", "bytes"})  # Kinds whose leaves have no identity.
-
-
 class _CycleError(Exception):
     """A container holds itself; carries its id."""
 
@@ -147,8 +150,8 @@ class _Flattener:
                     if number is not None:
                         numbers.append(number)
                         continue
-                    kind = "pickle"
-            if seen is not None and (kind not in _VALUES or type(value) is set):
+                    kind = OBJECT
+            if seen is not None and (not kind.is_value or type(value) is set):
                 number = seen.setdefault(id(value), count)
                 if number != count:
                     numbers.append(number)
@@ -223,6 +226,7 @@ def full_name(key: str, name: str) -> str:
 
 
 _NOTHING: Mapping[int, Any] = {}
+_HOLDERS = frozenset({"pickle", "view"})  # Kinds whose leaves are made of others.
 
 
 def leaf_names(tree: Tree) -> list[str]:
@@ -279,7 +283,7 @@ def hidden(tree: Tree) -> set[int]:
 
     They are parts of pickled ones, memory of views, or in attributes of containers.
     """
-    odd = any(group.kind in leaves.HOLDERS for group in tree.leaves)
+    odd = any(group.kind in _HOLDERS for group in tree.leaves)
     if not odd and not any(node.attributes for node in tree.nodes):
         return set()
     placed = {tree.root}

@@ -16,11 +16,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..kinds import leaves
+from ..kinds.code_kinds import FUNCTION
 from ..user import attributes
 from . import callables, pytrees
-
-_MISPLACED = leaves.ARRAYS - {"numpy"}
-_PLAIN = {*leaves.PLAIN.values()} - _MISPLACED
 
 _DEPTH = 2  # Of objects and closures in closures.
 
@@ -65,14 +63,15 @@ def _walk(
     """Yield code and misplaced arrays, with the attribute that has them."""
     for value in values:
         kind = leaves.PLAIN.get(type(value))
-        if kind in _PLAIN or issubclass(type(value), type) or id(value) in seen:
+        is_plain = kind is not None and not kind.is_foreign
+        if is_plain or issubclass(type(value), type) or id(value) in seen:
             continue
         seen.add(id(value))
         inner = name or names.get(id(value), "")
         content = None if callables.is_code(value) else _content(value)
         if content is not None:
             yield from _walk(inner, content, names, seen)
-        elif _is_called(value) or leaves.kind_of(value) in _MISPLACED:
+        elif _is_called(value) or leaves.kind_of(value).is_foreign:
             yield inner, value
 
 
@@ -157,7 +156,7 @@ def _is_stateless(code: Any) -> bool:
     That holds for what can be imported, and by its contract for what Optax makes.
     """
     module = attributes.text(code, "__module__").partition(".")[0]
-    return module == "optax" or leaves.kind_of(code) == "function"
+    return module == "optax" or leaves.kind_of(code) is FUNCTION
 
 
 def _is_seen_to_hold_arrays(value: Any, depth: int = _DEPTH) -> bool:
