@@ -37,9 +37,7 @@ class ndarray:
         return ON_DEVICE, self.device.id
 
     def __array__(self, *args, **options):
-        raise TypeError(
-            "it is not converted to a NumPy array: use get()"
-        )
+        raise TypeError("it is not converted to a NumPy array: use get()")
 
     def __eq__(self, other):
         raise TypeError("what compares elements makes an array of them")

@@ -16,7 +16,7 @@ import xxhash
 from ..errors import MismatchError
 from ..format import scalars
 from ..format.manifest import OWN_VALUE, Leaves, Tree
-from ..state import matching, pytrees, specs, tree
+from ..state import matching, pytrees, specs, tree, walking
 from ..state.matching import Plan, Selection
 
 _MOST_LINES = 3
@@ -73,7 +73,7 @@ class Form:
     def _differences(self, key: str, saved: Tree) -> list[str]:
         found = [spec for group in saved.leaves for spec in specs.specs_of_saved(group)]
         with contextlib.suppress(MismatchError):  # There are too many names.
-            names = tree.names(saved, tree.Allowance())
+            names = walking.names(saved, walking.Allowance())
             entries = [(name, number, found[number]) for name, number in names]
             plan = matching.plan(self._flat, entries, Selection(), key)
             _decide(plan, saved)

@@ -14,9 +14,9 @@ from ..format.manifest import Tree, display
 from ..kinds import jax_arrays, leaves
 from ..kinds.code_kinds import FUNCTION
 from ..state import matching, pytrees, skeletons, tree, unsaved, wholes
+from ..state.flattening import Apart
 from ..state.matching import Selection
 from ..state.plain import Keys, Plain, plain
-from ..state.tree import Apart
 from ..user import attributes
 from .forms import Form
 

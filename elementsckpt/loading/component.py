@@ -30,7 +30,15 @@ from ..kinds import leaves, pickles
 from ..kinds.classes import Change
 from ..kinds.kind import Spec
 from ..kinds.references import Resolver
-from ..state import skeletons, tree, view_leaves, wholes
+from ..state import (
+    flattening,
+    skeletons,
+    tree,
+    unflattening,
+    view_leaves,
+    walking,
+    wholes,
+)
 from ..state.specs import specs_of_saved
 from ..storage.reader import Reader
 from ..user.arguments import flag
@@ -108,7 +116,7 @@ class Notes(Struct):
     reasons: dict[str, str] = {}
     changes: dict[str, tuple[Change, str]] = {}
     bytes_read: int = 0
-    allowance: tree.Allowance = field(default_factory=tree.Allowance)
+    allowance: walking.Allowance = field(default_factory=walking.Allowance)
 
 
 @contextlib.contextmanager
@@ -201,9 +209,9 @@ class SavedComponent:
             saved = self._tree()
             picked = self._admitted(tree.pick(saved, (n for _, n in named)), named)
             if not picked:
-                return tree.LEFT_OUT
+                return unflattening.LEFT_OUT
             values = self._some(saved, tree.numbers_in(picked))
-            return tree.unflatten_some(saved.root, saved.nodes, values)
+            return unflattening.unflatten_some(saved.root, saved.nodes, values)
 
     def _admitted(
         self,
@@ -242,7 +250,7 @@ class SavedComponent:
         with damage(self._where):
             if self._names is None:
                 try:
-                    self._names = tree.names(self._tree(), self._notes.allowance)
+                    self._names = walking.names(self._tree(), self._notes.allowance)
                 except MismatchError as error:
                     raise MismatchError(f"In {self._where} {error}") from error
             return self._names
@@ -311,10 +319,10 @@ class SavedComponent:
             pairs = view_leaves.pairs(tree.numbered(saved))
             return {n for pair in pairs for n in pair} | tree.held_elsewhere(saved)
 
-    def places(self) -> list[tuple[str, tree.Place]]:
+    def places(self) -> list[tuple[str, walking.Place]]:
         """Return name and place of each leaf and each empty container."""
         with damage(self._where):
-            return list(tree.places(self._tree(), self._notes.allowance))
+            return list(walking.places(self._tree(), self._notes.allowance))
 
     def verify(self) -> None:
         """Read all shards once, so that streaming them later will not fail."""
@@ -332,7 +340,7 @@ class SavedComponent:
         try:
             for index in range(self._shard_count):
                 shard = self._shard(index)
-                yield None if shard is tree.LEFT_OUT else shard
+                yield None if shard is unflattening.LEFT_OUT else shard
         finally:
             self._reader.close()
 
@@ -363,7 +371,9 @@ class SavedComponent:
             made = self._unpickle_all(numbered, values, saved, find_class)
             if self._options.plain:  # But objects get what they had.
                 made, find_class = {}, _no_class
-            return tree.unflatten(saved.root, saved.nodes, values, find_class, made)
+            return unflattening.unflatten(
+                saved.root, saved.nodes, values, find_class, made
+            )
 
     @contextlib.contextmanager
     def _finding_classes(self, saved: Tree) -> Iterator[_FindClass]:
@@ -388,15 +398,15 @@ class SavedComponent:
         places = {n for node in saved.nodes for n in node.children if n >= 0}
         if saved.root >= 0:
             places.add(saved.root)
-        named = tree.all_names(saved, self._notes.allowance)
+        named = walking.all_names(saved, self._notes.allowance)
         picked = self._admitted(tree.pick(saved, places), named, shard)
         values = self._some(saved, tree.numbers_in(picked))
-        return tree.unflatten_rest(saved.root, saved.nodes, values)
+        return unflattening.unflatten_rest(saved.root, saved.nodes, values)
 
     def _note_classes(
         self, saved: Tree, lost: list[tuple[int, str]], changed: dict[str, int]
     ) -> None:
-        names = tree.container_names(saved, self._notes.allowance)
+        names = walking.container_names(saved, self._notes.allowance)
         for number, cls in lost:
             self._notes.plain[self._full_name(names.get(number, ""))] = cls
         self._notes.reasons |= self._resolver.reasons
@@ -487,7 +497,7 @@ class SavedComponent:
           groups: The leaves, with the first number of each group.
           values: What is known of them, by number; changed.
           saved: The tree.
-          find_class: As for `tree.unflatten`.
+          find_class: As for `unflattening.unflatten`.
           wanted: Containers to make beside those that are needed for that.
         """
         pickled = {
@@ -501,10 +511,12 @@ class SavedComponent:
         made: dict[int, Any] = {}
         needed = tree.needed(saved, [*pickled, *(n for n in wanted if n < 0)])
         if needed:
-            tree.check(saved.nodes)
+            unflattening.check(saved.nodes)
         for number in needed:
             if number < 0:
-                made[number] = tree.put(saved.nodes, ~number, values, made, find_class)
+                made[number] = unflattening.put(
+                    saved.nodes, ~number, values, made, find_class
+                )
             elif number in pickled:
                 name, parts = pickled[number]
                 there = [values[n] if n >= 0 else made[n] for n in parts]
@@ -579,7 +591,7 @@ class ElementsComponent:
         self._files = files
         self._options = options
         self._notes = notes
-        self._flat: tree.Flat | None = None
+        self._flat: flattening.Flat | None = None
 
     def open(self) -> None:
         """Nothing is opened before it is read."""
@@ -598,7 +610,7 @@ class ElementsComponent:
     def some(self, named: Sequence[tuple[str, int]]) -> Any:
         """Return the state with only some leaves, or None if there are none."""
         flat, values = self._flattened(), self.values(number for _, number in named)
-        return tree.unflatten_some(flat.root, flat.nodes, values)
+        return unflattening.unflatten_some(flat.root, flat.nodes, values)
 
     @property
     def held_bytes(self) -> int:
@@ -659,9 +671,9 @@ class ElementsComponent:
         allow = self._options.allow_pickle
         return elements.shards(self._files, self.key, allow_pickle=allow)
 
-    def _flattened(self) -> tree.Flat:
+    def _flattened(self) -> flattening.Flat:
         if self._flat is None:
-            self._flat = tree.flatten(self.state(), self.key, by_name=True)
+            self._flat = flattening.flatten(self.state(), self.key, by_name=True)
         return self._flat
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..directory.listing import Found
 from ..errors import CheckpointError, MismatchError, reason
-from ..state import growth, matching, tree, wholes
+from ..state import growth, matching, unflattening, wholes
 from ..state.matching import Plan, Whole
 from .component import Selectable
 
@@ -32,7 +32,7 @@ def fill(
       is_part: Whether leaves were asked for by their names.
 
     Returns:
-      The state; `tree.LEFT_OUT` if all of it stays.
+      The state; `unflattening.LEFT_OUT` if all of it stays.
 
     Raises:
       MismatchError: what is loaded makes no state with what is not.
@@ -40,7 +40,7 @@ def fill(
     """
     places, others = _whole(component, plan, found, is_part=is_part)
     if not (plan.replace or plan.added or others):
-        return tree.LEFT_OUT
+        return unflattening.LEFT_OUT
     added = {place.number for place in plan.added if place.number >= 0}
     names = [*others.values(), *(x for place in plan.added for x in place.others)]
     held = {number for attributes in names for number in attributes.values()}

@@ -27,7 +27,7 @@ from ..errors import (
 )
 from ..format import manifest
 from ..reports import LoadReport
-from ..state import growth, matching, tree
+from ..state import flattening, growth, matching, tree, unflattening
 from ..state.matching import Plan, Selection
 from ..storage import disk
 from ..storage.drafts import Draft
@@ -127,7 +127,7 @@ class Reading(Struct, frozen=True, kw_only=True):
     folders: Collection[str] | None = None
     request: Request = Request()
     growing: Mapping[str, bool] = {}
-    templates: Mapping[str, Callable[[], tree.Flat]] = {}
+    templates: Mapping[str, Callable[[], flattening.Flat]] = {}
     rebuilt: Collection[str] = ()
     dry_run: bool = False
     distrust: Callable[[Path], None] = lambda path: None
@@ -356,7 +356,7 @@ def _read_one(component: Stored, restored: Restored, *, is_rebuilt: bool) -> Non
         if is_rebuilt:
             _tell_of_leaves(component.key, restored.found)
             state = component.rebuilt(state)
-    if state is not tree.LEFT_OUT:
+    if state is not unflattening.LEFT_OUT:
         restored.states[component.key] = state
         restored.loaded += _full(component.key, component.contents())
 
@@ -440,7 +440,7 @@ def _read_only(
             continue
         matched.add(component.key)
         state = component.some(named)
-        if state is not tree.LEFT_OUT:
+        if state is not unflattening.LEFT_OUT:
             restored.states[component.key] = state
     for group in _questions(components, case.request):
         if not any(component.key in matched for component in group):
@@ -480,11 +480,11 @@ def _read_some(
         key, found = component.key, restored.found
         is_part = selections[key].regex is not None
         state = filling.fill(component, plans[key], found, is_part=is_part)
-        if state is not tree.LEFT_OUT:
+        if state is not unflattening.LEFT_OUT:
             restored.states[key] = state
 
 
-def _flat(component: Selectable, reading: Reading, verb: Verb) -> tree.Flat:
+def _flat(component: Selectable, reading: Reading, verb: Verb) -> flattening.Flat:
     """Return the current state of a component, taken apart."""
     key = component.key
     with naming(key):
@@ -495,11 +495,11 @@ def _flat(component: Selectable, reading: Reading, verb: Verb) -> tree.Flat:
     if inspect.isgenerator(state):
         state.close()
         raise _not_selectable(f"{key!r} is saved {_IN_SHARDS}", verb)
-    return tree.flatten(state, key, by_name=True)
+    return flattening.flatten(state, key, by_name=True)
 
 
 def _plan(
-    component: Selectable, flat: tree.Flat, selection: Selection, reading: Reading
+    component: Selectable, flat: flattening.Flat, selection: Selection, reading: Reading
 ) -> Plan:
     key = component.key
     plan = matching.plan(flat, component.specs(), selection, key)

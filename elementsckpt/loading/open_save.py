@@ -15,7 +15,7 @@ from ..foreign import elements
 from ..format import manifest, scalars
 from ..format.manifest import Manifest
 from ..kinds.references import Resolver
-from ..state import tree
+from ..state import flattening
 from ..storage.fileview import FolderReader
 from ..user import hints
 from ..user.arguments import shown
@@ -134,7 +134,7 @@ class Save:
                 if inspect.isgenerator(state):
                     state.close()
                     return []
-                flat = tree.flatten(state, key)
+                flat = flattening.flatten(state, key)
             except Exception as error:
                 # What it knows is missed, and said, where it was needed.
                 _logger.warning("%r has no current state to look in: %s", key, error)
@@ -146,7 +146,7 @@ class Save:
 
 def _names(state: Any, key: str) -> set[str]:
     """Return the names of the leaves of a state, or what one without a name is."""
-    flat = tree.flatten(state, key, by_name=True)
+    flat = flattening.flatten(state, key, by_name=True)
     names = enumerate(flat.names)
     return {manifest.display(name) or str(flat.spec(number)) for number, name in names}
 

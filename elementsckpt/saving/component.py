@@ -18,7 +18,7 @@ from ..components.files import Folder
 from ..errors import StateError, add_note, naming
 from ..format import scalars
 from ..format.manifest import Component, Tree, encode_tree
-from ..state import grouping, tree
+from ..state import flattening, grouping, tree
 from ..state.sharing import Losses
 from ..user.notices import Notices
 from .reuse import Known
@@ -115,7 +115,7 @@ class _Collecting:
         if isinstance(state, Folder):
             return self.take_folder(self._write(state))
         shards = skeleton = None
-        if isinstance(state, tree.Apart):
+        if isinstance(state, flattening.Apart):
             skeleton = state.skeleton
         if inspect.isgenerator(state):
             if self._own is not None:
@@ -205,8 +205,8 @@ class _Collecting:
                     self._writer.flush()
 
     def _add(self, state: Any, prefix: str) -> Tree:
-        is_apart = isinstance(state, tree.Apart)
-        flat = tree.flatten(state.state if is_apart else state, self._key)
+        is_apart = isinstance(state, flattening.Apart)
+        flat = flattening.flatten(state.state if is_apart else state, self._key)
         losses: Losses = {}
         encoded = grouping.encode(flat, self._key, losses)
         saved, storages, owners = encoded.tree, encoded.storages, encoded.owners

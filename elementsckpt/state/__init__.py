@@ -7,6 +7,7 @@ take the place of another, and to **match** is to find which saved leaf goes whe
 
 __all__ = [
     "callables",
+    "flattening",
     "grouping",
     "growth",
     "matching",
@@ -16,7 +17,9 @@ __all__ = [
     "skeletons",
     "specs",
     "tree",
+    "unflattening",
     "unsaved",
     "view_leaves",
+    "walking",
     "wholes",
 ]

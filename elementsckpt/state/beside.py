@@ -16,7 +16,7 @@ from ..errors import StateError
 from ..kinds import leaves
 from ..kinds.kind import UnstorableError
 from ..user import attributes
-from . import tree
+from . import flattening
 
 
 class Beside(NamedTuple):
@@ -57,7 +57,7 @@ def _is_computed(cls: Any, name: Any) -> bool:
 def is_data(value: Any) -> bool:
     """Tell whether a save can hold the value without pickle, and runs no code of it."""
     try:
-        flat = tree.flatten(value, "")
+        flat = flattening.flatten(value, "")
         for kind, leaf in zip(flat.kinds, flat.values, strict=True):
             if kind.is_code:
                 return False

@@ -16,8 +16,8 @@ from ..kinds.kind import Encoded, Form, UnstorableError
 from ..kinds.numpy_kinds import NUMPY, has_bytes
 from ..kinds.python_kinds import FORM, PYTHON, is_long
 from . import tree, view_leaves
+from .flattening import Flat
 from .sharing import Losses, pickle_leaves
-from .tree import Flat
 
 Storages = list[list[np.ndarray]]  # Of each group of leaves; empty without bytes.
 Owners = list[list[Any]]  # The leaves that these are the content of, if known by it.

@@ -15,7 +15,7 @@ from ..format.manifest import Node
 from ..kinds import leaves
 from ..user import attributes
 from . import containers, matching, tree
-from .tree import Place
+from .walking import Place
 
 _MAPPINGS = frozenset({"dict", "ordered", "default", "counter"})
 _SEQUENCES = frozenset({"list", "tuple", "deque"})

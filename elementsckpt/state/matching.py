@@ -21,7 +21,7 @@ from ..kinds.kind import Kind, Spec
 from ..kinds.numpy_kinds import NUMPY
 from ..kinds.python_kinds import PYTHON
 from ..user import attributes
-from . import specs, tree
+from . import flattening, specs, tree, walking
 
 
 class Selection(Struct, frozen=True):
@@ -110,7 +110,7 @@ class Plan(Struct):
       castable: Whether `cast=True` would make some of it fit.
     """
 
-    flat: tree.Flat
+    flat: flattening.Flat
     saved: Sequence[tuple[str, int, Spec]] = ()
     chosen: Sequence[tuple[str, int, Spec]] = ()
     used: set[str] = set()
@@ -124,7 +124,7 @@ class Plan(Struct):
     kept: list[str] = []
     misplaced: list[str] = []
     left: dict[str, int] = {}
-    added: list[tree.Place] = []
+    added: list[walking.Place] = []
     castable: bool = False
     renamed: dict[str, str] = {}
 
@@ -136,7 +136,7 @@ class Plan(Struct):
 
 
 def plan(
-    flat: tree.Flat,
+    flat: flattening.Flat,
     saved: Sequence[tuple[str, int, Spec]],
     selection: Selection,
     key: str,

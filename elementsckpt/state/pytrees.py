@@ -23,7 +23,7 @@ from ..format.manifest import Node
 from ..kinds import classes, leaves, references
 from ..kinds.code_kinds import FUNCTION
 from ..user import attributes
-from . import beside, callables, containers, tree
+from . import beside, callables, containers, flattening, tree
 
 
 class Opened(Struct):
@@ -63,7 +63,7 @@ class Opened(Struct):
         return made
 
 
-class Flat(tree.Flat):
+class Flat(flattening.Flat):
     """A tree taken apart, whose nodes do not say more than what they hold."""
 
     opened: list[Opened] = field(default_factory=list)

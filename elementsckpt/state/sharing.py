@@ -27,7 +27,7 @@ from ..kinds.code_kinds import encode_pickle
 from ..kinds.kind import Encoded, Kind, UnstorableError
 from ..kinds.numpy_kinds import NUMPY, has_bytes
 from . import tree
-from .tree import Flat
+from .flattening import Flat
 
 _ATOMS = frozenset(
     {type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented)}

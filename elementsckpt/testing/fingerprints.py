@@ -21,7 +21,7 @@ from ..format import scalars
 from ..kinds import leaves, pickles
 from ..kinds.kind import UnstorableError
 from ..saving import blocks
-from ..state import tree
+from ..state import flattening
 
 _COPY_BYTES = 16 << 20
 _BY_VALUE = frozenset({type(None), bool, int, float})  # In pickles.
@@ -61,7 +61,7 @@ def leaves_of(key: str, state: Any) -> Iterator[tuple[str, Any]]:
     seen: set[str] = set()
     for number, shard in enumerate(state if is_streamed else [state]):
         index = str(number) if is_streamed else ""
-        flat = tree.flatten(shard, key, aliases=False)
+        flat = flattening.flatten(shard, key, aliases=False)
         for name, value in zip(flat.names, flat.values, strict=True):
             full = "/".join(part for part in (key, index, name) if part)
             while full in seen:  # Names need not be unique.
