@@ -17,7 +17,8 @@ from ..errors import MismatchError
 from ..format import scalars
 from ..format.manifest import OWN_VALUE, Leaves, Tree
 from ..state import matching, pytrees, specs, tree, walking
-from ..state.matching import Plan, Selection
+from ..state.matching import Plan
+from ..state.selection import Selection
 
 _MOST_LINES = 3
 _logger = logging.getLogger("elementsckpt")

@@ -13,10 +13,10 @@ from ..errors import StateError
 from ..format.manifest import Tree, display
 from ..kinds import jax_arrays, leaves
 from ..kinds.code_kinds import FUNCTION
-from ..state import matching, pytrees, skeletons, tree, unsaved, wholes
+from ..state import matching, pytrees, replacing, skeletons, tree, unsaved, wholes
 from ..state.flattening import Apart
-from ..state.matching import Selection
 from ..state.plain import Keys, Plain, plain
+from ..state.selection import Selection
 from ..user import attributes
 from .forms import Form
 
@@ -124,10 +124,10 @@ class Value:
             plan.unexpected,
             "Load into a value like the one that was saved.",
         )
-        self.value = matching.apply(plan, values, "", whole=_whole(plan, given))
+        self.value = replacing.apply(plan, values, "", whole=_whole(plan, given))
 
 
-def _whole(plan: matching.Plan, given: pytrees.Flat) -> matching.Whole:
+def _whole(plan: matching.Plan, given: pytrees.Flat) -> replacing.Whole:
     """Return what of the current value is replaced by all of a given container."""
     places = wholes.find(plan, wholes.of_nodes(given.root, given.nodes), is_part=False)
     others = {
@@ -135,7 +135,7 @@ def _whole(plan: matching.Plan, given: pytrees.Flat) -> matching.Whole:
         for now, then in places.items()
         if plan.flat.others(~now) is not None
     }
-    return matching.Whole(places, others)
+    return replacing.Whole(places, others)
 
 
 def of_tree(tree: Any) -> Value:

@@ -8,8 +8,9 @@ from typing import Any
 
 from ..directory.listing import Found
 from ..errors import CheckpointError, MismatchError, reason
-from ..state import growth, matching, unflattening, wholes
-from ..state.matching import Plan, Whole
+from ..state import growth, replacing, unflattening, wholes
+from ..state.matching import Plan
+from ..state.replacing import Whole
 from .component import Selectable
 
 _FIRST_TO_TELL = 2  # Of the versions of the format: it has attributes.
@@ -100,7 +101,7 @@ def _apply(
     whole: Whole,
 ) -> Any:
     try:
-        return matching.apply(plan, values, component.key, component.shared(), whole)
+        return replacing.apply(plan, values, component.key, component.shared(), whole)
     except CheckpointError:
         raise
     except (ValueError, TypeError, KeyError, OverflowError) as error:

@@ -28,7 +28,8 @@ from ..errors import (
 from ..format import manifest
 from ..reports import LoadReport
 from ..state import flattening, growth, matching, tree, unflattening
-from ..state.matching import Plan, Selection
+from ..state.matching import Plan
+from ..state.selection import Selection
 from ..storage import disk
 from ..storage.drafts import Draft
 from ..storage.fileview import FolderReader, isolate

@@ -16,7 +16,8 @@ from msgspec import Struct
 from ..errors import MismatchError
 from ..format.manifest import display
 from ..state import specs, tree
-from ..state.matching import Plan, Selection
+from ..state.matching import Plan
+from ..state.selection import Selection
 from ..user import hints
 from ..user.arguments import shown
 from .request import Request

@@ -14,7 +14,7 @@ from typing import Any
 from msgspec import Struct
 
 from ..errors import MismatchError, MissingKeyError, reason
-from ..state.matching import Selection
+from ..state.selection import Selection
 from ..user.arguments import shown
 
 Regex = str | Mapping[str, str]

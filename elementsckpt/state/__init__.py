@@ -13,6 +13,8 @@ __all__ = [
     "matching",
     "plain",
     "pytrees",
+    "replacing",
+    "selection",
     "sharing",
     "skeletons",
     "specs",

@@ -13,7 +13,7 @@ from msgspec import Struct
 from ..errors import StateError
 from ..kinds import jax_arrays, leaves
 from ..user import attributes
-from . import callables, pytrees, unsaved
+from . import callables, opening, pytrees, unsaved
 
 
 class Plain(Struct):
@@ -36,7 +36,7 @@ class Plain(Struct):
     outline: list[Any] = []
     names: list[str] = []
     code: list[tuple[str, Any]] = []
-    static: list[tuple[str, Any, pytrees.Opened]] = []
+    static: list[tuple[str, Any, opening.Opened]] = []
     unsaved: list[tuple[str, list[str]]] = []
     by_name: bool = False
 
@@ -104,7 +104,7 @@ class _Plainer:
             found.append(value)
         return found
 
-    def _container(self, name: str, value: Any, opened: pytrees.Opened) -> Any:
+    def _container(self, name: str, value: Any, opened: opening.Opened) -> Any:
         children = self.visit(pytrees.names_in(name, opened), opened.children)
         others = opened.others or {}
         entry = type(value), opened.keys, len(self._apart.names), opened.static

@@ -18,7 +18,7 @@ from typing import Any
 from ..kinds import leaves
 from ..kinds.code_kinds import FUNCTION
 from ..user import attributes
-from . import callables, pytrees
+from . import callables, opening, pytrees, registered
 
 _DEPTH = 2  # Of objects and closures in closures.
 
@@ -26,7 +26,7 @@ _DEPTH = 2  # Of objects and closures in closures.
 Parts = dict[str, list[Any]]
 
 
-def static_parts(value: Any, opened: pytrees.Opened) -> Parts:
+def static_parts(value: Any, opened: opening.Opened) -> Parts:
     """Return code and arrays that are static in a container, as far as in sight."""
     own = attributes.own(value)
     if not hasattr(opened.static, "node_data"):
@@ -82,7 +82,7 @@ def _content(value: Any) -> Any:
         if issubclass(cls, base):
             return base.values(value) if base is dict else base.__iter__(value)
     is_dataclass = attributes.get(cls, "__dataclass_fields__") is not None
-    if (is_dataclass and not callable(value)) or pytrees.is_registered(value):
+    if (is_dataclass and not callable(value)) or registered.is_registered(value):
         return attributes.own(value).values()
     return None
 
@@ -113,7 +113,9 @@ def arrays_in_code(code: Any) -> list[str]:
     """Say to which arrays code is bound that are no leaves of the tree."""
     if _is_stateless(code):
         return []
-    if attributes.is_instance(code, functools.partial) and pytrees.is_registered(code):
+    if attributes.is_instance(code, functools.partial) and registered.is_registered(
+        code
+    ):
         return list(dict.fromkeys(_arrays_in([code.func])))
     opened = pytrees.open_node(code, by_name=True)
     is_open = opened is not None and bool(opened.children)
