@@ -60,7 +60,7 @@ class Flat(Struct):
         value = self.containers[number]
         return attributes.own(value) if attributes.takes(value) else None
 
-    def close(
+    def rebuild(
         self, number: int, children: list[Any], others: Mapping[str, Any] | None = None
     ) -> Any:
         """Return a container like this one that holds something else.

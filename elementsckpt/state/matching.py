@@ -1,8 +1,4 @@
-"""Loading into a current state: put saved leaves in the place of its own, by name.
-
-The component needs to know nothing about it: it gets its own current state with the
-matched leaves replaced.
-"""
+"""Which saved leaves take the places of which current ones, by name."""
 
 from __future__ import annotations
 

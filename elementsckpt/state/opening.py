@@ -28,8 +28,8 @@ class Opened(Struct):
       keys: What its children are called: their positions, a range, in a sequence; None
         in a box, whose only child is called what the box is.
       children: The children.
-      close: Returns a container like it that holds something else.
-      is_plain: Whether `close` makes what a save holds as it is, if it holds that.
+      rebuild: Returns a container like it that holds something else.
+      is_plain: Whether `rebuild` makes what a save holds as it is, if it holds that.
       is_random: Whether it is a random generator, which a save holds in any case.
       is_code: Whether it is code, and its children that to which it is bound.
       static: What tells it from others of its class that hold the same.
@@ -40,7 +40,7 @@ class Opened(Struct):
 
     keys: Sequence[Any] | None
     children: Sequence[Any]
-    close: Callable[[list[Any]], Any]
+    rebuild: Callable[[list[Any]], Any]
     is_plain: bool = False
     is_random: bool = False
     is_code: bool = False
@@ -48,11 +48,11 @@ class Opened(Struct):
     others: Mapping[str, Any] | None = None
     rest: Mapping[Any, Any] = types.MappingProxyType({})
 
-    def closed(
+    def rebuilt(
         self, children: list[Any], others: Mapping[str, Any] | None = None
     ) -> Any:
-        """Return what `close` does, with attributes; by default those that it has."""
-        made = self.close(children)
+        """Return what `rebuild` does, with attributes; by default those that it has."""
+        made = self.rebuild(children)
         given = (self.others if others is None else others) or {}
         attributes.give(made, {**self.rest, **given})
         return made
@@ -66,14 +66,14 @@ def _mapping(value: Any, by_name: bool) -> Opened:
         names, keys = _named(list(value), by_name)
         is_plain = all(map(_is_scalar, keys)) and all(map(_is_name, names, keys))
 
-    def close(children: list[Any]) -> Any:
+    def rebuild(children: list[Any]) -> Any:
         other = type(value).copy(value)  # In its own order.
         for key, child in zip(keys, children, strict=True):
             other[key] = child
         return other
 
     is_plain = is_plain and not by_name and _has_plain_factory(value)
-    opened = Opened(names, [value[key] for key in keys], close, is_plain)
+    opened = Opened(names, [value[key] for key in keys], rebuild, is_plain)
     return with_attributes(opened, value)
 
 
@@ -112,10 +112,10 @@ def _sequence(make: Callable[[list[Any]], Any]) -> Callable[[Any, bool], Opened]
 
 
 def _deque(value: collections.deque[Any], _: bool) -> Opened:
-    def close(children: list[Any]) -> Any:
+    def rebuild(children: list[Any]) -> Any:
         return collections.deque(children, value.maxlen)
 
-    return Opened(range(len(value)), value, close, True)
+    return Opened(range(len(value)), value, rebuild, True)
 
 
 OPENERS: dict[type, Callable[[Any, bool], Opened]] = {
@@ -133,10 +133,10 @@ def namedtuple(value: Any, cls: Any) -> Opened | None:
     if tuple.__len__(value) != len(cls._fields):
         return None
 
-    def close(children: list[Any]) -> Any:
+    def rebuild(children: list[Any]) -> Any:
         return tuple.__new__(cls, children)
 
-    opened = Opened(cls._fields, list(tuple.__iter__(value)), close)
+    opened = Opened(cls._fields, list(tuple.__iter__(value)), rebuild)
     return with_attributes(opened, value)
 
 
@@ -147,7 +147,7 @@ def dataclass(value: Any) -> Opened:
     names = [name for name in fields if found[name] is not _UNSET]
     declared = fields_of(cls) or frozenset()
 
-    def close(children: list[Any]) -> Any:
+    def rebuild(children: list[Any]) -> Any:
         own = attributes.own(value)
         if classes.is_plain_dataclass(cls):
             other = object.__new__(cls)
@@ -161,7 +161,7 @@ def dataclass(value: Any) -> Opened:
         return other
 
     children = [found[name] for name in names]
-    opened = Opened(names, children, close, static=_static(value, names))
+    opened = Opened(names, children, rebuild, static=_static(value, names))
     return with_attributes(opened, value, declared)
 
 
@@ -201,11 +201,11 @@ def stateful(value: Any, kind: str) -> Opened:
     """Open what the state of any component may hold, such as a NumPy Generator."""
     node, keys, children = containers.take_apart(value, kind)
 
-    def close(parts: list[Any]) -> Any:
+    def rebuild(parts: list[Any]) -> Any:
         return containers.put_together(node, parts, type(value))
 
     is_random = kind in containers.RANDOM
-    return Opened(keys, children, close, is_random=is_random)
+    return Opened(keys, children, rebuild, is_random=is_random)
 
 
 def with_attributes(
@@ -216,7 +216,7 @@ def with_attributes(
     Args:
       opened: The container, opened.
       value: The container.
-      restored: Names of those that closing it sets.
+      restored: Names of those that rebuilding it sets.
     """
     if not attributes.takes(value):
         return opened

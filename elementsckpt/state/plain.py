@@ -110,7 +110,7 @@ class _Plainer:
         entry = type(value), opened.keys, len(self._apart.names), opened.static
         self._apart.outline.append((*entry, [*others]))
         if opened.is_plain:
-            return opened.closed(children)
+            return opened.rebuilt(children)
         self._apart.is_whole = False
         left = [str(x) for x, item in opened.rest.items() if not callable(item)]
         if left:

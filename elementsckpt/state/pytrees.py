@@ -29,10 +29,10 @@ class Flat(flattening.Flat):
     def others(self, number: int) -> Mapping[str, Any] | None:
         return self.opened[number].others
 
-    def close(
+    def rebuild(
         self, number: int, children: list[Any], others: Mapping[str, Any] | None = None
     ) -> Any:
-        return self.opened[number].closed(children, others)
+        return self.opened[number].rebuilt(children, others)
 
 
 def flatten(value: Any) -> Flat:
@@ -114,7 +114,7 @@ def _code(value: Any) -> Opened:
     if not chosen:
         return Opened((), (), lambda _: value, is_code=True, static=value)
 
-    def close(children: list[Any]) -> Any:
+    def rebuild(children: list[Any]) -> Any:
         parts = list(bound.parts)
         for number, child in zip(chosen, children, strict=True):
             parts[number] = child
@@ -123,7 +123,7 @@ def _code(value: Any) -> Opened:
     children = [bound.parts[number] for number in chosen]
     keys = bound.names and unique([bound.names[number] for number in chosen])
     # No two are alike: to tell, one would have to keep the arrays of the last.
-    return Opened(keys, children, close, is_code=True, static=object())
+    return Opened(keys, children, rebuild, is_code=True, static=object())
 
 
 def _is_tree(owner: Any) -> bool:

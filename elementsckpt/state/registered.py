@@ -28,13 +28,13 @@ def open_registered(value: Any, by_name: bool) -> Opened | None:
     )
     keys: Any = [_key(path[0]) for path, _ in pairs]
     children = [child for _, child in pairs]
-    close = structure.unflatten
+    rebuild = structure.unflatten
     if not by_name and isinstance(value, Mapping):
-        keys, children, close = _in_own_order(value, keys, children, close)
+        keys, children, rebuild = _in_own_order(value, keys, children, rebuild)
     cls: Any = type(value)
     if len(keys) == 1 and _is_box(cls):
-        return Opened(None, children, close, static=structure)
-    opened = Opened(unique(keys), children, close, static=structure)
+        return Opened(None, children, rebuild, static=structure)
+    opened = Opened(unique(keys), children, rebuild, static=structure)
     return _with_lost(opened, value, keys)
 
 
@@ -48,37 +48,39 @@ def _with_lost(opened: Opened, value: Any, keys: list[Any]) -> Opened:
     if found <= fields:
         opened.others = {} if attributes.takes(value) else None
         return opened
-    kept = fields | attributes.own(opened.close([*opened.children])).keys()
+    kept = fields | attributes.own(opened.rebuild([*opened.children])).keys()
     lost = {*keys} & (found - kept)
     if lost:  # As chex does, for which they are children.
-        opened.close = _giving(opened.close, keys, lost)
+        opened.rebuild = _giving(opened.rebuild, keys, lost)
     return with_attributes(opened, value, kept | lost)
 
 
-def _giving(close: Callable[[list[Any]], Any], keys: list[Any], lost: set[Any]) -> Any:
-    """Return what closes a container and gives it children that `close` drops."""
+def _giving(
+    rebuild: Callable[[list[Any]], Any], keys: list[Any], lost: set[Any]
+) -> Any:
+    """Return what rebuilds a container and gives it children that `rebuild` drops."""
 
-    def closed(parts: list[Any]) -> Any:
-        made = close(parts)
+    def rebuilt(parts: list[Any]) -> Any:
+        made = rebuild(parts)
         pairs = zip(keys, parts, strict=True)
         attributes.give(made, {key: part for key, part in pairs if key in lost})
         return made
 
-    return closed
+    return rebuilt
 
 
 def _in_own_order(
-    value: Mapping[Any, Any], keys: list[Any], children: list[Any], close: Any
+    value: Mapping[Any, Any], keys: list[Any], children: list[Any], rebuild: Any
 ) -> tuple[list[Any], list[Any], Callable[[list[Any]], Any]]:
     """Return keys and children, which JAX sorts, in the order of a mapping."""
     places = {key: place for place, key in enumerate(keys)}
     own = [key for key in value if key in places]
     if len(own) < len(keys):
-        return keys, children, close
+        return keys, children, rebuild
 
     def close_in_order(parts: list[Any]) -> Any:
         by_key = dict(zip(own, parts, strict=True))
-        return close([by_key[key] for key in keys])
+        return rebuild([by_key[key] for key in keys])
 
     return own, [children[places[key]] for key in own], close_in_order
 

@@ -1,4 +1,8 @@
-"""What a plan says is loaded → the current state with that in its places."""
+"""Matched leaves → the current state with these in their places.
+
+A component needs to know nothing about it: it gets its own current state, with the
+matched leaves replaced.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +68,7 @@ def apply(
         elif number in whole.others or not built.keys().isdisjoint(node.children):
             children = [built[n] if n in built else current(n) for n in node.children]
             others = _placed(whole.others.get(number), current(number))
-            built[number] = flat.close(index, children, others)
+            built[number] = flat.rebuild(index, children, others)
     return built.get(flat.root, current(flat.root))
 
 

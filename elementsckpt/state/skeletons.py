@@ -63,7 +63,7 @@ def _skeleton(value: Any, numbers: Iterator[int], by_name: bool) -> Any:
         return _Place(next(numbers))
     children = [_skeleton(child, numbers, by_name) for child in opened.children]
     others = {name: _Place(next(numbers)) for name in opened.others or ()}
-    return opened.closed(children, others)
+    return opened.rebuilt(children, others)
 
 
 def _number(item: Any) -> int | None:

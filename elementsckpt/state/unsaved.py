@@ -113,9 +113,8 @@ def arrays_in_code(code: Any) -> list[str]:
     """Say to which arrays code is bound that are no leaves of the tree."""
     if _is_stateless(code):
         return []
-    if attributes.is_instance(code, functools.partial) and registered.is_registered(
-        code
-    ):
+    is_partial = attributes.is_instance(code, functools.partial)
+    if is_partial and registered.is_registered(code):
         return list(dict.fromkeys(_arrays_in([code.func])))
     opened = pytrees.open_node(code, by_name=True)
     is_open = opened is not None and bool(opened.children)
