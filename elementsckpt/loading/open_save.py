@@ -88,7 +88,7 @@ class Save:
         if missing:
             raise MissingKeyError(
                 f"{self.path} has no {', '.join(map(shown, missing))}. It has "
-                f"{_listed(here)}. "
+                f"{hints.listed(here, 'components')}. "
                 f"Nothing was loaded. "
                 f"{self._options.verb.lacking(keys, here, self._counterparts(keys))}"
             )
@@ -149,7 +149,3 @@ def _names(state: Any, key: str) -> set[str]:
     flat = flattening.flatten(state, key, by_name=True)
     names = enumerate(flat.names)
     return {manifest.display(name) or str(flat.spec(number)) for number, name in names}
-
-
-def _listed(keys: Iterable[str]) -> str:
-    return ", ".join(map(repr, keys)) or "components"

@@ -16,6 +16,7 @@ from msgspec import Struct
 from ..errors import MismatchError, MissingKeyError, reason
 from ..state.selection import Selection
 from ..user.arguments import shown
+from ..user.hints import listed
 
 Regex = str | Mapping[str, str]
 Rename = Mapping[str, str] | Mapping[str, Mapping[str, str]]
@@ -219,10 +220,6 @@ def _require_keys(argument: str, named: Iterable[str], keys: Sequence[str]) -> N
     unknown = [key for key in named if key not in keys]
     if unknown:
         raise MissingKeyError(
-            f"{argument} names {_listed(unknown)}, and to be loaded are "
-            f"{_listed(keys)}. Correct its keys; nothing was loaded."
+            f"{argument} names {listed(unknown)}, and to be loaded are "
+            f"{listed(keys, 'no components')}. Correct its keys; nothing was loaded."
         )
-
-
-def _listed(keys: Iterable[str]) -> str:
-    return ", ".join(map(repr, keys)) or "no components"
