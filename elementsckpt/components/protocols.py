@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from ..errors import ComponentError, reason
-from ..kinds import jax_arrays, leaves
+from ..kinds import leaves
+from ..kinds.jax_kinds import KEY
 from ..kinds.torch_tensors import is_module
 from ..state import callables
 from ..user import attributes
@@ -181,8 +182,9 @@ def _changes_in_place(value: Any, depth: int = 3) -> bool:
     if type(value) in (list, tuple, dict):
         items = value.values() if isinstance(value, dict) else value
         return depth > 0 and any(_changes_in_place(item, depth - 1) for item in items)
-    is_filled = attributes.is_instance(value, _FILLED)
-    return is_filled or leaves.kind_of(value) == "torch" or is_module(value)
+    kind = leaves.kind_of(value)
+    is_filled = attributes.is_instance(value, _FILLED) or is_module(value)
+    return is_filled or (kind.is_foreign and not kind.is_immutable)
 
 
 _FILLED = (collections.deque, set, bytearray, array.array)
@@ -193,7 +195,7 @@ def _candidates(value: Any) -> list[str]:
     own = {str(x): y for x, y in attributes.own(value).items() if str(x).isidentifier()}
 
     def order(name: str) -> tuple[bool, bool]:
-        is_array = leaves.kind_of(own[name]) in leaves.ARRAYS
+        is_array = leaves.kind_of(own[name]).is_array
         is_number = attributes.is_instance(own[name], numbers.Number)
         return not (is_array or is_number), name.startswith("_")
 
@@ -202,7 +204,7 @@ def _candidates(value: Any) -> list[str]:
 
 def _owner(value: Any) -> Any:
     """Return what saves and loads an object without a protocol, or None."""
-    if jax_arrays.is_array(value) and jax_arrays.is_key(value):
+    if leaves.kind_of(value) is KEY:
         return Key(value)
     return randoms.owner_of(value)
 

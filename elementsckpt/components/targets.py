@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from ..state.tree import Flat
+from ..state.flattening import Flat
 from .files import takes_folder
 from .value import Value, is_empty, of_functions, template
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from ..components.targets import Target
 from ..errors import naming
-from ..state import growth, matching, tree
+from ..state import flattening, growth, matching, tree
 from ..state.matching import Plan
 from . import patterns, refusals, remedies
 from .component import SavedComponent
@@ -62,7 +62,7 @@ def refuse_unselected(
                 raise error
 
 
-def _current(key: str, target: Target, loaded: Loaded) -> tree.Flat:
+def _current(key: str, target: Target, loaded: Loaded) -> flattening.Flat:
     """Return the current state of a component, taken apart."""
     with naming(key), loaded.notes.phases("current"):
         if target.template is not None:
@@ -73,11 +73,11 @@ def _current(key: str, target: Target, loaded: Loaded) -> tree.Flat:
         state.close()
         what = f"{key!r} is saved {refusals.IN_SHARDS}"
         raise refusals.without_names(what, loaded.request.verb)
-    return tree.flatten(state, key, by_name=True)
+    return flattening.flatten(state, key, by_name=True)
 
 
 def _plan(
-    component: Selectable, flat: tree.Flat, target: Target, loaded: Loaded
+    component: Selectable, flat: flattening.Flat, target: Target, loaded: Loaded
 ) -> Plan:
     key, selection = component.key, loaded.selections[component.key]
     plan = matching.plan(flat, component.specs(), selection, key)

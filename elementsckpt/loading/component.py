@@ -13,9 +13,10 @@ from typing import Any
 from ..errors import MismatchError
 from ..format.manifest import Component, Tree
 from ..kinds import leaves
+from ..kinds.kind import Spec
 from ..kinds.references import Resolver
-from ..state import skeletons, tree, view_leaves, wholes
-from ..state.specs import Spec, specs_of_saved
+from ..state import skeletons, tree, unflattening, view_leaves, walking, wholes
+from ..state.specs import specs_of_saved
 from ..storage.reader import Reader
 from ..storage.segments import SaveFolder
 from . import refusals
@@ -88,9 +89,9 @@ class SavedComponent:
                 tree.pick(saved, (n for _, n in named)), named
             )
             if not picked:
-                return tree.LEFT_OUT
+                return unflattening.LEFT_OUT
             values = self._decoder.some(saved, tree.numbers_in(picked))
-            return tree.unflatten_some(saved.root, saved.nodes, values)
+            return unflattening.unflatten_some(saved.root, saved.nodes, values)
 
     @property
     def held_bytes(self) -> int:
@@ -112,7 +113,7 @@ class SavedComponent:
         with damage(self._where):
             if self._names is None:
                 try:
-                    self._names = tree.names(self._tree(), self._notes.allowance)
+                    self._names = walking.names(self._tree(), self._notes.allowance)
                 except MismatchError as error:
                     raise MismatchError(f"In {self._where} {error}") from error
             return self._names
@@ -142,7 +143,7 @@ class SavedComponent:
         with damage(self._where):
             saved, numbers = self._tree(), {*numbers}
             picked = tree.pick(saved, numbers.difference(as_saved))
-            others = [x for x in picked if not leaves.is_array(x[1])]
+            others = [x for x in picked if not leaves.named(x[1]).is_numpy(x[1])]
             whole = tree.needed(saved, [*as_saved, *tree.numbers_in(others)])
             return self._decoder.some(
                 saved, [*numbers.difference(whole), *whole], {*whole}
@@ -171,7 +172,7 @@ class SavedComponent:
             for number in () if self._request.allow_pickle else numbers:
                 below = [x for x in tree.needed(saved, [number]) if x >= 0]
                 groups = [group for _, group in tree.pick(saved, below)]
-                names = [n for x in groups if x.kind in leaves.CODE for n in x.names]
+                names = [n for x in groups if leaves.named(x).is_code for n in x.names]
                 if names:
                     found[number] = self._full_name(min(names, key=len))
         return found
@@ -183,10 +184,10 @@ class SavedComponent:
             pairs = view_leaves.pairs(tree.numbered(saved))
             return {n for pair in pairs for n in pair} | tree.held_elsewhere(saved)
 
-    def places(self) -> list[tuple[str, tree.Place]]:
+    def places(self) -> list[tuple[str, walking.Place]]:
         """Return name and place of each leaf and each empty container."""
         with damage(self._where):
-            return list(tree.places(self._tree(), self._notes.allowance))
+            return list(walking.places(self._tree(), self._notes.allowance))
 
     def verify(self) -> None:
         """Read all shards once, so that streaming them later will not fail."""
@@ -204,7 +205,7 @@ class SavedComponent:
         try:
             for index in range(self._shard_count):
                 shard = self._shard(index)
-                yield None if shard is tree.LEFT_OUT else shard
+                yield None if shard is unflattening.LEFT_OUT else shard
         finally:
             self._reader.close()
 

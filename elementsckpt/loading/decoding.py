@@ -8,11 +8,10 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from typing import Any
 
-from ..errors import CheckpointError
 from ..format.manifest import Component, Leaves, Node, Tree
 from ..kinds import leaves, pickles
 from ..kinds.references import Resolver
-from ..state import tree, view_leaves
+from ..state import tree, unflattening, view_leaves, walking
 from ..storage.reader import Reader
 from . import refusals
 from .loaded import Notes
@@ -69,7 +68,9 @@ class Decoder:
             made = self._unpickle_all(numbered, values, saved, find_class)
             if self._request.plain:  # But objects get what they had.
                 made, find_class = {}, _no_class
-            return tree.unflatten(saved.root, saved.nodes, values, find_class, made)
+            return unflattening.unflatten(
+                saved.root, saved.nodes, values, find_class, made
+            )
 
     @contextlib.contextmanager
     def _finding_classes(self, saved: Tree) -> Iterator[_FindClass]:
@@ -94,15 +95,15 @@ class Decoder:
         places = {n for node in saved.nodes for n in node.children if n >= 0}
         if saved.root >= 0:
             places.add(saved.root)
-        named = tree.all_names(saved, self._notes.allowance)
+        named = walking.all_names(saved, self._notes.allowance)
         picked = self.admitted(tree.pick(saved, places), named, shard)
         values = self.some(saved, tree.numbers_in(picked))
-        return tree.unflatten_rest(saved.root, saved.nodes, values)
+        return unflattening.unflatten_rest(saved.root, saved.nodes, values)
 
     def _note_classes(
         self, saved: Tree, lost: list[tuple[int, str]], changed: dict[str, int]
     ) -> None:
-        names = tree.container_names(saved, self._notes.allowance)
+        names = walking.container_names(saved, self._notes.allowance)
         for number, cls in lost:
             self._notes.plain[self._full_name(names.get(number, ""))] = cls
         self._notes.reasons |= self._resolver.reasons
@@ -159,7 +160,7 @@ class Decoder:
         mapped = self._request.mmap
         with self._notes.phases("read"):
             if mapped:
-                mappable = [group.kind in leaves.ARRAYS for group in groups]
+                mappable = [leaves.named(group).is_array for group in groups]
                 verify = self._request.verify
                 memories = self._reader.map(wants, mappable, verify=verify)
             else:
@@ -174,8 +175,7 @@ class Decoder:
         ]
         found = zip(groups, decoded, plain, strict=True)
         others = [(group, items) for group, items, is_plain in found if not is_plain]
-        if others:
-            self._place([group for group, _ in others], [items for _, items in others])
+        leaves.build(others, self._key, self._where)
         for group, items in others:
             if group.kind == "function":
                 items[:] = map(self._function, items, group.names)
@@ -195,7 +195,7 @@ class Decoder:
           groups: The leaves, with the first number of each group.
           values: What is known of them, by number; changed.
           saved: The tree.
-          find_class: As for `tree.unflatten`.
+          find_class: As for `unflattening.unflatten`.
           wanted: Containers to make beside those that are needed for that.
         """
         pickled = {
@@ -209,23 +209,17 @@ class Decoder:
         made: dict[int, Any] = {}
         needed = tree.needed(saved, [*pickled, *(n for n in wanted if n < 0)])
         if needed:
-            tree.check(saved.nodes)
+            unflattening.check(saved.nodes)
         for number in needed:
             if number < 0:
-                made[number] = tree.put(saved.nodes, ~number, values, made, find_class)
+                made[number] = unflattening.put(
+                    saved.nodes, ~number, values, made, find_class
+                )
             elif number in pickled:
                 name, parts = pickled[number]
                 there = [values[n] if n >= 0 else made[n] for n in parts]
                 values[number] = self._unpickle(values[number], there, name)
         return made
-
-    def _place(self, groups: Sequence[Leaves], decoded: list[list[Any]]) -> None:
-        try:
-            leaves.place(groups, decoded, self._key)
-        except CheckpointError:
-            raise
-        except Exception as error:
-            raise refusals.not_made_by_jax(self._where, error) from error
 
     def _refuse_pickles(self, groups: Iterable[Leaves]) -> None:
         names = [name for x in groups if x.kind == "pickle" for name in x.names]

@@ -8,8 +8,9 @@ from typing import Any
 
 from ..directory.listing import SaveEntry
 from ..errors import CheckpointError
-from ..state import growth, matching, tree, wholes
-from ..state.matching import Plan, Whole
+from ..state import growth, replacing, unflattening, wholes
+from ..state.matching import Plan
+from ..state.replacing import Whole
 from . import refusals
 from .open_save import Selectable
 
@@ -33,7 +34,7 @@ def fill(
       is_part: Whether leaves were asked for by their names.
 
     Returns:
-      The state; `tree.LEFT_OUT` if all of it stays.
+      The state; `unflattening.LEFT_OUT` if all of it stays.
 
     Raises:
       MismatchError: what is loaded makes no state with what is not.
@@ -41,7 +42,7 @@ def fill(
     """
     places, others = _whole(component, plan, found, is_part=is_part)
     if not (plan.replace or plan.added or others):
-        return tree.LEFT_OUT
+        return unflattening.LEFT_OUT
     added = {place.number for place in plan.added if place.number >= 0}
     names = [*others.values(), *(x for place in plan.added for x in place.others)]
     held = {number for attributes in names for number in attributes.values()}
@@ -101,7 +102,7 @@ def _apply(
     whole: Whole,
 ) -> Any:
     try:
-        return matching.apply(plan, values, component.key, component.shared(), whole)
+        return replacing.apply(plan, values, component.key, component.shared(), whole)
     except CheckpointError:
         raise
     except (ValueError, TypeError, KeyError, OverflowError) as error:

@@ -9,8 +9,8 @@ from typing import Any
 
 from ..foreign import elements
 from ..format import manifest
-from ..state import tree, wholes
-from ..state.specs import Spec, spec_of
+from ..kinds.kind import Spec
+from ..state import flattening, unflattening, wholes
 from .loaded import Notes
 from .refusals import damage
 from .request import Request
@@ -27,7 +27,7 @@ class ElementsComponent:
         self._files = files
         self._request = request
         self._notes = notes
-        self._flat: tree.Flat | None = None
+        self._flat: flattening.Flat | None = None
 
     def open(self) -> None:
         """Nothing is opened before it is read."""
@@ -45,7 +45,7 @@ class ElementsComponent:
     def some(self, named: Sequence[tuple[str, int]]) -> Any:
         """Return the state with only some leaves, or None if there are none."""
         flat, values = self._flattened(), self.values(number for _, number in named)
-        return tree.unflatten_some(flat.root, flat.nodes, values)
+        return unflattening.unflatten_some(flat.root, flat.nodes, values)
 
     @property
     def held_bytes(self) -> int:
@@ -66,10 +66,7 @@ class ElementsComponent:
     def specs(self) -> list[tuple[str, int, Spec]]:
         """Return name, number and spec of each leaf."""
         flat = self._flattened()
-        return [
-            (name, number, spec_of(flat.values[number], flat.kinds[number]))
-            for name, number in self.names()
-        ]
+        return [(name, number, flat.spec(number)) for name, number in self.names()]
 
     def values(
         self, numbers: Iterable[int], as_saved: Collection[int] = ()
@@ -114,7 +111,7 @@ class ElementsComponent:
         allow = bool(self._request.allow_pickle)
         return elements.shards(self._files, self.key, allow_pickle=allow)
 
-    def _flattened(self) -> tree.Flat:
+    def _flattened(self) -> flattening.Flat:
         if self._flat is None:
-            self._flat = tree.flatten(self.state(), self.key, by_name=True)
+            self._flat = flattening.flatten(self.state(), self.key, by_name=True)
         return self._flat

@@ -17,7 +17,7 @@ from ..components.targets import Target
 from ..directory.listing import SaveEntry
 from ..errors import PickleError, add_note, naming
 from ..format.manifest import display
-from ..state import tree
+from ..state import tree, unflattening
 from ..storage.fileview import FolderReader, isolate
 from ..system.memory import require_memory
 from ..system.phases import Phases
@@ -153,7 +153,7 @@ def _read(
 
 
 def _keep(key: str, state: Any, loaded: Loaded) -> None:
-    if state is not tree.LEFT_OUT:
+    if state is not unflattening.LEFT_OUT:
         loaded.states[key] = state
 
 
@@ -227,7 +227,7 @@ def _read_one(component: AnyComponent, target: Target, loaded: Loaded) -> None:
         if target.is_rebuilt:
             _warn_of_plain(key, loaded.found)
             state = component.rebuilt(state)
-    if state is not tree.LEFT_OUT:
+    if state is not unflattening.LEFT_OUT:
         loaded.states[key] = state
         loaded.loaded += full_names(key, component.contents())
 

@@ -13,8 +13,9 @@ from msgspec import Struct, field
 from ..directory.listing import SaveEntry
 from ..kinds.classes import Change
 from ..reports import LoadReport
-from ..state import tree
-from ..state.matching import Plan, Selection
+from ..state import tree, walking
+from ..state.matching import Plan
+from ..state.selection import Selection
 from ..storage.drafts import Draft
 from ..system.phases import Phases
 from .request import Request
@@ -43,7 +44,7 @@ class Notes(Struct):
     reasons: dict[str, str] = {}
     changes: dict[str, tuple[Change, str]] = {}
     bytes_read: int = 0
-    allowance: tree.Allowance = field(default_factory=tree.Allowance)
+    allowance: walking.Allowance = field(default_factory=walking.Allowance)
 
     def warn_of_classes(self) -> None:
         """Warn of classes that have changed, or were not found."""

@@ -15,7 +15,7 @@ from ..foreign import elements
 from ..format import manifest, names, scalars
 from ..format.manifest import Component
 from ..kinds.references import Resolver
-from ..state import specs, tree
+from ..state import flattening
 from ..storage.fileview import FolderReader
 from ..user import hints
 from . import refusals
@@ -126,7 +126,7 @@ def _objects_in(key: str, target: Target, notes: Notes) -> Callable[[], Iterable
             if inspect.isgenerator(state):
                 state.close()
                 return []
-            flat = tree.flatten(state, key)
+            flat = flattening.flatten(state, key)
         except Exception as error:
             # What it knows is missed, and said, where it was needed.
             _logger.warning("%r has no current state to look in: %s", key, error)
@@ -138,6 +138,6 @@ def _objects_in(key: str, target: Target, notes: Notes) -> Callable[[], Iterable
 
 def _names(state: Any, key: str) -> set[str]:
     """Return the names of the leaves of a state, or what one without a name is."""
-    flat = tree.flatten(state, key, by_name=True)
-    leaves = zip(flat.names, flat.values, flat.kinds, strict=True)
-    return {manifest.display(x) or str(specs.spec_of(*leaf)) for x, *leaf in leaves}
+    flat = flattening.flatten(state, key, by_name=True)
+    names = enumerate(flat.names)
+    return {manifest.display(name) or str(flat.spec(number)) for number, name in names}

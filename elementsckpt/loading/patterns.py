@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from ..state.matching import Selection
+from ..state.selection import Selection
 from .request import Request
 
 _Names = Mapping[str, Sequence[str]]  # Of the saved leaves of components, by key.

@@ -238,14 +238,6 @@ def no_state(key: str, error: Exception) -> Exception:
     )
 
 
-def not_made_by_jax(where: str, error: Exception) -> Exception:
-    """Return the error for arrays that JAX refuses, which says nothing of the save."""
-    return ReadError(
-        f"JAX could not make the arrays of {where}: {reason(error)}. Free memory of "
-        f"the device, or load less at a time."
-    )
-
-
 # Pickles. `by` says with which arguments a leaf can be left out.
 
 

@@ -124,9 +124,8 @@ def _names(loaded: Loaded, key: str) -> hints.Names:
     def fits(old: str, new: str) -> bool:
         if new not in now:
             return False
-        leaf = plan.flat.values[now[new]], plan.flat.kinds[now[new]]
-        expected = specs.spec_of(*leaf)
-        is_like = saved[old].is_like(expected) or specs.takes(saved[old], *leaf)
+        expected = plan.flat.spec(now[new])
+        is_like = saved[old].is_like(expected) or specs.takes(saved[old], expected)
         return is_like or (cast and specs.can_cast(saved[old], expected))
 
     free = [name for name in now if name not in known]

@@ -17,7 +17,7 @@ from ..errors import StateError, add_note, naming
 from ..format import scalars
 from ..format.manifest import Component, Tree, encode_tree
 from ..format.names import stems
-from ..state import grouping, tree
+from ..state import flattening, grouping, tree
 from ..state.sharing import Losses
 from ..system.phases import Phases
 from ..user.notices import Notices
@@ -118,7 +118,7 @@ class _Collecting:
         if isinstance(state, Folder):
             return self.take_folder(self._write(state))
         shards = skeleton = None
-        if isinstance(state, tree.Apart):
+        if isinstance(state, flattening.Apart):
             skeleton = state.skeleton
         if inspect.isgenerator(state):
             if self._own is not None:
@@ -213,8 +213,8 @@ class _Collecting:
             return encode_tree(self._add(state, prefix))
 
     def _add(self, state: Any, prefix: str) -> Tree:
-        is_apart = isinstance(state, tree.Apart)
-        flat = tree.flatten(state.state if is_apart else state, self._key)
+        is_apart = isinstance(state, flattening.Apart)
+        flat = flattening.flatten(state.state if is_apart else state, self._key)
         losses: Losses = {}
         encoded = grouping.encode(flat, self._key, losses)
         saved, storages, owners = encoded.tree, encoded.storages, encoded.owners

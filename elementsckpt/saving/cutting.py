@@ -14,7 +14,7 @@ import numpy as np
 from ..format import dtypes
 from ..format.manifest import Leaves, part_of
 from ..format.sizes import Sizes
-from ..kinds.leaves import FROZEN, IMMUTABLE
+from ..kinds import leaves
 from .blocks import Block, Hold, Leaf, SharedBlock
 
 
@@ -60,7 +60,7 @@ class Cutter:
         """
         placed: list[Leaves] = []
         blocks: list[Block] = []
-        leaves: list[Leaf] = []
+        large: list[Leaf] = []
         for group, arrays, its_owners in zip(groups, storages, owners, strict=True):
             if not arrays or not arrays[0].nbytes:
                 placed.append(group)
@@ -69,10 +69,10 @@ class Cutter:
             if arrays[0].nbytes < self._sizes.small:
                 placed += self._gather(group, names, arrays, blocks)
             else:
-                large = list(self._large(group, names, arrays, its_owners))
-                placed += self._cut(group, large, blocks)
-                leaves += large
-        return placed, blocks, leaves
+                made = list(self._large(group, names, arrays, its_owners))
+                placed += self._cut(group, made, blocks)
+                large += made
+        return placed, blocks, large
 
     def _gather(
         self,
@@ -81,7 +81,7 @@ class Cutter:
         storages: Sequence[np.ndarray],
         blocks: list[Block],
     ) -> Iterator[Leaves]:
-        tag, is_stable = dtypes.tag(group.dtype), group.kind in IMMUTABLE
+        tag, is_stable = dtypes.tag(group.dtype), leaves.named(group).is_immutable
         start = 0
         while start < len(storages):
             if self.open is None:
@@ -109,8 +109,9 @@ class Cutter:
         owners: Sequence[Any],
     ) -> Iterator[Leaf]:
         tag, hold = dtypes.tag(group.dtype), Hold.LIVE
-        if group.kind in IMMUTABLE:
-            hold = Hold.OWNED if group.kind in FROZEN else Hold.STABLE
+        kind = leaves.named(group)
+        if kind.is_immutable:
+            hold = Hold.OWNED if kind.is_frozen else Hold.STABLE
         for index, (name, storage) in enumerate(zip(names, storages, strict=True)):
             yield Leaf(
                 name,
@@ -122,10 +123,10 @@ class Cutter:
             )
 
     def _cut(
-        self, group: Leaves, leaves: Sequence[Leaf], blocks: list[Block]
+        self, group: Leaves, large: Sequence[Leaf], blocks: list[Block]
     ) -> Iterator[Leaves]:
-        for index, leaf in enumerate(leaves):
-            is_only = len(leaves) == 1
+        for index, leaf in enumerate(large):
+            is_only = len(large) == 1
             part = group if is_only else part_of(group, index, index + 1)
             part.block, part.offset = self.count, 0
             made = leaf.cut(self.count)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..format.manifest import Node, Tree
-from . import containers, tree
+from . import containers, flattening, tree
 from .matching import Plan
 
 _BOX: Any = object()  # What the content of a box is called in it.
@@ -34,7 +34,7 @@ def describe(saved: Tree) -> Structure:
     """Return the structure of a saved state.
 
     Raises:
-      ValueError, TypeError, KeyError, IndexError: it is not what `tree.flatten` makes.
+      ValueError, TypeError, KeyError, IndexError: it is not what `flattening` makes.
     """
     count, held, attributes = len(tree.leaf_names(saved)), [], []
     for number, node in enumerate(saved.nodes):
@@ -57,7 +57,7 @@ def _held(node: Node) -> dict[Any, int]:
     return dict(zip(names, node.children, strict=False))
 
 
-def have_attributes(flat: tree.Flat) -> bool:
+def have_attributes(flat: flattening.Flat) -> bool:
     """Return whether some containers have attributes beside what they hold."""
     return any(map(flat.others, range(len(flat.nodes))))
 
