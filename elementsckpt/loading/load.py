@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..components import rng, torch_states
@@ -23,8 +23,7 @@ from ..system.memory import require_memory
 from ..system.phases import Phases
 from . import refusals
 from .candidates import Candidates
-from .comparison import compare, refuse_unselected
-from .filling import fill
+from .current import compare, fill, refuse_unselected
 from .loaded import Loaded, Notes, full_names
 from .open_save import AnyComponent, OpenSave, Selectable
 from .parts import divide
@@ -88,31 +87,19 @@ def hand_over(loaded: Loaded, targets: Mapping[str, Target]) -> None:
     loads = {key: target.load for key, target in targets.items() if target.load}
     for key, load in rng.last(loads).items():
         if key in loaded.states:  # Else nothing in it was selected.
-            component = loaded.held.get(key)
-            folder = component if isinstance(component, FolderReader) else None
-            with _naming(key, loaded), loaded.notes.phases("load"):
-                _give(loaded.states[key], load, folder)
-            if folder is None:  # Who keeps a generator reads on.
-                loaded.held.pop(key, None)
-
-
-def _give(state: Any, load: Callable[[Any], Any], folder: FolderReader | None) -> None:
-    if folder is not None:
-        folder.check()
-    load(state)
-    if folder is not None:
-        folder.check()
-
-
-@contextlib.contextmanager
-def _naming(key: str, loaded: Loaded) -> Iterator[None]:
-    with naming(key):
-        try:
-            yield
-        except Exception as error:
-            path = loaded.found.path
-            add_note(error, f"Raised while loading the component {key!r} from {path}.")
-            raise
+            folder = loaded.folders.get(key)
+            with naming(key), loaded.notes.phases("load"):
+                try:
+                    if folder is not None:
+                        folder.check()
+                    load(loaded.states[key])
+                    if folder is not None:
+                        folder.check()
+                except Exception as error:
+                    where = f"{key!r} from {loaded.found.path}"
+                    add_note(error, f"Raised while loading the component {where}.")
+                    raise
+            loaded.streams.pop(key, None)  # Who keeps a generator reads on.
 
 
 @contextlib.contextmanager
@@ -142,19 +129,12 @@ def _read(
             if parts.into:
                 compare(parts.into, targets, loaded)
         with phases("build"):
-            for component, named in chosen:
-                _keep(component.key, component.some(named), loaded)
-            for component in parts.into:
-                is_part = request.selects(component.key)
-                plan = loaded.plans[component.key]
-                state = fill(component, plan, found, is_part=is_part)
-                _keep(component.key, state, loaded)
+            states = {x.key: x.some(named) for x, named in chosen}
+            states |= {x.key: fill(x, loaded) for x in parts.into}
+            for key, state in states.items():
+                if state is not tree.LEFT_OUT:
+                    loaded.states[key] = state
             _read_whole(parts.whole, targets, loaded)
-
-
-def _keep(key: str, state: Any, loaded: Loaded) -> None:
-    if state is not tree.LEFT_OUT:
-        loaded.states[key] = state
 
 
 def _choose(
@@ -212,7 +192,7 @@ def _read_one(component: AnyComponent, target: Target, loaded: Loaded) -> None:
     if isinstance(component, FolderReader):
         with loaded.notes.phases("read"):
             component.verify()
-        loaded.held[key] = component
+        loaded.folders[key] = component
         loaded.states[key] = component.path
         loaded.loaded += full_names(key, component.names)
         loaded.notes.bytes_read += component.size_bytes
@@ -220,7 +200,7 @@ def _read_one(component: AnyComponent, target: Target, loaded: Loaded) -> None:
     state: Any = None
     if component.streams:
         component.verify()
-        loaded.held[key] = component
+        loaded.streams[key] = component.close
         state = component.shards()
     else:
         state = component.state()

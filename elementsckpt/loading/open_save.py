@@ -17,9 +17,11 @@ from ..format.manifest import Component
 from ..kinds.references import Resolver
 from ..state import specs, tree
 from ..storage.fileview import FolderReader
+from ..storage.reader import Reader
 from ..user import hints
 from . import refusals
-from .component import SavedComponent
+from .component import SavedComponent, names_in_blocks
+from .decoding import Decoder
 from .imported import ElementsComponent
 from .loaded import Notes
 from .refusals import damage
@@ -92,7 +94,10 @@ class OpenSave:
         current = None if target.state is None else _objects_in(key, target, notes)
         resolver = Resolver(imports=bool(request.allow_pickle), current=current)
         where = f"{saved!r} in {self.path / manifest.NAME}"
-        return SavedComponent(self.path, key, entry, where, request, resolver, notes)
+        names, less = names_in_blocks(entry, key), request.verb.by("keys", "regex")
+        reader = Reader(self.path, entry, names, less)
+        decoder = Decoder(entry, key, where, reader, resolver, request, notes)
+        return SavedComponent(decoder)
 
     def _counterparts(
         self, request: Request, targets: Mapping[str, Target], notes: Notes

@@ -18,7 +18,7 @@ Rename = Mapping[str, str] | Mapping[str, Mapping[str, str]]
 _FLAGS = ("strict", "cast", "mmap", "verify", "allow_pickle", "dry_run")
 
 
-class Request(Struct, frozen=True, kw_only=True):
+class Request(Struct, frozen=True):
     """What was asked for; components by their keys in the object that loads.
 
     Attributes:
@@ -61,9 +61,7 @@ class Request(Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for name in _FLAGS:
             value = getattr(self, name)
-            if type(value) is not bool and not (
-                name == "allow_pickle" and value is None
-            ):
+            if value is not None or name != "allow_pickle":
                 force_setattr(self, name, flag(name, value))
         if not self.verify and not self.mmap:
             raise ValueError(
