@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, overload
 
 from .components import protocols, rng
-from .components.files import Files
+from .components.files import Files, takes_folder
 from .components.protocols import Component
 from .components.registry import Registry
 from .components.rng import GlobalRNG
@@ -380,7 +380,7 @@ class Checkpoint(Registry):
                 f"staging('policy', 'critic')."
             )
         if not keys or not all(
-            x.target.takes_folder for x in self._select(keys).values()
+            takes_folder(x.load) for x in self._select(keys).values()
         ):
             raise ComponentError(
                 f"Cannot stage {_listed(keys)}: name components that have files, such "

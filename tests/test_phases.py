@@ -70,3 +70,12 @@ def test_another_thread_goes_on_with_the_clock(clock):
         thread.start()
         thread.join()
     assert measured.seconds() == {"wait": 2, "write": 2}
+
+
+def test_seconds_that_have_passed_are_those_of_an_inner_phase(clock):
+    measured = Phases()
+    with measured("write"):
+        clock(5)
+        measured.passed("sync", 2)
+        clock(1)
+    assert measured.seconds() == {"write": 4, "sync": 2}

@@ -81,13 +81,18 @@ class Component(NamedTuple):
         return _is_value(self.owner) and type(self.owner).load is Value.load
 
     @property
+    def load(self) -> Callable[[Any], Any]:
+        """The method that takes the state."""
+        return getattr(self.owner, self.load_name)  # type: ignore[no-any-return]
+
+    @property
     def target(self) -> Target:
         """What a load knows of it: what takes the state, and what is there now."""
         if self._is_template:
             return of_value(self.owner, self.state)
-        load, grows = getattr(self.owner, self.load_name), self.load_name in _OF_DICTS
+        grows = self.load_name in _OF_DICTS
         is_complete = grows and is_module(self.value)
-        return Target(load, self.state, grows=grows, is_complete=is_complete)
+        return Target(self.load, self.state, grows=grows, is_complete=is_complete)
 
     def state(self) -> Any:
         """Return the state now."""

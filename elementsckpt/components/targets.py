@@ -9,7 +9,6 @@ from typing import Any
 from msgspec import Struct
 
 from ..state.tree import Flat
-from .files import takes_folder
 from .value import Value, is_empty, of_functions, template
 
 
@@ -32,11 +31,6 @@ class Target(Struct, frozen=True):
     is_rebuilt: bool = False
     grows: bool = False
     is_complete: bool = False
-
-    @property
-    def takes_folder(self) -> bool:
-        """Whether it loads a folder of files, not a state."""
-        return self.load is not None and takes_folder(self.load)
 
 
 def of_value(value: Value, state: Callable[[], Any] | None = None) -> Target:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..components import rng, torch_states
@@ -61,17 +61,23 @@ def read(
 
     def read_one(found: Found) -> Loaded:
         loaded = Loaded(found, request, Notes(phases))
-        with _closing_on_error(loaded):
+        try:
             is_own = candidates.are_own(found.path)
             _read(found, is_own, targets, loaded)
+        except BaseException:
+            loaded.close()
+            raise
         return loaded
 
     loaded = candidates.first_good(read_one, phases)
-    with _closing_on_error(loaded):
+    try:
         loaded.notes.warn_of_classes()
         _note_misfits(targets, loaded)
         if not request.dry_run:
             refusals.refuse_misfits(loaded)
+    except BaseException:
+        loaded.close()
+        raise
     return loaded
 
 
@@ -84,30 +90,26 @@ def hand_over(loaded: Loaded, targets: Mapping[str, Target]) -> None:
       SaveNotFoundError: the save was removed, and a folder is in it.
       Exception: what a component's own `load()` raises, with a note of its key.
     """
-    loads = {key: target.load for key, target in targets.items() if target.load}
-    for key, load in rng.last(loads).items():
-        if key in loaded.states:  # Else nothing in it was selected.
-            folder = loaded.folders.get(key)
-            with naming(key), loaded.notes.phases("load"):
-                try:
-                    if folder is not None:
-                        folder.check()
-                    load(loaded.states[key])
-                    if folder is not None:
-                        folder.check()
-                except Exception as error:
-                    where = f"{key!r} from {loaded.found.path}"
-                    add_note(error, f"Raised while loading the component {where}.")
-                    raise
-            loaded.streams.pop(key, None)  # Who keeps a generator reads on.
+    loads = {x: target.load for x, target in targets.items() if target.load is not None}
+    with loaded.notes.phases("load"):
+        for key, load in rng.last(loads).items():
+            if key in loaded.states:  # Else nothing in it was selected.
+                with naming(key):
+                    _give(key, load, loaded)
+                loaded.streams.pop(key, None)  # Who keeps a generator reads on.
 
 
-@contextlib.contextmanager
-def _closing_on_error(loaded: Loaded) -> Iterator[None]:
+def _give(key: str, load: Callable[[Any], Any], loaded: Loaded) -> None:
+    folder = loaded.folders.get(key)
     try:
-        yield
-    except BaseException:
-        loaded.close()
+        if folder is not None:
+            folder.check()
+        load(loaded.states[key])
+        if folder is not None:
+            folder.check()
+    except Exception as error:
+        where = f"{key!r} from {loaded.found.path}"
+        add_note(error, f"Raised while loading the component {where}.")
         raise
 
 
@@ -125,7 +127,7 @@ def _read(
     with _closing(components):
         with phases("compare"):
             parts = divide(components, targets, loaded)
-            chosen = _choose(parts.alone, loaded)
+            chosen = _choose(parts.alone, loaded) if parts.alone else []
             if parts.into:
                 compare(parts.into, targets, loaded)
         with phases("build"):
@@ -173,9 +175,9 @@ def _read_whole(
     require_memory(size_bytes, loaded.found.path, less)
     with loaded.notes.phases("read"):
         folders = [x for x in components if isinstance(x, FolderReader)]
-        isolated = [x for x in folders if targets[x.key].takes_folder]
-        if isolated and not loaded.request.dry_run:
-            loaded.draft = isolate(loaded.found.path, isolated)
+        folders = [x for x in folders if targets[x.key].load is not None]
+        if folders and not loaded.request.dry_run:
+            loaded.draft = isolate(loaded.found.path, folders)
         for component in components:  # What is open can be read when it is removed.
             component.open()
     for component in components:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from ..components.files import takes_folder
 from ..components.targets import Target
 from ..errors import PickleError
 from ..storage.fileview import FolderReader
@@ -44,7 +45,7 @@ def divide(
     """
     for component in components:
         target, is_folder = targets[component.key], isinstance(component, FolderReader)
-        if target.load is not None and target.takes_folder != is_folder:
+        if target.load is not None and takes_folder(target.load) != is_folder:
             where = component.key, loaded.found.path, loaded.request.verb
             raise refusals.other_kind(*where, is_folder=is_folder)
     rebuilt = [x for x in components if targets[x.key].is_rebuilt]
@@ -60,7 +61,8 @@ def divide(
             parts.into.append(chosen)
         elif _is_admitted(chosen, loaded):
             parts.alone.append(chosen)
-    _select(components, parts, targets, loaded)
+    if some:
+        _select(components, parts, targets, loaded)
     return parts
 
 

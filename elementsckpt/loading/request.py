@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
-from msgspec.structs import force_setattr, replace
+from msgspec.structs import force_setattr
 
 from ..errors import MismatchError, MissingKeyError, reason
 from ..user.arguments import flag, shown
@@ -80,9 +81,12 @@ class Request(Struct, frozen=True):
           keys: The components that it has.
           is_trusted: Whether code from it may run, if the user did not say.
         """
-        allowed = is_trusted if self.allow_pickle is None else self.allow_pickle
-        wanted = {key: key for key in keys} if self.keys is None else self.keys
-        return replace(self, keys=wanted, allow_pickle=allowed)
+        found = copy.copy(self)
+        if self.keys is None:
+            force_setattr(found, "keys", self._wanted({key: key for key in keys}))
+        if self.allow_pickle is None:
+            force_setattr(found, "allow_pickle", is_trusted)
+        return found
 
     @property
     def leaves_out(self) -> bool:
