@@ -95,12 +95,9 @@ def load(
     """
     start = time.monotonic()
     loadfns = arguments.functions("loadfns", loadfns, "load")
+    keys = {key: key for key in loadfns}
     request = Request(
-        verb=verbs.FUNCTIONS,
-        keys={key: key for key in loadfns},
-        mmap=mmap,
-        verify=verify,
-        allow_pickle=allow_pickle,
+        verbs.FUNCTIONS, keys, mmap=mmap, verify=verify, allow_pickle=allow_pickle
     )
     targets, candidates = of_loadfns(loadfns), Candidates(partial(find, local(path)))
     loaded = loading.read(request, targets, candidates, Phases())
@@ -177,10 +174,10 @@ def load_pytree(
     """
     key = _TREE if key is None else arguments.key(key)
     request = Request(
-        verb=verbs.PYTREE,
-        keys={key: key},
-        regex=regex,
-        rename=rename,
+        verbs.PYTREE,
+        {key: key},
+        regex,
+        rename,
         mmap=mmap,
         verify=verify,
         allow_pickle=allow_pickle,

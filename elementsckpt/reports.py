@@ -73,11 +73,19 @@ class LoadReport(Struct, frozen=True):
       fell_back_from: The newest save, if it is damaged and an older one was loaded.
       bytes_read: Size of the leaves and files that were read.
       seconds: Time it took, the components' own `load()` included.
-      phases: Where that went, seconds by name, in this order: "wait" for a save in the
-        background, "find" the saves, "open" one and its manifest, "compare" what it
-        has with what was asked for and is there, "current" states of components, asked
-        for meanwhile, "build" states, "read" and verify files, "load" by components.
-        What did not happen is not there; saves that were damaged count, too.
+      phases: Seconds by what was done, in the order in which that began. No second
+        counts twice, so they add up to `seconds` at most. What did not happen is not
+        there; what was done with a damaged save counts, too.
+
+        - "wait": for a save in the background.
+        - "find": looking up the saves that can be meant.
+        - "open": reading the manifest.
+        - "compare": choosing leaves, and whether they fit those that are there.
+        - "current": in the components' own `save()`, for the state that is there.
+        - "build": decoding leaves, fetching arrays to devices, and putting states
+          together.
+        - "read": reading and verifying files.
+        - "load": in the components' own `load()`.
     """
 
     path: Path

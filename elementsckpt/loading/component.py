@@ -7,6 +7,7 @@ that elements wrote.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -14,44 +15,26 @@ from ..errors import MismatchError
 from ..format.manifest import Component, Tree
 from ..kinds import leaves
 from ..kinds.kind import Spec
-from ..kinds.references import Resolver
 from ..state import skeletons, tree, unflattening, view_leaves, walking, wholes
 from ..state.specs import specs_of_saved
-from ..storage.reader import Reader
-from ..storage.segments import SaveFolder
 from . import refusals
 from .decoding import Decoder
-from .loaded import Notes
 from .refusals import damage
-from .request import Request
 
 
 class SavedComponent:
-    """A component that this library wrote."""
+    """A component that this library wrote.
 
-    def __init__(
-        self,
-        source: SaveFolder,
-        key: str,
-        entry: Component,
-        where: str,
-        request: Request,
-        resolver: Resolver,
-        notes: Notes,
-    ) -> None:
-        self.key = key
-        self.streams = entry.shards is not None
-        self._where = where
-        self._entry = entry
-        self._request = request
-        self._notes = notes
-        names, less = _name_in_block(entry, key), request.verb.by("keys", "regex")
-        self._reader = Reader(source, entry, names, less)
-        self._decoder = Decoder(
-            entry, key, where, self._reader, resolver, request, notes
-        )
-        self._only: Tree | None = None
-        self._names: list[tuple[str, int]] | None = None
+    Args:
+      decoder: Makes what it holds.
+    """
+
+    def __init__(self, decoder: Decoder) -> None:
+        self.key = decoder.key
+        self.streams = decoder.entry.shards is not None
+        self._where, self._entry = decoder.where, decoder.entry
+        self._request, self._notes = decoder.request, decoder.notes
+        self._reader, self._decoder = decoder.reader, decoder
 
     def open(self) -> None:
         """Open the files, so that they can be read when somebody removes them."""
@@ -61,7 +44,7 @@ class SavedComponent:
     def state(self) -> Any:
         """Return the state, read and verified; `LEFT_OUT` if it is a pickled leaf."""
         with damage(self._where):
-            return self._decoder.whole(self._tree())
+            return self._decoder.whole(self._tree)
 
     def rebuilt(self, state: Any) -> Any:
         """Return the tree of which a value saved the state."""
@@ -84,7 +67,7 @@ class SavedComponent:
           named: Their names, as `names` has them, and their numbers.
         """
         with damage(self._where):
-            saved = self._tree()
+            saved = self._tree
             picked = self._decoder.admitted(
                 tree.pick(saved, (n for _, n in named)), named
             )
@@ -102,27 +85,29 @@ class SavedComponent:
     def contents(self) -> list[str]:
         """Return the name of each leaf, or of each shard."""
         if self.streams:
-            return [str(index) for index in range(self._shard_count)]
+            return [str(index) for index in range(self._entry.shards or 0)]
         with damage(self._where):
-            saved = self._tree()
+            saved = self._tree
             names, hidden = tree.leaf_names(saved), tree.hidden(saved)
             return [x for n, x in enumerate(names) if n not in hidden]
 
     def names(self) -> list[tuple[str, int]]:
         """Return name and number of each leaf, an aliased one for each place."""
         with damage(self._where):
-            if self._names is None:
-                try:
-                    self._names = walking.names(self._tree(), self._notes.allowance)
-                except MismatchError as error:
-                    raise MismatchError(f"In {self._where} {error}") from error
             return self._names
+
+    @functools.cached_property
+    def _names(self) -> list[tuple[str, int]]:
+        try:
+            return walking.names(self._tree, self._notes.allowance)
+        except MismatchError as error:
+            raise MismatchError(f"In {self._where} {error}") from error
 
     def specs(self) -> list[tuple[str, int, Spec]]:
         """Return name, number and spec of each leaf, reading none of their bytes."""
         names = self.names()
         with damage(self._where):
-            groups = self._tree().leaves
+            groups = self._tree.leaves
             specs = [spec for x in groups for spec in specs_of_saved(x)]
             return [(name, number, specs[number]) for name, number in names]
 
@@ -141,7 +126,7 @@ class SavedComponent:
           as_saved: Numbers of leaves that come as they were saved, and of containers.
         """
         with damage(self._where):
-            saved, numbers = self._tree(), {*numbers}
+            saved, numbers = self._tree, {*numbers}
             picked = tree.pick(saved, numbers.difference(as_saved))
             others = [x for x in picked if not leaves.named(x[1]).is_numpy(x[1])]
             whole = tree.needed(saved, [*as_saved, *tree.numbers_in(others)])
@@ -152,13 +137,13 @@ class SavedComponent:
     @property
     def is_plain(self) -> bool:
         """Whether it has neither pickles nor attributes of containers."""
-        saved = self._tree()
+        saved = self._tree
         return not (any(x.attributes for x in saved.nodes) or tree.has_pickles(saved))
 
     def structure(self) -> wholes.Structure:
         """Return what its containers hold."""
         with damage(self._where):
-            return wholes.describe(self._tree())
+            return wholes.describe(self._tree)
 
     def barred(self, numbers: Iterable[int]) -> dict[int, str]:
         """Return those leaves and containers that need pickle, which is not allowed.
@@ -168,32 +153,32 @@ class SavedComponent:
         """
         found: dict[int, str] = {}
         with damage(self._where):
-            saved = self._tree()
+            saved = self._tree
             for number in () if self._request.allow_pickle else numbers:
                 below = [x for x in tree.needed(saved, [number]) if x >= 0]
                 groups = [group for _, group in tree.pick(saved, below)]
                 names = [n for x in groups if leaves.named(x).is_code for n in x.names]
                 if names:
-                    found[number] = self._full_name(min(names, key=len))
+                    found[number] = tree.full_name(self.key, min(names, key=len))
         return found
 
     def shared(self) -> set[int]:
         """Return the numbers of the leaves that share memory, or are in others."""
         with damage(self._where):
-            saved = self._tree()
+            saved = self._tree
             pairs = view_leaves.pairs(tree.numbered(saved))
             return {n for pair in pairs for n in pair} | tree.held_elsewhere(saved)
 
     def places(self) -> list[tuple[str, walking.Place]]:
         """Return name and place of each leaf and each empty container."""
         with damage(self._where):
-            return list(walking.places(self._tree(), self._notes.allowance))
+            return list(walking.places(self._tree, self._notes.allowance))
 
     def verify(self) -> None:
         """Read all shards once, so that streaming them later will not fail."""
         self._reader.hold()
         self._notes.bytes_read += self._entry.size_bytes
-        for index in range(self._shard_count):
+        for index in range(self._entry.shards or 0):
             self._shard(index)
             with damage(self._where):
                 # What one needs of a block that another has begun is still there.
@@ -203,7 +188,7 @@ class SavedComponent:
     def shards(self) -> Iterator[Any]:
         """Return a generator of the shards."""
         try:
-            for index in range(self._shard_count):
+            for index in range(self._entry.shards or 0):
                 shard = self._shard(index)
                 yield None if shard is unflattening.LEFT_OUT else shard
         finally:
@@ -213,24 +198,16 @@ class SavedComponent:
         with damage(self._where):
             return self._decoder.whole(self._entry.tree(index), str(index))
 
-    @property
-    def _shard_count(self) -> int:
-        return self._entry.shards or 0
-
     def close(self) -> None:
         """Close the files."""
         self._reader.close()
 
+    @functools.cached_property
     def _tree(self) -> Tree:
-        if self._only is None:
-            self._only = self._entry.tree()
-        return self._only
-
-    def _full_name(self, name: str) -> str:
-        return tree.full_name(self.key, name)
+        return self._entry.tree()
 
 
-def _name_in_block(component: Component, key: str) -> Callable[[int], str]:
+def names_in_blocks(component: Component, key: str) -> Callable[[int], str]:
     """Return what names the leaves in a block, for errors."""
 
     def name(block: int) -> str:

@@ -8,6 +8,8 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from typing import Any
 
+from msgspec import Struct
+
 from ..format.manifest import Component, Leaves, Node, Tree
 from ..kinds import leaves, pickles
 from ..kinds.references import Resolver
@@ -20,10 +22,10 @@ from .request import Request
 _FindClass = Callable[[int, Node], type | None]
 
 
-class Decoder:
+class Decoder(Struct):
     """Makes what one component of a save holds.
 
-    Args:
+    Attributes:
       entry: Its entry in the manifest.
       key: Its key.
       where: Which it is, for errors.
@@ -33,24 +35,13 @@ class Decoder:
       notes: Where to note what the report will say.
     """
 
-    def __init__(
-        self,
-        entry: Component,
-        key: str,
-        where: str,
-        reader: Reader,
-        resolver: Resolver,
-        request: Request,
-        notes: Notes,
-    ) -> None:
-        self._entry = entry
-        self._key = key
-        self._where = where
-        self._reader = reader
-        self._resolver = resolver
-        self._request = request
-        self._notes = notes
-        self._by = request.verb.by("keys", "regex")  # Leaves can be left out with it.
+    entry: Component
+    key: str
+    where: str
+    reader: Reader
+    resolver: Resolver
+    request: Request
+    notes: Notes
 
     def whole(self, saved: Tree, shard: str = "") -> Any:
         """Return a state; `LEFT_OUT` if it is a pickled leaf, and these are left out.
@@ -59,14 +50,14 @@ class Decoder:
           saved: What the manifest says of it.
           shard: Its number, if it is one of several.
         """
-        if self._request.leaves_out and tree.has_pickles(saved):
+        if self.request.leaves_out and tree.has_pickles(saved):
             return self._rest(saved, shard)
-        values = self._read(saved.leaves, [self._request.plain] * len(saved.leaves))
+        values = self._read(saved.leaves, [self.request.plain] * len(saved.leaves))
         numbered = list(tree.numbered(saved))
         view_leaves.restore(numbered, values)
         with self._finding_classes(saved) as find_class:
             made = self._unpickle_all(numbered, values, saved, find_class)
-            if self._request.plain:  # But objects get what they had.
+            if self.request.plain:  # But objects get what they had.
                 made, find_class = {}, _no_class
             return unflattening.unflatten(
                 saved.root, saved.nodes, values, find_class, made
@@ -79,10 +70,10 @@ class Decoder:
         changed: dict[str, int] = {}  # First container of each class that changed.
 
         def find_class(number: int, node: Node) -> type | None:
-            cls = self._resolver.container(node)
+            cls = self.resolver.container(node)
             if cls is None:
                 lost.append((~number, node.name))
-            elif node.name in self._resolver.changes:
+            elif node.name in self.resolver.changes:
                 changed.setdefault(node.name, ~number)
             return cls
 
@@ -95,7 +86,7 @@ class Decoder:
         places = {n for node in saved.nodes for n in node.children if n >= 0}
         if saved.root >= 0:
             places.add(saved.root)
-        named = walking.all_names(saved, self._notes.allowance)
+        named = walking.all_names(saved, self.notes.allowance)
         picked = self.admitted(tree.pick(saved, places), named, shard)
         values = self.some(saved, tree.numbers_in(picked))
         return unflattening.unflatten_rest(saved.root, saved.nodes, values)
@@ -103,14 +94,14 @@ class Decoder:
     def _note_classes(
         self, saved: Tree, lost: list[tuple[int, str]], changed: dict[str, int]
     ) -> None:
-        names = walking.container_names(saved, self._notes.allowance)
+        names = walking.container_names(saved, self.notes.allowance)
         for number, cls in lost:
-            self._notes.plain[self._full_name(names.get(number, ""))] = cls
-        self._notes.reasons |= self._resolver.reasons
+            self.notes.plain[self._full_name(names.get(number, ""))] = cls
+        self.notes.reasons |= self.resolver.reasons
         for cls, number in changed.items():
             first = self._full_name(names.get(number, ""))
-            change = self._resolver.changes[cls]
-            self._notes.changes.setdefault(cls, (change, first))
+            change = self.resolver.changes[cls]
+            self.notes.changes.setdefault(cls, (change, first))
 
     def some(
         self, saved: Tree, wanted: Iterable[int], as_saved: Set[int] = frozenset()
@@ -130,7 +121,7 @@ class Decoder:
         is_bare = not any(group.kind == "pickle" for _, group in picked)
         # What is pickled may hold what is in the same memory.
         views = dict(view_leaves.pairs(picked)) if is_bare else {}
-        picked = list(view_leaves.with_bases(saved, picked, self._entry.blocks))
+        picked = list(view_leaves.with_bases(saved, picked, self.entry.blocks))
         plain = [index >= count for index in range(len(picked))]
         read = self._read([group for _, group in picked], plain)
         values = dict(zip(tree.numbers_in(picked), read, strict=True))
@@ -157,16 +148,16 @@ class Decoder:
             (group.block, group.offset, size * len(group.names))
             for group, (_, _, size) in zip(groups, layouts, strict=True)
         ]
-        mapped = self._request.mmap
-        with self._notes.phases("read"):
+        mapped = self.request.mmap
+        with self.notes.phases("read"):
             if mapped:
                 mappable = [leaves.named(group).is_array for group in groups]
-                verify = self._request.verify
-                memories = self._reader.map(wants, mappable, verify=verify)
+                verify = self.request.verify
+                memories = self.reader.map(wants, mappable, verify=verify)
             else:
-                memories = self._reader.read(wants)
-        if self._entry.shards is None:  # Theirs were counted when they were verified.
-            self._notes.bytes_read += sum(size for _, _, size in wants)
+                memories = self.reader.read(wants)
+        if self.entry.shards is None:  # Theirs were counted when they were verified.
+            self.notes.bytes_read += sum(size for _, _, size in wants)
         decoded = [
             leaves.decode(group, layout, memory, offset, plain=is_plain, mapped=mapped)
             for group, layout, (memory, offset), is_plain in zip(
@@ -175,7 +166,7 @@ class Decoder:
         ]
         found = zip(groups, decoded, plain, strict=True)
         others = [(group, items) for group, items, is_plain in found if not is_plain]
-        leaves.build(others, self._key, self._where)
+        leaves.build(others, self.key, self.where)
         for group, items in others:
             if group.kind == "function":
                 items[:] = map(self._function, items, group.names)
@@ -223,14 +214,14 @@ class Decoder:
 
     def _refuse_pickles(self, groups: Iterable[Leaves]) -> None:
         names = [name for x in groups if x.kind == "pickle" for name in x.names]
-        if names and not self._request.allow_pickle:
+        if names and not self.request.allow_pickle:
             name = min(names, key=len)  # What is only a part of it has a longer one.
-            raise refusals.pickled(self._full_name(name), self._by)
+            raise refusals.pickled(self._full_name(name), self._less)
 
     def _function(self, path: str, name: str) -> Any:
-        function = self._resolver.function(path)
+        function = self.resolver.function(path)
         if function is None:
-            raise refusals.unknown_function(self._full_name(name), self._by, path)
+            raise refusals.unknown_function(self._full_name(name), self._less, path)
         return function
 
     def _unpickle(self, payload: Any, parts: list[Any], name: str) -> Any:
@@ -238,10 +229,15 @@ class Decoder:
             return pickles.load(memoryview(payload), parts)
         except Exception as error:
             full = self._full_name(name)
-            raise refusals.not_unpickled(full, self._by, error) from error
+            raise refusals.not_unpickled(full, self._less, error) from error
+
+    @property
+    def _less(self) -> str:
+        """With which arguments a leaf can be left out."""
+        return self.request.verb.by("keys", "regex")
 
     def _full_name(self, name: str) -> str:
-        return tree.full_name(self._key, name)
+        return tree.full_name(self.key, name)
 
     def admitted(
         self,
@@ -250,14 +246,14 @@ class Decoder:
         shard: str = "",
     ) -> list[tuple[int, Leaves]]:
         """Return leaves without those that are pickled, if these are left out."""
-        if not self._request.leaves_out:
+        if not self.request.leaves_out:
             return list(picked)
         pickled = [x for x in picked if x[1].kind == "pickle"]
         numbers = set(tree.numbers_in(pickled))
         for name, number in named if numbers else ():
             if number in numbers:
                 full = tree.full_name(shard, name) if shard else name
-                self._notes.left_out[self._full_name(full)] = None
+                self.notes.left_out[self._full_name(full)] = None
         return [x for x in picked if x[1].kind != "pickle"]
 
 

@@ -23,8 +23,7 @@ from ..system.memory import require_memory
 from ..system.phases import Phases
 from . import refusals
 from .candidates import Candidates
-from .comparison import compare, refuse_unselected
-from .filling import fill
+from .current import compare, fill, refuse_unselected
 from .loaded import Loaded, Notes, full_names
 from .open_save import AnyComponent, OpenSave, Selectable
 from .parts import divide
@@ -62,17 +61,23 @@ def read(
 
     def read_one(found: SaveEntry) -> Loaded:
         loaded = Loaded(found, request, Notes(phases))
-        with _closing_on_error(loaded):
+        try:
             is_own = candidates.are_own(found.path)
             _read(found, is_own, targets, loaded)
+        except BaseException:
+            loaded.close()
+            raise
         return loaded
 
     loaded = candidates.first_good(read_one, phases)
-    with _closing_on_error(loaded):
+    try:
         loaded.notes.warn_of_classes()
         _note_misfits(targets, loaded)
         if not request.dry_run:
             refusals.refuse_misfits(loaded)
+    except BaseException:
+        loaded.close()
+        raise
     return loaded
 
 
@@ -85,42 +90,26 @@ def hand_over(loaded: Loaded, targets: Mapping[str, Target]) -> None:
       SaveNotFoundError: the save was removed, and a folder is in it.
       Exception: what a component's own `load()` raises, with a note of its key.
     """
-    loads = {key: target.load for key, target in targets.items() if target.load}
-    for key, load in rng.last(loads).items():
-        if key in loaded.states:  # Else nothing in it was selected.
-            component = loaded.held.get(key)
-            folder = component if isinstance(component, FolderReader) else None
-            with _naming(key, loaded), loaded.notes.phases("load"):
-                _give(loaded.states[key], load, folder)
-            if folder is None:  # Who keeps a generator reads on.
-                loaded.held.pop(key, None)
+    loads = {x: target.load for x, target in targets.items() if target.load is not None}
+    with loaded.notes.phases("load"):
+        for key, load in rng.last(loads).items():
+            if key in loaded.states:  # Else nothing in it was selected.
+                with naming(key):
+                    _give(key, load, loaded)
+                loaded.streams.pop(key, None)  # Who keeps a generator reads on.
 
 
-def _give(state: Any, load: Callable[[Any], Any], folder: FolderReader | None) -> None:
-    if folder is not None:
-        folder.check()
-    load(state)
-    if folder is not None:
-        folder.check()
-
-
-@contextlib.contextmanager
-def _naming(key: str, loaded: Loaded) -> Iterator[None]:
-    with naming(key):
-        try:
-            yield
-        except Exception as error:
-            path = loaded.found.path
-            add_note(error, f"Raised while loading the component {key!r} from {path}.")
-            raise
-
-
-@contextlib.contextmanager
-def _closing_on_error(loaded: Loaded) -> Iterator[None]:
+def _give(key: str, load: Callable[[Any], Any], loaded: Loaded) -> None:
+    folder = loaded.folders.get(key)
     try:
-        yield
-    except BaseException:
-        loaded.close()
+        if folder is not None:
+            folder.check()
+        load(loaded.states[key])
+        if folder is not None:
+            folder.check()
+    except Exception as error:
+        where = f"{key!r} from {loaded.found.path}"
+        add_note(error, f"Raised while loading the component {where}.")
         raise
 
 
@@ -138,23 +127,16 @@ def _read(
     with _closing(components):
         with phases("compare"):
             parts = divide(components, targets, loaded)
-            chosen = _choose(parts.alone, loaded)
+            chosen = _choose(parts.alone, loaded) if parts.alone else []
             if parts.into:
                 compare(parts.into, targets, loaded)
         with phases("build"):
-            for component, named in chosen:
-                _keep(component.key, component.some(named), loaded)
-            for component in parts.into:
-                is_part = request.selects(component.key)
-                plan = loaded.plans[component.key]
-                state = fill(component, plan, found, is_part=is_part)
-                _keep(component.key, state, loaded)
+            states = {x.key: x.some(named) for x, named in chosen}
+            states |= {x.key: fill(x, loaded) for x in parts.into}
+            for key, state in states.items():
+                if state is not unflattening.LEFT_OUT:
+                    loaded.states[key] = state
             _read_whole(parts.whole, targets, loaded)
-
-
-def _keep(key: str, state: Any, loaded: Loaded) -> None:
-    if state is not unflattening.LEFT_OUT:
-        loaded.states[key] = state
 
 
 def _choose(
@@ -193,9 +175,9 @@ def _read_whole(
     require_memory(size_bytes, loaded.found.path, less)
     with loaded.notes.phases("read"):
         folders = [x for x in components if isinstance(x, FolderReader)]
-        isolated = [x for x in folders if targets[x.key].takes_folder]
-        if isolated and not loaded.request.dry_run:
-            loaded.draft = isolate(loaded.found.path, isolated)
+        folders = [x for x in folders if targets[x.key].load is not None]
+        if folders and not loaded.request.dry_run:
+            loaded.draft = isolate(loaded.found.path, folders)
         for component in components:  # What is open can be read when it is removed.
             component.open()
     for component in components:
@@ -212,7 +194,7 @@ def _read_one(component: AnyComponent, target: Target, loaded: Loaded) -> None:
     if isinstance(component, FolderReader):
         with loaded.notes.phases("read"):
             component.verify()
-        loaded.held[key] = component
+        loaded.folders[key] = component
         loaded.states[key] = component.path
         loaded.loaded += full_names(key, component.names)
         loaded.notes.bytes_read += component.size_bytes
@@ -220,7 +202,7 @@ def _read_one(component: AnyComponent, target: Target, loaded: Loaded) -> None:
     state: Any = None
     if component.streams:
         component.verify()
-        loaded.held[key] = component
+        loaded.streams[key] = component.close
         state = component.shards()
     else:
         state = component.state()

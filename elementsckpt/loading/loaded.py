@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from msgspec import Struct, field
 
@@ -17,6 +17,7 @@ from ..state import tree, walking
 from ..state.matching import Plan
 from ..state.selection import Selection
 from ..storage.drafts import Draft
+from ..storage.fileview import FolderReader
 from ..system.phases import Phases
 from .request import Request
 
@@ -61,15 +62,6 @@ class Notes(Struct):
             _logger.warning("So do %s more; the report has all of them.", more)
 
 
-class Closable(Protocol):
-    """A component of a save that is open."""
-
-    @property
-    def streams(self) -> bool: ...
-
-    def close(self) -> None: ...
-
-
 class Loaded(Struct):
     """What was read from a save; names of leaves begin with their keys.
 
@@ -81,8 +73,8 @@ class Loaded(Struct):
       selections: What is selected in those of which leaves are loaded.
       plans: What loading comes to in those that have a current state.
       states: What to give to the `load()` of each component.
-      held: Those that need what is open: folders, and generators, which hold the save
-        until they are closed.
+      folders: Those of them that are folders.
+      streams: What closes those that are generators, which hold the save till then.
       draft: What folders are in that were made for this load, or None.
       fell_back_from: The newest save, if it is damaged.
     """
@@ -94,7 +86,8 @@ class Loaded(Struct):
     selections: Mapping[str, Selection] = {}
     plans: dict[str, Plan] = {}
     states: dict[str, Any] = {}
-    held: dict[str, Closable] = {}
+    folders: dict[str, FolderReader] = {}
+    streams: dict[str, Callable[[], None]] = {}
     draft: Draft | None = None
     loaded: list[str] = []
     missing: list[str] = []
@@ -113,8 +106,8 @@ class Loaded(Struct):
         try:
             if self.draft is not None:
                 self.draft.abandon()
-            for component in self.held.values():
-                component.close()
+            for close in self.streams.values():
+                close()
         finally:
             if self.draft is not None:  # An interrupt may have come before.
                 self.draft.unlock()

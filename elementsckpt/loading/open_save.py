@@ -17,9 +17,11 @@ from ..format.manifest import Component
 from ..kinds.references import Resolver
 from ..state import flattening
 from ..storage.fileview import FolderReader
+from ..storage.reader import Reader
 from ..user import hints
 from . import refusals
-from .component import SavedComponent
+from .component import SavedComponent, names_in_blocks
+from .decoding import Decoder
 from .imported import ElementsComponent
 from .loaded import Notes
 from .refusals import damage
@@ -52,7 +54,7 @@ class OpenSave:
             return
         where = str(found.path / names.MANIFEST)
         entries = manifest.decode(found.source.manifest(), where).components
-        with damage(str(where)):
+        with damage(where):
             keys = scalars.texts(entry.key for entry in entries)
         self._entries = dict(zip(keys, entries, strict=True))
 
@@ -93,7 +95,10 @@ class OpenSave:
         current = None if target.state is None else _objects_in(key, target, notes)
         resolver = Resolver(imports=bool(request.allow_pickle), current=current)
         where = f"{saved!r} in {self.path / names.MANIFEST}"
-        return SavedComponent(self._source, key, entry, where, request, resolver, notes)
+        leaf_names, less = names_in_blocks(entry, key), request.verb.by("keys", "regex")
+        reader = Reader(self._source, entry, leaf_names, less)
+        decoder = Decoder(entry, key, where, reader, resolver, request, notes)
+        return SavedComponent(decoder)
 
     def _counterparts(
         self, request: Request, targets: Mapping[str, Target], notes: Notes

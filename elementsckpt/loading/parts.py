@@ -42,7 +42,11 @@ def divide(
       MismatchError: what a component is in the save cannot be loaded so.
       PickleError: it needs pickle, and that is not allowed.
     """
-    _refuse_other_kinds(components, targets, loaded)
+    for component in components:
+        target, is_folder = targets[component.key], isinstance(component, FolderReader)
+        if target.load is not None and target.takes_folder != is_folder:
+            where = component.key, loaded.found.path, loaded.request.verb
+            raise refusals.other_kind(*where, is_folder=is_folder)
     rebuilt = [x for x in components if targets[x.key].is_rebuilt]
     _selectable(rebuilt, loaded)
     parts = Parts([], [], [])
@@ -56,22 +60,9 @@ def divide(
             parts.into.append(chosen)
         elif _is_admitted(chosen, loaded):
             parts.alone.append(chosen)
-    _select(components, parts, targets, loaded)
+    if some:
+        _select(components, parts, targets, loaded)
     return parts
-
-
-def _refuse_other_kinds(
-    components: Sequence[AnyComponent], targets: Mapping[str, Target], loaded: Loaded
-) -> None:
-    """Refuse folders where states are loaded, and the other way round."""
-    where = loaded.found.path, loaded.request.verb
-    for component in components:
-        key, target = component.key, targets[component.key]
-        is_folder = isinstance(component, FolderReader)
-        if target.load is not None and is_folder and not target.takes_folder:
-            raise refusals.folder_for_state(key, *where)
-        if target.takes_folder and not is_folder:
-            raise refusals.state_for_folder(key, *where)
 
 
 def _is_whole(component: AnyComponent, target: Target, request: Request) -> bool:
@@ -91,14 +82,9 @@ def _has_names(component: AnyComponent) -> bool:
 
 def _selectable(components: Sequence[AnyComponent], loaded: Loaded) -> list[Selectable]:
     """Return the components; each must have leaves that can be selected."""
-    chosen: list[Selectable] = []
-    other: AnyComponent | None = None
-    for component in components:
-        if isinstance(component, FolderReader) or component.streams:
-            other = other or component
-        else:
-            chosen.append(component)
-    if other is not None:
+    chosen = [x for x in components if not isinstance(x, FolderReader)]
+    chosen = [x for x in chosen if not x.streams]
+    for other in (x for x in components if not _has_names(x)):
         how = "as files" if isinstance(other, FolderReader) else refusals.IN_SHARDS
         what = f"{other.key!r} in {loaded.found.path} was saved {how}"
         others = [component.key for component in chosen]

@@ -10,16 +10,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from .. import errors
 from ..directory.listing import SaveEntry
-from ..errors import (
-    CheckpointError,
-    DamagedError,
-    MismatchError,
-    MissingKeyError,
-    PickleError,
-    ReadError,
-    reason,
-)
+from ..errors import reason
 from ..state import matching, tree
 from ..state.matching import Plan
 from ..user import hints
@@ -37,36 +30,34 @@ def damage(where: str) -> Iterator[None]:
     """Turn errors from decoding what a file says into a DamagedError."""
     try:
         yield
-    except CheckpointError:
+    except errors.CheckpointError:
         raise
     except ImportError as error:
-        raise ReadError(
+        raise errors.ReadError(
             f"{where} needs what is not installed here ({reason(error)}). Install it, "
             f"or leave it out with keys= or regex=; of tensors, elementsckpt.read "
             f"gives NumPy arrays."
         ) from error
     except MemoryError as error:
-        raise ReadError(
+        raise errors.ReadError(
             f"{where} does not fit into memory. Load less of it at a time, or map its "
             f"arrays with mmap=True."
         ) from error
     except Exception as error:  # Whatever NumPy, torch and classes make of nonsense.
         found = f"{type(error).__name__}: {reason(error)}"
-        raise DamagedError(f"{where} is not a valid save ({found}).") from error
+        raise errors.DamagedError(f"{where} is not a valid save ({found}).") from error
 
 
-def all_damaged(
-    saves: Sequence[SaveEntry], damaged: Sequence[DamagedError]
-) -> Exception:
+def all_damaged(saves: Sequence[SaveEntry], damaged: Sequence[Exception]) -> Exception:
     """Return the error for saves that are all damaged, each for its reason."""
     if len(damaged) == 1:
-        return DamagedError(
+        return errors.DamagedError(
             f"{damaged[0]} Load another save by its path, or restore this one from a "
             f"copy."
         )
     reasons = zip(saves, damaged, strict=True)
     lines = [f"\n  {found.path.name}: {error}" for found, error in reasons]
-    return DamagedError(
+    return errors.DamagedError(
         f"All {len(damaged)} saves in {saves[0].path.parent} are damaged:"
         f"{''.join(lines)}\nRestore one from a copy, or start in another directory."
     )
@@ -74,7 +65,7 @@ def all_damaged(
 
 def always_removed(attempts: int, directory: Path) -> Exception:
     """Return the error for saves that are removed faster than they can be read."""
-    return ReadError(
+    return errors.ReadError(
         f"{attempts} times a save in {directory} was removed while it was read: "
         f"another process saves there, and faster than this one reads. Keep more saves "
         f"with keep=."
@@ -97,27 +88,23 @@ def missing_keys(
     """
     here, keys = list(there), request.keys or {}
     missing = [key for key in keys.values() if key not in here]
-    return MissingKeyError(
+    return errors.MissingKeyError(
         f"{path} has no {', '.join(map(shown, missing))}. It has "
         f"{', '.join(map(repr, here)) or 'components'}. Nothing was loaded. "
         f"{request.verb.lacking(keys, here, counterparts)}"
     )
 
 
-def folder_for_state(key: str, path: Path, verb: Verb) -> Exception:
-    """Return the error for a folder, where what loads it takes a state."""
-    return MismatchError(
-        f"{key!r} in {path} is a folder of files, and what loads it takes a state. Use "
-        f"elementsckpt.Files(load=function), or leave it out{verb.by('keys')}; nothing "
-        f"was loaded."
-    )
-
-
-def state_for_folder(key: str, path: Path, verb: Verb) -> Exception:
-    """Return the error for a state, where what loads it takes a folder."""
-    return MismatchError(
-        f"{key!r} in {path} is a state, and what loads it is a Files, which takes a "
-        f"folder. Use what it was saved with, or leave it out{verb.by('keys')}; "
+def other_kind(key: str, path: Path, verb: Verb, *, is_folder: bool) -> Exception:
+    """Return the error for a folder where a state is loaded, or the other way round."""
+    if is_folder:
+        what = "a folder of files, and what loads it takes a state"
+        remedy = "Use elementsckpt.Files(load=function)"
+    else:
+        what = "a state, and what loads it is a Files, which takes a folder"
+        remedy = "Use what it was saved with"
+    return errors.MismatchError(
+        f"{key!r} in {path} is {what}. {remedy}, or leave it out{verb.by('keys')}; "
         f"nothing was loaded."
     )
 
@@ -138,7 +125,7 @@ def without_names(what: str, verb: Verb, others: Sequence[str] = ()) -> Exceptio
         remedy = f"Leave it out with keys=[{', '.join(map(repr, others)) or '...'}]"
     if "key" in verb.takes:
         remedy = "Load it with a Checkpoint, into what it was saved from"
-    return MismatchError(
+    return errors.MismatchError(
         f"{what}, so its leaves have no names to select or compare them by. {remedy}; "
         f"nothing was loaded."
     )
@@ -147,10 +134,8 @@ def without_names(what: str, verb: Verb, others: Sequence[str] = ()) -> Exceptio
 # Leaves
 
 
-def nothing_selected(
-    loaded: Loaded, saved: Mapping[str, Sequence[str]]
-) -> Exception | None:
-    """Return the error for components in which nothing is selected, if it is one.
+def refuse_nothing(loaded: Loaded, saved: Mapping[str, Sequence[str]]) -> None:
+    """Raise an error for components in which nothing is selected, if it is one.
 
     Args:
       loaded: What was asked for.
@@ -160,26 +145,26 @@ def nothing_selected(
     lost = [x for key, plan in plans.items() for x in full_names(key, plan.unexpected)]
     path = loaded.found.path
     if lost:  # The pattern matched, but nothing that is here now.
-        return MismatchError(
+        raise errors.MismatchError(
             f"No matched leaf of {path} is in the current state: "
             f"{', '.join(lost[:5])}. {remedies.renaming_hint(loaded)}; nothing was "
             f"loaded."
         )
     selection = loaded.selections[next(iter(saved))]
     if selection.regex is None:
-        return None
+        return
     keys = ", ".join(map(repr, saved))
     what = f"regex={shown(selection.regex)} matches no leaf of {keys} in {path}"
     names = [name for some in saved.values() for name in some]
     if not names:
-        return MismatchError(
+        raise errors.MismatchError(
             f"{what}, where none has a name: leaves in attributes of containers have "
             f"none, and there may be no others. Load it whole, without regex=; nothing "
             f"was loaded."
         )
     text = remedies.text_of(selection.regex)
     near = ", ".join(map(repr, hints.nearest(text, names)))
-    return MismatchError(
+    raise errors.MismatchError(
         f"{what}. The nearest names in the save are {near}. "
         f"{_of_saved_key(loaded, selection.regex, saved)}"
         f"{_of_current(selection.regex, plans)}Correct the pattern, which must match "
@@ -231,7 +216,7 @@ def refuse_misfits(loaded: Loaded) -> None:
 
 def no_state(key: str, error: Exception) -> Exception:
     """Return the error for loaded leaves that make no state with the others."""
-    return MismatchError(
+    return errors.MismatchError(
         f"The leaves of {key!r} that are selected make no state with those that are "
         f"not: {reason(error)}. Select more or fewer of them with another regex; "
         f"nothing was loaded."
@@ -243,7 +228,7 @@ def no_state(key: str, error: Exception) -> Exception:
 
 def pickled(name: str, by: str) -> Exception:
     """Return the error for a leaf that is pickled."""
-    return PickleError(
+    return errors.PickleError(
         f"{name} was saved with pickle, and loading it could run any code, so it needs "
         f"allow_pickle=True. Pass that if you trust who wrote the save, or leave the "
         f"leaf out{by}."
@@ -252,7 +237,7 @@ def pickled(name: str, by: str) -> Exception:
 
 def not_unpickled(name: str, by: str, error: Exception) -> Exception:
     """Return the error for a leaf whose pickle cannot be read."""
-    return PickleError(
+    return errors.PickleError(
         f"{name} cannot be unpickled: {reason(error)}. Make its class importable, or "
         f"leave it out{by}."
     )
@@ -260,7 +245,7 @@ def not_unpickled(name: str, by: str, error: Exception) -> Exception:
 
 def unknown_function(name: str, by: str, path: str) -> Exception:
     """Return the error for a function that the current state does not hold."""
-    return PickleError(
+    return errors.PickleError(
         f"{name} is the function {path}, which is not in the component's current state "
         f"or was not found. Pass allow_pickle=True if you trust who wrote the save, or "
         f"leave the leaf out{by}."
@@ -272,12 +257,14 @@ _GIVE_TEMPLATE = "Give the Value that loads it a template: Value(one_like_the_sa
 
 def skeleton_lost(where: str) -> Exception:
     """Return the error for a value that was saved without what is not in its leaves."""
-    return PickleError(f"{_value(where)} that could not be pickled. {_GIVE_TEMPLATE}.")
+    return errors.PickleError(
+        f"{_value(where)} that could not be pickled. {_GIVE_TEMPLATE}."
+    )
 
 
 def skeleton_pickled(where: str) -> Exception:
     """Return the error for a value whose classes may not be unpickled."""
-    return PickleError(
+    return errors.PickleError(
         f"{_value(where)} that are pickled, and loading them could run any code. "
         f"{_GIVE_TEMPLATE}, or pass allow_pickle=True if you trust who wrote the save."
     )
@@ -285,7 +272,7 @@ def skeleton_pickled(where: str) -> Exception:
 
 def skeleton_not_unpickled(where: str, error: Exception) -> Exception:
     """Return the error for a value whose classes cannot be unpickled."""
-    return PickleError(
+    return errors.PickleError(
         f"{_value(where)} that cannot be unpickled: {reason(error)}. {_GIVE_TEMPLATE}."
     )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from ..format.manifest import display
@@ -178,7 +178,7 @@ def _turned_of(loaded: Loaded, keys: Sequence[str]) -> dict[str, str]:
 def _avoiding(loaded: Loaded) -> str | None:
     """Return a `regex=` with which all that does not fit is left alone."""
     found: dict[str, str] = {}
-    if not loaded.is_named or not any(map(_misfits(loaded), loaded.plans)):
+    if not loaded.is_named or not any(_misfits(loaded, x) for x in loaded.plans):
         return None
     for key in loaded.keys:
         regex = _avoiding_in(loaded, key)
@@ -190,17 +190,13 @@ def _avoiding(loaded: Loaded) -> str | None:
     return text if len(text) <= _LONG else None
 
 
-def _misfits(loaded: Loaded) -> Callable[[str], list[str]]:
-    """Return what gives the names in a component that do not fit."""
-
-    def misfits(key: str) -> list[str]:
-        plan = loaded.plans[key]
-        strictly = [*plan.missing, *plan.unexpected] if loaded.request.strict else []
-        names = [*plan.problems, *strictly]
-        origins = {now: before for before, now in plan.renamed.items()}
-        return [*names, *(origins[name] for name in names if name in origins)]
-
-    return misfits
+def _misfits(loaded: Loaded, key: str) -> list[str]:
+    """Return the names in a component that do not fit."""
+    plan = loaded.plans[key]
+    strictly = [*plan.missing, *plan.unexpected] if loaded.request.strict else []
+    names = [*plan.problems, *strictly]
+    origins = {now: before for before, now in plan.renamed.items()}
+    return [*names, *(origins[name] for name in names if name in origins)]
 
 
 def _avoiding_in(loaded: Loaded, key: str) -> str | None:
@@ -208,7 +204,7 @@ def _avoiding_in(loaded: Loaded, key: str) -> str | None:
     if key not in loaded.plans:
         return ".*"
     plan, selection = loaded.plans[key], loaded.selections[key]
-    regex, names = text_of(selection.regex or ".*"), _misfits(loaded)(key)
+    regex, names = text_of(selection.regex or ".*"), _misfits(loaded, key)
     if not names:
         return regex
     origins = {now: before for before, now in plan.renamed.items()}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
-from msgspec.structs import force_setattr, replace
+from msgspec.structs import force_setattr
 
 from ..errors import MismatchError, MissingKeyError, reason
 from ..user.arguments import flag, shown
@@ -18,7 +19,7 @@ Rename = Mapping[str, str] | Mapping[str, Mapping[str, str]]
 _FLAGS = ("strict", "cast", "mmap", "verify", "allow_pickle", "dry_run")
 
 
-class Request(Struct, frozen=True, kw_only=True):
+class Request(Struct, frozen=True):
     """What was asked for; components by their keys in the object that loads.
 
     Attributes:
@@ -61,9 +62,7 @@ class Request(Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for name in _FLAGS:
             value = getattr(self, name)
-            if type(value) is not bool and not (
-                name == "allow_pickle" and value is None
-            ):
+            if value is not None or name != "allow_pickle":
                 force_setattr(self, name, flag(name, value))
         if not self.verify and not self.mmap:
             raise ValueError(
@@ -82,9 +81,12 @@ class Request(Struct, frozen=True, kw_only=True):
           keys: The components that it has.
           is_trusted: Whether code from it may run, if the user did not say.
         """
-        allowed = is_trusted if self.allow_pickle is None else self.allow_pickle
-        wanted = {key: key for key in keys} if self.keys is None else self.keys
-        return replace(self, keys=wanted, allow_pickle=allowed)
+        found = copy.copy(self)
+        if self.keys is None:
+            force_setattr(found, "keys", self._wanted({key: key for key in keys}))
+        if self.allow_pickle is None:
+            force_setattr(found, "allow_pickle", is_trusted)
+        return found
 
     @property
     def leaves_out(self) -> bool:

@@ -1,20 +1,26 @@
-"""Leaves that go into current states: which these are, and whether all of them fit."""
+"""Leaves that go into current states: which, whether all of them fit, and doing it.
+
+All components are compared before one is filled.
+"""
 
 from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from ..components.targets import Target
-from ..errors import naming
-from ..state import flattening, growth, matching, tree
+from ..errors import CheckpointError, naming
+from ..state import flattening, growth, matching, replacing, tree, unflattening, wholes
 from ..state.matching import Plan
+from ..state.replacing import Whole
 from . import patterns, refusals, remedies
 from .component import SavedComponent
 from .loaded import Loaded, full_names
 from .open_save import Selectable
 
+_FIRST_TO_TELL = 2  # Of the versions of the format: it has attributes.
 _logger = logging.getLogger("elementsckpt")
 
 
@@ -57,9 +63,7 @@ def refuse_unselected(
     for group in patterns.groups(loaded.request, by_key):
         if chosen.isdisjoint(group):
             names = {key: [name for name, _ in by_key[key].names()] for key in group}
-            error = refusals.nothing_selected(loaded, names)
-            if error is not None:
-                raise error
+            refusals.refuse_nothing(loaded, names)
 
 
 def _current(key: str, target: Target, loaded: Loaded) -> flattening.Flat:
@@ -104,3 +108,72 @@ def _note(key: str, plan: Plan, loaded: Loaded) -> None:
         loaded.mismatched[tree.full_name(key, name)] = problem
     for old, new in plan.renamed.items():
         loaded.renamed[tree.full_name(key, old)] = tree.full_name(key, new)
+
+
+def fill(component: Selectable, loaded: Loaded) -> Any:
+    """Return the current state with what is planned replaced, and added.
+
+    Returns:
+      The state; `unflattening.LEFT_OUT` if all of it stays.
+
+    Raises:
+      MismatchError: what is loaded makes no state with what is not.
+      DamagedError, ReadError, PickleError: it cannot be read.
+    """
+    plan = loaded.plans[component.key]
+    places, others = _whole(component, plan, loaded)
+    if not (plan.replace or plan.added or others):
+        return unflattening.LEFT_OUT
+    added = {place.number for place in plan.added if place.number >= 0}
+    names = [*others.values(), *(x for place in plan.added for x in place.others)]
+    held = {number for attributes in names for number in attributes.values()}
+    barred = component.barred(held)
+    _warn_of_barred(barred.values(), loaded)
+    values = component.values(
+        [*added, *(number for _, number in plan.replace)],
+        {*plan.as_saved, *added, *(held - barred.keys())},
+    )
+    known = {x: _known(plan, x, numbers, values) for x, numbers in others.items()}
+    shared, whole = component.shared(), Whole(places, known)
+    try:
+        state = replacing.apply(plan, values, component.key, shared, whole)
+    except CheckpointError:
+        raise
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        raise refusals.no_state(component.key, error) from error
+    return growth.grow(state, plan.added, values) if plan.added else state
+
+
+def _whole(
+    component: Selectable, plan: Plan, loaded: Loaded
+) -> tuple[Mapping[int, int], Mapping[int, Mapping[str, int]]]:
+    """Return the containers that are loaded whole, and the attributes of some."""
+    if component.is_plain and not wholes.have_attributes(plan.flat):
+        return {}, {}  # Mostly, so at once.
+    saved, found = component.structure(), loaded.found
+    is_part = loaded.request.selects(component.key)
+    places = wholes.find(plan, saved, is_part=is_part)
+    is_told = found.head is not None and found.head.version >= _FIRST_TO_TELL
+    return places, wholes.attributes(plan, places, saved, is_told=is_told)
+
+
+def _warn_of_barred(names: Iterable[str], loaded: Loaded) -> None:
+    for name in names:
+        _logger.warning(
+            "%s was saved with pickle, so what has it now stays. Pass "
+            "allow_pickle=True if you trust who wrote %s.",
+            name,
+            loaded.found.path,
+        )
+
+
+def _known(
+    plan: Plan, number: int, names: Mapping[str, int], values: Mapping[int, Any]
+) -> dict[str, Any]:
+    """Return the saved attributes of a container; those not read stay as they are."""
+    now = plan.flat.others(~number) or {}
+    known = {name: values.get(x, now.get(name, _NOTHING)) for name, x in names.items()}
+    return {name: value for name, value in known.items() if value is not _NOTHING}
+
+
+_NOTHING: Any = object()
