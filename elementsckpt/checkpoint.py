@@ -262,23 +262,14 @@ class Checkpoint(Registry):
                 f"keys is a list of keys: pass keys={shown([*keys])}. Only load() "
                 f"takes a mapping, to the keys in the save."
             )
-        selected = self._select(keys)
         target = None if path is None else local(path)
+        request = self._request(metrics, metadata, pin, keys=keys, target=target)
         if target is None and self._directory is None:
             raise ValueError(
                 "This Checkpoint has no directory: pass a path to save(), or a "
                 "directory to Checkpoint()."
             )
-        return self._saver.save(
-            SaveRequest(
-                components=selected,
-                target=target,
-                metrics=metrics,
-                metadata=metadata,
-                pin=lookup.checked_pin(pin, target),
-                is_whole=target is None and keys is None,
-            )
-        )
+        return self._saver.save(request)
 
     def staging(
         self,
@@ -316,8 +307,7 @@ class Checkpoint(Registry):
         """
         staging.require_stageable(keys, self._select, self._components)
         self._required_directory()
-        pin = lookup.checked_pin(pin, None)
-        request = self._last_request(metrics, metadata, pin)
+        request = self._request(metrics, metadata, pin, is_last=True)
         return StagedSave(self._saver, keys, request)
 
     def save_if_due(
@@ -356,19 +346,22 @@ class Checkpoint(Registry):
             return self.save(metrics=found, metadata=metadata)
         self._require_components()
         self._required_directory()
-        return self._saver.save(self._last_request(found, metadata, None))
+        return self._saver.save(self._request(found, metadata, None, is_last=True))
 
-    def _last_request(
-        self, metrics: Mapping[str, Any] | None, metadata: Any, pin: str | None
+    def _request(
+        self,
+        metrics: Mapping[str, Any] | None,
+        metadata: Any,
+        pin: str | None,
+        *,
+        keys: Iterable[str] | None = None,
+        target: Path | None = None,
+        is_last: bool = False,
     ) -> SaveRequest:
-        """Return a save of everything that there may be no second chance to make."""
+        selected, pin = self._select(keys), lookup.checked_pin(pin, target)
+        is_whole = target is None and keys is None
         return SaveRequest(
-            components=self._select(None),
-            metrics=metrics,
-            metadata=metadata,
-            pin=pin,
-            is_whole=True,
-            is_last=True,
+            selected, target, metrics, metadata, pin, is_whole=is_whole, is_last=is_last
         )
 
     # Loading

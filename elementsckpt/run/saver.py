@@ -34,7 +34,7 @@ from .writer_lock import WriterLock, lock_for_writing
 _logger = logging.getLogger("elementsckpt")
 
 
-class SaveRequest(Struct, frozen=True, kw_only=True):
+class SaveRequest(Struct, frozen=True):
     """A save that a caller wants.
 
     Attributes:
@@ -125,20 +125,17 @@ class Saver:
           Exception: as for `Checkpoint.save`; what went wrong with the save before.
         """
         with self.lock:
-            failure = self._failure_before(request) if request.is_last else None
+            failure: Exception | None = None
+            if request.is_last and not self._turn.locked():
+                try:
+                    self._wait_before(request)
+                except Exception as error:
+                    failure = error
             report = self._save_in_turn(request)
             if failure is not None:
                 self.wait()
                 raise failure
             return report
-
-    def _failure_before(self, request: SaveRequest) -> Exception | None:
-        try:
-            if not self._turn.locked():
-                self._wait_before(request)
-        except Exception as error:
-            return error
-        return None
 
     def _save_in_turn(self, request: SaveRequest) -> SaveReport:
         if self._turn.locked():  # A signal handler saves, or a component's save().
