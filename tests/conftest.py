@@ -12,6 +12,8 @@ import pytest
 # Most of what JAX's tests take is compiling, and what it computes here is small.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
+pytest_plugins = ["support.fixtures"]
+
 # Installed for `make test-torch` only.
 TORCH = re.compile(r"\b(torch|stable_baselines3|tensordict|torchrl)\b")
 

@@ -240,6 +240,12 @@ def test_the_empty_text_is_no_directory_but_a_path_of_it_is(tmp_path, monkeypatc
     assert elementsckpt.exists(pathlib.Path()) is False
 
 
+@pytest.mark.parametrize("keep", [2.0, 0, True, -1, "2"])
+def test_keep_is_a_number_of_saves(tmp_path, keep):
+    with pytest.raises(ValueError, match="keep="):
+        Checkpoint(tmp_path, keep=keep)
+
+
 # What a message suggests works.
 
 

@@ -13,7 +13,7 @@ from elementsckpt import Checkpoint, Keep
 from elementsckpt.storage import disk
 
 from support import boxes
-from support.situations import refuse
+from support.situations.table import refuse
 
 SAVES = 4
 

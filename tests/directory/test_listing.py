@@ -1,7 +1,9 @@
 """Which saves there are, while others save and prune, and after crashes."""
 
 import os
+import shutil
 
+import numpy as np
 import pytest
 
 import elementsckpt
@@ -9,6 +11,8 @@ from elementsckpt import Checkpoint
 from elementsckpt.storage import disk
 
 from support import boxes
+from support.boxes import make_boxes
+from support.folders import forge
 
 
 def make(directory, keep=None, **options):
@@ -160,6 +164,48 @@ def test_functional_values_are_compared_before_anything_is_loaded(tmp_path):
     fns = {"a": other.load, "s": fitting.load}
     elementsckpt.checkpoint.load(tmp_path / "save", fns)
     assert fitting.value["w"].tolist() == [1, 1]
+
+
+def test_a_save_that_was_moved_and_linked_back_is_found_and_stays(tmp_path):
+    directory, elsewhere = tmp_path / "ckpt", tmp_path / "archive"
+    save = make_boxes(directory, agent=5).save().path
+    shutil.move(save, elsewhere)
+    save.symlink_to(elsewhere)
+    cp = make_boxes(directory, agent=None)
+    assert cp.load_or_save()
+    assert cp.agent.state == 5
+    for _ in range(3):
+        cp.save()
+    assert save.is_symlink()
+    assert elementsckpt.info(elsewhere).sequence == 1
+    assert elementsckpt.info(directory).sequence == 4
+    assert (elsewhere / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("sequence", [(1 << 52) - 1, 1 << 52, (1 << 53) - 1])
+def test_a_copy_with_a_huge_sequence_does_not_stop_the_run(tmp_path, sequence):
+    same = np.random.default_rng(0).bytes(200_000)
+    cp = make_boxes(tmp_path, keep=2, agent=(0, same))
+    copy = tmp_path / "copy"
+    shutil.copytree(cp.save().path, copy)
+    forge(copy, lambda x: x.update(sequence=sequence))
+    for number in range(1, 4):
+        cp.agent.state = (number, same, np.full(3, number))
+        path = cp.save().path
+        again = make_boxes(tmp_path, agent=None)
+        again.load(path)
+        assert again.agent.state[:2] == (number, same)
+        again.load()
+        assert again.agent.state[:2] == (number, same)
+
+
+def test_a_link_to_a_save_that_is_not_there_never_means_a_fresh_start(tmp_path):
+    cp = make_boxes(tmp_path / "ckpt", agent=1)
+    path = cp.save().path
+    path.rename(tmp_path / "moved")
+    path.symlink_to(tmp_path / "unmounted")
+    with pytest.raises(elementsckpt.DamagedError, match="link to a folder that is not"):
+        make_boxes(tmp_path / "ckpt", agent=2).load_or_save()
 
 
 # What a verb looks at

@@ -1,5 +1,6 @@
 """What a path may be: no URL is taken for a folder, variables are never in a name."""
 
+import contextlib
 import os
 import pathlib
 
@@ -9,7 +10,7 @@ import pytest
 import elementsckpt
 from elementsckpt import Checkpoint, Value
 
-from support.boxes import make
+from support.boxes import make, make_boxes
 
 
 class Cached:
@@ -156,3 +157,30 @@ def test_what_is_in_a_folder_with_a_dollar_in_its_name_is_found_again(
             assert elementsckpt.read(known) == {"agent": 7}
             cp.load(known)
         cp.save(tmp_path / name / "export")
+
+
+def test_a_file_in_the_path_is_no_raw_error(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    assert_unusable(tmp_path / "file" / "ckpt")
+    assert_unusable(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_name_that_is_too_long_is_no_raw_error(tmp_path):
+    assert_unusable(tmp_path / ("x" * 300))
+
+
+def assert_unusable(path):
+    """Check that all that touches the path raises an error of this library."""
+    cp = make_boxes(path, agent=1)
+    repr(cp)
+    calls = [cp.load, cp.save, cp.load_or_save]
+    calls += [lambda: cp.save(path / "save"), lambda: cp.load(path / "save")]
+    calls += [lambda: elementsckpt.info(path), lambda: elementsckpt.read(path)]
+    for call in calls:
+        with pytest.raises(elementsckpt.CheckpointError):
+            call()
+    for question in (cp.exists, cp.latest, cp.saves):
+        with contextlib.suppress(elementsckpt.CheckpointError):
+            assert not question()
+    assert cp.agent.loads == 0

@@ -20,7 +20,7 @@ from elementsckpt import (
     SaveNotFoundError,
 )
 
-from support.boxes import Box, LazyStream
+from support.boxes import Box, LazyStream, make_boxes
 
 STATE = {
     "params": {
@@ -447,3 +447,18 @@ def test_a_very_deep_pickle_loads_or_is_a_checkpoint_error(logdir):
     with contextlib.suppress(CheckpointError):
         cp.load(logdir)
     assert type(cp.agent.state) in (list, type(None))
+
+
+def test_a_dangling_link_in_a_folder_of_elements_is_damage(tmp_path):
+    save = tmp_path / "20200101T000000F000000"
+    save.mkdir()
+    (save / "agent.pkl").symlink_to(tmp_path / "gone")
+    (save / "done").write_bytes(b"")
+    cp = make_boxes(tmp_path, agent=1)
+    calls = [cp.load, cp.load_or_save, lambda: cp.load(save, regex=".*")]
+    calls += [lambda: elementsckpt.read(save)]
+    for call in calls:
+        with pytest.raises(elementsckpt.DamagedError, match=r"agent\.pkl"):
+            call()
+    assert elementsckpt.info(save).components["agent"].bytes >= 0
+    assert cp.agent.loads == 0

@@ -12,7 +12,7 @@ import elementsckpt
 from elementsckpt import Checkpoint, DamagedError
 from elementsckpt.storage import disk
 
-from support.boxes import Box, LazyStream, Stream, make, python
+from support.boxes import Box, LazyStream, Stream, load_agent, make, python
 from support.faults import unsynced
 from support.folders import (
     HEADERS,
@@ -36,12 +36,6 @@ def image(size=MB):
 
 def saved(directory, state, **options):
     return make(directory, state, fsync=False, **options).save().path
-
-
-def loaded(path, **options):
-    cp = make()
-    cp.load(path, **options)
-    return cp.agent.state
 
 
 def is_packed(save):
@@ -96,7 +90,7 @@ def test_leaves_that_it_halves_are_compressed(tmp_path, name):
     sizes = [sum(x.stat().st_size for x in p.iterdir()) for p in (path, report.path)]
     assert 2 * sizes[0] <= sizes[1]
     assert {x.dtype for x in tensors(path).values()} == {np.dtype(np.uint8)}
-    assert_same(state, loaded(path))
+    assert_same(state, load_agent(path))
 
 
 INCOMPRESSIBLE = {
@@ -113,7 +107,7 @@ def test_what_is_small_or_not_halved_is_left_as_it_is(tmp_path, name):
     state = INCOMPRESSIBLE[name]()
     path = saved(tmp_path, state)
     assert not any(is_packed(path))
-    assert_same(state, loaded(path))
+    assert_same(state, load_agent(path))
 
 
 def test_no_frame_is_larger_than_half_of_its_content(tmp_path):
@@ -122,7 +116,7 @@ def test_no_frame_is_larger_than_half_of_its_content(tmp_path):
     blocks = component_of(path)["blocks"]
     assert all(not unpacked or 2 * size <= unpacked for *_, size, _, unpacked in blocks)
     assert {block[4] > 0 for block in blocks} == {True, False}
-    assert_same(rows, loaded(path))
+    assert_same(rows, load_agent(path))
 
 
 def test_each_leaf_is_judged_by_itself(tmp_path):
@@ -149,7 +143,7 @@ def test_a_level_compresses_all(tmp_path, level):
     state = {**STATE, "n": noise(1, 100_000), "w": STATE["w"][:20_000]}
     path = saved(tmp_path, state, compress=level)
     assert all(is_packed(path))
-    assert_same(state, loaded(path))
+    assert_same(state, load_agent(path))
     frames = [bytes(x) for x in tensors(path).values()]
     contents = {zstandard.decompress(frame) for frame in frames}
     assert state["n"].tobytes() in contents
@@ -335,7 +329,7 @@ def content_of(save, number):
 def assert_right_or_damaged(save):
     """Check that nothing wrong is loaded: there are bits that mean nothing."""
     try:
-        found = loaded(save)
+        found = load_agent(save)
     except DamagedError as error:
         message = str(error)
     else:
@@ -347,7 +341,7 @@ def assert_right_or_damaged(save):
 def assert_damaged(save, leaf="agent/a"):
     for options in ({}, {"mmap": True}, {"mmap": True, "verify": False}):
         with pytest.raises(DamagedError, match="is damaged between bytes") as error:
-            loaded(save, **options)
+            load_agent(save, **options)
         assert leaf in str(error.value)
 
 
@@ -372,7 +366,7 @@ def test_no_flipped_bit_changes_what_is_loaded(tmp_path, bit):
         bad[position] ^= 1 << bit
         file.write_bytes(bad)
         try:
-            assert not loaded(path).any()
+            assert not load_agent(path).any()
         except DamagedError:
             found += 1
     assert found > size // 2
@@ -408,7 +402,7 @@ def test_a_frame_that_holds_more_or_less_is_found(packed, change):
 def test_garbage_after_a_frame_is_found(packed, garbage):
     frame = zstandard.ZstdCompressor(level=19).compress(image(500_000))
     overwrite(packed, 0, frame)
-    assert_same(image(500_000), loaded(packed)["a"])
+    assert_same(image(500_000), load_agent(packed)["a"])
     overwrite(packed, 0, frame + garbage)
     assert_damaged(packed)
 

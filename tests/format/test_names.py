@@ -4,6 +4,7 @@ What is called otherwise says of which save it is, and that is true.
 """
 
 import copy
+import gc
 import pathlib
 import re
 import shutil
@@ -19,9 +20,10 @@ from hypothesis import strategies as st
 import elementsckpt
 from elementsckpt import Checkpoint
 from elementsckpt.format import header
+from elementsckpt.format.sizes import Sizes
 from elementsckpt.storage import disk
 
-from support.boxes import Box, Stream, make
+from support.boxes import Box, Stream, make, make_boxes
 from support.faults import unsynced
 from support.folders import (
     HEADERS,
@@ -412,3 +414,24 @@ def test_no_name_is_wrong_after_any_history(kind, first, steps):
                 x for _, x in seen(taken)
             }
             shutil.rmtree(taken)
+
+
+def test_segments_of_many_small_leaves_open_elsewhere(tmp_path, monkeypatch):
+    safetensors = pytest.importorskip("safetensors")
+    limit = Sizes().segment_leaves
+    monkeypatch.setattr(Checkpoint, "_SIZES", Sizes(segment_leaves=10_000))
+    state = {f"layer/{n:06d}": np.full(1, n, np.float32) for n in range(30_000)}
+    path = make_boxes(tmp_path, agent=state).save().path
+    names = []
+    for file in sorted(path.glob("*.safetensors")):
+        with safetensors.safe_open(str(file), "np") as opened:
+            found = [x for x in opened.keys() if not x.startswith("__")]  # noqa: SIM118
+        assert len(found) <= 10_000
+        size = int.from_bytes(file.read_bytes()[:8], "little")
+        assert size / len(found) * limit < 100_000_000
+        names += found
+    assert sorted(names) == [f"{name}@1" for name in sorted(state)]
+    cp = make_boxes(tmp_path, agent=None)
+    cp.load()
+    assert cp.agent.state == state
+    gc.collect()

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import types
 from collections import OrderedDict
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ import pytest
 import elementsckpt
 from elementsckpt import Checkpoint
 
-from support.boxes import Box
+from support.boxes import Box, make_boxes
 from support.strategies import Frozen, Pair, Point, assert_same, round_trip
 
 COMMON = """
@@ -224,6 +225,25 @@ def test_own_directory_whose_module_breaks_on_import_still_loads_by_field(two_pr
         assert len(report.plain) == 4
         """,
     )
+
+
+def test_a_class_that_is_gone_comes_back_as_a_dict_and_says_so(tmp_path, warnings):
+    module = types.ModuleType("gone_module")
+    sys.modules["gone_module"] = module
+    try:
+        exec(
+            "from typing import NamedTuple\nclass P(NamedTuple):\n  x: int",
+            vars(module),
+        )
+        make_boxes(tmp_path, agent={"p": [module.P(3)]}).save()
+    finally:
+        del sys.modules["gone_module"]
+    cp = make_boxes(tmp_path, agent=None)
+    report = cp.load()
+    assert cp.agent.state == {"p": [{"x": 3}]}
+    assert report.plain == {"agent/p/0": "gone_module:P"}
+    assert "gone_module:P" in warnings.text
+    assert "agent/p/0" in warnings.text
 
 
 # Found through the component's current state

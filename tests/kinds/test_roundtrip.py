@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import elementsckpt
 from elementsckpt import Checkpoint
 
-from support.boxes import Box, Stream
+from support.boxes import Box, Stream, make_boxes
 from support.strategies import (
     LAYOUTS,
     NUMPY,
@@ -458,6 +458,17 @@ def test_generator_met_twice_comes_back_as_one():
 def test_empty_containers_stay_distinct():
     state = [[], [], {}, {}, set(), set(), deque(), deque()]
     assert_same(state, round_trip(state))
+
+
+def test_a_dict_in_2000_places_stays_one_dict(tmp_path):
+    shared = {f"x{n}": float(n) for n in range(1000)}
+    make_boxes(tmp_path, agent=[shared] * 2000).save()
+    cp = make_boxes(tmp_path, agent=None)
+    report = cp.load()
+    assert len(cp.agent.state) == 2000
+    assert cp.agent.state[0] == shared
+    assert all(item is cp.agent.state[0] for item in cp.agent.state)
+    assert sorted(report.loaded) == sorted(f"agent/0/{name}" for name in shared)
 
 
 # Containers

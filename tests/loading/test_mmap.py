@@ -13,12 +13,11 @@ import elementsckpt
 from elementsckpt import Checkpoint, DamagedError
 from elementsckpt.storage import disk
 
-from support.boxes import Box, Stream, make
+from support.boxes import Stream, load_agent, make
 from support.faults import unsynced
 from support.folders import (
     HEADERS,
     MB,
-    Reads,
     flip,
     flip_block,
     noise,
@@ -34,13 +33,6 @@ def saved(directory, state, **options):
     return make(directory, state, **(RAW | options)).save().path
 
 
-def loaded(path, kind=Box, **options):
-    cp = Checkpoint(path.parent)  # So it may use pickle.
-    cp.agent = kind()
-    cp.load(path, **options)
-    return cp.agent.state
-
-
 def is_mapped(array):
     """Tell whether an array's memory is a file in a save."""
     address = array.__array_interface__["data"][0]
@@ -50,14 +42,6 @@ def is_mapped(array):
             if int(begin, 16) <= address < int(rest.split()[0], 16):
                 return ".safetensors" in line
     return False
-
-
-@pytest.fixture
-def reads(monkeypatch):
-    """Count the bytes that are read."""
-    reads = Reads()
-    monkeypatch.setattr("os.preadv", reads)
-    return reads
 
 
 # What is mapped
@@ -77,14 +61,14 @@ def _arrays():
 @pytest.mark.parametrize("verify", [True, False])
 def test_arrays_are_mapped_as_they_are(tmp_path, verify):
     path = saved(tmp_path, _arrays())
-    state = loaded(path, mmap=True, verify=verify)
+    state = load_agent(path, mmap=True, verify=verify)
     assert_same(_arrays(), state)
     assert all(map(is_mapped, state.values()))
-    assert not any(map(is_mapped, loaded(path).values()))
+    assert not any(map(is_mapped, load_agent(path).values()))
 
 
 def test_large_arrays_are_aligned_for_any_processor(tmp_path):
-    state = loaded(saved(tmp_path, [noise(n, MB + n) for n in range(5)]), **LAZY)
+    state = load_agent(saved(tmp_path, [noise(n, MB + n) for n in range(5)]), **LAZY)
     assert {x.__array_interface__["data"][0] % 64 for x in state} == {0}
 
 
@@ -119,7 +103,7 @@ def test_shards_are_mapped(tmp_path):
     cp.agent = Stream([{"x": noise(n)} for n in range(5)])
     path = cp.save().path
     for verify in (True, False):
-        shards = loaded(path, Stream, mmap=True, verify=verify)
+        shards = load_agent(path, Stream, mmap=True, verify=verify)
         assert_same(cp.agent.state, shards)
         assert all(is_mapped(shard["x"]) for shard in shards)
 
@@ -128,7 +112,7 @@ def test_jax_arrays_are_loaded_from_what_is_mapped(tmp_path):
     jax = pytest.importorskip("jax")
     state = {"w": jax.device_put(noise(1, MB)), "key": jax.random.key(1)}
     path = saved(tmp_path, state)
-    found = loaded(path, **LAZY)
+    found = load_agent(path, **LAZY)
     shutil.rmtree(path)
     assert_same(state, found)
 
@@ -140,11 +124,11 @@ def test_jax_arrays_are_loaded_from_what_is_mapped(tmp_path):
 def test_writing_to_what_is_mapped_changes_no_file(tmp_path, verify):
     path = saved(tmp_path, _arrays())
     before = {file.name: file.read_bytes() for file in path.iterdir()}
-    state = loaded(path, mmap=True, verify=verify)
+    state = load_agent(path, mmap=True, verify=verify)
     for array in state.values():
         array[...] = np.zeros((), array.dtype)
     assert {file.name: file.read_bytes() for file in path.iterdir()} == before
-    assert_same(_arrays(), loaded(path, mmap=True))
+    assert_same(_arrays(), load_agent(path, mmap=True))
     assert not state["large"].any()
 
 
@@ -157,8 +141,8 @@ def test_what_was_changed_is_saved(tmp_path):
     expected = _arrays()
     expected["large"][5] = 7
     assert MB <= second.bytes_written <= 2 * MB
-    assert_same(expected, loaded(second.path))
-    assert_same(_arrays(), loaded(first))
+    assert_same(expected, load_agent(second.path))
+    assert_same(_arrays(), load_agent(first))
 
 
 @pytest.mark.parametrize("background", [False, True])
@@ -172,14 +156,14 @@ def test_what_is_mapped_is_saved_over_the_save_it_comes_from(tmp_path, backgroun
     cp.wait()
     expected = _arrays()
     expected["small"][0] = 3
-    assert_same(expected, loaded(path))
+    assert_same(expected, load_agent(path))
 
 
 @pytest.mark.parametrize("end", ["pruned", "removed"])
 def test_what_is_mapped_outlives_its_save(tmp_path, end):
     cp = make(tmp_path, _arrays(), fsync=False)
     path = cp.save().path
-    state = loaded(path, **LAZY)
+    state = load_agent(path, **LAZY)
     if end == "pruned":
         cp.agent.state = 0
         cp.save()
@@ -191,7 +175,7 @@ def test_what_is_mapped_outlives_its_save(tmp_path, end):
 
 def test_files_are_closed_and_unmapped_when_nobody_holds_an_array(tmp_path):
     path = saved(tmp_path, _arrays())
-    state = loaded(path, mmap=True)
+    state = load_agent(path, mmap=True)
     one = state.pop("small")
     del state
     assert is_mapped(one)
@@ -214,8 +198,8 @@ def test_damage_is_found_when_verifying_and_goes_unnoticed_otherwise(tmp_path, n
     flip(file)
     for options in ({}, {"mmap": True}):
         with pytest.raises(DamagedError, match=f"agent/{name}"):
-            loaded(path, **options)
-    assert loaded(path, **LAZY)[name].tobytes() != _arrays()[name].tobytes()
+            load_agent(path, **options)
+    assert load_agent(path, **LAZY)[name].tobytes() != _arrays()[name].tobytes()
 
 
 @pytest.mark.parametrize("change", ["header", "shorter", "longer", "gone", "link"])
@@ -232,26 +216,26 @@ def test_without_verifying_files_are_still_what_the_manifest_says(tmp_path, chan
     else:
         os.truncate(file, size - 1 if change == "shorter" else size + 1)
     with pytest.raises(DamagedError, match="agent/large"):
-        loaded(path, **LAZY)
+        load_agent(path, **LAZY)
 
 
 def test_without_verifying_only_headers_are_read(tmp_path, reads):
     path = saved(tmp_path, _arrays())
-    loaded(path, **LAZY)
+    load_agent(path, **LAZY)
     assert 0 < reads.segments < HEADERS
     reads.bytes.clear()
-    loaded(path, mmap=True)
+    load_agent(path, mmap=True)
     assert reads.segments < HEADERS  # It looks at the map instead.
     reads.bytes.clear()
-    loaded(path)
+    load_agent(path)
     assert reads.segments > 3 * MB
 
 
 @pytest.mark.parametrize(
     "load",
     [
-        lambda path: loaded(path, verify=False),
-        lambda path: loaded(path, verify=False, regex=".*"),
+        lambda path: load_agent(path, verify=False),
+        lambda path: load_agent(path, verify=False, regex=".*"),
         lambda path: elementsckpt.read(path, mmap=False, verify=False),
         lambda path: elementsckpt.checkpoint.load(path, {"agent": print}, verify=False),
     ],
@@ -282,15 +266,15 @@ NOT_ARRAYS = {
 @pytest.mark.parametrize("name", NOT_ARRAYS)
 def test_other_leaves_are_verified_even_without_verifying(tmp_path, name):
     path = saved(tmp_path, NOT_ARRAYS[name])
-    loaded(path, **LAZY)
+    load_agent(path, directory=tmp_path, **LAZY)
     flip_block(path, 0)
     with pytest.raises(DamagedError, match="the digest is"):
-        loaded(path, **LAZY)
+        load_agent(path, directory=tmp_path, **LAZY)
 
 
 def test_arrays_in_a_pickle_are_mapped(tmp_path):
     path = saved(tmp_path, Odd(noise(1)))
-    found = loaded(path, **LAZY).value
+    found = load_agent(path, directory=tmp_path, **LAZY).value
     assert_same(noise(1), found)
     assert is_mapped(found)
 
@@ -302,7 +286,7 @@ def test_compressed_leaves_are_read(tmp_path):
     state = {"zeros": np.zeros(MB, np.uint8), "noise": noise(1, MB)}
     path = saved(tmp_path, state, compress="auto")
     for verify in (True, False):
-        found = loaded(path, mmap=True, verify=verify)
+        found = load_agent(path, mmap=True, verify=verify)
         assert_same(state, found)
         assert [is_mapped(x) for x in found.values()] == [False, True]
 
@@ -311,7 +295,7 @@ def test_compressed_leaves_are_verified_even_without_verifying(tmp_path):
     path = saved(tmp_path, np.arange(MB) % 7, compress=1)
     flip_block(path, 3)
     with pytest.raises(DamagedError, match="agent"):
-        loaded(path, **LAZY)
+        load_agent(path, **LAZY)
 
 
 @pytest.mark.parametrize("verify", [True, False])
@@ -321,7 +305,7 @@ def test_a_leaf_of_which_a_part_was_written_anew_is_read(tmp_path, verify):
     cp.save()
     state["ring"][2 * MB + 5] += 1
     path = cp.save().path
-    found = loaded(path, mmap=True, verify=verify)
+    found = load_agent(path, mmap=True, verify=verify)
     assert_same(state, found)
     assert not is_mapped(found["ring"])
     assert is_mapped(found["other"])
@@ -334,7 +318,7 @@ def test_a_leaf_that_is_scattered_is_verified_even_without_verifying(tmp_path):
     path = cp.save().path
     flip_block(path, 4)
     with pytest.raises(DamagedError, match="agent"):
-        loaded(path, **LAZY)
+        load_agent(path, **LAZY)
 
 
 def test_a_leaf_whose_blocks_are_in_another_order_is_right(tmp_path):
@@ -344,13 +328,13 @@ def test_a_leaf_whose_blocks_are_in_another_order_is_right(tmp_path):
     for order in ([1, 2, 3, 0], [3, 2, 1, 0], [0, 0, 0, 0]):
         cp.agent.state = rows[order]
         path = cp.save().path
-        assert_same(rows[order], loaded(path, **LAZY))
-        assert_same(rows[order], loaded(path))
+        assert_same(rows[order], load_agent(path, **LAZY))
+        assert_same(rows[order], load_agent(path))
 
 
 def test_leaves_without_bytes_are_no_obstacle(tmp_path):
     state = {"empty": np.zeros((0, 3)), "none": None, "n": 3, "w": noise(1)}
-    found = loaded(saved(tmp_path, state), **LAZY)
+    found = load_agent(saved(tmp_path, state), **LAZY)
     assert_same(state, found)
 
 
@@ -373,4 +357,4 @@ def test_any_state_is_mapped_right_after_a_history(
     cp.save()
     cp.agent.state = [then, state]
     path = cp.save().path
-    assert_same(cp.agent.state, loaded(path, mmap=True, verify=verify))
+    assert_same(cp.agent.state, load_agent(path, mmap=True, verify=verify))

@@ -10,7 +10,7 @@ import pytest
 import elementsckpt
 from elementsckpt import Checkpoint, CheckpointError, MismatchError
 
-from support.boxes import Box, block_with, damage
+from support.boxes import Box, block_with, damage, make_boxes
 
 
 def params(value, shape=(2, 3), dtype=np.float32):
@@ -207,6 +207,48 @@ def test_a_partial_load_maps_too(tmp_path):
     assert (elementsckpt.read(tmp_path)["agent"]["a"] == 1).all()
 
 
+def test_leaves_in_too_many_places_are_not_called_damage(tmp_path):
+    shared = {f"x{n}": float(n) for n in range(1000)}
+    make_boxes(tmp_path, agent=[shared] * 2000).save()
+    cp = make_boxes(tmp_path, agent=[dict.fromkeys(shared, 0.0)])
+    with pytest.raises(elementsckpt.MismatchError, match="without regex"):
+        cp.load(regex="0/.*")
+    assert cp.agent.loads == 0
+
+
+@pytest.mark.skipif(np.__version__ < "2", reason="StringDType is NumPy 2's")
+@pytest.mark.parametrize("options", [{}, {"na_object": None}, {"na_object": np.nan}])
+def test_strings_of_variable_length_load_partially(tmp_path, options):
+    dtype = np.dtypes.StringDType(**options)
+    names = np.array(["a", "long enough to be on the heap"], dtype)
+    make_boxes(tmp_path, agent={"names": names, "w": np.ones(3)}).save()
+    current = {"names": np.array(["", ""], dtype), "w": np.zeros(3)}
+    cp = make_boxes(tmp_path, agent=current)
+    report = cp.load(regex="names")
+    assert report.loaded == ("agent/names",)
+    assert cp.agent.state["names"].tolist() == names.tolist()
+    assert cp.agent.state["names"].dtype == dtype
+    assert cp.agent.state["w"] is current["w"]
+
+
+def test_partial_loads_keep_the_objects_they_do_not_touch(tmp_path):
+    def state(value):
+        return {
+            "params": {"w": np.full(3, value)},
+            "rng": np.random.default_rng(int(value)),
+            "legacy": np.random.RandomState(int(value)),
+            "cache": collections.OrderedDict(k=[1, 2]),
+        }
+
+    make_boxes(tmp_path, agent=state(1.0)).save()
+    current = state(0.0)
+    cp = make_boxes(tmp_path, agent=current)
+    cp.load(regex="params/.*")
+    assert cp.agent.state["params"]["w"].tolist() == [1, 1, 1]
+    for untouched in ("rng", "legacy", "cache"):
+        assert cp.agent.state[untouched] is current[untouched]
+
+
 # Mismatches.
 
 
@@ -283,6 +325,63 @@ def test_a_plain_load_casts_nothing_and_leaves_shapes_to_the_component(tmp_path)
     cp.load()
     assert cp.agent.state["w"].dtype == np.float64
     assert cp.agent.state["w"].shape == (5,)
+
+
+BFLOAT16 = "bfloat16"
+
+
+CASTS = [
+    ("int8", "uint8", False),
+    ("float32", "int32", False),
+    ("complex64", "float32", False),
+    (BFLOAT16, "int32", False),
+    ("uint8", "int8", True),
+    ("int32", "float32", True),
+    ("int32", BFLOAT16, True),
+    ("float64", "float32", True),
+    ("float32", BFLOAT16, True),
+    (BFLOAT16, "float32", True),
+    ([("x", "f4")], [("y", "f4")], False),
+    ([("x", "f4"), ("y", "f4")], [("y", "f4"), ("x", "f4")], False),
+    ([("x", "f4")], [("x", "f4"), ("y", "f4")], False),
+    ([("x", "f4")], [("x", "i4")], False),
+    ([("x", "f4")], "float32", False),
+    ("float32", [("x", "f4")], False),
+]
+
+
+@pytest.mark.parametrize(("saved", "wanted", "allowed"), CASTS)
+def test_cast_allows_what_numpy_calls_the_same_kind(tmp_path, saved, wanted, allowed):
+    def dtype(spec):
+        if spec == BFLOAT16:
+            return np.dtype(pytest.importorskip("ml_dtypes").bfloat16)
+        return np.dtype(spec)
+
+    make_boxes(tmp_path, agent={"w": np.ones(3, dtype(saved))}).save()
+    cp = make_boxes(tmp_path, agent={"w": np.zeros(3, dtype(wanted))})
+    if not allowed:
+        with pytest.raises(elementsckpt.MismatchError, match="agent/w: saved"):
+            cp.load(cast=True)
+        assert cp.agent.loads == 0
+        return
+    cp.load(cast=True)
+    assert cp.agent.state["w"].dtype == dtype(wanted)
+    assert cp.agent.state["w"].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("wanted", ["float32", "float64", "bfloat16"])
+@pytest.mark.parametrize("saved_as", ["numpy", "torch"])
+@pytest.mark.torch
+def test_cast_converts_values_for_torch_components(tmp_path, saved_as, wanted):
+    torch = pytest.importorskip("torch")
+    saved = np.array([1, 2, 3], np.int32)
+    saved = torch.from_numpy(saved) if saved_as == "torch" else saved
+    make_boxes(tmp_path, agent={"w": saved}).save()
+    cp = make_boxes(tmp_path, agent={"w": torch.zeros(3, dtype=getattr(torch, wanted))})
+    cp.load(cast=True)
+    loaded = cp.agent.state["w"]
+    assert loaded.dtype == getattr(torch, wanted)
+    assert loaded.tolist() == [1, 2, 3]
 
 
 # strict.
@@ -373,6 +472,26 @@ def test_two_leaves_that_land_on_one_name_are_an_error(tmp_path):
     assert "agent/a" in str(error.value)
     assert "agent/b" in str(error.value)
     assert "agent/c" in str(error.value)
+    assert cp.agent.loads == 0
+
+
+def test_online_loads_into_target_and_stays_itself(tmp_path):
+    saved = {"online": {"w": np.ones(3)}, "target": {"w": np.full(3, 2.0)}}
+    make_boxes(tmp_path, agent=saved).save()
+    current = {"online": {"w": np.zeros(3)}, "target": {"w": np.zeros(3)}}
+    cp = make_boxes(tmp_path, agent=current)
+    report = cp.load(regex="online", rename={"^online": "target"})
+    assert report.loaded == ("agent/target/w",)
+    assert cp.agent.state["target"]["w"].tolist() == [1, 1, 1]
+    assert cp.agent.state["online"] is current["online"]
+    assert current["online"]["w"].tolist() == [0, 0, 0]
+
+
+def test_a_group_that_a_pattern_lacks_is_a_mismatch(tmp_path):
+    cp = make_boxes(tmp_path, agent={"x": np.zeros(3)})
+    cp.save()
+    with pytest.raises(elementsckpt.MismatchError, match="rename"):
+        cp.load(rename={"^x": r"\3"})
     assert cp.agent.loads == 0
 
 

@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import errno
+import fcntl
 import itertools
 import os
 import pathlib
@@ -14,6 +15,7 @@ import threading
 import time
 from datetime import datetime, timedelta, timezone
 
+import numpy as np
 import pytest
 
 import elementsckpt
@@ -21,38 +23,23 @@ from elementsckpt import Checkpoint, SaveExistsError, WriteError, checkpoint
 from elementsckpt.directory.listing import Directory
 from elementsckpt.run import background, saver
 from elementsckpt.storage import disk, drafts
+from elementsckpt.system import threads
 
-from support.boxes import Box, environment, make, python, visible
+from support.boxes import Box, environment, make, make_boxes, python, visible
+from support.deadlines import deadline
 from support.faults import unsynced
-from support.folders import Clock, Gate
+from support.folders import Clock, Gate, manifest_of
 from support.numbered import make as make_numbered
 from support.numbered import number_in, number_of
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
 
 
-class TookTooLong(BaseException):
-    """Somebody waits for ever."""
-
-
 @pytest.fixture(autouse=True)
-def deadline():
+def no_hang():
     """Turn waiting for ever into a failure."""
-
-    def stop(*_):
-        raise TookTooLong
-
-    previous = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(120)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, previous)
-
-
-@pytest.fixture
-def inject(monkeypatch):
-    """Return a function that puts something into the place of `disk.syscall`."""
-    return lambda fault: monkeypatch.setattr(disk, "syscall", fault)
+    with deadline(120):
+        yield
 
 
 @pytest.fixture
@@ -352,6 +339,31 @@ def test_a_component_may_save_others_while_it_is_saved(tmp_path, is_background):
     whole = {"other": "other", "nested": "outer"}
     assert elementsckpt.read(outer.path) == whole
     assert elementsckpt.read(cp.nested.report.path) == {"other": "other"}
+
+
+def test_a_save_in_a_signal_handler_does_not_reach_into_the_one_it_interrupts(
+    tmp_path, inject, monkeypatch
+):
+    monkeypatch.setattr(threads, "_THREADS", 1)
+    first, second = np.random.default_rng(0).integers(0, 256, (2, 100_000), np.uint8)
+    other = make_boxes(tmp_path / "other", agent=second)
+    rung = []
+
+    def ring(call, *args):
+        if call is os.pwrite and len(args[1]) == 100_000 and not rung:
+            rung.append(call)
+            signal.raise_signal(signal.SIGUSR1)
+        return call(*args)
+
+    previous = signal.signal(signal.SIGUSR1, lambda *_: other.save())
+    try:
+        inject(ring)
+        path = make_boxes(tmp_path / "ckpt", agent=first).save().path
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
+    assert rung
+    assert (elementsckpt.read(path, mmap=False)["agent"] == first).all()
+    assert (elementsckpt.read(tmp_path / "other")["agent"] == second).all()
 
 
 # Forks: in scripts, as a process with threads should not fork, and this one has some
@@ -687,6 +699,24 @@ def test_a_reader_of_another_process_sees_one_save_at_a_time_and_goes_forward(
     assert len(reports_of(process)) == 25
 
 
+def test_a_save_slower_than_two_others_stays_and_is_the_newest(tmp_path):
+    class Slow(Box):
+        def save(self):
+            for number in range(2):
+                other = make_boxes(tmp_path, agent=number)
+                other.save()
+            return self.state
+
+    cp = Checkpoint(tmp_path, keep=1, fsync=False)
+    cp.agent = Slow("slow")
+    report = cp.save()
+    assert report.path.exists()
+    assert report.sequence == manifest_of(report.path)["sequence"] == 3
+    again = make_boxes(tmp_path, agent=None)
+    assert again.load().path == report.path
+    assert [info.path for info in again.saves()] == [report.path]
+
+
 # Saves that come and go while a directory is listed
 
 
@@ -826,6 +856,60 @@ def test_a_sweep_of_an_empty_folder_removes_no_draft_that_is_in_it_by_then(
     path = make(tmp_path, 1).save().path
     assert path.name == visible(tmp_path)[0]
     assert elementsckpt.read(path) == {"agent": 1}
+
+
+@pytest.mark.parametrize("lock", ["held", "freed"])
+@pytest.mark.parametrize("removed", ["draft", "folder"])
+def test_a_sweep_before_the_lock_does_not_lose_the_save(
+    tmp_path, inject, lock, removed
+):
+    swept = []
+
+    def sweep(call, *args):
+        result = call(*args)
+        if call is os.open and args[0].name == ".manifest.json" and not swept:
+            draft = args[0]
+            fd = os.open(draft, os.O_RDONLY)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            os.unlink(draft)
+            if removed == "folder":
+                os.rmdir(draft.parent)
+            swept.append(fd)
+            if lock == "freed":
+                os.close(fd)
+        return result
+
+    inject(sweep)
+    report = make_boxes(tmp_path, agent=7).save()
+    if lock == "held":
+        os.close(swept[0])
+    visible = {path.name for path in tmp_path.iterdir() if path.name[0] != "."}
+    assert visible == {"latest", report.path.name}
+    cp = make_boxes(tmp_path, agent=None)
+    assert cp.load().path == report.path
+    assert cp.agent.state == 7
+
+
+@pytest.mark.parametrize("before", [os.mkdir, os.open, os.replace, disk._link])
+@pytest.mark.parametrize("background", [False, True])
+def test_a_save_outlives_sweeps_of_others(tmp_path, inject, before, background):
+    old, done = make_boxes(tmp_path, agent=np.arange(100)).save().path, []
+
+    def sweep(call, *args):
+        result = call(*args)
+        if call is before and not done:
+            done.append(args)
+            Directory(tmp_path).sweep()
+        return result
+
+    inject(sweep)
+    with make_boxes(tmp_path, agent=np.arange(100), background=background) as cp:
+        path = cp.save().path
+    assert done
+    assert not old.exists()
+    cp = make_boxes(tmp_path, agent=None)
+    assert cp.load().path == path
+    assert cp.agent.state.tolist() == list(range(100))
 
 
 # One path for several

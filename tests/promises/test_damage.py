@@ -1,11 +1,11 @@
 """Damaged and hostile files: the right data or an error naming them, never a hang."""
 
+import collections
 import functools
 import json
 import logging
 import os
 import shutil
-import signal
 
 import numpy as np
 import pytest
@@ -21,7 +21,9 @@ from elementsckpt import (
 )
 from elementsckpt.system import threads
 
-from support.boxes import Box, LazyStream, block_with, protected
+from support.boxes import Box, LazyStream, block_with, make_boxes, protected
+from support.deadlines import deadline
+from support.folders import forge, manifest_of
 
 
 class Stream(LazyStream):
@@ -63,16 +65,9 @@ def untouched(cp):
 
 @pytest.fixture(autouse=True)
 def no_hang():
-    """Fail a test that hangs, say on a FIFO, instead of the whole run."""
-
-    def fail(number, frame):
-        raise TimeoutError("this hangs")
-
-    previous = signal.signal(signal.SIGALRM, fail)
-    signal.alarm(60)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, previous)
+    """Turn waiting for ever into a failure."""
+    with deadline(60):
+        yield
 
 
 LAYOUTS = {"raw": {"compress": None}, "packed": {"compress": 3}}
@@ -383,7 +378,64 @@ def test_no_well_signed_manifest_crashes_the_reader(tmp_path, monkeypatch):
                     pytest.fail(f"{path} = {value!r}: {function.__name__}: {error!r}")
 
 
+def test_a_failing_current_state_does_not_make_a_save_damaged(tmp_path, warnings):
+    class Breaks(Box):
+        def save(self):
+            raise ValueError("not built yet")
+
+    Point = collections.namedtuple("Point", "x y")
+    theirs = make_boxes(tmp_path, keep=2, agent=Point(0, 0))
+    theirs.save()
+    theirs.agent.state = Point(1, 2)
+    newest = theirs.save().path
+    cp = Checkpoint()
+    cp.agent = Breaks()
+    report = cp.load(tmp_path)
+    assert report.path == newest
+    assert report.fell_back_from is None
+    assert cp.agent.state == {"x": 1, "y": 2}
+    assert list(report.plain) == ["agent"]
+    assert "not built yet" in warnings.text
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+@pytest.mark.parametrize("fault", ["truncated", "gone"])
+@pytest.mark.parametrize("compress", [None, 1])
+def test_errors_about_a_segment_name_the_leaf(tmp_path, mmap, fault, compress):
+    cp = make_boxes(tmp_path, agent={"w": np.zeros(100_000)}, compress=compress)
+    save = cp.save().path
+    (segment,) = save.glob("agent-*.safetensors")
+    if fault == "gone":
+        segment.unlink()
+    else:
+        os.truncate(segment, segment.stat().st_size // 2)
+    with pytest.raises(elementsckpt.DamagedError, match="agent/w"):
+        make_boxes(tmp_path, agent=None).load(mmap=mmap)
+
+
+def test_a_huge_sparse_manifest_is_damage(tmp_path):
+    save = tmp_path / "20200101T000000F000000"
+    save.mkdir()
+    with open(save / "manifest.json", "wb") as file:
+        file.truncate(8 << 30)
+    cp = make_boxes(tmp_path, agent=1)
+    for call in (cp.load, cp.load_or_save, lambda: cp.load(save)):
+        with pytest.raises(elementsckpt.DamagedError, match="8589934592 bytes"):
+            call()
+    assert cp.latest() is None
+    assert cp.saves() == []
+    cp.save()
+    assert cp.load().fell_back_from is None
+
+
 # A newer format.
+
+
+def counting(directory):
+    """Return a checkpoint whose saves have no segments."""
+    cp = Checkpoint(directory, keep=None, fsync=False)
+    cp.step = elementsckpt.Counter()
+    return cp
 
 
 def test_a_newer_format_says_so_with_both_versions(save):
@@ -412,6 +464,28 @@ def test_a_run_whose_newest_save_is_of_a_newer_format_never_starts_afresh(tmp_pa
         cp.load_or_save()
     assert untouched(cp)
     assert [x.name for x in tmp_path.iterdir() if x.is_dir()] == [path.name]
+
+
+def test_a_newest_save_of_a_later_version_is_not_replaced_by_an_older(tmp_path):
+    cp = counting(tmp_path)
+    newest = [cp.save().path for _ in range(3)][-1]
+    forge(newest, lambda x: x.update(version=9))
+    again = counting(tmp_path)
+    with pytest.raises(elementsckpt.VersionError, match="version 9"):
+        again.load()
+    with pytest.raises(elementsckpt.VersionError):
+        again.load_or_save()
+    assert again.save().sequence == 4
+
+
+def test_all_functions_refuse_a_newest_save_of_a_later_version(tmp_path):
+    cp = make_boxes(tmp_path, keep=3, agent=0)
+    newest = [cp.save().path for _ in range(3)][-1]
+    forge(newest, lambda x: x.update(version=9))
+    again = make_boxes(tmp_path, agent=None)
+    for call in (again.load, again.latest, lambda: elementsckpt.info(tmp_path)):
+        with pytest.raises(elementsckpt.VersionError, match="version 9"):
+            call()
 
 
 # The directory falls back.
@@ -640,3 +714,83 @@ def test_a_save_is_listed_even_beside_a_damaged_one(tmp_path):
     listed = [x.path for x in make(tmp_path).saves()]
     assert listed == [paths[0], paths[2]]
     assert make(tmp_path).latest() == paths[2]
+
+
+def flipped(content, position, bit):
+    return (
+        content[:position] + bytes([content[position] ^ bit]) + content[position + 1 :]
+    )
+
+
+def test_any_flipped_bit_in_the_newest_manifest_falls_back(tmp_path, warnings):
+    cp = counting(tmp_path)
+    paths = []
+    for _ in range(3):
+        cp.step.increment()
+        paths.append(cp.save().path)
+    file = paths[-1] / "manifest.json"
+    content = file.read_bytes()
+    flips = {(position, 1 << position % 8) for position in range(len(content))}
+    for name in (b'"version":', b'"sequence":'):
+        digit = content.index(name) + len(name)
+        flips |= {(digit, 1 << n) for n in range(8)}
+    wrong = []
+    for position, bit in sorted(flips):
+        file.write_bytes(flipped(content, position, bit))
+        warnings.clear()
+        again = counting(tmp_path)
+        around = content[max(position - 20, 0) : position + 2]
+        try:
+            report = again.load()
+            if (again.step.value, report.fell_back_from) != (2, paths[-1]):
+                wrong.append((around, bit, report))
+            elif str(paths[-1]) not in warnings.text:
+                wrong.append((around, bit, "no warning"))
+        except elementsckpt.CheckpointError as error:
+            wrong.append((around, bit, error))
+    assert not wrong
+
+
+def test_saves_after_a_damaged_one_are_newer_than_all(tmp_path):
+    cp = counting(tmp_path)
+    first, _, newest = [cp.save().path for _ in range(3)]
+    content = (newest / "manifest.json").read_bytes()
+    digit = content.index(b'"sequence":') + len(b'"sequence":')
+    for bit in range(8):
+        damaged = flipped(content, digit, 1 << bit)
+        (newest / "manifest.json").write_bytes(damaged)
+        again = counting(tmp_path)
+        again.step.value = 10 + bit
+        report = again.save()
+        assert report.sequence > 3
+        assert counting(tmp_path).load().path == report.path
+        shutil.rmtree(report.path)
+    assert manifest_of(first)["sequence"] == 1
+
+
+def test_all_functions_agree_on_the_newest_save(tmp_path):
+    cp = make_boxes(tmp_path, keep=3, agent=0)
+    paths = []
+    for number in range(3):
+        cp.agent.state = number
+        paths.append(cp.save().path)
+    file = paths[-1] / "manifest.json"
+    file.write_bytes(file.read_bytes()[:-10])
+    again = make_boxes(tmp_path, agent=None)
+    assert again.latest() == paths[1]
+    assert elementsckpt.info(tmp_path).path == paths[1]
+    assert again.load().path == paths[1]
+    assert again.saves()[-1].path == paths[1]
+    assert again.agent.state == 1
+
+
+def test_metadata_that_speaks_of_a_sequence_does_not_mislead(tmp_path):
+    cp = make_boxes(tmp_path, keep=None, agent=1)
+    old = cp.save(metadata={"sequence": 900}).path
+    manifest = old / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes()[:-5])
+    cp.agent.state = 2
+    assert cp.save().sequence == 2
+    report = cp.load()
+    assert report.fell_back_from is None
+    assert cp.agent.state == 2

@@ -6,6 +6,7 @@ import errno
 import itertools
 import os
 import pathlib
+import pickle
 import random
 import shutil
 import signal
@@ -17,11 +18,13 @@ import zlib
 import numpy as np
 import pytest
 
+import elementsckpt
 from elementsckpt import CheckpointError, WriteError
 from elementsckpt.storage import disk
 from elementsckpt.system import threads
 
-from support.boxes import environment
+from support.boxes import environment, make_boxes
+from support.deadlines import deadline
 from support.faults import (
     ALL,
     ESSENTIAL,
@@ -65,24 +68,6 @@ from support.medium import Create, Link, Medium, Remove, Rename, Sync, Write
 
 CODES = errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EMFILE, errno.EROFS, errno.EINTR
 LINKING = Again, Prunes, Packs, Background, BackgroundPrunes, FilesAgain, Stages
-
-
-class TookTooLong(BaseException):
-    """The save did not end; an OSError would be taken for one of the disk."""
-
-
-@pytest.fixture(autouse=True)
-def deadline():
-    """Turn a save that never ends into a failure."""
-
-    def stop(*_):
-        raise TookTooLong
-
-    previous = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(60)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, previous)
 
 
 @pytest.fixture(autouse=True)
@@ -136,6 +121,13 @@ def fresh(memory_path):
         return situation
 
     return prepared
+
+
+@pytest.fixture(autouse=True)
+def no_hang():
+    """Turn waiting for ever into a failure."""
+    with deadline(60):
+        yield
 
 
 @pytest.fixture
@@ -398,6 +390,19 @@ def test_short_writes_are_continued(kind, fresh, inject):
     assert fault.count > 50
     assert resumed(situation) == situation.new
     assert_tidy(situation)
+
+
+def test_a_write_error_keeps_its_errno_through_pickle(tmp_path, inject):
+    def full(call, *args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    inject(full)
+    with pytest.raises(elementsckpt.WriteError) as caught:
+        make_boxes(tmp_path, agent=1).save()
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert type(again) is elementsckpt.WriteError
+    assert again.errno == caught.value.errno == errno.ENOSPC
+    assert str(again) == str(caught.value)
 
 
 # A component raises

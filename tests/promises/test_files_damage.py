@@ -1,7 +1,6 @@
 """Files that components wrote, damaged or forged: an error that names them."""
 
 import errno
-import logging
 import os
 import shutil
 import tracemalloc
@@ -26,12 +25,6 @@ def make(directory=None, value=0, **options):
     cp = Checkpoint(directory, **options)
     cp.policy, cp.agent = Policy(state(value)), Box(value)
     return cp
-
-
-@pytest.fixture
-def warnings(caplog):
-    caplog.set_level(logging.WARNING, "elementsckpt")
-    return caplog
 
 
 # Damage

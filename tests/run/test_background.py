@@ -12,31 +12,15 @@ import pytest
 from elementsckpt import Checkpoint, StateError
 from elementsckpt.storage import disk
 
-from support.boxes import Box, LazyStream, Stream, make
+from support.boxes import Box, LazyStream, Stream, load_agent, make
 from support.folders import MB, Gate, noise
 from support.strategies import assert_same
 
 ARENA = 16 * MB  # Memory for copies grows by so much.
 
 
-@pytest.fixture
-def gate(monkeypatch):
-    """Hold saves in the background until the gate is opened."""
-    gate = Gate()
-    monkeypatch.setattr(disk, "syscall", gate)
-    yield gate
-    gate.open()
-
-
 def background(directory, state=None, **options):
     return make(directory, state, background=True, **options)
-
-
-def loaded(path, kind=Box):
-    cp = Checkpoint(path.parent)  # So it may use pickle.
-    cp.agent = kind()
-    cp.load(path)
-    return cp.agent.state
 
 
 # What may change right after
@@ -123,7 +107,7 @@ def test_promise_6_later_changes_do_not_reach_a_save_in_the_background(
     change(value)
     gate.open()
     cp.wait()
-    assert_same([expected], loaded(path, kind))
+    assert_same([expected], load_agent(path, kind, path.parent))
 
 
 @pytest.mark.parametrize("name", ["large", "small", "strided", "fortran", "many"])
@@ -137,7 +121,7 @@ def test_changes_do_not_reach_a_save_that_reuses_the_one_before(tmp_path, gate, 
     gate.open()
     report = cp.wait()
     assert report.bytes_reused > 0
-    assert_same([expected], loaded(path))
+    assert_same([expected], load_agent(path))
 
 
 @pytest.mark.parametrize("size", [100, 3 * MB])
@@ -154,7 +138,9 @@ def test_a_torch_tensor_may_change_right_after(tmp_path, gate, size, parameter):
         value.zero_()
     gate.open()
     cp.wait()
-    assert torch.equal(loaded(path)["w"], torch.arange(size // 4, dtype=torch.float32))
+    assert torch.equal(
+        load_agent(path)["w"], torch.arange(size // 4, dtype=torch.float32)
+    )
 
 
 @pytest.mark.parametrize("size", [100, 3 * MB])
@@ -169,7 +155,7 @@ def test_a_jax_array_may_be_deleted_right_after(tmp_path, gate, size, kind):
     value.delete()
     gate.open()
     cp.wait()
-    assert np.array_equal(loaded(path, kind)[0], expected)
+    assert np.array_equal(load_agent(path, kind)[0], expected)
 
 
 @pytest.mark.filterwarnings("ignore:Some donated buffers were not usable")
@@ -187,7 +173,7 @@ def test_a_jax_array_may_be_donated_right_after(tmp_path, gate, size):
     value.block_until_ready()
     gate.open()
     cp.wait()
-    array, other = loaded(path)
+    array, other = load_agent(path)
     assert np.array_equal(array, expected[0])
     assert np.array_equal(jax.random.key_data(other), expected[1])
 
@@ -293,7 +279,7 @@ def test_any_bound_on_staging_gives_the_same_save(tmp_path, gate, staging_bytes,
     assert not (report.path / "manifest.json").exists()
     gate.open()
     cp.wait()
-    assert_same(expected, loaded(report.path, kind))
+    assert_same(expected, load_agent(report.path, kind))
 
 
 def test_what_fits_into_staging_is_not_written_before_save_returns(tmp_path, gate):
@@ -363,7 +349,7 @@ def test_staging_is_reused_by_the_next_save(tmp_path, monkeypatch):
         gate.open()
         assert size == 0
         cp.wait()
-        assert_same(cp.agent.state, loaded(report.path))
+        assert_same(cp.agent.state, load_agent(report.path))
 
 
 class Broken:
@@ -383,7 +369,7 @@ def test_a_save_that_failed_leaves_all_room_in_staging(tmp_path, gate):
     _, size = written_on_return(cp)
     assert size == 0
     gate.open()
-    assert_same(cp.agent.state, loaded(cp.wait().path))
+    assert_same(cp.agent.state, load_agent(cp.wait().path))
 
 
 def test_close_leaves_the_object_usable(tmp_path):

@@ -13,25 +13,10 @@ import elementsckpt
 from elementsckpt import Checkpoint, SaveNotFoundError, WriteError
 from elementsckpt.storage import disk
 
-from support.boxes import Box, make, visible
+from support.boxes import Box, load_agent, make, visible
 from support.faults import Fails, unsynced
 from support.folders import Gate, noise, use_small_blocks
 from support.strategies import assert_same
-
-
-@pytest.fixture
-def gate(monkeypatch):
-    """Hold saves in the background until the gate is opened."""
-    gate = Gate()
-    monkeypatch.setattr(disk, "syscall", gate)
-    yield gate
-    gate.open()
-
-
-@pytest.fixture
-def inject(monkeypatch):
-    """Return a function that puts something into the place of `disk.syscall`."""
-    return lambda fault: monkeypatch.setattr(disk, "syscall", fault)
 
 
 @pytest.fixture
@@ -190,14 +175,14 @@ def test_any_call_may_fail(tmp_path, monkeypatch, inject, log, sticky, staging_b
         outcomes.add(outcome)
         assert len(errors(log)) == (outcome == "later")
         assert cp.wait() is None
-        found = loaded(cp.latest())
+        found = load_agent(cp.latest())
         # Of a disk that refuses even to take it back, the save may be there.
         is_new = outcome == "saved" or (sticky and len(found) == len(new))
         assert_same(new if is_new else old, found)
         cp.agent.state = new
         cp.save()
         path = cp.wait().path
-        assert_same(new, loaded(path))
+        assert_same(new, load_agent(path))
         assert visible(path.parent) == [path.name, "latest"]
         if fault.count < n:
             break
@@ -216,12 +201,6 @@ def attempt(cp):
         return "later"
     assert report.is_finished
     return "saved"
-
-
-def loaded(path):
-    cp = make()
-    cp.load(path)
-    return cp.agent.state
 
 
 # One save at a time
@@ -404,7 +383,7 @@ def test_an_interrupt_as_the_thread_starts_makes_the_save_whole_or_absent(
         assert len([*tmp_path.glob("*/.manifest.json")]) == 1
         slow.open()
         path = cp.wait().path
-        assert (loaded(path), cp.latest()) == ("new", path)
+        assert (load_agent(path), cp.latest()) == ("new", path)
     else:
         assert cp.wait() is None
         assert visible(tmp_path) == [old.name, "latest"]
@@ -412,4 +391,4 @@ def test_an_interrupt_as_the_thread_starts_makes_the_save_whole_or_absent(
     cp.save()
     path = cp.wait().path
     assert visible(tmp_path) == [path.name, "latest"]
-    assert loaded(path) == "new"
+    assert load_agent(path) == "new"

@@ -12,7 +12,7 @@ import pytest
 import elementsckpt
 from elementsckpt import Checkpoint, CheckpointError
 
-from support.boxes import Box, LazyStream, python
+from support.boxes import Box, LazyStream, Stream, make_boxes, python
 
 
 class Replay(LazyStream):
@@ -325,3 +325,29 @@ def test_memory_is_bounded_by_one_shard_and_one_segment_not_by_the_stream(
     (folder,) = (x for x in tmp_path.iterdir() if x.is_dir())
     size_mb = sum(x.stat().st_size for x in folder.iterdir()) / 2**20
     assert least_mb <= size_mb < 1.5 * least_mb
+
+
+@pytest.mark.parametrize("fault", ["pickle", "jax"])
+def test_a_shard_that_cannot_be_built_stops_all_loads(tmp_path, fault):
+    shards = [{"x": np.zeros(3)}, {"x": np.zeros(3)}]
+    error = elementsckpt.PickleError
+    cp = make_boxes(tmp_path, agent=1)
+    cp.replay = Stream(shards)
+    if fault == "pickle":
+        shards.append({"x": lambda: 0})
+        cp.save()
+    else:
+        jax = pytest.importorskip("jax")
+        error = elementsckpt.MismatchError
+        jax.config.update("jax_enable_x64", True)
+        try:
+            shards.append({"x": jax.numpy.zeros(3, "float64")})
+            cp.save()
+        finally:
+            jax.config.update("jax_enable_x64", False)
+    mine = make_boxes(agent=0)
+    mine.replay = Stream()
+    with pytest.raises(error, match="replay"):
+        mine.load(tmp_path)
+    assert mine.agent.loads == mine.replay.loads == 0
+    assert mine.agent.state == 0

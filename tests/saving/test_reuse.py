@@ -12,7 +12,7 @@ import elementsckpt
 from elementsckpt import Checkpoint
 from elementsckpt.storage import disk
 
-from support.boxes import Box, Stream, make, python
+from support.boxes import Box, Stream, load_agent, make, python
 from support.folders import (
     HEADERS,
     MB,
@@ -35,14 +35,6 @@ def chunks(*seeds):
     return [{"x": noise(seed, CHUNK)} for seed in seeds]
 
 
-def loaded(path, kind=Box):
-    """Return what a new object loads from one save."""
-    cp = Checkpoint()
-    cp.agent = kind()
-    cp.load(path)
-    return cp.agent.state
-
-
 def resaved(directory, first, then, kind=Box, **options):
     """Save one state and then another; return the two reports.
 
@@ -53,8 +45,8 @@ def resaved(directory, first, then, kind=Box, **options):
     before = cp.save()
     cp.agent.state = then
     after = cp.save()
-    assert_same(then, loaded(after.path, kind))
-    assert_same(first, loaded(before.path, kind))
+    assert_same(then, load_agent(after.path, kind))
+    assert_same(first, load_agent(before.path, kind))
     check_folder(after.path)
     return before, after
 
@@ -95,7 +87,7 @@ def test_a_save_with_nothing_changed_writes_its_manifest_alone(
     assert calls.counts["open"] == 2  # These two.
     assert inodes_of(second.path) == inodes_of(first.path)
     assert second.bytes_written == manifest
-    assert_same(cp.agent.state, loaded(second.path))
+    assert_same(cp.agent.state, load_agent(second.path))
 
 
 def test_a_stream_that_is_the_same_again_is_reused_as_a_whole(tmp_path):
@@ -160,7 +152,7 @@ def test_a_deque_that_turns_over_writes_each_chunk_once(tmp_path, options):
         moved = 10 * CHUNK - report.bytes_reused - CHUNK
         assert report.bytes_written <= CHUNK + moved + HEADERS
         assert moved <= 5 * CHUNK  # Of a segment that became less than half live.
-        assert_same(replay, loaded(report.path))
+        assert_same(replay, load_agent(report.path))
         check_folder(report.path)
 
 
@@ -191,7 +183,7 @@ def test_a_ring_is_right_after_many_changed_ranges(tmp_path):
         ring[start : start + 40] = turn
         report = cp.save()
         assert report.bytes_written <= 4 * MB + HEADERS
-        assert_same({"ring": ring}, loaded(report.path))
+        assert_same({"ring": ring}, load_agent(report.path))
         check_folder(report.path)
 
 
@@ -254,7 +246,7 @@ def test_a_segment_is_linked_while_half_of_it_is_live_and_rewritten_below(tmp_pa
     assert not set(inodes_of(third.path).values()) & set(inodes_of(first).values())
     assert 4 * CHUNK <= third.bytes_written <= 4 * CHUNK + HEADERS
     assert third.bytes_reused == 0
-    assert_same(cp.agent.state, loaded(third.path))
+    assert_same(cp.agent.state, load_agent(third.path))
     assert inodes_of(third.path) == inodes_of(cp.save().path)
 
 
@@ -269,7 +261,7 @@ def test_blocks_of_several_dead_segments_are_rewritten_together(tmp_path):
     path = cp.save().path
     check_folder(path)
     assert len(inodes_of(path)) == 1
-    assert_same(cp.agent.state, loaded(path))
+    assert_same(cp.agent.state, load_agent(path))
 
 
 @pytest.mark.parametrize("compress", ["auto", 1])
@@ -352,7 +344,7 @@ def test_two_objects_that_alternate_reuse_what_the_other_saved(tmp_path, keep):
         if turn:
             assert report.bytes_reused >= 3 * CHUNK  # Four are moved once.
             assert report.bytes_reused + report.bytes_written >= 8 * CHUNK
-        assert_same(state, loaded(report.path))
+        assert_same(state, load_agent(report.path))
         check_folder(report.path)
 
 
@@ -399,7 +391,7 @@ def test_only_blocks_that_are_packed_as_wanted_are_reused(
     assert (inodes_of(old) == inodes_of(new)) == (outcome == "reused")
     blocks = component_of(new)["blocks"]
     assert {block[4] > 0 for block in blocks} == {how == "packed"}
-    assert_same(state, loaded(new))
+    assert_same(state, load_agent(new))
 
 
 # Saves stay independent
@@ -431,7 +423,7 @@ def test_removing_all_other_saves_harms_none(tmp_path, kept):
     for other in saves:
         if other != path:
             shutil.rmtree(other)
-    assert_same(saves[path], loaded(path))
+    assert_same(saves[path], load_agent(path))
     assert {x.stat().st_nlink for x in path.iterdir()} == {1}
     cp = make(tmp_path, saves[path], **RAW)
     assert cp.save().bytes_written <= HEADERS
@@ -442,7 +434,7 @@ def test_a_copy_of_a_save_is_a_save(tmp_path):
     for number, (path, state) in enumerate(saves.items()):
         shutil.copytree(path, tmp_path / str(number))
         shutil.rmtree(path)
-        assert_same(state, loaded(tmp_path / str(number)))
+        assert_same(state, load_agent(tmp_path / str(number)))
 
 
 def test_pruned_saves_leave_only_files_of_the_kept_one(tmp_path):

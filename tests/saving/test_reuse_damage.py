@@ -3,10 +3,10 @@
 import contextlib
 import errno
 import itertools
-import logging
 import os
 import shutil
 
+import numpy as np
 import pytest
 
 from elementsckpt import Checkpoint, DamagedError, WriteError
@@ -14,7 +14,7 @@ from elementsckpt.format.manifest import digest
 from elementsckpt.saving.reuse import CHECK_EVERY
 from elementsckpt.storage import disk
 
-from support.boxes import Box, Stream, make
+from support.boxes import Box, Stream, load_agent, make, make_boxes
 from support.faults import Fails, Policy, is_link, unsynced
 from support.folders import (
     HEADERS,
@@ -34,26 +34,6 @@ RAW = {"keep": None, "fsync": False, "compress": None}
 
 def chunks(*seeds):
     return [noise(seed, CHUNK) for seed in seeds]
-
-
-def loaded(path):
-    cp = Checkpoint()
-    cp.agent = Box()
-    cp.load(path)
-    return cp.agent.state
-
-
-@pytest.fixture
-def inject(monkeypatch):
-    """Return a function that puts something into the place of `disk.syscall`."""
-    return lambda fault: monkeypatch.setattr(disk, "syscall", fault)
-
-
-@pytest.fixture
-def warnings(caplog):
-    """Return the log, with the warnings of this library in it."""
-    caplog.set_level(logging.WARNING, "elementsckpt")
-    return caplog
 
 
 # Damage that shows
@@ -100,7 +80,7 @@ def test_what_is_damaged_is_written_again(two_segments, damage, background, fres
     check_folder(report.path)
     assert bad.name not in inodes_of(report.path)
     assert report.bytes_written >= 4 * CHUNK
-    assert_same(state, loaded(report.path))
+    assert_same(state, load_agent(report.path))
 
 
 def test_the_rest_is_reused_and_the_log_names_what_is_damaged(two_segments, warnings):
@@ -120,7 +100,7 @@ def test_a_manifest_that_is_damaged_is_no_source(tmp_path):
     flip(first / "manifest.json", 50)
     report = make(tmp_path, chunks(1, 2), **RAW).save()
     assert report.bytes_reused == 0
-    assert_same(chunks(1, 2), loaded(report.path))
+    assert_same(chunks(1, 2), load_agent(report.path))
 
 
 def test_a_save_that_a_person_renamed_is_no_source(tmp_path):
@@ -129,7 +109,7 @@ def test_a_save_that_a_person_renamed_is_no_source(tmp_path):
     first.rename(tmp_path / "mine")
     report = cp.save()
     assert report.bytes_reused == 0
-    assert_same(chunks(1, 2), loaded(report.path))
+    assert_same(chunks(1, 2), load_agent(report.path))
 
 
 def test_all_is_written_when_the_last_save_was_removed(tmp_path):
@@ -137,7 +117,7 @@ def test_all_is_written_when_the_last_save_was_removed(tmp_path):
     shutil.rmtree(cp.save().path)
     report = cp.save()
     assert report.bytes_reused == 0
-    assert_same(chunks(1, 2), loaded(report.path))
+    assert_same(chunks(1, 2), load_agent(report.path))
 
 
 # Damage that no time and no size shows
@@ -170,7 +150,7 @@ def is_found(cp, change, number):
         cp.agent.state = change(turn, cp.agent.state)
         saved = cp.save().path
     try:
-        assert_same(cp.agent.state, loaded(saved))
+        assert_same(cp.agent.state, load_agent(saved))
     except DamagedError:
         return False
     return True
@@ -197,7 +177,7 @@ def test_each_is_read_within_16_when_others_are_saved_in_between(
         path = cp.save(keys=["agent"]).path
         for _ in range(others):
             cp.save(keys=["other"])
-    assert_same(cp.agent.state, loaded(path))
+    assert_same(cp.agent.state, load_agent(path))
 
 
 def test_a_damaged_sample_is_reported_and_its_segment_written_again(tmp_path, warnings):
@@ -209,9 +189,9 @@ def test_a_damaged_sample_is_reported_and_its_segment_written_again(tmp_path, wa
     assert found == paths[-len(found) :]
     assert warnings.text.count("Not reused, but written again") == 1
     for path in found:
-        assert_same(cp.agent.state, loaded(path))
+        assert_same(cp.agent.state, load_agent(path))
     with pytest.raises(DamagedError):
-        loaded(first)
+        load_agent(first)
 
 
 # A block that is moved is read, and then it is too late to write it from memory
@@ -243,7 +223,7 @@ def test_blocks_that_are_moved_are_written_from_memory(tmp_path, warnings):
     report = cp.save()
     assert report.bytes_reused == 0
     assert not warnings.text
-    assert_same(cp.agent.state, loaded(report.path))
+    assert_same(cp.agent.state, load_agent(report.path))
 
 
 def test_a_save_that_moves_a_damaged_block_is_made_again(about_to_move, warnings):
@@ -252,7 +232,7 @@ def test_a_save_that_moves_a_damaged_block_is_made_again(about_to_move, warnings
     assert report.bytes_reused == 0
     assert report.bytes_written >= CHUNK
     assert "Saving again without reuse" in warnings.text
-    assert_same(cp.agent.state, loaded(report.path))
+    assert_same(cp.agent.state, load_agent(report.path))
     check_folder(report.path)
     assert len(cp.saves()) == len(names_of_folders(report.path.parent))
 
@@ -303,7 +283,7 @@ def test_in_the_background_it_is_an_error_and_the_next_save_is_good(
     cp.save()
     report = cp.wait()
     assert report.bytes_reused == 0
-    assert_same(cp.agent.state, loaded(report.path))
+    assert_same(cp.agent.state, load_agent(report.path))
     cp.save()
     assert cp.wait().bytes_written <= HEADERS
 
@@ -354,6 +334,41 @@ def test_a_save_of_which_a_block_could_not_be_moved_neither_counts_nor_goes(
     assert [path.exists() for path in (bad, *paths)] == [True, False, True]
 
 
+@pytest.mark.parametrize("change", [False, True])
+@pytest.mark.parametrize("background", [False, True])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_old_save_may_vanish_when_it_is_linked(
+    tmp_path, inject, when, change, background
+):
+    rows = np.random.default_rng(0).integers(0, 256, (3, 100_000), np.uint8)
+    cp = make_boxes(
+        tmp_path, agent={"a": rows[:2], "b": rows[2]}, background=background
+    )
+    old = cp.save().path
+    cp.wait()
+    vanished = []
+
+    def interleave(call, *args):
+        is_link = call is disk._link and not vanished
+        if is_link and when == "before":
+            vanished.append(shutil.rmtree(old))
+        result = call(*args)
+        if is_link and when == "after":
+            vanished.append(shutil.rmtree(old))
+        return result
+
+    inject(interleave)
+    rows[2] += change
+    report = cp.save()
+    cp.wait()
+    assert vanished
+    again = make_boxes(tmp_path, agent=None)
+    assert again.load().path == report.path
+    assert (again.agent.state["a"] == rows[:2]).all()
+    assert (again.agent.state["b"] == rows[2]).all()
+    assert {p.name for p in tmp_path.iterdir()} == {"latest", report.path.name}
+
+
 # No links
 
 
@@ -385,7 +400,7 @@ def test_without_links_all_is_written(tmp_path, inject, warnings, code, backgrou
         assert report.bytes_reused == 0
         assert report.bytes_written >= 3 * CHUNK
         assert {x.stat().st_nlink for x in report.path.iterdir()} == {1}
-        assert_same(cp.agent.state, loaded(report.path))
+        assert_same(cp.agent.state, load_agent(report.path))
     assert warnings.text == ""  # It is no fault of anybody.
 
 
@@ -398,7 +413,7 @@ def test_what_was_linked_before_the_refusal_is_used(tmp_path, inject, n):
     inject(NoLinks(errno.EMLINK, n))
     report = cp.save()
     assert report.bytes_reused <= (n - 1) * 2 * CHUNK
-    assert_same(cp.agent.state, loaded(report.path))
+    assert_same(cp.agent.state, load_agent(report.path))
     check_folder(report.path)
 
 
@@ -431,7 +446,7 @@ def test_any_call_may_fail_in_a_save_that_links_and_moves(
         assert after == before
         cp.save()
         cp.wait()
-        assert_same(cp.agent.state, loaded(cp.latest()))
+        assert_same(cp.agent.state, load_agent(cp.latest()))
         for path in old.parent.glob("*/manifest.json"):
             check_folder(path.parent)
         if fault.count < n:

@@ -10,7 +10,7 @@ import pytest
 import elementsckpt
 from elementsckpt.saving import reuse, writer
 
-from support.boxes import make
+from support.boxes import load_agent, make
 from support.folders import HEADERS, MB, inodes_of, noise
 from support.strategies import assert_same
 
@@ -38,12 +38,6 @@ def weights(*seeds):
     return {str(n): jax.device_put(noise(n, MB, np.int32)) for n in seeds}
 
 
-def loaded(path):
-    cp = make()
-    cp.load(path)
-    return cp.agent.state
-
-
 @pytest.mark.parametrize("background", [False, True])
 @pytest.mark.parametrize("compress", [None, "auto"])
 def test_arrays_that_were_saved_before_are_not_hashed_again(
@@ -61,7 +55,7 @@ def test_arrays_that_were_saved_before_are_not_hashed_again(
         cp.wait()
         # What is new, one sample of what is linked, headers and manifest.
         assert sum(hashed) <= (new + 1) * MB + HEADERS
-    assert_same(cp.agent.state, loaded(cp.latest()))
+    assert_same(cp.agent.state, load_agent(cp.latest()))
 
 
 def test_an_equal_array_that_is_another_object_is_found_by_content(tmp_path):
@@ -80,7 +74,7 @@ def test_the_array_of_another_leaf_is_found_too(tmp_path):
     cp.agent.state = {"a": two, "b": one}
     report = cp.save()
     assert report.bytes_written <= HEADERS
-    assert_same(cp.agent.state, loaded(report.path))
+    assert_same(cp.agent.state, load_agent(report.path))
 
 
 def test_an_object_in_the_place_of_one_that_is_gone_is_not_taken_for_it(
@@ -91,7 +85,7 @@ def test_an_object_in_the_place_of_one_that_is_gone_is_not_taken_for_it(
     cp = make(tmp_path, **RAW)
     for seed in range(5):
         cp.agent.state = weights(seed, seed + 1)
-        assert_same(cp.agent.state, loaded(cp.save().path))
+        assert_same(cp.agent.state, load_agent(cp.save().path))
 
 
 @pytest.mark.parametrize("background", [False, True])
@@ -113,8 +107,8 @@ def test_a_donated_array_and_what_came_of_it_are_told_apart(tmp_path):
     cp.agent.state = {"1": old + 1}
     old.delete()
     second = cp.save().path
-    assert np.array_equal(loaded(first)["1"], expected)
-    assert np.array_equal(loaded(second)["1"], expected + 1)
+    assert np.array_equal(load_agent(first)["1"], expected)
+    assert np.array_equal(load_agent(second)["1"], expected + 1)
 
 
 def test_small_arrays_share_blocks_and_are_reused(tmp_path):
@@ -133,4 +127,4 @@ def test_a_damaged_segment_is_written_again_though_its_arrays_are_known(tmp_path
     segment.unlink()
     report = cp.save()
     assert report.bytes_reused == 0
-    assert_same(cp.agent.state, loaded(report.path))
+    assert_same(cp.agent.state, load_agent(report.path))

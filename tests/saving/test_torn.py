@@ -9,8 +9,8 @@ import pytest
 import elementsckpt
 from elementsckpt import Checkpoint
 from elementsckpt.format.sizes import Sizes
-from elementsckpt.storage import disk
 
+from support.boxes import make_boxes
 from support.faults import Box, Counts, Stream, is_link
 
 LARGE = Sizes().block // 4 * 2 + 12345  # Elements of four bytes: three blocks.
@@ -47,12 +47,6 @@ def load(directory):
     cp.load()
     assert cp.buffer.loads == cp.stream.loads == 1
     return arrays_of(cp)
-
-
-@pytest.fixture
-def inject(monkeypatch):
-    """Return a function that puts something into the place of `disk.syscall`."""
-    return lambda fault: monkeypatch.setattr(disk, "syscall", fault)
 
 
 @pytest.fixture(params=MANNERS)
@@ -188,3 +182,29 @@ def test_saves_while_threads_write_always_verify(manner, tmp_path):
     assert len(set(saves)) == 7
     for save in cp.saves():
         elementsckpt.read(save.path, mmap=False)
+
+
+@pytest.mark.parametrize("background", [False, True])
+@pytest.mark.parametrize("compress", [None, 1])
+def test_a_byte_that_a_thread_toggles_never_damages_a_save(
+    tmp_path, background, compress
+):
+    array = np.random.default_rng(0).integers(0, 7, 8 << 20, np.uint8)
+    cp = make_boxes(tmp_path, replay=array, background=background, compress=compress)
+    done = threading.Event()
+
+    def toggle():
+        while not done.is_set():
+            for _ in range(1000):
+                array[5 << 20] ^= 1
+
+    thread = threading.Thread(target=toggle)
+    thread.start()
+    try:
+        for _ in range(8):
+            cp.save()
+            cp.wait()
+            make_boxes(tmp_path, replay=None).load()
+    finally:
+        done.set()
+        thread.join()

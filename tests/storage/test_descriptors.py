@@ -13,7 +13,7 @@ import elementsckpt
 from elementsckpt import Checkpoint, Value
 from elementsckpt.storage import disk
 
-from support.boxes import LazyStream, make, python
+from support.boxes import LazyStream, make, printed, python
 from support.faults import (
     Fails,
     FilesAgain,
@@ -243,3 +243,33 @@ def test_a_save_that_fails_keeps_no_file_open(
         cp._saver._writer_lock = None  # It holds the directory.
         assert open_files() == before, n
     assert len(errors) > 10
+
+
+MANY_SEGMENTS = """
+import resource, sys
+import numpy as np
+import elementsckpt
+from elementsckpt.format.sizes import Sizes
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
+elementsckpt.Checkpoint._SIZES = Sizes(segment=100_000, segments=1000)
+manner = {"fsync": False, "compress": None, "background": bool(sys.argv[3])}
+cp = elementsckpt.Checkpoint(sys.argv[1], **manner)
+cp.agent = elementsckpt.Saveable(["state"])
+cp.agent.state = [np.full(1 << 16, n, np.uint16) for n in range(400)]
+for _ in range(2):  # The second time they are linked.
+    report = cp.save()
+    report = cp.wait() or report
+    assert len(list(report.path.glob("*.safetensors"))) == 400
+    cp.agent.state = None
+    cp.load(mmap=sys.argv[2] == "True")
+    assert all((x == n).all() for n, x in enumerate(cp.agent.state))
+assert report.bytes_reused > report.bytes_written
+print(len(cp.agent.state))
+"""
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+@pytest.mark.parametrize("background", ["", "background"])
+def test_400_segments_need_few_file_descriptors(tmp_path, mmap, background):
+    assert printed(MANY_SEGMENTS, tmp_path, mmap, background) == ["400"]

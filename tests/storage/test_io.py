@@ -11,36 +11,11 @@ import elementsckpt
 from elementsckpt import Checkpoint
 from elementsckpt.storage import disk
 
-from support.boxes import Box, Stream, make
-from support.folders import HEADERS, MB, Calls, Reads, component_of, noise
+from support.boxes import Box, Stream, load_agent, make
+from support.folders import HEADERS, MB, Calls, component_of, noise
 from support.strategies import assert_same
 
 RAW = {"keep": None, "fsync": False, "compress": None}
-
-
-@pytest.fixture
-def inject(monkeypatch):
-    """Return a function that puts something into the place of `disk.syscall`."""
-
-    def put(fault):
-        monkeypatch.setattr(disk, "syscall", fault)
-        return fault
-
-    return put
-
-
-@pytest.fixture
-def reads(monkeypatch):
-    """Count the bytes that are read."""
-    reads = Reads()
-    monkeypatch.setattr("os.preadv", reads)
-    return reads
-
-
-def loaded(path):
-    cp = make()
-    cp.load(path)
-    return cp.agent.state
 
 
 # No copies
@@ -190,7 +165,7 @@ def test_blocks_are_written_and_segments_synced_at_the_same_time(
     path = make(tmp_path, state, compress=None).save().path
     assert meeting.met.is_set()
     assert not meeting.was_alone
-    assert_same(state, loaded(path))
+    assert_same(state, load_agent(path))
 
 
 # What is synced, and how often

@@ -62,6 +62,30 @@ def make(directory=None, state=None, **options):
     return cp
 
 
+def make_boxes(directory=None, keep=1, background=False, compress="auto", **states):
+    """Return a checkpoint of a box for each key, with its state; it syncs nothing."""
+    manner = {"fsync": False, "background": background, "compress": compress}
+    cp = Checkpoint(directory, keep=keep, **manner)
+    for key, state in states.items():
+        setattr(cp, key, Box(state))
+    return cp
+
+
+def load_agent(path, kind=Box, directory=None, **options):
+    """Return the state of the agent of a save, as a new checkpoint loads it.
+
+    Args:
+      path: The save.
+      kind: Class of the component that loads it.
+      directory: Of the new checkpoint, which trusts the pickles of saves in it.
+      options: As for `load`.
+    """
+    cp = Checkpoint(directory)
+    cp.agent = kind()
+    cp.load(path, **options)
+    return cp.agent.state
+
+
 def visible(directory):
     """Return the sorted names in a directory, but for hidden ones."""
     return sorted(x.name for x in directory.iterdir() if not x.name.startswith("."))
@@ -82,6 +106,13 @@ def python(script, *arguments, flags=(), **options):
         text=True,
         **options,
     )
+
+
+def printed(script, *arguments):
+    """Run a script as `python` does; return the words that it prints."""
+    result = python(script, *arguments)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.split()
 
 
 class Range(typing.NamedTuple):

@@ -3,6 +3,7 @@
 import errno
 import mmap
 import os
+import pickle
 import resource
 import sys
 import threading
@@ -18,7 +19,7 @@ from elementsckpt.saving import arenas
 from elementsckpt.system import memory, threads
 
 from support import jobs
-from support.boxes import Box, make, python
+from support.boxes import Box, make, make_boxes, printed, python
 from support.folders import MB, noise
 
 FIRST = "35 31 0:31 / {top} rw,relatime shared:9 - cgroup cgroup rw,memory"
@@ -337,3 +338,54 @@ def test_limits_of_the_process_bound_what_is_staged(monkeypatch):
     assert arenas.default_bytes() == 100 * MB
     assert Checkpoint(background=True)._saver._memory.limit_bytes == 100 * MB
     jobs.forget()
+
+
+LIMITED_MEMORY = """
+import resource, sys
+import numpy as np
+import elementsckpt
+
+source, spare, mmap = sys.argv[1], int(sys.argv[2]) << 20, sys.argv[3] == "True"
+cp = elementsckpt.Checkpoint()
+cp.agent = elementsckpt.Saveable(["state"])
+cp.agent.state = None
+loads = []
+cp.agent.load = loads.append
+with open("/proc/self/statm") as file:
+    size = int(file.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + spare,) * 2)
+try:
+    cp.load(source, mmap=mmap)
+    print("loaded")
+except Exception as error:
+    print(type(error).__name__, error, file=sys.stderr)
+    print(type(error).__name__)
+"""
+needs_statm = pytest.mark.skipif(
+    not os.path.exists("/proc/self/statm"), reason="needs the size of the process"
+)
+
+
+@needs_statm
+@pytest.mark.parametrize("mmap", [False, True])
+@pytest.mark.parametrize("compress", [None, 1])
+def test_too_little_memory_is_not_damage(tmp_path, mmap, compress):
+    cp = make_boxes(tmp_path, keep=2, agent={"state": np.zeros(3)}, compress=compress)
+    cp.save()
+    cp.agent.state = {"state": np.zeros(40 << 20, np.uint8)}
+    cp.save()
+    assert printed(LIMITED_MEMORY, tmp_path, 24, mmap) == ["ReadError"]
+
+
+@needs_statm
+@pytest.mark.parametrize(
+    "spare", [24, 70]
+)  # Too little to read, too little to unpickle.
+def test_too_little_memory_is_not_damage_of_what_elements_wrote(tmp_path, spare):
+    for day, size in ((1, 3), (2, 40 << 20)):
+        folder = tmp_path / f"2020010{day}T000000F000000"
+        folder.mkdir()
+        state = {"state": np.zeros(size, np.uint8)}
+        (folder / "agent.pkl").write_bytes(pickle.dumps(state))
+        (folder / "done").write_bytes(b"")
+    assert printed(LIMITED_MEMORY, tmp_path, spare, False) == ["ReadError"]

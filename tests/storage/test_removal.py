@@ -1,0 +1,101 @@
+"""Old saves go after a new one: whatever keeps them from it only warns."""
+
+import errno
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+from support.boxes import make_boxes
+
+
+@pytest.mark.parametrize("refused", [os.unlink, os.rmdir, os.replace])
+@pytest.mark.parametrize("background", [False, True])
+def test_a_cleanup_that_fails_only_warns(
+    tmp_path, inject, warnings, refused, background
+):
+    cp = make_boxes(tmp_path, agent=np.zeros(3), background=background)
+    old = cp.save().path
+    cp.wait()
+
+    def refuse(call, *args):
+        if call is refused and old.name in str(args[0]):
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        return call(*args)
+
+    inject(refuse)
+    cp.agent.state = np.ones(3)
+    report = cp.save()
+    cp.wait()
+    assert old.name in warnings.text
+    again = make_boxes(tmp_path, agent=None)
+    assert again.load().path == report.path
+    assert again.agent.state.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("step", [os.replace, os.unlink, os.rmdir])
+@pytest.mark.parametrize("background", [False, True])
+def test_an_old_save_may_vanish_under_the_cleanup(
+    tmp_path, inject, step, when, background
+):
+    cp = make_boxes(tmp_path, agent=np.zeros(3), background=background)
+    old = cp.save().path
+    cp.wait()
+    vanished = []
+
+    def vanish():
+        for folder in tmp_path.glob(f"*{old.name}"):
+            shutil.rmtree(folder)
+        vanished.append(old)
+
+    def interleave(call, *args):
+        is_step = call is step and old.name in str(args[0]) and not vanished
+        if is_step and when == "before":
+            vanish()
+        result = call(*args)
+        if is_step and when == "after":
+            vanish()
+        return result
+
+    inject(interleave)
+    report = cp.save()
+    cp.wait()
+    assert vanished
+    assert make_boxes(tmp_path, agent=None).load().path == report.path
+    assert {p.name for p in tmp_path.iterdir()} == {"latest", report.path.name}
+
+
+def test_a_directory_that_cannot_be_listed_any_more_only_warns(
+    tmp_path, inject, warnings, monkeypatch
+):
+    def refuse(path):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+    def revoke(call, *args):
+        result = call(*args)
+        if call is os.replace and args[1].name == "latest":
+            monkeypatch.setattr(os, "scandir", refuse)
+        return result
+
+    cp = make_boxes(tmp_path, agent=1)
+    cp.save()
+    inject(revoke)
+    path = cp.save().path
+    monkeypatch.undo()
+    assert str(path) in warnings.text
+    assert make_boxes(tmp_path, agent=None).load().path == path
+
+
+def test_files_that_people_put_into_a_save_stay_where_they_were(tmp_path, warnings):
+    cp = make_boxes(tmp_path, agent=np.zeros(3))
+    old = cp.save().path
+    (old / "notes.txt").write_text("mine")
+    newest = cp.save().path
+    assert [file.name for file in old.iterdir()] == ["notes.txt"]
+    assert (old / "notes.txt").read_text() == "mine"
+    assert str(old) in warnings.text
+    cp.save()
+    assert (old / "notes.txt").read_text() == "mine"
+    assert not newest.exists()
