@@ -15,14 +15,14 @@ class _Arrays(ArrayKind):
     maker = "Cup"
 
     def recognise(self, value):
-        cls = getattr(sys.modules.get("cuparrays"), "ndarray", ())
+        cls = getattr(sys.modules.get("support.cuparrays"), "ndarray", ())
         return self if isinstance(value, cls) else None
 
     def numbers(self, value):
         return value.get()
 
     def make(self, array, current=None):
-        library = importlib.import_module("cuparrays")
+        library = importlib.import_module("support.cuparrays")
         return library.array(array, 0 if current is None else current.device.id)
 
     def where(self, current):

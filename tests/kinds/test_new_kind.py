@@ -2,9 +2,6 @@
 
 import sys
 
-import boxes
-import cup_kinds
-import cuparrays
 import numpy as np
 import pytest
 
@@ -12,6 +9,8 @@ import elementsckpt
 from elementsckpt import Checkpoint, MismatchError, ReadError, Value
 from elementsckpt.kinds import leaves
 from elementsckpt.testing import fingerprints
+
+from support import boxes, cup_kinds, cuparrays
 
 leaves.register(cup_kinds.ARRAY)
 
@@ -125,7 +124,7 @@ def test_says_where_it_could_not_be_put(tmp_path, monkeypatch):
 
 def test_reads_where_the_library_is_not_installed(tmp_path, monkeypatch):
     saved(tmp_path, {"x": cuparrays.array(NUMBERS)})
-    monkeypatch.setitem(sys.modules, "cuparrays", None)
+    monkeypatch.setitem(sys.modules, "support.cuparrays", None)
     data = elementsckpt.read(tmp_path)["agent"]
     np.testing.assert_array_equal(data["x"], NUMBERS, strict=True)
     cp = boxes.make(tmp_path, {"x": np.zeros((2, 3), np.float32)})
