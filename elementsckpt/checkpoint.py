@@ -862,8 +862,8 @@ class Checkpoint(Registry):
 
     def _compare(self, path: Path, head: Head) -> None:
         """Warn of what in the save is not as in the run that resumes."""
-        saved = scalars.texts(item.key for item in head.components)
-        self._left_out = frozenset({*saved, *scalars.texts(head.keys)} - {*self})
+        saved = scalars.decode_keys(item.key for item in head.components)
+        self._left_out = frozenset({*saved, *scalars.decode_keys(head.keys)} - {*self})
         if self._left_out and self._manner.write:
             _logger.warning(
                 "%s is of a run with %s, which is not registered: new saves lack that. "
@@ -1099,7 +1099,7 @@ def _checked_pin(pin: Any, target: Path | None) -> str | None:
             f"pin={shown(pin)}: pass a name without slashes, other than 'latest' and "
             f"'best'."
         )
-    return manifest.display(pin)
+    return manifest.escape(pin)
 
 
 def _why_no_copy(value: Any) -> str | None:

@@ -129,7 +129,7 @@ def with_keys(directory: Directory, keys: Iterable[str]) -> list[Found]:
       SaveNotFoundError: there is no save.
     """
     saves = find(directory.path, directory)
-    wanted = {manifest.mark(scalars.encode(key)) for key in keys}
+    wanted = {manifest.key_id(scalars.encode(key)) for key in keys}
     chosen = [x for x in saves if x.head is None or wanted <= x.head.marks()]
     if chosen and chosen[0] is not saves[0]:
         lacking = "%s lacks some of the components, so an older save is loaded."
@@ -203,7 +203,7 @@ def _listed(steps: Sequence[int]) -> str:
 
 def pinned(directory: Directory, name: str) -> list[Found]:
     """Return the newest save that is pinned under this name, if there is one."""
-    saves, pin = directory.saves()[::-1], manifest.display(name)
+    saves, pin = directory.saves()[::-1], manifest.escape(name)
     return [save for save in saves if save.head and save.head.pin == pin][:1]
 
 

@@ -25,7 +25,7 @@ from ..errors import (
 )
 from ..foreign import elements
 from ..format import manifest
-from ..format.manifest import Component, Leaves, Node, Tree
+from ..format.manifest import Component, LeafGroup, Node, Tree
 from ..kinds import leaves, pickles
 from ..kinds.classes import Change
 from ..kinds.kind import Spec
@@ -215,10 +215,10 @@ class SavedComponent:
 
     def _admitted(
         self,
-        picked: Sequence[tuple[int, Leaves]],
+        picked: Sequence[tuple[int, LeafGroup]],
         named: Iterable[tuple[str, int]],
         shard: str = "",
-    ) -> list[tuple[int, Leaves]]:
+    ) -> list[tuple[int, LeafGroup]]:
         """Return leaves without those that are pickled, if these are left out."""
         if not self._options.leaves_out:
             return list(picked)
@@ -447,7 +447,7 @@ class SavedComponent:
         values |= made
         return {number: values[number] for number in wanted}
 
-    def _read(self, groups: Sequence[Leaves], plain: Sequence[bool]) -> list[Any]:
+    def _read(self, groups: Sequence[LeafGroup], plain: Sequence[bool]) -> list[Any]:
         """Return the leaves of groups, pickled ones as their payload.
 
         Args:
@@ -485,7 +485,7 @@ class SavedComponent:
 
     def _unpickle_all(
         self,
-        groups: Iterable[tuple[int, Leaves]],
+        groups: Iterable[tuple[int, LeafGroup]],
         values: Any,
         saved: Tree,
         find_class: _FindClass,
@@ -523,7 +523,7 @@ class SavedComponent:
                 values[number] = self._unpickle(values[number], there, name)
         return made
 
-    def _refuse_pickles(self, groups: Iterable[Leaves]) -> None:
+    def _refuse_pickles(self, groups: Iterable[LeafGroup]) -> None:
         names = [name for x in groups if x.kind == "pickle" for name in x.names]
         if names and not self._options.allow_pickle:
             name = min(names, key=len)  # What is only a part of it has a longer one.
@@ -626,7 +626,7 @@ class ElementsComponent:
     def names(self) -> list[tuple[str, int]]:
         """Return name and number of each leaf."""
         names = self._flattened().names
-        return [(manifest.display(name), number) for number, name in enumerate(names)]
+        return [(manifest.escape(name), number) for number, name in enumerate(names)]
 
     def specs(self) -> list[tuple[str, int, Spec]]:
         """Return name, number and spec of each leaf."""

@@ -579,12 +579,12 @@ def _note_misfits(
     for key, load in loadfns.items():
         misfit = torch_states.misfit(load, restored.states.get(key))
         for name, problem in misfit.problems.items():
-            full = tree.full_name(key, manifest.display(name))
+            full = tree.full_name(key, manifest.escape(name))
             restored.mismatched[full] = problem
             if full in restored.loaded:
                 restored.loaded.remove(full)
-        restored.missing += _full(key, map(manifest.display, misfit.missing))
-        restored.unexpected += _full(key, map(manifest.display, misfit.unexpected))
+        restored.missing += _full(key, map(manifest.escape, misfit.missing))
+        restored.unexpected += _full(key, map(manifest.escape, misfit.unexpected))
 
 
 def _give(state: Any, load: Callable[[Any], Any], folder: FolderReader | None) -> None:

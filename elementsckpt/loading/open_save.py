@@ -72,7 +72,7 @@ class Save:
         if self._manifest is None:
             return list(self._files)
         with damage(str(self.path / manifest.NAME)):
-            return scalars.texts(item.key for item in self._manifest.components)
+            return scalars.decode_keys(item.key for item in self._manifest.components)
 
     def components(self, keys: Mapping[str, str]) -> list[Stored]:
         """Return components, which have our keys then.
@@ -148,4 +148,4 @@ def _names(state: Any, key: str) -> set[str]:
     """Return the names of the leaves of a state, or what one without a name is."""
     flat = flattening.flatten(state, key, by_name=True)
     names = enumerate(flat.names)
-    return {manifest.display(name) or str(flat.spec(number)) for number, name in names}
+    return {manifest.escape(name) or str(flat.spec(number)) for number, name in names}

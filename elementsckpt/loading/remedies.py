@@ -14,7 +14,7 @@ from typing import Any
 from msgspec import Struct
 
 from ..errors import MismatchError
-from ..format.manifest import display
+from ..format.manifest import escape
 from ..state import specs, tree
 from ..state.matching import Plan
 from ..state.selection import Selection
@@ -199,7 +199,7 @@ def _names(case: Case, key: str) -> hints.Names:
     """Return names of a component, and which of its leaves fit which."""
     plan, cast = case.plans[key], case.request.cast
     known = {*plan.loaded, *(name for name, *_ in plan.saved)}
-    now = {display(name): number for number, name in enumerate(plan.flat.names)}
+    now = {escape(name): number for number, name in enumerate(plan.flat.names)}
     saved = {name: spec for name, _, spec in plan.chosen}
 
     def fits(old: str, new: str) -> bool:
@@ -247,7 +247,7 @@ def _turned(case: Case) -> Mapping[str, Any]:
 def _turned_of(case: Case, keys: Sequence[str]) -> dict[str, str]:
     rename = case.selections[keys[0]].rename if keys else None
     names = [_names(case, key) for key in keys]
-    current = [x for key in keys for x in map(display, case.plans[key].flat.names)]
+    current = [x for key in keys for x in map(escape, case.plans[key].flat.names)]
     return hints.turned(rename, names, current) if rename else {}
 
 

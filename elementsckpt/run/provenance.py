@@ -39,7 +39,7 @@ class Origin:
         self._lineage = replace(
             self._lineage,
             run=self._lineage.run or lineage.new_run(),
-            host=manifest.display(lineage.host()),
+            host=manifest.escape(lineage.host()),
             pid=os.getpid(),
             commit=lineage.commit(),
         )
@@ -64,7 +64,7 @@ class Origin:
         """
         run = found.head.lineage.run if found.head and is_own else None
         self._begun = None
-        path = manifest.display(str(found.path))
+        path = manifest.escape(str(found.path))
         self._lineage = replace(
             self._lineage, loaded_from=path, parent=path, run=run or self._lineage.run
         )
@@ -113,4 +113,4 @@ def _at(step: int | None) -> str:
 
 
 def _text(path: os.PathLike[str]) -> str:
-    return manifest.display(os.fspath(path))
+    return manifest.escape(os.fspath(path))

@@ -15,7 +15,7 @@ import xxhash
 
 from ..format import dtypes
 from ..format.header import Tensors
-from ..format.manifest import Block, Leaves, part_of
+from ..format.manifest import Block, LeafGroup, part_of
 from ..kinds import leaves
 from .staging import Staging
 
@@ -323,11 +323,11 @@ class Cutter:
 
     def add(
         self,
-        groups: Sequence[Leaves],
+        groups: Sequence[LeafGroup],
         storages: Sequence[Sequence[np.ndarray]],
         owners: Sequence[Sequence[Any]],
         prefix: str,
-    ) -> tuple[list[Leaves], list[Part]]:
+    ) -> tuple[list[LeafGroup], list[Part]]:
         """Give leaves their places; nothing is copied yet.
 
         Args:
@@ -343,7 +343,7 @@ class Cutter:
           The groups with their places, divided where their bytes are, and the blocks
           that were begun.
         """
-        placed: list[Leaves] = []
+        placed: list[LeafGroup] = []
         parts: list[Part] = []
         for group, arrays, its_owners in zip(groups, storages, owners, strict=True):
             if not arrays or not arrays[0].nbytes:
@@ -358,11 +358,11 @@ class Cutter:
 
     def _gather(
         self,
-        group: Leaves,
+        group: LeafGroup,
         names: Sequence[str],
         storages: Sequence[np.ndarray],
         parts: list[Part],
-    ) -> Iterator[Leaves]:
+    ) -> Iterator[LeafGroup]:
         tag, is_stable = dtypes.tag(group.dtype), leaves.named(group).is_immutable
         start = 0
         while start < len(storages):
@@ -388,12 +388,12 @@ class Cutter:
 
     def _cut(
         self,
-        group: Leaves,
+        group: LeafGroup,
         names: Sequence[str],
         storages: Sequence[np.ndarray],
         owners: Sequence[Any],
         parts: list[Part],
-    ) -> Iterator[Leaves]:
+    ) -> Iterator[LeafGroup]:
         tag, kind = dtypes.tag(group.dtype), leaves.named(group)
         for index, (name, storage) in enumerate(zip(names, storages, strict=True)):
             owner = owners[index] if owners else None

@@ -49,7 +49,7 @@ class History:
           fsync: As for `Known`.
           compress: As for `Known`.
         """
-        mark = manifest.mark(scalars.encode(key))
+        mark = manifest.key_id(scalars.encode(key))
         for found in reversed(saves):
             head = found.head
             if head is None or not found.is_original or head.sequence <= self._lost:
@@ -73,7 +73,7 @@ class History:
             components = {}
             with contextlib.suppress(CheckpointError):
                 saved = manifest.decode(read_manifest(where), str(where))
-                components = {manifest.mark(x.key): x for x in saved.components}
+                components = {manifest.key_id(x.key): x for x in saved.components}
             self._manifest = found.path, components
         component = self._manifest[1].get(mark)
         if component is None:

@@ -141,7 +141,7 @@ class Saving:
         name = self._directory.path / drafts.save_name(now, about.step)
         self.path = self._drafts[0].path if self._drafts else target or name
         self._manifest = Manifest(
-            name=manifest.display(self.path.name),
+            name=manifest.escape(self.path.name),
             explicit=target is not None,
             sequence=next_sequence(self._saves),
             step=about.step,

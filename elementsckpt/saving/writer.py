@@ -15,7 +15,7 @@ from msgspec import Struct
 from ..format import compression
 from ..format.compression import Compress
 from ..format.header import Naming
-from ..format.manifest import Block, Component, Leaves, Segment
+from ..format.manifest import Block, Component, LeafGroup, Segment
 from ..storage import disk
 from ..storage.filetree import FolderWriter, make_folder
 from ..system.threads import run
@@ -190,11 +190,11 @@ class ComponentWriter:
 
     def add(
         self,
-        groups: Sequence[Leaves],
+        groups: Sequence[LeafGroup],
         storages: Sequence[Sequence[np.ndarray]],
         owners: Sequence[Sequence[Any]],
         prefix: str,
-    ) -> list[Leaves]:
+    ) -> list[LeafGroup]:
         """Give leaves their places; nothing is written and nothing copied yet.
 
         Args, Returns:
