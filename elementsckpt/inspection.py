@@ -127,7 +127,7 @@ def describe(found: SaveEntry) -> SaveInfo:
 
 
 def _describe_head(path: Path, head: Head) -> SaveInfo:
-    keys = scalars.texts(item.key for item in head.components)
+    keys = scalars.decode_keys(item.key for item in head.components)
     return SaveInfo(
         path=path,
         step=head.step,

@@ -15,7 +15,7 @@ import xxhash
 
 from ..errors import MismatchError
 from ..format import scalars
-from ..format.manifest import OWN_VALUE, Leaves, Tree
+from ..format.manifest import OWN_VALUE, LeafGroup, Tree
 from ..state import matching, pytrees, specs, tree, walking
 from ..state.matching import Plan
 from ..state.selection import Selection
@@ -88,7 +88,7 @@ def _outline(saved: Tree) -> list[Any]:
     return [[x.kind, x.dtype, x.shape, _types(x), x.names] for x in saved.leaves]
 
 
-def _types(group: Leaves) -> Any:
+def _types(group: LeafGroup) -> Any:
     if group.kind == "python":
         return list(map(_type, group.value))
     return None if group.kind in OWN_VALUE else group.value

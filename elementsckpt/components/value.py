@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..errors import StateError
-from ..format.manifest import Tree, display
+from ..format.manifest import Tree, escape
 from ..kinds import jax_arrays, leaves
 from ..kinds.code_kinds import FUNCTION
 from ..state import matching, pytrees, replacing, skeletons, tree, unsaved, wholes
@@ -111,7 +111,7 @@ class Value:
         with _refusing_depth():
             given = pytrees.flatten(plain(data).state)
         saved = [
-            (display(name), number, given.spec(number))
+            (escape(name), number, given.spec(number))
             for number, name in enumerate(given.names)
         ]
         plan = matching.plan(template(self), saved, Selection(), "")

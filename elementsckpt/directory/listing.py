@@ -59,7 +59,7 @@ class SaveEntry:
         """Whether it was written here, under this name, as one of a sequence."""
         if self.head is None or self.head.explicit or self.is_link:
             return False
-        return manifest.display(self.path.name) == self.head.name
+        return manifest.escape(self.path.name) == self.head.name
 
     @property
     def is_removable(self) -> bool:
@@ -282,8 +282,8 @@ def _check(head: Head, where: str) -> None:
     """Refuse metrics that are no numbers and keys that are no text: both are used."""
     try:
         metadata.decode_metrics(head.metrics)
-        scalars.texts(item.key for item in head.components)
-        scalars.texts(head.keys)
+        scalars.decode_keys(item.key for item in head.components)
+        scalars.decode_keys(head.keys)
     except Exception as error:
         raise DamagedError(f"{where} is not a manifest: {reason(error)}.") from error
 

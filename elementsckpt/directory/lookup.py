@@ -78,7 +78,7 @@ def checked_pin(pin: Any, target: Path | None) -> str | None:
             f"pin={shown(pin)}: pass a name without slashes, other than 'latest' and "
             f"'best'."
         )
-    return manifest.display(pin)
+    return manifest.escape(pin)
 
 
 def named(
@@ -152,7 +152,7 @@ def with_keys(directory: Directory, keys: Iterable[str]) -> list[SaveEntry]:
       SaveNotFoundError: there is no save.
     """
     saves = find(directory.path, directory)
-    wanted = {manifest.mark(scalars.encode(key)) for key in keys}
+    wanted = {manifest.key_id(scalars.encode(key)) for key in keys}
     chosen = [x for x in saves if x.head is None or wanted <= x.head.marks()]
     if chosen and chosen[0] is not saves[0]:
         lacking = "%s lacks some of the components, so an older save is loaded."
@@ -223,7 +223,7 @@ def _listed(steps: Sequence[int]) -> str:
 
 def pinned(directory: Directory, name: str) -> list[SaveEntry]:
     """Return the newest save that is pinned under this name, if there is one."""
-    saves, pin = directory.saves()[::-1], manifest.display(name)
+    saves, pin = directory.saves()[::-1], manifest.escape(name)
     return [save for save in saves if save.head and save.head.pin == pin][:1]
 
 

@@ -210,7 +210,7 @@ def decode(code: Any) -> Any:
         return code
     if "$dict" in code:
         items = [(scalars.decode(k), decode(v)) for k, v in code["$dict"]]
-        return scalars.table([k for k, _ in items], [v for _, v in items])
+        return scalars.build_dict([k for k, _ in items], [v for _, v in items])
     if len(code) == 1 and next(iter(code)).startswith("$"):
         return scalars.decode(code)
     return {key: decode(item) for key, item in code.items()}

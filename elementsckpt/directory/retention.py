@@ -163,7 +163,7 @@ def staying(keep: Keep, heads: Sequence[Head]) -> list[bool]:
     stays |= set(_ranked(keep, heads)[: keep.best])
     stays |= set(_spread(keep.every, heads))
     newest_with = {mark: n for n, head in enumerate(heads) for mark in head.marks()}
-    wanted = set(map(manifest.mark, heads[-1].keys)) if heads else set()
+    wanted = set(map(manifest.key_id, heads[-1].keys)) if heads else set()
     stays |= {n for mark, n in newest_with.items() if mark in wanted}
     return [n in stays for n in range(len(heads))]
 

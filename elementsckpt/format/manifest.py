@@ -35,14 +35,14 @@ _TAIL = b',\n"digest":"%s"}\n'
 _TAIL_BYTES = len(_TAIL) - 2 + 32
 
 
-class Leaves(
+class LeafGroup(
     Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False
 ):
     """Leaves that differ in name and content only, their bytes one after the other.
 
     Attributes:
-      kind: What to make of each; `elementsckpt.leaves` has the list.
-      dtype: Element type, as `elementsckpt.dtypes` encodes it.
+      kind: What to make of each; `kinds.leaves` has the list.
+      dtype: Element type, as `format.dtypes` encodes it.
       shape: Sizes of the axes of each.
       order: "F" if the bytes of each are those of the transposed array in C order.
       block: First block with their bytes, or -1 if they have none. One leaf that does
@@ -67,7 +67,7 @@ class Node(Struct, omit_defaults=True, forbid_unknown_fields=True):
     """One container: its kind and what it holds.
 
     Attributes:
-      kind: "dict", "list", ...; `elementsckpt.tree` has the list.
+      kind: "dict", "list", ...; `state.containers` has the list.
       children: A number n >= 0 is leaf n of the tree, and n < 0 is node -n - 1, which
         comes earlier in the list. One number twice is one object twice.
       keys: The keys or field names of the children, as scalars.
@@ -90,7 +90,7 @@ class Tree(Struct, forbid_unknown_fields=True):
 
     root: int
     nodes: list[Node]
-    leaves: list[Leaves]
+    leaves: list[LeafGroup]
 
 
 class Segment(Struct, array_like=True, forbid_unknown_fields=True):
@@ -273,7 +273,7 @@ class Head(Struct, kw_only=True):
 
     def marks(self) -> set[str]:
         """Return the `mark` of each of its components."""
-        return {mark(item.key) for item in self.components}
+        return {key_id(item.key) for item in self.components}
 
 
 class Manifest(Head, kw_only=True, forbid_unknown_fields=True):
@@ -322,7 +322,7 @@ def encode_tree(tree: Tree) -> Raw:
     return Raw(_ENCODE(tree))
 
 
-def part_of(group: Leaves, start: int, stop: int) -> Leaves:
+def part_of(group: LeafGroup, start: int, stop: int) -> LeafGroup:
     """Return some leaves of a group, which still begin where the group does."""
     own = group.value[start:stop] if group.kind in OWN_VALUE else group.value
     return msgspec.structs.replace(group, value=own, names=group.names[start:stop])
@@ -364,12 +364,12 @@ def _decode(decoder: Any, content: bytes | bytearray, where: str) -> Any:
         raise DamagedError(f"{where} is not a manifest: {reason(error)}.") from error
 
 
-def mark(key: Any) -> str:
+def key_id(key: Any) -> str:
     """Return what stands for a key, as scalars encode it, in sets and dicts."""
     return repr(key)  # The code of text that is no UTF-8 has no hash.
 
 
-def display(text: str) -> str:
+def escape(text: str) -> str:
     """Return the text with lone surrogates escaped, so that it is valid UTF-8."""
     if text.isascii():
         return text

@@ -66,7 +66,7 @@ def decode_all(codes: Iterable[Any]) -> list[Any]:
     return [decode(x) if type(x) is dict or type(x) is list else x for x in codes]
 
 
-def table(keys: Sequence[Any], values: Iterable[Any]) -> dict[Any, Any]:
+def build_dict(keys: Sequence[Any], values: Iterable[Any]) -> dict[Any, Any]:
     """Return the dict of these keys and values, as it was saved.
 
     Raises:
@@ -80,7 +80,7 @@ def table(keys: Sequence[Any], values: Iterable[Any]) -> dict[Any, Any]:
     return found
 
 
-def texts(codes: Iterable[Any]) -> list[str]:
+def decode_keys(codes: Iterable[Any]) -> list[str]:
     """Return the texts with these encodings.
 
     Raises:

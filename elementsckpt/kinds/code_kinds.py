@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..format.manifest import Leaves
+from ..format.manifest import LeafGroup
 from . import references
 from .kind import Encoded, Form, Kind, Layout, Stored
 from .python_kinds import check_bytes, encode_bytes
@@ -26,7 +26,7 @@ class _Functions(Kind):
     def encode(self, value: Any, fetched: np.ndarray | None) -> Encoded:
         return Form("function"), None, references.path_of(value)
 
-    def decode(self, group: Leaves, stored: Stored) -> list[Any]:
+    def decode(self, group: LeafGroup, stored: Stored) -> list[Any]:
         return [str(path) for path in group.value]
 
 
@@ -38,7 +38,7 @@ class Opaque(Kind):
     is_frozen = True
     is_immutable = True
 
-    def layout(self, group: Leaves) -> Layout:
+    def layout(self, group: LeafGroup) -> Layout:
         return check_bytes(super().layout(group))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import MismatchError, ReadError, reason
 from ..format import dtypes
-from ..format.manifest import Leaves
+from ..format.manifest import LeafGroup
 from . import jax_arrays
 from .code_kinds import Opaque
 from .jax_arrays import KeyData
@@ -19,7 +19,7 @@ from .kind import ArrayKind, Encoded, Form, Kind, Spec, cast, dtype_of
 from .numpy_kinds import NUMPY
 
 
-def _build(groups: Sequence[Leaves], decoded: Sequence[list[Any]], key: str) -> None:
+def _build(groups: Sequence[LeafGroup], decoded: Sequence[list[Any]], key: str) -> None:
     """Make arrays and keys, in one transfer.
 
     Raises:
@@ -45,7 +45,7 @@ def _build(groups: Sequence[Leaves], decoded: Sequence[list[Any]], key: str) -> 
             arrays[:] = map(jax_arrays.weaken, arrays)
 
 
-def _wrap_key(data: Any, group: Leaves, key: str) -> Any:
+def _wrap_key(data: Any, group: LeafGroup, key: str) -> Any:
     try:
         return jax_arrays.wrap_key(data, group.value)
     except (ValueError, TypeError) as error:  # This says nothing about the save.
@@ -109,7 +109,7 @@ class _Arrays(ArrayKind):
         shape, weak = tuple(value.shape), bool(value.weak_type)
         return Spec("array", value.dtype, shape, weak, self)
 
-    def specs(self, group: Leaves) -> list[Spec]:
+    def specs(self, group: LeafGroup) -> list[Spec]:
         spec = Spec(
             "array", dtype_of(group.dtype), group.shape, bool(group.value), self
         )
@@ -162,7 +162,7 @@ class _Keys(_Arrays):
     def spec(self, value: Any) -> Spec:
         return Spec("key", jax_arrays.implementation(value), tuple(value.shape))
 
-    def specs(self, group: Leaves) -> list[Spec]:
+    def specs(self, group: LeafGroup) -> list[Spec]:
         return [Spec("key", group.value, group.shape[:-1])] * len(group.names)
 
 

@@ -15,11 +15,11 @@ import numpy as np
 from msgspec import Struct
 
 from ..format import dtypes
-from ..format.manifest import Leaves
+from ..format.manifest import LeafGroup
 
 
 class Form(Struct, frozen=True, gc=False):
-    """What leaves that are stored together have in common, as in `manifest.Leaves`."""
+    """What leaves stored together have in common, as in `manifest.LeafGroup`."""
 
     kind: str
     dtype: Any = None
@@ -55,7 +55,7 @@ class Stored(NamedTuple):
     is_mapped: bool = False
 
     def elements(
-        self, group: Leaves, strides: tuple[int, ...] | None = None
+        self, group: LeafGroup, strides: tuple[int, ...] | None = None
     ) -> list[np.ndarray]:
         """Return the elements of each leaf, sharing the memory."""
         dtype, shape, size = self.layout
@@ -156,7 +156,7 @@ class Kind:
     is_immutable = False
     is_known_by_identity = False
     fetch: Callable[[Sequence[Any]], Sequence[np.ndarray]] | None = None
-    build: Callable[[Sequence[Leaves], Sequence[list[Any]], str], None] | None = None
+    build: Callable[[Sequence[LeafGroup], Sequence[list[Any]], str], None] | None = None
     maker = ""
     refusals: tuple[type[Exception], ...] = ()
     traits: Callable[[Any], Any] | None = None
@@ -182,7 +182,7 @@ class Kind:
 
     # Loading
 
-    def layout(self, group: Leaves) -> Layout:
+    def layout(self, group: LeafGroup) -> Layout:
         """Return how the elements of each leaf of a group are stored.
 
         Raises:
@@ -193,14 +193,14 @@ class Kind:
         dtype, shape = self.storage(group)
         return dtype, shape, dtype.itemsize * math.prod(shape)
 
-    def storage(self, group: Leaves) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    def storage(self, group: LeafGroup) -> tuple[np.dtype[Any], tuple[int, ...]]:
         """Return element type and shape in which leaves that have bytes are stored."""
         dtype = dtypes.decode(group.dtype)
         if dtype.hasobject:
             raise ValueError(f"a {self.name} of {dtype}")
         return dtype, group.shape
 
-    def decode(self, group: Leaves, stored: Stored) -> list[Any]:
+    def decode(self, group: LeafGroup, stored: Stored) -> list[Any]:
         """Return the leaves of a group, sharing memory where they can.
 
         Raises:
@@ -208,7 +208,7 @@ class Kind:
         """
         return stored.elements(group)
 
-    def is_numpy(self, group: Leaves) -> bool:
+    def is_numpy(self, group: LeafGroup) -> bool:
         """Return whether saved leaves can come as NumPy arrays here."""
         return self.is_array
 
@@ -218,7 +218,7 @@ class Kind:
         """Return what a current leaf, or what stands for it, must have in common."""
         return Spec(self.name)
 
-    def specs(self, group: Leaves) -> list[Spec]:
+    def specs(self, group: LeafGroup) -> list[Spec]:
         """Return the spec of each leaf of a saved group.
 
         Raises:
@@ -294,7 +294,7 @@ class ArrayKind(Kind):
         raise NotImplementedError
 
     def build(
-        self, groups: Sequence[Leaves], decoded: Sequence[list[Any]], key: str
+        self, groups: Sequence[LeafGroup], decoded: Sequence[list[Any]], key: str
     ) -> None:
         for arrays in decoded:
             arrays[:] = map(self.make, arrays)
@@ -306,7 +306,7 @@ class ArrayKind(Kind):
     def spec(self, value: Any) -> Spec:
         return Spec("array", value.dtype, tuple(value.shape))
 
-    def specs(self, group: Leaves) -> list[Spec]:
+    def specs(self, group: LeafGroup) -> list[Spec]:
         return [Spec("array", dtype_of(group.dtype), group.shape)] * len(group.names)
 
     def fit(self, current: Any, value: Any, kind: Kind, taken: Spec | None) -> Any:

@@ -26,7 +26,7 @@ import numpy as np
 
 from ..errors import CheckpointError, ReadError, StateError, reason
 from ..format import dtypes, scalars
-from ..format.manifest import OWN_VALUE, Leaves, part_of
+from ..format.manifest import OWN_VALUE, LeafGroup, part_of
 from .code_kinds import FUNCTION, OBJECT
 from .jax_kinds import ABSTRACT, JAX, KEY, KEY_DATA
 from .kind import Encoded, Kind, Layout, Stored, UnstorableError
@@ -70,7 +70,7 @@ def kind_of(value: Any) -> Kind:
     return OBJECT
 
 
-def named(group: Leaves) -> Kind:
+def named(group: LeafGroup) -> Kind:
     """Return the kind of saved leaves.
 
     Raises:
@@ -155,7 +155,7 @@ def fetch(values: Sequence[Any], kinds: Sequence[Kind]) -> list[np.ndarray | Non
 # Back
 
 
-def layout_of(group: Leaves) -> Layout:
+def layout_of(group: LeafGroup) -> Layout:
     """Return how the elements of each leaf are stored.
 
     Raises:
@@ -164,7 +164,7 @@ def layout_of(group: Leaves) -> Layout:
     return named(group).layout(group)
 
 
-def part(group: Leaves, start: int, stop: int) -> Leaves:
+def part(group: LeafGroup, start: int, stop: int) -> LeafGroup:
     """Return some leaves of a group that follow each other as a group.
 
     Raises:
@@ -179,7 +179,7 @@ _NO_MEMORY = np.empty(0, np.uint8)
 
 
 def decode(
-    group: Leaves,
+    group: LeafGroup,
     layout: Layout,
     memory: np.ndarray | None,
     offset: int,
@@ -211,7 +211,7 @@ def decode(
     return named(group).decode(group, Stored(layout, memory, offset, plain, mapped))
 
 
-def build(found: Iterable[tuple[Leaves, list[Any]]], key: str, where: str) -> None:
+def build(found: Iterable[tuple[LeafGroup, list[Any]]], key: str, where: str) -> None:
     """Make of decoded leaves what they were, each library all of its own at once.
 
     Args:
@@ -224,7 +224,7 @@ def build(found: Iterable[tuple[Leaves, list[Any]]], key: str, where: str) -> No
       ReadError: it failed.
       ValueError, TypeError, KeyError: the manifest describes no such leaves.
     """
-    together: dict[Any, tuple[Kind, list[Leaves], list[list[Any]]]] = {}
+    together: dict[Any, tuple[Kind, list[LeafGroup], list[list[Any]]]] = {}
     for group, items in found:
         kind = named(group)
         if kind.build is not None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..format import dtypes
-from ..format.manifest import Leaves
+from ..format.manifest import LeafGroup
 from .kind import (
     MAX_AXES,
     ArrayKind,
@@ -40,14 +40,14 @@ class _Arrays(ArrayKind):
             return Form("numpy", code, value.shape, order, storage.size), storage, None
         return Form("numpy", code, value.shape, order), storage, None
 
-    def storage(self, group: Leaves) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    def storage(self, group: LeafGroup) -> tuple[np.dtype[Any], tuple[int, ...]]:
         if not is_strings(group):
             return dtypes.decode(group.dtype), group.shape
         if type(group.value) is not int or group.value < 0:
             raise ValueError("strings of no number of bytes")
         return np.dtype(np.uint8), (group.value,)
 
-    def decode(self, group: Leaves, stored: Stored) -> list[Any]:
+    def decode(self, group: LeafGroup, stored: Stored) -> list[Any]:
         arrays = stored.elements(group)
         if is_strings(group):
             return [_decode_strings(group, array) for array in arrays]
@@ -66,16 +66,16 @@ class _Arrays(ArrayKind):
 class _Views(Kind):
     name = "view"  # See `state.view_leaves`, which makes them.
 
-    def layout(self, group: Leaves) -> Layout:
+    def layout(self, group: LeafGroup) -> Layout:
         return np.dtype(np.uint8), (0,), 0
 
-    def decode(self, group: Leaves, stored: Stored) -> list[Any]:
+    def decode(self, group: LeafGroup, stored: Stored) -> list[Any]:
         return [None] * len(group.names)
 
-    def is_numpy(self, group: Leaves) -> bool:
+    def is_numpy(self, group: LeafGroup) -> bool:
         return True
 
-    def specs(self, group: Leaves) -> list[Spec]:
+    def specs(self, group: LeafGroup) -> list[Spec]:
         return [Spec("array", dtype_of(group.dtype), group.shape)] * len(group.names)
 
 
@@ -97,7 +97,7 @@ def has_bytes(array: np.ndarray) -> bool:
     return True
 
 
-def is_strings(group: Leaves) -> bool:
+def is_strings(group: LeafGroup) -> bool:
     """Return whether the leaves are arrays of strings of variable length."""
     return type(group.dtype) is dict and "string" in group.dtype
 
@@ -111,7 +111,7 @@ def _encode_strings(array: np.ndarray) -> np.ndarray:
     return np.frombuffer(data, np.uint8)
 
 
-def _decode_strings(group: Leaves, data: np.ndarray) -> np.ndarray:
+def _decode_strings(group: LeafGroup, data: np.ndarray) -> np.ndarray:
     count = math.prod(group.shape)
     if 8 * count > data.size:
         raise ValueError("an array of strings is longer than its bytes")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..format import scalars
-from ..format.manifest import Leaves
+from ..format.manifest import LeafGroup
 from .kind import Encoded, Form, Kind, Layout, Spec, Stored, cast
 
 NUMBERS = (int, float, complex)  # Each may become those after it.
@@ -32,7 +32,7 @@ class _Values(Kind):
             return encode_bytes(value.encode("utf-8", "surrogatepass"), "str")
         return FORM, None, scalars.encode(value)
 
-    def decode(self, group: Leaves, stored: Stored) -> list[Any]:
+    def decode(self, group: LeafGroup, stored: Stored) -> list[Any]:
         return scalars.decode_all(group.value)
 
     def spec(self, value: Any) -> Spec:
@@ -41,7 +41,7 @@ class _Values(Kind):
         is_number = type(value) in NUMBERS
         return Spec(type(value).__name__, weak=True if is_number else None)
 
-    def specs(self, group: Leaves) -> list[Spec]:
+    def specs(self, group: LeafGroup) -> list[Spec]:
         return [self.spec(scalars.decode(code)) for code in group.value]
 
     def is_vacant(self, value: Any) -> bool:
@@ -86,10 +86,10 @@ class _Text(Kind):
             return FORM, None, scalars.encode(value)
         return encode_bytes(value, self.name)
 
-    def layout(self, group: Leaves) -> Layout:
+    def layout(self, group: LeafGroup) -> Layout:
         return check_bytes(super().layout(group))
 
-    def decode(self, group: Leaves, stored: Stored) -> list[Any]:
+    def decode(self, group: LeafGroup, stored: Stored) -> list[Any]:
         return [self._make(x) for x in stored.elements(group)]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..format import dtypes
-from ..format.manifest import Leaves
+from ..format.manifest import LeafGroup
 from . import torch_tensors
 from .code_kinds import Opaque
 from .kind import ArrayKind, Encoded, Form, Kind, Spec, Stored, cast, dtype_of
@@ -31,10 +31,10 @@ class _Tensors(ArrayKind):
         form = Form("torch", code, shape, value=torch_tensors.traits(value))
         return form, torch_tensors.fetch(value), None
 
-    def storage(self, group: Leaves) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    def storage(self, group: LeafGroup) -> tuple[np.dtype[Any], tuple[int, ...]]:
         return torch_tensors.storage_dtype(group.dtype), group.shape
 
-    def decode(self, group: Leaves, stored: Stored) -> list[Any]:
+    def decode(self, group: LeafGroup, stored: Stored) -> list[Any]:
         dtype, shape, size = stored.layout
         if stored.is_plain:
             dtype = dtypes.decode(group.dtype)
@@ -44,13 +44,13 @@ class _Tensors(ArrayKind):
         return stored._replace(layout=(dtype, shape, size)).elements(group, strides)
 
     def build(
-        self, groups: Sequence[Leaves], decoded: Sequence[list[Any]], key: str
+        self, groups: Sequence[LeafGroup], decoded: Sequence[list[Any]], key: str
     ) -> None:
         for group, arrays in zip(groups, decoded, strict=True):
             code, traits = group.dtype, group.value
             arrays[:] = [torch_tensors.build(x, code, traits) for x in arrays]
 
-    def is_numpy(self, group: Leaves) -> bool:
+    def is_numpy(self, group: LeafGroup) -> bool:
         try:
             dtypes.decode(group.dtype)
         except ImportError:

@@ -126,7 +126,7 @@ def _is_torch(cls: type) -> bool:
 
 
 def code(tensor: Any) -> str:
-    """Return the tensor's dtype as `elementsckpt.dtypes` encodes it."""
+    """Return the tensor's dtype as `format.dtypes` encodes it."""
     return _CODES[_name(tensor)][0]
 
 
@@ -238,7 +238,7 @@ def build(array: np.ndarray, code: str, traits: Sequence[str]) -> Any:
 
     Args:
       array: Its elements.
-      code: Its dtype as `elementsckpt.dtypes` encodes it.
+      code: Its dtype as `format.dtypes` encodes it.
       traits: What else it is, as `traits` tells.
     """
     torch = importlib.import_module("torch")

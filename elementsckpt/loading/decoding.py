@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from ..format.manifest import Component, Leaves, Node, Tree
+from ..format.manifest import Component, LeafGroup, Node, Tree
 from ..kinds import leaves, pickles
 from ..kinds.references import Resolver
 from ..state import tree, unflattening, view_leaves, walking
@@ -135,7 +135,7 @@ class Decoder(Struct):
         values |= made
         return {number: values[number] for number in wanted}
 
-    def _read(self, groups: Sequence[Leaves], plain: Sequence[bool]) -> list[Any]:
+    def _read(self, groups: Sequence[LeafGroup], plain: Sequence[bool]) -> list[Any]:
         """Return the leaves of groups, pickled ones as their payload.
 
         Args:
@@ -174,7 +174,7 @@ class Decoder(Struct):
 
     def _unpickle_all(
         self,
-        groups: Iterable[tuple[int, Leaves]],
+        groups: Iterable[tuple[int, LeafGroup]],
         values: Any,
         saved: Tree,
         find_class: _FindClass,
@@ -212,7 +212,7 @@ class Decoder(Struct):
                 values[number] = self._unpickle(values[number], there, name)
         return made
 
-    def _refuse_pickles(self, groups: Iterable[Leaves]) -> None:
+    def _refuse_pickles(self, groups: Iterable[LeafGroup]) -> None:
         names = [name for x in groups if x.kind == "pickle" for name in x.names]
         if names and not self.request.allow_pickle:
             name = min(names, key=len)  # What is only a part of it has a longer one.
@@ -241,10 +241,10 @@ class Decoder(Struct):
 
     def admitted(
         self,
-        picked: Sequence[tuple[int, Leaves]],
+        picked: Sequence[tuple[int, LeafGroup]],
         named: Iterable[tuple[str, int]],
         shard: str = "",
-    ) -> list[tuple[int, Leaves]]:
+    ) -> list[tuple[int, LeafGroup]]:
         """Return leaves without those that are pickled, if these are left out."""
         if not self.request.leaves_out:
             return list(picked)

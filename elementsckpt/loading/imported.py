@@ -61,7 +61,7 @@ class ElementsComponent:
     def names(self) -> list[tuple[str, int]]:
         """Return name and number of each leaf."""
         names = self._flattened().names
-        return [(manifest.display(name), number) for number, name in enumerate(names)]
+        return [(manifest.escape(name), number) for number, name in enumerate(names)]
 
     def specs(self) -> list[tuple[str, int, Spec]]:
         """Return name, number and spec of each leaf."""

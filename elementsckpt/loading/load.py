@@ -16,7 +16,7 @@ from ..components import rng, torch_states
 from ..components.targets import Target
 from ..directory.listing import SaveEntry
 from ..errors import PickleError, add_note, naming
-from ..format.manifest import display
+from ..format.manifest import escape
 from ..state import tree, unflattening
 from ..storage.fileview import FolderReader, isolate
 from ..system.memory import require_memory
@@ -232,9 +232,9 @@ def _note_misfits(targets: Mapping[str, Target], loaded: Loaded) -> None:
             continue
         misfit = torch_states.misfit(target.load, loaded.states.get(key))
         for name, problem in misfit.problems.items():
-            full = tree.full_name(key, display(name))
+            full = tree.full_name(key, escape(name))
             loaded.mismatched[full] = problem
             if full in loaded.loaded:
                 loaded.loaded.remove(full)
-        loaded.missing += full_names(key, map(display, misfit.missing))
-        loaded.unexpected += full_names(key, map(display, misfit.unexpected))
+        loaded.missing += full_names(key, map(escape, misfit.missing))
+        loaded.unexpected += full_names(key, map(escape, misfit.unexpected))

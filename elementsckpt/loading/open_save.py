@@ -55,7 +55,7 @@ class OpenSave:
         where = str(found.path / names.MANIFEST)
         entries = manifest.decode(found.source.manifest(), where).components
         with damage(where):
-            keys = scalars.texts(entry.key for entry in entries)
+            keys = scalars.decode_keys(entry.key for entry in entries)
         self._entries = dict(zip(keys, entries, strict=True))
 
     def keys(self) -> list[str]:
@@ -145,4 +145,4 @@ def _names(state: Any, key: str) -> set[str]:
     """Return the names of the leaves of a state, or what one without a name is."""
     flat = flattening.flatten(state, key, by_name=True)
     names = enumerate(flat.names)
-    return {manifest.display(name) or str(flat.spec(number)) for number, name in names}
+    return {manifest.escape(name) or str(flat.spec(number)) for number, name in names}

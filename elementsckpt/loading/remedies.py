@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from ..format.manifest import display
+from ..format.manifest import escape
 from ..state import specs
 from ..user import hints
 from ..user.arguments import shown
@@ -118,7 +118,7 @@ def _names(loaded: Loaded, key: str) -> hints.Names:
     """Return names of a component, and which of its leaves fit which."""
     plan, cast = loaded.plans[key], loaded.request.cast
     known = {*plan.loaded, *(name for name, *_ in plan.saved)}
-    now = {display(name): number for number, name in enumerate(plan.flat.names)}
+    now = {escape(name): number for number, name in enumerate(plan.flat.names)}
     saved = {name: spec for name, _, spec in plan.chosen}
 
     def fits(old: str, new: str) -> bool:
@@ -168,7 +168,7 @@ def _turned(loaded: Loaded) -> Mapping[str, Any]:
 def _turned_of(loaded: Loaded, keys: Sequence[str]) -> dict[str, str]:
     rename = loaded.selections[keys[0]].rename if keys else None
     names = [_names(loaded, key) for key in keys]
-    current = [x for key in keys for x in map(display, loaded.plans[key].flat.names)]
+    current = [x for key in keys for x in map(escape, loaded.plans[key].flat.names)]
     return hints.turned(rename, names, current) if rename else {}
 
 

@@ -52,7 +52,7 @@ class Provenance:
         self._lineage = replace(
             self._lineage,
             run=self._lineage.run or new_run(),
-            host=manifest.display(host()),
+            host=manifest.escape(host()),
             pid=os.getpid(),
             commit=commit(),
         )
@@ -77,7 +77,7 @@ class Provenance:
         """
         run = found.head.lineage.run if found.head and is_own else None
         self._begun = None
-        path = manifest.display(str(found.path))
+        path = manifest.escape(str(found.path))
         self._lineage = replace(
             self._lineage, loaded_from=path, parent=path, run=run or self._lineage.run
         )
@@ -100,8 +100,8 @@ class Provenance:
           metadata: Of this run, encoded, or None.
           writes: Whether this run saves.
         """
-        saved = scalars.texts(item.key for item in head.components)
-        self.left_out = frozenset({*saved, *scalars.texts(head.keys)} - {*keys})
+        saved = scalars.decode_keys(item.key for item in head.components)
+        self.left_out = frozenset({*saved, *scalars.decode_keys(head.keys)} - {*keys})
         if self.left_out and writes:
             _logger.warning(
                 "%s is of a run with %s, which is not registered: new saves lack that. "
@@ -230,4 +230,4 @@ def _at(step: int | None) -> str:
 
 
 def _text(path: os.PathLike[str]) -> str:
-    return manifest.display(os.fspath(path))
+    return manifest.escape(os.fspath(path))

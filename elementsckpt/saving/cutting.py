@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..format import dtypes
-from ..format.manifest import Leaves, part_of
+from ..format.manifest import LeafGroup, part_of
 from ..format.sizes import Sizes
 from ..kinds import leaves
 from .blocks import Block, Hold, Leaf, SharedBlock
@@ -38,11 +38,11 @@ class Cutter:
 
     def add(
         self,
-        groups: Sequence[Leaves],
+        groups: Sequence[LeafGroup],
         storages: Sequence[Sequence[np.ndarray]],
         owners: Sequence[Sequence[Any]],
         prefix: str,
-    ) -> tuple[list[Leaves], list[Block], list[Leaf]]:
+    ) -> tuple[list[LeafGroup], list[Block], list[Leaf]]:
         """Give leaves their places; nothing is copied yet.
 
         Args:
@@ -58,7 +58,7 @@ class Cutter:
           The groups with their places, divided where their bytes are; the blocks that
           were begun; and the leaves that have blocks of their own.
         """
-        placed: list[Leaves] = []
+        placed: list[LeafGroup] = []
         blocks: list[Block] = []
         large: list[Leaf] = []
         for group, arrays, its_owners in zip(groups, storages, owners, strict=True):
@@ -76,11 +76,11 @@ class Cutter:
 
     def _gather(
         self,
-        group: Leaves,
+        group: LeafGroup,
         names: Sequence[str],
         storages: Sequence[np.ndarray],
         blocks: list[Block],
-    ) -> Iterator[Leaves]:
+    ) -> Iterator[LeafGroup]:
         tag, is_stable = dtypes.tag(group.dtype), leaves.named(group).is_immutable
         start = 0
         while start < len(storages):
@@ -103,7 +103,7 @@ class Cutter:
 
     def _large(
         self,
-        group: Leaves,
+        group: LeafGroup,
         names: Sequence[str],
         storages: Sequence[np.ndarray],
         owners: Sequence[Any],
@@ -123,8 +123,8 @@ class Cutter:
             )
 
     def _cut(
-        self, group: Leaves, large: Sequence[Leaf], blocks: list[Block]
-    ) -> Iterator[Leaves]:
+        self, group: LeafGroup, large: Sequence[Leaf], blocks: list[Block]
+    ) -> Iterator[LeafGroup]:
         for index, leaf in enumerate(large):
             is_only = len(large) == 1
             part = group if is_only else part_of(group, index, index + 1)

@@ -53,7 +53,7 @@ class History:
           compress: As for `BlockIndex`.
           sizes: As for `BlockIndex`.
         """
-        mark = manifest.mark(scalars.encode(key))
+        mark = manifest.key_id(scalars.encode(key))
         for found in reversed(saves):
             head = found.head
             if head is None or not found.is_original or head.sequence <= self._lost:
@@ -77,7 +77,7 @@ class History:
             with contextlib.suppress(CheckpointError):
                 where = str(found.path / names.MANIFEST)
                 saved = manifest.decode(found.source.manifest(), where)
-                components = {manifest.mark(x.key): x for x in saved.components}
+                components = {manifest.key_id(x.key): x for x in saved.components}
             self._manifest = found.path, components
         component = self._manifest[1].get(mark)
         if component is None:

@@ -144,7 +144,7 @@ class Saving:
         name = self._directory.path / names.save_name(now, label.step)
         self.path = self._drafts[0].path if self._drafts else target or name
         self._manifest = Manifest(
-            name=manifest.display(self.path.name),
+            name=manifest.escape(self.path.name),
             explicit=target is not None,
             sequence=next_sequence(self._here.saves),
             step=label.step,

@@ -21,7 +21,7 @@ from msgspec import Struct
 from ..format import compression, manifest, names
 from ..format.compression import Compress
 from ..format.header import Naming
-from ..format.manifest import Component, Leaves, Segment
+from ..format.manifest import Component, LeafGroup, Segment
 from ..format.sizes import Sizes
 from ..storage.drafts import Draft
 from ..storage.filetree import FolderWriter
@@ -217,11 +217,11 @@ class ComponentWriter:
 
     def add(
         self,
-        groups: Sequence[Leaves],
+        groups: Sequence[LeafGroup],
         storages: Sequence[Sequence[np.ndarray]],
         owners: Sequence[Sequence[Any]],
         prefix: str,
-    ) -> list[Leaves]:
+    ) -> list[LeafGroup]:
         """Give leaves their places; nothing is written and nothing copied yet.
 
         Args, Returns:

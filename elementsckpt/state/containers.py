@@ -202,7 +202,9 @@ def put_together(node: Node, children: list[Any], cls: type | None) -> Any:
     if node.kind not in LOOSE:
         raise ValueError(f"a {node.kind} with attributes")
     made = _PUT_TOGETHER[kind](node, children[:count], cls)
-    others = dict(zip(scalars.texts(node.attributes), children[count:], strict=True))
+    others = dict(
+        zip(scalars.decode_keys(node.attributes), children[count:], strict=True)
+    )
     if node.kind == "namedtuple" and cls is None:
         return {**others, **made}
     attributes.give(made, others)
@@ -224,7 +226,7 @@ def child_keys(node: Node) -> list[Any]:
 
 
 def _table(node: Node, children: list[Any]) -> dict[Any, Any]:
-    return scalars.table(scalars.decode_all(node.keys), children)
+    return scalars.build_dict(scalars.decode_all(node.keys), children)
 
 
 def _put_default(node: Node, children: list[Any], _: Any) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 from msgspec import Struct
 
 from ..format import scalars
-from ..format.manifest import OWN_VALUE, Leaves, Tree, display
+from ..format.manifest import OWN_VALUE, LeafGroup, Tree, escape
 from ..kinds import leaves, views
 from ..kinds.kind import Encoded, Form, UnstorableError
 from ..kinds.numpy_kinds import NUMPY, has_bytes
@@ -64,7 +64,7 @@ _ALIGNMENT = operator.attrgetter("alignment")
 class _Group(Struct):
     """Leaves of one form, their numbers in the flat state, and their storages."""
 
-    leaves: Leaves
+    leaves: LeafGroup
     alignment: int
     numbers: list[int] = []
     storages: list[np.ndarray] = []
@@ -77,7 +77,7 @@ class _Encoder:
         self._key = key
         self._names = flat.names
         if not "".join(flat.names).isascii():
-            self._names = [display(name) for name in flat.names]
+            self._names = [escape(name) for name in flat.names]
         self._count = len(flat.names)  # What has no place in the state comes after.
         self._groups: dict[Any, _Group] = {}
         self._pickled: list[int] = []
@@ -275,7 +275,7 @@ class _Encoder:
     def _group(self, form: Form, key: Any, storage: np.ndarray | None) -> _Group:
         group = self._groups.get(key)
         if group is None:
-            described = Leaves(
+            described = LeafGroup(
                 kind=form.kind,
                 dtype=form.dtype,
                 shape=form.shape,

@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from ..errors import MismatchError
-from ..format.manifest import display
+from ..format.manifest import escape
 from ..kinds.kind import Kind, Spec
 from ..kinds.python_kinds import PYTHON
 from . import flattening, specs, walking
@@ -85,7 +85,7 @@ def plan(
     before = [name for name, _, _ in chosen]
     now = flat.names
     if not "".join(now).isascii():
-        now = [display(name) for name in now]
+        now = [escape(name) for name in now]
     uneven: dict[str, str] = {}
     places: Sequence[Any] = before
     current: dict[Any, int] = dict(zip(now, itertools.count()))

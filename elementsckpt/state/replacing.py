@@ -96,7 +96,7 @@ def _fit(
         if counts[number] == 1:
             built[target] = _fit_one(plan, target, value, key)
             continue
-        place = number, specs.place_of(current, kind)
+        place = number, specs.device_key(current, kind)
         if place not in shared:
             if number in taken and isinstance(value, np.ndarray):
                 value = value.copy()  # JAX may use the memory of the other.

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..format.manifest import Leaves
+from ..format.manifest import LeafGroup
 from ..kinds import leaves
 from ..kinds.jax_arrays import KEY_SIZES
 from ..kinds.kind import Kind, Spec
@@ -31,7 +31,7 @@ def stand_in(value: Any, kind: Kind) -> tuple[Spec, Kind]:
     return spec if spec.weak else spec._replace(maker=None), _STAND_IN
 
 
-def specs_of_saved(group: Leaves) -> list[Spec]:
+def specs_of_saved(group: LeafGroup) -> list[Spec]:
     """Return the spec of each leaf of a saved group.
 
     Raises:
@@ -157,7 +157,7 @@ def _item(number: Any) -> Any:
     return leaves.kind_of(number).numbers(number).item()
 
 
-def place_of(current: Any, kind: Kind) -> Any:
+def device_key(current: Any, kind: Kind) -> Any:
     """Return what a saved leaf becomes and where; one for two places is shared."""
     current, kind = kind.unwrapped(current)
     dtype = attributes.get(current, "dtype")
@@ -178,6 +178,6 @@ def fit(current: Any, kind: Kind, value: Any, taken: Spec | None = None) -> Any:
     current, kind = kind.unwrapped(current)
     found = leaves.kind_of(value)
     device = kind.device_key(current) if found is kind else None
-    if device is not None and place_of(value, kind) == place_of(current, kind):
+    if device is not None and device_key(value, kind) == device_key(current, kind):
         return value  # Which something else may hold, too.
     return kind.fit(current, value, found, taken)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from ..format import scalars
-from ..format.manifest import Leaves, Node, Tree
+from ..format.manifest import LeafGroup, Node, Tree
 from ..kinds import leaves
 
 
@@ -66,7 +66,7 @@ def held_elsewhere(tree: Tree) -> set[int]:
 def attributes_of(node: Node) -> dict[str, int]:
     """Return the numbers of a node's attributes, by name."""
     last = node.children[held(node) :]
-    return dict(zip(scalars.texts(node.attributes), last, strict=True))
+    return dict(zip(scalars.decode_keys(node.attributes), last, strict=True))
 
 
 def has_pickles(tree: Tree) -> bool:
@@ -125,7 +125,7 @@ def needed(tree: Tree, numbers: Iterable[int]) -> list[int]:
     return list(done)
 
 
-def numbered(tree: Tree) -> Iterator[tuple[int, Leaves]]:
+def numbered(tree: Tree) -> Iterator[tuple[int, LeafGroup]]:
     """Yield the number of the first leaf of each group, and the group."""
     number = 0
     for group in tree.leaves:
@@ -133,7 +133,7 @@ def numbered(tree: Tree) -> Iterator[tuple[int, Leaves]]:
         number += len(group.names)
 
 
-def pick(tree: Tree, numbers: Iterable[int]) -> list[tuple[int, Leaves]]:
+def pick(tree: Tree, numbers: Iterable[int]) -> list[tuple[int, LeafGroup]]:
     """Return some leaves in groups, with the number of the first of each group.
 
     Raises:
@@ -157,8 +157,8 @@ def pick(tree: Tree, numbers: Iterable[int]) -> list[tuple[int, Leaves]]:
 
 
 def _runs(
-    first: int, group: Leaves, wanted: Sequence[int]
-) -> Iterator[tuple[int, Leaves]]:
+    first: int, group: LeafGroup, wanted: Sequence[int]
+) -> Iterator[tuple[int, LeafGroup]]:
     """Yield leaves of a group in groups of those that follow each other."""
     for _, run in itertools.groupby(enumerate(wanted), lambda x: x[1] - x[0]):
         numbers = [number for _, number in run]
@@ -166,7 +166,7 @@ def _runs(
         yield numbers[0], leaves.part(group, start, stop)
 
 
-def numbers_in(picked: Iterable[tuple[int, Leaves]]) -> Iterator[int]:
+def numbers_in(picked: Iterable[tuple[int, LeafGroup]]) -> Iterator[int]:
     """Yield the numbers of the leaves in groups that come with their first number."""
     for first, group in picked:
         yield from range(first, first + len(group.names))

@@ -87,7 +87,9 @@ def unflatten_some(root: int, nodes: Sequence[Node], values: Mapping[int, Any]) 
         there = [(key, built[child]) for key, child in pairs if child in built]
         if not there:
             continue
-        items = scalars.table([key for key, _ in there], [value for _, value in there])
+        items = scalars.build_dict(
+            [key for key, _ in there], [value for _, value in there]
+        )
         whole = len(items) == len(keys)
         if whole and node.kind not in containers.NAMED:
             bare = structs.replace(node, attributes=[])

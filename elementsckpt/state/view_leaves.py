@@ -12,14 +12,14 @@ import numpy as np
 from msgspec import structs
 
 from ..format import dtypes
-from ..format.manifest import Block, Leaves, Tree
+from ..format.manifest import Block, LeafGroup, Tree
 from ..kinds import leaves, views
 from ..kinds.kind import Encoded, Form
 from ..kinds.numpy_kinds import is_strings
 from ..kinds.views import Grid, View
 from . import tree
 
-Groups = Sequence[tuple[int, Leaves]]
+Groups = Sequence[tuple[int, LeafGroup]]
 
 
 def encode(array: np.ndarray, view: View) -> Encoded:
@@ -28,7 +28,7 @@ def encode(array: np.ndarray, view: View) -> Encoded:
     return form, None, [view.base, view.offset, view.strides]
 
 
-def pairs(groups: Iterable[tuple[int, Leaves]]) -> Iterator[tuple[int, int]]:
+def pairs(groups: Iterable[tuple[int, LeafGroup]]) -> Iterator[tuple[int, int]]:
     """Yield the numbers of views and of their bases."""
     for first, group in groups:
         if group.kind == "view":
@@ -96,7 +96,7 @@ def with_bases(saved: Tree, groups: Groups, blocks: Sequence[Block]) -> Groups:
     if not reaches:
         return groups
     begins: dict[int, int] = {}
-    bases: list[tuple[int, Leaves]] = []
+    bases: list[tuple[int, LeafGroup]] = []
     for first, group in tree.pick(saved, reaches):
         for index in range(len(group.names)):
             number, leaf = first + index, leaves.part(group, index, index + 1)
@@ -107,8 +107,8 @@ def with_bases(saved: Tree, groups: Groups, blocks: Sequence[Block]) -> Groups:
 
 
 def _narrow(
-    leaf: Leaves, low: int, high: int, blocks: Sequence[Block]
-) -> tuple[int, Leaves]:
+    leaf: LeafGroup, low: int, high: int, blocks: Sequence[Block]
+) -> tuple[int, LeafGroup]:
     """Return the blocks of an array that hold a range of its bytes, as an array.
 
     Returns:
@@ -136,7 +136,7 @@ def _narrow(
     return begin, part
 
 
-def _moved(group: Leaves, begins: Mapping[int, int]) -> Leaves:
+def _moved(group: LeafGroup, begins: Mapping[int, int]) -> LeafGroup:
     """Return a group with its views in the blocks of their bases that are there."""
     if group.kind != "view":
         return group

@@ -11,7 +11,7 @@ from msgspec import Struct, structs
 
 from ..errors import MismatchError
 from ..format import scalars
-from ..format.manifest import Node, Tree, display
+from ..format.manifest import Node, Tree, escape
 from . import containers, tree
 
 _PLACE_BYTES = 64  # Of memory, besides its name.
@@ -85,13 +85,13 @@ def _walk(
     stack = [("", saved.root)]
     while stack:
         name, number = stack.pop()
-        yield display(name), number
+        yield escape(name), number
         if number >= 0:
             continue
         node = saved.nodes[-number - 1]
         prefix = f"{name}/" if name else ""
         names = list(map(tree.part, containers.child_keys(node)))
-        names += [f".{name}" for name in scalars.texts(node.attributes)]
+        names += [f".{name}" for name in scalars.decode_keys(node.attributes)]
         pairs = list(zip(names, node.children, strict=True))
         for below, child in reversed(pairs if attributes else pairs[: tree.held(node)]):
             if child < 0 and child <= number:
@@ -135,7 +135,7 @@ def places(saved: Tree, allowance: Allowance) -> Iterator[tuple[str, Place]]:
             nodes = (*nodes, structs.replace(node, children=held, attributes=[]))
             others = (*others, tree.attributes_of(node))
         if number >= 0 or not nodes[-1].children:
-            yield display(name), Place(number, nodes, keys, others)
+            yield escape(name), Place(number, nodes, keys, others)
             continue
         node, prefix = nodes[-1], f"{name}/" if name else ""
         pairs = list(zip(containers.child_keys(node), node.children, strict=True))

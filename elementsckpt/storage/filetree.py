@@ -71,7 +71,7 @@ class FolderWriter:
         for path, status in disk.below(self._path):
             problem = _problem(path, status)
             if problem:
-                problems.append(f"{manifest.display(path)} {problem}")
+                problems.append(f"{manifest.escape(path)} {problem}")
             elif stat.S_ISDIR(status.st_mode):
                 self._folders.append(self._path / path)
             else:

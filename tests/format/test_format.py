@@ -379,6 +379,6 @@ def test_the_schema_and_the_text_have_the_same_fields():
     for struct_type in types:
         for field in struct_type.__struct_fields__:
             assert f"`{field}`" in text or f'"{field}"' in text, field
-    for struct_type in (manifest.Leaves, manifest.Node):
+    for struct_type in (manifest.LeafGroup, manifest.Node):
         for info in msgspec.structs.fields(struct_type):
             assert f"`{info.name}`" in text, info.name

@@ -72,7 +72,7 @@ class Names:
     """Checks the names in all saves of a directory."""
 
     def __init__(self):
-        self._saved = {}  # Leaves, by path.
+        self._saved = {}  # LeafGroup, by path.
         self._written = {}  # Leaves of the save that wrote a file, by its name.
 
     def note(self, save, state):

@@ -11,7 +11,7 @@ import pytest
 
 import elementsckpt
 from elementsckpt import Checkpoint
-from elementsckpt.format.manifest import Leaves
+from elementsckpt.format.manifest import LeafGroup
 from elementsckpt.kinds import leaves
 
 from support import boxes
@@ -128,7 +128,7 @@ def test_an_array_comes_back_from_behind_any_bytes(make):
     x = make([0, 1, 2, 1, 0])
     form, storage, _ = encoded(x)
     content = np.ascontiguousarray(storage).reshape(-1).view(np.uint8)
-    group = Leaves(
+    group = LeafGroup(
         kind=form.kind, dtype=form.dtype, shape=form.shape, value=form.value, names=[""]
     )
     for count in COUNTS:
