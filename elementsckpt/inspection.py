@@ -5,9 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-import os
 from collections.abc import Iterable
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -166,11 +164,10 @@ def _describe_elements(found: SaveEntry) -> SaveInfo:
         )
         for key, files in elements.files(found.path).items()
     }
-    modified = os.lstat(found.path / "done").st_mtime
     return SaveInfo(
         path=found.path,
         step=found.step,
         sequence=0,
-        time=datetime.fromtimestamp(modified, timezone.utc),
+        time=elements.time_of(found.path),
         components=sizes,
     )

@@ -14,8 +14,8 @@ from ..errors import CheckpointError, DamagedError, ReadError, reason
 from ..foreign import elements
 from ..format import manifest, names, scalars
 from ..format.manifest import Head
-from ..storage import local, paths, reader
-from ..storage.segments import SaveFolder
+from ..storage import paths, places, reader
+from ..storage.store import Source
 from ..user.notices import Notices
 from . import metadata, retention
 from .retention import Keep
@@ -37,7 +37,7 @@ class SaveEntry:
       is_ours: Whether a damaged one was written by this library.
     """
 
-    source: SaveFolder
+    source: Source
     head: Head | None = None
     error: CheckpointError | None = None
     sequence: float = 0
@@ -104,7 +104,7 @@ class Directory:
 
     def __init__(self, path: Path, notices: Notices | None = None) -> None:
         self._notices = Notices() if notices is None else notices
-        self.store = local.LocalStore(path, self._notices)
+        self.store = places.open_store(path, self._notices)
         # Manifests can be large, so each is read once, unless it changes.
         self._cache: dict[str, tuple[Hashable, SaveEntry]] = {}
         self._damaged: set[Path] = set()
@@ -177,7 +177,7 @@ class Directory:
             cache[name] = known
         return entry if entry.is_ours else None
 
-    def _without_manifest(self, source: SaveFolder) -> SaveEntry | None:
+    def _without_manifest(self, source: Source) -> SaveEntry | None:
         entry = without_manifest(source)
         if entry is None and _lacks_manifest(source):
             self._notices.warn(
@@ -253,7 +253,7 @@ class Directory:
         return [path for path in saves if self.store.remove(path.name, fsync=fsync)]
 
 
-def read_entry(source: SaveFolder) -> SaveEntry:
+def read_entry(source: Source) -> SaveEntry:
     """Return what has a manifest, or has a file by that name, as a save."""
     content, where = bytearray(), str(source.path / names.MANIFEST)
     is_link = source.is_link
@@ -288,10 +288,10 @@ def _check(head: Head, where: str) -> None:
         raise DamagedError(f"{where} is not a manifest: {reason(error)}.") from error
 
 
-def without_manifest(source: SaveFolder) -> SaveEntry | None:
+def without_manifest(source: Source) -> SaveEntry | None:
     """Return a save without manifest: one of elements, or one that cannot be read."""
     try:
-        if elements.is_save(source.path):
+        if elements.is_save(source):
             return SaveEntry(source)
     except CheckpointError as refused:
         return SaveEntry(source, error=refused)
@@ -304,7 +304,7 @@ def without_manifest(source: SaveFolder) -> SaveEntry | None:
     return None
 
 
-def _lacks_manifest(source: SaveFolder) -> bool:
+def _lacks_manifest(source: Source) -> bool:
     """Return whether it is a save without manifest; an unfinished one has a draft.
 
     Somebody has removed it, or power loss has kept segments and not the draft.

@@ -10,9 +10,8 @@ from typing import Any
 from ..errors import CheckpointError, DamagedError, SaveNotFoundError
 from ..foreign import elements
 from ..format import manifest, names, scalars
-from ..storage import paths
+from ..storage import paths, places
 from ..storage.paths import AnyPath, local
-from ..storage.segments import SaveFolder
 from ..user import hints
 from ..user.arguments import integer, is_integer, shown
 from . import retention
@@ -275,9 +274,9 @@ def newest(saves: list[SaveEntry]) -> SaveEntry:
 
 
 def _save_at(path: Path) -> SaveEntry | None:
-    source = SaveFolder(path)
+    source = places.open_source(path)
     if not source.has_no_manifest():
         found = read_entry(source)
         if found.error is None or not source.has_no_manifest():
             return found  # Else it has just been removed.
-    return SaveEntry(source) if elements.is_save(path) else None
+    return SaveEntry(source) if elements.is_save(source) else None

@@ -11,28 +11,36 @@ Their pickles are admitted only as far as `load_restricted` goes, unless asked.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ..errors import DamagedError, PickleError, reason
+from ..errors import CheckpointError, DamagedError, PickleError, reason
 from ..kinds import pickles
 from ..storage import disk
+from ..storage.store import Source
 from ..system.memory import require_memory
 
 _SHARD = re.compile(r"(.+)-(\d{4,})\.pkl")
+_DONE = "done"
 _COPIES = 3  # Of an array: the file, what is cut out of that, the array itself.
 
 
-def is_save(path: Path) -> bool:
-    """Tell whether the folder is a complete save of elements.
+def is_save(source: Source) -> bool:
+    """Return whether something is a complete save of elements, in a folder.
 
     Raises:
       ReadError, DamagedError: the system refused to list it.
     """
-    return os.path.lexists(path / "done") and bool(_pickles(path))
+    path = source.path
+    return not disk.is_missing(path / _DONE) and bool(_pickles(path))
+
+
+def time_of(path: Path) -> datetime:
+    """Return when a save was completed."""
+    return disk.changed_at(path / _DONE)
 
 
 def files(path: Path) -> dict[str, list[Path]]:
@@ -59,8 +67,8 @@ def size_bytes(files: list[Path]) -> int:
     """Return the size of files, those that are gone left out."""
     total = 0
     for file in files:
-        with contextlib.suppress(OSError):
-            total += os.lstat(file).st_size
+        with contextlib.suppress(CheckpointError):
+            total += disk.size_of(file)
     return total
 
 

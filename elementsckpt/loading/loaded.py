@@ -16,8 +16,8 @@ from ..reports import LoadReport
 from ..state import tree, walking
 from ..state.matching import Plan
 from ..state.selection import Selection
-from ..storage.drafts import Draft
 from ..storage.fileview import FolderReader
+from ..storage.store import Draft
 from ..system.phases import Phases
 from .request import Request
 

@@ -18,7 +18,7 @@ from ..directory.metadata import changes
 from ..format import manifest, names, scalars
 from ..format.manifest import Head, Lineage
 from ..reports import SaveReport
-from ..storage import disk
+from ..storage import disk, paths
 
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _FILE_BYTES = 1 << 26  # Of packed references in a very large repository.
@@ -47,7 +47,7 @@ class Provenance:
     def lineage(self) -> Lineage:
         """Return the lineage for a save by this process."""
         begun, self._begun = self._begun, None
-        if begun is not None and os.path.lexists(begun / names.MANIFEST):
+        if begun is not None and not disk.is_missing(begun / names.MANIFEST):
             self._lineage = replace(self._lineage, parent=_text(begun))
         self._lineage = replace(
             self._lineage,
@@ -180,9 +180,9 @@ def commit() -> str | None:
     """
     script = getattr(sys.modules.get("__main__"), "__file__", None)
     try:
-        here = Path(os.path.realpath(script)).parent if script else Path.cwd()
+        here = paths.real(script).parent if script else Path.cwd()
         for folder in (here, *here.parents):
-            if os.path.lexists(folder / ".git"):
+            if not disk.is_missing(folder / ".git"):
                 return _head(folder / ".git")
     except (OSError, ValueError, TypeError):
         pass  # A save does not fail for it.

@@ -12,7 +12,7 @@ import weakref
 from pathlib import Path
 
 from ..directory.listing import SaveEntry
-from ..storage import disk
+from ..storage import disk, paths
 from ..system import forks, job
 from . import provenance
 
@@ -78,7 +78,7 @@ def lock_for_writing(directory: Path, newest: SaveEntry | None) -> WriterLock:
       directory: The directory, which must exist.
       newest: Its newest save, or None.
     """
-    key = os.path.realpath(directory)
+    key = str(paths.real(directory))
     found = _locks.get(key)
     if found is not None and not found.is_of(directory):
         _locks.pop(key, None)

@@ -13,7 +13,7 @@ from ..format import manifest, names, scalars
 from ..format.compression import Compress
 from ..format.manifest import Component
 from ..format.sizes import Sizes
-from ..storage.drafts import Draft
+from ..storage.store import Draft
 from .reuse import CHECK_EVERY, BlockIndex, EarlierSave
 from .still import Still
 

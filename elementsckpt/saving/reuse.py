@@ -24,9 +24,8 @@ from ..format.compression import Compress
 from ..format.header import is_dated
 from ..format.manifest import Files, Segment, digest
 from ..format.sizes import DEFAULT, Sizes
-from ..storage.drafts import Draft
 from ..storage.reader import stored_bytes, verify_stored
-from ..storage.segments import SaveFolder, SegmentFile
+from ..storage.store import Draft, OpenSegment, Source
 from ..system.threads import run
 from .blocks import Block, Content, prefix_hash
 
@@ -71,7 +70,7 @@ class EarlierSave(Struct):
         copies, which nobody has synced.
     """
 
-    source: SaveFolder
+    source: Source
     sequence: int
     segments: list[Segment]
     blocks: list[manifest.Block]
@@ -339,20 +338,20 @@ class _Segment:
             return False
         return True
 
-    def _check(self, file: SegmentFile) -> None:
+    def _check(self, file: OpenSegment) -> None:
         """Read some of the blocks, or all if the file is newer than its save.
 
         Which blocks it is their turn follows from their digests, as their positions
         change.
         """
         earlier, blocks = self._earlier, self.blocks
-        is_changed = earlier.source.may_have_changed(file)
+        is_changed = earlier.source.may_have_changed(self.entry)
         if not is_changed:
             turn = earlier.turn % CHECK_EVERY
             blocks = [x for x in blocks if int(x.digest, 16) % CHECK_EVERY == turn]
         run(lambda x: verify_stored(file.path, x, stored_bytes(file, x)), blocks)
-        if is_changed or not earlier.is_durable:
-            self._draft.sync(file)
+        if self._draft.fsync and (is_changed or not earlier.is_durable):
+            file.sync()
 
     def read(self, block: manifest.Block) -> np.ndarray:
         """Return a block as it is stored, verified."""

@@ -21,7 +21,7 @@ from ..format.compression import Compress
 from ..format.manifest import Lineage, Manifest
 from ..format.sizes import DEFAULT, Sizes
 from ..reports import SaveReport
-from ..storage.drafts import Draft
+from ..storage.store import Draft
 from ..system.phases import Phases
 from ..user.notices import Notices
 from .arenas import Arenas

@@ -20,8 +20,7 @@ from ..format import compression, manifest
 from ..format.compression import Compress
 from ..format.header import ALIGN, Header, Naming, Tensors, room_for, round_up
 from ..format.manifest import Segment
-from ..storage.drafts import Draft
-from ..storage.segments import SegmentSink
+from ..storage.store import Draft, Sink
 from .layout import Item, Layout, Run, frame, source
 
 _local = threading.local()
@@ -64,7 +63,7 @@ class SegmentWriter(abc.ABC):
         self._name = name
         self._lock = threading.Lock()
         self._left = len(self.items)
-        self._sink: SegmentSink | None = None
+        self._sink: Sink | None = None
         self._blocks: dict[int, manifest.Block] = {}
 
     def open(self, draft: Draft) -> None:
@@ -95,7 +94,7 @@ class SegmentWriter(abc.ABC):
 
     @abc.abstractmethod
     def _write(
-        self, sink: SegmentSink, item: Item, index: int, scratch: np.ndarray
+        self, sink: Sink, item: Item, index: int, scratch: np.ndarray
     ) -> manifest.Block:
         """Write one block; return its entry of the manifest."""
 
@@ -125,7 +124,7 @@ class RawSegment(SegmentWriter):
         self.least_bytes = self._layout.size
 
     def _write(
-        self, sink: SegmentSink, item: Item, index: int, scratch: np.ndarray
+        self, sink: Sink, item: Item, index: int, scratch: np.ndarray
     ) -> manifest.Block:
         offset = self._layout.offsets[index]
         content = item.content(scratch)
@@ -159,7 +158,7 @@ class PackedSegment(SegmentWriter):
         self._header = b""
 
     def _write(
-        self, sink: SegmentSink, item: Item, index: int, scratch: np.ndarray
+        self, sink: Sink, item: Item, index: int, scratch: np.ndarray
     ) -> manifest.Block:
         stored, digest, unpacked = item.content(scratch)
         if not unpacked:

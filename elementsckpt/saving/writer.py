@@ -23,8 +23,7 @@ from ..format.compression import Compress
 from ..format.header import Naming
 from ..format.manifest import Component, LeafGroup, Segment
 from ..format.sizes import Sizes
-from ..storage.drafts import Draft
-from ..storage.filetree import FolderWriter
+from ..storage.store import Draft, FolderWriter
 from ..system.phases import Phases
 from ..system.threads import run
 from .arenas import Arenas

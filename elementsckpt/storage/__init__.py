@@ -5,13 +5,4 @@ manifest the name that makes it a save. What a dead process left is **swept**. O
 `disk` opens or changes files.
 """
 
-__all__ = [
-    "disk",
-    "drafts",
-    "filetree",
-    "fileview",
-    "local",
-    "paths",
-    "reader",
-    "segments",
-]
+__all__ = ["disk", "filetree", "fileview", "paths", "places", "reader", "store"]

@@ -17,6 +17,7 @@ import re
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -392,6 +393,24 @@ def _status(path: Path) -> os.stat_result:
         return os.lstat(path)
     except OSError as error:
         raise _unreadable(path, error) from error
+
+
+def size_of(path: Path) -> int:
+    """Return the size of a file in bytes.
+
+    Raises:
+      DamagedError, ReadError: there is none, or the system refused.
+    """
+    return _status(path).st_size
+
+
+def changed_at(path: Path) -> datetime:
+    """Return when a file was changed last.
+
+    Raises:
+      DamagedError, ReadError: there is none, or the system refused.
+    """
+    return datetime.fromtimestamp(_status(path).st_mtime, timezone.utc)
 
 
 def _unreadable(path: Path, error: OSError) -> CheckpointError:

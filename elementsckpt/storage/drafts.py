@@ -23,7 +23,8 @@ from ..system import forks, job
 from . import disk, removal
 from .filetree import FolderWriter
 from .paths import contents, leads_nowhere, names_in
-from .segments import SaveFolder, SegmentFile, SegmentSink
+from .segments import SaveFolder, SegmentSink
+from .store import Source
 
 _ATTEMPTS = 100
 _reached: set[Path] = set()  # Folders to which durable entries lead.
@@ -75,18 +76,13 @@ class Draft:
         """Return a new segment, to be written."""
         return SegmentSink(self.path / name, fsync=self.fsync)
 
-    def reuse(self, source: SaveFolder, segment: Segment) -> None:
+    def reuse(self, source: Source, segment: Segment) -> None:
         """Link a segment of another save, so that it is one of this save, too.
 
         Raises:
           WriteError: the disk refused, or the other save is gone.
         """
         disk.link(source.path / segment.file, self.path / segment.file)
-
-    def sync(self, file: SegmentFile) -> None:
-        """Make a segment durable that another process has written, if this is to be."""
-        if self.fsync:
-            disk.sync(file.fd, path=file.path)
 
     def drop(self, segment: str) -> None:
         """Remove the link to a segment of another save."""

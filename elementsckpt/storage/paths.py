@@ -96,7 +96,7 @@ def _with_variables(text: str) -> str:
     return _VARIABLE.sub(value, text)
 
 
-def real(path: Path) -> Path:
+def real(path: AnyPath) -> Path:
     """Return a path without links in it, by which places can be compared."""
     return Path(os.path.realpath(path))
 

@@ -95,6 +95,14 @@ class SegmentFile(disk.File):
     def __enter__(self) -> SegmentFile:
         return self
 
+    def sync(self) -> None:
+        """Make the file durable, which others may have written.
+
+        Raises:
+          WriteError: the disk refused.
+        """
+        disk.sync(self.fd, path=self.path)
+
     def map(self) -> np.ndarray | None:
         """Map the file, copy-on-write; None if no more can be mapped."""
         return pool.map_file(self)
@@ -166,10 +174,10 @@ class SaveFolder:
         """Return True only if a segment certainly is not there."""
         return disk.is_missing(self.path / segment.file)
 
-    def may_have_changed(self, file: SegmentFile) -> bool:
+    def may_have_changed(self, segment: Segment) -> bool:
         """Return whether a segment may have been written to since the commit."""
         try:
             committed = os.stat(self._manifest).st_mtime_ns
-            return os.fstat(file.fd).st_mtime_ns > committed
+            return os.stat(self.path / segment.file).st_mtime_ns > committed
         except OSError:  # The save is being removed.
             return True

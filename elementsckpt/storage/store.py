@@ -6,13 +6,13 @@ of bytes. `LocalStore` is the one for directories.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from ..format.manifest import Segment
+from ..format.manifest import Component, Segment
 
 Buffer = Any  # One-dimensional bytes: bytes, bytearray, memoryview, uint8 ndarray.
 
@@ -78,10 +78,18 @@ class Draft(Protocol):
 
     Attributes:
       path: Where the save will be.
+      source: Where what has been written can be read.
+      fsync: Whether the save is durable when it is committed.
+      unlock: Leaves it to be swept.
       is_committed: Whether it is a save by now, which others may rely on.
     """
 
     path: Path
+    fsync: bool
+    unlock: Callable[[], object]
+
+    @property
+    def source(self) -> Source: ...
 
     @property
     def is_committed(self) -> bool: ...
@@ -107,10 +115,18 @@ class Draft(Protocol):
         """Give up a segment that was reused."""
 
     def folder(self, name: str) -> Path:
-        """Make a folder on this machine, whose files become a part of the save."""
+        """Make a folder on this machine, for files that a component writes itself."""
 
-    def commit(self, manifest: bytes) -> None:
+    def files(
+        self, path: Path, component: Component, earlier: Mapping[str, Path]
+    ) -> FolderWriter:
+        """Return what makes the files in such a folder a part of the save."""
+
+    def commit(self, content: bytes) -> None:
         """Make it a save: complete and, with fsync, durable on return.
+
+        Args:
+          content: The manifest.
 
         Raises:
           WriteError: the place refused; the caller should `abandon` it.
@@ -118,6 +134,28 @@ class Draft(Protocol):
 
     def abandon(self) -> None:
         """Remove what was written, unless it was committed; failing only warns."""
+
+
+class FolderWriter(Protocol):
+    """Makes files that a component wrote itself a part of a save.
+
+    Attributes:
+      bytes_written: Size of the files that were written, when `finish` has returned.
+      bytes_reused: Size of those that an earlier save holds already, likewise.
+      is_damaged: Whether one that it should hold was found damaged, likewise.
+    """
+
+    bytes_written: int
+    bytes_reused: int
+    is_damaged: bool
+
+    def finish(self) -> None:
+        """Hash the files, reuse those that an earlier save holds.
+
+        Raises:
+          WriteError: the place refused.
+          DamagedError: a file vanished.
+        """
 
 
 class Sink(Protocol):
@@ -139,12 +177,19 @@ class Source(Protocol):
     Attributes:
       path: Where it is.
       is_link: Whether the name only leads to a save elsewhere.
+      is_dangling: Whether it leads nowhere.
     """
 
     path: Path
 
     @property
     def is_link(self) -> bool: ...
+
+    @property
+    def is_dangling(self) -> bool: ...
+
+    def is_missing(self) -> bool:
+        """Return True only if there certainly is nothing of this name."""
 
     def signature(self) -> Hashable | None:
         """Return what changes whenever the manifest does; None if it cannot be had."""
@@ -161,6 +206,12 @@ class Source(Protocol):
 
     def names(self) -> list[str]:
         """Return the names of what is in the save; none if they cannot be had."""
+
+    def lacks(self, segment: Segment) -> bool:
+        """Return True only if a segment certainly is not there."""
+
+    def may_have_changed(self, segment: Segment) -> bool:
+        """Return whether a segment may have been written to since the commit."""
 
     def open(self, segment: Segment, *, is_verified: bool = False) -> OpenSegment:
         """Open a segment for reading, its size and header verified.
@@ -195,3 +246,14 @@ class OpenSegment(Protocol):
 
     def map(self) -> np.ndarray | None:
         """Map it, copy-on-write, uint8[size]; None where it must be read."""
+
+    def sync(self) -> None:
+        """Make durable what others may have written.
+
+        Raises:
+          WriteError: the place refused.
+        """
+
+    def __enter__(self) -> OpenSegment: ...
+
+    def __exit__(self, *_: object) -> None: ...
