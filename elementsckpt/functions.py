@@ -65,10 +65,13 @@ def save(
     label = SaveLabel(metadata=encode(metadata))
     new = Saving(options, label, target=local(path))
     try:
-        return new.make(rng.last({**savefns, **saving}))
+        new.take(rng.last({**savefns, **saving}))
+        report = new.finish()
     except BaseException:
         new.abandon()
         raise
+    assert report is not None  # Nothing else could have abandoned it.
+    return report
 
 
 def load(

@@ -184,13 +184,17 @@ class Saver:
         """Save in this thread, and a second time if what was to be reused is lost."""
         saving = self._begin(request)
         try:
-            return saving.make(request.savefns, values or {})
+            saving.take(request.savefns, values=values or {})
+            report = saving.finish()
         except BaseException as error:
             saving.abandon()
             is_lost = isinstance(error, LostError) and saving.is_repeatable
             if is_again or not is_lost:
                 raise
             _logger.warning("Saving again without reuse: %s", error)
+        else:
+            assert report is not None  # Nothing else could have abandoned it.
+            return report
         return self._make(request, values, is_again=True)
 
     def _take(
@@ -340,14 +344,14 @@ class StagedSave(contextlib.AbstractContextManager[Any]):
             raise
 
     def __exit__(self, kind: object, *_: object) -> None:
-        if kind is not None:
-            self._abandon()
-            return
-        components = dict(self._saver.components)  # Others may be there by now.
         try:
-            self._saver.save(
-                replace(self._request, components=components, begun=self._saving)
-            )
+            if kind is None:
+                components = dict(self._saver.components)  # Others may be there by now.
+                self._saver.save(
+                    replace(self._request, components=components, begun=self._saving)
+                )
+            else:
+                self._abandon()
         except BaseException:
             self._abandon()
             raise

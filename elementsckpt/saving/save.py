@@ -249,24 +249,6 @@ class Saving:
                 sizes=self._options.sizes,
             )
 
-    def make(
-        self,
-        savefns: Mapping[str, Callable[[], Any]],
-        values: Mapping[str, int] = _NO_VALUES,
-    ) -> SaveReport:
-        """Take what the functions return, and finish.
-
-        If it fails, the caller should `abandon` the save.
-
-        Args:
-          savefns: As for `take`.
-          values: As for `take`.
-        """
-        self.take(savefns, values=values)
-        report = self.finish()
-        assert report is not None  # Only the caller could have abandoned it.
-        return report
-
     def finish(self) -> SaveReport | None:
         """Write the rest, commit and prune; if it fails, leave no trace of the save.
 
