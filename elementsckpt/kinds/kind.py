@@ -138,7 +138,7 @@ class Kind:
       build: Turns what `decode` returned for several groups into leaves, in place. It
         gets the groups, their leaves and the component's key, and kinds that have the
         same function get theirs together. None if `decode` was enough.
-      maker: Whose fault it is if `build` fails, for people; "" if it is the save's.
+      library: What is at fault if `build` fails, for people; "" if it is the save.
       refusals: What `encode` raises for leaves that cannot be saved.
       traits: Returns of arrays, at least cost, what makes two of one `spec` and place.
     """
@@ -157,7 +157,7 @@ class Kind:
     is_known_by_identity = False
     fetch: Callable[[Sequence[Any]], Sequence[np.ndarray]] | None = None
     build: Callable[[Sequence[LeafGroup], Sequence[list[Any]], str], None] | None = None
-    maker = ""
+    library = ""
     refusals: tuple[type[Exception], ...] = ()
     traits: Callable[[Any], Any] | None = None
 

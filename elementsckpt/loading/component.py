@@ -39,7 +39,6 @@ from ..state import (
     walking,
     wholes,
 )
-from ..state.specs import specs_of_saved
 from ..storage.reader import Reader
 from ..user.arguments import flag
 from .verbs import Verb
@@ -260,7 +259,7 @@ class SavedComponent:
         names = self.names()
         with damage(self._where):
             groups = self._tree().leaves
-            specs = [spec for x in groups for spec in specs_of_saved(x)]
+            specs = [spec for x in groups for spec in leaves.named(x).specs(x)]
             return [(name, number, specs[number]) for name, number in names]
 
     def values(

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from ..format.manifest import LeafGroup
 from ..kinds import leaves
 from ..kinds.jax_arrays import KEY_SIZES
 from ..kinds.kind import Kind, Spec
@@ -31,25 +30,10 @@ def stand_in(value: Any, kind: Kind) -> tuple[Spec, Kind]:
     return spec if spec.weak else spec._replace(maker=None), _STAND_IN
 
 
-def specs_of_saved(group: LeafGroup) -> list[Spec]:
-    """Return the spec of each leaf of a saved group.
-
-    Raises:
-      ValueError, TypeError, KeyError: the manifest describes no such leaves.
-    """
-    return leaves.named(group).specs(group)
-
-
 def problem(expected: Spec) -> str | None:
     """Say why nothing can become what a current leaf is, or return None."""
     maker = expected.maker
     return None if maker is None else maker.narrowing(expected.dtype)
-
-
-def where(current: Any, kind: Kind) -> str | None:
-    """Say where a leaf is on a device; None for any other leaf."""
-    current, kind = kind.unwrapped(current)
-    return kind.where(current)
 
 
 # Conversion
