@@ -128,6 +128,7 @@ class Kind:
       is_foreign: Whether these are not in NumPy's memory.
       is_value: Whether equal leaves are as good as one, so that it does not matter
         whether they are the same object.
+      is_raw: Whether they are stored as bytes of any number.
       is_opaque: Whether only pickle holds them.
       is_code: Whether only a trusted save may hold them.
       is_frozen: Whether nothing can write to their storage.
@@ -150,6 +151,7 @@ class Kind:
     is_abstract = False
     is_foreign = False
     is_value = False
+    is_raw = False
     is_opaque = False
     is_code = False
     is_frozen = False
@@ -191,6 +193,8 @@ class Kind:
         if group.dtype is None:
             return _NO_BYTES
         dtype, shape = self.storage(group)
+        if self.is_raw and (dtype != np.uint8 or len(shape) != 1):
+            raise ValueError("bytes that are an array")
         return dtype, shape, dtype.itemsize * math.prod(shape)
 
     def storage(self, group: LeafGroup) -> tuple[np.dtype[Any], tuple[int, ...]]:
