@@ -16,6 +16,7 @@ import xxhash
 from ..errors import MismatchError
 from ..format import scalars
 from ..format.manifest import OWN_VALUE, LeafGroup, Tree
+from ..kinds import leaves
 from ..state import matching, pytrees, specs, tree, walking
 from ..state.matching import Plan
 from ..state.selection import Selection
@@ -72,7 +73,7 @@ class Form:
             )
 
     def _differences(self, key: str, saved: Tree) -> list[str]:
-        found = [spec for group in saved.leaves for spec in specs.specs_of_saved(group)]
+        found = [x for group in saved.leaves for x in leaves.named(group).specs(group)]
         with contextlib.suppress(MismatchError):  # There are too many names.
             names = walking.names(saved, walking.Allowance())
             entries = [(name, number, found[number]) for name, number in names]

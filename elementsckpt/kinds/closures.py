@@ -87,7 +87,7 @@ def _refuse_data(function: types.FunctionType, verb: str, found: Any) -> None:
 
 
 def _is_code(value: Any) -> bool:
-    """Tell whether the value is code, of which what it needs is looked at by itself."""
+    """Whether the value is code, of which what it needs is looked at by itself."""
     if issubclass(type(value), _CODE) or type(value).__module__ == "dataclasses":
         return True
     if not callable(value):

@@ -11,8 +11,8 @@ import numpy as np
 
 from ..format.manifest import LeafGroup
 from . import references
-from .kind import Encoded, Form, Kind, Layout, Stored
-from .python_kinds import check_bytes, encode_bytes
+from .kind import Encoded, Form, Kind, Stored
+from .python_kinds import encode_bytes
 
 
 class _Functions(Kind):
@@ -33,13 +33,11 @@ class _Functions(Kind):
 class Opaque(Kind):
     """Objects that only pickle holds; libraries derive from it for theirs."""
 
+    is_raw = True
     is_opaque = True
     is_code = True
     is_frozen = True
     is_immutable = True
-
-    def layout(self, group: LeafGroup) -> Layout:
-        return check_bytes(super().layout(group))
 
 
 FUNCTION, OBJECT = _Functions(), Opaque()

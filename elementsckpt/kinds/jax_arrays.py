@@ -69,7 +69,7 @@ def is_array(value: Any) -> bool:
 
 
 def is_key(value: Any) -> bool:
-    """Tell whether the JAX array is one of typed PRNG keys, or their data."""
+    """Return whether the JAX array is one of typed PRNG keys, or their data."""
     if type(value) is KeyData:
         return True
     if isinstance(value.dtype, np.dtype):
@@ -170,7 +170,7 @@ def implementation(key: Any) -> str:
 
 
 def narrows(dtype: np.dtype[Any]) -> bool:
-    """Tell whether JAX would silently halve the width of this element type."""
+    """Return whether JAX would silently halve the width of this element type."""
     wide = dtype.name in ("int64", "uint64", "float64", "complex128")
     return wide and not importlib.import_module("jax").config.jax_enable_x64
 
@@ -200,7 +200,7 @@ def wrap_key(data: Any, implementation: str) -> Any:
 
 
 def is_abstract(value: Any) -> bool:
-    """Tell whether the value has the shape and type of an array and no elements."""
+    """Return whether the value has the shape and type of an array and no elements."""
     struct = getattr(sys.modules.get("jax"), "ShapeDtypeStruct", None)
     return struct is not None and attributes.is_instance(value, struct)
 

@@ -55,7 +55,29 @@ def _wrap_key(data: Any, group: LeafGroup, key: str) -> Any:
         ) from error
 
 
-class _Abstract(Opaque):
+class _Placed(Kind):
+    """What is on devices of JAX, or is going to be."""
+
+    def where(self, current: Any) -> str | None:
+        return str(current.sharding or "the default device")
+
+    def device_key(self, current: Any) -> Any:
+        return jax_arrays.device_key(current)
+
+    def fit(self, current: Any, value: Any, kind: Kind, taken: Spec | None) -> Any:
+        if taken is None:
+            array, weak = kind.numbers(value), getattr(current, "weak_type", False)
+            if not jax_arrays.is_key(current):
+                array = cast(array, current.dtype)
+            return jax_arrays.like(current, array, weak=weak)
+        if taken.kind != "array":
+            return value
+        # Who saved it may have had it from JAX, where its type could be weak.
+        weak = taken.dtype == current.dtype if taken.weak is None else taken.weak
+        return jax_arrays.like(current, kind.numbers(value), weak=weak)
+
+
+class _Abstract(_Placed, Opaque):
     """Shapes and types of arrays without elements, to load into."""
 
     is_abstract = True
@@ -68,24 +90,15 @@ class _Abstract(Opaque):
     def misplaced(self, current: Any) -> str | None:
         return jax_arrays.misplaced(current)
 
-    def where(self, current: Any) -> str | None:
-        return str(current.sharding or "the default device")
 
-    def device_key(self, current: Any) -> Any:
-        return jax_arrays.device_key(current)
-
-    def fit(self, current: Any, value: Any, kind: Kind, taken: Spec | None) -> Any:
-        return _fit(current, value, kind, taken)
-
-
-class _Arrays(ArrayKind):
+class _Arrays(_Placed, ArrayKind):
     name = "jax"
     is_of_type = True
     is_immutable = True  # As they may share memory with NumPy arrays.
     is_known_by_identity = True
     fetch = staticmethod(jax_arrays.fetch)
     build = staticmethod(_build)
-    maker = "JAX"
+    library = "JAX"
     traits: Callable[[Any], Any] | None = operator.attrgetter(
         "dtype", "shape", "weak_type"
     )
@@ -120,31 +133,8 @@ class _Arrays(ArrayKind):
             return "which JAX would silently make 32 bits wide: set jax_enable_x64"
         return None
 
-    def where(self, current: Any) -> str | None:
-        return str(current.sharding or "the default device")
-
-    def device_key(self, current: Any) -> Any:
-        return jax_arrays.device_key(current)
-
     def numbers(self, value: Any) -> np.ndarray:
         return jax_arrays.fetch([value])[0]
-
-    def fit(self, current: Any, value: Any, kind: Kind, taken: Spec | None) -> Any:
-        return _fit(current, value, kind, taken)
-
-
-def _fit(current: Any, value: Any, kind: Kind, taken: Spec | None) -> Any:
-    """Return a saved leaf where and as an array, typed keys or a shape is."""
-    if taken is None:
-        array, weak = kind.numbers(value), getattr(current, "weak_type", False)
-        if not jax_arrays.is_key(current):
-            array = cast(array, current.dtype)
-        return jax_arrays.like(current, array, weak=weak)
-    if taken.kind != "array":
-        return value
-    # Who saved it may have had it from JAX, where its type could be weak.
-    weak = taken.dtype == current.dtype if taken.weak is None else taken.weak
-    return jax_arrays.like(current, kind.numbers(value), weak=weak)
 
 
 class _Keys(_Arrays):

@@ -128,6 +128,7 @@ class Kind:
       is_foreign: Whether these are not in NumPy's memory.
       is_value: Whether equal leaves are as good as one, so that it does not matter
         whether they are the same object.
+      is_raw: Whether they are stored as bytes of any number.
       is_opaque: Whether only pickle holds them.
       is_code: Whether only a trusted save may hold them.
       is_frozen: Whether nothing can write to their storage.
@@ -138,7 +139,7 @@ class Kind:
       build: Turns what `decode` returned for several groups into leaves, in place. It
         gets the groups, their leaves and the component's key, and kinds that have the
         same function get theirs together. None if `decode` was enough.
-      maker: Whose fault it is if `build` fails, for people; "" if it is the save's.
+      library: What is at fault if `build` fails, for people; "" if it is the save.
       refusals: What `encode` raises for leaves that cannot be saved.
       traits: Returns of arrays, at least cost, what makes two of one `spec` and place.
     """
@@ -150,6 +151,7 @@ class Kind:
     is_abstract = False
     is_foreign = False
     is_value = False
+    is_raw = False
     is_opaque = False
     is_code = False
     is_frozen = False
@@ -157,7 +159,7 @@ class Kind:
     is_known_by_identity = False
     fetch: Callable[[Sequence[Any]], Sequence[np.ndarray]] | None = None
     build: Callable[[Sequence[LeafGroup], Sequence[list[Any]], str], None] | None = None
-    maker = ""
+    library = ""
     refusals: tuple[type[Exception], ...] = ()
     traits: Callable[[Any], Any] | None = None
 
@@ -191,6 +193,8 @@ class Kind:
         if group.dtype is None:
             return _NO_BYTES
         dtype, shape = self.storage(group)
+        if self.is_raw and (dtype != np.uint8 or len(shape) != 1):
+            raise ValueError("bytes that are an array")
         return dtype, shape, dtype.itemsize * math.prod(shape)
 
     def storage(self, group: LeafGroup) -> tuple[np.dtype[Any], tuple[int, ...]]:

@@ -50,8 +50,8 @@ def register(*kinds: Kind) -> None:
 
 register(PYTHON, STR, BYTES, BYTEARRAY)
 register(NUMPY, VIEW)
+register(TENSOR, ODD_TENSOR)  # Before JAX's, whose types are known after one look.
 register(JAX, KEY, KEY_DATA, ABSTRACT)
-register(TENSOR, ODD_TENSOR)
 register(FUNCTION, OBJECT)
 
 
@@ -237,9 +237,9 @@ def build(found: Iterable[tuple[LeafGroup, list[Any]]], key: str, where: str) ->
         except (CheckpointError, ImportError):
             raise
         except Exception as error:
-            if not kind.maker:
+            if not kind.library:
                 raise
             raise ReadError(  # This says nothing about the save.
-                f"{kind.maker} could not make the arrays of {where}: {reason(error)}. "
-                f"Free memory of the device, or load less at a time."
+                f"{kind.library} could not make the arrays of {where}: "
+                f"{reason(error)}. Free memory of the device, or load less at a time."
             ) from error

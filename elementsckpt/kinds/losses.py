@@ -31,7 +31,7 @@ _SOME = 100  # Items of a container that are looked at.
 
 @functools.cache
 def may_lose(cls: Any) -> bool:
-    """Tell whether instances can change, and say themselves how they are pickled."""
+    """Return whether instances can change, and say themselves how they are pickled."""
     if getattr(cls, "__hash__", None) not in (None, object.__hash__):
         return False  # It hashes by its value, which is all that it has.
     return cls in copyreg.dispatch_table or any(
@@ -106,7 +106,7 @@ def _attributes(value: Any) -> dict[str, Any]:
 
 
 def _is_ez_pickle(cls: Any) -> bool:
-    """Tell whether the pickle is that of Gymnasium's EzPickle, or of Gym's.
+    """Return whether the pickle is that of Gymnasium's EzPickle, or of Gym's.
 
     It holds the arguments of the constructor, whatever has become of the object. Much
     of that is in C, where nobody sees it.
@@ -160,7 +160,7 @@ def _is_nothing(item: Any) -> bool:
 
 
 def _is_bare(item: Any) -> bool:
-    """Tell whether no array can be in it, in whatever form."""
+    """Return whether no array can be in it, in whatever form."""
     return isinstance(item, (*_NUMBERS, type)) or _is_nothing(item)
 
 
@@ -182,7 +182,7 @@ def _not_given(value: Any, attributes: Mapping[str, Any], made: _Made) -> list[s
 
 
 def _loses_items(value: Any, found: Mapping[str, Any], made: _Made) -> bool:
-    """Tell whether a container is pickled without what it holds."""
+    """Return whether a container is pickled without what it holds."""
     held = _held(value)
     if not held or any(operator.length_hint(x, 1) for x in made.items):
         return False
@@ -219,7 +219,7 @@ def _held(value: Any) -> list[Any]:
 
 
 def _holds_nothing(argument: Any) -> bool:
-    """Tell whether none of the items of an object can be in an argument."""
+    """Return whether none of the items of an object can be in an argument."""
     return _says_nothing_else(argument, None)
 
 
@@ -238,7 +238,7 @@ def _given(value: Any, function: Any, given: list[Any]) -> tuple[list[Any], bool
 
 
 def _says_nothing_else(argument: Any, value: Any) -> bool:
-    """Tell whether an argument holds no attributes of an object in another form."""
+    """Return whether an argument holds no attributes of an object in another form."""
     if isinstance(argument, (str, bytes)):
         return len(argument) < _SOME
     if isinstance(argument, (*_SCALARS, type)) or callable(argument):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copyreg
 import functools
+import importlib
 import io
 import pickle
 import sys
@@ -80,82 +81,86 @@ def load(payload: Any, parts: Sequence[Any] = ()) -> Any:
 
 @functools.cache
 def _pickler_class() -> Any:
-    import cloudpickle  # Here, as most runs never need it, and it takes a while.
+    """Return the class of cloudpickle with what is ours."""
+    return type("Pickler", (_Pickling, _cloudpickle().Pickler), {})
 
-    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-        def __init__(
-            self,
-            file: Any,
-            out_of_band: Callable[[Any], Place | None],
-            lost: Callable[[type, list[str]], None] | None,
-            by_path: bool,
-        ) -> None:
-            # True: buffers go into the pickle; arrays have been taken out before.
-            super().__init__(
-                file, protocol=reductions.PROTOCOL, buffer_callback=lambda _: True
-            )
-            self._out_of_band = out_of_band
-            self._lost = lost
-            self._by_path = by_path
 
-        def persistent_id(self, value: Any) -> Place | None:
-            return self._out_of_band(value)
+def _cloudpickle() -> Any:
+    # Only when it is needed, as most runs never do, and it takes a while.
+    return importlib.import_module("cloudpickle")
 
-        def reducer_override(self, value: Any) -> Any:
-            if (
-                attributes.is_instance(value, io.IOBase)
-                and type(value) not in _IN_MEMORY
-            ):
-                raise TypeError("an open file")  # Cloudpickle would save its content.
-            # By reference whatever can be found again: jitted functions, for example,
-            # are objects that pickle would otherwise take apart.
-            path = references.path_of(value) if callable(value) else None
-            if self._by_path and references.is_jax_array_class(value):
-                return getattr, (sys.modules["jax"], "Array")
-            if path is not None:
-                return path.partition(":")[2]
-            name = references.name_in_main(value)
-            if name is not None and self._by_path:
-                return _in_main, (name,)
-            if name is not None:
-                return _of_main, (name, cloudpickle.dumps(value))
-            reduced = torch_pickles.reduce(value)
-            if reduced is None and type(value) not in self.dispatch_table:
-                reduced = reductions.reduce(value)
-            if reduced is None:
-                reduction = super().reducer_override(value)
-                if self._by_path and type(value) is types.FunctionType:
-                    return closures.reduce(value, reduction)
-                if self._lost is None or reduction is not NotImplemented:
-                    return reduction
-            if not self._may_lose(type(value)):
-                return NotImplemented if reduced is None else reduced
-            if reduced is None:
-                reduce = self.dispatch_table.get(type(value))
-                if reduce is None:
-                    reduced = value.__reduce_ex__(reductions.PROTOCOL)
-                else:
-                    reduced = reduce(value)
-            self._tell_of_losses(value, reduced)
-            return reduced
 
-        def _may_lose(self, cls: Any) -> bool:
-            if self._lost is None:
-                return False
-            if self.dispatch_table.get(cls) is not copyreg.dispatch_table.get(cls):
-                return False  # Cloudpickle's own.
-            with contextlib.suppress(Exception):  # Metaclasses may do anything,
-                return losses.may_lose(cls)
+class _Pickling(pickle.Pickler):
+    """What is ours of a pickler, which is cloudpickle's besides."""
+
+    def __init__(
+        self,
+        file: Any,
+        out_of_band: Callable[[Any], Place | None],
+        lost: Callable[[type, list[str]], None] | None,
+        by_path: bool,
+    ) -> None:
+        # True: buffers go into the pickle; arrays have been taken out before.
+        super().__init__(
+            file, protocol=reductions.PROTOCOL, buffer_callback=lambda _: True
+        )
+        self._out_of_band = out_of_band
+        self._lost = lost
+        self._by_path = by_path
+
+    def persistent_id(self, value: Any) -> Place | None:
+        return self._out_of_band(value)
+
+    def reducer_override(self, value: Any) -> Any:
+        if attributes.is_instance(value, io.IOBase) and type(value) not in _IN_MEMORY:
+            raise TypeError("an open file")  # Cloudpickle would save its content.
+        # By reference whatever can be found again: jitted functions, for example,
+        # are objects that pickle would otherwise take apart.
+        path = references.path_of(value) if callable(value) else None
+        if self._by_path and references.is_jax_array_class(value):
+            return getattr, (sys.modules["jax"], "Array")
+        if path is not None:
+            return path.partition(":")[2]
+        name = references.name_in_main(value)
+        if name is not None and self._by_path:
+            return _in_main, (name,)
+        if name is not None:
+            return _of_main, (name, _cloudpickle().dumps(value))
+        reduced: Any = torch_pickles.reduce(value)
+        if reduced is None and type(value) not in self.dispatch_table:
+            reduced = reductions.reduce(value)
+        if reduced is None:
+            reduction: Any = super().reducer_override(value)
+            if self._by_path and type(value) is types.FunctionType:
+                return closures.reduce(value, reduction)
+            if self._lost is None or reduction is not NotImplemented:
+                return reduction
+        if not self._may_lose(type(value)):
+            return NotImplemented if reduced is None else reduced
+        if reduced is None:
+            reduce = self.dispatch_table.get(type(value))
+            if reduce is None:
+                reduced = value.__reduce_ex__(reductions.PROTOCOL)
+            else:
+                reduced = reduce(value)
+        self._tell_of_losses(value, reduced)
+        return reduced
+
+    def _may_lose(self, cls: Any) -> bool:
+        if self._lost is None:
             return False
+        if self.dispatch_table.get(cls) is not copyreg.dispatch_table.get(cls):
+            return False  # Cloudpickle's own.
+        with contextlib.suppress(Exception):  # Metaclasses may do anything,
+            return losses.may_lose(cls)
+        return False
 
-        def _tell_of_losses(self, value: Any, reduction: Any) -> None:
-            found = []
-            with contextlib.suppress(Exception):  # and so may attributes.
-                found = losses.lost(value, reduction)
-            if found and self._lost is not None:
-                self._lost(type(value), found)
-
-    return Pickler
+    def _tell_of_losses(self, value: Any, reduction: Any) -> None:
+        found = []
+        with contextlib.suppress(Exception):  # and so may attributes.
+            found = losses.lost(value, reduction)
+        if found and self._lost is not None:
+            self._lost(type(value), found)
 
 
 def _of_main(name: str, pickled: bytes) -> Any:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ..format import scalars
 from ..format.manifest import LeafGroup
-from .kind import Encoded, Form, Kind, Layout, Spec, Stored, cast
+from .kind import Encoded, Form, Kind, Spec, Stored, cast
 
 NUMBERS = (int, float, complex)  # Each may become those after it.
 FORM = Form("python")  # Of all scalars.
@@ -71,14 +72,15 @@ def _is_numpy_number(value: Any) -> bool:
     return issubclass(cls, np.generic) and not issubclass(cls, np.character)
 
 
-class _Text(Kind):
-    """Text or bytes that are not in the manifest."""
+class _Raw(Kind):
+    """Text or bytes, which are in the manifest if they are few."""
 
-    is_frozen = True
-    is_immutable = True
+    is_raw = True
 
-    def __init__(self, name: str, make: Any) -> None:
-        self.name = name
+    def __init__(
+        self, name: str, make: Callable[[np.ndarray], Any], *types: type
+    ) -> None:
+        self.name, self.types = name, types
         self._make = make
 
     def encode(self, value: Any, fetched: np.ndarray | None) -> Encoded:
@@ -86,43 +88,23 @@ class _Text(Kind):
             return FORM, None, scalars.encode(value)
         return encode_bytes(value, self.name)
 
-    def layout(self, group: LeafGroup) -> Layout:
-        return check_bytes(super().layout(group))
-
     def decode(self, group: LeafGroup, stored: Stored) -> list[Any]:
         return [self._make(x) for x in stored.elements(group)]
 
 
-class _Bytes(_Text):
-    types = (bytes,)
+class _Frozen(_Raw):
     is_value = True
-
-
-class _Bytearrays(_Text):
-    types = (bytearray,)
-    is_frozen = False
-    is_immutable = False
+    is_frozen = True
+    is_immutable = True
 
 
 PYTHON = _Values()
-STR = _Text("str", lambda array: str(array.data, "utf-8", "surrogatepass"))
-BYTES = _Bytes("bytes", lambda array: array.tobytes())
-BYTEARRAY = _Bytearrays("bytearray", lambda array: bytearray(array.tobytes()))
+STR = _Frozen("str", lambda array: str(array.data, "utf-8", "surrogatepass"))
+BYTES = _Frozen("bytes", lambda array: array.tobytes(), bytes)
+BYTEARRAY = _Raw("bytearray", lambda array: bytearray(array.tobytes()), bytearray)
 
 
 def encode_bytes(data: Any, name: str) -> Encoded:
     """Describe bytes that are stored as they are."""
     storage = np.frombuffer(data, np.uint8)
     return Form(name, _BYTE, storage.shape), storage, None
-
-
-def check_bytes(layout: Layout) -> Layout:
-    """Return a layout of bytes.
-
-    Raises:
-      ValueError: it is not one.
-    """
-    dtype, shape, _ = layout
-    if dtype != np.uint8 or len(shape) != 1:
-        raise ValueError("bytes that are an array")
-    return layout

@@ -55,7 +55,7 @@ def _is_computed(cls: Any, name: Any) -> bool:
 
 
 def is_data(value: Any) -> bool:
-    """Tell whether a save can hold the value without pickle, and runs no code of it."""
+    """Return whether a save can hold the value as data: no pickle, no code to run."""
     try:
         flat = flattening.flatten(value, "")
         for kind, leaf in zip(flat.kinds, flat.values, strict=True):

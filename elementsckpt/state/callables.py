@@ -37,7 +37,7 @@ class Bound(NamedTuple):
 
 
 def is_code(value: Any) -> bool:
-    """Tell whether the value is code, which a program has and a save does not.
+    """Return whether the value is code, which a program has and a save does not.
 
     Functions, however they are wrapped, and classes have a name. Objects that can be
     called and have none may hold anything, but for modules of Flax Linen.
@@ -50,13 +50,13 @@ def is_code(value: Any) -> bool:
 
 
 def is_linen(value: Any) -> bool:
-    """Tell whether the value is a module of Flax Linen."""
+    """Return whether the value is a module of Flax Linen."""
     linen = sys.modules.get("flax.linen")
     return linen is not None and attributes.is_instance(value, linen.Module)
 
 
 def is_nnx(value: Any) -> bool:
-    """Tell whether the value is an object of Flax NNX that has a state."""
+    """Return whether the value is an object of Flax NNX that has a state."""
     nnx = sys.modules.get("flax.nnx")
     base = getattr(nnx, "Pytree", None) or getattr(nnx, "Object", None)
     return base is not None and attributes.is_instance(value, base)

@@ -87,12 +87,12 @@ def _named(keys: list[Any], by_name: bool) -> tuple[list[Any], list[Any]]:
 
 
 def _is_name(name: Any, key: Any) -> bool:
-    """Tell whether a name is what any state's key of this kind is called."""
+    """Return whether a name is what any state's key of this kind is called."""
     return tree.part(name) == tree.part(key)
 
 
 def _is_scalar(key: Any) -> bool:
-    """Tell whether a save can hold the key as it is."""
+    """Return whether a save can hold the key as it is."""
     if type(key) is str:
         return True
     try:
@@ -192,7 +192,7 @@ def _is_fixed(value: Any) -> bool:
 
 
 def _is_static(field: dataclasses.Field[Any]) -> bool:
-    """Tell whether a field is marked as Flax and Equinox mark theirs."""
+    """Return whether a field is marked as Flax and Equinox mark theirs."""
     marks = field.metadata
     return not marks.get("pytree_node", True) or bool(marks.get("static", False))
 

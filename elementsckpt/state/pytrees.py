@@ -127,14 +127,14 @@ def _code(value: Any) -> Opened:
 
 
 def _is_tree(owner: Any) -> bool:
-    """Tell whether the object of a method is a tree that cannot hold the method."""
+    """Return whether the object of a method is a tree that cannot hold the method."""
     if type(owner) in OPENERS or leaves.kind_of(owner).is_array:
         return True
     return callables.is_linen(owner) or is_registered(owner)
 
 
 def holds_arrays(value: Any) -> bool:
-    """Tell whether a tree holds arrays, or what cannot be saved, where it is open."""
+    """Return whether a tree holds arrays, or what cannot be saved, where it is open."""
     kind = leaves.kind_of(value)
     if kind.is_array or kind.is_abstract:
         return True

@@ -12,7 +12,7 @@ from .opening import Opened, fields_of, unique, with_attributes
 
 
 def is_registered(value: Any) -> bool:
-    """Tell whether JAX knows how to open the value."""
+    """Return whether JAX knows how to open the value."""
     return open_registered(value, by_name=True) is not None
 
 
@@ -87,7 +87,7 @@ def _in_own_order(
 
 @functools.cache
 def _is_box(cls: Any) -> bool:
-    """Tell whether objects are one of Flax's around a value, saying more about it."""
+    """Return whether objects are one of Flax's around a value, saying more about it."""
     names = [x.__name__ for x in cls.__mro__ if x.__module__.startswith("flax.")]
     return not {"Variable", "VariableState", "AxisMetadata"}.isdisjoint(names)
 

@@ -111,7 +111,8 @@ def _fit_one(plan: Plan, target: int, value: Any, key: str) -> Any:
     try:
         return specs.fit(current, kind, value, plan.taken.get(target))
     except (ValueError, TypeError, RuntimeError) as error:
-        where = specs.where(current, kind)
+        current, kind = kind.unwrapped(current)
+        where = kind.where(current)
         if where is None:
             raise
         name = tree.full_name(key, plan.flat.names[target])

@@ -32,7 +32,7 @@ class Selection(Struct, frozen=True):
     full_renames: frozenset[str] = frozenset()
 
     def matches(self, name: str) -> bool:
-        """Tell whether the leaf of this name is selected."""
+        """Return whether the leaf of this name is selected."""
         if self.regex is None:
             return True
         name = tree.full_name(self.key, name) if self.is_full else name

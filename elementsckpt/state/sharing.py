@@ -286,7 +286,7 @@ def _identities(flat: Flat, pickled: Set[int]) -> dict[int, int]:
 
 
 def _is_one(value: Any) -> bool:
-    """Tell whether it matters that this is one object, and not two equal ones."""
+    """Return whether it matters that this is one object, and not two equal ones."""
     cls = type(value)
     if cls in _ATOMS or issubclass(cls, _ONLY_ONE):
         return False

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from ..format.manifest import LeafGroup
 from ..kinds import leaves
 from ..kinds.jax_arrays import KEY_SIZES
 from ..kinds.kind import Kind, Spec
@@ -31,32 +30,17 @@ def stand_in(value: Any, kind: Kind) -> tuple[Spec, Kind]:
     return spec if spec.weak else spec._replace(maker=None), _STAND_IN
 
 
-def specs_of_saved(group: LeafGroup) -> list[Spec]:
-    """Return the spec of each leaf of a saved group.
-
-    Raises:
-      ValueError, TypeError, KeyError: the manifest describes no such leaves.
-    """
-    return leaves.named(group).specs(group)
-
-
 def problem(expected: Spec) -> str | None:
     """Say why nothing can become what a current leaf is, or return None."""
     maker = expected.maker
     return None if maker is None else maker.narrowing(expected.dtype)
 
 
-def where(current: Any, kind: Kind) -> str | None:
-    """Say where a leaf is on a device; None for any other leaf."""
-    current, kind = kind.unwrapped(current)
-    return kind.where(current)
-
-
 # Conversion
 
 
 def takes(saved: Spec, expected: Spec) -> bool:
-    """Tell whether a current leaf has no type of its own and takes that of a saved one.
+    """Return whether a current leaf, without a type of its own, takes that of a saved.
 
     Weakly typed arrays and numbers of Python take any number of their shape; a bool of
     Python takes an array of one, which is what becomes of it in a compiled function.
@@ -77,7 +61,7 @@ def takes(saved: Spec, expected: Spec) -> bool:
 
 
 def can_cast(saved: Spec, expected: Spec) -> bool:
-    """Tell whether `cast=True` makes one fit the other."""
+    """Return whether `cast=True` makes one fit the other."""
     if {saved.kind, expected.kind} == {"array", "key"}:
         return _is_data(saved, expected) or _is_data(expected, saved)
     if (saved.kind, saved.shape) != ("array", expected.shape):
@@ -95,7 +79,7 @@ def can_cast(saved: Spec, expected: Spec) -> bool:
 
 
 def _is_data(array: Spec, key: Spec) -> bool:
-    """Tell whether an array may be the data of keys: such as legacy keys are."""
+    """Return whether an array may be the data of keys: such as legacy keys are."""
     if (array.kind, key.kind, str(array.dtype)) != ("array", "key", "uint32"):
         return False
     return array.shape == (*key.shape, KEY_SIZES.get(key.dtype))
@@ -119,7 +103,7 @@ _BY_KIND = {"b": bool, "u": int, "i": int, "f": float, "c": complex}
 
 
 def may_be_exact(saved: Spec, expected: Spec) -> bool:
-    """Tell whether it depends on a number whether one can become the other.
+    """Return whether it depends on a number whether one can become the other.
 
     One of the two is a number of Python, the other may be an array without axes.
     """
@@ -139,7 +123,7 @@ def _number_type(spec: Spec) -> Any:
 
 
 def is_exact(number: Any, expected: Spec) -> bool:
-    """Tell whether a number can become what is expected and lose nothing."""
+    """Return whether a number can become what is expected and lose nothing."""
     number = _item(number)
     try:
         with np.errstate(all="ignore"):

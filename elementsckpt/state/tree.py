@@ -70,7 +70,7 @@ def attributes_of(node: Node) -> dict[str, int]:
 
 
 def has_pickles(tree: Tree) -> bool:
-    """Tell whether some leaves are pickled."""
+    """Return whether some leaves are pickled."""
     return any(group.kind == "pickle" for group in tree.leaves)
 
 

@@ -152,7 +152,7 @@ def _directly_in(code: Any, *, with_attributes: bool) -> Iterator[str]:
 
 
 def _is_stateless(code: Any) -> bool:
-    """Tell whether what code is bound to is there in every program that has it.
+    """Return whether what code is bound to is there in every program that has it.
 
     That holds for what can be imported, and by its contract for what Optax makes.
     """
@@ -161,7 +161,7 @@ def _is_stateless(code: Any) -> bool:
 
 
 def _is_seen_to_hold_arrays(value: Any, depth: int = _DEPTH) -> bool:
-    """Tell whether a tree, an object or code holds arrays, as far as in sight."""
+    """Return whether a tree, an object or code holds arrays, as far as in sight."""
     try:
         if pytrees.holds_arrays(value):
             return True

@@ -120,7 +120,7 @@ class _Search:
         return places
 
     def _is_like(self, place: int, items: Mapping[Any, int]) -> bool:
-        """Tell whether a saved container is what is loaded into these items."""
+        """Return whether a saved container is what is loaded into these items."""
         below = {} if place >= 0 else self._saved.held[~place]
         return (
             place < 0

@@ -12,7 +12,7 @@ from elementsckpt.kinds.kind import ArrayKind
 class _Arrays(ArrayKind):
     name = "cup"
     is_of_type = True
-    maker = "Cup"
+    library = "Cup"
 
     def recognise(self, value):
         cls = getattr(sys.modules.get("support.cuparrays"), "ndarray", ())
