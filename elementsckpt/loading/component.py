@@ -16,7 +16,6 @@ from ..format.manifest import Component, Tree
 from ..kinds import leaves
 from ..kinds.kind import Spec
 from ..state import skeletons, tree, unflattening, view_leaves, walking, wholes
-from ..state.specs import specs_of_saved
 from . import refusals
 from .decoding import Decoder
 from .refusals import damage
@@ -108,7 +107,7 @@ class SavedComponent:
         names = self.names()
         with damage(self._where):
             groups = self._tree.leaves
-            specs = [spec for x in groups for spec in specs_of_saved(x)]
+            specs = [spec for x in groups for spec in leaves.named(x).specs(x)]
             return [(name, number, specs[number]) for name, number in names]
 
     def values(

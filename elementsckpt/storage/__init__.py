@@ -5,4 +5,4 @@ manifest the name that makes it a save. What a dead process left is **swept**. O
 `disk` opens or changes files.
 """
 
-__all__ = ["disk", "filetree", "fileview", "paths", "places", "reader", "store"]
+__all__ = ["disk", "fileview", "paths", "places", "reader", "store"]

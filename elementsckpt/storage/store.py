@@ -81,7 +81,6 @@ class Draft(Protocol):
       source: Where what has been written can be read.
       fsync: Whether the save is durable when it is committed.
       unlock: Leaves it to be swept.
-      is_committed: Whether it is a save by now, which others may rely on.
     """
 
     path: Path
@@ -90,9 +89,6 @@ class Draft(Protocol):
 
     @property
     def source(self) -> Source: ...
-
-    @property
-    def is_committed(self) -> bool: ...
 
     def require_room(self, size_bytes: int) -> None:
         """Refuse to begin what cannot end, as there is less room.

@@ -157,6 +157,45 @@ def test_only_disk_touches_files(module):
     assert not found
 
 
+# What asks the file system, by paths; other calls of `os.path` only work on text.
+OS_QUESTIONS = {
+    *("stat", "lstat", "listdir", "scandir", "walk", "access", "readlink", "statvfs"),
+    *("path.exists", "path.lexists", "path.isfile", "path.isdir", "path.islink"),
+    *("path.realpath", "path.ismount", "path.getsize", "path.getmtime"),
+}
+PATH_QUESTIONS = {
+    *("exists", "is_file", "is_dir", "is_symlink", "stat", "lstat", "readlink"),
+    *("iterdir", "glob", "rglob", "resolve", "samefile", "read_text", "read_bytes"),
+}
+# What is no save: the system's own files, and the program's repository.
+ELSEWHERE = {"system.memory", "run.schedule", "run.provenance"}
+ABOVE_STORAGE = [
+    name
+    for name in MODULES
+    if home(name) != "storage" and name.removeprefix("elementsckpt.") not in ELSEWHERE
+]
+
+
+def asked(node):
+    """What of `os` an attribute is."""
+    return ast.unparse(node).removeprefix("os.")
+
+
+@pytest.mark.parametrize("module", ABOVE_STORAGE)
+def test_only_storage_asks_the_file_system(module):
+    tree = parse(module)
+    found = {"fcntl", "shutil", "glob"} & set(imported_names(module, ast.walk(tree)))
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute() if (
+                ast.unparse(node).removeprefix("os.") in OS_QUESTIONS
+            ):
+                found.add(ast.unparse(node))
+            case ast.Call(func=ast.Attribute(attr=name)) if name in PATH_QUESTIONS:
+                found.add(ast.unparse(node))
+    assert not found
+
+
 def test_import_leaves_optional_libraries_alone():
     code = (
         "import sys, elementsckpt; print(*{n.partition('.')[0] for n in sys.modules})"
