@@ -1,6 +1,7 @@
 """The floors of docs/design.md, enforced: packages import downwards only."""
 
 import ast
+import functools
 import graphlib
 import importlib
 import pathlib
@@ -57,6 +58,7 @@ MODULES = sorted(FILES.keys() - {"elementsckpt"})
 PACKAGES = [name for name in MODULES if FILES[name].name == "__init__.py"]
 
 
+@functools.cache
 def parse(module):
     return ast.parse(FILES[module].read_text(encoding="utf-8"))
 
@@ -76,11 +78,15 @@ def imported_names(module, nodes):
             yield from (".".join([*source, alias.name]) for alias in node.names)
 
 
+@functools.cache
 def siblings(module):
     """Modules of elementsckpt that a module imports, inside functions too."""
-    for name in imported_names(module, ast.walk(parse(module))):
-        if name.partition(".")[0] == "elementsckpt":
-            yield name if name in FILES else name.rpartition(".")[0]
+    names = imported_names(module, ast.walk(parse(module)))
+    return [
+        name if name in FILES else name.rpartition(".")[0]
+        for name in names
+        if name.partition(".")[0] == "elementsckpt"
+    ]
 
 
 def home(module):
