@@ -166,7 +166,10 @@ class Kind:
     # Saving
 
     def recognise(self, value: Any) -> Kind | None:
-        """Return the kind of a value if it is this one, or one of the same library."""
+        """Return the kind of a value if it is this one, or one of the same library.
+
+        It is asked of any object, so it looks at the type: attributes may raise.
+        """
         return None
 
     def problem(self, value: Any) -> str | None:

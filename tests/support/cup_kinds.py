@@ -15,8 +15,8 @@ class _Arrays(ArrayKind):
     library = "Cup"
 
     def recognise(self, value):
-        cls = getattr(sys.modules.get("support.cuparrays"), "ndarray", ())
-        return self if isinstance(value, cls) else None
+        cls = getattr(sys.modules.get("support.cuparrays"), "ndarray", None)
+        return self if type(value) is cls else None
 
     def numbers(self, value):
         return value.get()
