@@ -22,7 +22,7 @@ import elementsckpt
 from elementsckpt import Checkpoint, SaveExistsError, WriteError, checkpoint
 from elementsckpt.directory.listing import Directory
 from elementsckpt.run import background, saver
-from elementsckpt.storage import disk, drafts
+from elementsckpt.storage import disk, drafts, removal
 from elementsckpt.system import threads
 
 from support.boxes import Box, environment, make, make_boxes, python, visible
@@ -837,7 +837,7 @@ def test_a_sweep_that_is_slow_to_lock_removes_no_save_that_is_complete_by_then(
 def test_a_sweep_of_an_empty_folder_removes_no_draft_that_is_in_it_by_then(
     tmp_path, inject, monkeypatch
 ):
-    sweeper, listed = Sweeper(tmp_path), drafts.names_in
+    sweeper, listed = Sweeper(tmp_path), removal.names_in
 
     def begin_in_the_pause(call, *args):
         if call is os.open and args[0].name == ".manifest.json":
@@ -852,7 +852,7 @@ def test_a_sweep_of_an_empty_folder_removes_no_draft_that_is_in_it_by_then(
         return names
 
     inject(begin_in_the_pause)
-    monkeypatch.setattr(drafts, "names_in", names_in)
+    monkeypatch.setattr(removal, "names_in", names_in)
     path = make(tmp_path, 1).save().path
     assert path.name == visible(tmp_path)[0]
     assert elementsckpt.read(path) == {"agent": 1}

@@ -611,9 +611,9 @@ def test_saves_keep_most_of_what_did_not_change_in_place(kind, fresh, inject):
     events = record(situation, inject)
     links = [x.target for x in events if isinstance(x, Link)]
     removed = [x.path for x in events if isinstance(x, Remove)]
-    assert len(links) > 3
-    if kind in (Again, Background):  # Else what stays was moved by a save before.
-        assert set(links) & set(removed), "a link was not worth keeping"
+    assert len(links) >= 3
+    if "Background" not in kind.__name__:  # Which lets go before it knows all.
+        assert not set(links) & set(removed), "a link was made in vain"
     found = {x.stat().st_ino: x.read_bytes() for x in files_in(situation.directory)}
     kept = before.keys() & found.keys()
     assert kept

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import pathlib
 import signal
 import sys
@@ -374,8 +373,8 @@ print(time.clock_gettime(time.CLOCK_BOOTTIME) - schedule._process_age())
     before = time.clock_gettime(time.CLOCK_BOOTTIME)
     child = python(script)
     after = time.clock_gettime(time.CLOCK_BOOTTIME)
-    tick = 1 / os.sysconf("SC_CLK_TCK")
-    assert before - tick <= float(child.stdout) <= after, child.stderr
+    # Ticks are coarse, and the clocks of a machine may drift apart a little.
+    assert before - 1 <= float(child.stdout) <= after, child.stderr
 
 
 @pytest.mark.skipif(not LINUX, reason="needs /proc")

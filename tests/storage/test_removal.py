@@ -67,7 +67,7 @@ def test_an_old_save_may_vanish_under_the_cleanup(
     assert {p.name for p in tmp_path.iterdir()} == {"latest", report.path.name}
 
 
-def test_a_directory_that_cannot_be_listed_any_more_only_warns(
+def test_a_save_that_cannot_be_listed_when_it_is_to_go_only_warns(
     tmp_path, inject, warnings, monkeypatch
 ):
     def refuse(path):
@@ -76,15 +76,15 @@ def test_a_directory_that_cannot_be_listed_any_more_only_warns(
     def revoke(call, *args):
         result = call(*args)
         if call is os.replace and args[1].name == "latest":
-            monkeypatch.setattr(os, "scandir", refuse)
+            monkeypatch.setattr(os, "listdir", refuse)
         return result
 
     cp = make_boxes(tmp_path, agent=1)
-    cp.save()
+    old = cp.save().path
     inject(revoke)
     path = cp.save().path
     monkeypatch.undo()
-    assert str(path) in warnings.text
+    assert str(old) in warnings.text
     assert make_boxes(tmp_path, agent=None).load().path == path
 
 
