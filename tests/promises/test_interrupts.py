@@ -15,7 +15,8 @@ import pytest
 
 from support import interrupts, library_threads
 from support.faults import use_small_segments
-from support.interrupts import HOLDING, VERBS, Attack, folder_in_memory
+from support.folders import folder_in_memory
+from support.interrupts import HOLDING, VERBS, Attack
 
 SAMPLES = 9
 GAPS = 1, 2, 3, 5, 8, 13, 21, 34, 55, 89  # From one interrupt to the next.

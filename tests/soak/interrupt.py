@@ -7,7 +7,8 @@ import os
 import sys
 
 from support.faults import use_small_segments
-from support.interrupts import HOLDING, VERBS, Attack, folder_in_memory
+from support.folders import folder_in_memory
+from support.interrupts import HOLDING, VERBS, Attack
 
 from .processes import Process, call
 

@@ -18,7 +18,6 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 import threading
 import traceback
 from pathlib import Path
@@ -426,15 +425,6 @@ def descriptors():
         with contextlib.suppress(OSError):
             found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
     return found
-
-
-@contextlib.contextmanager
-def folder_in_memory(other):
-    """Give an empty folder that is in memory, or else in the other one."""
-    memory = Path("/dev/shm")
-    parent = memory if os.access(memory, os.W_OK) else other
-    with tempfile.TemporaryDirectory(dir=parent) as path:
-        yield Path(path)
 
 
 def _in_another_thread(call):
