@@ -21,8 +21,9 @@ from ..state import flattening, grouping, tree
 from ..state.sharing import Losses
 from ..system.phases import Phases
 from ..user.notices import Notices
+from .component_writer import ComponentWriter
 from .reuse import BlockIndex
-from .writer import ComponentWriter, Writer
+from .writer import Writer
 
 _NAMES_TOLD = 5
 

@@ -26,9 +26,10 @@ from ..system.phases import Phases
 from ..user.notices import Notices
 from .arenas import Arenas
 from .component import Collected, collect
+from .component_writer import Settings
 from .history import History
 from .reuse import BlockIndex, EarlierSave, LostError
-from .writer import Settings, Writer
+from .writer import Writer
 
 # Those on which what is in a state can depend.
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "equinox", "torch", "ml_dtypes")

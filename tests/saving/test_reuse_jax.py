@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import elementsckpt
-from elementsckpt.saving import reuse, writer
+from elementsckpt.saving import component_writer, reuse
 
 from support.boxes import load_agent, make
 from support.folders import HEADERS, MB, inodes_of, noise
@@ -80,7 +80,7 @@ def test_the_array_of_another_leaf_is_found_too(tmp_path):
 def test_an_object_in_the_place_of_one_that_is_gone_is_not_taken_for_it(
     tmp_path, monkeypatch
 ):
-    for module in (reuse, writer):  # As if all objects had the same address.
+    for module in (reuse, component_writer):  # As if all objects had the same address.
         monkeypatch.setattr(module, "id", lambda _: 1, raising=False)
     cp = make(tmp_path, **RAW)
     for seed in range(5):

@@ -183,54 +183,19 @@ _OWN = {
 
 # Those that open, lock, start threads or hand over, and what these rely on.
 HOLDING = frozenset(
-    {
-        *(
-            "threading",
-            "contextlib",
-            "elementsckpt.storage.disk",
-            "elementsckpt.storage.drafts",
-        ),
-        *(
-            "elementsckpt.directory.listing",
-            "elementsckpt.storage.filetree",
-            "elementsckpt.saving.segment_writer",
-        ),
-        *(
-            "elementsckpt.saving.writer",
-            "elementsckpt.saving.component",
-            "elementsckpt.saving.arenas",
-        ),
-        *(
-            "elementsckpt.saving.reuse",
-            "elementsckpt.storage.reader",
-            "elementsckpt.loading.component",
-        ),
-        *(
-            "elementsckpt.loading.candidates",
-            "elementsckpt.loading.decoding",
-            "elementsckpt.loading.loaded",
-        ),
-        *(
-            "elementsckpt.loading.open_save",
-            "elementsckpt.loading.load",
-            "elementsckpt.saving.save",
-        ),
-        *(
-            "elementsckpt.system.threads",
-            "elementsckpt.run.background",
-            "elementsckpt.system.forks",
-        ),
-        *(
-            "elementsckpt.run.saver",
-            "elementsckpt.run.writer_lock",
-            "elementsckpt.run.provenance",
-            "elementsckpt.saving.history",
-        ),
-        *(
-            "elementsckpt.run.signals",
-            "elementsckpt.run.timing",
-            "elementsckpt.checkpoint",
-        ),
+    {"threading", "contextlib", "elementsckpt.checkpoint"}
+    | {
+        f"elementsckpt.{package}.{name}"
+        for package, modules in {
+            "storage": "disk drafts removal local segments filetree fileview reader",
+            "directory": "listing",
+            "saving": "save component component_writer writer segment_writer arenas "
+            "reuse history",
+            "loading": "component candidates decoding loaded open_save load",
+            "system": "threads forks",
+            "run": "saver background writer_lock provenance signals timing",
+        }.items()
+        for name in modules.split()
     }
 )
 _SIGNALS = signal.SIGTERM, signal.SIGUSR1

@@ -1,0 +1,319 @@
+"""One component → segments: what an earlier save holds is kept, the rest written.
+
+Blocks go through stages: they are cut, looked for in the earlier save, laid out, and
+written. What is found is another value than what is to be written.
+"""
+
+from __future__ import annotations
+
+import collections
+import itertools
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from msgspec import Struct
+
+from ..format import manifest, names
+from ..format.compression import Compress
+from ..format.header import Naming
+from ..format.manifest import Component, LeafGroup, Segment
+from ..format.sizes import Sizes
+from ..storage.store import Draft, FolderWriter
+from ..system.threads import run
+from .arenas import Arenas
+from .blocks import Block, Hold, Leaf, LeafBlock
+from .cutting import Cutter
+from .layout import Item, Layout, divide, runs_of
+from .reuse import BlockIndex, Moved, Reused, by_segment, remaining
+from .segment_writer import PackedSegment, RawSegment, SegmentWriter, Written
+
+
+class Settings(Struct, frozen=True):
+    """How the components of a save are written.
+
+    Attributes:
+      draft: The save.
+      sequence: Number of the save; part of the file names.
+      compress: Which leaves are compressed.
+      sizes: How large blocks and segments are.
+      arenas: Memory for the copies of arrays that may change.
+      shards: Memory for the copies of shards, each of which must be copied or written
+        before the next is made; it may be the same.
+      is_alone: Whether no other save will be linked to what is written.
+    """
+
+    draft: Draft
+    sequence: int
+    compress: Compress
+    sizes: Sizes
+    arenas: Arenas
+    shards: Arenas
+    is_alone: bool = False
+
+
+class ComponentWriter:
+    """Writes one component, when the `Writer` that began it says so.
+
+    Attributes:
+      index: What an earlier save holds.
+      pending_bytes: Size of the leaves that are not written yet.
+      is_closed: Whether nothing will be added.
+      segments: The component's segments, when `Writer.finish` has returned.
+      blocks: Its blocks, likewise.
+      prefix_hashes: `prefix_hash` of each block, None where that is unknown.
+      owners: Digests of the blocks of immutable arrays, by the arrays' ids.
+      bytes_written: Size of the files that were written.
+      bytes_reused: Size of the blocks and files that were not.
+    """
+
+    def __init__(self, stem: str, index: BlockIndex, settings: Settings) -> None:
+        self.index = index
+        self.pending_bytes = 0
+        self.segments: list[Segment] = []
+        self.blocks: list[manifest.Block] = []
+        self.prefix_hashes: list[int | None] = []
+        self.owners: dict[int, tuple[weakref.ref[Any], list[str]]] = {}
+        self.bytes_written = 0
+        self.bytes_reused = 0
+        self._settings = settings
+        self._memory = settings.arenas
+        self._stem = stem
+        self._cutter = Cutter(stem, settings.sizes)
+        self._leaves: list[Leaf] = []  # Those of the blocks that are pending.
+        self._cut: dict[Block, None] = {}  # Not looked for yet, in order.
+        self._new: dict[Block, None] = {}  # Found nowhere.
+        self._reused: list[Reused] = []
+        self._dropped: set[int] = set()  # Segments that were kept in vain.
+        self._files: list[SegmentWriter] = []
+        self._folder: FolderWriter | None = None
+        self.is_closed = False
+        self._repeated: set[str] = set()  # Names, if leaves may be called by them.
+
+    def make_folder(self) -> Path:
+        """Make a folder for files that the component writes itself."""
+        return self._settings.draft.folder(names.folder(self._stem))
+
+    def add_folder(self, path: Path, component: Component) -> None:
+        """Add the folder that the component wrote itself; nothing is read yet.
+
+        Args:
+          path: The folder.
+          component: Its entry in the manifest, which gets its files.
+
+        Raises:
+          StateError: something in it cannot be part of a save.
+        """
+        self._folder = self._settings.draft.files(path, component, self.index.files)
+
+    def add(
+        self,
+        groups: Sequence[LeafGroup],
+        storages: Sequence[Sequence[np.ndarray]],
+        owners: Sequence[Sequence[Any]],
+        prefix: str,
+    ) -> list[LeafGroup]:
+        """Give leaves their places; nothing is written and nothing copied yet.
+
+        Args, Returns:
+          As for `Cutter.add`; the groups are returned.
+        """
+        placed, blocks, leaves = self._cutter.add(groups, storages, owners, prefix)
+        if self._settings.is_alone or self._cutter.count <= 1:
+            found = [prefix + x or self._stem for group in groups for x in group.names]
+            self._repeated |= _repeated(found)
+        self._cut.update(dict.fromkeys(blocks))
+        self._leaves += leaves
+        self.pending_bytes += sum(len(x) * x[0].nbytes for x in storages if x)
+        for leaf in leaves:
+            owner = leaf.owner and leaf.owner()
+            if owner is not None:
+                leaf.recall(self.index.digests(owner))
+        return placed
+
+    def stream(self) -> None:
+        """Expect shards."""
+        self._memory = self._settings.shards
+
+    def close(self) -> None:
+        """End the component: nothing will be added."""
+        self._cutter.close()
+        self.is_closed = True
+
+    # Cut → found or new
+
+    def own(self) -> bool:
+        """Find or copy the blocks whose arrays may still change; False without room."""
+        live = [block for block in self._cut if block.hold is Hold.LIVE]
+        owned = run(self._own, live)
+        for block, found in zip(live, owned, strict=True):
+            if isinstance(found, Reused):
+                self._reuse(found)
+            elif found and block is not self._cutter.open:
+                del self._cut[block]
+                self._new[block] = None
+        return all(owned)
+
+    def _own(self, block: Block) -> Reused | bool:
+        """Find a block in the earlier save, or copy it; False without room."""
+        if block is not self._cutter.open:
+            found = self.index.find(block)
+            if found is not None and self.index.keep(found):
+                return Reused(block, found)
+        return block.copy_to(self._memory)
+
+    def _reuse(self, found: Reused) -> None:
+        found.block.let_go()
+        del self._cut[found.block]
+        self._reused.append(found)
+
+    def let_go(self) -> None:
+        """Let go of arrays that may change: what is in them was found or copied."""
+        for leaf in self._leaves:
+            if leaf.hold is Hold.LIVE:
+                leaf.let_go()
+
+    def look_up(self) -> None:
+        """End the block of small leaves; find what an earlier save holds."""
+        self._cutter.close()
+        cut = [] if self.index.is_empty else list(self._cut)
+        refs = zip(cut, run(self.index.find, cut), strict=True)
+        found = [Reused(block, ref) for block, ref in refs if ref is not None]
+        if self.is_closed:  # Else more may be found in the same segments.
+            thin = self.index.not_worth(x.ref for x in found)
+            found = [x for x in found if x.ref.segment not in thin]
+        kept = run(lambda x: self.index.keep(x.ref), found)
+        for one in itertools.compress(found, kept):
+            self._reuse(one)
+        self._new |= self._cut
+        self._cut = {}
+
+    def unprobed(self) -> list[list[LeafBlock]]:
+        """Return blocks by leaf, of leaves that may be compressed, or not."""
+        blocks: dict[Leaf, list[LeafBlock]] = {}
+        for block in self._new:
+            if isinstance(block, LeafBlock) and block.leaf.is_packed is None:
+                blocks.setdefault(block.leaf, []).append(block)
+        return list(blocks.values())
+
+    # New → written
+
+    def lay_out(self) -> list[SegmentWriter]:
+        """Divide new blocks among segments."""
+        return self._lay_out(sorted(self._new, key=lambda block: block.number))
+
+    def lay_out_moved(self) -> list[SegmentWriter]:
+        """Divide what is live in segments that are not worth keeping among others."""
+        self._dropped = self.index.not_worth() | self._untrue()
+        self._reused, moved = remaining(self._reused, self._dropped, self.index)
+        return self._lay_out(moved)
+
+    def _untrue(self) -> set[int]:
+        """Return the segments in which leaves had their own names, and have others now.
+
+        What is in such a segment must be what it would hold if it was written now.
+        """
+        return {
+            number
+            for number, blocks in by_segment(self._reused).items()
+            if not self.index.is_dated(number) and not self._is_true(number, blocks)
+        }
+
+    def _is_true(self, number: int, reused: Sequence[Reused]) -> bool:
+        segment = self.index.segment(number)
+        written_by = names.sequence_of(segment.file)
+        assert written_by is not None
+        naming = Naming(written_by, is_plain=True, repeated=self._repeated)
+        layout = Layout(list(runs_of(x.block for x in reused)), naming)
+        return layout.segment(segment.file) == segment
+
+    def _lay_out(self, items: Sequence[Item]) -> list[SegmentWriter]:
+        files: list[SegmentWriter] = []
+        packed = [item for item in items if self._is_packed(item)]
+        raw = [item for item in items if not self._is_packed(item)]
+        sizes, naming = self._settings.sizes, self._naming()
+        for runs in divide(runs_of(raw), sizes):
+            files.append(RawSegment(self._name(len(files)), runs, naming))
+        for runs in divide(([item] for item in packed), sizes):
+            name = self._name(len(files))
+            files.append(PackedSegment(name, runs, naming, self._settings.compress))
+        self._files += files
+        return files
+
+    def _naming(self) -> Naming:
+        """Return what leaves are called: a block by itself changes only as a whole."""
+        is_whole = self.is_closed and self._cutter.count == 1
+        is_plain = is_whole or self._settings.is_alone
+        return Naming(self._settings.sequence, is_plain, self._repeated)
+
+    def _is_packed(self, item: Item) -> bool:
+        if isinstance(item, Moved):
+            return item.ref.block.unpacked > 0
+        compress = self._settings.compress
+        if compress == "auto" and isinstance(item, LeafBlock):
+            return item.leaf.is_packed is True
+        return isinstance(compress, int)
+
+    def _name(self, index: int) -> str:
+        index += len(self._files)
+        return names.segment(self._stem, self._settings.sequence, index)
+
+    def clear(self) -> None:
+        """Let go of what was pending: it is written, or in the earlier save."""
+        for leaf in self._leaves:
+            known = leaf.digests()
+            if known is not None:
+                self.owners[id(known[0]())] = known
+            leaf.let_go()
+            leaf.blocks = []
+        for block in self._new:
+            block.let_go()
+        self._leaves = []
+        self._new = {}
+        self.pending_bytes = 0
+
+    # Written → listed
+
+    @property
+    def found_damaged(self) -> Path | None:
+        """The earlier save, if something in it was found damaged."""
+        folder, earlier = self._folder, self.index.earlier
+        is_damaged = self.index.is_damaged or (folder is not None and folder.is_damaged)
+        return earlier.source.path if earlier is not None and is_damaged else None
+
+    def conclude(self) -> None:
+        """List segments, blocks and files; give up segments that were kept in vain."""
+        self.index.drop(self._dropped)
+        found = [self._listed(one) for one in self._reused]
+        self.bytes_reused = sum(one.ref.block.size for one in self._reused)
+        for file in self._files:
+            found += file.written()
+            self.bytes_written += file.segment().size
+        numbers: dict[str, int] = {}
+        for _, segment, block, prefix_hash in sorted(found, key=lambda one: one.number):
+            if segment.file not in numbers:
+                numbers[segment.file] = len(self.segments)
+                self.segments.append(segment)
+            block.segment = numbers[segment.file]
+            self.blocks.append(block)
+            self.prefix_hashes.append(prefix_hash)
+        self._files, self._reused = [], []
+        if self._folder is not None:
+            self._folder.finish()
+            self.bytes_written += self._folder.bytes_written
+            self.bytes_reused += self._folder.bytes_reused
+
+    def _listed(self, one: Reused) -> Written:
+        old = one.ref.block
+        block = manifest.Block(0, old.offset, old.size, old.digest, old.unpacked)
+        segment = self.index.segment(one.ref.segment)
+        return Written(one.block.number, segment, block, one.prefix_hash)
+
+
+def _repeated(found: Sequence[str]) -> set[str]:
+    """Return the names that are there more than once."""
+    if len(set(found)) == len(found):
+        return set()
+    return {name for name, count in collections.Counter(found).items() if count > 1}
