@@ -3,64 +3,44 @@
 from __future__ import annotations
 
 import contextlib
-import copy
-import logging
-import os
-import threading
+import functools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, overload
 
-from .components import protocols, rng
-from .components.files import Files, folder_keys, takes_folder
-from .components.protocols import Component
+from .components import copies, staging
 from .components.registry import Registry
-from .components.rng import GlobalRNG
-from .components.value import Value
-from .components.wrappers import Saveable
 from .directory import lookup, retention
-from .directory.listing import Directory, Found
-from .directory.metadata import changes as metadata_changes
-from .directory.metadata import decode_metrics, encode, encode_metrics, merge
+from .directory.listing import Directory, SaveEntry
+from .directory.metadata import encode
 from .directory.retention import Keep
-from .errors import (
-    CheckpointError,
-    ComponentError,
-    DamagedError,
-    SaveNotFoundError,
-    reason,
-)
-from .format import compression, manifest, scalars
+from .errors import CheckpointError, DamagedError, SaveNotFoundError
+from .format import compression
 from .format.compression import Compress
-from .format.manifest import Head
+from .format.sizes import DEFAULT
 from .functions import exists, load, save
 from .inspection import describe
-from .kinds import jax_arrays
+from .loading import load as loading
 from .loading import verbs
-from .loading.component import Options
-from .loading.load import Reading, restore_into
+from .loading.candidates import Candidates
 from .loading.request import Regex, Rename, Request
-from .loading.verbs import Verb
 from .reports import LoadReport, SaveInfo, SaveReport
 from .run import signals
-from .run.background import Background
-from .run.provenance import Origin
+from .run.saver import Saver, SaveRequest, StagedSave
 from .run.schedule import Every
 from .run.timing import Timing
-from .run.writer_lock import Claim, claim
-from .saving.history import History
-from .saving.save import About, Manner, Saving, store
-from .saving.staging import Staging, default_bytes
-from .storage.disk import AnyPath, local
-from .system import forks, job
+from .saving.arenas import default_bytes
+from .saving.save import SaveOptions
+from .storage.paths import AnyPath, local
+from .system import job
 from .system.job import Agreement
-from .user import arguments, attributes
+from .system.phases import Phases
+from .user import arguments
 from .user.arguments import flag, shown
 from .user.notices import Notices
 
 __all__ = ["Checkpoint", "exists", "load", "save"]
-_logger = logging.getLogger("elementsckpt")
 _Self = TypeVar("_Self", bound="Checkpoint")
 MYPY = False  # Which mypy takes to be true, and other type checkers do not.
 
@@ -130,10 +110,10 @@ class Checkpoint(Registry):
     """
 
     _OWN = frozenset(
-        {"_directory", "_step", "_timing", "_metadata", "_manner", "_background"}
-        | {"_staging", "_lock", "_turn", "_listing", "_history"}
-        | {"_origin", "_claim", "_agreement", "_left_out", "_notices"}
+        {"_step", "_options", "_notices", "_directory", "_timing", "_saver"}
     )
+
+    _SIZES = DEFAULT
 
     if TYPE_CHECKING:  # Only what a subclass declares is an attribute of its objects.
 
@@ -187,35 +167,29 @@ class Checkpoint(Registry):
                 f"staging_bytes={shown(staging_bytes)}: pass a number of bytes, or "
                 f"None."
             )
-        self._directory = None if directory is None else local(directory)
         self._step = step
-        self._timing = Timing(every)
-        self._metadata = None if metadata is None else encode(metadata)
+        self._notices = Notices()
+        self._directory: Directory | None = None
+        if directory is not None:
+            self._directory = Directory(local(directory), self._notices)
+        self._timing = Timing(every, step, self._components)
+        encoded = None if metadata is None else encode(metadata)
         compress = compression.check(compress)
         write, fsync = flag("write", write), flag("fsync", fsync)
-        self._manner = Manner(retention.checked(keep), write, fsync, compress)
-        self._background: Background[SaveReport] | None = None
-        self._staging: Staging | None = None
+        keep = retention.checked(keep)
+        self._options = SaveOptions(keep, write, fsync, compress, self._SIZES)
+        copy_bytes = None
         if flag("background", background):
-            limit = default_bytes() if staging_bytes is None else staging_bytes
-            self._background, self._staging = Background(), Staging(limit)
-        self._lock = threading.RLock()
-        self._notices = Notices()
-        self._listing: Directory | None = None
-        if self._directory is not None:
-            self._listing = Directory(self._directory, self._notices)
-        self._history = History()
-        self._turn = threading.Lock()  # Held while this object saves.
-        self._origin = Origin()
-        self._claim: Claim | None = None  # From the first save on.
-        self._agreement: Agreement | None = None  # From the first load_or_save on.
-        # What the save that was resumed has and nobody registered.
-        self._left_out: frozenset[str] = frozenset()
-        forks.watch(self)
-
-    def _after_fork(self) -> None:
-        self._lock = threading.RLock()
-        self._turn = threading.Lock()
+            copy_bytes = default_bytes() if staging_bytes is None else staging_bytes
+        self._saver = Saver(
+            self._directory,
+            self._options,
+            self._components,
+            self._timing,
+            metadata=encoded,
+            copy_bytes=copy_bytes,
+            notices=self._notices,
+        )
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError(
@@ -227,17 +201,15 @@ class Checkpoint(Registry):
         )
 
     def __repr__(self) -> str:
-        where = (
-            "no directory" if self._directory is None else repr(str(self._directory))
-        )
-        newest = "none"
-        with contextlib.suppress(CheckpointError):
-            found = [] if self._listing is None else self._listing.saves()[::-1]
-            if found:
-                save = lookup.newest(found)
-                newest = save.path.name
-                if save.step is not None:
-                    newest += f", step {save.step}"
+        where, newest = "no directory", "none"
+        if self._directory is not None:
+            where = repr(str(self._directory.path))
+            with contextlib.suppress(CheckpointError):
+                if found := self._directory.saves():
+                    save = lookup.newest(found[::-1])
+                    newest = save.path.name
+                    if save.step is not None:
+                        newest += f", step {save.step}"
         return f"Checkpoint({where}, keys={list(self._components)}, newest: {newest})"
 
     # Saving
@@ -297,12 +269,15 @@ class Checkpoint(Registry):
                 "This Checkpoint has no directory: pass a path to save(), or a "
                 "directory to Checkpoint()."
             )
-        pin = _checked_pin(pin, target)
-        return self._save_in_turn(
-            lambda: self._begin(target, self._about(metrics, metadata, pin)),
-            selected,
-            time.monotonic(),
-            is_whole=target is None and keys is None,
+        return self._saver.save(
+            SaveRequest(
+                components=selected,
+                target=target,
+                metrics=metrics,
+                metadata=metadata,
+                pin=lookup.checked_pin(pin, target),
+                is_whole=target is None and keys is None,
+            )
         )
 
     def staging(
@@ -339,68 +314,11 @@ class Checkpoint(Registry):
           Exception: as for `save`. What goes wrong meanwhile, in the background, is
             raised when this save is made.
         """
-        return _Begun(self._staged(keys, metrics, metadata, pin))
-
-    @contextlib.contextmanager
-    def _staged(
-        self,
-        keys: tuple[str, ...],
-        metrics: Mapping[str, Any] | None,
-        metadata: Any,
-        pin: str | None,
-    ) -> Iterator[Any]:
-        self._require_stageable(keys)
-        self._required_listing()
-        pin = _checked_pin(pin, None)
-        start = time.monotonic()
-        saving: Saving | None = None
-
-        def begin() -> Saving:
-            assert saving is not None
-            saving.describe(self._about(metrics, metadata, pin))
-            return saving
-
-        try:
-            with self._lock:
-                if not self._turn.locked():
-                    self._wait()
-                saving = self._begin(None, self._about(metrics, metadata, pin))
-            folders = tuple(saving.stage(key) for key in keys)
-            yield folders if len(folders) > 1 else folders[0]
-            self._save_at_last(begin, self._select(None), start)
-        except BaseException:
-            if saving is not None:
-                saving.abandon()
-            raise
-
-    def _require_stageable(self, keys: Sequence[str]) -> None:
-        if not all(isinstance(key, str) for key in keys):
-            raise ValueError(
-                f"staging({', '.join(map(shown, keys))}): pass keys one by one, as in "
-                f"staging('policy', 'critic')."
-            )
-        if not keys or not all(
-            takes_folder(x.load) for x in self._select(keys).values()
-        ):
-            raise ComponentError(
-                f"Cannot stage {_listed(keys)}: name components that have files, such "
-                f"as cp.policy = elementsckpt.Files(load=function)."
-            )
-        others = [key for key in self._staged_only() if key not in keys]
-        if others:
-            raise ComponentError(
-                f"The files of {_listed(others)} are written in such a block, too: "
-                f"name all of these, with staging({_listed([*keys, *others])})."
-            )
-
-    def _staged_only(self) -> list[str]:
-        """Return the keys of the components whose files only `staging` writes."""
-        values = {key: component.value for key, component in self._components.items()}
-        return [
-            key
-            for key, x in values.items()
-            if attributes.is_instance(x, Files) and x.is_staged_only
-        ]
+        staging.require_stageable(keys, self._select, self._components)
+        self._required_directory()
+        pin = lookup.checked_pin(pin, None)
+        request = self._last_request(metrics, metadata, pin)
+        return StagedSave(self._saver, keys, request)
 
     def save_if_due(
         self,
@@ -429,171 +347,29 @@ class Checkpoint(Registry):
         """
         final = flag("final", final)
         is_last = final or self._timing.is_urgent
-        if self._background is not None and self._background.is_done and not is_last:
-            with self._lock:
-                self._wait()
-        if not self._timing.is_due(self._current_step(), final=final):
+        if not is_last:
+            self._saver.check()
+        if not self._timing.is_due(final=final):
             return None
         found = metrics() if callable(metrics) else metrics
         if not is_last:
             return self.save(metrics=found, metadata=metadata)
         self._require_components()
+        self._required_directory()
+        return self._saver.save(self._last_request(found, metadata, None))
 
-        def begin() -> Saving:
-            return self._begin(None, self._about(found, metadata, None))
-
-        self._required_listing()
-        return self._save_at_last(begin, self._select(None), time.monotonic())
-
-    def _save_at_last(
-        self,
-        begin: Callable[[], Saving],
-        selected: Mapping[str, Component],
-        start: float,
-    ) -> SaveReport:
-        """Save what there may be no second chance to save.
-
-        What went wrong with the save before is raised when this one is made.
-        """
-        with self._lock:
-            failure: Exception | None = None
-            try:
-                if not self._turn.locked():
-                    self._wait()
-            except Exception as error:
-                failure = error
-            report = self._save_in_turn(begin, selected, start, is_whole=True)
-            if failure is not None:
-                self._wait()
-                raise failure
-            return report
-
-    def _save_in_turn(
-        self,
-        begin: Callable[[], Saving],
-        selected: Mapping[str, Component],
-        start: float,
-        *,
-        is_whole: bool,
-    ) -> SaveReport:
-        """Save when nothing else is being saved with this object."""
-        savefns = rng.last({key: x.saving for key, x in selected.items()})
-        with self._lock:
-            if self._turn.locked():  # A signal handler saves, or a component's save().
-                return store(begin, savefns)
-            with self._turn:
-                self._wait()
-                was_over = self._timing.is_over
-                try:
-                    report = self._save(begin, savefns, selected)
-                except BaseException:
-                    self._timing.failed(time.monotonic() - start)
-                    raise
-            if is_whole:
-                seconds = time.monotonic() - start
-                self._timing.saved(report.step, seconds, was_over=was_over)
-        return report
-
-    def _save(
-        self,
-        begin: Callable[[], Saving],
-        savefns: Mapping[str, Callable[[], Any]],
-        selected: Mapping[str, Component],
-    ) -> SaveReport:
-        values = protocols.identities(selected)
-        if self._background is None or not self._manner.write:
-            report = store(begin, savefns, values)
-            self._note(report)
-            return report
-        saving = begin()
-        try:
-            self._take(saving, savefns, values)
-            report = saving.report(is_finished=False)
-            self._background.start(saving.finish)
-        except BaseException:
-            saving.abandon()  # Unless the thread has it by now.
-            raise
-        return report
-
-    def _take(
-        self,
-        saving: Saving,
-        savefns: Mapping[str, Callable[[], Any]],
-        values: Mapping[str, int],
-    ) -> None:
-        """Let a save own what it saves; in new memory if an interrupt ended the last.
-
-        There might be threads which still write to the other.
-        """
-        assert self._staging is not None
-        staging = self._staging
-        self._staging = Staging(staging.limit_bytes)
-        try:
-            saving.take(savefns, staging, values)
-        except BaseException as error:
-            if isinstance(error, Exception):
-                self._staging = staging
-            raise
-        self._staging = staging
-
-    def _begin(self, target: Path | None, about: About) -> Saving:
-        saving = Saving(
-            self._manner,
-            target=target,
-            listing=self._listing,
-            history=self._history,
-            about=about,
-            notices=self._notices,
-        )
-        try:
-            if target is None and self._manner.write:
-                self._claim = claim(saving.path.parent, saving.newest)
-                if not self._claim.is_contested:
-                    self._origin.compare(saving.newest, about.step)
-                self._origin.begins(saving.path)
-        except BaseException:
-            saving.abandon()
-            raise
-        return saving
-
-    def _note(self, report: SaveReport) -> None:
-        if report.path.parent == self._directory:
-            self._origin.saved(report)
-
-    def _about(
+    def _last_request(
         self, metrics: Mapping[str, Any] | None, metadata: Any, pin: str | None
-    ) -> About:
-        """Return what a new save says about itself."""
-        encoded, step = encode_metrics(metrics), self._current_step()
-        keep, found = self._manner.keep, decode_metrics(encoded)
-        retention.warn(keep, found, step, self._notices)
-        return About(
-            step=step,
-            metrics=encoded,
-            metadata=merge(self._metadata, metadata),
+    ) -> SaveRequest:
+        """Return a save of everything that there may be no second chance to make."""
+        return SaveRequest(
+            components=self._select(None),
+            metrics=metrics,
+            metadata=metadata,
             pin=pin,
-            schedule=self._timing.schedule(step),
-            lineage=self._origin.lineage(),
-            keys=sorted({*self._components, *self._left_out}),
+            is_whole=True,
+            is_last=True,
         )
-
-    def _current_step(self) -> int | None:
-        if self._step is not None:
-            step = self._step() if callable(self._step) else self._step
-            try:
-                return int(step)
-            except (TypeError, ValueError, OverflowError) as error:
-                raise ComponentError(
-                    f"The step of this Checkpoint is no number: {reason(error)}. Pass "
-                    f"as step= what int() accepts, such as a Counter."
-                ) from error
-        if "step" in self._components:
-            value = self._components["step"].value
-            try:
-                return int(value.value if isinstance(value, Value) else value)
-            except (TypeError, ValueError, OverflowError):
-                return None
-        return None
 
     # Loading
 
@@ -673,67 +449,50 @@ class Checkpoint(Registry):
           ValueError: an argument makes no sense, such as `keys=[]`.
         """
         self._require_components()
-        return self._load(
-            verbs.LOAD,
-            path,
-            Request(regex, rename, flag("strict", strict), flag("cast", cast)),
-            keys=keys,
-            step=step,
+        request = Request(
+            verb=verbs.LOAD,
+            keys=arguments.saved_keys(keys, self._select(keys)),
+            regex=regex,
+            rename=rename,
+            strict=strict,
+            cast=cast,
             mmap=mmap,
             verify=verify,
             allow_pickle=allow_pickle,
-            dry_run=flag("dry_run", dry_run),
+            dry_run=dry_run,
         )
+        is_whole = keys is None and regex is None
+        return self._load(request, path, step, is_whole=is_whole)
 
     def _load(
         self,
-        verb: Verb,
-        path: AnyPath | None,
         request: Request,
-        *,
-        keys: Iterable[str] | Mapping[str, str] | None = None,
+        path: AnyPath | None = None,
         step: int | None = None,
-        mmap: bool = False,
-        verify: bool = True,
-        allow_pickle: bool | None = None,
-        dry_run: bool = False,
+        *,
+        is_whole: bool = True,
+        announce: Callable[[Path], None] = lambda path: None,
     ) -> LoadReport:
-        """Load, as `load` does, for the verb that the user called."""
-        selected = self._select(keys)
-        saved = arguments.saved_keys(keys, selected)
-        selected = {key: selected[key] for key in request.wanted(selected)}
-        saved = {key: saved[key] for key in selected}
-        start = time.monotonic()
-        with self._lock:
-            self._join()
-            loadfns = rng.last({key: x.load for key, x in selected.items()})
-            restored = restore_into(
-                loadfns,
-                lambda: self._candidates(path, step, saved.values()),
-                Reading(
-                    keys=saved,
-                    options=lambda save: Options.of(
-                        verb,
-                        mmap,
-                        verify,
-                        allow_pickle,
-                        trusted=self._is_own(save),
-                    ),
-                    current=lambda key: selected[key].save(),
-                    folders=folder_keys(loadfns),
-                    request=request,
-                    growing=protocols.growing(selected),
-                    templates=protocols.templates(selected),
-                    rebuilt={key for key, x in selected.items() if x.is_empty},
-                    dry_run=dry_run,
-                    distrust=self._distrust,
-                    announce=self._announce,
-                ),
-            )
-            if not dry_run:
-                is_whole = keys is None and request.regex is None
-                self._resume(restored.found, is_whole=is_whole)
-        return restored.report(time.monotonic() - start)
+        """Load what was asked for; `is_whole` if that is all that is registered.
+
+        What it has read is announced before components load.
+        """
+        start, phases, keys = time.monotonic(), Phases(), request.keys or {}
+        with self._saver.lock:
+            with phases("wait"):
+                self._saver.join()
+            targets = {key: self._components[key].target for key in keys}
+            find = functools.partial(self._candidates, path, step, keys.values())
+            candidates = Candidates(find, self._directory)
+            loaded = loading.read(request, targets, candidates, phases)
+            with contextlib.closing(loaded):
+                if not request.dry_run:
+                    announce(loaded.found.path)
+                    loading.hand_over(loaded, targets)
+            if not request.dry_run:
+                is_own = candidates.are_own(loaded.found.path)
+                self._saver.loaded(loaded.found, is_own=is_own, is_whole=is_whole)
+        return loaded.report(time.monotonic() - start)
 
     def copy_of(
         self,
@@ -757,25 +516,12 @@ class Checkpoint(Registry):
           ComponentError: it cannot be copied.
           CheckpointError: as for `load`.
         """
-        copied = Checkpoint(self._directory, keep=self._manner.keep)
+        directory = None if self._directory is None else self._directory.path
+        copied = Checkpoint(directory, keep=self._options.keep)
         value = self._select([arguments.key(key)])[key].value
-        why_not = _why_no_copy(value)
-        if why_not is not None:
-            raise ComponentError(
-                f"{key!r} is made of {why_not}. Use "
-                f"elementsckpt.read(path, keys=[{key!r}])."
-            )
-        try:
-            with jax_arrays.unchecked():
-                setattr(copied, key, copy.deepcopy(value))
-        except Exception as error:
-            raise ComponentError(
-                f"{key!r} cannot be copied: {reason(error)}. Make another "
-                f"{type(value).__name__}, register it with a Checkpoint() of its own, "
-                f"and load(path, keys=[{key!r}])."
-            ) from error
-        with self._lock:
-            self._join()
+        copies.register(copied, key, value)
+        with self._saver.lock:
+            self._saver.join()
             copied.load(path, [key], step=step, allow_pickle=allow_pickle)
         return getattr(copied, key)
 
@@ -805,92 +551,38 @@ class Checkpoint(Registry):
           ReadError: process 0 could not resume, or did not call this for ten minutes.
         """
         self._require_components()
-        strict, cast = flag("strict", strict), flag("cast", cast)
-        request = Request(rename=rename, strict=strict, cast=cast)
-        request.wanted(self)
-        listing = self._required_listing()
-        with self._lock:
-            self._join()
-            with Agreement(listing.path, writes=self._manner.write) as self._agreement:
-                if self._agreement.is_followed:
-                    save = self._agreement.wait()
+        request = Request(
+            verb=verbs.LOAD_OR_SAVE,
+            keys={key: key for key in self},
+            rename=rename,
+            strict=strict,
+            cast=cast,
+        )
+        directory = self._required_directory()
+        with self._saver.lock:
+            self._saver.join()
+            with Agreement(directory.path, writes=self._options.write) as agreement:
+                if agreement.is_followed:
+                    save = agreement.wait()
                     if save is not None:
-                        self._load_as_agreed(save, request)
+                        self._load(request, save)
                         return True
-                elif listing.saves():
-                    self._load(verbs.LOAD_OR_SAVE, None, request)
+                elif directory.saves():
+                    self._load(request, announce=agreement.tell)
                     return True
-                self._agreement.tell(None)
-                if not self._staged_only():
+                agreement.tell(None)
+                if not staging.staged_only(self._components):
                     self.save()
                 return False
 
-    def _announce(self, save: Path) -> None:
-        """Tell the other processes, before components load: some need all of them."""
-        if self._agreement is not None:
-            self._agreement.tell(save)
-
-    def _load_as_agreed(self, save: Path, request: Request) -> None:
-        """Load the save that process 0 of the job resumes."""
-        try:
-            self._load(verbs.LOAD_OR_SAVE, save, request)
-        except SaveNotFoundError as error:
-            raise SaveNotFoundError(
-                f"{reason(error)}. Process 0 of this job resumed it, so it was pruned "
-                f"since, or is on another machine. Call save() only when all processes "
-                f"have resumed, in a directory that all of them see."
-            ) from error
-
     def _candidates(
         self, path: AnyPath | None, step: int | None, keys: Iterable[str] = ()
-    ) -> list[Found]:
+    ) -> list[SaveEntry]:
         if path is None and step is None:
-            return lookup.with_keys(self._required_listing(), keys)
-        if self._listing is None and path is not None and step is None:
+            return lookup.with_keys(self._required_directory(), keys)
+        if self._directory is None and path is not None and step is None:
             return lookup.find(local(path))
-        return lookup.named(self._required_listing(), path, step, self._manner.keep)
-
-    def _resume(self, found: Found, *, is_whole: bool) -> None:
-        """Take note of where the state comes from, and go on with the run there."""
-        is_own = self._is_own(found.path)
-        self._origin.loaded(found, is_own=is_own)
-        if is_own and is_whole and found.head is not None:
-            self._compare(found.path, found.head)
-            self._timing.resumed(found.head.schedule, found.step)
-        step = "" if found.step is None else f", of step {found.step}"
-        _logger.info("Loaded %s%s.", found.path, step)
-
-    def _compare(self, path: Path, head: Head) -> None:
-        """Warn of what in the save is not as in the run that resumes."""
-        saved = scalars.texts(item.key for item in head.components)
-        self._left_out = frozenset({*saved, *scalars.texts(head.keys)} - {*self})
-        if self._left_out and self._manner.write:
-            _logger.warning(
-                "%s is of a run with %s, which is not registered: new saves lack that. "
-                "The newest save that has it stays until you delete it.",
-                path,
-                ", ".join(map(repr, sorted(self._left_out))),
-            )
-        changes = metadata_changes(self._metadata or {}, head.metadata)
-        if changes:
-            _logger.warning(
-                "%s was saved with other metadata: %s. If that is another run, choose "
-                "another directory.",
-                path,
-                "; ".join(changes),
-            )
-
-    def _distrust(self, save: Path) -> None:
-        if self._listing is not None:
-            self._listing.distrust(save)
-
-    def _is_own(self, save: Path) -> bool:
-        """Tell whether the save is in this object's directory, not linked there."""
-        if self._directory is None:
-            return False
-        return os.path.realpath(save.parent) == os.path.realpath(
-            self._directory
-        ) and not os.path.islink(save)
+        return lookup.named(self._required_directory(), path, step, self._options.keep)
 
     # Looking
 
@@ -900,7 +592,7 @@ class Checkpoint(Registry):
         Like `latest` and `saves`, it does not wait for a save in the background.
         """
         if path is None:
-            job.warn_of_looking(self._required_listing().path, self._notices)
+            job.warn_of_looking(self._required_directory().path, self._notices)
         try:
             return bool(self._candidates(path, None))
         except SaveNotFoundError:
@@ -908,7 +600,7 @@ class Checkpoint(Registry):
 
     def latest(self) -> Path | None:
         """Return the newest save whose manifest is not damaged, or None."""
-        found = self._required_listing().saves()
+        found = self._required_directory().saves()
         with contextlib.suppress(DamagedError):
             return lookup.newest(found[::-1]).path if found else None
         return None
@@ -922,13 +614,13 @@ class Checkpoint(Registry):
         Raises:
           ValueError: there are metrics, and nobody said which one counts.
         """
-        found = lookup.best(self._required_listing(), self._manner.keep)
+        found = lookup.best(self._required_directory(), self._options.keep)
         return None if found is None else found.path
 
     def saves(self) -> list[SaveInfo]:
         """Return the saves in the directory that are not damaged, oldest first."""
         infos = []
-        for found in self._required_listing().saves():
+        for found in self._required_directory().saves():
             if found.error is None:
                 with contextlib.suppress(DamagedError):
                     infos.append(describe(found))
@@ -942,12 +634,13 @@ class Checkpoint(Registry):
         Returns:
           Those that were removed; failing to only warns. None with `write=False`.
         """
-        listing = self._required_listing()
-        with self._lock:
-            self._join()
-            if not self._manner.write:
+        directory = self._required_directory()
+        with self._saver.lock:
+            self._saver.join()
+            if not self._options.write:
                 return []
-            return listing.prune(self._manner.keep, fsync=self._manner.fsync)
+            saves, options = directory.saves(), self._options
+            return directory.prune(options.keep, saves, fsync=options.fsync)
 
     def delete(
         self, path: AnyPath | None = None, *, step: int | None = None
@@ -965,13 +658,13 @@ class Checkpoint(Registry):
           SaveNotFoundError: there is none.
           ValueError: it was not written here, or it is the only complete save.
         """
-        with self._lock:
-            self._join()
-            listing = self._required_listing()
-            found = lookup.deletable(listing, path, step, self._manner.keep)
-            if not self._manner.write:
+        with self._saver.lock:
+            self._saver.join()
+            directory = self._required_directory()
+            found = lookup.deletable(directory, path, step, self._options.keep)
+            if not self._options.write:
                 return []
-            return listing.delete(found, fsync=self._manner.fsync)
+            return directory.delete(found, fsync=self._options.fsync)
 
     # Preemption
 
@@ -1010,38 +703,14 @@ class Checkpoint(Registry):
         Raises:
           Exception: what went wrong with that save.
         """
-        with self._lock:
-            return self._wait()
-
-    def _wait(self) -> SaveReport | None:
-        if self._background is None:
-            return None
-        return self._background.wait(self._note_outcome)
-
-    def _note_outcome(self, outcome: SaveReport | BaseException | None) -> None:
-        if isinstance(outcome, BaseException):
-            self._timing.failed(0.0)
-        elif outcome is not None:
-            self._note(outcome)
-
-    def _join(self) -> None:
-        """Return when nothing is under way, and leave what went wrong for `wait`."""
-        if self._background is not None:
-            self._background.join()
+        return self._saver.wait()
 
     def close(self) -> None:
         """Wait, as `wait` does, free memory and watch no signals any more.
 
         The object stays usable.
         """
-        with self._lock:
-            try:
-                self._wait()
-            finally:
-                self._claim = None
-                self._timing.unwatch()
-                if self._staging is not None:
-                    self._staging = Staging(self._staging.limit_bytes)
+        self._saver.close()
 
     def __enter__(self: _Self) -> _Self:
         return self
@@ -1058,60 +727,15 @@ class Checkpoint(Registry):
         return Checkpoint(
             directory,
             step=self._step,
-            background=self._background is not None,
-            compress=self._manner.compress,
+            background=self._saver.is_background,
+            compress=self._options.compress,
             fsync=False,
         )
 
-    def _required_listing(self) -> Directory:
-        if self._listing is None:
+    def _required_directory(self) -> Directory:
+        if self._directory is None:
             raise ValueError(
                 "This Checkpoint has no directory: pass a path, or a directory to "
                 "Checkpoint()."
             )
-        return self._listing
-
-
-class _Begun(contextlib.AbstractContextManager[Any]):
-    """Ends what was begun for a block, also if an interrupt comes before its start."""
-
-    def __init__(self, inner: contextlib._GeneratorContextManager[Any]) -> None:
-        self._inner = inner
-
-    def __enter__(self) -> Any:
-        try:
-            return self._inner.__enter__()
-        except BaseException:
-            self._inner.gen.close()
-            raise
-
-    def __exit__(self, *error: Any) -> bool | None:
-        return self._inner.__exit__(*error)
-
-
-def _checked_pin(pin: Any, target: Path | None) -> str | None:
-    if pin is None:
-        return None
-    if target is not None:
-        raise ValueError("A save to a path of its own is never pruned: leave pin= out.")
-    if not isinstance(pin, str) or not pin or "/" in pin or pin in lookup.NAMES:
-        raise ValueError(
-            f"pin={shown(pin)}: pass a name without slashes, other than 'latest' and "
-            f"'best'."
-        )
-    return manifest.display(pin)
-
-
-def _why_no_copy(value: Any) -> str | None:
-    """Say of what a component is made that has its state elsewhere, or return None."""
-    if attributes.is_instance(value, GlobalRNG):
-        return "the global generators of the process: loading a copy would set them"
-    if attributes.is_instance(value, Files) or (
-        attributes.is_instance(value, Saveable) and not value.is_of_attributes
-    ):
-        return "functions, which load into what they belong to: no copy of them would"
-    return None
-
-
-def _listed(keys: Iterable[str]) -> str:
-    return ", ".join(map(repr, keys))
+        return self._directory

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from .components import rng
-from .components.files import folder_keys
-from .components.value import Value, apart, flatten, is_empty, of_functions, of_tree
-from .components.value import template as template_of
-from .directory import lookup
+from .components.targets import Target, of_loadfns
+from .components.value import Value, apart, flatten, of_functions, of_tree
+from .directory.lookup import find
 from .directory.metadata import encode
 from .errors import SaveNotFoundError
 from .format import compression
 from .format.compression import Compress
+from .loading import load as loading
 from .loading import verbs
-from .loading.component import Options
-from .loading.load import Reading, restore, restore_into
+from .loading.candidates import Candidates
 from .loading.request import Request
 from .reports import LoadReport, SaveReport
-from .saving.save import About, Manner, Saving, store
-from .storage.disk import AnyPath, local
+from .saving.save import SaveLabel, SaveOptions, Saving
+from .storage.paths import AnyPath, local
+from .system.phases import Phases
 from .user import arguments
 from .user.arguments import flag
 
@@ -55,15 +56,19 @@ def save(
     """
     savefns = arguments.functions("savefns", savefns, "save")
     values = of_functions(savefns, Value.save)
-    saving = {key: functools.partial(apart, value) for key, value in values.items()}
-    manner = Manner(
+    saving = {key: partial(apart, value) for key, value in values.items()}
+    options = SaveOptions(
         write=flag("write", write),
         fsync=flag("fsync", fsync),
         compress=compression.check(compress),
     )
-    about = About(metadata=encode(metadata))
-    begin = functools.partial(Saving, manner, target=local(path), about=about)
-    return store(begin, rng.last({**savefns, **saving}))
+    label = SaveLabel(metadata=encode(metadata))
+    new = Saving(options, label, target=local(path))
+    try:
+        return new.make(rng.last({**savefns, **saving}))
+    except BaseException:
+        new.abandon()
+        raise
 
 
 def load(
@@ -90,24 +95,18 @@ def load(
     """
     start = time.monotonic()
     loadfns = arguments.functions("loadfns", loadfns, "load")
-    options = Options.of(verbs.FUNCTIONS, mmap, verify, allow_pickle)
-    values = of_functions(loadfns, Value.load)
-    reading = Reading(
+    request = Request(
+        verb=verbs.FUNCTIONS,
         keys={key: key for key in loadfns},
-        options=lambda _: options,
-        folders=folder_keys(loadfns),
-        templates={
-            key: functools.partial(template_of, value)
-            for key, value in values.items()
-            if not is_empty(value)
-        },
-        rebuilt={key for key, value in values.items() if is_empty(value)},
+        mmap=mmap,
+        verify=verify,
+        allow_pickle=allow_pickle,
     )
-    setters = {key: functools.partial(setattr, x, "value") for key, x in values.items()}
-    restored = restore_into(
-        rng.last({**loadfns, **setters}), lambda: lookup.find(local(path)), reading
-    )
-    return restored.report(time.monotonic() - start)
+    targets, candidates = of_loadfns(loadfns), Candidates(partial(find, local(path)))
+    loaded = loading.read(request, targets, candidates, Phases())
+    with contextlib.closing(loaded):
+        loading.hand_over(loaded, targets)
+    return loaded.report(time.monotonic() - start)
 
 
 def save_pytree(
@@ -177,20 +176,24 @@ def load_pytree(
     Source: orbax.checkpoint.
     """
     key = _TREE if key is None else arguments.key(key)
-    options = Options.of(verbs.PYTREE, mmap, verify, allow_pickle)
-    reading = Reading(
+    request = Request(
+        verb=verbs.PYTREE,
         keys={key: key},
-        options=lambda _: options,
-        templates={key: lambda: flatten(template)},
-        request=Request(regex, rename),
+        regex=regex,
+        rename=rename,
+        mmap=mmap,
+        verify=verify,
+        allow_pickle=allow_pickle,
     )
-    restored = restore(lambda: lookup.find(local(path)), reading)
-    return restored.states.get(key, template)
+    targets = {key: Target(template=partial(flatten, template))}
+    candidates = Candidates(partial(find, local(path)))
+    loaded = loading.read(request, targets, candidates, Phases())
+    return loaded.states.get(key, template)
 
 
 def exists(path: AnyPath) -> bool:
     """Tell whether the path is a save or a directory with saves, even damaged ones."""
     try:
-        return bool(lookup.find(local(path)))
+        return bool(find(local(path)))
     except SaveNotFoundError:
         return False

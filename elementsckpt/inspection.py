@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
 import os
@@ -11,16 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from .directory import lookup, metadata
-from .directory.listing import Found
+from .directory.listing import SaveEntry
 from .foreign import elements
-from .format import manifest, scalars
+from .format import names, scalars
 from .format.manifest import Head
-from .loading import verbs
-from .loading.component import Options, damage
-from .loading.load import Reading, restore
+from .loading import load, verbs
+from .loading.candidates import Candidates
+from .loading.refusals import damage
 from .loading.request import Regex, Request
 from .reports import ComponentInfo, Lineage, SaveInfo
-from .storage.disk import AnyPath, local
+from .storage.paths import AnyPath, local
+from .system.phases import Phases
 from .user import arguments
 
 _logger = logging.getLogger("elementsckpt")
@@ -75,22 +77,26 @@ def read(
     Raises:
       CheckpointError: as for `Checkpoint.load`.
     """
-    options = Options.of(verbs.READ, mmap, verify, allow_pickle, plain=True)
-    reading = Reading(
+    request = Request(
+        verb=verbs.READ,
         keys=None if keys is None else {key: key for key in arguments.keys(keys)},
-        options=lambda _: options,
-        request=Request(regex),
+        regex=regex,
+        mmap=mmap,
+        verify=verify,
+        allow_pickle=allow_pickle,
+        plain=True,
     )
-    restored = restore(lambda: lookup.find(local(path)), reading)
+    candidates = Candidates(functools.partial(lookup.find, local(path)))
+    loaded = load.read(request, {}, candidates, Phases())
     try:
         states = {
             key: list(state) if inspect.isgenerator(state) else state
-            for key, state in restored.states.items()
+            for key, state in loaded.states.items()
         }
     except BaseException:
-        restored.close()
+        loaded.close()
         raise
-    _tell_of_pickles(list(restored.notes.left_out), restored.found.path)
+    _tell_of_pickles(list(loaded.notes.left_out), loaded.found.path)
     return states
 
 
@@ -106,7 +112,7 @@ def _tell_of_pickles(names: list[str], path: Path) -> None:
         )
 
 
-def describe(found: Found) -> SaveInfo:
+def describe(found: SaveEntry) -> SaveInfo:
     """Return what a found save says about itself.
 
     Raises:
@@ -116,7 +122,7 @@ def describe(found: Found) -> SaveInfo:
         with damage(str(found.path)):  # Elements may have just removed it.
             return _describe_elements(found)
     head = found.head
-    with damage(str(found.path / manifest.NAME)):
+    with damage(str(found.path / names.MANIFEST)):
         return _describe_head(found.path, head)
 
 
@@ -151,7 +157,7 @@ def _lineage(head: Head) -> Lineage:
     )
 
 
-def _describe_elements(found: Found) -> SaveInfo:
+def _describe_elements(found: SaveEntry) -> SaveInfo:
     sizes = {
         key: ComponentInfo(
             bytes=elements.size_bytes(files),

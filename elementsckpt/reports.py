@@ -27,6 +27,20 @@ class SaveReport(Struct, frozen=True):
       pickled: Leaves that only pickle could hold: they load from this directory, or
         with `allow_pickle=True`.
       seconds: Time it took, or so far.
+      phases: Seconds by what was done, in the order in which that began. No second
+        counts twice, so they add up to `seconds` at most; but for "wait", which is
+        before. What did not happen is not there.
+
+        - "wait": for the save before, in the background.
+        - "begin": listing the directory, and making the folder.
+        - "collect": in the components' own `save()`.
+        - "flatten": taking states apart, and fetching arrays from devices.
+        - "copy": copying what may change before it is written, and looking it up.
+        - "find": hashing, and looking up what an earlier save holds.
+        - "write": compressing and writing, while files that are complete are synced.
+        - "sync": with `fsync`, waiting for the disk when all of that is written.
+        - "commit": writing the manifest, and making it and the folders durable.
+        - "prune": pointing `latest` to the save, and removing others.
     """
 
     path: Path
@@ -38,6 +52,7 @@ class SaveReport(Struct, frozen=True):
     bytes_total: int
     pickled: tuple[str, ...]
     seconds: float
+    phases: Mapping[str, float]
 
 
 class LoadReport(Struct, frozen=True):
@@ -58,6 +73,11 @@ class LoadReport(Struct, frozen=True):
       fell_back_from: The newest save, if it is damaged and an older one was loaded.
       bytes_read: Size of the leaves and files that were read.
       seconds: Time it took, the components' own `load()` included.
+      phases: Where that went, seconds by name, in this order: "wait" for a save in the
+        background, "find" the saves, "open" one and its manifest, "compare" what it
+        has with what was asked for and is there, "current" states of components, asked
+        for meanwhile, "build" states, "read" and verify files, "load" by components.
+        What did not happen is not there; saves that were damaged count, too.
     """
 
     path: Path
@@ -71,6 +91,7 @@ class LoadReport(Struct, frozen=True):
     fell_back_from: Path | None = None
     bytes_read: int = 0
     seconds: float = 0.0
+    phases: Mapping[str, float] = field(default_factory=dict)
 
 
 class ComponentInfo(Struct, frozen=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -75,8 +75,3 @@ class Folder:
 def takes_folder(load: Callable[[Any], Any]) -> bool:
     """Tell whether the function loads a folder of files, not a state."""
     return attributes.is_instance(attributes.get(load, "__self__"), Files)
-
-
-def folder_keys(loadfns: Mapping[str, Callable[[Any], Any]]) -> set[str]:
-    """Return the keys of the functions that load a folder of files, not a state."""
-    return {key for key, load in loadfns.items() if takes_folder(load)}

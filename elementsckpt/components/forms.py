@@ -16,9 +16,9 @@ import xxhash
 from ..errors import MismatchError
 from ..format import scalars
 from ..format.manifest import OWN_VALUE, Leaves, Tree
-from ..state import matching, pytrees, specs, tree
-from ..state.matching import Plan, Selection
-from ..state.specs import Spec
+from ..state import matching, pytrees, specs, tree, walking
+from ..state.matching import Plan
+from ..state.selection import Selection
 
 _MOST_LINES = 3
 _logger = logging.getLogger("elementsckpt")
@@ -46,9 +46,7 @@ class Form:
         )
         found = zip(flat.names, self._flat.values, strict=True)
         self.keys = {
-            name: (spec.dtype, spec.shape)
-            for name, spec in found
-            if isinstance(spec, Spec) and spec.kind == "key"
+            name: (spec.dtype, spec.shape) for name, spec in found if spec.kind == "key"
         }
         self._fitting: Any = None
         self._is_left = False
@@ -76,7 +74,7 @@ class Form:
     def _differences(self, key: str, saved: Tree) -> list[str]:
         found = [spec for group in saved.leaves for spec in specs.specs_of_saved(group)]
         with contextlib.suppress(MismatchError):  # There are too many names.
-            names = tree.names(saved, tree.Allowance())
+            names = walking.names(saved, walking.Allowance())
             entries = [(name, number, found[number]) for name, number in names]
             plan = matching.plan(self._flat, entries, Selection(), key)
             _decide(plan, saved)

@@ -15,13 +15,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from ..errors import ComponentError, reason
-from ..kinds import jax_arrays, leaves
+from ..kinds import leaves
+from ..kinds.jax_kinds import KEY
 from ..kinds.torch_tensors import is_module
 from ..state import callables
-from ..state.pytrees import Flat
 from ..user import attributes
 from . import randoms
-from .value import NnxState, Value, apart, is_empty, is_tree, template
+from .targets import Target, of_value
+from .value import NnxState, Value, apart, is_tree
 
 PROTOCOLS = (
     ("save", "load"),
@@ -41,7 +42,8 @@ class Key(Value):
     """A typed key that is registered by itself, and read back as the present one."""
 
 
-_OF_STATE_DICTS = frozenset({"load_state_dict", "from_state_dict"})
+# What loads these may get more than its own one has: all entries, at first few.
+_OF_DICTS = frozenset({"load_state_dict", "from_state_dict"})
 
 
 class Component(NamedTuple):
@@ -75,38 +77,26 @@ class Component(NamedTuple):
         return self.save
 
     @property
-    def is_empty(self) -> bool:
-        """Whether it is a value that takes whatever a value saved."""
-        return self._is_template and is_empty(self.owner)
-
-    @property
     def _is_template(self) -> bool:
         # A subclass may have a load() of its own.
         return _is_value(self.owner) and type(self.owner).load is Value.load
 
     @property
-    def template(self) -> Callable[[], Flat] | None:
-        """For a value, returns what is there now, which a loaded one must be like."""
-        if self._is_template and not is_empty(self.owner):
-            return functools.partial(template, self.owner)
-        return None
-
-    @property
-    def load(self) -> Callable[[Any], Any]:
-        """The method that takes the state; of a value, what becomes of its template."""
+    def target(self) -> Target:
+        """What a load knows of it: what takes the state, and what is there now."""
         if self._is_template:
-            return functools.partial(setattr, self.owner, "value")
-        return getattr(self.owner, self.load_name)  # type: ignore[no-any-return]
+            return of_value(self.owner, self.state)
+        load, grows = getattr(self.owner, self.load_name), self.load_name in _OF_DICTS
+        is_complete = grows and is_module(self.value)
+        return Target(load, self.state, grows=grows, is_complete=is_complete)
+
+    def state(self) -> Any:
+        """Return the state now."""
+        return self.save()
 
 
 def _is_value(owner: Any) -> bool:
     return attributes.is_instance(owner, Value)
-
-
-def templates(components: Mapping[str, Component]) -> dict[str, Callable[[], Flat]]:
-    """Return the templates of those that are values, by key."""
-    found = {key: component.template for key, component in components.items()}
-    return {key: template for key, template in found.items() if template is not None}
 
 
 def identities(components: Mapping[str, Component]) -> dict[str, int]:
@@ -117,16 +107,6 @@ def identities(components: Mapping[str, Component]) -> dict[str, int]:
         if _is_value(component.owner)
         and not isinstance(component.owner, NnxState)  # Which changes in place.
     }
-
-
-def growing(components: Mapping[str, Component]) -> dict[str, bool]:
-    """Return those that load a state dict, which may have more than their own one.
-
-    Returns:
-      By key whether theirs has all entries from the start, as those of modules do.
-    """
-    loading = {x: y for x, y in components.items() if y.load_name in _OF_STATE_DICTS}
-    return {key: is_module(component.value) for key, component in loading.items()}
 
 
 def component(key: str, value: Any) -> Component:
@@ -202,8 +182,9 @@ def _changes_in_place(value: Any, depth: int = 3) -> bool:
     if type(value) in (list, tuple, dict):
         items = value.values() if isinstance(value, dict) else value
         return depth > 0 and any(_changes_in_place(item, depth - 1) for item in items)
-    is_filled = attributes.is_instance(value, _FILLED)
-    return is_filled or leaves.kind_of(value) == "torch" or is_module(value)
+    kind = leaves.kind_of(value)
+    is_filled = attributes.is_instance(value, _FILLED) or is_module(value)
+    return is_filled or (kind.is_foreign and not kind.is_immutable)
 
 
 _FILLED = (collections.deque, set, bytearray, array.array)
@@ -214,7 +195,7 @@ def _candidates(value: Any) -> list[str]:
     own = {str(x): y for x, y in attributes.own(value).items() if str(x).isidentifier()}
 
     def order(name: str) -> tuple[bool, bool]:
-        is_array = leaves.kind_of(own[name]) in leaves.ARRAYS
+        is_array = leaves.kind_of(own[name]).is_array
         is_number = attributes.is_instance(own[name], numbers.Number)
         return not (is_array or is_number), name.startswith("_")
 
@@ -223,7 +204,7 @@ def _candidates(value: Any) -> list[str]:
 
 def _owner(value: Any) -> Any:
     """Return what saves and loads an object without a protocol, or None."""
-    if jax_arrays.is_array(value) and jax_arrays.is_key(value):
+    if leaves.kind_of(value) is KEY:
         return Key(value)
     return randoms.owner_of(value)
 

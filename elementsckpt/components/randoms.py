@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import MismatchError
+from ..kinds import generators
 from ..user import attributes
-
-_PYTHON_VERSION = 3  # Of the states of `random`, since Python 3.2.
 
 
 def owner_of(value: Any) -> Any:
@@ -45,14 +44,12 @@ class PythonRandom:
 
     def save(self) -> dict[str, Any]:
         """Return its state, whose hundreds of numbers are an array."""
-        _, words, gauss = self._generator.getstate()
-        return {"state": np.array(words, np.uint32), "gauss": gauss}
+        return generators.python_state(self._generator)
 
     def load(self, data: Mapping[str, Any]) -> None:
         """Set its state."""
         try:
-            words, gauss = tuple(data["state"].tolist()), data["gauss"]
-            self._generator.setstate((_PYTHON_VERSION, words, gauss))
+            generators.set_python_state(self._generator, data)
         except (ValueError, TypeError, KeyError, IndexError, AttributeError):
             _require(False, data, self._generator)
 

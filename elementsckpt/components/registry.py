@@ -7,6 +7,7 @@ from typing import Any
 
 from ..errors import ComponentError, MissingKeyError
 from ..user import arguments
+from ..user.hints import listed
 from . import protocols
 from .protocols import Component
 
@@ -114,7 +115,7 @@ class Registry:
         if missing:
             raise MissingKeyError(
                 f"Not registered: {', '.join(map(arguments.shown, missing))}. "
-                f"Registered are: {_listed(self._components)}. "
+                f"Registered are: {listed(self._components, 'none')}. "
                 f"{self._turned(keys) or _REGISTER}"
             )
         return {key: self._components[key] for key in wanted}
@@ -132,10 +133,8 @@ _REGISTER = "Register the rest first, or leave it out of keys=."
 
 
 def _unknown(key: str, registered: Iterable[str]) -> str:
-    found = f"No component {key!r} is registered; there are: {_listed(registered)}."
+    found = (
+        f"No component {key!r} is registered; there are: {listed(registered, 'none')}."
+    )
     here = _CALLED_HERE.get(key)
     return found if here is None else f"{found} If no component is meant, use {here}."
-
-
-def _listed(keys: Iterable[str]) -> str:
-    return ", ".join(map(repr, keys)) or "none"

@@ -17,7 +17,6 @@ from ..user import attributes
 from ..user.arguments import shown
 
 _logger = logging.getLogger("elementsckpt")
-_PYTHON_VERSION = 3  # Of the states of `random`, since Python 3.2.
 # What comes of something that is no state; RuntimeError from torch.
 _NO_STATE = (
     *(ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError),
@@ -42,9 +41,8 @@ class GlobalRNG:
 
     def save(self) -> dict[str, Any]:
         """Return the states, by the library whose generators they are of."""
-        _, words, gauss = random.getstate()
         state = {
-            "random": {"state": np.array(words, np.uint32), "gauss": gauss},
+            "random": generators.python_state(random),
             "numpy": np.random.get_state(legacy=False),
         }
         torch = sys.modules.get("torch")
@@ -62,9 +60,8 @@ class GlobalRNG:
           MismatchError: these are no such states; none is set then.
         """
         try:
-            words = tuple(data["random"]["state"].tolist())
             like = random.Random()
-            like.setstate((_PYTHON_VERSION, words, data["random"]["gauss"]))
+            generators.set_python_state(like, data["random"])
             numpy = generators.randomstate(data["numpy"])  # Which checks the state.
             if "torch" in data:
                 _load_torch(data["torch"])

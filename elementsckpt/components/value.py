@@ -12,10 +12,11 @@ from typing import Any
 from ..errors import StateError
 from ..format.manifest import Tree, display
 from ..kinds import jax_arrays, leaves
-from ..state import matching, pytrees, skeletons, specs, tree, unsaved, wholes
-from ..state.matching import Selection
+from ..kinds.code_kinds import FUNCTION
+from ..state import matching, pytrees, replacing, skeletons, tree, unsaved, wholes
+from ..state.flattening import Apart
 from ..state.plain import Keys, Plain, plain
-from ..state.tree import Apart
+from ..state.selection import Selection
 from ..user import attributes
 from .forms import Form
 
@@ -110,10 +111,8 @@ class Value:
         with _refusing_depth():
             given = pytrees.flatten(plain(data).state)
         saved = [
-            (display(name), number, specs.spec_of(leaf, kind))
-            for number, (name, leaf, kind) in enumerate(
-                zip(given.names, given.values, given.kinds, strict=True)
-            )
+            (display(name), number, given.spec(number))
+            for number, name in enumerate(given.names)
         ]
         plan = matching.plan(template(self), saved, Selection(), "")
         values = dict(enumerate(given.values))
@@ -125,10 +124,10 @@ class Value:
             plan.unexpected,
             "Load into a value like the one that was saved.",
         )
-        self.value = matching.apply(plan, values, "", whole=_whole(plan, given))
+        self.value = replacing.apply(plan, values, "", whole=_whole(plan, given))
 
 
-def _whole(plan: matching.Plan, given: pytrees.Flat) -> matching.Whole:
+def _whole(plan: matching.Plan, given: pytrees.Flat) -> replacing.Whole:
     """Return what of the current value is replaced by all of a given container."""
     places = wholes.find(plan, wholes.of_nodes(given.root, given.nodes), is_part=False)
     others = {
@@ -136,7 +135,7 @@ def _whole(plan: matching.Plan, given: pytrees.Flat) -> matching.Whole:
         for now, then in places.items()
         if plan.flat.others(~now) is not None
     }
-    return matching.Whole(places, others)
+    return replacing.Whole(places, others)
 
 
 def of_tree(tree: Any) -> Value:
@@ -154,10 +153,10 @@ def is_empty(value: Value) -> bool:
 def is_tree(value: Any) -> bool:
     """Tell what is best a `Value`: arrays, and containers whose classes are known."""
     kind = leaves.PLAIN.get(type(value)) or leaves.kind_of(value)
-    if kind == "function":
+    if kind is FUNCTION:
         return False
     opened = pytrees.open_node(value, by_name=True)
-    return kind != "pickle" if opened is None else not opened.is_code
+    return not kind.is_opaque if opened is None else not opened.is_code
 
 
 def of_functions(

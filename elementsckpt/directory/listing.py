@@ -3,57 +3,56 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import math
-import os
 import re
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from ..errors import CheckpointError, DamagedError, ReadError, WriteError, reason
+from ..errors import CheckpointError, DamagedError, ReadError, reason
 from ..foreign import elements
-from ..format import manifest, scalars
+from ..format import manifest, names, scalars
 from ..format.manifest import Head
-from ..storage import disk, drafts, reader
+from ..storage import local, paths, reader
+from ..storage.segments import SaveFolder
 from ..user.notices import Notices
 from . import metadata, retention
 from .retention import Keep
 
-LATEST = "latest"
-_LATEST_DRAFT = ".latest"
-_STEP = re.compile(r"\d{8}T\d{6}F\d{6}-(-?\d+)")
-_MANIFEST_BYTES = 1 << 32
 _PASSES = 10
 
 
 @dataclass(frozen=True)
-class Found:
+class SaveEntry:
     """A save found in a directory.
 
     Attributes:
-      path: The save folder.
+      source: Where it is read.
       head: What its manifest says; None if elements wrote it or it is damaged.
       error: Why it is damaged, or None.
       sequence: Its number; 0 if elements wrote it. A guess if it is damaged, which
         may be a half, between two others.
-      is_link: Whether the path is a link to a folder.
+      is_link: Whether its name only leads to a save elsewhere.
+      is_ours: Whether a damaged one was written by this library.
     """
 
-    path: Path
-    head: Head | None
-    error: CheckpointError | None
-    sequence: float
+    source: SaveFolder
+    head: Head | None = None
+    error: CheckpointError | None = None
+    sequence: float = 0
     is_link: bool = False
+    is_ours: bool = True
+
+    @property
+    def path(self) -> Path:
+        """Where it is, as users know it."""
+        return self.source.path
 
     @property
     def step(self) -> int | None:
         """Step of the run, which a folder of elements has in its name, or None."""
-        if self.head is not None:
-            return self.head.step
-        match = _STEP.fullmatch(self.path.name)
-        return int(match[1]) if match else None
+        return names.step_of(self.path.name) if self.head is None else self.head.step
 
     @property
     def is_original(self) -> bool:
@@ -65,9 +64,8 @@ class Found:
     @property
     def is_removable(self) -> bool:
         """Whether it was written here, as far as can be told if it is damaged."""
-        is_ours = drafts.SAVE.fullmatch(self.path.name) is not None
         is_damaged = self.error is not None and not self.is_link
-        return self.is_original or (is_damaged and is_ours)
+        return self.is_original or (is_damaged and _is_name_of_ours(self))
 
     @property
     def rank(self) -> tuple[Any, ...]:
@@ -77,117 +75,142 @@ class Found:
         return group, self.sequence, self.is_original, self.path.name
 
 
+def _is_name_of_ours(save: SaveEntry) -> bool:
+    return names.SAVE.fullmatch(save.path.name) is not None
+
+
+class Look(NamedTuple):
+    """What is in a directory.
+
+    Attributes:
+      saves: The saves, oldest first, damaged ones included.
+      others: Names of what is not a save, or not yet, or not any more.
+    """
+
+    saves: list[SaveEntry]
+    others: frozenset[str]
+
+
 class Directory:
     """The root that holds a run's saves.
 
     Args:
       path: The directory, which need not exist.
       notices: What is said of it, and was.
+
+    Attributes:
+      store: The place that holds them.
     """
 
     def __init__(self, path: Path, notices: Notices | None = None) -> None:
-        self.path = path
         self._notices = Notices() if notices is None else notices
+        self.store = local.LocalStore(path, self._notices)
         # Manifests can be large, so each is read once, unless it changes.
-        self._cache: dict[str, tuple[Any, Found]] = {}
-        self._damaged: set[str] = set()  # Real paths.
+        self._cache: dict[str, tuple[Hashable, SaveEntry]] = {}
+        self._damaged: set[Path] = set()
 
-    def saves(self) -> list[Found]:
+    @property
+    def path(self) -> Path:
+        """Where it is, as users know it."""
+        return self.store.path
+
+    def has(self, save: Path) -> bool:
+        """Return whether a save is in this directory, not linked there."""
+        is_here = paths.real(save.parent) == paths.real(self.path)
+        return is_here and not self.store.open(save.name).is_link
+
+    def saves(self) -> list[SaveEntry]:
         """Return the saves here, oldest first, damaged ones included."""
+        return self.look().saves
+
+    def look(self) -> Look:
+        """Find out what is here."""
         # Threads, signal handlers and forked children come here, so nothing is locked.
         for _ in range(_PASSES):
-            paths = self._folders()
-            cache: dict[str, tuple[Any, Found]] = {}
-            found = [self._found(path, cache) for path in paths]
+            here = self.store.names()
+            cache: dict[str, tuple[Hashable, SaveEntry]] = {}
+            visible = [name for name in here if name[0] != "."]
+            found = [self._entry(name, cache) for name in visible]
             # Others save and prune: what is new may not be finished when it is looked
             # at, and what is old be gone when it is done.
-            if self._folders() == paths:
+            if None not in found or self.store.names() == here:
                 break
         self._cache = cache
         saves = [save for save in found if save is not None]
         good = [save for save in saves if save.is_original]
-        saves = [save if save.error is None else _place(save, good) for save in saves]
-        return sorted(saves, key=lambda save: save.rank)
+        saves = [save if save.error is None else _between(save, good) for save in saves]
+        others = frozenset(here) - {save.path.name for save in saves}
+        return Look(sorted(saves, key=lambda save: save.rank), others)
 
-    def _folders(self) -> list[Path]:
-        return [path for path in disk.folders_in(self.path) if path.name[0] != "."]
+    def look_again(self, before: Look, own: str) -> Look:
+        """Find out what is here now, reading as little as possible.
 
-    def note(self, path: Path, head: Head) -> None:
+        Args:
+          before: What was here.
+          own: A draft of the caller.
+        """
+        known = {save.path.name for save in before.saves}
+        here = {name for name in self.store.names() if name[0] != "."}
+        return before if here - {own} == known else self.look()
+
+    def sweep(self, here: Look | None = None) -> None:
+        """Remove what processes that died in the middle of a save left here."""
+        here = self.look() if here is None else here
+        for name in sorted(here.others):
+            if names.SAVE.fullmatch(name) or names.HIDDEN.fullmatch(name):
+                self.store.sweep(name)
+
+    def _entry(
+        self, name: str, cache: dict[str, tuple[Hashable, SaveEntry]]
+    ) -> SaveEntry | None:
+        source = self.store.open(name)
+        signature = source.signature()
+        if signature is None and source.has_no_manifest():
+            return self._without_manifest(source)
+        known = self._cache.get(name)
+        if known is None or signature is None or known[0] != signature:
+            known = signature, read_entry(source)
+        entry = known[1]
+        if entry.error is not None and source.has_no_manifest():
+            return self._without_manifest(source)  # It has just been removed.
+        if not isinstance(entry.error, ReadError):
+            cache[name] = known
+        return entry if entry.is_ours else None
+
+    def _without_manifest(self, source: SaveFolder) -> SaveEntry | None:
+        entry = without_manifest(source)
+        if entry is None and _lacks_manifest(source):
+            self._notices.warn(
+                ("no manifest", source.path),
+                "%s is no save, as it has no %s. If somebody has removed that, restore "
+                "it from a copy, else remove the folder.",
+                *(source.path, names.MANIFEST),
+            )
+        return entry
+
+    def note(self, path: Path, head: Head) -> SaveEntry:
         """Take note of a save that was just written, so that it need not be read."""
-        signature = _signature(path / manifest.NAME)
+        source = self.store.open(path.name)
+        entry = SaveEntry(source, head, sequence=head.sequence)
+        signature = source.signature()
         if signature is not None:
-            found = Found(path, head, None, head.sequence)
-            self._cache = {**self._cache, path.name: (signature, found)}
+            self._cache = {**self._cache, path.name: (signature, entry)}
+        return entry
 
     def distrust(self, path: Path) -> None:
         """Take note of a save that was found damaged when it was read.
 
         It neither counts among those to keep nor is it removed.
         """
-        self._damaged.add(os.path.realpath(path))
+        self._damaged.add(paths.real(path))
 
-    def _found(self, path: Path, cache: dict[str, tuple[Any, Found]]) -> Found | None:
-        where = path / manifest.NAME
-        signature = _signature(where)
-        if signature is None and disk.is_missing(where):
-            return self._without_manifest(path)
-        known = self._cache.get(path.name)
-        if known is None or signature is None or known[0] != signature:
-            is_link = os.path.islink(path)
-            known = signature, dataclasses.replace(read_head(path), is_link=is_link)
-        found = known[1]
-        if found.error is not None and disk.is_missing(where):
-            return self._without_manifest(path)  # Somebody has just removed it.
-        if not isinstance(found.error, ReadError):
-            cache[path.name] = known
-        return found if found.error is None or looks_like_ours(path) else None
-
-    def _without_manifest(self, path: Path) -> Found | None:
-        try:
-            if elements.is_save(path):
-                return Found(path, None, None, 0)
-        except CheckpointError as refused:
-            return Found(path, None, refused, 0)
-        is_dangling = os.path.islink(path) and not os.path.exists(path)
-        if is_dangling and drafts.SAVE.fullmatch(path.name):
-            error = DamagedError(
-                f"{path} is a link to a folder that is not there. Bring the folder "
-                f"back, or remove the link."
-            )
-            return Found(path, None, error, 0, is_link=True)
-        if _lacks_manifest(path):
-            self._notices.warn(
-                ("no manifest", path),
-                "%s is no save, as it has no %s. If somebody has removed that, restore "
-                "it from a copy, else remove the folder.",
-                *(path, manifest.NAME),
-            )
-        return None
-
-    def write_latest(self, name: str, *, fsync: bool) -> None:
-        """Point `latest` at a save. It is for people: failing only warns."""
-        draft = self.path / _LATEST_DRAFT
-        try:
-            if os.path.lexists(draft):  # Of a process that died, or is as far as here.
-                disk.remove(draft)
-            file = disk.create(draft)
-            try:
-                disk.write(file.fd, os.fsencode(name), 0, path=draft)
-                if fsync:
-                    disk.sync(file.fd, path=draft)
-            finally:
-                file.close()
-            disk.rename(draft, self.path / LATEST)
-            self._notices.settle(LATEST)
-        except WriteError as error:
-            # Another process that saves here was faster, and `latest` is its save.
-            if error.errno not in (errno.ENOENT, errno.EEXIST):
-                failed = "Could not update the file 'latest': %s"
-                self._notices.warn(LATEST, failed, error)
+    def _is_damaged(self, save: SaveEntry) -> bool:
+        return bool(self._damaged) and paths.real(save.path) in self._damaged
 
     def prune(
         self,
         keep: Keep,
+        saves: Sequence[SaveEntry],
         *,
         written: Path | None = None,
         fsync: bool,
@@ -196,27 +219,24 @@ class Directory:
 
         Args:
           keep: What is asked for.
+          saves: The saves here.
           written: A save that stays in any case.
           fsync: Whether that they are gone is made durable.
 
         Returns:
           Those that were removed.
         """
-        ours = [
-            save
-            for save in self.saves()
-            if save.is_original and os.path.realpath(save.path) not in self._damaged
-        ]
+        ours = [x for x in saves if x.is_original and not self._is_damaged(x)]
         heads = [save.head for save in ours if save.head is not None]
         stays = retention.staying(keep, heads)
-        paths = [save.path for save, stay in zip(ours, stays, strict=True) if not stay]
+        gone = [save.path for save, stay in zip(ours, stays, strict=True) if not stay]
         # Generators that are still being read go on until the next save.
         return self._remove(
-            (x for x in paths if x != written and not reader.is_streaming(x)),
+            (x for x in gone if x != written and not reader.is_streaming(x)),
             fsync=fsync,
         )
 
-    def delete(self, saves: Iterable[Found], *, fsync: bool) -> list[Path]:
+    def delete(self, saves: Iterable[SaveEntry], *, fsync: bool) -> list[Path]:
         """Remove these saves and point `latest` to the newest that is left.
 
         Returns:
@@ -225,61 +245,40 @@ class Directory:
         removed = self._remove((save.path for save in saves), fsync=fsync)
         left = [save for save in self.saves() if save.error is None]
         if removed and left:
-            self.write_latest(left[-1].path.name, fsync=fsync)
+            self.store.point_latest(left[-1].path.name, fsync=fsync)
         return removed
 
-    def sweep(self) -> None:
-        """Remove what processes that died in the middle of a save left here."""
-        for path in disk.folders_in(self.path):
-            is_save = drafts.SAVE.fullmatch(path.name) is not None
-            if is_save and os.path.lexists(path / manifest.NAME):
-                continue  # Most are, and need no second look.
-            if is_save or drafts.HIDDEN.fullmatch(path.name):
-                drafts.try_to_sweep(path, self._notices)
-
-    def _remove(self, paths: Iterable[Path], *, fsync: bool) -> list[Path]:
-        """Remove save folders of ours, as far as that goes; return what is gone."""
-        removed = []
-        for path in paths:
-            if os.path.islink(path):  # A person has just moved the save.
-                continue
-            drafts.remove(path, fsync=fsync, notices=self._notices)
-            if not os.path.lexists(path):
-                removed.append(path)
-        return removed
+    def _remove(self, saves: Iterable[Path], *, fsync: bool) -> list[Path]:
+        """Remove saves of ours, as far as that goes; return what is gone."""
+        return [path for path in saves if self.store.remove(path.name, fsync=fsync)]
 
 
-def _signature(path: Path) -> tuple[int, int, int] | None:
-    """Return what changes with a file, or None if the system refuses to tell."""
+def read_entry(source: SaveFolder) -> SaveEntry:
+    """Return what has a manifest, or has a file by that name, as a save."""
+    content, where = bytearray(), str(source.path / names.MANIFEST)
+    is_link = source.is_link
     try:
-        status = os.lstat(path)
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
-
-
-def read_manifest(where: Path) -> bytearray:
-    """Return the content of a manifest, if it can be one.
-
-    Raises:
-      DamagedError, ReadError: as from `disk.read_file`.
-    """
-    return disk.read_file(where, limit_bytes=_MANIFEST_BYTES, is_text=True)
-
-
-def read_head(path: Path) -> Found:
-    where = path / manifest.NAME
-    content = bytearray()
-    try:
-        content = read_manifest(where)
-        head = manifest.decode_head(content, str(where))
+        content = source.manifest()
+        head = manifest.decode_head(content, where)
         _check(head, where)
     except CheckpointError as error:
-        return Found(path, None, error, _guess_sequence(path, content))
-    return Found(path, head, None, head.sequence)
+        here = source.names()
+        sequences = [x for x in map(names.sequence_of, here) if x is not None]
+        is_ours = bool(sequences) or manifest.FORMAT.encode() in content
+        sequence = max([_written(content), *sequences])
+        entry = SaveEntry(source, None, error, sequence, is_link, is_ours)
+        return dataclasses.replace(entry, is_ours=is_ours or _is_name_of_ours(entry))
+    return SaveEntry(source, head, None, head.sequence, is_link)
 
 
-def _check(head: Head, where: Path) -> None:
+def _written(content: bytearray) -> int:
+    """Return the sequence that a damaged manifest tells, or 0."""
+    # The first: metadata, which comes later, may use the word, too.
+    match = re.search(rb'"sequence":\s*(\d{1,12})\b', content)
+    return int(match[1]) if match else 0
+
+
+def _check(head: Head, where: str) -> None:
     """Refuse metrics that are no numbers and keys that are no text: both are used."""
     try:
         metadata.decode_metrics(head.metrics)
@@ -289,48 +288,43 @@ def _check(head: Head, where: Path) -> None:
         raise DamagedError(f"{where} is not a manifest: {reason(error)}.") from error
 
 
-def looks_like_ours(path: Path) -> bool:
-    """Tell a damaged save from a folder of others that has a `manifest.json`."""
-    if drafts.SAVE.fullmatch(path.name) or any(
-        map(drafts.SEGMENT.fullmatch, drafts.names_in(path))
-    ):
-        return True
+def without_manifest(source: SaveFolder) -> SaveEntry | None:
+    """Return a save without manifest: one of elements, or one that cannot be read."""
     try:
-        where = path / manifest.NAME
-        return manifest.FORMAT.encode() in read_manifest(where)
-    except CheckpointError:
-        return False
+        if elements.is_save(source.path):
+            return SaveEntry(source)
+    except CheckpointError as refused:
+        return SaveEntry(source, error=refused)
+    if source.is_dangling and names.SAVE.fullmatch(source.path.name):
+        error = DamagedError(
+            f"{source.path} is a link to a folder that is not there. Bring the folder "
+            f"back, or remove the link."
+        )
+        return SaveEntry(source, error=error, is_link=True)
+    return None
 
 
-def _lacks_manifest(path: Path) -> bool:
-    """Tell a save without manifest from one that is unfinished, which has a draft.
+def _lacks_manifest(source: SaveFolder) -> bool:
+    """Return whether it is a save without manifest; an unfinished one has a draft.
 
     Somebody has removed it, or power loss has kept segments and not the draft.
     """
-    names = drafts.names_in(path) if drafts.SAVE.fullmatch(path.name) else []
-    is_ours = drafts.DRAFT not in names and any(map(drafts.SEGMENT.fullmatch, names))
-    return is_ours and disk.is_missing(path / manifest.NAME)  # Not finished meanwhile.
+    found = source.names() if names.SAVE.fullmatch(source.path.name) else []
+    has_segments = any(names.sequence_of(name) is not None for name in found)
+    is_ours = names.DRAFT not in found and has_segments
+    return is_ours and source.has_no_manifest()  # Not finished meanwhile.
 
 
-def _guess_sequence(path: Path, content: bytearray) -> float:
-    """Return the sequence of a damaged save, as far as what is left of it tells."""
-    # The first: metadata, which comes later, may use the word, too.
-    written = re.search(rb'"sequence":\s*(\d{1,12})\b', content)
-    matches = [drafts.SEGMENT.fullmatch(name) for name in drafts.names_in(path)]
-    found = [int(match[1]) for match in [written, *matches] if match]
-    return max(found, default=0)
-
-
-def _place(save: Found, others: list[Found]) -> Found:
+def _between(save: SaveEntry, others: list[SaveEntry]) -> SaveEntry:
     """Put a damaged save after the last one written here before, if not later."""
-    if not drafts.SAVE.fullmatch(save.path.name):
+    if not _is_name_of_ours(save):
         return save
     before = [x.sequence for x in others if x.path.name < save.path.name]
     least = max(before, default=0) + 0.5
     return dataclasses.replace(save, sequence=max(save.sequence, least))
 
 
-def next_sequence(saves: Iterable[Found]) -> int:
+def next_sequence(saves: Iterable[SaveEntry]) -> int:
     """Return the number of the save that follows these."""
     newest = max((save.sequence for save in saves), default=0)
     return min(1 + math.ceil(newest), manifest.MAX_SEQUENCE - 1)

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..errors import CheckpointError, DamagedError, SaveNotFoundError
 from ..foreign import elements
-from ..format import manifest, scalars
-from ..storage import disk, drafts
-from ..storage.disk import AnyPath, local
+from ..format import manifest, names, scalars
+from ..storage import paths
+from ..storage.paths import AnyPath, local
+from ..storage.segments import SaveFolder
 from ..user import hints
-from ..user.arguments import integer, is_integer
+from ..user.arguments import integer, is_integer, shown
 from . import retention
-from .listing import Directory, Found, looks_like_ours, read_head
+from .listing import Directory, SaveEntry, read_entry
 from .retention import Keep
 
 _logger = logging.getLogger("elementsckpt")
 
 
-def find(path: Path, directory: Directory | None = None) -> list[Found]:
+def find(path: Path, directory: Directory | None = None) -> list[SaveEntry]:
     """Return the save at a path, or those of a directory, newest first.
 
     Args:
@@ -36,7 +37,7 @@ def find(path: Path, directory: Directory | None = None) -> list[Found]:
     if here is not None and here.error is None and here.head is not None:
         return [here]
     # What is named is not substituted, by a save that a component made in it either.
-    if here is not None and here.error is not None and looks_like_ours(path):
+    if here is not None and here.error is not None and here.is_ours:
         return [here]
     listing = directory if own and directory is not None else Directory(path)
     try:
@@ -49,8 +50,8 @@ def find(path: Path, directory: Directory | None = None) -> list[Found]:
         return [here]
     if not saves:
         raise SaveNotFoundError(
-            f"There is no save in {path}: {_describe(path)}. Check the path, or make a "
-            f"save there first."
+            f"There is no save in {path}: {paths.describe(path)}. Check the path, or "
+            f"make a save there first."
         )
     return saves
 
@@ -58,9 +59,31 @@ def find(path: Path, directory: Directory | None = None) -> list[Found]:
 NAMES = ("latest", "best")
 
 
+def checked_pin(pin: Any, target: Path | None) -> str | None:
+    """Return the name under which a new save is to be found, or None.
+
+    Args:
+      pin: The name, as for `Checkpoint.save`.
+      target: Folder of the save if it is not in a directory.
+
+    Raises:
+      ValueError: it cannot be one.
+    """
+    if pin is None:
+        return None
+    if target is not None:
+        raise ValueError("A save to a path of its own is never pruned: leave pin= out.")
+    if not isinstance(pin, str) or not pin or "/" in pin or pin in NAMES:
+        raise ValueError(
+            f"pin={shown(pin)}: pass a name without slashes, other than 'latest' and "
+            f"'best'."
+        )
+    return manifest.display(pin)
+
+
 def named(
     directory: Directory, path: AnyPath | None, step: int | None, keep: Keep
-) -> list[Found]:
+) -> list[SaveEntry]:
     """Return the saves that are meant by a step, a name or a path, newest first.
 
     Args:
@@ -107,10 +130,10 @@ def named(
 
 def _may_be_pin(text: str) -> bool:
     """Tell what to look up among the pins, for which all manifests are read."""
-    return "/" not in text and not drafts.SAVE.fullmatch(text)
+    return "/" not in text and not names.SAVE.fullmatch(text)
 
 
-def _required_best(directory: Directory, keep: Keep) -> Found:
+def _required_best(directory: Directory, keep: Keep) -> SaveEntry:
     found = best(directory, keep)
     if found is None:
         raise SaveNotFoundError(
@@ -120,7 +143,7 @@ def _required_best(directory: Directory, keep: Keep) -> Found:
     return found
 
 
-def with_keys(directory: Directory, keys: Iterable[str]) -> list[Found]:
+def with_keys(directory: Directory, keys: Iterable[str]) -> list[SaveEntry]:
     """Return the saves of a directory that have keys, newest first; all if none has.
 
     A save of some components only must not keep a run from resuming.
@@ -139,7 +162,7 @@ def with_keys(directory: Directory, keys: Iterable[str]) -> list[Found]:
 
 def deletable(
     directory: Directory, path: AnyPath | None, step: int | None, keep: Keep
-) -> list[Found]:
+) -> list[SaveEntry]:
     """Return the saves to delete that are meant, as `named` does.
 
     Raises:
@@ -151,14 +174,15 @@ def deletable(
     found = named(directory, path, step, keep)
     if path is not None:
         is_name = isinstance(path, str) and path in NAMES
-        if not is_name and _is_same(local(path), directory.path):
+        if not is_name and paths.real(local(path)) == paths.real(directory.path):
             raise ValueError(f"{path} is a directory of saves: name the one to delete.")
         found = found[:1]
     here = directory.saves()
     chosen = [
         save
         for save in here
-        if save.is_removable and any(_is_same(save.path, x.path) for x in found)
+        if save.is_removable
+        and any(paths.real(save.path) == paths.real(x.path) for x in found)
     ]
     if not chosen:
         raise ValueError(
@@ -174,11 +198,7 @@ def deletable(
     return chosen
 
 
-def _is_same(path: Path, other: Path) -> bool:
-    return os.path.realpath(path) == os.path.realpath(other)
-
-
-def with_step(directory: Directory, step: int) -> list[Found]:
+def with_step(directory: Directory, step: int) -> list[SaveEntry]:
     """Return the saves of a directory with this step, newest first.
 
     Raises:
@@ -201,13 +221,13 @@ def _listed(steps: Sequence[int]) -> str:
     return ", ".join(map(str, some))
 
 
-def pinned(directory: Directory, name: str) -> list[Found]:
+def pinned(directory: Directory, name: str) -> list[SaveEntry]:
     """Return the newest save that is pinned under this name, if there is one."""
     saves, pin = directory.saves()[::-1], manifest.display(name)
     return [save for save in saves if save.head and save.head.pin == pin][:1]
 
 
-def best(directory: Directory, keep: Keep) -> Found | None:
+def best(directory: Directory, keep: Keep) -> SaveEntry | None:
     """Return the best save of a directory, or None if no save can be that.
 
     Args:
@@ -233,7 +253,7 @@ def best(directory: Directory, keep: Keep) -> Found | None:
     return None if number is None else saves[number]
 
 
-def newest(saves: list[Found]) -> Found:
+def newest(saves: list[SaveEntry]) -> SaveEntry:
     """Return the first that is not damaged.
 
     Args:
@@ -254,25 +274,10 @@ def newest(saves: list[Found]) -> Found:
     ) from saves[0].error
 
 
-def _save_at(path: Path) -> Found | None:
-    if not disk.is_missing(path / manifest.NAME):
-        found = read_head(path)
-        if found.error is None or not disk.is_missing(path / manifest.NAME):
-            return found  # Else somebody has just removed it.
-    return Found(path, None, None, 0) if elements.is_save(path) else None
-
-
-def _describe(path: Path) -> str:
-    if not os.path.exists(path):
-        why = drafts.leads_nowhere(path)
-        if why:
-            return why
-        parent = next(p for p in path.parents if os.path.exists(p))
-        return (
-            f"that path was not found ({parent} is there and {drafts.contents(parent)})"
-        )
-    if not os.path.isdir(path):
-        return "it is a file, and a save is a folder"
-    if os.path.lexists(path / drafts.DRAFT):
-        return "it is a save that was never finished"
-    return f"the folder {drafts.contents(path)}"
+def _save_at(path: Path) -> SaveEntry | None:
+    source = SaveFolder(path)
+    if not source.has_no_manifest():
+        found = read_entry(source)
+        if found.error is None or not source.has_no_manifest():
+            return found  # Else it has just been removed.
+    return SaveEntry(source) if elements.is_save(path) else None

@@ -5,4 +5,4 @@ The **manifest** describes a save. A **segment** is a file of array bytes with t
 **scalar** is a value that the manifest holds itself.
 """
 
-__all__ = ["compression", "dtypes", "header", "manifest", "scalars"]
+__all__ = ["compression", "dtypes", "header", "manifest", "names", "scalars", "sizes"]

@@ -6,7 +6,6 @@ people can look into it, and its last field is the digest of all bytes before it
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -16,11 +15,10 @@ import xxhash
 from msgspec import Meta, Raw, Struct
 
 from ..errors import DamagedError, VersionError, reason
+from .names import FOLDER, SEGMENT
 
 FORMAT: Literal["elementsckpt"] = "elementsckpt"
 VERSION = 2  # docs/format.md says what each version added; all of them load.
-NAME = "manifest.json"
-FOLDER = re.compile(r"[A-Za-z0-9_%~-]+\.files")  # Of what a component writes itself.
 MAX_BLOCK_BYTES = 16 << 20
 MAX_SEQUENCE = 1 << 52  # Beyond it, somebody made it up.
 
@@ -32,7 +30,6 @@ _MAX_AXES = 64  # Of NumPy; beyond it, the number of elements takes long to comp
 _SHAPE = Annotated[tuple[_INDEX, ...], Meta(max_length=_MAX_AXES)]
 _DIGEST = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
 _PID = Annotated[int, Meta(gt=0, lt=1 << 31)]
-_FILE = re.compile(r"[A-Za-z0-9_%~-]+-[0-9]{6,20}-[0-9]{5,20}\.safetensors")
 _PIECE_BYTES = 1 << 20
 _TAIL = b',\n"digest":"%s"}\n'
 _TAIL_BYTES = len(_TAIL) - 2 + 32
@@ -424,7 +421,7 @@ def _check(component: Component, where: str) -> None:
         _check_files(component, component.files, where)
         return
     for segment in component.segments:
-        if not _FILE.fullmatch(segment.file):
+        if not SEGMENT.fullmatch(segment.file):
             raise _invalid(where, f"names a file {segment.file!r}, which is no segment")
         if segment.start > segment.size:
             raise _invalid(where, f"has data of {segment.file} beyond its end")

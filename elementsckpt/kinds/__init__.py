@@ -1,16 +1,22 @@
 """One kind of leaf ⇄ bytes: NumPy, JAX, torch, Python's values, code, and pickles.
 
 A **leaf** ends nested state. It is stored as the **array** of its elements, and its
-**kind** and **dtype** say what to make of them again. A **view** is an array in the
-memory of another. A **reference** is the import path of a class or function.
+**kind** and **dtype** say what to make of them again: `kind` is the protocol, `leaves`
+the list of kinds, `*_kinds` those of a library. A **view** is an array in the memory of
+another. A **reference** is the import path of a class or function.
 """
 
 __all__ = [
     "classes",
+    "code_kinds",
     "generators",
     "jax_arrays",
+    "jax_kinds",
+    "kind",
     "leaves",
+    "numpy_kinds",
     "pickles",
+    "python_kinds",
     "reductions",
     "references",
     "torch_tensors",

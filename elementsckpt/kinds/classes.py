@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from ..errors import ReadError, reason
 from ..format.manifest import Node
 from ..user import attributes
+from ..user.hints import listed
 
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made by a class statement.
 _MOST_NAMES = 10  # In a message.
@@ -175,15 +176,13 @@ class Change(NamedTuple):
         return "what was saved of it is left out"
 
     def __str__(self) -> str:
-        parts = [f"gained {_listed(self.gained)}"] if self.gained else []
-        parts += [f"lost {_listed(self.lost)}"] if self.lost else []
+        changes = {"gained": self.gained, "lost": self.lost}
+        parts = [
+            f"{what} {listed(names, most=_MOST_NAMES)}"
+            for what, names in changes.items()
+            if names
+        ]
         return " and ".join(parts) or "changed the order of its fields"
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = len(names) - _MOST_NAMES
-    some = ", ".join(map(repr, names[:_MOST_NAMES]))
-    return f"{some} and {more} more" if more > 0 else some
 
 
 def compare(cls: Any, node: Node) -> Change | None:

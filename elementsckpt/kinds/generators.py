@@ -1,4 +1,4 @@
-"""NumPy's random generators ⇄ their states.
+"""Random generators of NumPy and Python ⇄ their states.
 
 NumPy believes a state: it reads from the position that the state says, and fills as
 large a pool. So a state that comes from a file must look like one of NumPy's own.
@@ -7,6 +7,7 @@ large a pool. So a state that comes from a file must look like one of NumPy's ow
 from __future__ import annotations
 
 import math
+import random
 import sys
 from typing import Any
 
@@ -23,10 +24,10 @@ _MOST_BITS = 4096
 def kind_of(value: Any) -> str | None:
     """Return "generator" or "randomstate", or None for anything else."""
     # NumPy imports it on first use, which takes a while.
-    random = sys.modules.get("numpy.random")
-    if random is None or type(value) not in (random.Generator, random.RandomState):
+    module = sys.modules.get("numpy.random")
+    if module is None or type(value) not in (module.Generator, module.RandomState):
         return None
-    if type(value) is random.RandomState:
+    if type(value) is module.RandomState:
         return "randomstate" if _is_known(value._bit_generator) else None
     seed = _seed_of(value.bit_generator)
     is_small = seed is None or _is_small(seed)
@@ -71,6 +72,26 @@ def randomstate(state: Any) -> np.random.RandomState:
     _check(state, rng.get_state(legacy=False))
     rng.set_state(state)
     return rng
+
+
+_PYTHON_VERSION = 3  # Of the states of `random`, since Python 3.2.
+
+
+def python_state(source: Any) -> dict[str, Any]:
+    """Return the state of a `random.Random`, or of `random`, its words as an array."""
+    _, words, gauss = source.getstate()
+    return {"state": np.array(words, np.uint32), "gauss": gauss}
+
+
+def set_python_state(generator: random.Random, state: Any) -> None:
+    """Set such a state.
+
+    Raises:
+      ValueError, TypeError, KeyError, IndexError, AttributeError: it is not one; the
+        generator has not changed.
+    """
+    words = tuple(state["state"].tolist())
+    generator.setstate((_PYTHON_VERSION, words, state["gauss"]))
 
 
 def _bit_generator(state: Any, seed: Any) -> Any:

@@ -55,8 +55,15 @@ def as_keys(value: Any, implementation: str, shape: tuple[int, ...]) -> Any:
     return value
 
 
+def is_any(value: Any) -> bool:
+    """Return whether the value is a JAX array, or what has only a shape and a type."""
+    jax = sys.modules.get("jax")
+    classes = getattr(jax, "Array", ()), getattr(jax, "ShapeDtypeStruct", ())
+    return attributes.is_instance(value, classes)
+
+
 def is_array(value: Any) -> bool:
-    """Tell whether the value is a JAX array, a typed key or a tracer."""
+    """Return whether the value is a JAX array, a typed key or a tracer."""
     array = getattr(sys.modules.get("jax"), "Array", None)
     return array is not None and attributes.is_instance(value, array)
 
@@ -233,7 +240,7 @@ def misplaced(current: Any) -> str | None:
     return None
 
 
-def place_of(current: Any) -> Any:
+def device_key(current: Any) -> Any:
     """Return what `like` makes of an array, besides its elements."""
     is_weak = getattr(current, "weak_type", False)
     return current.sharding, _sharding(current) is None, is_weak

@@ -273,4 +273,4 @@ def _is_state(item: Any) -> bool:
     generator = getattr(torch, "Generator", None)
     if generator is not None and isinstance(item, generator):
         return True
-    return leaves.kind_of(item) in leaves.ARRAYS
+    return leaves.kind_of(item).is_array

@@ -19,7 +19,6 @@ from typing import Any
 from ..user import attributes
 from . import closures, losses, reductions, references, torch_pickles
 
-_PROTOCOL = 5
 _IN_MEMORY = (io.BytesIO, io.StringIO)
 # Where saves say that something is, and where it is now.
 _MOVED = {
@@ -92,7 +91,9 @@ def _pickler_class() -> Any:
             by_path: bool,
         ) -> None:
             # True: buffers go into the pickle; arrays have been taken out before.
-            super().__init__(file, protocol=_PROTOCOL, buffer_callback=lambda _: True)
+            super().__init__(
+                file, protocol=reductions.PROTOCOL, buffer_callback=lambda _: True
+            )
             self._out_of_band = out_of_band
             self._lost = lost
             self._by_path = by_path
@@ -131,7 +132,10 @@ def _pickler_class() -> Any:
                 return NotImplemented if reduced is None else reduced
             if reduced is None:
                 reduce = self.dispatch_table.get(type(value))
-                reduced = reduce(value) if reduce else value.__reduce_ex__(_PROTOCOL)
+                if reduce is None:
+                    reduced = value.__reduce_ex__(reductions.PROTOCOL)
+                else:
+                    reduced = reduce(value)
             self._tell_of_losses(value, reduced)
             return reduced
 

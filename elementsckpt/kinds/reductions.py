@@ -20,7 +20,7 @@ import numpy as np
 from ..user import attributes
 from . import classes
 
-_PROTOCOL = 5
+PROTOCOL = 5
 _NAMES = ("__reduce_ex__", "__reduce__")
 # Of Python's classes that leave out the attributes of what derives from them.
 _FORGETFUL = frozenset(
@@ -150,7 +150,7 @@ def _state_of(value: Any, base: Any) -> Any:
 def _reduce_object(value: Any) -> tuple[Any, ...]:
     cls: Any = type(value)
     try:
-        reduced: Any = cls.__reduce_ex__(value, _PROTOCOL)
+        reduced: Any = cls.__reduce_ex__(value, PROTOCOL)
     except TypeError:  # It cannot be pickled.
         raise
     except Exception:  # Python 3.10 asks the object itself for `__getstate__`.
@@ -180,7 +180,7 @@ def _reduce_forgotten(value: Any) -> tuple[Any, ...] | None:
     found = attributes.in_dict(value) | {
         name: slots[name] for base in derived for name in base.__dict__ if name in slots
     }
-    reduced: Any = cls.__reduce_ex__(value, _PROTOCOL) if found else ()
+    reduced: Any = cls.__reduce_ex__(value, PROTOCOL) if found else ()
     if len(reduced) != 2:
         return None
     return (*reduced, found, None, None, put_state)

@@ -5,4 +5,4 @@ read and verified; what it gives is checked against the current state as a whole
 **refused** as a whole.
 """
 
-__all__ = ["component", "load", "request", "verbs"]
+__all__ = ["candidates", "load", "refusals", "request", "verbs"]

@@ -6,11 +6,13 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..directory.listing import Found
-from ..errors import CheckpointError, MismatchError, reason
-from ..state import growth, matching, tree, wholes
-from ..state.matching import Plan, Whole
-from .component import Selectable
+from ..directory.listing import SaveEntry
+from ..errors import CheckpointError
+from ..state import growth, replacing, unflattening, wholes
+from ..state.matching import Plan
+from ..state.replacing import Whole
+from . import refusals
+from .open_save import Selectable
 
 _FIRST_TO_TELL = 2  # Of the versions of the format: it has attributes.
 _logger = logging.getLogger("elementsckpt")
@@ -19,7 +21,7 @@ _logger = logging.getLogger("elementsckpt")
 def fill(
     component: Selectable,
     plan: Plan,
-    found: Found,
+    found: SaveEntry,
     *,
     is_part: bool,
 ) -> Any:
@@ -32,7 +34,7 @@ def fill(
       is_part: Whether leaves were asked for by their names.
 
     Returns:
-      The state; `tree.LEFT_OUT` if all of it stays.
+      The state; `unflattening.LEFT_OUT` if all of it stays.
 
     Raises:
       MismatchError: what is loaded makes no state with what is not.
@@ -40,7 +42,7 @@ def fill(
     """
     places, others = _whole(component, plan, found, is_part=is_part)
     if not (plan.replace or plan.added or others):
-        return tree.LEFT_OUT
+        return unflattening.LEFT_OUT
     added = {place.number for place in plan.added if place.number >= 0}
     names = [*others.values(), *(x for place in plan.added for x in place.others)]
     held = {number for attributes in names for number in attributes.values()}
@@ -58,7 +60,7 @@ def fill(
 def _whole(
     component: Selectable,
     plan: Plan,
-    found: Found,
+    found: SaveEntry,
     *,
     is_part: bool,
 ) -> tuple[Mapping[int, int], Mapping[int, Mapping[str, int]]]:
@@ -71,7 +73,7 @@ def _whole(
     return places, wholes.attributes(plan, places, saved, is_told=is_told)
 
 
-def _tell_of_barred(names: Iterable[str], found: Found) -> None:
+def _tell_of_barred(names: Iterable[str], found: SaveEntry) -> None:
     for name in names:
         _logger.warning(
             "%s was saved with pickle, so what has it now stays. Pass "
@@ -100,12 +102,8 @@ def _apply(
     whole: Whole,
 ) -> Any:
     try:
-        return matching.apply(plan, values, component.key, component.shared(), whole)
+        return replacing.apply(plan, values, component.key, component.shared(), whole)
     except CheckpointError:
         raise
     except (ValueError, TypeError, KeyError, OverflowError) as error:
-        raise MismatchError(
-            f"The leaves of {component.key!r} that are selected make no state with "
-            f"those that are not: {reason(error)}. Select more or fewer of them with "
-            f"another regex; nothing was loaded."
-        ) from error
+        raise refusals.no_state(component.key, error) from error

@@ -9,147 +9,135 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..directory.listing import Found, read_manifest
-from ..errors import MissingKeyError
+from ..components.targets import Target
+from ..directory.listing import SaveEntry
 from ..foreign import elements
-from ..format import manifest, scalars
-from ..format.manifest import Manifest
+from ..format import manifest, names, scalars
+from ..format.manifest import Component
 from ..kinds.references import Resolver
-from ..state import specs, tree
+from ..state import flattening
 from ..storage.fileview import FolderReader
 from ..user import hints
-from ..user.arguments import shown
-from .component import (
-    ElementsComponent,
-    Notes,
-    Options,
-    SavedComponent,
-    Selectable,
-    damage,
-)
+from . import refusals
+from .component import SavedComponent
+from .imported import ElementsComponent
+from .loaded import Notes
+from .refusals import damage
+from .request import Request
 
-Stored = Selectable | FolderReader
+Selectable = SavedComponent | ElementsComponent
+AnyComponent = Selectable | FolderReader
 _logger = logging.getLogger("elementsckpt")
 
 
-class Save:
+class OpenSave:
     """A save that is open for reading.
 
     Args:
       found: The save.
-      options: How to read it.
-      notes: Where to note what the report will say.
-      current: Returns the current state of the component with this key, for finding
-        classes in it, or None.
 
     Raises:
       DamagedError, VersionError: its manifest is not valid.
     """
 
-    def __init__(
-        self,
-        found: Found,
-        options: Options,
-        notes: Notes,
-        current: Callable[[str], Any] | None = None,
-    ) -> None:
+    def __init__(self, found: SaveEntry) -> None:
         if found.error is not None:
             raise found.error
         self.path = found.path
-        self._options = options
-        self._notes = notes
-        self._current = current
-        self._manifest: Manifest | None = None
+        self._source = found.source
         self._files: dict[str, list[Path]] = {}
+        self._entries: dict[str, Component] = {}
         if found.head is None:
             self._files = elements.files(found.path)
-        else:
-            where = found.path / manifest.NAME
-            self._manifest = manifest.decode(read_manifest(where), str(where))
+            return
+        where = str(found.path / names.MANIFEST)
+        entries = manifest.decode(found.source.manifest(), where).components
+        with damage(str(where)):
+            keys = scalars.texts(entry.key for entry in entries)
+        self._entries = dict(zip(keys, entries, strict=True))
 
     def keys(self) -> list[str]:
         """Return the keys of its components."""
-        if self._manifest is None:
-            return list(self._files)
-        with damage(str(self.path / manifest.NAME)):
-            return scalars.texts(item.key for item in self._manifest.components)
+        return [*self._entries, *self._files]
 
-    def components(self, keys: Mapping[str, str]) -> list[Stored]:
-        """Return components, which have our keys then.
+    def components(
+        self, request: Request, targets: Mapping[str, Target], notes: Notes
+    ) -> list[AnyComponent]:
+        """Return the components that are asked for, which have our keys then.
 
         Args:
-          keys: Our keys to those in the save.
+          request: What is asked of this save.
+          targets: What loads them, by our keys.
+          notes: Where they note what the report will say.
 
         Raises:
           MissingKeyError: some are not in the save; the message lists what is.
         """
-        here = {key: index for index, key in enumerate(self.keys())}
-        missing = [key for key in keys.values() if key not in here]
-        if missing:
-            raise MissingKeyError(
-                f"{self.path} has no {', '.join(map(shown, missing))}. It has "
-                f"{_listed(here)}. "
-                f"Nothing was loaded. "
-                f"{self._options.verb.lacking(keys, here, self._counterparts(keys))}"
-            )
-        return [self._component(key, saved, here[saved]) for key, saved in keys.items()]
+        keys, here = request.keys or {}, self.keys()
+        if not {*keys.values()}.issubset(here):
+            alike = self._counterparts(request, targets, notes)
+            raise refusals.missing_keys(self.path, request, here, alike)
+        return [
+            self._component(key, saved, targets[key], request, notes)
+            for key, saved in keys.items()
+        ]
 
-    def _counterparts(self, keys: Mapping[str, str]) -> dict[str, str]:
+    def _component(
+        self, key: str, saved: str, target: Target, request: Request, notes: Notes
+    ) -> AnyComponent:
+        if saved in self._files:
+            return ElementsComponent(key, self._files[saved], request, notes)
+        entry = self._entries[saved]
+        if entry.files is not None:
+            return FolderReader(self.path, key, entry.files, verify=request.verify)
+        current = None if target.state is None else _objects_in(key, target, notes)
+        resolver = Resolver(imports=bool(request.allow_pickle), current=current)
+        where = f"{saved!r} in {self.path / names.MANIFEST}"
+        return SavedComponent(self._source, key, entry, where, request, resolver, notes)
+
+    def _counterparts(
+        self, request: Request, targets: Mapping[str, Target], notes: Notes
+    ) -> dict[str, str]:
         """Return what holds, under other keys, what components that are missing do."""
-        here = {key: index for index, key in enumerate(self.keys())}
-        free = [key for key in here if key not in keys.values()]
-        if self._manifest is None or self._current is None or not free:
-            return {}
-        ours, theirs = {}, {}
-        for key in (key for key, saved in keys.items() if saved not in here):
+        keys, ours, theirs = request.keys or {}, {}, {}
+        free = [key for key in self._entries if key not in keys.values()]
+        lacking = [key for key, saved in keys.items() if saved not in self.keys()]
+        for key in lacking if free else ():
+            state = targets[key].state
             with contextlib.suppress(Exception):  # It is for an error.
-                ours[key] = _names(self._current(key), key)
-        for key in free:
+                if state is not None:
+                    ours[key] = _names(state(), key)
+        for key in free if ours else ():
             with contextlib.suppress(Exception):
-                component = self._component(key, key, here[key])
+                component = self._component(key, key, Target(), request, notes)
                 if isinstance(component, SavedComponent) and not component.streams:
                     theirs[key] = {x or str(spec) for x, _, spec in component.specs()}
         return hints.counterparts(ours, theirs)
 
-    def _component(self, key: str, saved: str, index: int) -> Stored:
-        if self._manifest is None:
-            files = self._files[saved]
-            return ElementsComponent(key, files, self._options, self._notes)
-        component = self._manifest.components[index]
-        if component.files is not None:
-            verify = self._options.verify
-            return FolderReader(self.path, key, component.files, verify=verify)
-        find = None if self._current is None else self._objects_of(key)
-        resolver = Resolver(imports=self._options.allow_pickle, current=find)
-        where = f"{saved!r} in {self.path / manifest.NAME}"
-        return SavedComponent(
-            self.path, key, component, where, self._options, resolver, self._notes
-        )
 
-    def _objects_of(self, key: str) -> Callable[[], Iterable[Any]]:
-        def objects() -> Iterable[Any]:
-            assert self._current is not None
-            try:
-                state = self._current(key)
-                if inspect.isgenerator(state):
-                    state.close()
-                    return []
-                flat = tree.flatten(state, key)
-            except Exception as error:
-                # What it knows is missed, and said, where it was needed.
-                _logger.warning("%r has no current state to look in: %s", key, error)
+def _objects_in(key: str, target: Target, notes: Notes) -> Callable[[], Iterable[Any]]:
+    """Return what gives the classes and functions in the current state."""
+
+    def objects() -> Iterable[Any]:
+        assert target.state is not None
+        try:
+            with notes.phases("current"):
+                state = target.state()
+            if inspect.isgenerator(state):
+                state.close()
                 return []
-            return [*map(type, flat.containers), *filter(callable, flat.values)]
+            flat = flattening.flatten(state, key)
+        except Exception as error:
+            # What it knows is missed, and said, where it was needed.
+            _logger.warning("%r has no current state to look in: %s", key, error)
+            return []
+        return [*map(type, flat.containers), *filter(callable, flat.values)]
 
-        return objects
+    return objects
 
 
 def _names(state: Any, key: str) -> set[str]:
     """Return the names of the leaves of a state, or what one without a name is."""
-    flat = tree.flatten(state, key, by_name=True)
-    leaves = zip(flat.names, flat.values, flat.kinds, strict=True)
-    return {manifest.display(x) or str(specs.spec_of(*leaf)) for x, *leaf in leaves}
-
-
-def _listed(keys: Iterable[str]) -> str:
-    return ", ".join(map(repr, keys)) or "components"
+    flat = flattening.flatten(state, key, by_name=True)
+    names = enumerate(flat.names)
+    return {manifest.display(name) or str(flat.spec(number)) for number, name in names}

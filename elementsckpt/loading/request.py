@@ -1,9 +1,4 @@
-"""Which leaves to load: what was asked for → what to select in each component.
-
-Patterns are for the names of leaves. One that finds none of these in the whole load is
-for full names, with the key, as reports print them. So a pattern that is meant for the
-leaves `params/...` of an agent never selects a component that is called `params`.
-"""
+"""What a load was asked for, checked before anything is read."""
 
 from __future__ import annotations
 
@@ -12,58 +7,89 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import force_setattr, replace
 
 from ..errors import MismatchError, MissingKeyError, reason
-from ..state.matching import Selection
-from ..user.arguments import shown
+from ..user.arguments import flag, shown
+from .verbs import Verb
 
 Regex = str | Mapping[str, str]
 Rename = Mapping[str, str] | Mapping[str, Mapping[str, str]]
-_Names = Mapping[str, Sequence[str]]  # Of the saved leaves of components, by key.
+_FLAGS = ("strict", "cast", "mmap", "verify", "allow_pickle", "dry_run")
 
 
-class Request(Struct, frozen=True):
+class Request(Struct, frozen=True, kw_only=True):
     """What was asked for; components by their keys in the object that loads.
 
     Attributes:
+      verb: What the user called.
+      keys: Components to load, our keys to those in the save; None for all that are
+        in the save. Those that `regex` leaves alone are not among them.
       regex: Matches the names of leaves, from their start; None matches all. Or such a
         pattern for each of some components; the others are left alone.
       rename: Pattern to replacement, for the saved names that matched. Or such a
         mapping for each of some components.
       strict: Whether a matched leaf that only one side has is an error.
       cast: Whether dtypes may differ, within NumPy's same-kind casting.
+      mmap: Whether arrays are mapped instead of read.
+      verify: Whether what is mapped is verified, as all that is read is.
+      allow_pickle: Whether code from the save may run: pickles and imports. None if
+        that depends on where the save is.
+      plain: Whether states are for looking at: NamedTuples and dataclasses become
+        dicts, arrays of JAX and torch NumPy's, functions their import paths.
+      dry_run: Whether what does not fit is reported instead of raised, and nothing is
+        handed to components.
+
+    Raises:
+      ValueError: an argument makes no sense.
+      MismatchError: a pattern or a replacement is not valid.
+      MissingKeyError: a component that is not loaded has a pattern.
     """
 
+    verb: Verb
+    keys: Mapping[str, str] | None = None
     regex: Regex | None = None
     rename: Rename | None = None
     strict: bool = True
     cast: bool = False
+    mmap: bool = False
+    verify: bool = True
+    allow_pickle: bool | None = None
+    plain: bool = False
+    dry_run: bool = False
 
     def __post_init__(self) -> None:
-        _require_mapping(self.rename)
-        renames = list((self.rename or {}).values())
-        by_key = [isinstance(rename, Mapping) for rename in renames]
-        if any(by_key) and not all(by_key):
-            raise MismatchError(
-                "rename has replacements beside mappings: pass {pattern: replacement}, "
-                "or {key: {pattern: replacement}} for some of the components; nothing "
-                "was loaded."
+        for name in _FLAGS:
+            value = getattr(self, name)
+            if type(value) is not bool and not (
+                name == "allow_pickle" and value is None
+            ):
+                force_setattr(self, name, flag(name, value))
+        if not self.verify and not self.mmap:
+            raise ValueError(
+                "verify=False is for mmap=True: leave it out, as what is read is "
+                "verified on the way."
             )
-        patterns: list[Any] = [] if self.regex is None else [self.regex]
-        if isinstance(self.regex, Mapping):
-            patterns = list(self.regex.values())
-            if not patterns:
-                raise MismatchError(
-                    "regex names no component, so nothing would be loaded. Pass "
-                    "{key: pattern}, or one pattern for all of the components."
-                )
-        mappings: list[Any] = renames if any(by_key) else [self.rename or {}]
-        for rename in mappings:
-            patterns += rename
-            for replacement in rename.values():
-                _require_replacement(replacement)
-        for pattern in patterns:
-            _require_pattern(pattern)
+        _check_regex(self.regex)
+        _check_rename(self.rename)
+        if self.keys is not None:
+            force_setattr(self, "keys", self._wanted(self.keys))
+
+    def of_save(self, keys: Iterable[str], *, is_trusted: bool) -> Request:
+        """Return what is asked of a save.
+
+        Args:
+          keys: The components that it has.
+          is_trusted: Whether code from it may run, if the user did not say.
+        """
+        allowed = is_trusted if self.allow_pickle is None else self.allow_pickle
+        wanted = {key: key for key in keys} if self.keys is None else self.keys
+        return replace(self, keys=wanted, allow_pickle=allowed)
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether pickled leaves are left out, instead of refused."""
+        return self.plain and not self.allow_pickle
 
     @property
     def is_plain(self) -> bool:
@@ -77,117 +103,67 @@ class Request(Struct, frozen=True):
 
     def selects(self, key: str) -> bool:
         """Whether only some of the leaves of a component are loaded."""
-        return self._regex_of(key) is not None
+        return self.regex_of(key) is not None
 
     def is_by_name(self, key: str) -> bool:
         """Whether the names of its leaves decide how a component is loaded."""
-        return self.selects(key) or bool(self._rename_of(key))
+        return self.selects(key) or bool(self.rename_of(key))
 
-    def wanted(self, keys: Iterable[str]) -> list[str]:
-        """Return the keys of the components that are not left alone.
-
-        Raises:
-          MissingKeyError: another one was asked for.
-        """
-        wanted = list(keys)
-        if isinstance(self.regex, Mapping):
-            _require_keys("regex", self.regex, wanted)
-            wanted = [key for key in wanted if key in self.regex]
-        if self._renames_by_key:
-            _require_keys("rename", self.rename or (), wanted)
-        return wanted
-
-    def questions(self, keys: Iterable[str]) -> list[list[str]]:
-        """Return the components of which leaves are selected, by what selects them."""
-        by_key = isinstance(self.regex, Mapping) or self._renames_by_key
-        return _grouped([key for key in keys if self.is_by_name(key)], by_key=by_key)
-
-    def selections(self, names: _Names) -> dict[str, Selection]:
-        """Return what to select in each component.
-
-        Args:
-          names: The names of all leaves of the load that have one.
-
-        Raises:
-          MismatchError: the replacement for a name is not valid.
-        """
-        full = self._with_full_regex(names)
-        matching = {
-            key: Selection(regex=self._regex_of(key), key=key, is_full=key in full)
-            for key in names
-        }
-        renames = self._full_renames(
-            {key: list(filter(matching[key].matches, names[key])) for key in names}
-            if self.rename
-            else {}
-        )
-        return {
-            key: Selection(
-                regex=matching[key].regex,
-                rename=self._rename_of(key),
-                strict=self.strict,
-                cast=self.cast,
-                key=key,
-                is_full=key in full,
-                full_renames=renames.get(key, frozenset()),
-            )
-            for key in names
-        }
-
-    def _with_full_regex(self, names: _Names) -> set[str]:
-        """Return the keys of components whose pattern is for full names."""
-        found: set[str] = set()
-        keys = [key for key in names if self._regex_of(key) is not None]
-        for group in _grouped(keys, by_key=isinstance(self.regex, Mapping)):
-            regex = self._regex_of(group[0]) or ""
-            if not any(re.match(regex, name) for key in group for name in names[key]):
-                found.update(group)
-        return found
-
-    def _full_renames(self, names: _Names) -> dict[str, frozenset[str]]:
-        """Return the patterns of `rename` that are for full names, by key."""
-        found: dict[str, frozenset[str]] = {}
-        keys = [key for key in names if self._rename_of(key)]
-        for group in _grouped(keys, by_key=self._renames_by_key):
-            before: dict[str, str] = {}
-            full: frozenset[str] = frozenset()
-            for pattern, replacement in self._rename_of(group[0]).items():
-                renamed = (
-                    Selection(rename=before, key=key, full_renames=full).renamed(name)
-                    for key in group
-                    for name in names[key]
-                )
-                if not any(re.search(pattern, name) for name in renamed):
-                    full |= {pattern}
-                before = {**before, pattern: replacement}
-            found |= dict.fromkeys(group, full)
-        return found
-
-    def _regex_of(self, key: str) -> str | None:
+    def regex_of(self, key: str) -> str | None:
         """Return the pattern for the leaves of a component that is not left alone."""
         return self.regex[key] if isinstance(self.regex, Mapping) else self.regex
 
-    def _rename_of(self, key: str) -> Mapping[str, str]:
+    def rename_of(self, key: str) -> Mapping[str, str]:
+        """Return the patterns that rename leaves of a component."""
         rename: Any = self.rename or {}
         found: Mapping[str, str] = rename
-        return rename.get(key, {}) if self._renames_by_key else found
+        return rename.get(key, {}) if self.renames_by_key else found
 
     @property
-    def _renames_by_key(self) -> bool:
+    def renames_by_key(self) -> bool:
+        """Whether `rename` has a mapping for each of some components."""
         return any(isinstance(x, Mapping) for x in (self.rename or {}).values())
 
+    def _wanted(self, keys: Mapping[str, str]) -> dict[str, str]:
+        """Return the components that are not left alone."""
+        wanted = dict(keys)
+        if isinstance(self.regex, Mapping):
+            _require_keys("regex", self.regex, wanted)
+            wanted = {key: keys[key] for key in keys if key in self.regex}
+        if self.renames_by_key:
+            _require_keys("rename", self.rename or (), wanted)
+        return wanted
 
-def _grouped(keys: Sequence[str], *, by_key: bool) -> list[list[str]]:
-    """Return keys each by itself, or all together, if there are any."""
-    return [[key] for key in keys] if by_key else [list(keys)] if keys else []
+
+def _check_regex(regex: Any) -> None:
+    if isinstance(regex, Mapping) and not regex:
+        raise MismatchError(
+            "regex names no component, so nothing would be loaded. Pass "
+            "{key: pattern}, or one pattern for all of the components."
+        )
+    patterns = regex.values() if isinstance(regex, Mapping) else [regex]
+    for pattern in patterns if regex is not None else ():
+        _require_pattern(pattern)
 
 
-def _require_mapping(rename: Any) -> None:
+def _check_rename(rename: Any) -> None:
     if rename is not None and not isinstance(rename, Mapping):
         raise MismatchError(
             f"rename is of type {type(rename).__name__}: pass a dict from pattern to "
             f"replacement, such as {{'^encoder': 'torso'}}."
         )
+    renames = list((rename or {}).values())
+    by_key = [isinstance(x, Mapping) for x in renames]
+    if any(by_key) and not all(by_key):
+        raise MismatchError(
+            "rename has replacements beside mappings: pass {pattern: replacement}, "
+            "or {key: {pattern: replacement}} for some of the components; nothing "
+            "was loaded."
+        )
+    for pairs in renames if any(by_key) else [rename or {}]:
+        for pattern, replacement in pairs.items():
+            _require_replacement(replacement)
+            _require_pattern(pattern)
 
 
 def _require_pattern(pattern: Any) -> None:
@@ -215,14 +191,15 @@ def _require_replacement(replacement: Any) -> None:
         )
 
 
-def _require_keys(argument: str, named: Iterable[str], keys: Sequence[str]) -> None:
-    unknown = [key for key in named if key not in keys]
+def _require_keys(argument: str, named: Iterable[str], keys: Iterable[str]) -> None:
+    known = list(keys)
+    unknown = [key for key in named if key not in known]
     if unknown:
         raise MissingKeyError(
             f"{argument} names {_listed(unknown)}, and to be loaded are "
-            f"{_listed(keys)}. Correct its keys; nothing was loaded."
+            f"{_listed(known)}. Correct its keys; nothing was loaded."
         )
 
 
-def _listed(keys: Iterable[str]) -> str:
+def _listed(keys: Sequence[str]) -> str:
     return ", ".join(map(repr, keys)) or "no components"

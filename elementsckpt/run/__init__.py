@@ -4,4 +4,4 @@ A **schedule** says when a save is due. A **watch** notices the signals that ask
 process to end. **Provenance** is which run, host and commit a state comes from.
 """
 
-__all__ = ["background", "provenance", "schedule", "signals", "timing", "writer_lock"]
+__all__ = ["saver", "schedule", "signals", "timing"]

@@ -1,47 +1,60 @@
-"""Where the state of a run comes from, as far as the run knows."""
+"""Where the state of a run comes from: which save, run, machine and commit."""
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
+import re
+import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from msgspec.structs import replace
 
-from ..directory.listing import Found
-from ..format import manifest
-from ..format.manifest import Lineage
+from ..directory.listing import SaveEntry
+from ..directory.metadata import changes
+from ..format import manifest, names, scalars
+from ..format.manifest import Head, Lineage
 from ..reports import SaveReport
-from . import lineage
+from ..storage import disk
 
+_HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_FILE_BYTES = 1 << 26  # Of packed references in a very large repository.
+_HOPS = 5  # From one reference to another; as many as git follows.
 _logger = logging.getLogger("elementsckpt")
 
 
-class Origin:
+class Provenance:
     """Keeps the lineage that the next save will have.
 
     A run goes on in the process that loads one of its saves from its own directory; any
     other object that saves is a run of its own.
+
+    Attributes:
+      left_out: Keys of what the save that was resumed has, and this run has not.
     """
 
     def __init__(self) -> None:
         self._lineage = Lineage()
         self._begun: Path | None = None  # A save of which it is not known what became.
+        self.left_out: frozenset[str] = frozenset()
         self._has_saved = False
         self._has_warned = False
-        lineage.commit()  # Of the program as it is now; it stays the same.
+        commit()  # Of the program as it is now; it stays the same.
 
     def lineage(self) -> Lineage:
         """Return the lineage for a save by this process."""
         begun, self._begun = self._begun, None
-        if begun is not None and os.path.lexists(begun / manifest.NAME):
+        if begun is not None and os.path.lexists(begun / names.MANIFEST):
             self._lineage = replace(self._lineage, parent=_text(begun))
         self._lineage = replace(
             self._lineage,
-            run=self._lineage.run or lineage.new_run(),
-            host=manifest.display(lineage.host()),
+            run=self._lineage.run or new_run(),
+            host=manifest.display(host()),
             pid=os.getpid(),
-            commit=lineage.commit(),
+            commit=commit(),
         )
         return self._lineage
 
@@ -55,7 +68,7 @@ class Origin:
         self._begun = None
         self._lineage = replace(self._lineage, parent=_text(report.path))
 
-    def loaded(self, found: Found, *, is_own: bool) -> None:
+    def loaded(self, found: SaveEntry, *, is_own: bool) -> None:
         """Take note of a load.
 
         Args:
@@ -69,7 +82,43 @@ class Origin:
             self._lineage, loaded_from=path, parent=path, run=run or self._lineage.run
         )
 
-    def compare(self, newest: Found | None, step: int | None) -> None:
+    def resumed(
+        self,
+        found: Path,
+        head: Head,
+        keys: Iterable[str],
+        metadata: Any,
+        *,
+        writes: bool,
+    ) -> None:
+        """Warn of what is not in this run as it is in the save that it resumes.
+
+        Args:
+          found: The save.
+          head: What its manifest says.
+          keys: The components of this run.
+          metadata: Of this run, encoded, or None.
+          writes: Whether this run saves.
+        """
+        saved = scalars.texts(item.key for item in head.components)
+        self.left_out = frozenset({*saved, *scalars.texts(head.keys)} - {*keys})
+        if self.left_out and writes:
+            _logger.warning(
+                "%s is of a run with %s, which is not registered: new saves lack that. "
+                "The newest save that has it stays until you delete it.",
+                found,
+                ", ".join(map(repr, sorted(self.left_out))),
+            )
+        changed = changes(metadata or {}, head.metadata)
+        if changed:
+            _logger.warning(
+                "%s was saved with other metadata: %s. If that is another run, choose "
+                "another directory.",
+                found,
+                "; ".join(changed),
+            )
+
+    def compare(self, newest: SaveEntry | None, step: int | None) -> None:
         """Warn, once, of a save over a run that is another, or was further.
 
         Args:
@@ -106,6 +155,74 @@ class Origin:
             head.name,
             remedy,
         )
+
+
+def new_run() -> str:
+    """Return a name for a run that no other has."""
+    return os.urandom(16).hex()
+
+
+def host() -> str:
+    """Return the name of this machine."""
+    return os.uname().nodename
+
+
+@functools.cache
+def commit() -> str | None:
+    """Return the git commit that is checked out where the program is.
+
+    That is the repository that holds the script, or else the current directory. It is
+    looked up once, as a long run goes on with the code that it started with.
+
+    Returns:
+      The commit's hash, or None if there is no repository, no commit, or anything that
+      is not understood. Changes that are not committed leave no trace in it.
+    """
+    script = getattr(sys.modules.get("__main__"), "__file__", None)
+    try:
+        here = Path(os.path.realpath(script)).parent if script else Path.cwd()
+        for folder in (here, *here.parents):
+            if os.path.lexists(folder / ".git"):
+                return _head(folder / ".git")
+    except (OSError, ValueError, TypeError):
+        pass  # A save does not fail for it.
+    return None
+
+
+def _head(git: Path) -> str | None:
+    """Return the commit of HEAD.
+
+    Source: gitrepository-layout, the format with loose and packed references.
+    """
+    if not git.is_dir():  # Of a worktree or a submodule: a file that says where it is.
+        git = git.parent / _read(git).removeprefix("gitdir: ")
+    # A worktree has its own HEAD, and shares its branches with the others.
+    common = git
+    if (git / "commondir").exists():
+        common = git / _read(git / "commondir")
+    found = _read(git / "HEAD")
+    for _ in range(_HOPS):
+        if _HASH.fullmatch(found):
+            return found
+        name = found.removeprefix("ref:").lstrip()
+        if not name.startswith("refs/") or ".." in name:
+            return None
+        found = _reference(name, common)
+    return None
+
+
+def _reference(name: str, common: Path) -> str:
+    if (common / name).is_file():
+        return _read(common / name)
+    for line in _read(common / "packed-refs").splitlines():
+        if line.endswith(f" {name}"):
+            return line.partition(" ")[0]
+    return ""
+
+
+def _read(path: Path) -> str:
+    content = disk.read_file(path, limit_bytes=_FILE_BYTES)
+    return os.fsdecode(bytes(content)).rstrip("\r\n")
 
 
 def _at(step: int | None) -> str:

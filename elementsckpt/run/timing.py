@@ -2,25 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ..components.protocols import Component
+from ..components.value import Value
+from ..errors import ComponentError, reason
 from .schedule import Every
 from .signals import Watch
 
 
 class Timing:
-    """What a checkpoint knows of time: its schedule, signals, and what was saved when.
+    """What a checkpoint knows of time: steps, a schedule, signals, what was saved when.
 
     Args:
       every: The schedule, or None.
+      step: As for `Checkpoint`.
+      components: Where a component named `step` may be, by key.
     """
 
-    def __init__(self, every: Every | None) -> None:
+    def __init__(
+        self, every: Every | None, step: Any, components: Mapping[str, Component]
+    ) -> None:
         self._every = every
+        self._given_step = step
+        self._components = components
         self._watch: Watch | None = None
         self._is_safe = False  # All was saved since the run was preempted.
         self._step: int | None = None  # Of the last save.
+
+    def current_step(self) -> int | None:
+        """Return the step of the run now, or None if it has none.
+
+        Raises:
+          ComponentError: what the user gave is not a number.
+        """
+        if self._given_step is not None:
+            given = self._given_step
+            step = given() if callable(given) else given
+            try:
+                return int(step)
+            except (TypeError, ValueError, OverflowError) as error:
+                raise ComponentError(
+                    f"The step of this Checkpoint is no number: {reason(error)}. Pass "
+                    f"as step= what int() accepts, such as a Counter."
+                ) from error
+        if "step" in self._components:
+            value = self._components["step"].value
+            try:
+                return int(value.value if isinstance(value, Value) else value)
+            except (TypeError, ValueError, OverflowError):
+                return None
+        return None
 
     def watch(self, signals: Iterable[int]) -> None:
         """Begin to notice signals, instead of those of before."""
@@ -52,16 +85,17 @@ class Timing:
         """Whether the run is to end, and not all was saved since that is known."""
         return self.is_over and not self._is_safe
 
-    def is_due(self, step: int | None, *, final: bool) -> bool:
-        """Tell whether to save.
+    def is_due(self, *, final: bool) -> bool:
+        """Return whether to save at the current step.
 
         Args:
-          step: Step of the run.
           final: Whether all that counts is that this step was not saved.
 
         Raises:
+          ComponentError: as for `current_step`.
           ValueError: there is no schedule, or it needs a step.
         """
+        step = self.current_step()
         if final:
             return step is None or step != self._step
         if self._every is None:

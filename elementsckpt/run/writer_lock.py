@@ -1,7 +1,7 @@
-"""Tells of other processes that write to the same directory.
+"""Warns when another process writes to the same directory.
 
-That they do corrupts nothing, with or without locks: each save has a folder of its own.
-But they remove each other's saves, and which is the newest is a matter of chance.
+Concurrent writers corrupt nothing, with or without locks: each save has a folder of its
+own. But they remove each other's saves, and which is the newest is a matter of chance.
 """
 
 from __future__ import annotations
@@ -11,46 +11,46 @@ import os
 import weakref
 from pathlib import Path
 
-from ..directory.listing import Found
+from ..directory.listing import SaveEntry
 from ..storage import disk
 from ..system import forks, job
-from . import lineage
+from . import provenance
 
 _logger = logging.getLogger("elementsckpt")
 
 
-class Claim:
-    """That this process writes to a directory, until the object is gone.
+class WriterLock:
+    """Says that this process writes to a directory, until the object is gone.
 
     Args:
       directory: The directory, which must exist. It is what is locked, so that no file
         is needed, and the death of the process frees it.
 
     Attributes:
-      is_contested: Whether another process has one, too.
+      is_contested: Whether another process has the lock.
     """
 
     def __init__(self, directory: Path) -> None:
         self.is_contested = False
         self._directory = directory
-        self._is_made = False
-        self._is_told = False  # Which process it is.
+        self._is_tried = False
+        self._is_told = False  # Which process has it.
         self._folder = disk.open_folder(directory)
         forks.watch(self)
 
-    def make(self, newest: Found | None) -> None:
-        """Make the claim, once; warn if another process has one.
+    def acquire(self, newest: SaveEntry | None) -> None:
+        """Try to lock the directory, once; warn if another process has done so.
 
-        Before that one has saved, nobody knows which it is; so it is said again then.
+        Which process that is, its first save tells; so the warning comes again then.
 
         Args:
           newest: The newest save in the directory, or None.
         """
-        is_new = not self._is_made
+        is_new = not self._is_tried
         if is_new:
             folder = self._folder
             self.is_contested = folder is not None and disk.lock(folder.fd) is False
-            self._is_made = True
+            self._is_tried = True
         if self.is_contested and not self._is_told:
             who = _writer(newest)
             self._is_told = who is not None
@@ -58,7 +58,7 @@ class Claim:
                 _warn(self._directory, who or "Another process")
 
     def is_of(self, directory: Path) -> bool:
-        """Tell whether it is of this directory, not of one that has been moved away."""
+        """Return whether it is of this directory, not of one that was moved away."""
         return self._folder is not None and disk.is_at(self._folder.fd, directory)
 
     def _after_fork(self) -> None:
@@ -66,11 +66,11 @@ class Claim:
             self._folder.close()  # Or a child that outlives its parent would hold it.
 
 
-_claims: weakref.WeakValueDictionary[str, Claim] = weakref.WeakValueDictionary()
+_locks: weakref.WeakValueDictionary[str, WriterLock] = weakref.WeakValueDictionary()
 
 
-def claim(directory: Path, newest: Found | None) -> Claim:
-    """Return the claim of this process on a directory, all objects of it the same.
+def lock_for_writing(directory: Path, newest: SaveEntry | None) -> WriterLock:
+    """Return the lock of this process on a directory, the same one for all objects.
 
     If another process has one, that is logged as a warning.
 
@@ -79,23 +79,23 @@ def claim(directory: Path, newest: Found | None) -> Claim:
       newest: Its newest save, or None.
     """
     key = os.path.realpath(directory)
-    found = _claims.get(key)
+    found = _locks.get(key)
     if found is not None and not found.is_of(directory):
-        _claims.pop(key, None)
+        _locks.pop(key, None)
         found = None
     if found is None:
         # Not simply the new one: a thread or a signal handler may have been faster.
-        found = _claims.setdefault(key, Claim(directory))
-    found.make(newest)
+        found = _locks.setdefault(key, WriterLock(directory))
+    found.acquire(newest)
     return found
 
 
-def _writer(newest: Found | None) -> str | None:
+def _writer(newest: SaveEntry | None) -> str | None:
     """Return the process that made the save, if it may be the one that is met."""
     last = None if newest is None or newest.head is None else newest.head.lineage
     if last is None or last.pid is None:
         return None
-    is_here = last.host == lineage.host()
+    is_here = last.host == provenance.host()
     if is_here and (last.pid == os.getpid() or not _is_alive(last.pid)):
         return None
     return f"Process {last.pid} on {last.host}"
@@ -120,6 +120,6 @@ def _is_alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # It is somebody else's.
+    except OSError:  # It is another user's.
         return True
     return True

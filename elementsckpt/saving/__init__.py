@@ -2,7 +2,7 @@
 
 A leaf is **cut** into blocks, or **gathered** in one with others. What an **earlier**
 save holds is **reused**: its segment is linked. In the background a save owns copies,
-which are in its **staging** memory, and writes after `save()` has returned.
+which are in its **arenas**, and writes after `save()` has returned.
 """
 
-__all__ = ["blocks", "history", "save", "staging"]
+__all__ = ["arenas", "blocks", "history", "reuse", "save"]

@@ -1,93 +1,163 @@
-"""Leaves → blocks: large leaves are cut, small ones gathered.
-
-Where blocks begin follows from the leaves themselves, not from what comes before them.
-So data that was saved before gives the same blocks again, wherever it has moved.
-"""
+"""Blocks of leaves that are being saved: of one large leaf, or of many small ones."""
 
 from __future__ import annotations
 
+import abc
+import enum
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import xxhash
 
-from ..format import dtypes
 from ..format.header import Tensors
-from ..format.manifest import Block, Leaves, part_of
-from ..kinds.leaves import FROZEN, IMMUTABLE
-from .staging import Staging
+from ..format.manifest import digest
+from ..format.sizes import Sizes
+from .arenas import Arenas
 
-BLOCK_BYTES = 1 << 20  # What stays in a core's cache from copying to writing.
-SMALL_BYTES = 64 << 10  # Leaves below share blocks,
-_LEAST_BYTES = 512 << 10  # that from this size on end where a leaf's hash says so,
-_CUT_BYTES = 256 << 10  # on average after as many more,
-_LEAF_BYTES = 128  # where each leaf counts as many at least.
 _ALIGN = 64
-_HEAD_BYTES = 4 << 10
+_PREFIX_BYTES = 4 << 10
 
 
-class Place(NamedTuple):
-    """Where an earlier save holds the content of a block.
+class Hold(enum.IntEnum):
+    """Who may write to the memory of a block while it is being saved.
 
     Attributes:
-      segment: Its segment's number in that save.
-      block: Its entry in the manifest.
-      head: `head_of` the content, or None if unknown.
+      LIVE: The program, as soon as `save()` has returned.
+      STABLE: Nobody should, as the array is immutable; but memory may be shared.
+      OWNED: Nobody can: it is a copy, or bytes.
     """
 
-    segment: int
-    block: Block
-    head: int | None
+    LIVE = 0
+    STABLE = 1
+    OWNED = 2
 
 
-class Gathered:
-    """A block of several small leaves.
+class Content(NamedTuple):
+    """What is written of a block.
+
+    Attributes:
+      data: The bytes.
+      digest: Of what they hold.
+      unpacked: Size of what they hold if they are a zstd frame, else 0.
+    """
+
+    data: Any
+    digest: str
+    unpacked: int = 0
+
+
+class Block(abc.ABC):
+    """A block whose content is in memory.
 
     Attributes:
       number: Which block of the component it is.
       size: Its bytes.
-      names: Names of the leaves.
-      place: Where an earlier save holds the block, or None.
-      is_settled: Whether it was looked for in earlier saves.
+      leaf_count: Number of leaves that are in it, or that it is a part of.
+      prefix_hash: Of the content, if it was looked at.
       digest: Of the content, if it cannot change any more and is known.
-      head: `head_of` the content, if it was looked at.
-      is_stable: Whether nobody should write to the memory any more.
-      is_owned: Whether nobody can, as it is a copy.
     """
 
-    def __init__(self, number: int) -> None:
+    __slots__ = ("digest", "number", "prefix_hash", "size")
+    leaf_count: int
+
+    def __init__(self, number: int, size: int) -> None:
         self.number = number
-        self.size = 0
-        self.names: list[str] = []
-        self.place: Place | None = None
-        self.is_settled = False
+        self.size = size
+        self.prefix_hash: int | None = None
         self.digest: str | None = None
-        self.head: int | None = None
-        self.is_stable = True
+
+    @property
+    @abc.abstractmethod
+    def hold(self) -> Hold:
+        """Who may write to its memory."""
+
+    @property
+    @abc.abstractmethod
+    def names(self) -> Sequence[str]:
+        """Names of the leaves, of a part of one with its rows."""
+
+    @property
+    @abc.abstractmethod
+    def tensors(self) -> list[Tensors]:
+        """The leaves, as other tools see them."""
+
+    @abc.abstractmethod
+    def data(self) -> np.ndarray | bytes:
+        """Return the bytes, uint8[size]; copied only if they are scattered."""
+
+    @abc.abstractmethod
+    def copy_to(self, memory: Arenas) -> bool:
+        """Copy what is not owned; False without room."""
+
+    @abc.abstractmethod
+    def let_go(self) -> None:
+        """Let go of the content; names and size stay."""
+
+    def content(self, scratch: np.ndarray) -> Content:
+        """Return what to write.
+
+        Other threads may write to the arrays of a live replay buffer while it is being
+        saved, and JAX arrays may share memory with NumPy arrays. So what is hashed and
+        written is a copy, of a size that stays in the processor's cache: the array is
+        read from memory once.
+
+        Args:
+          scratch: Memory for that, uint8[n] of at least the size of the block.
+        """
+        data = self.data()
+        is_owned = self.hold is Hold.OWNED
+        if not is_owned and type(data) is not bytes:
+            np.copyto(scratch[: len(data)], data)
+            data = scratch[: len(data)]
+        self.prefix_hash = prefix_hash(data)
+        if self.digest is None or not is_owned:
+            self.digest = digest(data)
+        return Content(data, self.digest)
+
+
+class SharedBlock(Block):
+    """A block of several small leaves; leaves can be added until it is closed."""
+
+    def __init__(self, number: int, sizes: Sizes) -> None:
+        super().__init__(number, 0)
+        self._sizes = sizes
+        self._names: list[str] = []
         self._weight = 0
         self._tensors: list[Tensors] = []
         self._chunks: list[np.ndarray | bytes] = []
         self._owned_count = 0  # Of the chunks.
+        self._is_stable = True  # The other ones.
 
     @property
-    def leaf_count(self) -> int:
+    def leaf_count(self) -> int:  # type: ignore[override]
         """Number of leaves in the block."""
-        return len(self.names)
+        return len(self._names)
 
     @property
-    def is_owned(self) -> bool:
-        return self._owned_count == len(self._chunks)
+    def hold(self) -> Hold:
+        if self._owned_count == len(self._chunks):
+            return Hold.OWNED
+        return Hold.STABLE if self._is_stable else Hold.LIVE
+
+    @property
+    def names(self) -> list[str]:
+        return self._names
+
+    @property
+    def tensors(self) -> list[Tensors]:
+        return self._tensors
 
     def room_for(self, storages: Sequence[np.ndarray], start: int) -> tuple[int, bool]:
         """Return up to where it takes these leaves, and whether it ends there."""
-        weight = max(storages[0].nbytes, _LEAF_BYTES)
-        room = (BLOCK_BYTES - _ALIGN - self._weight) // weight
-        least = 0 if self.names else 1
+        sizes = self._sizes
+        weight = max(storages[0].nbytes, sizes.leaf_least)
+        room = (sizes.block - _ALIGN - self._weight) // weight
+        least = 0 if self._names else 1
         stop = min(len(storages), start + max(least, room))
-        first = max(0, (_LEAST_BYTES - self._weight - 1) // weight)
-        end = _end_by_content(storages, start + first, stop, weight)
+        first = max(0, (sizes.shared_least - self._weight - 1) // weight)
+        end = _end_by_content(storages, start + first, stop, weight, sizes.shared_more)
         if end is not None:
             return end, True
         return stop, stop < len(storages)
@@ -111,53 +181,46 @@ class Gathered:
             self._chunks.append(bytes(gap))
         begin = self.size + gap
         self.size = begin + size * count
-        self._weight += gap + max(size, _LEAF_BYTES) * count
+        self._weight += gap + max(size, self._sizes.leaf_least) * count
         shape = (size,) if tag is None else first.shape
         self._tensors.append(Tensors(tag or "U8", shape, begin, size, count))
-        self.names += names
+        self._names += names
         self._chunks += storages
-        self.is_stable = self.is_stable and is_stable
+        self._is_stable = self._is_stable and is_stable
         return begin
 
-    def own(self, memory: Staging) -> bool:
-        """Copy the leaves that were added since the last call; False without room."""
+    def copy_to(self, memory: Arenas) -> bool:
         new = b"".join(map(_bytes_of, self._chunks[self._owned_count :]))
         copied = memory.copy(np.frombuffer(new, np.uint8))
         if copied is None:
             return False
         self._chunks[self._owned_count :] = [copied]
         self._owned_count += 1
-        self.is_stable = True
+        self._is_stable = True
         return True
 
     def data(self) -> np.ndarray | bytes:
-        """Return the bytes, gathered."""
         if self._owned_count == len(self._chunks) == 1:
             return self._chunks[0]
         return b"".join(map(_bytes_of, self._chunks))
 
-    def tensors(self, packed_size: int | None = None) -> list[Tensors]:
-        """Return the leaves in the block, or one tensor for all if it is packed."""
-        return self._tensors if packed_size is None else [_packed(packed_size)]
-
-    def release(self) -> None:
-        """Let go of the content."""
+    def let_go(self) -> None:
         self._chunks = []
 
 
-class Large:
+class Leaf:
     """A leaf that has blocks of its own.
 
     Args:
       name: What other tools see.
       tag: Its element type in safetensors' terms, or None if it has none.
       storage: Its elements, whose C order is the order of their bytes.
-      is_stable: Whether nobody should write to them any more.
-      is_frozen: Whether nobody can.
+      hold: Who may write to them.
+      block_bytes: Size of its blocks.
       owner: Immutable object that has this content, or None; it is not kept alive.
 
     Attributes:
-      pieces: Its blocks.
+      blocks: Its blocks, while their content is needed.
       is_packed: Whether to compress them; None if that was not asked yet.
     """
 
@@ -167,45 +230,45 @@ class Large:
         tag: str | None,
         storage: np.ndarray,
         *,
-        is_stable: bool,
-        is_frozen: bool,
+        hold: Hold,
+        block_bytes: int,
         owner: Any = None,
     ) -> None:
         if tag is None and (
-            storage.flags.c_contiguous or storage.itemsize > BLOCK_BYTES
+            storage.flags.c_contiguous or storage.itemsize > block_bytes
         ):
             storage = flat_bytes(storage)
-        self._name = name
-        self._tag = tag
-        self.storage: np.ndarray | None = storage
-        self.is_stable = is_stable
-        self.is_frozen = is_frozen
+        self.hold = hold
         self.owner = None if owner is None else weakref.ref(owner)
         self.is_packed: bool | None = None
-        self.pieces: list[Piece] = []
+        self.blocks: list[LeafBlock] = []
+        self._storage: np.ndarray | None = storage
+        self._name = name
+        self._tag = tag
         self._shape = storage.shape
         self._count = len(storage)
         self._unit = storage.nbytes // self._count
-        self._is_flat = self._unit > BLOCK_BYTES
+        self._is_flat = self._unit > block_bytes
         if self._is_flat:  # A row is larger than a block: cut it between elements.
             self._count, self._unit = storage.size, storage.itemsize
+        self._step = block_bytes // self._unit
 
-    def cut(self, first: int) -> None:
+    def cut(self, first: int) -> list[LeafBlock]:
         """Make its blocks, numbered from `first` on."""
-        step = BLOCK_BYTES // self._unit
-        for number, start in enumerate(range(0, self._count, step), first):
-            stop = min(start + step, self._count)
+        for number, start in enumerate(range(0, self._count, self._step), first):
+            stop = min(start + self._step, self._count)
             size = (stop - start) * self._unit
-            self.pieces.append(Piece(self, number, start, stop, size))
+            self.blocks.append(LeafBlock(self, number, start, stop, size))
+        return self.blocks
 
-    def part(self, start: int, stop: int) -> np.ndarray:
+    def rows(self, start: int, stop: int) -> np.ndarray:
         """Return rows, or elements where a row is larger than a block, as bytes."""
-        assert self.storage is not None
+        assert self._storage is not None
         if not self._is_flat:
-            return flat_bytes(self.storage[start:stop])
-        if self.storage.flags.c_contiguous:
-            return flat_bytes(self.storage.reshape(-1)[start:stop])
-        return flat_bytes(self.storage.flat[start:stop])
+            return flat_bytes(self._storage[start:stop])
+        if self._storage.flags.c_contiguous:
+            return flat_bytes(self._storage.reshape(-1)[start:stop])
+        return flat_bytes(self._storage.flat[start:stop])
 
     def name_of(self, start: int, stop: int) -> str:
         """Return the name of a range of rows, or elements, or of all of them."""
@@ -213,31 +276,40 @@ class Large:
         return self._name if is_all else f"{self._name}[{start}:{stop}]"
 
     def is_all(self, start: int, stop: int) -> bool:
-        """Tell whether a range of rows, or elements, is all of them."""
+        """Return whether a range of rows, or elements, is all of them."""
         return stop - start == self._count
 
     def tensor(self, start: int, stop: int) -> Tensors:
         """Return a range of rows, or elements, as a tensor."""
         size, shape = (stop - start) * self._unit, self._shape
         if self._tag is None:
-            return _packed(size)
+            return packed(size)
         if not self.is_all(start, stop):
             shape = (stop - start, *(() if self._is_flat else shape[1:]))
         return Tensors(self._tag, shape, 0, size, 1)
 
+    def digests(self) -> tuple[Any, list[str]] | None:
+        """Return the owner of its content, and its blocks' digests, if all are known.
+
+        The owner comes as a weak reference.
+        """
+        found = [block.digest for block in self.blocks if block.digest]
+        if self.owner is None or self.owner() is None or len(found) < len(self.blocks):
+            return None
+        return self.owner, found
+
     def recall(self, digests: Sequence[str] | None) -> None:
         """Set the digests of its blocks, if they are known."""
-        for piece, digest in zip(self.pieces, digests or [], strict=False):
-            piece.digest = digest
+        for block, known in zip(self.blocks, digests or [], strict=False):
+            block.digest = known
 
-    def release(self) -> None:
-        """Let go of the content; its blocks still know what they were part of."""
-        self.storage = self.owner = None
-        self.pieces = []
+    def let_go(self) -> None:
+        """Let go of the array; blocks that are still needed have copies."""
+        self._storage = None
 
 
-class Piece:
-    """A block of a large leaf; attributes as of `Gathered`.
+class LeafBlock(Block):
+    """A block of a large leaf.
 
     Args:
       leaf: The leaf.
@@ -247,180 +319,46 @@ class Piece:
       size: Its bytes.
     """
 
-    __slots__ = (
-        *("number", "size", "leaf", "start", "stop"),
-        *("place", "is_settled", "digest", "head", "_owned"),
-    )
+    __slots__ = ("_copy", "leaf", "start", "stop")
     leaf_count = 1
 
     def __init__(
-        self, leaf: Large, number: int, start: int, stop: int, size: int
+        self, leaf: Leaf, number: int, start: int, stop: int, size: int
     ) -> None:
+        super().__init__(number, size)
         self.leaf = leaf
-        self.number = number
         self.start = start
         self.stop = stop
-        self.size = size
-        self.place: Place | None = None
-        self.is_settled = False
-        self.digest: str | None = None
-        self.head: int | None = None
-        self._owned: np.ndarray | None = None
+        self._copy: np.ndarray | None = None
 
     @property
-    def is_stable(self) -> bool:
-        return self._owned is not None or self.leaf.is_stable
-
-    @property
-    def is_owned(self) -> bool:
-        return self._owned is not None or self.leaf.is_frozen
-
-    def own(self, memory: Staging) -> bool:
-        """Copy the bytes; False without room."""
-        self._owned = memory.copy(self.data())
-        return self._owned is not None
-
-    def data(self) -> np.ndarray:
-        """Return the bytes, uint8[size], without copying unless they are scattered."""
-        if self._owned is not None:
-            return self._owned
-        return self.leaf.part(self.start, self.stop)
+    def hold(self) -> Hold:
+        return self.leaf.hold if self._copy is None else Hold.OWNED
 
     @property
     def names(self) -> list[str]:
-        """Name of the leaf, with its rows."""
         return [self.leaf.name_of(self.start, self.stop)]
 
-    def tensors(self, packed_size: int | None = None) -> list[Tensors]:
-        """Return the rows, packed or as they are, as one tensor."""
-        if packed_size is not None:
-            return [_packed(packed_size)]
+    @property
+    def tensors(self) -> list[Tensors]:
         return [self.leaf.tensor(self.start, self.stop)]
 
-    def release(self) -> None:
-        """Let go of the content."""
-        self._owned = None
+    def data(self) -> np.ndarray:
+        return (
+            self.leaf.rows(self.start, self.stop) if self._copy is None else self._copy
+        )
+
+    def copy_to(self, memory: Arenas) -> bool:
+        self._copy = memory.copy(self.data())
+        return self._copy is not None
+
+    def let_go(self) -> None:
+        self._copy = None
 
 
-Part = Gathered | Piece
-
-
-class Cutter:
-    """Gives the leaves of a component their places in blocks.
-
-    Args:
-      stem: Name of a leaf that has none.
-
-    Attributes:
-      open: The block of small leaves that may still grow, or None.
-      count: How many blocks there are so far.
-    """
-
-    def __init__(self, stem: str) -> None:
-        self.open: Gathered | None = None
-        self.count = 0
-        self._stem = stem
-
-    def add(
-        self,
-        groups: Sequence[Leaves],
-        storages: Sequence[Sequence[np.ndarray]],
-        owners: Sequence[Sequence[Any]],
-        prefix: str,
-    ) -> tuple[list[Leaves], list[Part]]:
-        """Give leaves their places; nothing is copied yet.
-
-        Args:
-          groups: Leaves of one form each; no padding is needed if those of larger
-            alignment come first, as sizes are multiples of alignments.
-          storages: Of each leaf of each group, its elements, whose C order is the order
-            of the bytes; none where they have no bytes.
-          owners: Of each leaf of each group, the immutable object whose content that
-            is, or None; none where there are none.
-          prefix: Start of the leaves' names in segments.
-
-        Returns:
-          The groups with their places, divided where their bytes are, and the blocks
-          that were begun.
-        """
-        placed: list[Leaves] = []
-        parts: list[Part] = []
-        for group, arrays, its_owners in zip(groups, storages, owners, strict=True):
-            if not arrays or not arrays[0].nbytes:
-                placed.append(group)
-                continue
-            names = [prefix + name or self._stem for name in group.names]
-            if arrays[0].nbytes < SMALL_BYTES:
-                placed += self._gather(group, names, arrays, parts)
-            else:
-                placed += self._cut(group, names, arrays, its_owners, parts)
-        return placed, parts
-
-    def _gather(
-        self,
-        group: Leaves,
-        names: Sequence[str],
-        storages: Sequence[np.ndarray],
-        parts: list[Part],
-    ) -> Iterator[Leaves]:
-        tag, is_stable = dtypes.tag(group.dtype), group.kind in IMMUTABLE
-        start = 0
-        while start < len(storages):
-            if self.open is None:
-                self.open = Gathered(self.count)
-                self.count += 1
-                parts.append(self.open)
-            stop, is_end = self.open.room_for(storages, start)
-            if stop > start:
-                is_all = stop - start == len(storages)
-                part = group if is_all else part_of(group, start, stop)
-                part.block = self.open.number
-                part.offset = self.open.add(
-                    names[start:stop],
-                    tag,
-                    storages[start:stop],
-                    is_stable=is_stable,
-                )
-                yield part
-                start = stop
-            if is_end:
-                self.open = None
-
-    def _cut(
-        self,
-        group: Leaves,
-        names: Sequence[str],
-        storages: Sequence[np.ndarray],
-        owners: Sequence[Any],
-        parts: list[Part],
-    ) -> Iterator[Leaves]:
-        tag = dtypes.tag(group.dtype)
-        for index, (name, storage) in enumerate(zip(names, storages, strict=True)):
-            owner = owners[index] if owners else None
-            large = Large(
-                name,
-                tag,
-                storage,
-                is_stable=group.kind in IMMUTABLE,
-                is_frozen=group.kind in FROZEN,
-                owner=owner,
-            )
-            large.cut(self.count)
-            is_only = len(storages) == 1
-            part = group if is_only else part_of(group, index, index + 1)
-            part.block, part.offset = self.count, 0
-            self.count += len(large.pieces)
-            parts += large.pieces
-            yield part
-
-    def close(self) -> None:
-        """End the block of small leaves."""
-        self.open = None
-
-
-def head_of(data: Any) -> int:
+def prefix_hash(data: Any) -> int:
     """Return a hash of the first bytes, which tells most contents apart."""
-    return xxhash.xxh3_64_intdigest(memoryview(data)[:_HEAD_BYTES])
+    return xxhash.xxh3_64_intdigest(memoryview(data)[:_PREFIX_BYTES])
 
 
 def flat_bytes(array: np.ndarray) -> np.ndarray:
@@ -428,7 +366,8 @@ def flat_bytes(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
-def _packed(size: int) -> Tensors:
+def packed(size: int) -> Tensors:
+    """Return what other tools see of bytes that they cannot make sense of."""
     return Tensors("U8", (size,), 0, size, 1)
 
 
@@ -437,16 +376,16 @@ def _bytes_of(chunk: np.ndarray | bytes) -> bytes:
 
 
 def _end_by_content(
-    storages: Sequence[np.ndarray], start: int, stop: int, weight: int
+    storages: Sequence[np.ndarray], start: int, stop: int, weight: int, more: int
 ) -> int | None:
     """Return what follows the first leaf whose hash says that a block ends."""
     hash_of: Any = xxhash.xxh3_64_intdigest
     try:
         for index in range(start, stop):
-            if hash_of(storages[index]) % _CUT_BYTES < weight:
+            if hash_of(storages[index]) % more < weight:
                 return index + 1
     except (TypeError, ValueError, BufferError):  # They have no buffer.
         for index in range(start, stop):
-            if hash_of(flat_bytes(storages[index])) % _CUT_BYTES < weight:
+            if hash_of(flat_bytes(storages[index])) % more < weight:
                 return index + 1
     return None

@@ -6,11 +6,9 @@ The counterpart of `stored`: there a component's state comes out of a save.
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from msgspec import Raw, Struct
 
@@ -18,13 +16,14 @@ from ..components.files import Folder
 from ..errors import StateError, add_note, naming
 from ..format import scalars
 from ..format.manifest import Component, Tree, encode_tree
-from ..state import grouping, tree
+from ..format.names import stems
+from ..state import flattening, grouping, tree
 from ..state.sharing import Losses
+from ..system.phases import Phases
 from ..user.notices import Notices
-from .reuse import Known
+from .reuse import BlockIndex
 from .writer import ComponentWriter, Writer
 
-_STEM_LENGTH = 80  # File names may have 255 bytes.
 _NAMES_TOLD = 5
 
 
@@ -49,11 +48,12 @@ class Collected(Struct):
 def collect(
     savefns: Mapping[str, Callable[[], Any]],
     writer: Writer | None,
-    known: Callable[[str], Known],
+    known: Callable[[str], BlockIndex],
     *,
     staged: Mapping[str, Path],
     background: bool,
     notices: Notices,
+    phases: Phases,
 ) -> list[Collected]:
     """Call each function and give what it returns to the writer.
 
@@ -66,17 +66,18 @@ def collect(
       background: Whether the writer owns what it was given when this returns, instead
         of having written it.
       notices: What is said of the run, and was.
+      phases: The clock of the save.
 
     Raises:
       StateError: a state cannot be saved.
       WriteError: the disk refused.
     """
     # The staged first, so that they have the stems that `stem` gave them.
-    stems = _stems(list(dict.fromkeys([*staged, *savefns])))
+    stem_of = stems(list(dict.fromkeys([*staged, *savefns])))
     collected = []
     for key, savefn in savefns.items():
-        own = None if writer is None else writer.component(stems[key], known(key))
-        collecting = _Collecting(key, writer, own, notices)
+        own = None if writer is None else writer.component(stem_of[key], known(key))
+        collecting = _Collecting(key, writer, own, notices, phases)
         if key in staged:
             component = collecting.take_folder(staged[key])
         else:
@@ -98,8 +99,10 @@ class _Collecting:
         writer: Writer | None,
         own: ComponentWriter | None,
         notices: Notices,
+        phases: Phases,
     ) -> None:
         self._notices = notices
+        self._phases = phases
         self._key = key
         self._writer = writer
         self._own = own
@@ -115,7 +118,7 @@ class _Collecting:
         if isinstance(state, Folder):
             return self.take_folder(self._write(state))
         shards = skeleton = None
-        if isinstance(state, tree.Apart):
+        if isinstance(state, flattening.Apart):
             skeleton = state.skeleton
         if inspect.isgenerator(state):
             if self._own is not None:
@@ -123,7 +126,7 @@ class _Collecting:
             trees = list(self._shards(state))
             shards = len(trees)
         else:
-            trees = [encode_tree(self._add(state, ""))]
+            trees = [self._encode(state, "")]
             del state
         if self._own is not None:
             self._own.close()
@@ -181,7 +184,8 @@ class _Collecting:
     def _call(self, function: Callable[[], Any]) -> Any:
         """Call the component's code; its errors get a note that names the key."""
         try:
-            return function()
+            with self._phases("collect"):
+                return function()
         except StopIteration:
             raise
         except Exception as error:
@@ -196,7 +200,7 @@ class _Collecting:
                 shard = self._call(generator.__next__)
             except StopIteration:
                 return
-            yield encode_tree(self._add(shard, f"{index}/"))
+            yield self._encode(shard, f"{index}/")
             del shard
             index += 1
             if self._writer is not None:
@@ -204,9 +208,13 @@ class _Collecting:
                 if self._writer.is_full:
                     self._writer.flush()
 
+    def _encode(self, state: Any, prefix: str) -> Raw:
+        with self._phases("flatten"):
+            return encode_tree(self._add(state, prefix))
+
     def _add(self, state: Any, prefix: str) -> Tree:
-        is_apart = isinstance(state, tree.Apart)
-        flat = tree.flatten(state.state if is_apart else state, self._key)
+        is_apart = isinstance(state, flattening.Apart)
+        flat = flattening.flatten(state.state if is_apart else state, self._key)
         losses: Losses = {}
         encoded = grouping.encode(flat, self._key, losses)
         saved, storages, owners = encoded.tree, encoded.storages, encoded.owners
@@ -247,23 +255,3 @@ def _some(names: Sequence[str]) -> str:
     more = len(names) - _NAMES_TOLD
     listed = ", ".join(names[:_NAMES_TOLD])
     return f"{listed} and {more} more attributes" if more > 0 else listed
-
-
-def stem(key: str) -> str:
-    """Return the start of the name of a component's folder, for staging it."""
-    return _stems([key])[key]
-
-
-def _stems(keys: list[str]) -> dict[str, str]:
-    """Return a start of file names for each key, safe and different in any case."""
-    stems: dict[str, str] = {}
-    taken: set[str] = set()
-    for number, key in enumerate(keys):
-        # What quote leaves as it is, without the dot: no hidden files, no "..".
-        safe = quote(key, safe="", errors="surrogatepass").replace(".", "%2E")
-        stem = re.sub(r"%[0-9A-F]?$", "", safe[:_STEM_LENGTH]) or "component"
-        if stem.casefold() in taken or stem != safe:
-            stem = f"{stem}~{number}"
-        taken.add(stem.casefold())
-        stems[key] = stem
-    return stems

@@ -7,12 +7,14 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..directory.listing import Found, read_manifest
+from ..directory.listing import SaveEntry
 from ..errors import CheckpointError
-from ..format import manifest, scalars
+from ..format import manifest, names, scalars
 from ..format.compression import Compress
 from ..format.manifest import Component
-from .reuse import CHECK_EVERY, NOTHING, Known, Remembered
+from ..format.sizes import Sizes
+from ..storage.drafts import Draft
+from .reuse import CHECK_EVERY, BlockIndex, EarlierSave
 from .still import Still
 
 
@@ -26,7 +28,7 @@ class History:
     """
 
     def __init__(self) -> None:
-        self._components: dict[str, Remembered] = {}
+        self._components: dict[str, EarlierSave] = {}
         self._manifest: tuple[Path, dict[str, Component]] = (Path(), {})
         self._lost = -1  # Saves up to this sequence are not to be relied on.
         self.still = Still()
@@ -34,20 +36,22 @@ class History:
     def known(
         self,
         key: str,
-        saves: Sequence[Found],
-        folder: Path,
+        saves: Sequence[SaveEntry],
+        draft: Draft,
         *,
         fsync: bool,
         compress: Compress,
-    ) -> Known:
+        sizes: Sizes,
+    ) -> BlockIndex:
         """Return what the newest save with this component holds.
 
         Args:
           key: The component's key.
           saves: The saves of the directory, oldest first.
-          folder: The new save folder.
-          fsync: As for `Known`.
-          compress: As for `Known`.
+          draft: The new save.
+          fsync: Whether what the new save relies on must be durable.
+          compress: As for `BlockIndex`.
+          sizes: As for `BlockIndex`.
         """
         mark = manifest.mark(scalars.encode(key))
         for found in reversed(saves):
@@ -60,37 +64,37 @@ class History:
                 continue
             remembered = self._components.get(key)
             saved = found.path, head.sequence
-            if not remembered or (remembered.path, remembered.sequence) != saved:
+            if not remembered or _place_of(remembered) != saved:
                 remembered = self._read(found, mark)
             if remembered is None:
                 continue
-            return Known(remembered, folder, fsync=fsync, compress=compress)
-        return NOTHING
+            return BlockIndex(remembered, draft, compress, sizes)
+        return BlockIndex()
 
-    def _read(self, found: Found, mark: str) -> Remembered | None:
-        where = found.path / manifest.NAME
+    def _read(self, found: SaveEntry, mark: str) -> EarlierSave | None:
         if self._manifest[0] != found.path:
             components = {}
             with contextlib.suppress(CheckpointError):
-                saved = manifest.decode(read_manifest(where), str(where))
+                where = str(found.path / names.MANIFEST)
+                saved = manifest.decode(found.source.manifest(), where)
                 components = {manifest.mark(x.key): x for x in saved.components}
             self._manifest = found.path, components
         component = self._manifest[1].get(mark)
         if component is None:
             return None
-        heads: list[int | None] = [None] * len(component.blocks)
+        prefix_hashes: list[int | None] = [None] * len(component.blocks)
         assert found.head is not None
-        return Remembered(
-            found.path,
+        return EarlierSave(
+            found.source,
             found.head.sequence,
             component.segments,
             component.blocks,
-            heads,
+            prefix_hashes,
             turn=_any_turn(),
             files=component.files,
         )
 
-    def remember(self, components: dict[str, Remembered]) -> None:
+    def remember(self, components: dict[str, EarlierSave]) -> None:
         """Take note of what was just saved."""
         self._components |= components
         self._manifest = Path(), {}
@@ -99,6 +103,10 @@ class History:
         """Reuse nothing of saves up to this sequence any more."""
         self._lost = sequence
         self._components.clear()
+
+
+def _place_of(earlier: EarlierSave) -> tuple[Path, int]:
+    return earlier.source.path, earlier.sequence
 
 
 def _any_turn() -> int:

@@ -1,19 +1,19 @@
-"""Blocks of earlier saves, linked into the one being written.
+"""Blocks of earlier saves that the save being written has, too.
 
 A block whose content an earlier save holds is not written again: the segment that it is
-in gets a second name, in the new save folder. The file system counts the names, so each
-save stays complete in itself, and removing one harms no other.
+in becomes one of the new save, too. Where files can have several names it is linked, so
+each save stays complete in itself, and removing one harms no other.
 """
 
 from __future__ import annotations
 
 import errno
 import logging
-import os
 import threading
 import weakref
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from msgspec import Struct
@@ -22,106 +22,117 @@ from ..errors import CheckpointError, DamagedError, WriteError
 from ..format import manifest
 from ..format.compression import Compress
 from ..format.header import is_dated
-from ..format.manifest import Block, Files, Segment, digest
-from ..storage import disk
-from ..storage.reader import open_segment, stored_bytes, verify_stored
+from ..format.manifest import Files, Segment, digest
+from ..format.sizes import DEFAULT, Sizes
+from ..storage.drafts import Draft
+from ..storage.reader import stored_bytes, verify_stored
+from ..storage.segments import SaveFolder, SegmentFile
 from ..system.threads import run
-from .blocks import Part, Place, head_of
+from .blocks import Block, Content, prefix_hash
 
-# Of the blocks that are linked, each save reads one in this many, others each time;
-# more than so many segments, small ones are moved.
+# Of the blocks that are reused, each save reads one in this many, others each time.
 CHECK_EVERY = 16
-_MANY_SEGMENTS = 64
-_SMALL_BYTES = 4 << 20
 # What says something about one file, not about links: it is gone, or has very many.
 _ONLY_THIS = {errno.ENOENT, errno.EMLINK}
 _logger = logging.getLogger("elementsckpt")
-
-
-class _NoLinksError(Exception):
-    """The file system refused a link for a reason that all segments share."""
 
 
 class LostError(DamagedError):
     """A block that was to be reused is damaged, and its content gone from memory."""
 
 
-class Remembered(Struct):
+class BlockRef(NamedTuple):
+    """Where an earlier save holds the content of a block.
+
+    Attributes:
+      segment: Its segment's number in that save.
+      block: Its entry in the manifest.
+      prefix_hash: Of the content, or None if unknown.
+    """
+
+    segment: int
+    block: manifest.Block
+    prefix_hash: int | None
+
+
+class EarlierSave(Struct):
     """What a component saved last, as far as the next save may reuse it.
 
     Attributes:
-      path: The save folder.
+      source: The save.
       sequence: Its number.
       segments: The component's segments there.
       blocks: Its blocks.
-      heads: `head_of` each block, None where that is unknown.
+      prefix_hashes: `prefix_hash` of each block, None where that is unknown.
       turn: Which of the blocks the next save that reuses them checks.
       owners: Digests of the blocks of immutable arrays, by the arrays' ids.
       files: The folder that it wrote itself, or None.
-      is_synced: Whether this process made it durable. If another one did, these may be
+      is_durable: Whether this process made it durable. If another one did, these may be
         copies, which nobody has synced.
     """
 
-    path: Path
+    source: SaveFolder
     sequence: int
     segments: list[Segment]
-    blocks: list[Block]
-    heads: list[int | None]
+    blocks: list[manifest.Block]
+    prefix_hashes: list[int | None]
     turn: int
     owners: dict[int, tuple[weakref.ref[Any], list[str]]] = {}
     files: Files | None = None
-    is_synced: bool = False
+    is_durable: bool = False
 
 
-class Known:
-    """Blocks and files that an earlier save of a component holds.
+class BlockIndex:
+    """Finds blocks by content in an earlier save of a component.
 
     Args:
-      remembered: What it holds.
-      folder: The new save folder, into which segments are linked.
-      fsync: Whether what the new save relies on must be durable.
+      earlier: What that save holds; None for nothing.
+      draft: The new save, which gets the segments.
       compress: How the new save is compressed, which its blocks should be, too.
+      sizes: How small segments may be, and how many.
 
     Attributes:
-      path: The earlier save.
-      turn: As of `Remembered`.
+      earlier: The same.
     """
 
     def __init__(
         self,
-        remembered: Remembered,
-        folder: Path,
-        *,
-        fsync: bool,
-        compress: Compress,
+        earlier: EarlierSave | None = None,
+        draft: Draft | None = None,
+        compress: Compress = None,
+        sizes: Sizes = DEFAULT,
     ) -> None:
-        self.path = remembered.path
-        self.turn = remembered.turn
-        self._remembered = remembered
+        self.earlier = earlier
+        self._sizes = sizes
         self._lock = threading.Lock()
-        self._segments = [
-            _Linked(remembered, segment, folder, fsync=fsync)
-            for segment in remembered.segments
-        ]
+        self._segments: list[_Segment] = []
         # Of equal blocks each is used once, and one that did not move where it was.
-        self._places: dict[str, dict[int, Place]] = {}
-        pairs = zip(remembered.blocks, remembered.heads, strict=True)
-        for number, (block, head) in enumerate(pairs):
+        self._refs: dict[str, dict[int, BlockRef]] = {}
+        self._prefix_hashes: set[int | None] | None = set()
+        if earlier is None or draft is None:
+            return
+        self._segments = [_Segment(earlier, x, draft) for x in earlier.segments]
+        pairs = zip(earlier.blocks, earlier.prefix_hashes, strict=True)
+        for number, (block, found) in enumerate(pairs):
             self._segments[block.segment].blocks.append(block)
             if _fits(block, compress):
-                place = Place(block.segment, block, head)
-                self._places.setdefault(block.digest, {})[number] = place
-        heads = set(remembered.heads)
-        self._heads = None if None in heads else heads
-        self._left: set[int] = set()
+                ref = BlockRef(block.segment, block, found)
+                self._refs.setdefault(block.digest, {})[number] = ref
+        hashes = set(earlier.prefix_hashes)
+        self._prefix_hashes = None if None in hashes else hashes
+
+    @property
+    def turn(self) -> int:
+        """Which of the blocks this save checks, as of `EarlierSave`."""
+        return 0 if self.earlier is None else self.earlier.turn
 
     @property
     def files(self) -> dict[str, Path]:
         """Files that the component wrote itself, by digest."""
-        files = self._remembered.files
-        if files is None:
+        if self.earlier is None or self.earlier.files is None:
             return {}
-        folder = self._remembered.path / files.folder
+        files = self.earlier.files
+        folder = self.earlier.source.path / files.folder
         return {file.digest: folder / file.path for file in files.files}
 
     @property
@@ -132,202 +143,221 @@ class Known:
     @property
     def is_empty(self) -> bool:
         """Whether no block can be found."""
-        return not self._places
+        return not self._refs
 
     def digests(self, owner: Any) -> list[str] | None:
         """Return the digests of the blocks of an immutable array, if it is known."""
-        reference, digests = self._remembered.owners.get(id(owner), (None, None))
+        owners = {} if self.earlier is None else self.earlier.owners
+        reference, digests = owners.get(id(owner), (None, None))
         return digests if reference is not None and reference() is owner else None
 
-    def find(self, part: Part) -> None:
-        """Set the part's place if its content is known."""
-        part.is_settled = True
-        if not self._places:
-            return
-        found = part.digest
+    def find(self, block: Block) -> BlockRef | None:
+        """Return where the earlier save holds the block; nothing else gets that place.
+
+        Its content is let go of only if `keep` then keeps the segment.
+        """
+        if not self._refs:
+            return None
+        found = block.digest
         if found is None:
-            data = part.data()
-            part.head = head_of(data)
-            if self._heads is not None and part.head not in self._heads:
-                return
+            data = block.data()
+            block.prefix_hash = prefix_hash(data)
+            hashes = self._prefix_hashes
+            if hashes is not None and block.prefix_hash not in hashes:
+                return None
             found = digest(data)
-        part.place = self._take(found, part.number)
-        if part.place is not None and part.head is None:
-            part.head = part.place.head
-        if part.is_stable:
-            part.digest = found
-
-    def _take(self, found: str, number: int) -> Place | None:
-        """Return a place with this content, which nobody else gets."""
+            if block.hold:  # Else it may be other content by the time it is written.
+                block.digest = found
         with self._lock:
-            places = self._places.get(found)
-            while places:
-                place = places.pop(number if number in places else next(iter(places)))
-                segment = self._segments[place.segment]
-                try:
-                    is_good = segment.is_good()
-                except _NoLinksError as error:
-                    _logger.debug("Nothing is reused in this save: %s", error)
-                    self._places.clear()
-                    return None
-                if is_good:
-                    segment.live_bytes += place.block.size
-                    return place
-        return None
+            refs = self._refs.get(found)
+            if not refs:
+                return None
+            return refs.pop(block.number if block.number in refs else next(iter(refs)))
 
-    def segment(self, number: int) -> Segment:
-        """Return a segment's entry in the manifest of the earlier save."""
-        return self._remembered.segments[number]
+    def keep(self, ref: BlockRef) -> bool:
+        """Make the segment a part of the new save, once; False if it cannot be."""
+        segment = self._segments[ref.segment]
+        with self._lock:
+            try:
+                is_kept = segment.keep()
+            except _NoLinksError as error:
+                _logger.debug("Nothing is reused in this save: %s", error)
+                self._refs.clear()
+                return False
+            if is_kept:
+                segment.live_bytes += ref.block.size
+            return is_kept
 
-    def is_dated(self, number: int) -> bool:
-        """Tell whether the names in a segment that is linked are dated."""
-        return self._segments[number].is_dated
-
-    def leave(self, untrue: set[int]) -> set[int]:
-        """Choose the segments that are not linked; return their numbers.
+    def not_worth(self, refs: Iterable[BlockRef] = ()) -> set[int]:
+        """Return the segments of which the new save would use too little.
 
         Some are mostly dead, or small and many: a component that changes a little each
         time would otherwise be spread over as many files as it has blocks.
 
         Args:
-          untrue: Numbers of those that may not be linked, for what is in them is called
-            by names of other leaves.
+          refs: What it would use besides what it has kept.
         """
-        linked = {n for n, x in enumerate(self._segments) if x.live_bytes}
-        left = {n for n in linked if self._segments[n].is_thin}
-        if len(linked - left) > _MANY_SEGMENTS:
-            left |= {n for n in linked if self._segments[n].live_bytes < _SMALL_BYTES}
-        self._left = left = left | untrue
-        return left
+        live = {n: x.live_bytes for n, x in enumerate(self._segments) if x.live_bytes}
+        for ref in refs:
+            live[ref.segment] = live.get(ref.segment, 0) + ref.block.size
+        thin = {
+            n for n, size in live.items() if 2 * size < self._segments[n].data_bytes
+        }
+        if len(live) - len(thin) > self._sizes.segments:
+            thin |= {n for n, size in live.items() if size < self._sizes.segment_least}
+        return thin
 
-    def listed(self, part: Part) -> tuple[int, Segment, Block, int | None]:
-        """Return a part's number, its segment and block for the manifest, its head."""
-        place = part.place
-        assert place is not None
-        segment, old = self.segment(place.segment), place.block
-        block = Block(0, old.offset, old.size, old.digest, old.unpacked)
-        return part.number, segment, block, part.head
+    def segment(self, number: int) -> Segment:
+        """Return a segment's entry in the manifest of the earlier save."""
+        return self._segments[number].entry
 
-    def read(self, part: Part) -> np.ndarray:
-        """Return a part as it is stored, uint8[n], verified.
+    def is_dated(self, number: int) -> bool:
+        """Return whether the names in a segment that is kept are dated."""
+        return self._segments[number].is_dated
+
+    def read(self, ref: BlockRef) -> np.ndarray:
+        """Return a block of a kept segment as it is stored, uint8[n], verified.
 
         Raises:
           LostError: it is damaged.
         """
-        place = part.place
-        assert place is not None
         try:
-            return self._segments[place.segment].read(place.block)
+            return self._segments[ref.segment].read(ref.block)
         except DamagedError as error:
             raise LostError(
                 f"{error} The save that was to reuse it was not made. Save again: the "
                 f"next one does without."
             ) from error
 
-    def settle(self) -> None:
-        """Remove the links to the segments that `leave` chose."""
-        for number in self._left:
+    def drop(self, segments: Iterable[int]) -> None:
+        """Give up segments that were kept."""
+        for number in segments:
             self._segments[number].drop()
 
 
-def _fits(block: Block, compress: Compress) -> bool:
+class Reused(NamedTuple):
+    """A block that an earlier save holds in a segment that is kept."""
+
+    block: Block
+    ref: BlockRef
+
+    @property
+    def prefix_hash(self) -> int | None:
+        """Of the content, as far as it is known."""
+        found = self.block.prefix_hash
+        return self.ref.prefix_hash if found is None else found
+
+
+class Moved:
+    """A block that is written anew, from a segment that is not worth keeping.
+
+    Args:
+      reused: Where it is.
+      index: Where to read it.
+    """
+
+    def __init__(self, reused: Reused, index: BlockIndex) -> None:
+        self.block, self.ref = reused
+        self.number = self.block.number
+        self.size = self.block.size
+        self.prefix_hash = reused.prefix_hash
+        self._index = index
+
+    def content(self, scratch: np.ndarray) -> Content:
+        """Return what to write, as it is stored there."""
+        block = self.ref.block
+        return Content(self._index.read(self.ref), block.digest, block.unpacked)
+
+
+def _fits(block: manifest.Block, compress: Compress) -> bool:
     if compress is None:
         return not block.unpacked
     return compress == "auto" or block.unpacked > 0
 
 
-NOTHING = Known(
-    Remembered(Path(), 0, [], [], [], 0), Path(), fsync=False, compress=None
-)
+class _NoLinksError(Exception):
+    """The place refused to reuse for a reason that all segments share."""
 
 
-class _Linked:
-    """A segment of an earlier save, linked into the new one when it is needed.
+class _Segment:
+    """A segment of an earlier save, a part of the new one when it is needed.
 
     Attributes:
-      blocks: Its blocks that are live in the earlier save.
-      live_bytes: Size of those that the new save reuses.
+      entry: Its entry in the manifest of the earlier save.
+      blocks: Its blocks that are live there.
+      live_bytes: Size of those that the new save has kept.
       is_damaged: Whether it was found damaged.
-      is_dated: Whether the names in it are dated, if it is linked.
+      is_dated: Whether the names in it are dated, if it is kept.
     """
 
-    def __init__(
-        self, remembered: Remembered, segment: Segment, folder: Path, *, fsync: bool
-    ) -> None:
-        self.blocks: list[Block] = []
+    def __init__(self, earlier: EarlierSave, entry: Segment, draft: Draft) -> None:
+        self.entry = entry
+        self.blocks: list[manifest.Block] = []
         self.live_bytes = 0
         self.is_damaged = False
         self.is_dated = False
-        self._segment = segment
-        self._source = remembered.path / segment.file
-        self._path = folder / segment.file
-        self._turn = remembered.turn
-        self._fsync = fsync
-        self._is_synced = remembered.is_synced
-        self._good: bool | None = None
+        self._earlier = earlier
+        self._draft = draft
+        self._is_kept: bool | None = None
 
     @property
-    def is_thin(self) -> bool:
-        """Whether more than half of it would be dead bytes."""
-        return 2 * self.live_bytes < self._segment.size - self._segment.start
+    def data_bytes(self) -> int:
+        """Size of the blocks in it, live and dead."""
+        return self.entry.size - self.entry.start
 
-    def is_good(self) -> bool:
-        """Link and check it, once; tell whether its blocks may be reused.
+    def keep(self) -> bool:
+        """Reuse and check it, once; return whether its blocks may be used.
 
         Raises:
-          _NoLinksError: there are no links here.
-          WriteError: it is damaged, and the link cannot be removed.
+          _NoLinksError: nothing can be reused here.
+          WriteError: it is damaged, and cannot be given up.
         """
-        if self._good is None:
-            self._good = self._link()
-        return self._good
+        if self._is_kept is None:
+            self._is_kept = False
+            self._is_kept = self._keep()
+        return self._is_kept
 
-    def _link(self) -> bool:
-        self._good = False
+    def _keep(self) -> bool:
+        source = self._earlier.source
         try:
-            disk.link(self._source, self._path)
+            self._draft.reuse(source, self.entry)
         except WriteError as error:
             if error.errno not in _ONLY_THIS:
                 raise _NoLinksError(error) from error
-            self.is_damaged = disk.is_missing(self._source)  # Or the save is gone.
+            self.is_damaged = source.lacks(self.entry)  # Or the save is gone.
             _logger.debug("Not reused, but written again: %s", error)
             return False
         try:
-            self._check()
+            with self._draft.source.open(self.entry) as file:
+                self.is_dated = is_dated(file.read)
+                self._check(file)
         except CheckpointError as error:
             self.is_damaged = isinstance(error, DamagedError)
             again = "Not reused, but written again, as all of %s: %s"
-            _logger.warning(again, self._source, error)
+            _logger.warning(again, source.path / self.entry.file, error)
             self.drop()
             return False
         return True
 
-    def _check(self) -> None:
+    def _check(self, file: SegmentFile) -> None:
         """Read some of the blocks, or all if the file is newer than its save.
 
         Which blocks it is their turn follows from their digests, as their positions
         change.
         """
-        with open_segment(self._path, self._segment) as file:
-            self.is_dated = is_dated(file.read)
-            self._check_some(file)
+        earlier, blocks = self._earlier, self.blocks
+        is_changed = earlier.source.may_have_changed(file)
+        if not is_changed:
+            turn = earlier.turn % CHECK_EVERY
+            blocks = [x for x in blocks if int(x.digest, 16) % CHECK_EVERY == turn]
+        run(lambda x: verify_stored(file.path, x, stored_bytes(file, x)), blocks)
+        if is_changed or not earlier.is_durable:
+            self._draft.sync(file)
 
-    def _check_some(self, file: disk.File) -> None:
-        try:
-            saved = os.stat(self._source.parent / manifest.NAME).st_mtime_ns
-            is_changed = os.fstat(file.fd).st_mtime_ns > saved
-        except OSError:  # The save is being removed.
-            is_changed = True
-        turn = self._turn % CHECK_EVERY
-        blocks = [x for x in self.blocks if int(x.digest, 16) % CHECK_EVERY == turn]
-        run(lambda x: _verify(file, x), self.blocks if is_changed else blocks)
-        if self._fsync and (is_changed or not self._is_synced):
-            disk.sync(file.fd, path=self._path)
-
-    def read(self, block: Block) -> np.ndarray:
+    def read(self, block: manifest.Block) -> np.ndarray:
         """Return a block as it is stored, verified."""
         try:
-            with disk.File(self._path) as file:
+            with self._draft.source.open(self.entry, is_verified=True) as file:
                 stored = stored_bytes(file, block)
             verify_stored(file.path, block, stored)
         except DamagedError:
@@ -336,10 +366,22 @@ class _Linked:
         return stored
 
     def drop(self) -> None:
-        """Remove the link."""
-        if os.path.lexists(self._path):
-            disk.remove(self._path)
+        """Give it up."""
+        self._draft.drop(self.entry.file)
 
 
-def _verify(file: disk.File, block: Block) -> None:
-    verify_stored(file.path, block, stored_bytes(file, block))
+def remaining(
+    reused: Sequence[Reused], left: set[int], index: BlockIndex
+) -> tuple[list[Reused], list[Moved]]:
+    """Divide blocks into those whose segments are kept, and those to be moved."""
+    kept = [x for x in reused if x.ref.segment not in left]
+    moved = [Moved(x, index) for x in reused if x.ref.segment in left]
+    return kept, moved
+
+
+def by_segment(reused: Iterable[Reused]) -> Mapping[int, list[Reused]]:
+    """Return blocks by the number of their segment, in their order there."""
+    found: dict[int, list[Reused]] = {}
+    for one in sorted(reused, key=lambda x: x.ref.block.offset):
+        found.setdefault(one.ref.segment, []).append(one)
+    return found

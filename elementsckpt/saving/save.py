@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,30 +14,28 @@ import numpy as np
 from msgspec import Struct
 
 from ..directory import retention
-from ..directory.listing import Directory, Found, next_sequence
+from ..directory.listing import Directory, SaveEntry, next_sequence
 from ..directory.retention import Keep
-from ..format import manifest
+from ..format import manifest, names
 from ..format.compression import Compress
 from ..format.manifest import Lineage, Manifest
+from ..format.sizes import DEFAULT, Sizes
 from ..reports import SaveReport
-from ..storage import drafts
 from ..storage.drafts import Draft
-from ..storage.filetree import folder_of, make_folder
+from ..system.phases import Phases
 from ..user.notices import Notices
-from .component import Collected, collect, stem
+from .arenas import Arenas
+from .component import Collected, collect
 from .history import History
-from .reuse import NOTHING, Known, LostError, Remembered
-from .staging import Staging
+from .reuse import BlockIndex, EarlierSave, LostError
 from .writer import Settings, Writer
 
 # Those on which what is in a state can depend.
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "equinox", "torch", "ml_dtypes")
 _MOST_NAMES = 10  # In a message.
-_SHARD_BYTES = 48 << 20  # What any save may copy of shards.
-_logger = logging.getLogger("elementsckpt")
 
 
-class Manner(Struct, frozen=True):
+class SaveOptions(Struct, frozen=True):
     """How saves are written.
 
     Attributes:
@@ -46,15 +43,17 @@ class Manner(Struct, frozen=True):
       write: Whether to write anything at all.
       fsync: Whether a save is durable when it is finished.
       compress: Which leaves are compressed.
+      sizes: How large blocks and segments are.
     """
 
     keep: Keep = Keep(latest=None)
     write: bool = True
     fsync: bool = True
     compress: Compress = "auto"
+    sizes: Sizes = DEFAULT
 
 
-class About(Struct, frozen=True):
+class SaveLabel(Struct, frozen=True):
     """What a save says about itself, as the fields of `manifest.Head` of these names.
 
     Attributes:
@@ -70,7 +69,6 @@ class About(Struct, frozen=True):
     keys: list[Any] = []
 
 
-_NOTHING = About()
 _NO_VALUES: Mapping[str, int] = {}
 
 
@@ -80,12 +78,13 @@ class Saving:
     What is written by others is written between `stage` and `take`.
 
     Args:
-      manner: How to write it.
+      options: How to write it.
+      label: What it says about itself.
       target: Folder to write, or None for a new one in the directory.
       listing: The directory, without a target.
       history: What earlier saves of the directory hold.
-      about: What it says about itself.
       notices: What is said of the run, and was.
+      phases: The clock of what is done for it.
 
     Attributes:
       path: The save folder.
@@ -97,24 +96,27 @@ class Saving:
 
     def __init__(
         self,
-        manner: Manner,
+        options: SaveOptions,
+        label: SaveLabel,
         *,
         target: Path | None,
         listing: Directory | None = None,
         history: History | None = None,
-        about: About = _NOTHING,
         notices: Notices | None = None,
+        phases: Phases | None = None,
     ) -> None:
         self._notices = Notices() if notices is None else notices
+        self._phases = phases or Phases()
         self._begin = time.monotonic()
         directory = listing
         if target is not None:
             directory = Directory(target.parent, self._notices)
         assert directory is not None
-        self._manner = manner
+        self._options = options
         self._directory = directory
         self._history = history or History()
-        self._saves = directory.saves()
+        with self._phases("begin"):
+            self._here = directory.look()
         self._staged: dict[str, Path] = {}
         self._collected: list[Collected] = []
         self._writer: Writer | None = None
@@ -122,49 +124,50 @@ class Saving:
         # Whoever takes the draft out is to finish or to abandon it.
         self._drafts: list[Draft] = []
         try:
-            if manner.write:
-                self._drafts.append(self._new_draft(target, about.step))
-            self._describe_new(target, about)
+            with self._phases("begin"):
+                if options.write:
+                    self._drafts.append(self._new_draft(target, label.step))
+                self._describe_new(target, label)
         except BaseException:
             self.abandon()
             raise
 
     def _new_draft(self, target: Path | None, step: int | None) -> Draft:
-        fsync = self._manner.fsync
+        fsync, store = self._options.fsync, self._directory.store
         if target is not None:
-            return drafts.begin_at(target, fsync=fsync)
-        self._directory.sweep()
-        return drafts.begin(self._directory.path, step, fsync=fsync)
+            return store.begin_at(target.name, fsync=fsync)
+        self._directory.sweep(self._here)
+        return store.begin(step, fsync=fsync)
 
-    def _describe_new(self, target: Path | None, about: About) -> None:
-        manner, now = self._manner, datetime.now(timezone.utc)
-        name = self._directory.path / drafts.save_name(now, about.step)
+    def _describe_new(self, target: Path | None, label: SaveLabel) -> None:
+        options, now = self._options, datetime.now(timezone.utc)
+        name = self._directory.path / names.save_name(now, label.step)
         self.path = self._drafts[0].path if self._drafts else target or name
         self._manifest = Manifest(
             name=manifest.display(self.path.name),
             explicit=target is not None,
-            sequence=next_sequence(self._saves),
-            step=about.step,
+            sequence=next_sequence(self._here.saves),
+            step=label.step,
             time=now,
-            durable=manner.fsync,
-            metrics=about.metrics,
-            metadata=about.metadata,
-            lineage=about.lineage,
+            durable=options.fsync,
+            metrics=label.metrics,
+            metadata=label.metadata,
+            lineage=label.lineage,
             libraries=_libraries(),
-            pin=about.pin,
-            ranking=retention.ranking(manner.keep),
-            schedule=about.schedule,
-            keys=about.keys,
+            pin=label.pin,
+            ranking=retention.ranking(options.keep),
+            schedule=label.schedule,
+            keys=label.keys,
             components=[],
         )
 
-    def describe(self, about: About) -> None:
+    def describe(self, label: SaveLabel) -> None:
         """Change what the save says about itself, before `take`.
 
         The name of its folder stays.
         """
-        for field in about.__struct_fields__:
-            setattr(self._manifest, field, getattr(about, field))
+        for field in label.__struct_fields__:
+            setattr(self._manifest, field, getattr(label, field))
         self._manifest.time = datetime.now(timezone.utc)
 
     def stage(self, key: str) -> Path:
@@ -172,18 +175,19 @@ class Saving:
 
         If nothing is written, it is not there.
         """
-        place = make_folder if self._drafts else folder_of
-        path = self._staged[key] = place(self.path, stem(key))
+        name = names.folder(names.stems([key])[key])
+        path = self._drafts[0].folder(name) if self._drafts else self.path / name
+        self._staged[key] = path
         return path
 
     @property
-    def newest(self) -> Found | None:
-        return self._saves[-1] if self._saves else None
+    def newest(self) -> SaveEntry | None:
+        return self._here.saves[-1] if self._here.saves else None
 
     def take(
         self,
         savefns: Mapping[str, Callable[[], Any]],
-        staging: Staging | None = None,
+        arenas: Arenas | None = None,
         values: Mapping[str, int] = _NO_VALUES,
     ) -> None:
         """Call the functions, which return a state, and write or own what they return.
@@ -192,54 +196,76 @@ class Saving:
 
         Args:
           savefns: The functions by key.
-          staging: Memory for copies, to own it only and leave the writing to `finish`.
+          arenas: Memory for copies, to own it only and leave the writing to `finish`.
           values: Identities of those states that the program must set anew when they
             change, by key.
         """
         self._values = values
         if self._staged:  # Others may have saved meanwhile.
-            self._saves = self._directory.saves()
-            self._manifest.sequence = next_sequence(self._saves)
+            self._here = self._directory.look_again(self._here, self.path.name)
+            self._manifest.sequence = next_sequence(self._here.saves)
         if self._drafts:
-            self._writer = self._new_writer(staging)
+            self._writer = self._new_writer(arenas)
         self._collected = collect(
             savefns,
             self._writer,
             self._known,
             staged=self._staged,
-            background=staging is not None,
+            background=arenas is not None,
             notices=self._notices,
+            phases=self._phases,
         )
         self._manifest.components = [item.component for item in self._collected]
         for item in self._collected:
             if item.apart:
                 _tell_of_memory(item.key, item.apart, self._notices)
 
-    def _new_writer(self, staging: Staging | None) -> Writer:
-        shards = staging
-        if shards is None or shards.limit_bytes < _SHARD_BYTES:
-            shards = Staging(_SHARD_BYTES)
+    def _new_writer(self, arenas: Arenas | None) -> Writer:
+        shards = arenas
+        sizes = self._options.sizes
+        if shards is None or shards.limit_bytes < sizes.shards:
+            shards = Arenas(sizes.shards, sizes.arena)
         settings = Settings(
-            self.path,
+            self._drafts[0],
             self._manifest.sequence,
-            self._manner.fsync,
-            self._manner.compress,
-            staging=shards if staging is None else staging,
+            self._options.compress,
+            sizes,
+            arenas=shards if arenas is None else arenas,
             shards=shards,
             is_alone=self._manifest.explicit,
         )
-        return Writer(settings)
+        return Writer(settings, self._phases)
 
-    def _known(self, key: str) -> Known:
+    def _known(self, key: str) -> BlockIndex:
         if self._manifest.explicit:
-            return NOTHING  # Such a save is for taking away.
-        return self._history.known(
-            key,
-            self._saves,
-            self.path,
-            fsync=self._manner.fsync,
-            compress=self._manner.compress,
-        )
+            return BlockIndex()  # Such a save is for taking away.
+        with self._phases("find"):
+            return self._history.known(
+                key,
+                self._here.saves,
+                self._drafts[0],
+                fsync=self._options.fsync,
+                compress=self._options.compress,
+                sizes=self._options.sizes,
+            )
+
+    def make(
+        self,
+        savefns: Mapping[str, Callable[[], Any]],
+        values: Mapping[str, int] = _NO_VALUES,
+    ) -> SaveReport:
+        """Take what the functions return, and finish.
+
+        If it fails, the caller should `abandon` the save.
+
+        Args:
+          savefns: As for `take`.
+          values: As for `take`.
+        """
+        self.take(savefns, values=values)
+        report = self.finish()
+        assert report is not None  # Only the caller could have abandoned it.
+        return report
 
     def finish(self) -> SaveReport | None:
         """Write the rest, commit and prune; if it fails, leave no trace of the save.
@@ -263,11 +289,11 @@ class Saving:
                 self._history.distrust(self._manifest.sequence - 1)
                 self._note_damage()
             raise
-        self._history.still.saved(self._values, self._manifest, self._notices)
-        if not self._manifest.explicit:
-            self._note_damage()
-            self._remember()
-            self._tidy()
+        with self._phases("prune"):
+            self._history.still.saved(self._values, self._manifest, self._notices)
+            if not self._manifest.explicit:
+                self._note_damage()
+                self._tidy(self._remember())
         return self.report(is_finished=True, manifest_bytes=len(content))
 
     def _commit(self, draft: Draft, writer: Writer) -> bytes:
@@ -277,12 +303,14 @@ class Saving:
             assert item.writer is not None
             item.component.segments = item.writer.segments
             item.component.blocks = item.writer.blocks
-        # Others may have saved meanwhile, and order is that of the commits.
-        sequence = next_sequence(self._directory.saves())
-        written = self._manifest
-        written.sequence = max(written.sequence, sequence)
-        content = manifest.encode(written)
-        draft.commit(content)
+        with self._phases("commit"):
+            # Others may have saved meanwhile, and order is that of the commits.
+            self._here = self._directory.look_again(self._here, self.path.name)
+            sequence = next_sequence(self._here.saves)
+            written = self._manifest
+            written.sequence = max(written.sequence, sequence)
+            content = manifest.encode(written)
+            draft.commit(content)
         return content
 
     @property
@@ -305,34 +333,36 @@ class Saving:
             if item.writer is not None and item.writer.found_damaged is not None:
                 self._directory.distrust(item.writer.found_damaged)
 
-    def _remember(self) -> None:
+    def _remember(self) -> SaveEntry:
         """Take note of what was saved, for listing it and for reuse by the next."""
-        self._directory.note(self.path, self._manifest.head())
+        entry = self._directory.note(self.path, self._manifest.head())
         sequence = self._manifest.sequence
         self._history.remember(
             {
-                item.key: Remembered(
-                    self.path,
+                item.key: EarlierSave(
+                    entry.source,
                     sequence,
                     item.writer.segments,
                     item.writer.blocks,
-                    item.writer.heads,
-                    item.writer.known.turn + 1,
+                    item.writer.prefix_hashes,
+                    item.writer.index.turn + 1,
                     item.writer.owners,
                     item.component.files,
-                    is_synced=self._manner.fsync,
+                    is_durable=self._options.fsync,
                 )
                 for item in self._collected
                 if item.writer is not None
             }
         )
+        return entry
 
-    def _tidy(self) -> None:
+    def _tidy(self, entry: SaveEntry) -> None:
         """Point to the new save and prune; it is made, so failing only warns."""
         try:
-            fsync, keep = self._manner.fsync, self._manner.keep
-            self._directory.write_latest(self.path.name, fsync=fsync)
-            self._directory.prune(keep, written=self.path, fsync=fsync)
+            fsync, keep = self._options.fsync, self._options.keep
+            self._directory.store.point_latest(self.path.name, fsync=fsync)
+            saves = [*self._here.saves, entry]
+            self._directory.prune(keep, saves, written=self.path, fsync=fsync)
             self._notices.settle("tidy")
         except Exception as error:
             failed = "Saved %s, but could not prune: %s"
@@ -352,31 +382,8 @@ class Saving:
             bytes_total=sum(item.component.size_bytes for item in self._collected),
             pickled=tuple(name for item in self._collected for name in item.pickled),
             seconds=time.monotonic() - self._begin,
+            phases=self._phases.seconds(),
         )
-
-
-def store(
-    begin: Callable[[], Saving],
-    savefns: Mapping[str, Callable[[], Any]],
-    values: Mapping[str, int] = _NO_VALUES,
-) -> SaveReport:
-    """Save in this thread, and a second time if what was to be reused is lost."""
-    is_again = False
-    while True:
-        saving = begin()
-        try:
-            saving.take(savefns, values=values)
-            report = saving.finish()
-        except BaseException as error:
-            saving.abandon()
-            is_lost = isinstance(error, LostError) and saving.is_repeatable
-            if is_again or not is_lost:
-                raise
-            _logger.warning("Saving again without reuse: %s", error)
-            is_again = True
-        else:
-            assert report is not None  # Nobody else could abandon it.
-            return report
 
 
 def _tell_of_memory(key: str, names: Sequence[str], notices: Notices) -> None:

@@ -1,9 +1,15 @@
-"""Blocks → segments: what is known is reused, the rest written in parallel."""
+"""Components → segments: what an earlier save holds is kept, the rest written.
+
+Blocks go through stages: they are cut, looked for in the earlier save, laid out, and
+written. What is found is another value than what is to be written.
+"""
 
 from __future__ import annotations
 
 import collections
+import itertools
 import os
+import time
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,20 +18,22 @@ from typing import Any
 import numpy as np
 from msgspec import Struct
 
-from ..format import compression
+from ..format import compression, manifest, names
 from ..format.compression import Compress
 from ..format.header import Naming
-from ..format.manifest import Block, Component, Leaves, Segment
-from ..storage import disk
-from ..storage.filetree import FolderWriter, make_folder
+from ..format.manifest import Component, Leaves, Segment
+from ..format.sizes import Sizes
+from ..storage.drafts import Draft
+from ..storage.filetree import FolderWriter
+from ..system.phases import Phases
 from ..system.threads import run
-from .blocks import Cutter, Gathered, Large, Part
-from .reuse import NOTHING, Known
-from .segment_writer import PackedFile, RawFile, SegmentFile
-from .staging import Staging
+from .arenas import Arenas
+from .blocks import Block, Hold, Leaf, LeafBlock
+from .cutting import Cutter
+from .layout import Item, Layout, divide, runs_of
+from .reuse import BlockIndex, Moved, Reused, by_segment, remaining
+from .segment_writer import PackedSegment, RawSegment, SegmentWriter, Written
 
-SEGMENT_BYTES = 64 << 20
-SEGMENT_LEAVES = 100_000  # Other tools refuse headers of more than 100 MB.
 _OPEN_FILES = 16
 _FILES_IN_TURN = min(8, os.cpu_count() or 1)
 _SAMPLES = 4
@@ -35,43 +43,51 @@ class Settings(Struct, frozen=True):
     """How the components of a save are written.
 
     Attributes:
-      folder: The save folder.
+      draft: The save.
       sequence: Number of the save; part of the file names.
-      fsync: Whether segments are made durable.
       compress: Which leaves are compressed.
-      staging: Memory for the copies of arrays that may change.
+      sizes: How large blocks and segments are.
+      arenas: Memory for the copies of arrays that may change.
       shards: Memory for the copies of shards, each of which must be copied or written
         before the next is made; it may be the same.
       is_alone: Whether no other save will be linked to what is written.
     """
 
-    folder: Path
+    draft: Draft
     sequence: int
-    fsync: bool
     compress: Compress
-    staging: Staging
-    shards: Staging
+    sizes: Sizes
+    arenas: Arenas
+    shards: Arenas
     is_alone: bool = False
 
 
 class Writer:
-    """Writes the components of one save."""
+    """Writes the components of one save.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+      settings: How.
+      phases: Clock of the save.
+    """
+
+    def __init__(self, settings: Settings, phases: Phases) -> None:
         self._settings = settings
+        self._phases = phases
         self._components: list[ComponentWriter] = []
-        settings.staging.reset()  # The save before may have failed.
+        self._pending: list[ComponentWriter] = []  # Those with blocks to be written.
+        settings.arenas.reset()  # The save before may have failed.
         settings.shards.reset()
 
-    def component(self, stem: str, known: Known = NOTHING) -> ComponentWriter:
+    def component(self, stem: str, index: BlockIndex) -> ComponentWriter:
         """Begin a component.
 
         Args:
           stem: Start of the names of its files.
-          known: What an earlier save holds.
+          index: What an earlier save holds.
         """
-        component = ComponentWriter(stem, known, self._settings)
+        component = ComponentWriter(stem, index, self._settings)
         self._components.append(component)
+        self._pending.append(component)
         return component
 
     def own(self) -> None:
@@ -80,16 +96,17 @@ class Writer:
         What an earlier save holds is found, and the rest copied, or written if there
         is no room for a copy.
         """
-        work = [(x, part) for x in self._components for part in x.fresh()]
-        if not all(run(lambda item: item[0].own(item[1]), work)):
+        component = self._components[-1]  # The others have been made safe.
+        with self._phases("copy"):
+            is_owned = component.own()
+        if not is_owned:
             self.flush()
-        for component in self._components:
-            component.let_go()
+        component.let_go()
 
     @property
     def is_full(self) -> bool:
         """Whether more is pending of shards than should be held."""
-        size = sum(component.pending_bytes for component in self._components)
+        size = sum(component.pending_bytes for component in self._pending)
         return size >= self._settings.shards.limit_bytes
 
     def flush(self) -> None:
@@ -98,37 +115,47 @@ class Writer:
         Raises:
           WriteError: the disk refused.
         """
-        unsettled = [(x, part) for x in self._components for part in x.unsettled()]
-        run(lambda item: item[0].known.find(item[1]), unsettled)
-        if self._settings.compress == "auto":
-            run(_probe, [leaf for x in self._components for leaf in x.unprobed()])
-        self._write([file for x in self._components for file in x.lay_out()])
-        for component in self._components:
+        with self._phases("find"):
+            for component in self._pending:
+                component.look_up()
+        with self._phases("write"):
+            if self._settings.compress == "auto":
+                run(_probe, [blocks for x in self._pending for blocks in x.unprobed()])
+            self._write([file for x in self._pending for file in x.lay_out()])
+        for component in self._pending:
             component.clear()
-        self._settings.staging.reset()
+        self._pending = [x for x in self._pending if not x.is_closed]
+        self._settings.arenas.reset()
         self._settings.shards.reset()
 
     def finish(self) -> None:
-        """Write what is left, and anew what is live in segments not worth a link.
+        """Write what is left, and anew what is live in segments not worth keeping.
 
         Raises:
           WriteError: the disk refused.
           LostError: a block to be written anew is damaged.
         """
         self.flush()
-        self._write([file for x in self._components for file in x.lay_out_moved()])
-        for component in self._components:
-            component.conclude()
+        with self._phases("write"):
+            self._write([file for x in self._components for file in x.lay_out_moved()])
+        with self._phases("find"):  # Files of components that wrote them, above all.
+            for component in self._components:
+                component.conclude()
 
-    def _write(self, files: Sequence[SegmentFile]) -> None:
-        least = sum(file.least_bytes for file in files)
-        disk.require_space(self._settings.folder, least)
+    def _write(self, files: Sequence[SegmentWriter]) -> None:
+        if not files:
+            return
+        draft = self._settings.draft
+        draft.require_room(sum(file.least_bytes for file in files))
         for start in range(0, len(files), _OPEN_FILES):
             batch = files[start : start + _OPEN_FILES]
             try:
                 for file in batch:
-                    file.open()
+                    file.open(draft)
                 run(lambda item: item[0].write(item[1]), list(_in_turn(batch)))
+                if draft.fsync:
+                    written_s = max(file.written_s for file in batch)
+                    self._phases.passed("sync", time.monotonic() - written_s)
             finally:
                 for file in batch:
                     file.close()
@@ -138,41 +165,43 @@ class ComponentWriter:
     """Writes one component, when the `Writer` that began it says so.
 
     Attributes:
-      known: What an earlier save holds.
+      index: What an earlier save holds.
       pending_bytes: Size of the leaves that are not written yet.
+      is_closed: Whether nothing will be added.
       segments: The component's segments, when `Writer.finish` has returned.
       blocks: Its blocks, likewise.
-      heads: `blocks.head_of` each block, None where that is unknown.
+      prefix_hashes: `prefix_hash` of each block, None where that is unknown.
       owners: Digests of the blocks of immutable arrays, by the arrays' ids.
       bytes_written: Size of the files that were written.
       bytes_reused: Size of the blocks and files that were not.
     """
 
-    def __init__(self, stem: str, known: Known, settings: Settings) -> None:
-        self.known = known
+    def __init__(self, stem: str, index: BlockIndex, settings: Settings) -> None:
+        self.index = index
         self.pending_bytes = 0
         self.segments: list[Segment] = []
-        self.blocks: list[Block] = []
-        self.heads: list[int | None] = []
+        self.blocks: list[manifest.Block] = []
+        self.prefix_hashes: list[int | None] = []
         self.owners: dict[int, tuple[weakref.ref[Any], list[str]]] = {}
         self.bytes_written = 0
         self.bytes_reused = 0
         self._settings = settings
-        self._staging = settings.staging
+        self._memory = settings.arenas
         self._stem = stem
-        self._name = f"{stem}-{settings.sequence:06d}"
-        self._cutter = Cutter(stem)
-        self._pending: list[Part] = []
-        self._fresh: list[Part] = []
-        self._files: list[SegmentFile] = []
-        self._reused: list[Part] = []
+        self._cutter = Cutter(stem, settings.sizes)
+        self._leaves: list[Leaf] = []  # Those of the blocks that are pending.
+        self._cut: dict[Block, None] = {}  # Not looked for yet, in order.
+        self._new: dict[Block, None] = {}  # Found nowhere.
+        self._reused: list[Reused] = []
+        self._dropped: set[int] = set()  # Segments that were kept in vain.
+        self._files: list[SegmentWriter] = []
         self._folder: FolderWriter | None = None
-        self._is_closed = False
+        self.is_closed = False
         self._repeated: set[str] = set()  # Names, if leaves may be called by them.
 
     def make_folder(self) -> Path:
         """Make a folder for files that the component writes itself."""
-        return make_folder(self._settings.folder, self._stem)
+        return self._settings.draft.folder(names.folder(self._stem))
 
     def add_folder(self, path: Path, component: Component) -> None:
         """Add the folder that the component wrote itself; nothing is read yet.
@@ -184,9 +213,7 @@ class ComponentWriter:
         Raises:
           StateError: something in it cannot be part of a save.
         """
-        self._folder = FolderWriter(
-            path, component, self.known.files, fsync=self._settings.fsync
-        )
+        self._folder = self._settings.draft.files(path, component, self.index.files)
 
     def add(
         self,
@@ -200,76 +227,94 @@ class ComponentWriter:
         Args, Returns:
           As for `Cutter.add`; the groups are returned.
         """
-        if self._cutter.open is not None:
-            self._fresh.append(self._cutter.open)
-        placed, parts = self._cutter.add(groups, storages, owners, prefix)
+        placed, blocks, leaves = self._cutter.add(groups, storages, owners, prefix)
         if self._settings.is_alone or self._cutter.count <= 1:
-            names = [prefix + x or self._stem for group in groups for x in group.names]
-            self._repeated |= _repeated(names)
-        self._fresh += parts
-        self._pending += parts
+            found = [prefix + x or self._stem for group in groups for x in group.names]
+            self._repeated |= _repeated(found)
+        self._cut.update(dict.fromkeys(blocks))
+        self._leaves += leaves
         self.pending_bytes += sum(len(x) * x[0].nbytes for x in storages if x)
-        for leaf in _leaves(parts):
+        for leaf in leaves:
             owner = leaf.owner and leaf.owner()
             if owner is not None:
-                leaf.recall(self.known.digests(owner))
+                leaf.recall(self.index.digests(owner))
         return placed
 
     def stream(self) -> None:
         """Expect shards."""
-        self._staging = self._settings.shards
+        self._memory = self._settings.shards
 
     def close(self) -> None:
         """End the component: nothing will be added."""
         self._cutter.close()
-        self._is_closed = True
+        self.is_closed = True
 
-    def fresh(self) -> list[Part]:
-        """Return the blocks added to since `let_go` whose arrays may still change."""
-        parts = dict.fromkeys(self._fresh)
-        return [part for part in parts if not part.is_stable and part.place is None]
+    # Cut → found or new
 
-    def own(self, part: Part) -> bool:
-        """Find the block in an earlier save, or copy it; False without room."""
-        if part is not self._cutter.open:
-            self.known.find(part)
-        if part.place is None:
-            return part.own(self._staging)
-        part.release()
-        return True
+    def own(self) -> bool:
+        """Find or copy the blocks whose arrays may still change; False without room."""
+        live = [block for block in self._cut if block.hold is Hold.LIVE]
+        owned = run(self._own, live)
+        for block, found in zip(live, owned, strict=True):
+            if isinstance(found, Reused):
+                self._reuse(found)
+            elif found and block is not self._cutter.open:
+                del self._cut[block]
+                self._new[block] = None
+        return all(owned)
+
+    def _own(self, block: Block) -> Reused | bool:
+        """Find a block in the earlier save, or copy it; False without room."""
+        if block is not self._cutter.open:
+            found = self.index.find(block)
+            if found is not None and self.index.keep(found):
+                return Reused(block, found)
+        return block.copy_to(self._memory)
+
+    def _reuse(self, found: Reused) -> None:
+        found.block.let_go()
+        del self._cut[found.block]
+        self._reused.append(found)
 
     def let_go(self) -> None:
-        """Drop the arrays of which all is owned."""
-        for leaf in _leaves(self._fresh):
-            if not leaf.is_stable:
-                leaf.storage = None
-        self._fresh = []
+        """Let go of arrays that may change: what is in them was found or copied."""
+        for leaf in self._leaves:
+            if leaf.hold is Hold.LIVE:
+                leaf.let_go()
 
-    def unsettled(self) -> list[Part]:
-        """End the block of small leaves; return what is to be found or written."""
+    def look_up(self) -> None:
+        """End the block of small leaves; find what an earlier save holds."""
         self._cutter.close()
-        if self.known.is_empty:
-            return []
-        return [part for part in self._pending if not part.is_settled]
+        cut = [] if self.index.is_empty else list(self._cut)
+        refs = zip(cut, run(self.index.find, cut), strict=True)
+        found = [Reused(block, ref) for block, ref in refs if ref is not None]
+        if self.is_closed:  # Else more may be found in the same segments.
+            thin = self.index.not_worth(x.ref for x in found)
+            found = [x for x in found if x.ref.segment not in thin]
+        kept = run(lambda x: self.index.keep(x.ref), found)
+        for one in itertools.compress(found, kept):
+            self._reuse(one)
+        self._new |= self._cut
+        self._cut = {}
 
-    def unprobed(self) -> list[Large]:
-        """Return leaves of which nobody knows whether to compress them."""
-        new = [part for part in self._pending if part.place is None]
-        return [leaf for leaf in _leaves(new) if leaf.is_packed is None]
+    def unprobed(self) -> list[list[LeafBlock]]:
+        """Return blocks by leaf, of leaves that may be compressed, or not."""
+        blocks: dict[Leaf, list[LeafBlock]] = {}
+        for block in self._new:
+            if isinstance(block, LeafBlock) and block.leaf.is_packed is None:
+                blocks.setdefault(block.leaf, []).append(block)
+        return list(blocks.values())
 
-    def lay_out(self) -> list[SegmentFile]:
-        """Divide the pending blocks that are not known into files."""
-        return self._lay_out([part for part in self._pending if part.place is None])
+    # New → written
 
-    def lay_out_moved(self) -> list[SegmentFile]:
-        """Divide the live blocks of segments that are not worth a link into files."""
-        left = self.known.leave(self._untrue())
-        moved: list[Part] = []
-        kept: list[Part] = []
-        for part in self._reused:
-            assert part.place is not None
-            (moved if part.place.segment in left else kept).append(part)
-        self._reused = kept
+    def lay_out(self) -> list[SegmentWriter]:
+        """Divide new blocks among segments."""
+        return self._lay_out(sorted(self._new, key=lambda block: block.number))
+
+    def lay_out_moved(self) -> list[SegmentWriter]:
+        """Divide what is live in segments that are not worth keeping among others."""
+        self._dropped = self.index.not_worth() | self._untrue()
+        self._reused, moved = remaining(self._reused, self._dropped, self.index)
         return self._lay_out(moved)
 
     def _untrue(self) -> set[int]:
@@ -277,104 +322,104 @@ class ComponentWriter:
 
         What is in such a segment must be what it would hold if it was written now.
         """
-        linked: dict[int, list[Part]] = {}
-        for part in self._reused:
-            if part.place is not None and not self.known.is_dated(part.place.segment):
-                linked.setdefault(part.place.segment, []).append(part)
-        return {n for n, parts in linked.items() if not self._is_true(n, parts)}
+        return {
+            number
+            for number, blocks in by_segment(self._reused).items()
+            if not self.index.is_dated(number) and not self._is_true(number, blocks)
+        }
 
-    def _is_true(self, number: int, parts: list[Part]) -> bool:
-        segment = self.known.segment(number)
-        parts.sort(key=lambda part: part.place.block.offset if part.place else 0)
-        naming = Naming(segment.sequence, is_plain=True, repeated=self._repeated)
-        path = self._settings.folder / segment.file
-        file = RawFile(path, list(_runs(parts)), self.known, naming, fsync=False)
-        return file.segment() == segment
+    def _is_true(self, number: int, reused: Sequence[Reused]) -> bool:
+        segment = self.index.segment(number)
+        written_by = names.sequence_of(segment.file)
+        assert written_by is not None
+        naming = Naming(written_by, is_plain=True, repeated=self._repeated)
+        layout = Layout(list(runs_of(x.block for x in reused)), naming)
+        return layout.segment(segment.file) == segment
 
-    def _lay_out(self, parts: Sequence[Part]) -> list[SegmentFile]:
-        files: list[SegmentFile] = []
-        packed = [part for part in parts if self._is_packed(part)]
-        raw = [part for part in parts if not self._is_packed(part)]
-        compress, fsync = self._settings.compress, self._settings.fsync
-        naming = self._naming()
-        for runs in _divide(_runs(raw)):
-            path = self._path(len(files))
-            files.append(RawFile(path, runs, self.known, naming, fsync=fsync))
-        for runs in _divide([part] for part in packed):
-            path = self._path(len(files))
-            files.append(
-                PackedFile(path, runs, self.known, naming, compress, fsync=fsync)
-            )
+    def _lay_out(self, items: Sequence[Item]) -> list[SegmentWriter]:
+        files: list[SegmentWriter] = []
+        packed = [item for item in items if self._is_packed(item)]
+        raw = [item for item in items if not self._is_packed(item)]
+        sizes, naming = self._settings.sizes, self._naming()
+        for runs in divide(runs_of(raw), sizes):
+            files.append(RawSegment(self._name(len(files)), runs, naming))
+        for runs in divide(([item] for item in packed), sizes):
+            name = self._name(len(files))
+            files.append(PackedSegment(name, runs, naming, self._settings.compress))
         self._files += files
         return files
 
     def _naming(self) -> Naming:
         """Return what leaves are called: a block by itself changes only as a whole."""
-        is_whole = self._is_closed and self._cutter.count == 1
+        is_whole = self.is_closed and self._cutter.count == 1
         is_plain = is_whole or self._settings.is_alone
         return Naming(self._settings.sequence, is_plain, self._repeated)
 
-    def _is_packed(self, part: Part) -> bool:
-        if part.place is not None:
-            return part.place.block.unpacked > 0
+    def _is_packed(self, item: Item) -> bool:
+        if isinstance(item, Moved):
+            return item.ref.block.unpacked > 0
         compress = self._settings.compress
-        if compress == "auto" and not isinstance(part, Gathered):
-            return part.leaf.is_packed is True
+        if compress == "auto" and isinstance(item, LeafBlock):
+            return item.leaf.is_packed is True
         return isinstance(compress, int)
 
-    def _path(self, index: int) -> Path:
+    def _name(self, index: int) -> str:
         index += len(self._files)
-        return self._settings.folder / f"{self._name}-{index:05d}.safetensors"
+        return names.segment(self._stem, self._settings.sequence, index)
 
     def clear(self) -> None:
-        """Let go of what was pending, all of which is written or known."""
-        for leaf in _leaves(self._pending):
-            digests = [piece.digest for piece in leaf.pieces if piece.digest]
-            owner = leaf.owner and leaf.owner()
-            if owner is not None and len(digests) == len(leaf.pieces):
-                self.owners[id(owner)] = weakref.ref(owner), digests
-            leaf.release()
-        for part in self._pending:
-            part.release()
-            if part.place is not None:
-                self._reused.append(part)
-        self._pending, self._fresh = [], []
+        """Let go of what was pending: it is written, or in the earlier save."""
+        for leaf in self._leaves:
+            known = leaf.digests()
+            if known is not None:
+                self.owners[id(known[0]())] = known
+            leaf.let_go()
+            leaf.blocks = []
+        for block in self._new:
+            block.let_go()
+        self._leaves = []
+        self._new = {}
         self.pending_bytes = 0
+
+    # Written → listed
 
     @property
     def found_damaged(self) -> Path | None:
         """The earlier save, if something in it was found damaged."""
-        folder = self._folder
-        is_damaged = self.known.is_damaged or (folder is not None and folder.is_damaged)
-        return self.known.path if is_damaged else None
+        folder, earlier = self._folder, self.index.earlier
+        is_damaged = self.index.is_damaged or (folder is not None and folder.is_damaged)
+        return earlier.source.path if earlier is not None and is_damaged else None
 
     def conclude(self) -> None:
-        """List segments, blocks and files, and drop the links that are not needed."""
-        self.known.settle()
-        found = [self.known.listed(part) for part in self._reused]
+        """List segments, blocks and files; give up segments that were kept in vain."""
+        self.index.drop(self._dropped)
+        found = [self._listed(one) for one in self._reused]
+        self.bytes_reused = sum(one.ref.block.size for one in self._reused)
         for file in self._files:
-            segment = file.segment()
-            self.bytes_written += segment.size
-            found += [(x.number, segment, file.block(x), x.head) for x in file.parts]
-        self.bytes_reused = sum(
-            part.place.block.size for part in self._reused if part.place
-        )
+            found += file.written()
+            self.bytes_written += file.segment().size
         numbers: dict[str, int] = {}
-        for _, segment, block, head in sorted(found, key=lambda item: item[0]):
+        for _, segment, block, prefix_hash in sorted(found, key=lambda one: one.number):
             if segment.file not in numbers:
                 numbers[segment.file] = len(self.segments)
                 self.segments.append(segment)
             block.segment = numbers[segment.file]
             self.blocks.append(block)
-            self.heads.append(head)
+            self.prefix_hashes.append(prefix_hash)
         self._files, self._reused = [], []
         if self._folder is not None:
             self._folder.finish()
             self.bytes_written += self._folder.bytes_written
             self.bytes_reused += self._folder.bytes_reused
 
+    def _listed(self, one: Reused) -> Written:
+        old = one.ref.block
+        block = manifest.Block(0, old.offset, old.size, old.digest, old.unpacked)
+        segment = self.index.segment(one.ref.segment)
+        return Written(one.block.number, segment, block, one.prefix_hash)
 
-def _in_turn(files: Sequence[SegmentFile]) -> Iterator[tuple[SegmentFile, int]]:
+
+def _in_turn(files: Sequence[SegmentWriter]) -> Iterator[tuple[SegmentWriter, int]]:
     """Yield the blocks of a few files in turn, then those of the next few.
 
     Threads that write to one file wait for each other, and while the first files are
@@ -382,62 +427,20 @@ def _in_turn(files: Sequence[SegmentFile]) -> Iterator[tuple[SegmentFile, int]]:
     """
     for start in range(0, len(files), _FILES_IN_TURN):
         some = files[start : start + _FILES_IN_TURN]
-        for index in range(max(len(file.parts) for file in some)):
-            yield from ((file, index) for file in some if index < len(file.parts))
+        for index in range(max(len(file.items) for file in some)):
+            yield from ((file, index) for file in some if index < len(file.items))
 
 
-def _repeated(names: Sequence[str]) -> set[str]:
+def _repeated(found: Sequence[str]) -> set[str]:
     """Return the names that are there more than once."""
-    if len(set(names)) == len(names):
+    if len(set(found)) == len(found):
         return set()
-    return {name for name, count in collections.Counter(names).items() if count > 1}
+    return {name for name, count in collections.Counter(found).items() if count > 1}
 
 
-def _leaves(parts: Sequence[Part]) -> list[Large]:
-    """Return the large leaves that the blocks are of."""
-    return list(dict.fromkeys(x.leaf for x in parts if not isinstance(x, Gathered)))
-
-
-def _probe(leaf: Large) -> None:
-    """Decide whether to compress the leaf, from blocks spread over it."""
-    pieces = [piece for piece in leaf.pieces if piece.place is None]
-    count = min(_SAMPLES, len(pieces))
-    chosen = [pieces[i * len(pieces) // count] for i in range(count)]
-    leaf.is_packed = compression.is_worth_it([piece.data() for piece in chosen])
-
-
-def _runs(parts: Sequence[Part]) -> Iterator[list[Part]]:
-    """Put blocks that follow each other in a leaf together."""
-    run: list[Part] = []
-    for part in parts:
-        follows = (
-            bool(run)
-            and not isinstance(part, Gathered)
-            and not isinstance(run[-1], Gathered)
-            and part.leaf is run[-1].leaf
-            and part.number == run[-1].number + 1
-        )
-        if run and not follows:
-            yield run
-            run = []
-        run.append(part)
-    if run:
-        yield run
-
-
-def _divide(runs: Iterator[list[Part]]) -> Iterator[list[list[Part]]]:
-    """Divide runs of blocks among segments, never a run between two."""
-    chosen: list[list[Part]] = []
-    size = count = 0
-    for run_ in runs:
-        run_size = sum(part.size for part in run_)
-        run_count = sum(part.leaf_count for part in run_)
-        is_full = size + run_size > SEGMENT_BYTES
-        if chosen and (is_full or count + run_count > SEGMENT_LEAVES):
-            yield chosen
-            chosen, size, count = [], 0, 0
-        chosen.append(run_)
-        size += run_size
-        count += run_count
-    if chosen:
-        yield chosen
+def _probe(blocks: Sequence[LeafBlock]) -> None:
+    """Decide whether to compress a leaf, from blocks spread over it."""
+    count = min(_SAMPLES, len(blocks))
+    chosen = [blocks[i * len(blocks) // count] for i in range(count)]
+    is_worth_it = compression.is_worth_it([block.data() for block in chosen])
+    blocks[0].leaf.is_packed = is_worth_it

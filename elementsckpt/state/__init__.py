@@ -7,16 +7,21 @@ take the place of another, and to **match** is to find which saved leaf goes whe
 
 __all__ = [
     "callables",
+    "flattening",
     "grouping",
     "growth",
     "matching",
     "plain",
     "pytrees",
+    "replacing",
+    "selection",
     "sharing",
     "skeletons",
     "specs",
     "tree",
+    "unflattening",
     "unsaved",
     "view_leaves",
+    "walking",
     "wholes",
 ]

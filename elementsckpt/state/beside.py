@@ -14,10 +14,9 @@ import numpy as np
 
 from ..errors import StateError
 from ..kinds import leaves
+from ..kinds.kind import UnstorableError
 from ..user import attributes
-from . import tree
-
-_IN_JAX_OR_TORCH = leaves.ARRAYS - {"numpy"}
+from . import flattening
 
 
 class Beside(NamedTuple):
@@ -58,13 +57,13 @@ def _is_computed(cls: Any, name: Any) -> bool:
 def is_data(value: Any) -> bool:
     """Tell whether a save can hold the value without pickle, and runs no code of it."""
     try:
-        flat = tree.flatten(value, "")
+        flat = flattening.flatten(value, "")
         for kind, leaf in zip(flat.kinds, flat.values, strict=True):
-            if kind in leaves.CODE:
+            if kind.is_code:
                 return False
-            if kind not in _IN_JAX_OR_TORCH and not _is_plain(leaf):
+            if not kind.is_foreign and not _is_plain(leaf):
                 leaves.encode(leaf, kind)
-    except (StateError, leaves.UnstorableError):
+    except (StateError, UnstorableError):
         return False
     return True
 

@@ -11,16 +11,19 @@ from msgspec import Struct
 
 from ..format import scalars
 from ..format.manifest import OWN_VALUE, Leaves, Tree, display
-from ..kinds import jax_arrays, leaves, views
+from ..kinds import leaves, views
+from ..kinds.kind import Encoded, Form, UnstorableError
+from ..kinds.numpy_kinds import NUMPY, has_bytes
+from ..kinds.python_kinds import FORM, PYTHON, is_long
 from . import tree, view_leaves
+from .flattening import Flat
 from .sharing import Losses, pickle_leaves
-from .tree import Flat
 
 Storages = list[list[np.ndarray]]  # Of each group of leaves; empty without bytes.
-Owners = list[list[Any]]  # The immutable JAX arrays that these are the content of.
+Owners = list[list[Any]]  # The leaves that these are the content of, if known by it.
 
 
-class Encoded(NamedTuple):
+class EncodedState(NamedTuple):
     """A flat state as the manifest has it, and the bytes of its leaves.
 
     Attributes:
@@ -37,7 +40,7 @@ class Encoded(NamedTuple):
     apart: list[str]
 
 
-def encode(flat: Flat, key: str, losses: Losses) -> Encoded:
+def encode(flat: Flat, key: str, losses: Losses) -> EncodedState:
     """Describe a flat state for the manifest and give the storages of its leaves.
 
     Args:
@@ -88,15 +91,15 @@ class _Encoder:
         plain, foreign, others = [], [], []
         for number, kind in enumerate(flat.kinds):
             value = flat.values[number]
-            if kind == "numpy":
+            if kind is NUMPY:
                 traits = _TRAITS(value)
                 numbers = arrays.get(traits)
                 if numbers is None:
                     numbers = arrays[traits] = []
                 numbers.append(number)
-            elif kind == "python" and not leaves.is_long(value):
+            elif kind is PYTHON and not is_long(value):
                 plain.append(number)
-            elif kind in leaves.ARRAYS:
+            elif kind.is_foreign:
                 foreign.append(number)
             else:
                 others.append(number)
@@ -104,7 +107,7 @@ class _Encoder:
             self._add_foreign(foreign)
         alike = []
         for numbers in arrays.values():
-            if leaves.has_bytes(flat.values[numbers[0]]):
+            if has_bytes(flat.values[numbers[0]]):
                 alike.append(numbers)
             else:
                 self._pickled += numbers
@@ -140,7 +143,7 @@ class _Encoder:
                 self._add_alike(rest)
         for number, name, array in self._parts:
             if number not in added:
-                self._add(number, name, leaves.encode(array, "numpy"))
+                self._add(number, name, leaves.encode(array, NUMPY))
 
     def _add_views(
         self, alike: Sequence[Sequence[int]], found: views.Found
@@ -156,7 +159,7 @@ class _Encoder:
         for position, span in enumerate(found.spans, len(numbers)):
             numbers.append(self._next_number())
             name = f"{firsts[position]} ... {lasts[position]}"
-            self._add(numbers[-1], name, leaves.encode(span, "numpy"))
+            self._add(numbers[-1], name, leaves.encode(span, NUMPY))
         for position, view in found.views.items():
             number, name, array = known[position]
             own = view._replace(base=numbers[view.base])
@@ -170,7 +173,7 @@ class _Encoder:
         self._count += 1
         return self._count - 1
 
-    def result(self) -> Encoded:
+    def result(self) -> EncodedState:
         """Number the leaves group by group, in the order of their alignment."""
         groups = sorted(self._groups.values(), key=_ALIGNMENT, reverse=True)
         order: list[int] = []
@@ -192,28 +195,28 @@ class _Encoder:
         saved = Tree(root, flat.nodes, [group.leaves for group in groups])
         storages = [group.storages for group in groups]
         owners = [self._owners(group) for group in groups]
-        return Encoded(saved, storages, owners, self._apart)
+        return EncodedState(saved, storages, owners, self._apart)
 
     def _owners(self, group: _Group) -> list[Any]:
-        """Return the JAX arrays of a group; those in pickles come after the state's."""
-        if group.leaves.kind != "jax":
+        """Return the leaves of a group by which their elements are known.
+
+        Those in pickles come after the state's.
+        """
+        if not leaves.named(group.leaves).is_known_by_identity:
             return []
         values = self._flat.values
         return [values[n] if n < len(values) else None for n in group.numbers]
 
     def _add_foreign(self, numbers: Sequence[int]) -> None:
-        """Add arrays of JAX and torch, if all of them can be saved."""
-        kinds, values = self._flat.kinds, self._flat.values
-        for number in numbers:
+        """Add arrays of other libraries, if all of them can be saved."""
+        kinds = [self._flat.kinds[number] for number in numbers]
+        values = [self._flat.values[number] for number in numbers]
+        for number, value, kind in zip(numbers, values, kinds, strict=True):
             name = tree.full_name(self._key, self._names[number])
-            leaves.check(values[number], kinds[number], name)
-        on_device = [number for number in numbers if kinds[number] != "torch"]
-        fetched: dict[int, np.ndarray] = {}
-        if on_device:
-            arrays = jax_arrays.fetch([values[number] for number in on_device])
-            fetched = dict(zip(on_device, arrays, strict=True))
-        for number in numbers:
-            self._add_any(number, fetched.get(number))
+            leaves.check(value, kind, name)
+        fetched = leaves.fetch(values, kinds)
+        for number, array in zip(numbers, fetched, strict=True):
+            self._add_any(number, array)
 
     def _add_alike(self, numbers: Sequence[int]) -> None:
         """Add NumPy arrays that are alike: most leaves need no second look."""
@@ -239,7 +242,7 @@ class _Encoder:
             for number in numbers:
                 self._add_any(number)
             return
-        group = self._group(leaves.PYTHON, leaves.PYTHON, None)
+        group = self._group(FORM, FORM, None)
         group.numbers.extend(numbers)
         group.leaves.value.extend(values)
         group.leaves.names.extend([self._names[number] for number in numbers])
@@ -251,12 +254,12 @@ class _Encoder:
         try:
             full_name = tree.full_name(self._key, name)
             encoded = leaves.encode_named(value, kind, full_name, fetched)
-        except leaves.UnstorableError:
+        except UnstorableError:
             self._pickled.append(number)
             return None
         return self._add(number, name, encoded)
 
-    def _add(self, number: int, name: str, encoded: leaves.Encoded) -> _Group:
+    def _add(self, number: int, name: str, encoded: Encoded) -> _Group:
         form, storage, value = encoded
         # An element type that has parts cannot be hashed, so its leaves stay alone.
         key = number if type(form.dtype) is dict else form
@@ -269,7 +272,7 @@ class _Encoder:
             group.leaves.value.append(value)
         return group
 
-    def _group(self, form: leaves.Form, key: Any, storage: np.ndarray | None) -> _Group:
+    def _group(self, form: Form, key: Any, storage: np.ndarray | None) -> _Group:
         group = self._groups.get(key)
         if group is None:
             described = Leaves(

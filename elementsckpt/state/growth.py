@@ -15,7 +15,8 @@ from ..format.manifest import Node
 from ..kinds import leaves
 from ..user import attributes
 from . import containers, matching, tree
-from .tree import Place
+from .selection import Selection
+from .walking import Place
 
 _MAPPINGS = frozenset({"dict", "ordered", "default", "counter"})
 _SEQUENCES = frozenset({"list", "tuple", "deque"})
@@ -32,7 +33,7 @@ class _Found(NamedTuple):
 def find(
     plan: matching.Plan,
     places: Iterable[tuple[str, Place]],
-    selection: matching.Selection,
+    selection: Selection,
     *,
     is_complete: bool,
 ) -> None:

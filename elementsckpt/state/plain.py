@@ -13,7 +13,7 @@ from msgspec import Struct
 from ..errors import StateError
 from ..kinds import jax_arrays, leaves
 from ..user import attributes
-from . import callables, pytrees, unsaved
+from . import callables, opening, pytrees, unsaved
 
 
 class Plain(Struct):
@@ -36,7 +36,7 @@ class Plain(Struct):
     outline: list[Any] = []
     names: list[str] = []
     code: list[tuple[str, Any]] = []
-    static: list[tuple[str, Any, pytrees.Opened]] = []
+    static: list[tuple[str, Any, opening.Opened]] = []
     unsaved: list[tuple[str, list[str]]] = []
     by_name: bool = False
 
@@ -104,13 +104,13 @@ class _Plainer:
             found.append(value)
         return found
 
-    def _container(self, name: str, value: Any, opened: pytrees.Opened) -> Any:
+    def _container(self, name: str, value: Any, opened: opening.Opened) -> Any:
         children = self.visit(pytrees.names_in(name, opened), opened.children)
         others = opened.others or {}
         entry = type(value), opened.keys, len(self._apart.names), opened.static
         self._apart.outline.append((*entry, [*others]))
         if opened.is_plain:
-            return opened.closed(children)
+            return opened.rebuilt(children)
         self._apart.is_whole = False
         left = [str(x) for x, item in opened.rest.items() if not callable(item)]
         if left:
@@ -136,7 +136,7 @@ def _refuse(name: str, problem: str | None) -> None:
 
 
 def _refuse_abstract(name: str, value: Any) -> None:
-    if jax_arrays.is_abstract(value):
+    if leaves.kind_of(value).is_abstract:
         raise StateError(
             f"{name or 'The value'} is {value}, a shape without elements: load "
             f"something into it, or set the value to arrays, before it is saved."

@@ -9,26 +9,30 @@ refers only to those of more leaves, and never in a circle.
 
 from __future__ import annotations
 
-import contextlib
 import enum
-import graphlib
 import heapq
 import itertools
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from typing import Any, NamedTuple
 
 import numpy as np
 from msgspec import Struct
 
 from ..errors import StateError
-from ..kinds import jax_arrays, leaves, pickles, reductions, references
+from ..kinds import leaves, pickles, reductions, references
+from ..kinds.code_kinds import encode_pickle
+from ..kinds.kind import Encoded, Kind, UnstorableError
+from ..kinds.numpy_kinds import NUMPY, has_bytes
 from . import tree
-from .tree import Flat
+from .circles import in_circles
+from .flattening import Flat
+from .units import Array, Unit, several
 
 _ATOMS = frozenset(
     {type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented)}
 )
+
 _ONLY_ONE = (type, types.ModuleType, enum.Enum, np.dtype)  # Each is itself again.
 
 
@@ -44,7 +48,7 @@ class Stored(Struct):
 
     number: int
     name: str
-    encoded: leaves.Encoded
+    encoded: Encoded
 
 
 class Pickled(NamedTuple):
@@ -91,71 +95,6 @@ def pickle_leaves(
     return _Pickling(flat, names, numbers, key, losses).run()
 
 
-class _Unit(Struct, eq=False):
-    """What is one pickle: a leaf, or objects that several leaves hold.
-
-    Attributes:
-      number: Its number.
-      name: Its name.
-      value: The leaf; or a list of the objects.
-      holders: The leaves that hold it, a bit for each.
-      payload: The pickle.
-      positions: Position among its parts of each thing that it refers to: numbers, and
-        arrays that have none yet.
-      places: Places of the objects in the list, by identity.
-      containers: Numbers of the containers that it may refer to; None for all that
-        are not in circles.
-    """
-
-    number: int
-    name: str
-    value: Any
-    holders: int
-    payload: bytes = b""
-    positions: dict[Any, int] = {}
-    places: dict[int, int] = {}
-    containers: frozenset[int] | None = None
-
-    @property
-    def is_part(self) -> bool:
-        """Whether it is what several leaves hold."""
-        return _several(self.holders)
-
-    def numbers(self) -> list[int]:
-        """Return the numbers of what it refers to."""
-        return [thing for thing in self.positions if isinstance(thing, int)]
-
-    def may_refer_to(self, number: int) -> bool:
-        # Objects may be pickled as something else when they are pickled anew, and
-        # then refer to other containers, maybe in circles.
-        return number >= 0 or self.containers is None or number in self.containers
-
-    def narrow(self, unit: _Unit) -> None:
-        """Let it refer to no containers but those that what holds it refers to."""
-        if self.containers is None:
-            self.containers = unit.containers
-        elif unit.containers is not None and self.containers != unit.containers:
-            self.containers &= unit.containers
-
-    def position(self, thing: Any) -> int:
-        return self.positions.setdefault(thing, len(self.positions))
-
-    def place(self, item: Any) -> int:
-        if id(item) not in self.places:
-            self.places[id(item)] = len(self.value)
-            self.value.append(item)
-        return self.places[id(item)]
-
-
-class _Array(Struct, eq=False):
-    """An array in a pickle; holding the value keeps its identity from others."""
-
-    value: Any
-    name: str
-    encoded: leaves.Encoded | None  # None of NumPy's, which may be views.
-    number: int = -1
-
-
 class _Pickling:
     def __init__(
         self,
@@ -169,17 +108,17 @@ class _Pickling:
         self._losses = losses
         self._count = itertools.count(len(flat.names))
         self._leaves = [
-            _Unit(number, names[number], flat.values[number], 1 << bit)
+            Unit(number, names[number], flat.values[number], 1 << bit)
             for bit, number in enumerate(numbers)
         ]
         self._flat = flat
         self._in_state = _identities(flat, set(numbers))
-        self._arrays: dict[int, _Array] = {}
+        self._arrays: dict[int, Array] = {}
         self._inside: dict[int, tuple[str, np.ndarray]] = {}
         # Objects, which are kept alive for their identity, and what leaves hold them.
         self._held: dict[int, tuple[Any, int]] = {}
-        self._parts: dict[int, _Unit] = {}
-        self._waiting: list[tuple[int, int, _Unit]] = []
+        self._parts: dict[int, Unit] = {}
+        self._waiting: list[tuple[int, int, Unit]] = []
 
     def run(self) -> Pickled:
         self._trace(self._leaves)
@@ -191,21 +130,21 @@ class _Pickling:
         return result._replace(next_number=next(self._count))
 
     def _stored(
-        self, unit: _Unit, arrays: list[tuple[int, str, np.ndarray]]
+        self, unit: Unit, arrays: list[tuple[int, str, np.ndarray]]
     ) -> Iterator[Stored]:
         """Yield what a unit is the first to refer to, and itself; list its arrays."""
         for thing in unit.positions:
-            if isinstance(thing, _Array) and thing.number < 0:
+            if isinstance(thing, Array) and thing.number < 0:
                 thing.number = next(self._count)
                 if thing.encoded is None:
                     arrays.append((thing.number, thing.name, thing.value))
                 else:
                     yield Stored(thing.number, thing.name, thing.encoded)
-        parts = [x.number if isinstance(x, _Array) else x for x in unit.positions]
-        encoded = leaves.encode_pickle(unit.payload, parts)
+        parts = [x.number if isinstance(x, Array) else x for x in unit.positions]
+        encoded = encode_pickle(unit.payload, parts)
         yield Stored(unit.number, unit.name, encoded)
 
-    def _trace(self, units: Sequence[_Unit]) -> None:
+    def _trace(self, units: Sequence[Unit]) -> None:
         """Pickle leaves, and take note of what each holds."""
         for unit in units:
             self._pickle(unit, _keep if len(self._leaves) == 1 else self._note)
@@ -216,7 +155,7 @@ class _Pickling:
         What is in a circle comes neither before nor after the others.
         """
         references = {unit.number: unit.numbers() for unit in self._leaves}
-        circular = _in_circles(self._flat, references)
+        circular = in_circles(self._flat, references)
         if circular:
             for identity, number in list(self._in_state.items()):
                 if number in circular:
@@ -231,7 +170,7 @@ class _Pickling:
         """Pickle what several leaves hold by itself, and these leaves anew."""
         sharing = 0
         for value, holders in self._held.values():
-            if _several(holders) and ~sharing & holders and _is_one(value):
+            if several(holders) and ~sharing & holders and _is_one(value):
                 sharing |= holders
         for unit in self._leaves:
             if unit.holders & sharing:
@@ -239,12 +178,12 @@ class _Pickling:
         while self._waiting:
             self._pickle(heapq.heappop(self._waiting)[-1], self._cut)
 
-    def _wait(self, unit: _Unit) -> None:
+    def _wait(self, unit: Unit) -> None:
         # Those of fewer leaves come first, as they tell what is in those of more.
         count = bin(unit.holders).count("1")
         heapq.heappush(self._waiting, (count, unit.number, unit))
 
-    def _pickle(self, unit: _Unit, other: Callable[[Any, _Unit], Any]) -> None:
+    def _pickle(self, unit: Unit, other: Callable[[Any, Unit], Any]) -> None:
         """Pickle a unit; `other` says what becomes of what is stored nowhere else."""
         unit.positions = {}
 
@@ -269,7 +208,7 @@ class _Pickling:
 
     # What is stored elsewhere
 
-    def _refer(self, item: Any, unit: _Unit) -> int | None:
+    def _refer(self, item: Any, unit: Unit) -> int | None:
         """Return the position of an array, or of what is in the state, or None."""
         number = self._in_state.get(id(item))
         if number is not None and unit.may_refer_to(number):
@@ -283,36 +222,34 @@ class _Pickling:
         array = self._arrays.get(id(item))
         if array is None:
             try:
-                encoded = None if kind == "numpy" else self._encode(item, kind, name)
-                array = _Array(item, name, encoded)
-            except leaves.UnstorableError:
+                encoded = None
+                if kind is not NUMPY:
+                    full_name = tree.full_name(self._key, name)
+                    encoded = leaves.encode_named(item, kind, full_name)
+                array = Array(item, name, encoded)
+            except UnstorableError:
                 return None
             self._arrays[id(item)] = array
         return unit.position(array)
 
-    def _stays(self, item: Any, kind: str, unit: _Unit) -> bool:
+    def _stays(self, item: Any, kind: Kind, unit: Unit) -> bool:
         """Return whether an object stays in the pickle; note arrays that do."""
-        if kind not in leaves.ARRAYS:
+        if not kind.is_array:
             if issubclass(type(item), np.ndarray) and not reductions.takes(item):
                 self._inside[id(item)] = unit.name, np.ndarray.view(item, np.ndarray)
             return True
-        if kind == "numpy" and not leaves.has_bytes(item):
+        if kind is NUMPY and not has_bytes(item):
             self._inside[id(item)] = unit.name, item
             return True
         return False
 
-    def _encode(self, value: Any, kind: str, name: str) -> leaves.Encoded:
-        fetched = jax_arrays.fetch([value])[0] if kind in ("jax", "key") else None
-        full_name = tree.full_name(self._key, name)
-        return leaves.encode_named(value, kind, full_name, fetched)
-
     # What several leaves hold
 
-    def _note(self, item: Any, unit: _Unit) -> None:
+    def _note(self, item: Any, unit: Unit) -> None:
         _, holders = self._held.get(id(item), (None, 0))
         self._held[id(item)] = item, holders | unit.holders
 
-    def _cut(self, item: Any, unit: _Unit) -> tuple[int, int] | None:
+    def _cut(self, item: Any, unit: Unit) -> tuple[int, int] | None:
         """Return where in which part the object is, None if it stays in the unit."""
         found = self._held.get(id(item))
         if found is None or found[1] == unit.holders or not _is_one(item):
@@ -322,14 +259,14 @@ class _Pickling:
             return None
         if holders not in self._parts:
             name = f"{unit.name}/{len(unit.positions)}"
-            self._parts[holders] = _Unit(next(self._count), name, [], holders)
+            self._parts[holders] = Unit(next(self._count), name, [], holders)
             self._wait(self._parts[holders])
         part = self._parts[holders]
         part.narrow(unit)
         return unit.position(part.number), part.place(item)
 
 
-def _keep(item: Any, unit: _Unit) -> None:
+def _keep(item: Any, unit: Unit) -> None:
     """Leave an object in the pickle."""
 
 
@@ -340,50 +277,12 @@ def _identities(flat: Flat, pickled: Set[int]) -> dict[int, int]:
         for number, (kind, value) in enumerate(
             zip(flat.kinds, flat.values, strict=True)
         )
-        if number not in pickled
-        and (kind in leaves.ARRAYS or kind == "bytearray" or type(value) is set)
+        if number not in pickled and (kind.is_array or type(value) in (bytearray, set))
     }
     for number, container in enumerate(flat.containers, 1):
         if type(container) is not tuple or container:  # All of Python shares ().
             found[id(container)] = -number
     return found
-
-
-def _in_circles(flat: Flat, references: Mapping[int, Sequence[int]]) -> set[int]:
-    """Return the containers that are made from themselves, by way of pickled leaves.
-
-    So are those that are between two of these.
-
-    Args:
-      flat: The state.
-      references: Numbers of what each pickled leaf refers to.
-    """
-    graph = {leaf: [x for x in found if x < 0] for leaf, found in references.items()}
-    if not any(graph.values()):
-        return set()
-    back: dict[int, list[int]] = {}
-    for number, node in enumerate(flat.nodes, 1):
-        graph[-number] = [x for x in node.children if x < 0 or x in references]
-    for number, below in graph.items():
-        for child in below:
-            back.setdefault(child, []).append(number)
-    return {number for number in _stuck(graph) & _stuck(back) if number < 0}
-
-
-def _stuck(graph: Mapping[int, Sequence[int]]) -> set[int]:
-    """Return what comes after itself, or after something that does."""
-    sorter = graphlib.TopologicalSorter(graph)
-    with contextlib.suppress(graphlib.CycleError):
-        sorter.prepare()
-    left = {*graph, *itertools.chain.from_iterable(graph.values())}
-    while ready := sorter.get_ready():
-        left.difference_update(ready)
-        sorter.done(*ready)
-    return left
-
-
-def _several(holders: int) -> bool:
-    return holders & (holders - 1) != 0
 
 
 def _is_one(value: Any) -> bool:

@@ -63,14 +63,14 @@ def _skeleton(value: Any, numbers: Iterator[int], by_name: bool) -> Any:
         return _Place(next(numbers))
     children = [_skeleton(child, numbers, by_name) for child in opened.children]
     others = {name: _Place(next(numbers)) for name in opened.others or ()}
-    return opened.closed(children, others)
+    return opened.rebuilt(children, others)
 
 
 def _number(item: Any) -> int | None:
     """Return the number of a place; None for all that is part of the skeleton."""
     if type(item) is _Place:
         return item.number
-    size = getattr(item, "nbytes", 0) if leaves.kind_of(item) in leaves.ARRAYS else 0
+    size = getattr(item, "nbytes", 0) if leaves.kind_of(item).is_array else 0
     if size > _MOST_ARRAY_BYTES:
         raise ValueError(f"they hold an array of {size:,} bytes, which is no leaf")
     return None

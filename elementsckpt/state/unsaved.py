@@ -16,11 +16,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..kinds import leaves
+from ..kinds.code_kinds import FUNCTION
 from ..user import attributes
-from . import callables, pytrees
-
-_MISPLACED = leaves.ARRAYS - {"numpy"}
-_PLAIN = {*leaves.PLAIN.values()} - _MISPLACED
+from . import callables, opening, pytrees, registered
 
 _DEPTH = 2  # Of objects and closures in closures.
 
@@ -28,7 +26,7 @@ _DEPTH = 2  # Of objects and closures in closures.
 Parts = dict[str, list[Any]]
 
 
-def static_parts(value: Any, opened: pytrees.Opened) -> Parts:
+def static_parts(value: Any, opened: opening.Opened) -> Parts:
     """Return code and arrays that are static in a container, as far as in sight."""
     own = attributes.own(value)
     if not hasattr(opened.static, "node_data"):
@@ -65,14 +63,15 @@ def _walk(
     """Yield code and misplaced arrays, with the attribute that has them."""
     for value in values:
         kind = leaves.PLAIN.get(type(value))
-        if kind in _PLAIN or issubclass(type(value), type) or id(value) in seen:
+        is_plain = kind is not None and not kind.is_foreign
+        if is_plain or issubclass(type(value), type) or id(value) in seen:
             continue
         seen.add(id(value))
         inner = name or names.get(id(value), "")
         content = None if callables.is_code(value) else _content(value)
         if content is not None:
             yield from _walk(inner, content, names, seen)
-        elif _is_called(value) or leaves.kind_of(value) in _MISPLACED:
+        elif _is_called(value) or leaves.kind_of(value).is_foreign:
             yield inner, value
 
 
@@ -83,7 +82,7 @@ def _content(value: Any) -> Any:
         if issubclass(cls, base):
             return base.values(value) if base is dict else base.__iter__(value)
     is_dataclass = attributes.get(cls, "__dataclass_fields__") is not None
-    if (is_dataclass and not callable(value)) or pytrees.is_registered(value):
+    if (is_dataclass and not callable(value)) or registered.is_registered(value):
         return attributes.own(value).values()
     return None
 
@@ -114,7 +113,8 @@ def arrays_in_code(code: Any) -> list[str]:
     """Say to which arrays code is bound that are no leaves of the tree."""
     if _is_stateless(code):
         return []
-    if attributes.is_instance(code, functools.partial) and pytrees.is_registered(code):
+    is_partial = attributes.is_instance(code, functools.partial)
+    if is_partial and registered.is_registered(code):
         return list(dict.fromkeys(_arrays_in([code.func])))
     opened = pytrees.open_node(code, by_name=True)
     is_open = opened is not None and bool(opened.children)
@@ -157,7 +157,7 @@ def _is_stateless(code: Any) -> bool:
     That holds for what can be imported, and by its contract for what Optax makes.
     """
     module = attributes.text(code, "__module__").partition(".")[0]
-    return module == "optax" or leaves.kind_of(code) == "function"
+    return module == "optax" or leaves.kind_of(code) is FUNCTION
 
 
 def _is_seen_to_hold_arrays(value: Any, depth: int = _DEPTH) -> bool:

@@ -14,7 +14,8 @@ from msgspec import structs
 from ..format import dtypes
 from ..format.manifest import Block, Leaves, Tree
 from ..kinds import leaves, views
-from ..kinds.leaves import Encoded, Form
+from ..kinds.kind import Encoded, Form
+from ..kinds.numpy_kinds import is_strings
 from ..kinds.views import Grid, View
 from . import tree
 
@@ -61,9 +62,7 @@ def restore(groups: Groups, values: Any) -> None:
         wanted.setdefault(base, {})[number] = offset, grid
     if not wanted:
         return
-    arrays = [
-        (n, x) for n, x in groups if x.kind == "numpy" and not leaves.is_strings(x)
-    ]
+    arrays = [(n, x) for n, x in groups if x.kind == "numpy" and not is_strings(x)]
     if not wanted.keys() <= {*tree.numbers_in(arrays)}:
         raise ValueError("a view of a leaf that has no plain array")
     for base, places in wanted.items():
@@ -117,7 +116,7 @@ def _narrow(
       if that has no blocks of its own.
     """
     size = leaves.layout_of(leaf)[2]
-    if leaf.kind != "numpy" or leaves.is_strings(leaf) or leaf.offset:
+    if leaf.kind != "numpy" or is_strings(leaf) or leaf.offset:
         return 0, leaf
     if leaf.block < 0 or not 0 <= low < high <= size:  # For others to refuse.
         return 0, leaf

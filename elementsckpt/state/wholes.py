@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..format.manifest import Node, Tree
-from . import containers, tree
+from . import containers, flattening, tree
 from .matching import Plan
 
 _BOX: Any = object()  # What the content of a box is called in it.
 
 
-class Saved(NamedTuple):
+class Structure(NamedTuple):
     """What the containers of a saved state hold: numbers, as in `manifest.Node`.
 
     Attributes:
@@ -30,11 +30,11 @@ class Saved(NamedTuple):
     attributes: Sequence[Mapping[str, int]]
 
 
-def describe(saved: Tree) -> Saved:
+def describe(saved: Tree) -> Structure:
     """Return the structure of a saved state.
 
     Raises:
-      ValueError, TypeError, KeyError, IndexError: it is not what `tree.flatten` makes.
+      ValueError, TypeError, KeyError, IndexError: it is not what `flattening` makes.
     """
     count, held, attributes = len(tree.leaf_names(saved)), [], []
     for number, node in enumerate(saved.nodes):
@@ -42,12 +42,12 @@ def describe(saved: Tree) -> Saved:
             raise IndexError("a container holds what is not there")
         held.append(_held(node))
         attributes.append(tree.attributes_of(node))
-    return Saved(saved.root, held, attributes)
+    return Structure(saved.root, held, attributes)
 
 
-def of_nodes(root: int, nodes: Sequence[Node]) -> Saved:
+def of_nodes(root: int, nodes: Sequence[Node]) -> Structure:
     """Return the structure of a state that is there, without its attributes."""
-    return Saved(root, list(map(_held, nodes)), [])
+    return Structure(root, list(map(_held, nodes)), [])
 
 
 def _held(node: Node) -> dict[Any, int]:
@@ -57,12 +57,12 @@ def _held(node: Node) -> dict[Any, int]:
     return dict(zip(names, node.children, strict=False))
 
 
-def have_attributes(flat: tree.Flat) -> bool:
+def have_attributes(flat: flattening.Flat) -> bool:
     """Return whether some containers have attributes beside what they hold."""
     return any(map(flat.others, range(len(flat.nodes))))
 
 
-def find(plan: Plan, saved: Saved, *, is_part: bool) -> dict[int, int]:
+def find(plan: Plan, saved: Structure, *, is_part: bool) -> dict[int, int]:
     """Return the containers that are loaded whole, and what they are in the save.
 
     Args:
@@ -82,7 +82,7 @@ def find(plan: Plan, saved: Saved, *, is_part: bool) -> dict[int, int]:
 class _Search:
     """Finds for what is loaded whole what it is in the save."""
 
-    def __init__(self, plan: Plan, saved: Saved) -> None:
+    def __init__(self, plan: Plan, saved: Structure) -> None:
         self.found = dict(plan.replace)
         self._root = plan.flat.root
         self._held = [_held(node) for node in plan.flat.nodes]
@@ -148,7 +148,7 @@ class _Search:
 
 
 def attributes(
-    plan: Plan, found: Mapping[int, int], saved: Saved, *, is_told: bool
+    plan: Plan, found: Mapping[int, int], saved: Structure, *, is_told: bool
 ) -> dict[int, Mapping[str, int]]:
     """Return the attributes of containers that are loaded whole.
 

@@ -5,4 +5,13 @@ manifest the name that makes it a save. What a dead process left is **swept**. O
 `disk` opens or changes files.
 """
 
-__all__ = ["disk", "drafts", "filetree", "fileview", "reader"]
+__all__ = [
+    "disk",
+    "drafts",
+    "filetree",
+    "fileview",
+    "local",
+    "paths",
+    "reader",
+    "segments",
+]

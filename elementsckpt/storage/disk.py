@@ -21,10 +21,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import CheckpointError, DamagedError, ReadError, WriteError, reason
-from ..user.arguments import shown
 
 T = TypeVar("T")
-AnyPath = str | os.PathLike[str]
 Buffer = Any  # One-dimensional bytes: bytes, bytearray, memoryview, uint8 ndarray.
 
 _READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
@@ -52,10 +50,6 @@ _REMOVED = re.compile(
 _AS_SELF = os.access in os.supports_effective_ids
 _CALL_BYTES = 1 << 30  # Linux transfers at most 2 GiB a call.
 _PIECE_BYTES = 1 << 20
-
-# What begins a URL. `pathlib` leaves one slash of two, and prefixes may come before it.
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/|://")
-_VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]*)\})")
 
 # What to do about errors.
 _SPACE = "free space, keep fewer saves with keep=, or choose another directory"
@@ -105,82 +99,6 @@ def _refused(path: str | Path, error: OSError) -> WriteError:
         f"The disk refused a change to {path} ({reason(error)}): {remedy}.",
         error.errno,
     )
-
-
-def local(path: AnyPath) -> Path:
-    """Return a path as an absolute one on this machine, `~` and variables expanded.
-
-    Raises:
-      ValueError: it is none, or a URL, or names a variable or a home that is not there.
-    """
-    # Paths of other libraries may return a copy that they made, instead of a URL.
-    if isinstance(path, os.PathLike):
-        _refuse_url(str(path))
-    expanded = _with_variables(_with_home(_text_of(path)))
-    _refuse_url(expanded)
-    return Path(_with_home(expanded)).absolute()
-
-
-def _text_of(path: AnyPath) -> str:
-    text: Any = os.fspath(path) if isinstance(path, os.PathLike) else path
-    if not isinstance(text, str):
-        raise ValueError(f"{shown(path)} is no path: pass text or a pathlib.Path.")
-    if not text:
-        raise ValueError(
-            "The path is empty text. Pass '.' if the working directory is meant."
-        )
-    _refuse_url(text)
-    if "\0" in text or not _is_encodable(text):
-        raise ValueError(
-            f"{shown(path)} is no path, as it holds a character that no file can have "
-            f"in its name. Pass one without."
-        )
-    return text
-
-
-def _is_encodable(text: str) -> bool:
-    try:
-        os.fsencode(text)
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _refuse_url(text: str) -> None:
-    if _URL.search(f"{text}/"):
-        raise ValueError(
-            f"{text} looks like a URL, as a part of it ends in a colon, and only local "
-            f"paths are supported. Save to a local folder and copy that; to load a "
-            f"save from elsewhere, copy its folder here first."
-        )
-
-
-def _with_home(text: str) -> str:
-    try:
-        return str(Path(text).expanduser())
-    except RuntimeError as error:
-        raise ValueError(
-            f"{text} begins with a home that was not found. Pass the path without `~`."
-        ) from error
-
-
-def _with_variables(text: str) -> str:
-    """Expand variables, unless there is a folder with this very name."""
-    end = max((match.end() for match in _VARIABLE.finditer(text)), default=0)
-    named = text[:end] + text[end:].partition("/")[0]
-    if not end or os.path.lexists(named):
-        return text
-
-    def value(match: re.Match[str]) -> str:
-        found = os.environ.get(match[1] or match[2])
-        if not found:
-            raise ValueError(
-                f"{text} names the variable {match[0]}, which is not set, or empty. "
-                f"Set it, or pass the path itself."
-            )
-        return found
-
-    return _VARIABLE.sub(value, text)
 
 
 class _Closing(functools.partial[Any]):
@@ -240,8 +158,11 @@ def make_folder(path: Path) -> None:
         raise
 
 
-def require_space(path: Path, size_bytes: int) -> None:
+def require_space(path: Path, size_bytes: int) -> int:
     """Refuse to begin what cannot end: to write more to a folder than there is room.
+
+    Returns:
+      How many bytes there are, at least `size_bytes`.
 
     Raises:
       WriteError: the disk has less free space.
@@ -249,7 +170,7 @@ def require_space(path: Path, size_bytes: int) -> None:
     try:
         status = os.statvfs(path)
     except OSError:  # It will be tried.
-        return
+        return size_bytes
     blocks = status.f_bfree if os.geteuid() == 0 else status.f_bavail
     free_bytes = blocks * status.f_frsize
     if status.f_blocks and free_bytes < size_bytes:
@@ -259,6 +180,7 @@ def require_space(path: Path, size_bytes: int) -> None:
             f"fewer saves with keep=, or choose another directory.",
             errno.ENOSPC,
         )
+    return max(free_bytes, size_bytes)
 
 
 def create(path: Path, *, exclusive: bool = True) -> Descriptor:

@@ -1,4 +1,4 @@
-"""Save folders that are being written, and their removal.
+"""Save folders that are being written.
 
 A draft is a folder with a locked `.manifest.json` and no `manifest.json`. Renaming the
 one to the other is the commit; the lock tells a save in progress from what a process
@@ -11,31 +11,22 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
-import re
-import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from ..errors import CheckpointError, SaveExistsError, WriteError
-from ..format import manifest
+from ..format import names
+from ..format.manifest import Component, Segment
 from ..system import forks, job
-from ..user.notices import Notices
-from . import disk
+from . import disk, removal
+from .filetree import FolderWriter
+from .paths import contents, leads_nowhere, names_in
+from .segments import SaveFolder, SegmentFile, SegmentSink
 
-SAVE = re.compile(r"\d{8}T\d{6}F\d{6}(--?\d+)?")
-SEGMENT = re.compile(r".+-(\d{6,})-\d{5,}\.safetensors")
-HIDDEN = re.compile(rf"\.{SAVE.pattern}")
-DRAFT = ".manifest.json"
 _ATTEMPTS = 100
-_TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOENT}
-# What is said of folders that get no other name, as by an overlay of its lower layers.
-_NO_RENAME = {errno.EXDEV, errno.EBUSY, errno.EINVAL, errno.EPERM, errno.EACCES}
-_NO_RENAME |= {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _reached: set[Path] = set()  # Folders to which durable entries lead.
-_logger = logging.getLogger("elementsckpt")
 
 
 class Draft:
@@ -48,6 +39,8 @@ class Draft:
       fsync: Whether to make it durable.
 
     Attributes:
+      source: Where what has been written can be read.
+      fsync: Whether it is made durable.
       unlock: Leaves it to be swept; in `finally`, no handler comes before it.
     """
 
@@ -55,16 +48,62 @@ class Draft:
         self, path: Path, made: list[Path], file: disk.Descriptor, *, fsync: bool
     ) -> None:
         self.path = path
+        self.source = SaveFolder(path)
         self.unlock = file.close
         self._made = made
         self._file = file
-        self._fsync = fsync
+        self.fsync = fsync
+        self._room_bytes = 0  # As far as it has been looked for.
         self._is_refused = False  # It has its name, which could not be made durable.
         forks.watch(self)
 
     def _after_fork(self) -> None:
         # It is the parent's, to finish or abandon, and so is the lock.
         self._file.close()
+
+    def require_room(self, size_bytes: int) -> None:
+        """Refuse to write more than there is room for.
+
+        Raises:
+          WriteError: there is less room.
+        """
+        if size_bytes > self._room_bytes:
+            self._room_bytes = disk.require_space(self.path, size_bytes)
+        self._room_bytes -= size_bytes
+
+    def segment(self, name: str) -> SegmentSink:
+        """Return a new segment, to be written."""
+        return SegmentSink(self.path / name, fsync=self.fsync)
+
+    def reuse(self, source: SaveFolder, segment: Segment) -> None:
+        """Link a segment of another save, so that it is one of this save, too.
+
+        Raises:
+          WriteError: the disk refused, or the other save is gone.
+        """
+        disk.link(source.path / segment.file, self.path / segment.file)
+
+    def sync(self, file: SegmentFile) -> None:
+        """Make a segment durable that another process has written, if this is to be."""
+        if self.fsync:
+            disk.sync(file.fd, path=file.path)
+
+    def drop(self, segment: str) -> None:
+        """Remove the link to a segment of another save."""
+        if os.path.lexists(self.path / segment):
+            disk.remove(self.path / segment)
+
+    def folder(self, name: str) -> Path:
+        """Make the folder of a component that writes its files itself."""
+        path = self.path / name
+        disk.make_folder(path)
+        return path
+
+    def files(
+        self, path: Path, component: Component, earlier: Mapping[str, Path]
+    ) -> FolderWriter:
+        """Return what makes the files in such a folder a part of the save."""
+        return FolderWriter(path, component, earlier, fsync=self.fsync)
 
     def commit(self, content: bytes) -> None:
         """Make the folder a save: complete and, with fsync, durable on return.
@@ -74,13 +113,13 @@ class Draft:
         Raises:
           WriteError: the disk refused; the caller should `abandon` it.
         """
-        draft = self.path / DRAFT
+        draft = self.path / names.DRAFT
         disk.write(self._file.fd, content, 0, path=draft)
-        if self._fsync:
+        if self.fsync:
             disk.sync(self._file.fd, path=draft)
             disk.sync_folder(self.path)
-        disk.rename(draft, self.path / manifest.NAME)
-        if self._fsync:
+        disk.rename(draft, self.path / names.MANIFEST)
+        if self.fsync:
             self._sync_name()
         self._file.close()
 
@@ -116,7 +155,7 @@ class Draft:
         try:
             if self._file.is_open and not self.is_committed:
                 keep_folder = self.path not in self._made
-                remove(self.path, keep_folder=keep_folder, fsync=self._fsync)
+                removal.remove(self.path, keep_folder=keep_folder, fsync=self.fsync)
                 _remove_folders([x for x in self._made if x != self.path])
         finally:
             self._file.close()
@@ -126,7 +165,7 @@ class Draft:
         """Whether it is a save, which others may rely on already."""
         if self._is_refused:
             return False
-        return disk.is_at(self._file.fd, self.path / manifest.NAME)
+        return disk.is_at(self._file.fd, self.path / names.MANIFEST)
 
 
 def _above(path: Path) -> Iterator[Path]:
@@ -148,7 +187,7 @@ def begin(
     made: list[Path] = []
     now = datetime.now(timezone.utc)
     for attempt in range(_ATTEMPTS):
-        name = save_name(now + timedelta(microseconds=attempt), step)
+        name = names.save_name(now + timedelta(microseconds=attempt), step)
         path = directory / (f".{name}" if is_hidden else name)
         file: disk.Descriptor | None = None
         try:
@@ -180,7 +219,7 @@ def _make_draft(path: Path) -> disk.Descriptor:
     file: disk.Descriptor | None = None
     try:
         disk.make_folder(hidden)
-        file = disk.create(hidden / DRAFT)
+        file = disk.create(hidden / names.DRAFT)
         if _is_lost(file):
             raise _TakenError
         if hidden != path:
@@ -194,7 +233,7 @@ def _make_draft(path: Path) -> disk.Descriptor:
             if file is not None:
                 file.close()
         cause = error.__cause__ or error
-        if isinstance(cause, OSError) and cause.errno in _TAKEN:
+        if isinstance(cause, OSError) and cause.errno in removal.TAKEN:
             raise _TakenError from error
         raise
 
@@ -202,11 +241,11 @@ def _make_draft(path: Path) -> disk.Descriptor:
 def _remove_new(file: disk.Descriptor | None, hidden: Path, path: Path) -> None:
     """Remove what was made of a save folder, wherever it is by now."""
     if file is None:
-        try_to_sweep(hidden)  # It may be somebody else's.
+        removal.try_to_sweep(hidden)  # It may be somebody else's.
         return
     for folder in (hidden, path):
-        if disk.is_at(file.fd, folder / DRAFT):
-            remove(folder)
+        if disk.is_at(file.fd, folder / names.DRAFT):
+            removal.remove(folder)
 
 
 def _is_lost(file: disk.Descriptor) -> bool:
@@ -221,7 +260,7 @@ def begin_at(path: Path, *, fsync: bool) -> Draft:
       SaveExistsError: it holds something already.
     """
     if names_in(path):
-        sweep(path)
+        removal.sweep(path)
     made = _make_folders(path.parent)
     file: disk.Descriptor | None = None
     is_lost = False
@@ -230,7 +269,9 @@ def begin_at(path: Path, *, fsync: bool) -> Draft:
         is_lost = _is_lost(file)
         if is_lost:
             raise _busy(path)
-        if disk.names_in(path) != [DRAFT]:  # Another save was faster, and is complete.
+        if disk.names_in(path) != [
+            names.DRAFT
+        ]:  # Another save was faster, and is complete.
             raise _full(path)
         return Draft(path, made, file, fsync=fsync)
     except BaseException as error:
@@ -238,7 +279,7 @@ def begin_at(path: Path, *, fsync: bool) -> Draft:
             if file is not None and not is_lost:
                 _remove_draft(file, path)
             elif not isinstance(error, CheckpointError):  # It came as a file was made.
-                try_to_sweep(path)
+                removal.try_to_sweep(path)
         finally:
             if file is not None:
                 file.close()
@@ -248,9 +289,9 @@ def begin_at(path: Path, *, fsync: bool) -> Draft:
 
 def _remove_draft(file: disk.Descriptor, path: Path) -> None:
     """Remove a draft that is new, and not what others have put beside it."""
-    if disk.is_at(file.fd, path / DRAFT):
+    if disk.is_at(file.fd, path / names.DRAFT):
         with contextlib.suppress(CheckpointError):
-            disk.remove(path / DRAFT)
+            disk.remove(path / names.DRAFT)
 
 
 def _make_draft_at(path: Path, made: list[Path]) -> disk.Descriptor:
@@ -269,7 +310,7 @@ def _make_draft_at(path: Path, made: list[Path]) -> disk.Descriptor:
         if not os.path.isdir(path) or disk.names_in(path):
             raise _full(path)
         try:
-            return disk.create(path / DRAFT)
+            return disk.create(path / names.DRAFT)
         except WriteError as error:
             if error.errno == errno.EEXIST:
                 raise _busy(path) from error
@@ -279,7 +320,7 @@ def _make_draft_at(path: Path, made: list[Path]) -> disk.Descriptor:
 
 def _is_being_written(path: Path) -> bool:
     try:
-        with disk.File(path / DRAFT, to_lock=True) as file:
+        with disk.File(path / names.DRAFT, to_lock=True) as file:
             return disk.lock(file.fd) is False
     except CheckpointError:
         return False
@@ -307,21 +348,17 @@ def _taken(path: Path, why: str, remedy: str) -> SaveExistsError:
 
 
 def _occupied(path: Path) -> str:
-    if os.path.lexists(path / manifest.NAME):
+    if os.path.lexists(path / names.MANIFEST):
         return "it holds a save already"
     if os.path.isdir(path):
         return f"it {contents(path)}"
     return leads_nowhere(path) or "it is a file"
 
 
-def save_name(now: datetime, step: int | None) -> str:
-    """Return the name of a save folder, as elements would."""
-    stamp = now.strftime("%Y%m%dT%H%M%SF%f")
-    return stamp if step is None else f"{stamp}-{step:012d}"
-
-
 def _make_folders(path: Path) -> list[Path]:
     """Make a folder and its parents; return those that were made, outermost first."""
+    if os.path.isdir(path):
+        return []
     made: list[Path] = []
     missing = [p for p in [path, *path.parents] if not os.path.exists(p)]
     why = leads_nowhere(path)
@@ -346,259 +383,3 @@ def _remove_folders(made: list[Path]) -> None:
     for folder in reversed(made):
         with contextlib.suppress(CheckpointError):
             disk.remove_folder(folder)
-
-
-# Removing
-
-
-def sweep(path: Path, notices: Notices | None = None) -> None:
-    """Remove the folder if it is a save that a dead process left unfinished.
-
-    An empty one is that, too: a save that is being written has its draft as soon as it
-    has its name. Only `begin_at` makes its folder first, and makes it again.
-
-    Args:
-      path: The folder.
-      notices: What was said of the directory before.
-
-    Raises:
-      WriteError: the disk refused.
-    """
-    names = names_in(path)
-    is_hidden = HIDDEN.fullmatch(path.name) is not None
-    if os.path.islink(path) or not all(map(_is_ours, names)):
-        return
-    if not names and (is_hidden or SAVE.fullmatch(path.name)):
-        with contextlib.suppress(WriteError):  # There is nothing in it to remove.
-            disk.remove_folder(path)
-        return
-    if not is_hidden and (DRAFT not in names or manifest.NAME in names):
-        return
-    said = Notices() if notices is None else notices
-    if DRAFT in names:
-        _sweep_if_free(path, said)
-    else:
-        _sweep(path, said)
-
-
-def try_to_sweep(path: Path, notices: Notices | None = None) -> None:
-    """Sweep; failing only warns."""
-    said = Notices() if notices is None else notices
-    try:
-        sweep(path, said)
-    except CheckpointError as error:
-        tell_of_remains(path, error, said)
-
-
-def _sweep_if_free(path: Path, notices: Notices) -> None:
-    try:
-        file = disk.File(path / DRAFT, to_lock=True)
-    except CheckpointError:
-        return
-    with file:
-        # Else it is being written, or has just been committed.
-        if not (disk.lock(file.fd) and disk.is_at(file.fd, path / DRAFT)):
-            return
-        where = _sweep(path, notices)
-    if os.path.lexists(where):  # NFS and FUSE keep what is open.
-        _remove_emptied(where)
-
-
-def _sweep(path: Path, notices: Notices) -> Path:
-    _logger.info("Removing %s, which was left there unfinished.", path)
-    return _remove(path, notices, keep_folder=False, fsync=False)
-
-
-def _is_ours(name: str) -> bool:
-    if name in (DRAFT, manifest.NAME):
-        return True
-    return any(pattern.fullmatch(name) for pattern in (SEGMENT, manifest.FOLDER))
-
-
-def remove(
-    path: Path,
-    *,
-    keep_folder: bool = False,
-    fsync: bool = False,
-    notices: Notices | None = None,
-) -> None:
-    """Remove a save folder of ours; failing only warns.
-
-    It gets a hidden name first, so a save is removed at once or not at all. At a path
-    that the caller named, or where folders cannot be renamed, it becomes a draft again,
-    which can be swept, and the draft goes last. Folders that components wrote go with
-    all that is in them. Files that are not ours stay, in a folder of the old name.
-
-    Args:
-      path: The folder.
-      keep_folder: Whether only its contents go.
-      fsync: Whether the first step is made durable before the next.
-      notices: What was said of the directory before.
-    """
-    notices = Notices() if notices is None else notices
-    try:
-        _remove(path, notices, keep_folder=keep_folder, fsync=fsync)
-    except (CheckpointError, OSError) as error:
-        tell_of_remains(path, error, notices)
-
-
-def tell_of_remains(path: Path, error: Exception, notices: Notices) -> None:
-    """Warn of a folder that cannot be removed; for the same reason others cannot."""
-    about = "remains", getattr(error, "errno", None)
-    notices.warn(about, "Could not remove %s: %s", path, error)
-
-
-def _remove(path: Path, notices: Notices, *, keep_folder: bool, fsync: bool) -> Path:
-    """Remove a save folder, as far as that goes; return where it is, or was."""
-    where = path
-    try:
-        is_save = os.path.lexists(path / manifest.NAME)
-        if is_save:
-            _require_removable(path)
-        if not keep_folder:
-            where = _hide(path, fsync=fsync)
-        if is_save:
-            _take_back(where, path, fsync=fsync)
-        _remove_contents(where, fsync=fsync and is_save and where == path)
-        left = disk.names_in(where)
-        if keep_folder or DRAFT in left:
-            return where
-        if left:
-            about = "files of others"
-            notices.warn(about, "Files that are not of the save stay in %s.", path)
-            if where != path:
-                disk.rename(where, path)
-        else:
-            _remove_emptied(where)
-    except CheckpointError as error:
-        if not isinstance(error.__cause__, FileNotFoundError):  # Else it is gone.
-            raise
-    return where
-
-
-def _hide(path: Path, *, fsync: bool) -> Path:
-    """Give a save folder a hidden name; return where it is then."""
-    if not SAVE.fullmatch(path.name):
-        return path
-    hidden = path.with_name(f".{path.name}")
-    try:
-        disk.rename(path, hidden)
-    except WriteError as error:
-        if error.errno not in _NO_RENAME:
-            raise
-        return path
-    if fsync:
-        disk.sync_folder(path.parent)
-    return hidden
-
-
-def _take_back(where: Path, path: Path, *, fsync: bool) -> None:
-    """Make a save a draft again; one that was hidden becomes visible if that fails."""
-    try:
-        disk.rename(where / manifest.NAME, where / DRAFT)
-    except WriteError:
-        # Else another process, which removes it too, was faster.
-        if where != path and os.path.lexists(where / manifest.NAME):
-            with contextlib.suppress(WriteError):
-                disk.rename(where, path)
-        raise
-    if fsync and where == path:
-        disk.sync_folder(path)
-
-
-def _remove_contents(path: Path, *, fsync: bool) -> None:
-    """Remove what is of a save, the draft at last, so that it can be swept till then.
-
-    It stays if a folder of a component does, in which files are open somewhere.
-    """
-    for name in sorted(disk.names_in(path)):
-        if _is_ours(name) and name != DRAFT:
-            _remove_entry(path / name)
-    left = disk.names_in(path)
-    if DRAFT in left and not any(map(manifest.FOLDER.fullmatch, left)):
-        if fsync:
-            disk.sync_folder(path)
-        disk.remove(path / DRAFT)
-
-
-def _require_removable(path: Path) -> None:
-    """Refuse to begin what could not end: a half of a save is neither there nor gone.
-
-    In a directory of several users, a save of another one can be such.
-
-    Raises:
-      WriteError: a folder may not be emptied, or removed.
-    """
-    names = filter(manifest.FOLDER.fullmatch, disk.names_in(path))
-    own = [path / name for name in names if not os.path.islink(path / name)]
-    inner = [x for folder in own for x, is_folder in _all_of(folder) if is_folder]
-    disk.require_removable(path, inner)
-
-
-def _remove_emptied(path: Path) -> None:
-    """Remove a folder, unless it is gone, or another process begins to write to it."""
-    try:
-        disk.remove_folder(path)
-    except WriteError as error:
-        if error.errno not in _TAKEN:
-            raise
-
-
-def _remove_entry(path: Path) -> None:
-    """Remove a file, a link, or the folder of a component; other folders stay."""
-    if os.path.islink(path) or not os.path.isdir(path):
-        disk.remove(path)
-    elif manifest.FOLDER.fullmatch(path.name):
-        _remove_folder(path)
-
-
-def _remove_folder(path: Path) -> None:
-    """Remove a folder with all that is in it; links are removed, not followed."""
-    for inner, is_folder in reversed(list(_all_of(path))):
-        (_remove_emptied if is_folder else disk.remove)(inner)
-
-
-def _all_of(path: Path) -> Iterator[tuple[Path, bool]]:
-    """Yield a folder and what is in it, what contains something before that.
-
-    What is in a folder can be removed when it has been yielded.
-
-    Yields:
-      A path, and whether it is a folder.
-    """
-    if os.path.isdir(path):
-        disk.make_removable(path)
-        yield path, True
-        for name, status in disk.below(path):
-            is_folder = stat.S_ISDIR(status.st_mode)
-            if is_folder:
-                disk.make_removable(path / name)
-            yield path / name, is_folder
-
-
-# Listing
-
-
-def names_in(path: Path) -> list[str]:
-    """Return the names in a folder, none if it cannot be listed."""
-    try:
-        return disk.names_in(path)
-    except CheckpointError:
-        return []
-
-
-def leads_nowhere(path: Path) -> str:
-    """Say which link in a path leads to nothing, for errors; "" if none does."""
-    link = disk.dangling(path)
-    if link is None:
-        return ""
-    return f"{link} is a link to {os.readlink(link)}, which is not there"
-
-
-def contents(path: Path) -> str:
-    """Say what a folder holds, for errors."""
-    names = sorted(names_in(path))
-    if not names:
-        return "is empty"
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return f"holds {', '.join(names[:8])}{more}"

@@ -21,18 +21,6 @@ _LINES = 10  # In an error.
 _logger = logging.getLogger("elementsckpt")
 
 
-def folder_of(save: Path, stem: str) -> Path:
-    """Return the folder of a component in the save folder."""
-    return save / f"{stem}.files"
-
-
-def make_folder(save: Path, stem: str) -> Path:
-    """Make the folder of a component in the save folder."""
-    path = folder_of(save, stem)
-    disk.make_folder(path)
-    return path
-
-
 class FolderWriter:
     """Makes what a component wrote to its folder a part of the save.
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..errors import DamagedError, ReadError, SaveNotFoundError, WriteError, reason
-from ..format import manifest
+from ..format import names
 from ..format.manifest import File, Files
 from ..system.threads import run
 from . import disk, drafts
@@ -180,7 +180,7 @@ class FolderReader:
 
     def _refuse_removed(self) -> None:
         save = self._own.parent
-        if self._refusal and disk.is_missing(save / manifest.NAME):
+        if self._refusal and disk.is_missing(save / names.MANIFEST):
             raise SaveNotFoundError(
                 f"{save} was removed while {self.key!r} was loaded from it, which may "
                 f"have seen some of its files only. They could not be linked elsewhere "

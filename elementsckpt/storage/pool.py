@@ -22,6 +22,7 @@ import numpy as np
 
 from ..errors import ReadError
 from . import disk
+from .store import OpenSegment
 
 _FILES_SHARE = 4  # Of the descriptors that this process may have.
 _MAPS_SHARE = 2
@@ -41,9 +42,9 @@ class Opened:
 
     def __init__(self) -> None:
         self._owner = next(_owners)
-        self._files: dict[int, disk.File] = {}
+        self._files: dict[int, OpenSegment] = {}
 
-    def get(self, number: int, opens: Callable[[int], disk.File]) -> disk.File:
+    def get(self, number: int, opens: Callable[[int], OpenSegment]) -> OpenSegment:
         """Return a file, open; it stays so while the caller holds it.
 
         Args:
@@ -120,7 +121,7 @@ def _budget(share: int) -> int:
     return sys.maxsize if limit == resource.RLIM_INFINITY else limit // share
 
 
-def _opened(number: int, opens: Callable[[int], disk.File]) -> disk.File:
+def _opened(number: int, opens: Callable[[int], OpenSegment]) -> OpenSegment:
     try:
         return opens(number)
     except ReadError as error:

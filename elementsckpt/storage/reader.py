@@ -11,11 +11,12 @@ import numpy as np
 
 from ..errors import DamagedError
 from ..format.compression import unpack
-from ..format.manifest import Block, Component, Segment, digest, digest_of
+from ..format.manifest import Block, Component, digest
 from ..system.memory import require_memory
 from ..system.threads import run
-from . import disk, pool
+from . import pool
 from .pool import Opened
+from .store import OpenSegment, Source
 
 _ALIGN = 64
 # Changed by atomic calls only, as threads, signal handlers and forked children use it.
@@ -25,7 +26,9 @@ _streams: list[weakref.ref[Reader]] = []
 def is_streaming(folder: Path) -> bool:
     """Tell whether this process still reads a generator from the save folder."""
     streams = [ref() for ref in tuple(_streams)]
-    return any(stream is not None and stream.folder == folder for stream in streams)
+    return any(
+        stream is not None and stream.source.path == folder for stream in streams
+    )
 
 
 # Bytes of a leaf to read: number of the block in which they begin, where in it, and
@@ -36,45 +39,7 @@ Want = tuple[int, int, int]
 Memory = tuple[np.ndarray | None, int]
 
 
-def open_segment(
-    path: Path, segment: Segment, *, is_verified: bool = False
-) -> disk.File:
-    """Open a segment for reading, its size and header verified.
-
-    Args:
-      path: The file.
-      segment: Its entry in the manifest.
-      is_verified: Whether its header was verified before.
-
-    Raises:
-      DamagedError: it is not what the manifest says.
-    """
-    file = disk.File(path)
-    try:
-        _check(file, segment, is_verified=is_verified)
-    except BaseException:
-        file.close()
-        raise
-    return file
-
-
-def _check(file: disk.File, segment: Segment, *, is_verified: bool) -> None:
-    if file.size != segment.size:
-        raise DamagedError(
-            f"{file.path} is damaged: it has {file.size} bytes, expected "
-            f"{segment.size}."
-        )
-    if is_verified:
-        return
-    found = digest_of(file.read, segment.start)
-    if found != segment.digest:
-        raise DamagedError(
-            f"{file.path} is damaged in its first {segment.start} bytes: their digest "
-            f"is {found}, expected {segment.digest}."
-        )
-
-
-def read_block(file: disk.File, block: Block, memory: np.ndarray) -> None:
+def read_block(file: OpenSegment, block: Block, memory: np.ndarray) -> None:
     """Fill memory, uint8[block.content_size], with a block's content, verified.
 
     Raises:
@@ -87,7 +52,7 @@ def read_block(file: disk.File, block: Block, memory: np.ndarray) -> None:
     _verify(file.path, block, memory)
 
 
-def stored_bytes(file: disk.File, block: Block) -> np.ndarray:
+def stored_bytes(file: OpenSegment, block: Block) -> np.ndarray:
     """Return a block's bytes in the file, uint8[block.size], not verified."""
     stored = np.empty(block.size, np.uint8)
     file.read(stored, block.offset)
@@ -131,7 +96,7 @@ class Reader:
     """Reads one component of a save.
 
     Args:
-      folder: The save folder.
+      source: The save.
       component: Its entry in the manifest.
       name_of: Returns the name of a leaf in a block, by number of block, for errors.
       less: How to load less of it, as for `require_memory`.
@@ -139,12 +104,12 @@ class Reader:
 
     def __init__(
         self,
-        folder: Path,
+        source: Source,
         component: Component,
         name_of: Callable[[int], str],
         less: str = "",
     ) -> None:
-        self.folder = folder
+        self.source = source
         self._less = less
         self._component = component
         self._name_of = name_of
@@ -227,7 +192,7 @@ class Reader:
         size = sum(size for _, _, size in wants)
         if size > self._total:
             raise ValueError("the leaves have more bytes than the blocks")
-        require_memory(size, self.folder, self._less)
+        require_memory(size, self.source.path, self._less)
         to_read: dict[int, np.ndarray] = {}
         # Shards that follow each other share blocks.
         shared = dict(self._recent)
@@ -242,7 +207,7 @@ class Reader:
         if to_read:  # Not for most of many small shards.
             size = sum(memory.size for memory in to_read.values())
             # All of blocks that leaves share.
-            require_memory(size, self.folder, self._less)
+            require_memory(size, self.source.path, self._less)
             self._loaded += size
             run(lambda item: self._load(*item), to_read.items())
         self._recent = dict(list(shared.items())[-1:])
@@ -322,7 +287,7 @@ class Reader:
     def _mapped_file(self, number: int, block: int) -> np.ndarray | None:
         if number not in self._maps:
             with self._naming(block):
-                data = pool.map_file(self._file(number))
+                data = self._file(number).map()
             if data is None:
                 return None
             self._maps[number] = data
@@ -347,14 +312,14 @@ class Reader:
             raise DamagedError(f"{error} It holds {self._name_of(block)}.") from error
 
     def _path(self, segment: int) -> Path:
-        return self.folder / self._component.segments[segment].file
+        return self.source.path / self._component.segments[segment].file
 
-    def _file(self, number: int) -> disk.File:
+    def _file(self, number: int) -> OpenSegment:
         return self._files.get(number, self._open)
 
-    def _open(self, number: int) -> disk.File:
-        path, segment = self._path(number), self._component.segments[number]
-        file = open_segment(path, segment, is_verified=number in self._verified)
+    def _open(self, number: int) -> OpenSegment:
+        segment = self._component.segments[number]
+        file = self.source.open(segment, is_verified=number in self._verified)
         self._verified.add(number)
         return file
 

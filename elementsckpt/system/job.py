@@ -21,7 +21,7 @@ from typing import Any
 import xxhash
 from msgspec import Struct
 
-from ..errors import ReadError, reason
+from ..errors import ReadError, SaveNotFoundError, reason
 from ..user.notices import Notices
 
 _TIMEOUT_S = 600.0
@@ -108,7 +108,8 @@ def warn_of_looking(directory: Path, notices: Notices) -> None:
 class Agreement:
     """Process 0 decides what is resumed, and those that write nothing do the same.
 
-    As a context, it tells the others when this process fails before it decided.
+    As a context, it tells the others when this process fails before it decided, and
+    says more where this one does not find what process 0 resumed.
 
     Args:
       directory: The directory of saves.
@@ -198,3 +199,9 @@ class Agreement:
             with contextlib.suppress(Exception):  # Of a store that is gone, too.
                 self._put({"error": reason(error)})
         self._group = None  # What is loaded later is of this process alone.
+        if self.is_followed and isinstance(error, SaveNotFoundError):
+            raise SaveNotFoundError(
+                f"{reason(error)}. Process 0 of this job resumed it, so it was pruned "
+                f"since, or is on another machine. Call save() only when all processes "
+                f"have resumed, in a directory that all of them see."
+            ) from error

@@ -18,9 +18,10 @@ import xxhash
 from msgspec import Struct
 
 from ..format import scalars
-from ..kinds import jax_arrays, leaves, pickles, torch_tensors
+from ..kinds import leaves, pickles
+from ..kinds.kind import UnstorableError
 from ..saving import blocks
-from ..state import specs, tree
+from ..state import flattening
 
 _COPY_BYTES = 16 << 20
 _BY_VALUE = frozenset({type(None), bool, int, float})  # In pickles.
@@ -60,7 +61,7 @@ def leaves_of(key: str, state: Any) -> Iterator[tuple[str, Any]]:
     seen: set[str] = set()
     for number, shard in enumerate(state if is_streamed else [state]):
         index = str(number) if is_streamed else ""
-        flat = tree.flatten(shard, key, aliases=False)
+        flat = flattening.flatten(shard, key, aliases=False)
         for name, value in zip(flat.names, flat.values, strict=True):
             full = "/".join(part for part in (key, index, name) if part)
             while full in seen:  # Names need not be unique.
@@ -76,17 +77,13 @@ def _take(value: Any) -> Fingerprint:
 
 def _content(value: Any) -> tuple[str, np.ndarray | bytes] | None:
     """Return type and bytes of a leaf, or None if only pickle holds it."""
+    value = leaves.kind_of(value).comparable(value)
     kind = leaves.kind_of(value)
-    if isinstance(value, np.generic):
-        value, kind = np.asarray(value), "numpy"  # As good as an array of no axes.
-    if kind == "torch":
-        value = value.detach().contiguous()  # Whatever its strides.
-    fetched = jax_arrays.fetch([value])[0] if kind in ("jax", "key") else None
     try:
-        form, storage, own = leaves.encode(value, kind, fetched)
-    except leaves.UnstorableError:
+        form, storage, own = leaves.encode(value, kind)
+    except UnstorableError:
         return None
-    spec = str(specs.spec_of(value, kind))
+    spec = str(kind.spec(value))
     if storage is None:
         return spec, msgspec.json.encode(_sorted(own))
     return spec, blocks.flat_bytes(storage.T if form.order == "F" else storage)
@@ -164,27 +161,19 @@ def difference(first: Any, second: Any) -> str:
     specs = [_spec(value) for value in (first, second)]
     if specs[0] != specs[1]:
         return " and ".join(specs)
-    is_array = leaves.kind_of(first) in leaves.ARRAYS
-    if not is_array and not isinstance(first, np.generic):
+    kind = leaves.kind_of(first)
+    if not kind.is_array and not isinstance(first, np.generic):
         shown = " and ".join(map(reprlib.repr, (first, second)))
         return f"{specs[0]}, {shown}"
-    arrays = [_host(value) for value in (first, second)]
+    arrays = [leaves.kind_of(value).numbers(value) for value in (first, second)]
     if arrays[0].size == 1:
         return f"{specs[0]}, {arrays[0].item()!r} and {arrays[1].item()!r}"
     return f"{specs[0]}{_gap(*arrays)}"
 
 
 def _spec(value: Any) -> str:
-    spec = str(specs.spec_of(value, leaves.kind_of(value)))
+    spec = str(leaves.kind_of(value).spec(value))
     return type(value).__name__ if spec == "pickle" else spec
-
-
-def _host(value: Any) -> np.ndarray:
-    """Return an array of any library, or the data of keys, as an array of NumPy."""
-    kind = leaves.kind_of(value)
-    if kind in ("jax", "key"):
-        return jax_arrays.fetch([value])[0]
-    return np.asarray(value) if kind != "torch" else torch_tensors.numbers(value)
 
 
 def _gap(first: np.ndarray, second: np.ndarray) -> str:

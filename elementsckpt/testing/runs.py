@@ -124,7 +124,8 @@ class Run:
         if self._saver is None:
             self._saver = self._checkpoint._elsewhere(directory)
         # Training may have registered other objects.
-        self._saver._components = dict(self._checkpoint._components)
+        self._saver._components.clear()
+        self._saver._components.update(self._checkpoint._components)
         return self._saver
 
 

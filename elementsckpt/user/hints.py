@@ -261,3 +261,11 @@ def _avoided(names: Sequence[str]) -> Iterable[list[str]]:
             *(f"{re.escape(start)}/" for start in starts),
             *(f"{re.escape(name)}$" for name in whole),
         ]
+
+
+def listed(names: Iterable[Any], none: str = "", most: int | None = None) -> str:
+    """Return names for a message, how many more than `most`, or what to say of none."""
+    shown = list(map(repr, names))
+    more = 0 if most is None else len(shown) - most
+    text = ", ".join(shown[:most])
+    return f"{text} and {more} more" if more > 0 else text or none

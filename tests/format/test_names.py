@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 import elementsckpt
 from elementsckpt import Checkpoint
 from elementsckpt.format import header
-from elementsckpt.saving import writer
+from elementsckpt.format.sizes import Sizes
 from elementsckpt.storage import disk
 
 from support.boxes import Box, Stream, make, make_boxes
@@ -418,8 +418,8 @@ def test_no_name_is_wrong_after_any_history(kind, first, steps):
 
 def test_segments_of_many_small_leaves_open_elsewhere(tmp_path, monkeypatch):
     safetensors = pytest.importorskip("safetensors")
-    limit = writer.SEGMENT_LEAVES
-    monkeypatch.setattr(writer, "SEGMENT_LEAVES", 10_000)
+    limit = Sizes().segment_leaves
+    monkeypatch.setattr(Checkpoint, "_SIZES", Sizes(segment_leaves=10_000))
     state = {f"layer/{n:06d}": np.full(1, n, np.float32) for n in range(30_000)}
     path = make_boxes(tmp_path, agent=state).save().path
     names = []

@@ -6,6 +6,7 @@ import pytest
 
 import elementsckpt
 from elementsckpt import Checkpoint, Counter, MismatchError, MissingKeyError, Value
+from elementsckpt.loading import patterns, verbs
 from elementsckpt.loading.request import Request
 
 from support.boxes import Box, Stream, make
@@ -366,10 +367,10 @@ def test_a_part_of_a_pytree_is_loaded_by_other_names(tmp_path):
 
 
 def test_a_pattern_is_tried_on_all_names_of_the_load_before_any_full_name():
-    request = Request("params", {"^params": "x"})
-    chosen = request.selections({"params": ["w"], "agent": ["params/w", "n"]})
+    request = Request(verb=verbs.READ, regex="params", rename={"^params": "x"})
+    chosen = patterns.selections(request, {"params": ["w"], "agent": ["params/w", "n"]})
     assert [key for key in chosen if chosen[key].matches("w")] == []
     assert chosen["agent"].matches("params/w")
     assert chosen["params"].renamed("w") == "w"
-    alone = request.selections({"params": ["w"]})["params"]
+    alone = patterns.selections(request, {"params": ["w"]})["params"]
     assert alone.matches("w")

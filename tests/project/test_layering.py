@@ -125,6 +125,21 @@ def test_a_package_says_its_duty_and_what_it_hands_on(package):
         assert set(found.__all__) == used
 
 
+def test_what_is_above_asks_the_kind_of_a_leaf_and_not_its_library():
+    names = {"jax_arrays", "jax_kinds", "torch_kinds", "torch_pickles", "torch_tensors"}
+    libraries = {f"elementsckpt.kinds.{name}" for name in names}
+    found = {x for x in MODULES if home(x) != "kinds" and libraries & {*siblings(x)}}
+    assert {x.partition(".")[2] for x in found} == {
+        "components.copies",  # JAX looks for NaN in what is loaded, unless told not to.
+        "components.protocols",  # Keys and modules are registered as they are.
+        "components.torch_states",
+        "components.value",  # What callbacks of JAX make of keys,
+        "state.plain",
+        "state.specs",  # and what keys were before they had a type.
+        "directory.metadata",  # Numbers, types and devices, as text.
+    }
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_only_dependencies(module):
     names = imported_names(module, ast.walk(parse(module)))

@@ -9,6 +9,7 @@ import xxhash
 
 import elementsckpt
 from elementsckpt import Checkpoint, DamagedError, ReadError
+from elementsckpt.format.sizes import Sizes
 
 from support.boxes import Box, LazyStream, make, python
 from support.folders import MB, Reads, forge, manifest_of, noise
@@ -129,7 +130,7 @@ def test_what_is_mapped_is_verified_once(tmp_path, monkeypatch):
 
 
 def test_the_headers_of_many_segments_are_verified_once(tmp_path, monkeypatch):
-    monkeypatch.setattr("elementsckpt.saving.writer.SEGMENT_BYTES", 150_000)
+    monkeypatch.setattr(Checkpoint, "_SIZES", Sizes(segment=150_000))
     state = [noise(number, 70_000) for number in range(160)]
     save = saved(tmp_path, state, LazyStream, compress=None)
 

@@ -21,7 +21,7 @@ import pytest
 import elementsckpt
 from elementsckpt import Checkpoint, SaveExistsError, WriteError, checkpoint
 from elementsckpt.directory.listing import Directory
-from elementsckpt.run import background
+from elementsckpt.run import background, saver
 from elementsckpt.storage import disk, drafts
 from elementsckpt.system import threads
 
@@ -249,8 +249,8 @@ def test_readers_agree_on_the_newest_of_two_saves_of_one_number(tmp_path, tied):
 @pytest.mark.parametrize("writer", [0, 1])
 def test_the_next_save_is_after_both_saves_of_one_number(tmp_path, tied, writer):
     cp = make(tmp_path, 7, keep=1)
-    for saver in (tied[writer], cp):
-        report = saver.save()
+    for which in (tied[writer], cp):
+        report = which.save()
         assert [x.latest() for x in (*tied, cp)] == [report.path] * 3
     assert report.sequence == 3
     assert [found.path for found in cp.saves()] == [report.path]
@@ -268,7 +268,7 @@ class Interrupts:
       results: Gets what it returns.
     """
 
-    FILES = (background.__file__, checkpoint.__file__, threading.__file__)
+    FILES = frozenset(x.__file__ for x in (background, checkpoint, saver, threading))
 
     def __init__(self, line, call, results):
         self.lines = 0
@@ -374,7 +374,6 @@ import elementsckpt
 from support.boxes import Box, make
 from elementsckpt import Checkpoint, Counter, Every
 from elementsckpt.storage import disk
-from elementsckpt.saving.staging import Staging
 from support.folders import Gate
 
 directory = pathlib.Path(sys.argv[1])
@@ -415,7 +414,7 @@ def child():
     cp.save()
     cp.load()
     cp.wait()
-sys.exit(while_held(cp._lock, child))
+sys.exit(while_held(cp._saver.lock, child))
 """,
     "a checkpoint that saves": """
 class Slow(Box):
@@ -457,12 +456,12 @@ def child():
     assert counter == 1
 sys.exit(while_held(counter.lock, child))
 """,
-    "staging": """
+    "arenas": """
 cp = make(directory, bytes(10_000), background=True)
 def child():
     cp.save()
     cp.wait()
-sys.exit(while_held(cp._staging._lock, child))
+sys.exit(while_held(cp._saver._memory._lock, child))
 """,
 }
 
@@ -1102,7 +1101,7 @@ def test_a_directory_that_goes_costs_the_save_in_the_background_only(
         assert len(visible(tmp_path / "away")) == 2
 
 
-def test_a_claim_is_of_the_directory_that_is_there_now(tmp_path, caplog):
+def test_a_writer_lock_is_of_the_directory_that_is_there_now(tmp_path, caplog):
     path, away = tmp_path / "ckpt", tmp_path / "away"
     cp = make(path, 1)
     cp.save()

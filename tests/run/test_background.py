@@ -16,7 +16,7 @@ from support.boxes import Box, LazyStream, Stream, load_agent, make
 from support.folders import MB, Gate, noise
 from support.strategies import assert_same
 
-ARENA = 16 * MB  # Staging grows by so much.
+ARENA = 16 * MB  # Memory for copies grows by so much.
 
 
 def background(directory, state=None, **options):

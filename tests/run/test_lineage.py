@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from elementsckpt.run import lineage
+from elementsckpt.run import provenance
 
 from support.boxes import environment, python
 
@@ -59,11 +59,11 @@ def commit_at(monkeypatch):
     def commit_at(folder):
         main = sys.modules["__main__"]
         monkeypatch.setattr(main, "__file__", str(folder / "main.py"), raising=False)
-        lineage.commit.cache_clear()
-        return lineage.commit()
+        provenance.commit.cache_clear()
+        return provenance.commit()
 
     yield commit_at
-    lineage.commit.cache_clear()
+    provenance.commit.cache_clear()
 
 
 # Repositories
@@ -247,7 +247,7 @@ def test_nobody_waits_for_what_is_no_file(tmp_path, commit_at):
 
 def test_a_program_without_a_file_is_where_it_was_started(tmp_path):
     write(tmp_path / ".git/HEAD", HASH)
-    script = "from elementsckpt.run import lineage; print(lineage.commit())"
+    script = "from elementsckpt.run import provenance; print(provenance.commit())"
     child = python(script, cwd=tmp_path)
     assert (child.stdout, child.stderr) == (f"{HASH.decode()}\n", "")
 
@@ -256,7 +256,9 @@ def test_a_program_with_a_file_is_there_wherever_it_was_started(tmp_path):
     write(tmp_path / "program/.git/HEAD", HASH)
     write(tmp_path / "here/.git/HEAD", HASH[::-1])
     file = tmp_path / "program" / "main.py"
-    file.write_text("from elementsckpt.run import lineage; print(lineage.commit())")
+    file.write_text(
+        "from elementsckpt.run import provenance; print(provenance.commit())"
+    )
     child = subprocess.run(
         [sys.executable, file],
         env=environment(),
@@ -270,9 +272,9 @@ def test_a_program_with_a_file_is_there_wherever_it_was_started(tmp_path):
 def test_a_folder_that_is_gone_has_no_commit(tmp_path):
     script = """
 import os, sys
-from elementsckpt.run import lineage
+from elementsckpt.run import provenance
 os.rmdir(os.getcwd())
-print(lineage.commit())
+print(provenance.commit())
 """
     gone = tmp_path / "gone"
     gone.mkdir()
@@ -284,26 +286,26 @@ print(lineage.commit())
 def test_a_program_may_say_anything_about_itself(tmp_path, monkeypatch, file):
     monkeypatch.setattr(sys.modules["__main__"], "__file__", file, raising=False)
     monkeypatch.chdir(tmp_path)
-    lineage.commit.cache_clear()
-    assert lineage.commit() is None
-    lineage.commit.cache_clear()
+    provenance.commit.cache_clear()
+    assert provenance.commit() is None
+    provenance.commit.cache_clear()
 
 
 def test_a_process_keeps_the_commit_that_it_began_with(tmp_path, commit_at):
     write(tmp_path / ".git/HEAD", HASH)
     assert commit_at(tmp_path) == HASH.decode()
     write(tmp_path / ".git/HEAD", HASH[::-1])
-    assert lineage.commit() == HASH.decode()
+    assert provenance.commit() == HASH.decode()
 
 
 # Runs and machines
 
 
 def test_runs_have_names_of_their_own():
-    names = {lineage.new_run() for _ in range(100)}
+    names = {provenance.new_run() for _ in range(100)}
     assert len(names) == 100
     assert all(len(name) == 32 and int(name, 16) >= 0 for name in names)
 
 
 def test_the_machine_is_named_as_it_names_itself():
-    assert lineage.host() == platform.node()
+    assert provenance.host() == platform.node()

@@ -90,7 +90,7 @@ def test_a_closed_or_forgotten_object_leaves_the_directory(tmp_path):
     assert "is writing to" not in done.stderr
 
 
-def test_reading_claims_nothing(tmp_path, writer, caplog):
+def test_reading_locks_nothing(tmp_path, writer, caplog):
     cp = boxes.make(tmp_path, 1)
     with pytest.raises(elementsckpt.MissingKeyError):
         cp.load()
@@ -267,13 +267,13 @@ def meanwhile(monkeypatch):
     def arrange(action, times=1):
         left = [action] * times
 
-        class Save(open_save.Save):
-            def components(self, keys):
+        class Save(open_save.OpenSave):
+            def components(self, *args):
                 if left:
                     left.pop()()
-                return super().components(keys)
+                return super().components(*args)
 
-        monkeypatch.setattr(load, "Save", Save)
+        monkeypatch.setattr(load, "OpenSave", Save)
 
     return arrange
 

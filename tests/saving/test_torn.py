@@ -8,12 +8,12 @@ import pytest
 
 import elementsckpt
 from elementsckpt import Checkpoint
-from elementsckpt.saving.blocks import BLOCK_BYTES
+from elementsckpt.format.sizes import Sizes
 
 from support.boxes import make_boxes
 from support.faults import Box, Counts, Stream, is_link
 
-LARGE = BLOCK_BYTES // 4 * 2 + 12345  # Elements of four bytes: three blocks.
+LARGE = Sizes().block // 4 * 2 + 12345  # Elements of four bytes: three blocks.
 MEDIUM = 50_000  # A block of its own.
 SMALL = 1000  # Shares a block.
 MANNERS = {

@@ -31,11 +31,11 @@ import gc, os, resource, sys, threading
 import numpy as np
 import elementsckpt
 from elementsckpt import Checkpoint, Saveable
-from elementsckpt.saving import writer
+from elementsckpt.format.sizes import Sizes
 
 _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (128, most))
-writer.SEGMENT_BYTES = 100_000
+Checkpoint._SIZES = Sizes(segment=100_000)
 options = {"fsync": False, "compress": None}
 directory, mmap = sys.argv[1], sys.argv[2] == "True"
 
@@ -240,7 +240,7 @@ def test_a_save_that_fails_keeps_no_file_open(
             errors.append(error)
         if fault.count < n:
             break
-        cp._claim = None  # It holds the directory.
+        cp._saver._writer_lock = None  # It holds the directory.
         assert open_files() == before, n
     assert len(errors) > 10
 
@@ -249,12 +249,10 @@ MANY_SEGMENTS = """
 import resource, sys
 import numpy as np
 import elementsckpt
-from elementsckpt.saving import reuse
-from elementsckpt.saving import writer
+from elementsckpt.format.sizes import Sizes
 
 resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
-writer.SEGMENT_BYTES = 100_000
-reuse._MANY_SEGMENTS = 1000
+elementsckpt.Checkpoint._SIZES = Sizes(segment=100_000, segments=1000)
 manner = {"fsync": False, "compress": None, "background": bool(sys.argv[3])}
 cp = elementsckpt.Checkpoint(sys.argv[1], **manner)
 cp.agent = elementsckpt.Saveable(["state"])

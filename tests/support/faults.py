@@ -21,10 +21,11 @@ import traceback
 from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
+from msgspec.structs import replace
 
 import elementsckpt
 from elementsckpt import Checkpoint, Files, WriteError
-from elementsckpt.saving import segment_writer
+from elementsckpt.format.sizes import Sizes
 from elementsckpt.storage import disk
 from elementsckpt.system import threads
 
@@ -35,25 +36,16 @@ DIED = 70
 BLOCK_BYTES = 2048
 
 
-def use_small_segments(setattr=setattr, block_bytes=BLOCK_BYTES):
+def use_small_segments(setattr=setattr, block_bytes=BLOCK_BYTES, **others):
     """Make saves of a few kB have several segments of several blocks."""
-    sizes = {
-        "BLOCK_BYTES": block_bytes,
-        "SMALL_BYTES": block_bytes // 2,
-        "SEGMENT_BYTES": 3 * block_bytes,
-        # The stream below is flushed once before its end.
-        "_SHARD_BYTES": block_bytes,
-        "_ARENA_BYTES": block_bytes,
-    }
-    modules = [x for name, x in sys.modules.items() if name.startswith("elementsckpt.")]
-    for name, size in sizes.items():
-        having = [module for module in modules if hasattr(module, name)]
-        assert having, name
-        for module in having:
-            setattr(module, name, size)
-    setattr(
-        segment_writer, "_local", threading.local()
-    )  # Threads keep memory of a size.
+    sizes = Sizes(
+        block=block_bytes,
+        small=block_bytes // 2,
+        segment=3 * block_bytes,
+        arena=block_bytes,
+        shards=block_bytes,  # The stream below is flushed once before its end.
+    )
+    setattr(Checkpoint, "_SIZES", replace(sizes, **others))
 
 
 # A save whose values tell which one it is

@@ -15,7 +15,6 @@ from typing import NamedTuple
 import numpy as np
 import xxhash
 
-from elementsckpt.saving import blocks
 from elementsckpt.saving import save as saving
 from elementsckpt.storage import drafts
 
@@ -241,6 +240,5 @@ class Reads:
 
 def use_small_blocks(setattr=setattr):
     """Make blocks of 2 KiB, several in a segment, and of small leaves some shorter."""
-    use_small_segments(setattr)
-    setattr(blocks, "_LEAST_BYTES", BLOCK_BYTES // 2)
-    setattr(blocks, "_CUT_BYTES", BLOCK_BYTES // 4)
+    shared = {"shared_least": BLOCK_BYTES // 2, "shared_more": BLOCK_BYTES // 4}
+    use_small_segments(setattr, **shared)

@@ -198,12 +198,17 @@ HOLDING = frozenset(
         *(
             "elementsckpt.saving.writer",
             "elementsckpt.saving.component",
-            "elementsckpt.saving.staging",
+            "elementsckpt.saving.arenas",
         ),
         *(
             "elementsckpt.saving.reuse",
             "elementsckpt.storage.reader",
             "elementsckpt.loading.component",
+        ),
+        *(
+            "elementsckpt.loading.candidates",
+            "elementsckpt.loading.decoding",
+            "elementsckpt.loading.loaded",
         ),
         *(
             "elementsckpt.loading.open_save",
@@ -216,6 +221,7 @@ HOLDING = frozenset(
             "elementsckpt.system.forks",
         ),
         *(
+            "elementsckpt.run.saver",
             "elementsckpt.run.writer_lock",
             "elementsckpt.run.provenance",
             "elementsckpt.saving.history",

@@ -15,7 +15,7 @@ import zstandard
 import elementsckpt
 from elementsckpt import Checkpoint, ReadError
 from elementsckpt.format import compression
-from elementsckpt.saving import staging
+from elementsckpt.saving import arenas
 from elementsckpt.system import memory, threads
 
 from support import jobs
@@ -56,7 +56,7 @@ def test_a_limit_counts_wherever_it_is_above_the_process(linux, kind, group):
     linux.set(group, {name: 500 * MB}, **{held: 100 * MB})
     assert memory.memory_bytes() == 500 * MB
     assert memory.left_bytes() == 400 * MB
-    assert staging.default_bytes() == 500 * MB // 8
+    assert arenas.default_bytes() == 500 * MB // 8
 
 
 def test_the_least_of_both_versions_counts(linux):
@@ -91,7 +91,7 @@ def test_what_a_group_has_not_heard_of_counts(linux):
 def test_where_processes_are_slowed_down_there_is_less_to_stage(linux):
     linux.is_in(["0::/a"], SECOND)
     linux.set("a", {"memory.max": "max", "memory.high": 400 * MB}, anon=399 * MB)
-    assert staging.default_bytes() == 50 * MB
+    assert arenas.default_bytes() == 50 * MB
     assert memory.left_bytes() == 400 * MB  # Nobody is killed there.
 
 
@@ -335,8 +335,8 @@ def test_limits_of_the_process_bound_what_is_staged(monkeypatch):
 
     monkeypatch.setattr(resource, "getrlimit", getrlimit)
     jobs.forget()
-    assert staging.default_bytes() == 100 * MB
-    assert Checkpoint(background=True)._staging.limit_bytes == 100 * MB
+    assert arenas.default_bytes() == 100 * MB
+    assert Checkpoint(background=True)._saver._memory.limit_bytes == 100 * MB
     jobs.forget()
 
 

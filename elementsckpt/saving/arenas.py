@@ -9,28 +9,34 @@ from typing import Any
 
 import numpy as np
 
+from ..format.sizes import DEFAULT
 from ..system import forks
 from ..system.memory import has_addresses, has_room, memory_bytes
 
-_ARENA_BYTES = 16 << 20
 _ALIGN = 64
 _SHARE = 8
 
 
-class Staging:
-    """Copies, up to a limit; threads may copy at the same time.
+class Arenas:
+    """Holds copies, up to a limit; threads may copy at the same time.
 
     Args:
       limit_bytes: How many bytes there may be, as far as there is memory.
+      arena_bytes: In pieces of what size.
     """
 
-    def __init__(self, limit_bytes: int) -> None:
+    def __init__(self, limit_bytes: int, arena_bytes: int = DEFAULT.arena) -> None:
+        self._arena_bytes = arena_bytes
         self.limit_bytes = limit_bytes
         self._lock = threading.Lock()
         self._arenas: list[np.ndarray] = []
         self._current = 0  # Number of the arena in use,
         self._used = 0  # and how much of it is.
         forks.watch(self)
+
+    def like(self) -> Arenas:
+        """Return others of the same sizes."""
+        return Arenas(self.limit_bytes, self._arena_bytes)
 
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
@@ -47,7 +53,7 @@ class Staging:
 
     def _allocate(self, size: int) -> np.ndarray | None:
         with self._lock:
-            if self._used + size > _ARENA_BYTES:
+            if self._used + size > self._arena_bytes:
                 self._current, self._used = self._current + 1, 0
             if self._current == len(self._arenas) and not self._grow():
                 return None
@@ -56,14 +62,14 @@ class Staging:
             return self._arenas[self._current][begin : begin + size]
 
     def _grow(self) -> bool:
-        size = (len(self._arenas) + 1) * _ARENA_BYTES
-        has_memory = has_room(_ARENA_BYTES) and has_addresses(_ARENA_BYTES)
+        size = (len(self._arenas) + 1) * self._arena_bytes
+        has_memory = has_room(self._arena_bytes) and has_addresses(self._arena_bytes)
         if size > self.limit_bytes or not has_memory:
             return False
         # Private: after a fork, the child's copies are its own.
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
         try:
-            arena = mmap.mmap(-1, _ARENA_BYTES, flags=flags)
+            arena = mmap.mmap(-1, self._arena_bytes, flags=flags)
         except OSError:  # As by `ulimit -v`.
             return False
         with contextlib.suppress(AttributeError, OSError):

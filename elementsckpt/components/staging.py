@@ -1,0 +1,55 @@
+"""Which components have files that others write, in the block of a staged save."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from ..errors import ComponentError
+from ..user import attributes
+from ..user.arguments import shown
+from .files import Files
+from .protocols import Component
+
+
+def staged_only(components: Mapping[str, Component]) -> list[str]:
+    """Return the keys of the components whose files only `staging` writes."""
+    values = {key: component.value for key, component in components.items()}
+    return [
+        key
+        for key, x in values.items()
+        if attributes.is_instance(x, Files) and x.is_staged_only
+    ]
+
+
+def require_stageable(
+    keys: Sequence[str],
+    select: Callable[[Iterable[str]], Mapping[str, Component]],
+    components: Mapping[str, Component],
+) -> None:
+    """Refuse to stage what has no files, and to leave out what must be staged.
+
+    Args:
+      keys: What the user names.
+      select: Returns the components with these keys.
+      components: All components.
+    """
+    if not all(isinstance(key, str) for key in keys):
+        raise ValueError(
+            f"staging({', '.join(map(shown, keys))}): pass keys one by one, as in "
+            f"staging('policy', 'critic')."
+        )
+    if not keys or not all(x.target.takes_folder for x in select(keys).values()):
+        raise ComponentError(
+            f"Cannot stage {_listed(keys)}: name components that have files, such "
+            f"as cp.policy = elementsckpt.Files(load=function)."
+        )
+    others = [key for key in staged_only(components) if key not in keys]
+    if others:
+        raise ComponentError(
+            f"The files of {_listed(others)} are written in such a block, too: "
+            f"name all of these, with staging({_listed([*keys, *others])})."
+        )
+
+
+def _listed(keys: Iterable[str]) -> str:
+    return ", ".join(map(repr, keys))

@@ -1,0 +1,56 @@
+"""What a load knows of a component: what takes its state, and what is there now."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from msgspec import Struct
+
+from ..state.flattening import Flat
+from .files import takes_folder
+from .value import Value, is_empty, of_functions, template
+
+
+class Target(Struct, frozen=True):
+    """A component, as far as a load needs to know it.
+
+    Attributes:
+      load: Takes the state, or a folder; None if the state is only returned.
+      state: Returns the current state; None if there is none.
+      template: Returns the current value, taken apart, which the whole of a saved one
+        must be like; None if there is none.
+      is_rebuilt: Whether it takes what a value saved with its classes.
+      grows: Whether it takes leaves that its current state does not have yet.
+      is_complete: Whether the outermost mapping of that has all that it can have.
+    """
+
+    load: Callable[[Any], Any] | None = None
+    state: Callable[[], Any] | None = None
+    template: Callable[[], Flat] | None = None
+    is_rebuilt: bool = False
+    grows: bool = False
+    is_complete: bool = False
+
+    @property
+    def takes_folder(self) -> bool:
+        """Whether it loads a folder of files, not a state."""
+        return self.load is not None and takes_folder(self.load)
+
+
+def of_value(value: Value, state: Callable[[], Any] | None = None) -> Target:
+    """Return a value as a target: it is its own template, if it has one."""
+    load = functools.partial(setattr, value, "value")
+    if is_empty(value):
+        return Target(load, state, is_rebuilt=True)
+    return Target(load, state, functools.partial(template, value))
+
+
+def of_loadfns(loadfns: Mapping[str, Callable[[Any], Any]]) -> dict[str, Target]:
+    """Return functions that take a state as targets, by key."""
+    values = of_functions(loadfns, Value.load)
+    return {
+        key: of_value(values[key]) if key in values else Target(load)
+        for key, load in loadfns.items()
+    }

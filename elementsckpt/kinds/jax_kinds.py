@@ -1,0 +1,179 @@
+"""Arrays and typed keys of JAX, the data of such keys, and arrays without elements."""
+
+from __future__ import annotations
+
+import itertools
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import MismatchError, ReadError, reason
+from ..format import dtypes
+from ..format.manifest import Leaves
+from . import jax_arrays
+from .code_kinds import Opaque
+from .jax_arrays import KeyData
+from .kind import ArrayKind, Encoded, Form, Kind, Spec, cast, dtype_of
+from .numpy_kinds import NUMPY
+
+
+def _build(groups: Sequence[Leaves], decoded: Sequence[list[Any]], key: str) -> None:
+    """Make arrays and keys, in one transfer.
+
+    Raises:
+      MismatchError: JAX would silently halve the width of an element type.
+      ReadError: this JAX lacks a generator of keys.
+    """
+    pairs = [(x, arrays) for x, arrays in zip(groups, decoded, strict=True) if arrays]
+    for group, arrays in pairs:
+        if jax_arrays.narrows(arrays[0].dtype):
+            raise MismatchError(
+                f"{key}/{group.names[0]} is a JAX array of {arrays[0].dtype}, which "
+                f"JAX would silently make 32 bits wide. Set jax_enable_x64, as the run "
+                f"that saved it did."
+            )
+    if not pairs:
+        return
+    placed = iter(jax_arrays.put([array for _, arrays in pairs for array in arrays]))
+    for group, arrays in pairs:
+        arrays[:] = itertools.islice(placed, len(arrays))
+        if group.kind == KEY.name:
+            arrays[:] = [_wrap_key(array, group, key) for array in arrays]
+        elif group.value:
+            arrays[:] = map(jax_arrays.weaken, arrays)
+
+
+def _wrap_key(data: Any, group: Leaves, key: str) -> Any:
+    try:
+        return jax_arrays.wrap_key(data, group.value)
+    except (ValueError, TypeError) as error:  # This says nothing about the save.
+        raise ReadError(
+            f"{key}/{group.names[0]} holds typed keys of {group.value!r}, which the "
+            f"installed JAX does not make: {reason(error)}. Install one that does."
+        ) from error
+
+
+class _Abstract(Opaque):
+    """Shapes and types of arrays without elements, to load into."""
+
+    is_abstract = True
+
+    def spec(self, value: Any) -> Spec:
+        if jax_arrays.is_key(value):
+            return KEY.spec(value)
+        return JAX.spec(value)
+
+    def misplaced(self, current: Any) -> str | None:
+        return jax_arrays.misplaced(current)
+
+    def where(self, current: Any) -> str | None:
+        return str(current.sharding or "the default device")
+
+    def device_key(self, current: Any) -> Any:
+        return jax_arrays.device_key(current)
+
+    def fit(self, current: Any, value: Any, kind: Kind, taken: Spec | None) -> Any:
+        return _fit(current, value, kind, taken)
+
+
+class _Arrays(ArrayKind):
+    name = "jax"
+    is_of_type = True
+    is_immutable = True  # As they may share memory with NumPy arrays.
+    is_known_by_identity = True
+    fetch = staticmethod(jax_arrays.fetch)
+    build = staticmethod(_build)
+    maker = "JAX"
+    traits: Callable[[Any], Any] | None = operator.attrgetter(
+        "dtype", "shape", "weak_type"
+    )
+
+    def recognise(self, value: Any) -> Kind | None:
+        if not jax_arrays.is_any(value):
+            return None
+        if jax_arrays.is_abstract(value):
+            return ABSTRACT
+        return KEY if jax_arrays.is_key(value) else JAX
+
+    def problem(self, value: Any) -> str | None:
+        return jax_arrays.problem(value)
+
+    def encode(self, value: Any, fetched: Any) -> Encoded:
+        weak = True if value.weak_type else None
+        form = Form(self.name, dtypes.encode(fetched.dtype), value.shape, value=weak)
+        return form, np.asarray(fetched, order="C"), None
+
+    def spec(self, value: Any) -> Spec:
+        shape, weak = tuple(value.shape), bool(value.weak_type)
+        return Spec("array", value.dtype, shape, weak, self)
+
+    def specs(self, group: Leaves) -> list[Spec]:
+        spec = Spec(
+            "array", dtype_of(group.dtype), group.shape, bool(group.value), self
+        )
+        return [spec] * len(group.names)
+
+    def narrowing(self, dtype: np.dtype[Any]) -> str | None:
+        if jax_arrays.narrows(dtype):
+            return "which JAX would silently make 32 bits wide: set jax_enable_x64"
+        return None
+
+    def where(self, current: Any) -> str | None:
+        return str(current.sharding or "the default device")
+
+    def device_key(self, current: Any) -> Any:
+        return jax_arrays.device_key(current)
+
+    def numbers(self, value: Any) -> np.ndarray:
+        return jax_arrays.fetch([value])[0]
+
+    def fit(self, current: Any, value: Any, kind: Kind, taken: Spec | None) -> Any:
+        return _fit(current, value, kind, taken)
+
+
+def _fit(current: Any, value: Any, kind: Kind, taken: Spec | None) -> Any:
+    """Return a saved leaf where and as an array, typed keys or a shape is."""
+    if taken is None:
+        array, weak = kind.numbers(value), getattr(current, "weak_type", False)
+        if not jax_arrays.is_key(current):
+            array = cast(array, current.dtype)
+        return jax_arrays.like(current, array, weak=weak)
+    if taken.kind != "array":
+        return value
+    # Who saved it may have had it from JAX, where its type could be weak.
+    weak = taken.dtype == current.dtype if taken.weak is None else taken.weak
+    return jax_arrays.like(current, kind.numbers(value), weak=weak)
+
+
+class _Keys(_Arrays):
+    name = "key"
+    is_known_by_identity = False
+    traits: Callable[[Any], Any] | None = ArrayKind.traits
+    recognise = Kind.recognise
+
+    def encode(self, value: Any, fetched: Any) -> Encoded:
+        storage = np.asarray(fetched, order="C")
+        generator = jax_arrays.implementation(value)
+        code = dtypes.encode(storage.dtype)
+        return Form(self.name, code, storage.shape, value=generator), storage, None
+
+    def spec(self, value: Any) -> Spec:
+        return Spec("key", jax_arrays.implementation(value), tuple(value.shape))
+
+    def specs(self, group: Leaves) -> list[Spec]:
+        return [Spec("key", group.value, group.shape[:-1])] * len(group.names)
+
+
+class _KeyData(_Keys):
+    """Data that stands for typed keys, and is loaded as the data that it is."""
+
+    types = (KeyData,)
+
+    def unwrapped(self, current: Any) -> tuple[Any, Kind]:
+        data = current.data
+        return data, NUMPY if isinstance(data, np.ndarray) else JAX
+
+
+JAX, KEY, KEY_DATA, ABSTRACT = _Arrays(), _Keys(), _KeyData(), _Abstract()

@@ -1,0 +1,166 @@
+"""Arrays of NumPy, and views of these: what other kinds come from and become."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import numpy as np
+
+from ..format import dtypes
+from ..format.manifest import Leaves
+from .kind import (
+    MAX_AXES,
+    ArrayKind,
+    Encoded,
+    Form,
+    Kind,
+    Layout,
+    Spec,
+    Stored,
+    cast,
+    dtype_of,
+)
+
+_ALIGN = 16  # Of the memory that NumPy takes, in bytes.
+
+
+class _Arrays(ArrayKind):
+    name = "numpy"
+    types = (np.ndarray, np.memmap)
+    is_foreign = False
+    build = None  # type: ignore[assignment]
+
+    def encode(self, value: Any, fetched: np.ndarray | None) -> Encoded:
+        code = dtypes.encode(value.dtype)
+        order: Literal["C", "F"] = "C" if has_c_order(value) else "F"
+        storage = value if order == "C" else value.T
+        if type(code) is dict and "string" in code:
+            storage = _encode_strings(storage)
+            return Form("numpy", code, value.shape, order, storage.size), storage, None
+        return Form("numpy", code, value.shape, order), storage, None
+
+    def storage(self, group: Leaves) -> tuple[np.dtype[Any], tuple[int, ...]]:
+        if not is_strings(group):
+            return dtypes.decode(group.dtype), group.shape
+        if type(group.value) is not int or group.value < 0:
+            raise ValueError("strings of no number of bytes")
+        return np.dtype(np.uint8), (group.value,)
+
+    def decode(self, group: Leaves, stored: Stored) -> list[Any]:
+        arrays = stored.elements(group)
+        if is_strings(group):
+            return [_decode_strings(group, array) for array in arrays]
+        return arrays if stored.is_mapped else _aligned(arrays, stored)
+
+    def spec(self, value: Any) -> Spec:
+        if not has_bytes(value):
+            return Spec("pickle")
+        return Spec("array", value.dtype, value.shape)
+
+    def fit(self, current: Any, value: Any, kind: Kind, taken: Spec | None) -> Any:
+        array = kind.numbers(value)
+        return array if array.dtype.kind == "O" else cast(array, current.dtype)
+
+
+class _Views(Kind):
+    name = "view"  # See `state.view_leaves`, which makes them.
+
+    def layout(self, group: Leaves) -> Layout:
+        return np.dtype(np.uint8), (0,), 0
+
+    def decode(self, group: Leaves, stored: Stored) -> list[Any]:
+        return [None] * len(group.names)
+
+    def is_numpy(self, group: Leaves) -> bool:
+        return True
+
+    def specs(self, group: Leaves) -> list[Spec]:
+        return [Spec("array", dtype_of(group.dtype), group.shape)] * len(group.names)
+
+
+NUMPY, VIEW = _Arrays(), _Views()
+
+
+def has_c_order(array: np.ndarray) -> bool:
+    """Return whether the array is stored in C order; if not, its transpose is."""
+    flags = array.flags
+    return flags.c_contiguous or not flags.f_contiguous
+
+
+def has_bytes(array: np.ndarray) -> bool:
+    """Return whether the elements of the array can be stored without pickle."""
+    try:
+        dtypes.encode(array.dtype)
+    except dtypes.UnknownDtypeError:
+        return False
+    return True
+
+
+def is_strings(group: Leaves) -> bool:
+    """Return whether the leaves are arrays of strings of variable length."""
+    return type(group.dtype) is dict and "string" in group.dtype
+
+
+def _encode_strings(array: np.ndarray) -> np.ndarray:
+    """Return a StringDType array as int64 lengths, -1 if missing, and the text."""
+    items = array.reshape(-1).tolist()
+    texts = [item.encode() if isinstance(item, str) else None for item in items]
+    lengths = [-1 if text is None else len(text) for text in texts]
+    data = np.array(lengths, "<i8").tobytes() + b"".join(filter(None, texts))
+    return np.frombuffer(data, np.uint8)
+
+
+def _decode_strings(group: Leaves, data: np.ndarray) -> np.ndarray:
+    count = math.prod(group.shape)
+    if 8 * count > data.size:
+        raise ValueError("an array of strings is longer than its bytes")
+    lengths = data[: 8 * count].view("<i8").tolist()
+    array = np.empty(count, dtypes.decode(group.dtype))
+    missing = getattr(array.dtype, "na_object", None)
+    position = 8 * count
+    for index, length in enumerate(lengths):
+        if length < 0:
+            array[index] = missing
+            continue
+        array[index] = data[position : position + length].tobytes().decode()
+        position += length
+    if position != data.size:
+        raise ValueError("an array of strings is shorter or longer than its bytes")
+    return array.reshape(group.shape, order=group.order)
+
+
+def _aligned(arrays: list[np.ndarray], stored: Stored) -> list[np.ndarray]:
+    """Return arrays that begin where NumPy's own memory does.
+
+    How torch and BLAS sum up, and so the last bit, depends on where numbers begin.
+    """
+    (_, _, size), memory, offset = stored[:3]
+    if not arrays or arrays[0].size < 2 or not size:
+        return arrays
+    first, count = arrays[0], len(arrays)
+    is_c = first.flags.c_contiguous and first.ndim < MAX_AXES
+    if count > 1 and size % _ALIGN and is_c:
+        content = np.ndarray((count, size), np.uint8, memory, offset)
+        room = np.empty((count, size + -size % _ALIGN), np.uint8)
+        room[:, :size] = content
+        strides = (room.strides[0], *first.strides)
+        return list(np.ndarray((count, *first.shape), first.dtype, room, 0, strides))
+    begin = memory.__array_interface__["data"][0] + offset
+    return [
+        _copied(array) if (begin + number * size) % _ALIGN else array
+        for number, array in enumerate(arrays)
+    ]
+
+
+def _copied(array: np.ndarray) -> np.ndarray:
+    """Return a copy of a contiguous array.
+
+    What lies between the fields of a structured one comes along, which NumPy leaves
+    out, as a view of the array may show it.
+    """
+    if array.dtype.names is None:
+        return array.copy("K")
+    rows = array if array.flags.c_contiguous else array.T
+    content = rows.reshape(-1).view(np.uint8).copy()
+    return np.ndarray(array.shape, array.dtype, content, 0, array.strides)

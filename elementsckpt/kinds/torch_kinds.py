@@ -1,0 +1,95 @@
+"""Dense tensors of torch, and those that only pickle holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..format import dtypes
+from ..format.manifest import Leaves
+from . import torch_tensors
+from .code_kinds import Opaque
+from .kind import ArrayKind, Encoded, Form, Kind, Spec, Stored, cast, dtype_of
+
+
+class _Tensors(ArrayKind):
+    name = "torch"
+    refusals = (RuntimeError,)  # Of tensors without such elements.
+
+    def recognise(self, value: Any) -> Kind | None:
+        if torch_tensors.is_tensor(value):
+            return ODD_TENSOR if torch_tensors.attributes(value) else TENSOR
+        return ODD_TENSOR if torch_tensors.is_any_tensor(value) else None
+
+    def problem(self, value: Any) -> str | None:
+        return torch_tensors.problem(value)
+
+    def encode(self, value: Any, fetched: np.ndarray | None) -> Encoded:
+        code, shape = torch_tensors.code(value), tuple(value.shape)
+        form = Form("torch", code, shape, value=torch_tensors.traits(value))
+        return form, torch_tensors.fetch(value), None
+
+    def storage(self, group: Leaves) -> tuple[np.dtype[Any], tuple[int, ...]]:
+        return torch_tensors.storage_dtype(group.dtype), group.shape
+
+    def decode(self, group: Leaves, stored: Stored) -> list[Any]:
+        dtype, shape, size = stored.layout
+        if stored.is_plain:
+            dtype = dtypes.decode(group.dtype)
+        strides = torch_tensors.strides_in(group.value, shape)
+        if strides is not None:
+            strides = tuple(stride * dtype.itemsize for stride in strides)
+        return stored._replace(layout=(dtype, shape, size)).elements(group, strides)
+
+    def build(
+        self, groups: Sequence[Leaves], decoded: Sequence[list[Any]], key: str
+    ) -> None:
+        for group, arrays in zip(groups, decoded, strict=True):
+            code, traits = group.dtype, group.value
+            arrays[:] = [torch_tensors.build(x, code, traits) for x in arrays]
+
+    def is_numpy(self, group: Leaves) -> bool:
+        try:
+            dtypes.decode(group.dtype)
+        except ImportError:
+            return False
+        return True
+
+    def spec(self, value: Any) -> Spec:
+        code = torch_tensors.code(value)
+        return Spec("array", dtype_of(code), tuple(value.shape))
+
+    def where(self, current: Any) -> str | None:
+        return str(current.device)
+
+    def device_key(self, current: Any) -> Any:
+        return current.device, torch_tensors.traits(current)
+
+    def numbers(self, value: Any) -> np.ndarray:
+        return torch_tensors.numbers(value)
+
+    def comparable(self, value: Any) -> Any:
+        return value.detach().contiguous()  # Whatever its strides.
+
+    def fit(self, current: Any, value: Any, kind: Kind, taken: Spec | None) -> Any:
+        wanted = dtype_of(torch_tensors.code(current))
+        if kind is self:
+            array = torch_tensors.fetch_as(current, value)
+        elif isinstance(wanted, np.dtype):
+            array = cast(kind.numbers(value), wanted)
+        else:
+            array = torch_tensors.fetch_as(current, kind.numbers(value))
+        return torch_tensors.like(current, array)
+
+
+class _OddTensors(Opaque):
+    def is_vacant(self, value: Any) -> bool:
+        return torch_tensors.is_uninitialized(value)
+
+    def problem(self, value: Any) -> str | None:
+        return torch_tensors.problem(value)
+
+
+TENSOR, ODD_TENSOR = _Tensors(), _OddTensors()

@@ -1,0 +1,89 @@
+"""The saves that a load can be from: the first good one is loaded."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ..directory.listing import Directory, SaveEntry
+from ..errors import DamagedError
+from ..system.phases import Phases
+from . import refusals
+from .loaded import Loaded
+
+_ATTEMPTS = 20
+_logger = logging.getLogger("elementsckpt")
+
+
+class _GoneError(Exception):
+    """The save was removed while it was read."""
+
+
+class Candidates:
+    """The saves that a load can be from.
+
+    Args:
+      find: Returns them, the newest first.
+      own: The directory of who loads, whose saves are trusted, and which takes note of
+        those that are damaged; None if there is none.
+    """
+
+    def __init__(
+        self, find: Callable[[], Sequence[SaveEntry]], own: Directory | None = None
+    ) -> None:
+        self._find = find
+        self._own = own
+
+    def are_own(self, save: Path) -> bool:
+        """Return whether the save is in that directory, not linked there."""
+        return self._own is not None and self._own.has(save)
+
+    def first_good(self, read: Callable[[SaveEntry], Loaded], phases: Phases) -> Loaded:
+        """Return what is read from the first save that is not damaged.
+
+        If that is removed meanwhile, as a run does that saves, the saves are found
+        anew.
+
+        Raises:
+          DamagedError: all of them are damaged.
+          Exception: whatever else `read` raises.
+        """
+        for _ in range(_ATTEMPTS):
+            with phases("find"):
+                saves = self._find()
+            try:
+                return self._first_of(saves, read)
+            except _GoneError:
+                continue
+        raise refusals.always_removed(_ATTEMPTS, saves[0].path.parent)
+
+    def _first_of(
+        self, saves: Sequence[SaveEntry], read: Callable[[SaveEntry], Loaded]
+    ) -> Loaded:
+        damaged: list[DamagedError] = []
+        for found in saves:
+            try:
+                loaded = read(found)
+            except DamagedError as error:
+                if _is_gone(found):
+                    raise _GoneError from error
+                if self._own is not None:
+                    self._own.distrust(found.path)
+                # Without tracebacks, which would keep what was read, and open, alive.
+                damaged.append(DamagedError(str(error)))
+                if len(saves) > 1:
+                    _logger.warning("The save %s is damaged: %s", found.path, error)
+                continue
+            if damaged:
+                loaded.fell_back_from = saves[0].path
+                _logger.warning("Loading the older save %s instead.", found.path)
+            return loaded
+        raise refusals.all_damaged(saves, damaged)
+
+
+def _is_gone(found: SaveEntry) -> bool:
+    """Return whether a save that was there was removed as this library does it."""
+    if found.source.is_missing():
+        return True
+    return found.head is not None and found.source.has_no_manifest()

@@ -1,0 +1,117 @@
+"""One component of a save that elements wrote → its state, leaves or shards."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..foreign import elements
+from ..format import manifest
+from ..kinds.kind import Spec
+from ..state import flattening, unflattening, wholes
+from .loaded import Notes
+from .refusals import damage
+from .request import Request
+
+
+class ElementsComponent:
+    """A component that elements wrote; its pickles are read whole."""
+
+    def __init__(
+        self, key: str, files: list[Path], request: Request, notes: Notes
+    ) -> None:
+        self.key = key
+        self.streams = elements.is_sharded(files)
+        self._files = files
+        self._request = request
+        self._notes = notes
+        self._flat: flattening.Flat | None = None
+
+    def open(self) -> None:
+        """Nothing is opened before it is read."""
+
+    def state(self) -> Any:
+        """Return the state."""
+        with self._reading():
+            (state,) = self._read()
+        return state
+
+    def rebuilt(self, state: Any) -> Any:
+        """Return the state, as elements saves no more."""
+        return state
+
+    def some(self, named: Sequence[tuple[str, int]]) -> Any:
+        """Return the state with only some leaves, or None if there are none."""
+        flat, values = self._flattened(), self.values(number for _, number in named)
+        return unflattening.unflatten_some(flat.root, flat.nodes, values)
+
+    @property
+    def held_bytes(self) -> int:
+        """How much memory its state takes; its shards are never there at once."""
+        return 0 if self.streams else elements.size_bytes(self._files)
+
+    def contents(self) -> list[str]:
+        """Return the name of each leaf, or of each shard."""
+        if self.streams:
+            return [str(index) for index in range(len(self._files))]
+        return [name for name, _ in self.names()]
+
+    def names(self) -> list[tuple[str, int]]:
+        """Return name and number of each leaf."""
+        names = self._flattened().names
+        return [(manifest.display(name), number) for number, name in enumerate(names)]
+
+    def specs(self) -> list[tuple[str, int, Spec]]:
+        """Return name, number and spec of each leaf."""
+        flat = self._flattened()
+        return [(name, number, flat.spec(number)) for name, number in self.names()]
+
+    def values(
+        self, numbers: Iterable[int], as_saved: Collection[int] = ()
+    ) -> dict[int, Any]:
+        """Return leaves by number."""
+        return {number: self._flattened().values[number] for number in numbers}
+
+    is_plain = True
+
+    def structure(self) -> wholes.Structure:
+        """Return no containers, as nothing is known of their attributes."""
+        return wholes.Structure(0, [], [])
+
+    def barred(self, numbers: Iterable[int]) -> dict[int, str]:
+        """Return no leaves, as all have been read."""
+        return {}
+
+    def shared(self) -> set[int]:
+        """Return the numbers of the leaves that share memory: none does."""
+        return set()
+
+    def verify(self) -> None:
+        """Read all shards once, so that streaming them later will not fail."""
+        with self._reading():
+            for _ in self._read():
+                pass
+
+    def shards(self) -> Iterator[Any]:
+        """Return a generator of the shards."""
+        yield from self._read()
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        self._notes.bytes_read += elements.size_bytes(self._files)
+        with damage(f"{self.key!r} in {self._files[0]}"), self._notes.phases("read"):
+            yield
+
+    def _read(self) -> Iterator[Any]:
+        allow = bool(self._request.allow_pickle)
+        return elements.shards(self._files, self.key, allow_pickle=allow)
+
+    def _flattened(self) -> flattening.Flat:
+        if self._flat is None:
+            self._flat = flattening.flatten(self.state(), self.key, by_name=True)
+        return self._flat

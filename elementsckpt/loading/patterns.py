@@ -1,0 +1,95 @@
+"""The patterns of a request and the names of leaves → what to select in each component.
+
+Patterns are for the names of leaves. One that finds none of these in the whole load is
+for full names, with the key, as reports print them. So a pattern that is meant for the
+leaves `params/...` of an agent never selects a component that is called `params`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from ..state.selection import Selection
+from .request import Request
+
+_Names = Mapping[str, Sequence[str]]  # Of the saved leaves of components, by key.
+
+
+def groups(request: Request, keys: Iterable[str]) -> list[list[str]]:
+    """Return the components of which leaves are selected, by what selects them.
+
+    It is enough if something is selected in one component of a group.
+    """
+    by_key = isinstance(request.regex, Mapping) or request.renames_by_key
+    return _grouped([key for key in keys if request.is_by_name(key)], by_key=by_key)
+
+
+def selections(request: Request, names: _Names) -> dict[str, Selection]:
+    """Return what to select in each component.
+
+    Args:
+      request: What was asked for.
+      names: The names of all leaves of the load that have one.
+
+    Raises:
+      MismatchError: the replacement for a name is not valid.
+    """
+    full = _with_full_regex(request, names)
+    matching = {
+        key: Selection(regex=request.regex_of(key), key=key, is_full=key in full)
+        for key in names
+    }
+    renames = _full_renames(
+        request,
+        {key: list(filter(matching[key].matches, names[key])) for key in names}
+        if request.rename
+        else {},
+    )
+    return {
+        key: Selection(
+            regex=request.regex_of(key),
+            rename=request.rename_of(key),
+            cast=request.cast,
+            key=key,
+            is_full=key in full,
+            full_renames=renames.get(key, frozenset()),
+        )
+        for key in names
+    }
+
+
+def _with_full_regex(request: Request, names: _Names) -> set[str]:
+    """Return the keys of components whose pattern is for full names."""
+    found: set[str] = set()
+    keys = [key for key in names if request.selects(key)]
+    for group in _grouped(keys, by_key=isinstance(request.regex, Mapping)):
+        regex = request.regex_of(group[0]) or ""
+        if not any(re.match(regex, name) for key in group for name in names[key]):
+            found.update(group)
+    return found
+
+
+def _full_renames(request: Request, names: _Names) -> dict[str, frozenset[str]]:
+    """Return the patterns of `rename` that are for full names, by key."""
+    found: dict[str, frozenset[str]] = {}
+    keys = [key for key in names if request.rename_of(key)]
+    for group in _grouped(keys, by_key=request.renames_by_key):
+        before: dict[str, str] = {}
+        full: frozenset[str] = frozenset()
+        for pattern, replacement in request.rename_of(group[0]).items():
+            renamed = (
+                Selection(rename=before, key=key, full_renames=full).renamed(name)
+                for key in group
+                for name in names[key]
+            )
+            if not any(re.search(pattern, name) for name in renamed):
+                full |= {pattern}
+            before = {**before, pattern: replacement}
+        found |= dict.fromkeys(group, full)
+    return found
+
+
+def _grouped(keys: Sequence[str], *, by_key: bool) -> list[list[str]]:
+    """Return keys each by itself, or all together, if there are any."""
+    return [[key] for key in keys] if by_key else [list(keys)] if keys else []

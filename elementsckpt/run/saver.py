@@ -1,0 +1,360 @@
+"""Makes the saves of a run: one at a time, in the caller's thread or in another."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from ..components import protocols, rng
+from ..components.protocols import Component
+from ..directory import retention
+from ..directory.listing import Directory, SaveEntry
+from ..directory.metadata import decode_metrics, encode_metrics, merge
+from ..reports import SaveReport
+from ..saving.arenas import Arenas
+from ..saving.history import History
+from ..saving.reuse import LostError
+from ..saving.save import SaveLabel, SaveOptions, Saving
+from ..system import forks
+from ..system.phases import Phases
+from ..user.notices import Notices
+from .background import Background
+from .provenance import Provenance
+from .timing import Timing
+from .writer_lock import WriterLock, lock_for_writing
+
+_logger = logging.getLogger("elementsckpt")
+
+
+class SaveRequest(Struct, frozen=True, kw_only=True):
+    """A save that a caller wants.
+
+    Attributes:
+      components: What to save, by key.
+      target: Folder to write, or None for a new one in the directory.
+      metrics: As for `Checkpoint.save`, like the next two.
+      is_whole: Whether it is all of the run, in the directory.
+      is_last: Whether there may be no second chance, so that what went wrong with the
+        save before is raised only when this one is made.
+      begun: The save, if it has begun, as others have written files to it.
+      asked_s: When the caller asked for it, by the monotonic clock.
+      phases: The clock of what is done for it.
+    """
+
+    components: Mapping[str, Component]
+    target: Path | None = None
+    metrics: Mapping[str, Any] | None = None
+    metadata: Any = None
+    pin: str | None = None
+    is_whole: bool = False
+    is_last: bool = False
+    begun: Saving | None = None
+    asked_s: float = field(default_factory=lambda: time.monotonic())
+    phases: Phases = field(default_factory=Phases)
+
+    @property
+    def savefns(self) -> dict[str, Callable[[], Any]]:
+        """What returns the states of the components, in the order to call it."""
+        return rng.last({key: x.saving for key, x in self.components.items()})
+
+
+class Saver:
+    """Makes the saves of one run, and knows what came before each.
+
+    Args:
+      directory: Where saves go, or None if each has a folder that the caller names.
+      options: How to write them.
+      components: All that is registered, which may change.
+      timing: When to save; it is told of each save.
+      metadata: Of the run, encoded; what a request has comes on top.
+      copy_bytes: Memory for copies, to finish saves in the background; None to finish
+        them before they are returned.
+      notices: What is said of the run, and was.
+
+    Attributes:
+      components: As given.
+      lock: Held by who saves or loads, or changes the directory.
+      is_background: Whether saves are finished in the background.
+    """
+
+    def __init__(
+        self,
+        directory: Directory | None,
+        options: SaveOptions,
+        components: Mapping[str, Component],
+        timing: Timing,
+        *,
+        metadata: Any,
+        copy_bytes: int | None,
+        notices: Notices,
+    ) -> None:
+        self.is_background = copy_bytes is not None
+        self._directory = directory
+        self._options = options
+        self.components = components
+        self._timing = timing
+        self._metadata = metadata
+        self._notices = notices
+        self._background: Background[SaveReport] = Background()
+        self._memory = Arenas(copy_bytes or 0, options.sizes.arena)
+        self._history = History()
+        self._provenance = Provenance()
+        self._writer_lock: WriterLock | None = None  # From the first save on.
+        self.lock = threading.RLock()
+        self._turn = threading.Lock()  # Held while something is being saved.
+        forks.watch(self)
+
+    def _after_fork(self) -> None:
+        self.lock = threading.RLock()
+        self._turn = threading.Lock()
+
+    # Saving
+
+    def save(self, request: SaveRequest) -> SaveReport:
+        """Make a save, or begin it in the background; then the report says so far.
+
+        Raises:
+          Exception: as for `Checkpoint.save`; what went wrong with the save before.
+        """
+        with self.lock:
+            failure = self._failure_before(request) if request.is_last else None
+            report = self._save_in_turn(request)
+            if failure is not None:
+                self.wait()
+                raise failure
+            return report
+
+    def _failure_before(self, request: SaveRequest) -> Exception | None:
+        try:
+            if not self._turn.locked():
+                self._wait_before(request)
+        except Exception as error:
+            return error
+        return None
+
+    def _save_in_turn(self, request: SaveRequest) -> SaveReport:
+        if self._turn.locked():  # A signal handler saves, or a component's save().
+            return self._make(request)
+        with self._turn:
+            self._wait_before(request)
+            was_over = self._timing.is_over
+            try:
+                report = self._save(request)
+            except BaseException:
+                self._timing.failed(time.monotonic() - request.asked_s)
+                raise
+        if request.is_whole:
+            seconds = time.monotonic() - request.asked_s
+            self._timing.saved(report.step, seconds, was_over=was_over)
+        return report
+
+    def _wait_before(self, request: SaveRequest) -> None:
+        if self.is_background:
+            with request.phases("wait"):
+                self.wait()
+
+    def _save(self, request: SaveRequest) -> SaveReport:
+        values = protocols.identities(request.components)
+        if not self.is_background or not self._options.write:
+            report = self._make(request, values)
+            self._note(report)
+            return report
+        saving = self._begin(request)
+        try:
+            self._take(saving, request, values)
+            report = saving.report(is_finished=False)
+            self._background.start(saving.finish)
+        except BaseException:
+            saving.abandon()  # Unless the thread has it by now.
+            raise
+        return report
+
+    def _make(
+        self,
+        request: SaveRequest,
+        values: Mapping[str, int] | None = None,
+        *,
+        is_again: bool = False,
+    ) -> SaveReport:
+        """Save in this thread, and a second time if what was to be reused is lost."""
+        saving = self._begin(request)
+        try:
+            return saving.make(request.savefns, values or {})
+        except BaseException as error:
+            saving.abandon()
+            is_lost = isinstance(error, LostError) and saving.is_repeatable
+            if is_again or not is_lost:
+                raise
+            _logger.warning("Saving again without reuse: %s", error)
+        return self._make(request, values, is_again=True)
+
+    def _take(
+        self, saving: Saving, request: SaveRequest, values: Mapping[str, int]
+    ) -> None:
+        """Let a save own what it saves; in new memory if an interrupt ended the last.
+
+        There might be threads which still write to the other.
+        """
+        memory, self._memory = self._memory, self._memory.like()
+        try:
+            saving.take(request.savefns, memory, values)
+        except Exception:
+            self._memory = memory
+            raise
+        self._memory = memory
+
+    def begin(self, request: SaveRequest) -> Saving:
+        """Begin a save that others write files to, when it is its turn."""
+        with self.lock:
+            if not self._turn.locked():
+                self._wait_before(request)
+            return self._begin(request)
+
+    def _begin(self, request: SaveRequest) -> Saving:
+        label = self._label(request)
+        if request.begun is not None:
+            request.begun.describe(label)
+            return request.begun
+        saving = Saving(
+            self._options,
+            label,
+            target=request.target,
+            listing=self._directory,
+            history=self._history,
+            notices=self._notices,
+            phases=request.phases,
+        )
+        try:
+            if request.target is None and self._options.write:
+                self._writer_lock = lock_for_writing(saving.path.parent, saving.newest)
+                if not self._writer_lock.is_contested:
+                    self._provenance.compare(saving.newest, label.step)
+                self._provenance.begins(saving.path)
+        except BaseException:
+            saving.abandon()
+            raise
+        return saving
+
+    def _label(self, request: SaveRequest) -> SaveLabel:
+        """Return what a new save says about itself, when it is its turn."""
+        encoded, step = encode_metrics(request.metrics), self._timing.current_step()
+        keep, found = self._options.keep, decode_metrics(encoded)
+        retention.warn(keep, found, step, self._notices)
+        return SaveLabel(
+            step=step,
+            metrics=encoded,
+            metadata=merge(self._metadata, request.metadata),
+            pin=request.pin,
+            schedule=self._timing.schedule(step),
+            lineage=self._provenance.lineage(),
+            keys=sorted({*self.components, *self._provenance.left_out}),
+        )
+
+    def _note(self, report: SaveReport) -> None:
+        if self._directory is not None and report.path.parent == self._directory.path:
+            self._provenance.saved(report)
+
+    # Waiting
+
+    def wait(self) -> SaveReport | None:
+        """Return when nothing is being saved or loaded: as for `Checkpoint.wait`."""
+        with self.lock:
+            return self._background.wait(self._note_outcome)
+
+    def _note_outcome(self, outcome: SaveReport | BaseException | None) -> None:
+        if isinstance(outcome, BaseException):
+            self._timing.failed(0.0)
+        elif outcome is not None:
+            self._note(outcome)
+
+    def check(self) -> None:
+        """Raise what went wrong in the background, if it is known by now."""
+        if self._background.is_done:
+            self.wait()
+
+    def join(self) -> None:
+        """Return when nothing is under way, and leave what went wrong for `wait`."""
+        self._background.join()
+
+    def close(self) -> None:
+        """Wait, as `wait` does, and let go of memory and the directory."""
+        with self.lock:
+            try:
+                self.wait()
+            finally:
+                self._writer_lock = None
+                self._timing.unwatch()
+                self._memory = self._memory.like()
+
+    # Resuming
+
+    def loaded(self, found: SaveEntry, *, is_own: bool, is_whole: bool) -> None:
+        """Take note of where the state comes from, and go on with the run there.
+
+        Args:
+          found: The save.
+          is_own: Whether it is in the directory.
+          is_whole: Whether all was loaded.
+        """
+        self._provenance.loaded(found, is_own=is_own)
+        if is_own and is_whole and found.head is not None:
+            self._provenance.resumed(
+                found.path,
+                found.head,
+                self.components,
+                self._metadata,
+                writes=self._options.write,
+            )
+            self._timing.resumed(found.head.schedule, found.step)
+        step = "" if found.step is None else f", of step {found.step}"
+        _logger.info("Loaded %s%s.", found.path, step)
+
+
+class StagedSave(contextlib.AbstractContextManager[Any]):
+    """Begins a save for a block that gets its folders, and makes it when that ends.
+
+    Args:
+      saver: What makes it.
+      keys: Components whose files are written in the block.
+      request: What to save then; but of components it is all there are.
+    """
+
+    def __init__(self, saver: Saver, keys: Sequence[str], request: SaveRequest) -> None:
+        self._saver = saver
+        self._keys = keys
+        self._request = request
+        self._saving: Saving | None = None
+
+    def __enter__(self) -> Any:
+        try:
+            self._saving = self._saver.begin(self._request)
+            folders = tuple(map(self._saving.stage, self._keys))
+            return folders if len(folders) > 1 else folders[0]
+        except BaseException:
+            self._abandon()
+            raise
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None:
+            self._abandon()
+            return
+        components = dict(self._saver.components)  # Others may be there by now.
+        try:
+            self._saver.save(
+                replace(self._request, components=components, begun=self._saving)
+            )
+        except BaseException:
+            self._abandon()
+            raise
+
+    def _abandon(self) -> None:
+        if self._saving is not None:
+            self._saving.abandon()

@@ -1,0 +1,204 @@
+"""A state taken apart: containers that name their children, and named leaves.
+
+The containers are a list in which children come first, so that neither reading nor
+building it recurses, and nothing in a file can be cyclic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from msgspec import Struct
+
+from ..errors import StateError
+from ..format import scalars
+from ..format.manifest import Node, Tree
+from ..kinds import leaves
+from ..kinds.code_kinds import OBJECT
+from ..kinds.kind import Kind, Spec
+from ..user import attributes
+from . import containers, tree
+
+
+class Flat(Struct):
+    """A state taken apart, its leaves still objects.
+
+    Attributes:
+      root: Number of the outermost container or leaf, as in `manifest.Node`.
+      nodes: Containers, children first.
+      containers: The containers themselves.
+      names: Names of the leaves.
+      kinds: Kinds of the leaves.
+      values: The leaves.
+      in_code: Numbers of the leaves to which code is bound, which a save may lack.
+    """
+
+    root: int = 0
+    nodes: list[Node] = []
+    containers: list[Any] = []
+    names: list[str] = []
+    kinds: list[Kind] = []
+    values: list[Any] = []
+    in_code: set[int] = set()
+
+    def object_at(self, number: int) -> Any:
+        """Return the leaf or the container of this number."""
+        return self.values[number] if number >= 0 else self.containers[-number - 1]
+
+    def spec(self, number: int) -> Spec:
+        """Return what a leaf must have in common with one that takes its place."""
+        return self.kinds[number].spec(self.values[number])
+
+    def others(self, number: int) -> Mapping[str, Any] | None:
+        """Return what a container has beside what it holds; None if it takes nothing.
+
+        That is for states whose attributes were not taken apart.
+        """
+        if self.nodes[number].kind not in containers.LOOSE:
+            return None
+        value = self.containers[number]
+        return attributes.own(value) if attributes.takes(value) else None
+
+    def rebuild(
+        self, number: int, children: list[Any], others: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Return a container like this one that holds something else.
+
+        Args:
+          number: Its position in `containers`.
+          children: What it holds.
+          others: Its attributes beside that; None for those of this one.
+        """
+        old = self.containers[number]
+        new = containers.put_together(self.nodes[number], children, type(old))
+        attributes.give(new, self.others(number) or {} if others is None else others)
+        return new
+
+
+class Apart(Struct):
+    """A state, and what a save holds of it besides.
+
+    Attributes:
+      state: The state.
+      skeleton: As in `manifest.Component`.
+      check: Gets the component's key, and the state as it is in the manifest.
+    """
+
+    state: Any
+    skeleton: str | None
+    check: Callable[[str, Tree], None]
+
+
+def flatten(
+    state: Any, key: str, *, aliases: bool = True, by_name: bool = False
+) -> Flat:
+    """Take a state apart.
+
+    Args:
+      state: What a component's `save()` returned.
+      key: The component's key, for errors.
+      aliases: Whether an object met twice becomes one leaf or container. Without,
+        each place has leaves of its own, and so names of its own.
+      by_name: Whether only leaves are wanted that can be selected by their names:
+        those in attributes of containers cannot.
+
+    Raises:
+      StateError: the state is nested too deeply.
+    """
+    flattener = _Flattener(aliases and not by_name, loose=not by_name)
+    try:
+        (flattener.flat.root,) = flattener.visit([""], [state])
+    except RecursionError as error:
+        raise StateError(
+            f"The state of {key!r} is nested too deeply to be saved. Return a flatter "
+            f"state from save(), for example lists instead of linked objects."
+        ) from error
+    return flattener.flat
+
+
+class _CycleError(Exception):
+    """A container holds itself; carries its id."""
+
+
+class _Flattener:
+    def __init__(self, aliases: bool, *, loose: bool) -> None:
+        self.flat = Flat()
+        self._aliases = aliases
+        self._loose = loose  # Whether attributes are taken apart, too.
+        self._seen: dict[int, int] = {}  # Numbers by id of what `flat` keeps alive.
+        self._open: set[int] = set()
+
+    def visit(self, names: Iterable[str], values: Iterable[Any]) -> list[int]:
+        """Take apart what a container holds; return the numbers."""
+        flat, plain = self.flat, leaves.PLAIN
+        seen = self._seen if self._aliases else None
+        count = len(flat.names)
+        numbers = []
+        for name, value in zip(names, values, strict=True):
+            kind = plain.get(type(value))
+            if kind is None:  # Rarer, and worth a second look.
+                outer = containers.kind_of(value)
+                if outer is None:
+                    kind = leaves.kind_of(value)
+                else:
+                    number = self._container(value, name, outer)
+                    count = len(flat.names)
+                    if number is not None:
+                        numbers.append(number)
+                        continue
+                    kind = OBJECT
+            if seen is not None and (not kind.is_value or type(value) is set):
+                number = seen.setdefault(id(value), count)
+                if number != count:
+                    numbers.append(number)
+                    continue
+            flat.names.append(name)
+            flat.kinds.append(kind)
+            flat.values.append(value)
+            numbers.append(count)
+            count += 1
+        return numbers
+
+    def _container(self, value: Any, name: str, kind: str) -> int | None:
+        """Take a container apart; return its number, None if only pickle holds it."""
+        identity = id(value)
+        if identity in self._seen:
+            return self._seen[identity]
+        if identity in self._open:
+            raise _CycleError(identity)
+        sizes = len(self.flat.nodes), len(self.flat.names)
+        self._open.add(identity)
+        try:
+            node, keys, children = containers.take_apart(value, kind)
+            prefix = f"{name}/" if name else ""
+            names = [prefix + (k if type(k) is str else tree.part(k)) for k in keys]
+            if self._loose and kind in containers.LOOSE:
+                others = containers.attributes_of(value)
+                node.attributes = containers.encode_keys([*others])
+                names += [f"{prefix}.{name}" for name in others]
+                children = [*children, *others.values()]
+            node.children = self.visit(names, children)
+        except (_CycleError, scalars.NotScalarError) as error:
+            if isinstance(error, _CycleError) and error.args[0] != identity:
+                raise
+            self._forget(*sizes)
+            return None
+        finally:
+            self._open.discard(identity)
+        self.flat.nodes.append(node)
+        self.flat.containers.append(value)
+        number = -len(self.flat.nodes)
+        if self._aliases:
+            self._seen[identity] = number
+        return number
+
+    def _forget(self, node_count: int, leaf_count: int) -> None:
+        flat = self.flat
+        del flat.nodes[node_count:], flat.containers[node_count:]
+        del flat.names[leaf_count:], flat.kinds[leaf_count:], flat.values[leaf_count:]
+        self._seen = {
+            identity: number
+            for identity, number in self._seen.items()
+            if -node_count <= number < leaf_count
+        }

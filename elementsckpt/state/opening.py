@@ -1,0 +1,240 @@
+"""One container of a pytree, opened: what it holds, and how to make one like it.
+
+This opens containers of Python, NamedTuples and dataclasses.
+"""
+
+from __future__ import annotations
+
+import collections
+import copy
+import dataclasses
+import functools
+import types
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from ..format import scalars
+from ..kinds import classes, leaves, references
+from ..user import attributes
+from . import beside, containers, tree
+
+
+class Opened(Struct):
+    """What one container of a tree holds, without what is static.
+
+    Attributes:
+      keys: What its children are called: their positions, a range, in a sequence; None
+        in a box, whose only child is called what the box is.
+      children: The children.
+      rebuild: Returns a container like it that holds something else.
+      is_plain: Whether `rebuild` makes what a save holds as it is, if it holds that.
+      is_random: Whether it is a random generator, which a save holds in any case.
+      is_code: Whether it is code, and its children that to which it is bound.
+      static: What tells it from others of its class that hold the same.
+      others: Attributes that it has beside what it holds, as far as they are part of
+        the state; None if it takes none.
+      rest: Those that are not.
+    """
+
+    keys: Sequence[Any] | None
+    children: Sequence[Any]
+    rebuild: Callable[[list[Any]], Any]
+    is_plain: bool = False
+    is_random: bool = False
+    is_code: bool = False
+    static: Any = None
+    others: Mapping[str, Any] | None = None
+    rest: Mapping[Any, Any] = types.MappingProxyType({})
+
+    def rebuilt(
+        self, children: list[Any], others: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Return what `rebuild` does, with attributes; by default those that it has."""
+        made = self.rebuild(children)
+        given = (self.others if others is None else others) or {}
+        attributes.give(made, {**self.rest, **given})
+        return made
+
+
+def _mapping(value: Any, by_name: bool) -> Opened:
+    if set(map(type, value)) <= {str}:
+        names = keys = sorted(value) if by_name else list(value)
+        is_plain = True
+    else:
+        names, keys = _named(list(value), by_name)
+        is_plain = all(map(_is_scalar, keys)) and all(map(_is_name, names, keys))
+
+    def rebuild(children: list[Any]) -> Any:
+        other = type(value).copy(value)  # In its own order.
+        for key, child in zip(keys, children, strict=True):
+            other[key] = child
+        return other
+
+    is_plain = is_plain and not by_name and _has_plain_factory(value)
+    opened = Opened(names, [value[key] for key in keys], rebuild, is_plain)
+    return with_attributes(opened, value)
+
+
+def _named(keys: list[Any], by_name: bool) -> tuple[list[Any], list[Any]]:
+    """Return names for keys that are not all text, and the keys."""
+    names = unique(keys)
+    if not by_name:
+        return names, keys
+    pairs = sorted(zip(names, keys, strict=True), key=lambda pair: tree.part(pair[0]))
+    return [name for name, _ in pairs], [key for _, key in pairs]
+
+
+def _is_name(name: Any, key: Any) -> bool:
+    """Tell whether a name is what any state's key of this kind is called."""
+    return tree.part(name) == tree.part(key)
+
+
+def _is_scalar(key: Any) -> bool:
+    """Tell whether a save can hold the key as it is."""
+    if type(key) is str:
+        return True
+    try:
+        scalars.encode(key)
+    except scalars.NotScalarError:
+        return False
+    return True
+
+
+def _has_plain_factory(value: Any) -> bool:
+    factory = getattr(value, "default_factory", None)
+    return factory is None or references.factory_name(factory) is not None
+
+
+def _sequence(make: Callable[[list[Any]], Any]) -> Callable[[Any, bool], Opened]:
+    return lambda value, _: Opened(range(len(value)), value, make, True)
+
+
+def _deque(value: collections.deque[Any], _: bool) -> Opened:
+    def rebuild(children: list[Any]) -> Any:
+        return collections.deque(children, value.maxlen)
+
+    return Opened(range(len(value)), value, rebuild, True)
+
+
+OPENERS: dict[type, Callable[[Any, bool], Opened]] = {
+    dict: _mapping,
+    collections.OrderedDict: _mapping,
+    collections.Counter: _mapping,
+    collections.defaultdict: _mapping,
+    list: _sequence(list),
+    tuple: _sequence(tuple),
+    collections.deque: _deque,
+}
+
+
+def namedtuple(value: Any, cls: Any) -> Opened | None:
+    if tuple.__len__(value) != len(cls._fields):
+        return None
+
+    def rebuild(children: list[Any]) -> Any:
+        return tuple.__new__(cls, children)
+
+    opened = Opened(cls._fields, list(tuple.__iter__(value)), rebuild)
+    return with_attributes(opened, value)
+
+
+def dataclass(value: Any) -> Opened:
+    cls: Any = type(value)
+    fields = [x.name for x in dataclasses.fields(value) if not _is_static(x)]
+    found = {name: attributes.get(value, name, _UNSET) for name in fields}
+    names = [name for name in fields if found[name] is not _UNSET]
+    declared = fields_of(cls) or frozenset()
+
+    def rebuild(children: list[Any]) -> Any:
+        own = attributes.own(value)
+        if classes.is_plain_dataclass(cls):
+            other = object.__new__(cls)
+            attributes.give(other, {x: own[x] for x in own if x in declared})
+        else:
+            other = copy.copy(value)  # Which runs no __init__, either.
+            for name in own.keys() - declared:
+                attributes.in_dict(other).pop(name, None)
+        for name, child in zip(names, children, strict=True):
+            object.__setattr__(other, name, child)
+        return other
+
+    children = [found[name] for name in names]
+    opened = Opened(names, children, rebuild, static=_static(value, names))
+    return with_attributes(opened, value, declared)
+
+
+_UNSET = object()
+
+
+@functools.cache
+def fields_of(cls: Any) -> frozenset[str] | None:
+    """Return the fields of a dataclass, none of a builtin's, None for other classes."""
+    if dataclasses.is_dataclass(cls):
+        return frozenset(field.name for field in dataclasses.fields(cls))
+    return None if classes.builtin_base(cls) is object else frozenset()
+
+
+def _static(value: Any, names: Sequence[str]) -> Any:
+    """Return what a dataclass has in other fields than these, to tell it by."""
+    others = [x.name for x in dataclasses.fields(value) if x.name not in names]
+    found = {name: attributes.get(value, name) for name in others}
+    # What can be written to is never known to be as before.
+    return found if all(map(_is_fixed, found.values())) else object()
+
+
+def _is_fixed(value: Any) -> bool:
+    if type(value) is tuple:
+        return all(map(_is_fixed, value))
+    kind = leaves.PLAIN.get(type(value))
+    return kind is not None and kind.is_value and type(value) is not set
+
+
+def _is_static(field: dataclasses.Field[Any]) -> bool:
+    """Tell whether a field is marked as Flax and Equinox mark theirs."""
+    marks = field.metadata
+    return not marks.get("pytree_node", True) or bool(marks.get("static", False))
+
+
+def stateful(value: Any, kind: str) -> Opened:
+    """Open what the state of any component may hold, such as a NumPy Generator."""
+    node, keys, children = containers.take_apart(value, kind)
+
+    def rebuild(parts: list[Any]) -> Any:
+        return containers.put_together(node, parts, type(value))
+
+    is_random = kind in containers.RANDOM
+    return Opened(keys, children, rebuild, is_random=is_random)
+
+
+def with_attributes(
+    opened: Opened, value: Any, restored: Collection[Any] = ()
+) -> Opened:
+    """Add the attributes that a container has beside what it holds.
+
+    Args:
+      opened: The container, opened.
+      value: The container.
+      restored: Names of those that rebuilding it sets.
+    """
+    if not attributes.takes(value):
+        return opened
+    if opened.is_plain:  # It is saved as it is, with all of them.
+        opened.others = attributes.own(value)
+        return opened
+    opened.others, opened.rest = beside.of(value, restored)
+    if opened.rest:  # To tell others from it, one would have to compare it.
+        opened.static = object()
+    return opened
+
+
+def unique(keys: list[Any]) -> list[Any]:
+    """Return keys as texts and numbers that differ as names, too."""
+    if set(map(type, keys)) <= {str} and len(set(keys)) == len(keys):
+        return keys
+    plainest = [key if type(key) is int else tree.part(key) for key in keys]
+    for names in (plainest, list(map(repr, keys))):
+        if len(set(map(tree.part, names))) == len(keys):
+            return names
+    return list(range(len(keys)))

@@ -1,0 +1,162 @@
+"""Structure and leaves → nested state, all of it or a part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from msgspec import structs
+
+from ..format import scalars
+from ..format.manifest import Node
+from . import containers, tree
+
+_NOTHING: Mapping[int, Any] = {}
+
+
+LEFT_OUT: Any = object()  # Where there is nothing of a state.
+
+
+def unflatten(
+    root: int,
+    nodes: Sequence[Node],
+    values: Sequence[Any],
+    find_class: Callable[[int, Node], type | None],
+    made: Mapping[int, Any] = _NOTHING,
+) -> Any:
+    """Put a state together.
+
+    Args:
+      root: As in `flattening.Flat`.
+      nodes: Containers, children first.
+      values: The leaves.
+      find_class: Returns the class for a node of kind namedtuple, dataclass or
+        frozen, or None to make a dict of it.
+      made: Containers that are there already, by their numbers.
+
+    Raises:
+      ValueError, TypeError, KeyError, IndexError: they are not what `flattening` makes.
+    """
+    check(nodes)
+    built = dict(made)
+    for number in range(len(nodes)):
+        if ~number not in built:
+            built[~number] = put(nodes, number, values, built, find_class)
+    return values[root] if root >= 0 else built[root]
+
+
+def put(
+    nodes: Sequence[Node],
+    index: int,
+    values: Any,
+    made: Mapping[int, Any],
+    find_class: Callable[[int, Node], type | None],
+) -> Any:
+    """Put one container together.
+
+    Args:
+      nodes: Containers.
+      index: Which of them.
+      values: Its leaves, by number.
+      made: Its containers, by their numbers.
+      find_class: As for `unflatten`.
+    """
+    node = nodes[index]
+    children = [values[n] if n >= 0 else made[n] for n in node.children]
+    cls = find_class(index, node) if node.kind in containers.NAMED else None
+    return containers.put_together(node, children, cls)
+
+
+def unflatten_some(root: int, nodes: Sequence[Node], values: Mapping[int, Any]) -> Any:
+    """Put together the part of a state that holds some of its leaves.
+
+    Args:
+      root: As in `flattening.Flat`.
+      nodes: Containers, children first.
+      values: The leaves, by number.
+
+    Returns:
+      Nested dicts, and the sequences that are whole; a sequence that is not becomes a
+      dict by position. None without any leaf. Attributes of containers are left out.
+    """
+    check(nodes)
+    built: dict[int, Any] = dict(values)
+    for number, node in enumerate(nodes):
+        keys = containers.child_keys(node)
+        pairs = zip(keys, node.children[: tree.held(node)], strict=True)
+        there = [(key, built[child]) for key, child in pairs if child in built]
+        if not there:
+            continue
+        items = scalars.table([key for key, _ in there], [value for _, value in there])
+        whole = len(items) == len(keys)
+        if whole and node.kind not in containers.NAMED:
+            bare = structs.replace(node, attributes=[])
+            built[-number - 1] = containers.put_together(
+                bare, list(items.values()), None
+            )
+        else:
+            built[-number - 1] = items
+    return built.get(root)
+
+
+def unflatten_rest(root: int, nodes: Sequence[Node], values: Mapping[int, Any]) -> Any:
+    """Put a state together without some of its leaves.
+
+    Args:
+      root: As in `flattening.Flat`.
+      nodes: Containers, children first.
+      values: The leaves that there are, by number.
+
+    Returns:
+      The state, without classes: what is lacking is absent from mappings, and None in
+      sequences, in which the other items keep their places. `LEFT_OUT` if it is a leaf
+      that is lacking.
+    """
+    check(nodes)
+    built: dict[int, Any] = dict(values)
+    for number, node in enumerate(nodes):
+        held = node.children[: tree.held(node)]
+        keys, names = node.keys, node.attributes
+        others = node.children[len(held) :]
+        if keys:
+            keys, held = _there(keys, held, built)
+        names, others = _there(names, others, built)
+        children = [*held, *others]
+        bare = structs.replace(node, keys=keys, children=children, attributes=names)
+        items = [built.get(child) for child in children]
+        built[-number - 1] = containers.put_together(bare, items, None)
+    return built.get(root, LEFT_OUT)
+
+
+def _there(
+    keys: list[Any], children: list[int], built: Mapping[int, Any]
+) -> tuple[list[Any], list[int]]:
+    """Return the children that there are, with their keys."""
+    pairs = zip(keys, children, strict=True)
+    there = [(key, child) for key, child in pairs if child in built]
+    return [key for key, _ in there], [child for _, child in there]
+
+
+def check(nodes: Sequence[Node]) -> None:
+    """Refuse structures that `flattening` does not make, and that would do harm.
+
+    Raises:
+      ValueError: they hold more generators than states of these, or nest containers
+        so deeply that freeing them would overflow the stack.
+    """
+    states: set[int] = set()
+    levels: dict[int, int] = {}
+    for number, node in enumerate(nodes, 1):
+        if node.kind in containers.RANDOM:
+            inner = {child for child in node.children if child < 0}
+            if states & inner:
+                raise ValueError("two generators share their state")
+            states |= inner
+        elif node.kind in containers.FRAGILE:
+            level = 1 + max((levels.get(n, 0) for n in node.children), default=0)
+            if level > _MOST_LEVELS:
+                raise ValueError(f"a {node.kind} nested more than {_MOST_LEVELS} times")
+            levels[-number] = level
+
+
+_MOST_LEVELS = 1000  # Python saves none that is deeper.

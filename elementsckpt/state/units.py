@@ -1,0 +1,78 @@
+"""What is one pickle, and what it refers to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from ..kinds.kind import Encoded
+
+
+class Unit(Struct, eq=False):
+    """What is one pickle: a leaf, or objects that several leaves hold.
+
+    Attributes:
+      number: Its number.
+      name: Its name.
+      value: The leaf; or a list of the objects.
+      holders: The leaves that hold it, a bit for each.
+      payload: The pickle.
+      positions: Position among its parts of each thing that it refers to: numbers, and
+        arrays that have none yet.
+      places: Places of the objects in the list, by identity.
+      containers: Numbers of the containers that it may refer to; None for all that
+        are not in circles.
+    """
+
+    number: int
+    name: str
+    value: Any
+    holders: int
+    payload: bytes = b""
+    positions: dict[Any, int] = {}
+    places: dict[int, int] = {}
+    containers: frozenset[int] | None = None
+
+    @property
+    def is_part(self) -> bool:
+        """Whether it is what several leaves hold."""
+        return several(self.holders)
+
+    def numbers(self) -> list[int]:
+        """Return the numbers of what it refers to."""
+        return [thing for thing in self.positions if isinstance(thing, int)]
+
+    def may_refer_to(self, number: int) -> bool:
+        # Objects may be pickled as something else when they are pickled anew, and
+        # then refer to other containers, maybe in circles.
+        return number >= 0 or self.containers is None or number in self.containers
+
+    def narrow(self, unit: Unit) -> None:
+        """Let it refer to no containers but those that what holds it refers to."""
+        if self.containers is None:
+            self.containers = unit.containers
+        elif unit.containers is not None and self.containers != unit.containers:
+            self.containers &= unit.containers
+
+    def position(self, thing: Any) -> int:
+        return self.positions.setdefault(thing, len(self.positions))
+
+    def place(self, item: Any) -> int:
+        if id(item) not in self.places:
+            self.places[id(item)] = len(self.value)
+            self.value.append(item)
+        return self.places[id(item)]
+
+
+class Array(Struct, eq=False):
+    """An array in a pickle; holding the value keeps its identity from others."""
+
+    value: Any
+    name: str
+    encoded: Encoded | None  # None of NumPy's, which may be views.
+    number: int = -1
+
+
+def several(holders: int) -> bool:
+    return holders & (holders - 1) != 0

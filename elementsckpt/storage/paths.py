@@ -1,0 +1,145 @@
+"""Paths that the user gives, and what is said of them in errors."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from ..errors import CheckpointError
+from ..format import names
+from ..user.arguments import shown
+from . import disk
+
+AnyPath = str | os.PathLike[str]
+
+# What begins a URL. `pathlib` leaves one slash of two, and prefixes may come before it.
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/|://")
+_VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]*)\})")
+_MOST_NAMES = 8  # In a message.
+
+
+def local(path: AnyPath) -> Path:
+    """Return a path as an absolute one on this machine, `~` and variables expanded.
+
+    Raises:
+      ValueError: it is none, or a URL, or names a variable or a home that is not there.
+    """
+    # Paths of other libraries may return a copy that they made, instead of a URL.
+    if isinstance(path, os.PathLike):
+        _refuse_url(str(path))
+    expanded = _with_variables(_with_home(_text_of(path)))
+    _refuse_url(expanded)
+    return Path(_with_home(expanded)).absolute()
+
+
+def _text_of(path: AnyPath) -> str:
+    text: Any = os.fspath(path) if isinstance(path, os.PathLike) else path
+    if not isinstance(text, str):
+        raise ValueError(f"{shown(path)} is no path: pass text or a pathlib.Path.")
+    if not text:
+        raise ValueError(
+            "The path is empty text. Pass '.' if the working directory is meant."
+        )
+    _refuse_url(text)
+    if "\0" in text or not _is_encodable(text):
+        raise ValueError(
+            f"{shown(path)} is no path, as it holds a character that no file can have "
+            f"in its name. Pass one without."
+        )
+    return text
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _refuse_url(text: str) -> None:
+    if _URL.search(f"{text}/"):
+        raise ValueError(
+            f"{text} looks like a URL, as a part of it ends in a colon, and only local "
+            f"paths are supported. Save to a local folder and copy that; to load a "
+            f"save from elsewhere, copy its folder here first."
+        )
+
+
+def _with_home(text: str) -> str:
+    try:
+        return str(Path(text).expanduser())
+    except RuntimeError as error:
+        raise ValueError(
+            f"{text} begins with a home that was not found. Pass the path without `~`."
+        ) from error
+
+
+def _with_variables(text: str) -> str:
+    """Expand variables, unless there is a folder with this very name."""
+    end = max((match.end() for match in _VARIABLE.finditer(text)), default=0)
+    named = text[:end] + text[end:].partition("/")[0]
+    if not end or os.path.lexists(named):
+        return text
+
+    def value(match: re.Match[str]) -> str:
+        found = os.environ.get(match[1] or match[2])
+        if not found:
+            raise ValueError(
+                f"{text} names the variable {match[0]}, which is not set, or empty. "
+                f"Set it, or pass the path itself."
+            )
+        return found
+
+    return _VARIABLE.sub(value, text)
+
+
+def real(path: Path) -> Path:
+    """Return a path without links in it, by which places can be compared."""
+    return Path(os.path.realpath(path))
+
+
+# For errors
+
+
+def describe(path: Path) -> str:
+    """Say what is at a path at which there is no save."""
+    if not os.path.exists(path):
+        why = leads_nowhere(path)
+        if why:
+            return why
+        parent = next(p for p in path.parents if os.path.exists(p))
+        return f"that path was not found ({parent} is there and {contents(parent)})"
+    if not os.path.isdir(path):
+        return "it is a file, and a save is a folder"
+    if os.path.lexists(path / names.DRAFT):
+        return "it is a save that was never finished"
+    return f"the folder {contents(path)}"
+
+
+def leads_nowhere(path: Path) -> str:
+    """Say which link in a path leads to nothing; "" if none does."""
+    link = disk.dangling(path)
+    if link is None:
+        return ""
+    return f"{link} is a link to {os.readlink(link)}, which is not there"
+
+
+def contents(path: Path) -> str:
+    """Say what a folder holds."""
+    found = sorted(names_in(path))
+    if not found:
+        return "is empty"
+    more = len(found) - _MOST_NAMES
+    listed = ", ".join(found[:_MOST_NAMES])
+    return f"holds {listed} and {more} more" if more > 0 else f"holds {listed}"
+
+
+def names_in(path: Path) -> list[str]:
+    """Return the names in a folder, none if it cannot be listed."""
+    try:
+        return disk.names_in(path)
+    except CheckpointError:
+        return []

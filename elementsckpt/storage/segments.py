@@ -1,0 +1,175 @@
+"""Save folders that are read, and their segment files: written, and opened."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import DamagedError
+from ..format import names
+from ..format.manifest import Segment, digest_of
+from . import disk, pool
+from .paths import names_in
+from .store import Buffer
+
+_MANIFEST_BYTES = 1 << 32
+
+
+class SegmentSink:
+    """A segment file that is being written.
+
+    Args:
+      path: The file, which is made.
+      fsync: Whether it is durable when it is finished.
+    """
+
+    def __init__(self, path: Path, *, fsync: bool) -> None:
+        self._path = path
+        self._fsync = fsync
+        self._file: disk.Descriptor | None = disk.create(path)
+
+    def write(self, data: Buffer, offset: int) -> None:
+        """Write all of `data`; several threads may write at the same time."""
+        file = self._file
+        assert file is not None
+        try:
+            disk.write(file.fd, data, offset, path=self._path)
+        finally:
+            del file  # Or an error would keep it open.
+
+    def finish(self) -> None:
+        """Make the file durable, if it is to be."""
+        file = self._file
+        assert file is not None
+        try:
+            if self._fsync:
+                disk.sync(file.fd, path=self._path)
+        finally:
+            del file
+
+    def close(self) -> None:
+        """Close the file, as soon as no thread is in `write` any more."""
+        self._file = None
+
+
+class SegmentFile(disk.File):
+    """A segment file that is open for reading, its size and header verified.
+
+    Args:
+      path: The file.
+      segment: Its entry in the manifest.
+      is_verified: Whether its header was verified before.
+
+    Raises:
+      DamagedError: it is not what the manifest says.
+      ReadError: the system refused.
+    """
+
+    def __init__(
+        self, path: Path, segment: Segment, *, is_verified: bool = False
+    ) -> None:
+        super().__init__(path)
+        try:
+            self._verify(segment, is_verified=is_verified)
+        except BaseException:
+            self.close()
+            raise
+
+    def _verify(self, segment: Segment, *, is_verified: bool) -> None:
+        if self.size != segment.size:
+            raise DamagedError(
+                f"{self.path} is damaged: it has {self.size} bytes, expected "
+                f"{segment.size}."
+            )
+        if is_verified:
+            return
+        found = digest_of(self.read, segment.start)
+        if found != segment.digest:
+            raise DamagedError(
+                f"{self.path} is damaged in its first {segment.start} bytes: their "
+                f"digest is {found}, expected {segment.digest}."
+            )
+
+    def __enter__(self) -> SegmentFile:
+        return self
+
+    def map(self) -> np.ndarray | None:
+        """Map the file, copy-on-write; None if no more can be mapped."""
+        return pool.map_file(self)
+
+
+class SaveFolder:
+    """A folder that is a save, may be one, or is not there.
+
+    Args:
+      path: The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def is_link(self) -> bool:
+        """Whether the path is a link, maybe to a folder."""
+        return os.path.islink(self.path)
+
+    @property
+    def is_dangling(self) -> bool:
+        """Whether the path is a link that leads to nothing."""
+        return self.is_link and not os.path.exists(self.path)
+
+    def is_missing(self) -> bool:
+        """Return True only if there certainly is nothing of this name."""
+        return disk.is_missing(self.path)
+
+    def signature(self) -> tuple[int, int, int] | None:
+        """Return what changes with the manifest, or None if it cannot be had."""
+        try:
+            status = os.lstat(self._manifest)
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_size, status.st_ino
+
+    def has_no_manifest(self) -> bool:
+        """Return True only if there certainly is no manifest."""
+        return disk.is_missing(self._manifest)
+
+    def manifest(self) -> bytearray:
+        """Return the content of the manifest, if it can be one.
+
+        Raises:
+          DamagedError, ReadError: as from `disk.read_file`.
+        """
+        return disk.read_file(self._manifest, limit_bytes=_MANIFEST_BYTES, is_text=True)
+
+    @property
+    def _manifest(self) -> Path:
+        return self.path / names.MANIFEST
+
+    def names(self) -> list[str]:
+        """Return the names of what is in it, none if it cannot be listed."""
+        return names_in(self.path)
+
+    def open(self, segment: Segment, *, is_verified: bool = False) -> SegmentFile:
+        """Open a segment for reading.
+
+        Raises:
+          DamagedError: it is not what the manifest says.
+          ReadError: the system refused.
+        """
+        path = self.path / segment.file
+        return SegmentFile(path, segment, is_verified=is_verified)
+
+    def lacks(self, segment: Segment) -> bool:
+        """Return True only if a segment certainly is not there."""
+        return disk.is_missing(self.path / segment.file)
+
+    def may_have_changed(self, file: SegmentFile) -> bool:
+        """Return whether a segment may have been written to since the commit."""
+        try:
+            committed = os.stat(self._manifest).st_mtime_ns
+            return os.fstat(file.fd).st_mtime_ns > committed
+        except OSError:  # The save is being removed.
+            return True
