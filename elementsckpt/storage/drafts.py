@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -27,6 +28,7 @@ from .segments import SaveFolder, SegmentSink
 from .store import Source
 
 _ATTEMPTS = 100
+_PAUSE_S = 0.001
 _reached: set[Path] = set()  # Folders to which durable entries lead.
 
 
@@ -245,8 +247,12 @@ def _remove_new(file: disk.Descriptor | None, hidden: Path, path: Path) -> None:
 
 
 def _is_lost(file: disk.Descriptor) -> bool:
-    """Tell whether a sweep was faster than the lock of a new draft."""
-    return disk.lock(file.fd) is False or disk.is_removed(file.fd)
+    """Return whether a sweep was faster than the lock of a new draft."""
+    for _ in range(_ATTEMPTS):
+        if disk.lock(file.fd) is not False or disk.is_removed(file.fd):
+            return disk.is_removed(file.fd)
+        time.sleep(_PAUSE_S)  # Another process may only look whether it is locked.
+    return True
 
 
 def begin_at(path: Path, *, fsync: bool) -> Draft:

@@ -858,6 +858,27 @@ def test_a_sweep_of_an_empty_folder_removes_no_draft_that_is_in_it_by_then(
     assert elementsckpt.read(path) == {"agent": 1}
 
 
+def test_who_looks_whether_a_draft_is_locked_does_not_take_it_away(
+    tmp_path, inject, monkeypatch
+):
+    looks = []
+
+    def look(call, *args):
+        result = call(*args)
+        if call is os.open and args[0].name == ".manifest.json":
+            looks.append(os.open(args[0], os.O_RDONLY))
+            fcntl.flock(looks[0], fcntl.LOCK_EX)
+        return result
+
+    inject(look)
+    monkeypatch.setattr(drafts.time, "sleep", lambda _: os.close(looks.pop()))
+    for path in (None, tmp_path / "path"):
+        assert (
+            elementsckpt.read(make(tmp_path / "run", 1).save(path).path)["agent"] == 1
+        )
+        assert not looks
+
+
 @pytest.mark.parametrize("lock", ["held", "freed"])
 @pytest.mark.parametrize("removed", ["draft", "folder"])
 def test_a_sweep_before_the_lock_does_not_lose_the_save(
