@@ -1,8 +1,9 @@
-"""Save folders and files in a directory: written, synced, renamed, read, removed.
+"""A place for saves: written, committed, read and removed there.
 
-A **draft** is a save folder that is being written; to **commit** is to give its
-manifest the name that makes it a save. What a dead process left is **swept**. Only
-`disk` opens or changes files.
+A **store** is such a place, in the terms of `store`; that of a directory is `local`. A
+**draft** is a save that is being written, a **source** one that is read; to **commit**
+is to give a draft the manifest that makes it a save. What a dead process left is
+**swept**. Only `disk` opens or changes files.
 """
 
 __all__ = ["disk", "fileview", "paths", "places", "reader", "store"]

@@ -1,5 +1,6 @@
 """The documentation does what it says: its code runs, its links and tests exist."""
 
+import ast
 import contextlib
 import io
 import pathlib
@@ -12,7 +13,8 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]
-PAGES += (ROOT / "examples").glob("*.md")
+PAGES += [ROOT / "CONTRIBUTING.md", *(ROOT / "examples").glob("*.md")]
+PACKAGE = ROOT / "elementsckpt"
 
 
 def code_blocks(page, language):
@@ -82,10 +84,86 @@ def test_each_promise_names_tests_that_exist():
             assert f"def {name}(" in sources, name
 
 
-def test_commands_in_the_readme_are_targets_of_the_makefile():
-    commands = re.findall(
-        r"^make (\S+)", (ROOT / "README.md").read_text(), re.MULTILINE
-    )
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_commands_are_targets_of_the_makefile(page):
+    commands = re.findall(r"^make (\S+)", (ROOT / page).read_text(), re.MULTILINE)
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert commands
     assert set(commands) <= set(targets)
+
+
+# The design, without the decisions: what they have rejected is not there.
+TOUR = re.sub(
+    r"\n## (Decisions|Dependencies)\n.*?(?=\n## |\Z)",
+    "",
+    (ROOT / "docs" / "design.md").read_text("utf-8"),
+    flags=re.DOTALL,
+)
+
+
+def code_in(text):
+    """Return what is between backticks, without what has a blank to be filled in."""
+    text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    return [x for x in re.findall(r"`([^`]+)`", text) if "<" not in x]
+
+
+def test_contributors_are_told_of_all_that_tests_share():
+    rows = re.findall(r"^\| (`.*?) \|", (ROOT / "CONTRIBUTING.md").read_text(), re.M)
+    shared = {path.stem for path in (ROOT / "tests" / "support").iterdir()}
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert named == shared - {"__init__", "__pycache__"}
+
+
+@pytest.mark.parametrize("page", ["docs/design.md", "CONTRIBUTING.md"])
+def test_paths_lead_to_files(page):
+    code = code_in((ROOT / page).read_text("utf-8"))
+    paths = [x for x in code if re.fullmatch(r"[\w./]+(\.py|/)", x)]
+    assert paths
+    for path in paths:
+        assert (ROOT / path).exists() or (PACKAGE / path).exists(), path
+
+
+def test_the_tour_leads_to_all_modules():
+    packages = re.findall(r"^- `(\w+)/`(.*?)(?=^- |\n\n)", TOUR, re.DOTALL | re.M)
+    assert {name for name, _ in packages} == {
+        x.parent.name for x in PACKAGE.glob("*/__init__.py")
+    }
+    for name, text in packages:
+        modules = {path.stem for path in (PACKAGE / name).glob("*.py")}
+        named = {x for x in code_in(text) if not x.endswith(".py")}
+        assert named - {"check_resume"} == modules - {"__init__"}
+
+
+def names_in(path):
+    """Yield the names of what a module defines, alone and after what it is in."""
+    yield path.stem
+    for owner in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(owner, (ast.Module, ast.ClassDef)):
+            of = getattr(owner, "name", path.stem)
+            for name in names_of(owner):
+                yield from (name, f"{of}.{name}")
+
+
+def names_of(owner):
+    choices = [x for x in owner.body if isinstance(x, ast.If)]
+    for node in [*owner.body, *(y for x in choices for y in [*x.body, *x.orelse])]:
+        match node:
+            case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
+                yield name
+            case ast.AnnAssign(target=ast.Name(id=name)):
+                yield name
+            case ast.Assign(targets=[ast.Name(id=name)]):
+                yield name
+    for node in ast.walk(owner):
+        match node:
+            case ast.Attribute(value=ast.Name(id="self"), attr=name):
+                yield name
+
+
+def test_the_tour_names_what_is_there():
+    known = {name for path in PACKAGE.rglob("*.py") for name in names_in(path)}
+    known |= {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    code = [x.partition("(")[0] for x in code_in(TOUR)]
+    named = {x for x in code if re.fullmatch(r"\w+(\.(?!py$)\w+)?", x)}
+    assert len(named) > 100
+    assert sorted(named - known) == []

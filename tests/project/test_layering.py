@@ -5,6 +5,7 @@ import functools
 import graphlib
 import importlib
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -97,6 +98,14 @@ def home(module):
 def test_the_floors_name_every_package():
     assert {home(module) for module in MODULES} == set(LEVELS)
     assert len(list(PACKAGE.glob("*.py"))) <= 8
+
+
+def test_the_design_draws_these_floors():
+    text = (ROOT / "docs" / "design.md").read_text("utf-8")
+    picture = text.partition("\n    testing ")[1:]
+    rows = "".join(picture).partition("\n\n")[0].split("\n    ")[1:]
+    names = [re.findall(r"([a-z]+)(?:\.py)?  ", row) for row in rows]
+    assert [{*found} for found in names] == FLOORS
 
 
 @pytest.mark.parametrize("module", MODULES)
