@@ -106,7 +106,7 @@ def a_manifest_of_something_else(tmp, _):
 
 @says(
     DamagedError,
-    "{tmp}/…/manifest.json is not a manifest: metrics that are no numbers.",
+    "{tmp}/…/manifest.json is not a manifest: metrics that are not numbers.",
     OTHER,
 )
 def metrics_that_are_none(tmp, _):
