@@ -1,7 +1,7 @@
-"""A directory of saves: which there are, which one is meant, and which stay.
+"""A directory of saves: lists them, finds the one that is meant, decides which to keep.
 
 A **listing** has the saves in the order of their commits. **Metadata** and **metrics**
-are what the caller says about a save. **Retention** decides what stays.
+are the caller's information about a save. **Retention** decides which saves stay.
 """
 
 __all__ = ["listing", "lookup", "metadata", "retention"]

@@ -1,4 +1,4 @@
-"""Directories: which saves there are, in which order, and which of them stay."""
+"""Directories: lists their saves in order, and removes saves."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class SaveEntry:
     """A save found in a directory.
 
     Attributes:
-      source: Where it is read.
-      head: What its manifest says; None if elements wrote it or it is damaged.
+      source: Reads it.
+      head: The head of its manifest; None if elements wrote it or it is damaged.
       error: Why it is damaged, or None.
-      sequence: Its number; 0 if elements wrote it. A guess if it is damaged, which
-        may be a half, between two others.
-      is_link: Whether its name only leads to a save elsewhere.
-      is_ours: Whether a damaged one was written by this library.
+      sequence: Its number; 0 if elements wrote it. For a damaged save it is a guess,
+        and can end in one half, between two others.
+      is_link: Whether its name is a link to a save elsewhere.
+      is_ours: Whether this library wrote it; a guess if it is damaged.
     """
 
     source: Source
@@ -46,12 +46,12 @@ class SaveEntry:
 
     @property
     def path(self) -> Path:
-        """Where it is, as users know it."""
+        """Path of the save, as users know it."""
         return self.source.path
 
     @property
     def step(self) -> int | None:
-        """Step of the run, which a folder of elements has in its name, or None."""
+        """Step of the run, or None; a save of elements has it in its name."""
         return names.step_of(self.path.name) if self.head is None else self.head.step
 
     @property
@@ -63,7 +63,7 @@ class SaveEntry:
 
     @property
     def is_removable(self) -> bool:
-        """Whether it was written here, as far as can be told if it is damaged."""
+        """Whether it was written here; a guess from its name if it is damaged."""
         is_damaged = self.error is not None and not self.is_link
         return self.is_original or (is_damaged and _is_name_of_ours(self))
 
@@ -79,12 +79,13 @@ def _is_name_of_ours(save: SaveEntry) -> bool:
     return names.SAVE.fullmatch(save.path.name) is not None
 
 
-class Look(NamedTuple):
+class Listing(NamedTuple):
     """What is in a directory.
 
     Attributes:
       saves: The saves, oldest first, damaged ones included.
-      others: Names of what is not a save, or not yet, or not any more.
+      others: Names of everything else, such as unfinished saves and remains of removed
+        ones.
     """
 
     saves: list[SaveEntry]
@@ -96,22 +97,22 @@ class Directory:
 
     Args:
       path: The directory, which need not exist.
-      notices: What is said of it, and was.
+      notices: Logs warnings about it.
 
     Attributes:
-      store: The place that holds them.
+      store: The store that holds the saves.
     """
 
     def __init__(self, path: Path, notices: Notices | None = None) -> None:
         self._notices = Notices() if notices is None else notices
         self.store = places.open_store(path, self._notices)
-        # Manifests can be large, so each is read once, unless it changes.
+        # Manifests can be large, so each one is read once, unless it changes.
         self._cache: dict[str, tuple[Hashable, SaveEntry]] = {}
         self._damaged: set[Path] = set()
 
     @property
     def path(self) -> Path:
-        """Where it is, as users know it."""
+        """Path of the directory, as users know it."""
         return self.store.path
 
     def has(self, save: Path) -> bool:
@@ -123,16 +124,16 @@ class Directory:
         """Return the saves here, oldest first, damaged ones included."""
         return self.look().saves
 
-    def look(self) -> Look:
-        """Find out what is here."""
-        # Threads, signal handlers and forked children come here, so nothing is locked.
+    def look(self) -> Listing:
+        """Return what is here now."""
+        # Threads, signal handlers and forked children call this, so it takes no lock.
         for _ in range(_PASSES):
             here = self.store.names()
             cache: dict[str, tuple[Hashable, SaveEntry]] = {}
             visible = [name for name in here if name[0] != "."]
             found = [self._entry(name, cache) for name in visible]
-            # Others save and prune: what is new may not be finished when it is looked
-            # at, and what is old be gone when it is done.
+            # Other processes save and prune. While we look, a new save may not be
+            # finished yet, and the one before it may be gone when it is.
             if None not in found or self.store.names() == here:
                 break
         self._cache = cache
@@ -140,21 +141,21 @@ class Directory:
         good = [save for save in saves if save.is_original]
         saves = [save if save.error is None else _between(save, good) for save in saves]
         others = frozenset(here) - {save.path.name for save in saves}
-        return Look(sorted(saves, key=lambda save: save.rank), others)
+        return Listing(sorted(saves, key=lambda save: save.rank), others)
 
-    def look_again(self, before: Look, own: str) -> Look:
-        """Find out what is here now, reading as little as possible.
+    def look_again(self, before: Listing, own: str) -> Listing:
+        """Return what is here now, reading as little as possible.
 
         Args:
-          before: What was here.
-          own: A draft of the caller.
+          before: An earlier listing.
+          own: Name of a draft of the caller, which does not count.
         """
         known = {save.path.name for save in before.saves}
         here = {name for name in self.store.names() if name[0] != "."}
         return before if here - {own} == known else self.look()
 
-    def sweep(self, here: Look | None = None) -> None:
-        """Remove what processes that died in the middle of a save left here."""
+    def sweep(self, here: Listing | None = None) -> None:
+        """Remove what processes left here that died in the middle of a save."""
         here = self.look() if here is None else here
         for name in sorted(here.others):
             if names.SAVE.fullmatch(name) or names.HIDDEN.fullmatch(name):
@@ -172,7 +173,7 @@ class Directory:
             known = signature, read_entry(source)
         entry = known[1]
         if entry.error is not None and source.has_no_manifest():
-            return self._without_manifest(source)  # It has just been removed.
+            return self._without_manifest(source)  # The manifest was just removed.
         if not isinstance(entry.error, ReadError):
             cache[name] = known
         return entry if entry.is_ours else None
@@ -182,14 +183,14 @@ class Directory:
         if entry is None and _lacks_manifest(source):
             self._notices.warn(
                 ("no manifest", source.path),
-                "%s is no save, as it has no %s. If somebody has removed that, restore "
-                "it from a copy, else remove the folder.",
+                "%s is not a save: it has no %s. If that file was deleted, restore it "
+                "from a copy, else remove the folder.",
                 *(source.path, names.MANIFEST),
             )
         return entry
 
     def note(self, path: Path, head: Head) -> SaveEntry:
-        """Take note of a save that was just written, so that it need not be read."""
+        """Note a save that was just written, so that `look` need not read it."""
         source = self.store.open(path.name)
         entry = SaveEntry(source, head, sequence=head.sequence)
         signature = source.signature()
@@ -198,9 +199,9 @@ class Directory:
         return entry
 
     def distrust(self, path: Path) -> None:
-        """Take note of a save that was found damaged when it was read.
+        """Note that a save was found damaged when it was read.
 
-        It neither counts among those to keep nor is it removed.
+        `prune` does not count it among the saves to keep, and does not remove it.
         """
         self._damaged.add(paths.real(path))
 
@@ -215,32 +216,32 @@ class Directory:
         written: Path | None = None,
         fsync: bool,
     ) -> list[Path]:
-        """Remove the saves that were written here and that nothing asks to keep.
+        """Remove the saves that were written here and that no rule keeps.
 
         Args:
-          keep: What is asked for.
+          keep: The rules.
           saves: The saves here.
           written: A save that stays in any case.
-          fsync: Whether that they are gone is made durable.
+          fsync: Whether to make the removal durable.
 
         Returns:
-          Those that were removed.
+          Paths of the removed saves.
         """
         ours = [x for x in saves if x.is_original and not self._is_damaged(x)]
         heads = [save.head for save in ours if save.head is not None]
         stays = retention.staying(keep, heads)
         gone = [save.path for save, stay in zip(ours, stays, strict=True) if not stay]
-        # Generators that are still being read go on until the next save.
+        # A save stays while a generator still reads it; the next save prunes it.
         return self._remove(
             (x for x in gone if x != written and not reader.is_streaming(x)),
             fsync=fsync,
         )
 
     def delete(self, saves: Iterable[SaveEntry], *, fsync: bool) -> list[Path]:
-        """Remove these saves and point `latest` to the newest that is left.
+        """Remove these saves and point `latest` to the newest one left.
 
         Returns:
-          Those that were removed.
+          Paths of the removed saves.
         """
         removed = self._remove((save.path for save in saves), fsync=fsync)
         left = [save for save in self.saves() if save.error is None]
@@ -249,12 +250,12 @@ class Directory:
         return removed
 
     def _remove(self, saves: Iterable[Path], *, fsync: bool) -> list[Path]:
-        """Remove saves of ours, as far as that goes; return what is gone."""
+        """Remove saves as far as possible, and return the paths of those removed."""
         return [path for path in saves if self.store.remove(path.name, fsync=fsync)]
 
 
 def read_entry(source: Source) -> SaveEntry:
-    """Return what has a manifest, or has a file by that name, as a save."""
+    """Return a save that has a file with the name of the manifest."""
     content, where = bytearray(), str(source.path / names.MANIFEST)
     is_link = source.is_link
     try:
@@ -272,14 +273,14 @@ def read_entry(source: Source) -> SaveEntry:
 
 
 def _written(content: bytearray) -> int:
-    """Return the sequence that a damaged manifest tells, or 0."""
-    # The first: metadata, which comes later, may use the word, too.
+    """Return the sequence in a damaged manifest, or 0."""
+    # The first match: metadata comes later in the file and may have the same field.
     match = re.search(rb'"sequence":\s*(\d{1,12})\b', content)
     return int(match[1]) if match else 0
 
 
 def _check(head: Head, where: str) -> None:
-    """Refuse metrics that are no numbers and keys that are no text: both are used."""
+    """Refuse metrics that are not numbers and keys that are not text."""
     try:
         metadata.decode_metrics(head.metrics)
         scalars.decode_keys(item.key for item in head.components)
@@ -289,7 +290,7 @@ def _check(head: Head, where: str) -> None:
 
 
 def without_manifest(source: Source) -> SaveEntry | None:
-    """Return a save without manifest: one of elements, or one that cannot be read."""
+    """Return a save without a manifest: of elements, or one that cannot be read."""
     try:
         if elements.is_save(source):
             return SaveEntry(source)
@@ -305,18 +306,19 @@ def without_manifest(source: Source) -> SaveEntry | None:
 
 
 def _lacks_manifest(source: Source) -> bool:
-    """Return whether it is a save without manifest; an unfinished one has a draft.
+    """Return whether a folder has segments of ours, but no manifest and no draft of it.
 
-    Somebody has removed it, or power loss has kept segments and not the draft.
+    The manifest was deleted, or power loss kept the segments and not the draft. An
+    unfinished save has a draft.
     """
     found = source.names() if names.SAVE.fullmatch(source.path.name) else []
     has_segments = any(names.sequence_of(name) is not None for name in found)
     is_ours = names.DRAFT not in found and has_segments
-    return is_ours and source.has_no_manifest()  # Not finished meanwhile.
+    return is_ours and source.has_no_manifest()  # It may be finished now.
 
 
 def _between(save: SaveEntry, others: list[SaveEntry]) -> SaveEntry:
-    """Put a damaged save after the last one written here before, if not later."""
+    """Order a damaged save after the saves that have earlier names, or later."""
     if not _is_name_of_ours(save):
         return save
     before = [x.sequence for x in others if x.path.name < save.path.name]

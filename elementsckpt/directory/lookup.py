@@ -1,4 +1,4 @@
-"""Which save is meant: by a path, a step, a name, or for being the newest or best."""
+"""Finds the save that is meant: by path, step or name, the newest or the best."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def find(path: Path, directory: Directory | None = None) -> list[SaveEntry]:
 
     Args:
       path: A save folder or a directory.
-      directory: The directory, if the caller has it already.
+      directory: The object for this directory, if the caller has one.
 
     Raises:
       SaveNotFoundError: there is no save.
@@ -35,12 +35,12 @@ def find(path: Path, directory: Directory | None = None) -> list[SaveEntry]:
     here = None if own else _save_at(path)
     if here is not None and here.error is None and here.head is not None:
         return [here]
-    # What is named is not substituted, by a save that a component made in it either.
+    # A save given by path is never replaced by another, not even by one inside it.
     if here is not None and here.error is not None and here.is_ours:
         return [here]
-    listing = directory if own and directory is not None else Directory(path)
+    root = directory if own and directory is not None else Directory(path)
     try:
-        saves = listing.saves()[::-1]
+        saves = root.saves()[::-1]
     except CheckpointError:
         if here is None:
             raise
@@ -59,14 +59,14 @@ NAMES = ("latest", "best")
 
 
 def checked_pin(pin: Any, target: Path | None) -> str | None:
-    """Return the name under which a new save is to be found, or None.
+    """Return the name under which a new save is pinned, or None.
 
     Args:
-      pin: The name, as for `Checkpoint.save`.
+      pin: The argument of `Checkpoint.save`.
       target: Folder of the save if it is not in a directory.
 
     Raises:
-      ValueError: it cannot be one.
+      ValueError: it is not a valid name, or the save is not in a directory.
     """
     if pin is None:
         return None
@@ -83,21 +83,21 @@ def checked_pin(pin: Any, target: Path | None) -> str | None:
 def named(
     directory: Directory, path: AnyPath | None, step: int | None, keep: Keep
 ) -> list[SaveEntry]:
-    """Return the saves that are meant by a step, a name or a path, newest first.
+    """Return the saves that a step, a name or a path means, newest first.
 
     Args:
-      directory: Where names and steps are looked up.
+      directory: Where to look up names and steps.
       path: One of `NAMES`, the name of a pin, or a path.
-      step: A step, without a path.
-      keep: How to rank.
+      step: A step, if there is no path.
+      keep: How to rank saves.
 
     Raises:
-      SaveNotFoundError: there is none.
-      ValueError: it makes no sense.
+      SaveNotFoundError: there is no such save.
+      ValueError: an argument is not valid, or both are given.
     """
     if is_integer(path):
         raise ValueError(
-            f"{path} is no path: pass text or a pathlib.Path. A step is passed "
+            f"{path} is not a path: pass text or a pathlib.Path. A step is passed "
             f"by name, to load(step={path}), copy_of() or delete()."
         )
     if path is not None and step is not None:
@@ -128,7 +128,7 @@ def named(
 
 
 def _may_be_pin(text: str) -> bool:
-    """Tell what to look up among the pins, for which all manifests are read."""
+    """Return whether to look among the pins, which takes reading all manifests."""
     return "/" not in text and not names.SAVE.fullmatch(text)
 
 
@@ -143,9 +143,9 @@ def _required_best(directory: Directory, keep: Keep) -> SaveEntry:
 
 
 def with_keys(directory: Directory, keys: Iterable[str]) -> list[SaveEntry]:
-    """Return the saves of a directory that have keys, newest first; all if none has.
+    """Return the saves that have all of these keys, newest first, or else all saves.
 
-    A save of some components only must not keep a run from resuming.
+    So a newest save of only some components does not keep a run from resuming.
 
     Raises:
       SaveNotFoundError: there is no save.
@@ -162,10 +162,10 @@ def with_keys(directory: Directory, keys: Iterable[str]) -> list[SaveEntry]:
 def deletable(
     directory: Directory, path: AnyPath | None, step: int | None, keep: Keep
 ) -> list[SaveEntry]:
-    """Return the saves to delete that are meant, as `named` does.
+    """Return the saves to delete; the arguments are those of `named`.
 
     Raises:
-      SaveNotFoundError: there is none.
+      SaveNotFoundError: there is no such save.
       ValueError: it was not written here, or it is the only complete save.
     """
     if (path is None) == (step is None):
@@ -201,7 +201,7 @@ def with_step(directory: Directory, step: int) -> list[SaveEntry]:
     """Return the saves of a directory with this step, newest first.
 
     Raises:
-      SaveNotFoundError: there is none; the message lists the steps that there are.
+      SaveNotFoundError: there is none; the message lists the steps of the saves.
     """
     saves = directory.saves()[::-1]
     found = [save for save in saves if save.step == step]
@@ -221,20 +221,20 @@ def _listed(steps: Sequence[int]) -> str:
 
 
 def pinned(directory: Directory, name: str) -> list[SaveEntry]:
-    """Return the newest save that is pinned under this name, if there is one."""
+    """Return the newest save pinned under this name, in a list; [] if none is."""
     saves, pin = directory.saves()[::-1], manifest.escape(name)
     return [save for save in saves if save.head and save.head.pin == pin][:1]
 
 
 def best(directory: Directory, keep: Keep) -> SaveEntry | None:
-    """Return the best save of a directory, or None if no save can be that.
+    """Return the best save of a directory, or None if no save can be ranked.
 
     Args:
       directory: The directory.
-      keep: How to rank. Without a metric, it is as the newest save has it.
+      keep: How to rank. Without a metric, the newest save that records a ranking says.
 
     Raises:
-      ValueError: there are metrics, and nobody said which.
+      ValueError: saves have metrics, but neither `keep` nor a save says which to use.
     """
     saves = [save for save in directory.saves() if save.head is not None]
     heads = [save.head for save in saves if save.head is not None]
@@ -253,14 +253,14 @@ def best(directory: Directory, keep: Keep) -> SaveEntry | None:
 
 
 def newest(saves: list[SaveEntry]) -> SaveEntry:
-    """Return the first that is not damaged.
+    """Return the newest save that is not damaged.
 
     Args:
-      saves: The newest first.
+      saves: The saves, newest first.
 
     Raises:
-      DamagedError: all are.
-      VersionError, ReadError: why the first that is not cannot be read.
+      DamagedError: all are damaged.
+      VersionError, ReadError: the newest undamaged save cannot be read.
     """
     for save in saves:
         if save.error is None:
@@ -278,5 +278,5 @@ def _save_at(path: Path) -> SaveEntry | None:
     if not source.has_no_manifest():
         found = read_entry(source)
         if found.error is None or not source.has_no_manifest():
-            return found  # Else it has just been removed.
+            return found  # Otherwise the manifest was just removed.
     return SaveEntry(source) if elements.is_save(source) else None

@@ -1,4 +1,4 @@
-"""What the caller says about a save: metadata and metrics ⇄ JSON."""
+"""The caller's information about a save: metadata and metrics ⇄ JSON."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PLAIN: dict[type, Callable[[Any], Any]] = {
 _CHANGES = 5
 
 
-# What others have to make dicts of themselves, and what to call.
+# Attributes of objects that can be made dicts, and how to make them.
 _DICTS = {
     "flag_values_dict": "the result of its flag_values_dict()",
     "model_dump": "the result of its model_dump()",
@@ -38,11 +38,11 @@ _DICTS = {
 
 
 class _UnstorableError(Exception):
-    """What cannot be saved.
+    """A value cannot be saved as metadata.
 
     Args:
       problem: Where it is and what it is.
-      remedy: What to do about it.
+      remedy: What the user can do.
     """
 
     def __init__(self, problem: str, remedy: str = "") -> None:
@@ -61,10 +61,10 @@ def encode(value: Any, where: str = "metadata") -> Any:
       value: Mappings, sequences and scalars, nested in any way: JSON types, tuples,
         dataclasses, namespaces, paths, enumerations, scalars of NumPy and JAX, element
         types, devices of torch.
-      where: What the error calls `value`.
+      where: Name of `value` in errors.
 
     Raises:
-      MetadataError: something else is in there; the message is the place.
+      MetadataError: something else is in it; the message says where.
     """
     try:
         try:
@@ -82,7 +82,7 @@ def _encode(value: Any, where: str) -> Any:
         plain = _simplified(value)
     except RecursionError:
         raise
-    except Exception as error:  # What it is made of may raise, such as OmegaConf's.
+    except Exception as error:  # Reading its parts may raise, as with OmegaConf.
         found = f"{type(error).__name__}: {reason(error)}"
         is_known = type(value).__module__.startswith(("absl.", "omegaconf."))
         remedy = _remedy(value) if is_known else "Set what is missing, or leave it out"
@@ -102,9 +102,9 @@ def _encode(value: Any, where: str) -> Any:
 
 
 def _simplified(value: Any) -> Any:
-    """Return a value as a scalar of Python, or a dict or list of what it holds.
+    """Return a value as a scalar of Python, or as a dict or list of its items.
 
-    What is none of these is returned as it is.
+    Any other value is returned unchanged.
     """
     if isinstance(value, enum.Enum):
         value = value.value
@@ -113,7 +113,7 @@ def _simplified(value: Any) -> Any:
     value = _number(_named(value))
     if value is None or isinstance(value, bool):
         return value
-    for base, plain in _PLAIN.items():  # Subclasses by value.
+    for base, plain in _PLAIN.items():  # Also converts subclasses.
         if isinstance(value, base):
             return plain(value)
     value = _opened(value)
@@ -126,7 +126,7 @@ def _simplified(value: Any) -> Any:
 
 
 def _remedy(value: Any) -> str:
-    """Say what to pass instead of an object that others know to take apart."""
+    """Return what to pass in place of an object that can be converted, or ""."""
     cls: Any = type(value)
     if cls.__module__.startswith("omegaconf."):
         return (
@@ -139,20 +139,20 @@ def _remedy(value: Any) -> str:
 
 
 def _named(value: Any) -> Any:
-    """Return the name of an element type or device, others as they are."""
+    """Return the name of an element type or device; return other values unchanged."""
     named = torch_tensors.name_of(value)
     if named is not None:
         return named
     if isinstance(value, type) and issubclass(value, np.generic):
         return np.dtype(value).name
-    found = attributes.get(value, "dtype")  # What jnp.float32 is, has one and no shape.
+    found = attributes.get(value, "dtype")  # jnp.float32 has a dtype and no shape.
     if isinstance(found, np.dtype) and callable(value):
         return found.name
     return value.name if isinstance(value, np.dtype) else value
 
 
 def _number(value: Any) -> Any:
-    """Return the scalars of NumPy, JAX and torch as Python's, others as they are."""
+    """Return a scalar of NumPy, JAX or torch as Python's; return others unchanged."""
     shape = attributes.get(value, "shape")
     if not isinstance(shape, tuple) or len(shape):
         return value
@@ -163,12 +163,12 @@ def _number(value: Any) -> Any:
     if not isinstance(value, (np.generic, np.ndarray)):
         return value
     number = value.item()
-    # NumPy has no Python number for long doubles and bfloat16.
+    # For long doubles and bfloat16, item() returns a scalar of NumPy.
     return float(number) if isinstance(number, np.generic) else number
 
 
 def _opened(value: Any) -> Any:
-    """Return what is like a mapping as one, others as they are."""
+    """Return a dataclass, namespace or mapping as a mapping; others unchanged."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = [field.name for field in dataclasses.fields(value)]
         return {name: getattr(value, name) for name in names}
@@ -199,7 +199,7 @@ def _encode_mapping(value: dict[Any, Any], where: str) -> Any:
 
 
 def decode(code: Any) -> Any:
-    """Return the metadata that `encode` gave `code` for.
+    """Return the metadata that `encode` encoded as `code`.
 
     Tuples come back as lists, dataclasses, namespaces and mappings as dicts, paths as
     strings, enumerations as their values, scalars as Python's.
@@ -217,14 +217,14 @@ def decode(code: Any) -> Any:
 
 
 def merge(every: Any, one: Any) -> Any:
-    """Return the metadata of one save with that of every save, encoded.
+    """Return the metadata of a save, merged into the metadata of all saves, encoded.
 
     Args:
-      every: Encoded metadata of every save, or None.
-      one: Metadata of this one, or None.
+      every: Encoded metadata of all saves, or None.
+      one: Metadata of this save, or None.
 
     Raises:
-      MetadataError: both are there, and one is not a mapping.
+      MetadataError: both are given, and one is not a mapping.
     """
     if every is None or one is None:
         return encode(one) if every is None else every
@@ -239,10 +239,10 @@ def merge(every: Any, one: Any) -> Any:
 
 
 def changes(now: Any, saved: Any) -> list[str]:
-    """Say in what encoded metadata differs from what was saved, as far as both have it.
+    """Return how encoded metadata differs from what was saved, where both have a key.
 
     Returns:
-      The first few differences.
+      The first few differences, and how many more there are.
     """
     found: list[str] = []
     _compare("", decode(now), decode(saved), found)
@@ -266,7 +266,7 @@ def encode_metrics(metrics: Mapping[str, Any] | None) -> dict[str, Any]:
       metrics: Numbers by name; scalars of NumPy, JAX and torch, too.
 
     Raises:
-      MetadataError: they are something else; the message names it.
+      MetadataError: one is something else; the message names it.
     """
     if not isinstance(metrics, (Mapping, type(None))):
         raise MetadataError(
@@ -300,12 +300,12 @@ def _described(value: Any) -> str:
 
 
 def decode_metrics(code: Mapping[str, Any]) -> dict[str, float]:
-    """Return the metrics that `encode_metrics` gave `code` for.
+    """Return the metrics that `encode_metrics` encoded as `code`.
 
     Raises:
-      ValueError, TypeError, KeyError: some are no numbers.
+      ValueError, TypeError, KeyError: some are not numbers.
     """
     metrics = {name: scalars.decode(value) for name, value in code.items()}
     if not all(type(value) in (int, float) for value in metrics.values()):
-        raise ValueError("metrics that are no numbers")
+        raise ValueError("metrics that are not numbers")
     return metrics

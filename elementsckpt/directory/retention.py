@@ -20,22 +20,23 @@ Metric = str | Callable[[Mapping[str, float]], float]
 
 
 class Keep(Struct, frozen=True):
-    """Which saves stay when a new one is made: all that one of these asks for.
+    """Rules for which saves stay when a new one is made: those that any rule keeps.
 
-    The newest save stays in any case, as do pinned ones.
+    The newest save and pinned saves stay in any case.
 
     Args:
-      latest: How many of the newest; None for all.
-      best: How many of the best by `metric`. Saves that lack it, or of which it is not
-        finite, are worse than all others; of equal ones the newer is better.
+      latest: How many of the newest saves to keep; None for all.
+      best: How many of the best saves by `metric` to keep. A save that lacks the
+        metric, or has one that is not finite, is worse than all others. Of equal saves
+        the newer is better.
       metric: Name of one of the `metrics` given to `save`, or a function that takes
         them all and returns a number.
       mode: "max" if more is better, "min" if less is.
-      every: Saves to keep for ever: an int for those at multiples of so many steps, a
-        timedelta for one in each such time.
+      every: Which saves to keep for ever: an int for those at multiples of so many
+        steps, a timedelta for one in each period of this length.
 
     Raises:
-      ValueError: an argument makes no sense.
+      ValueError: an argument is not valid.
 
     Source: NeMo RL's keep_top_k, Orbax's max_to_keep and keep_period, united.
     """
@@ -68,15 +69,15 @@ class Keep(Struct, frozen=True):
 
 
 def ranking(keep: Keep) -> tuple[str, Literal["max", "min"]] | None:
-    """Return name of the metric and mode, for the manifest."""
+    """Return the name of the metric and the mode, for the manifest."""
     return (keep.metric, keep.mode) if isinstance(keep.metric, str) else None
 
 
 def warn(
     keep: Keep, metrics: Mapping[str, float], step: int | None, notices: Notices
 ) -> None:
-    """Warn of a save that can never be the best."""
-    if keep.metric is None or not metrics:  # Without any, it is not to be ranked.
+    """Warn about a save that can never be the best."""
+    if keep.metric is None or not metrics:  # A save without metrics is not ranked.
         return
     found = _why_never_best(keep, metrics)
     if found is None:
@@ -98,7 +99,7 @@ def _why_never_best(keep: Keep, metrics: Mapping[str, float]) -> str | None:
 
 
 def _value(keep: Keep, metrics: Mapping[str, float]) -> float | None:
-    """Return what a save is ranked by, or None if it is missing."""
+    """Return the metric of a save, or None if the save lacks it."""
     found: Any
     if callable(keep.metric):
         found = keep.metric(metrics)
@@ -148,14 +149,14 @@ def checked(keep: Any) -> Keep:
 
 
 def staying(keep: Keep, heads: Sequence[Head]) -> list[bool]:
-    """Tell which saves stay.
+    """Return for each save whether it stays.
 
-    Of each component that the run had when it saved last, the newest save that has it
-    stays, so that a save of some of them never costs the others.
+    For each component that the run had at the last save, the newest save with that
+    component stays. So a save of some components never costs the others.
 
     Args:
-      keep: What is asked for.
-      heads: The saves, oldest first.
+      keep: The rules.
+      heads: Heads of the saves, oldest first.
     """
     newest = len(heads) if keep.latest is None else max(keep.latest, 1)
     stays = set(range(len(heads))[-newest:])
@@ -169,7 +170,7 @@ def staying(keep: Keep, heads: Sequence[Head]) -> list[bool]:
 
 
 def best(keep: Keep, heads: Sequence[Head]) -> int | None:
-    """Return the number of the best save, or None if none has a finite metric."""
+    """Return the index of the best save, or None if none has a finite metric."""
     ranked = _ranked(keep, heads)
     if not ranked or _score(keep, heads[ranked[0]]) is None:
         return None
@@ -177,7 +178,7 @@ def best(keep: Keep, heads: Sequence[Head]) -> int | None:
 
 
 def recorded(heads: Sequence[Head]) -> Keep | None:
-    """Return the ranking that the newest save with one records."""
+    """Return the ranking in the newest save that records one, or None."""
     rankings = [head.ranking for head in heads if head.ranking is not None]
     if not rankings:
         return None
@@ -186,7 +187,7 @@ def recorded(heads: Sequence[Head]) -> Keep | None:
 
 
 def _ranked(keep: Keep, heads: Sequence[Head]) -> list[int]:
-    """Return the numbers of the saves, the best first."""
+    """Return the indices of the saves, the best first."""
 
     def rank(number: int) -> tuple[float, int]:
         score = _score(keep, heads[number])
@@ -196,7 +197,7 @@ def _ranked(keep: Keep, heads: Sequence[Head]) -> list[int]:
 
 
 def _score(keep: Keep, head: Head) -> float | None:
-    """Return how good a save is, more being better; None if it is never the best."""
+    """Return the score of a save, higher is better; None if it is never the best."""
     try:
         value = _value(keep, metadata.decode_metrics(head.metrics))
     except Exception:  # A save must not fail because of its rank.
@@ -207,7 +208,7 @@ def _score(keep: Keep, head: Head) -> float | None:
 
 
 def _spread(every: int | timedelta | None, heads: Sequence[Head]) -> Iterable[int]:
-    """Return the numbers of the saves to keep for ever."""
+    """Yield the indices of the saves to keep for ever."""
     if every is None:
         return
     last = None
@@ -215,7 +216,7 @@ def _spread(every: int | timedelta | None, heads: Sequence[Head]) -> Iterable[in
         if not isinstance(every, timedelta):
             if head.step is not None and head.step % every == 0:
                 yield number
-        # A clock that steps back begins anew.
+        # If the clock was set back, a new period begins.
         elif last is None or not timedelta(0) <= head.time - last < every:
             yield number
             last = head.time

@@ -1,7 +1,7 @@
-"""Saves that other packages wrote, in the formats of these.
+"""Saves that other packages wrote, in their formats.
 
-Their pickles are **restricted**: plain data and NumPy arrays, unless the user asks for
-more.
+By default, reading their pickles is **restricted** to plain data and NumPy arrays; the
+user can allow more.
 """
 
 __all__ = ["elements"]

@@ -2,10 +2,10 @@
 
     <save folder>/
       agent.pkl           a component
-      replay-0000.pkl     shards of a component, from five digits on unpadded
+      replay-0000.pkl     a shard of a component; its number has four digits or more
       done                empty; marks the save as complete
 
-Their pickles are admitted only as far as `load_restricted` goes, unless asked.
+Their pickles are read with `load_restricted`, unless the user allows more.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from ..system.memory import require_memory
 
 _SHARD = re.compile(r"(.+)-(\d{4,})\.pkl")
 _DONE = "done"
-_COPIES = 3  # Of an array: the file, what is cut out of that, the array itself.
+_COPIES = 3  # Of an array: in the file's bytes, cut out of these, the array itself.
 
 
 def is_save(source: Source) -> bool:
-    """Return whether something is a complete save of elements, in a folder.
+    """Return whether a folder is a complete save that elements wrote.
 
     Raises:
       ReadError, DamagedError: the system refused to list it.
@@ -44,7 +44,7 @@ def time_of(path: Path) -> datetime:
 
 
 def files(path: Path) -> dict[str, list[Path]]:
-    """Return the files of each component, shards in their order, by key."""
+    """Return the files of each component by key, shards in order."""
     components: dict[str, list[Path]] = {}
     shards: dict[str, list[tuple[int, Path]]] = {}
     for name in _pickles(path):
@@ -59,12 +59,12 @@ def files(path: Path) -> dict[str, list[Path]]:
 
 
 def is_sharded(files: list[Path]) -> bool:
-    """Tell whether the files of a component are shards."""
+    """Return whether the files of a component are shards."""
     return _SHARD.fullmatch(files[0].name) is not None
 
 
 def size_bytes(files: list[Path]) -> int:
-    """Return the size of files, those that are gone left out."""
+    """Return the total size of the files that still exist."""
     total = 0
     for file in files:
         with contextlib.suppress(CheckpointError):
@@ -73,16 +73,16 @@ def size_bytes(files: list[Path]) -> int:
 
 
 def read(file: Path, key: str, *, allow_pickle: bool) -> Any:
-    """Return what a file holds.
+    """Return the state in a file.
 
     Args:
-      file: A pickle of a component or shard.
+      file: The pickle of a component or shard.
       key: The component's key, for errors.
-      allow_pickle: Whether the pickle may run code. If not, builtin containers,
+      allow_pickle: Whether the pickle may run code. If not, only builtin containers,
         scalars and NumPy arrays are admitted.
 
     Raises:
-      PickleError: it holds more than is admitted, or classes that are not there.
+      PickleError: it needs more than is admitted, or a class that was not found.
       DamagedError: it cannot be read.
     """
     from . import restricted_pickle
@@ -113,7 +113,7 @@ def read(file: Path, key: str, *, allow_pickle: bool) -> Any:
 
 
 def shards(files: list[Path], key: str, *, allow_pickle: bool) -> Iterator[Any]:
-    """Yield what the files of a component hold, one by one.
+    """Yield the shards of a component, one file after the other.
 
     Raises:
       DamagedError: a shard is missing.

@@ -1,9 +1,10 @@
-"""An unpickler for files from anywhere: plain data and NumPy arrays, nothing else.
+"""An unpickler for files that are not trusted: it admits plain data and NumPy arrays.
 
-Neither code in the file is run, nor is NumPy asked to restore its own objects, which
-it does without looking: arrays and dtypes are built by its public constructors. What
-a file may cost is bounded by its size, since a few bytes can name each other so often
-that hashing, copying or walking through what they mean takes exponentially long.
+It runs no code from the file. NumPy restores its pickled objects without checking them,
+so this module builds arrays and dtypes with NumPy's public constructors instead. The
+size of a file limits the time and memory that it may take: in a few bytes, objects can
+refer to each other so often that hashing, copying or walking them takes exponential
+time.
 
 It reads what `pickle.dumps` writes in protocols 4 and 5.
 """
@@ -23,10 +24,10 @@ from typing import Any
 
 import numpy as np
 
-# What a file may cost, in steps and bytes, for each of its own bytes, and at least.
+# Steps and bytes that a file may cost: for each of its bytes, and for any file.
 _COST_PER_BYTE = 16
 _COST_FREE = 1 << 16
-# What the interpreter and NumPy work through by recursion in C, of any file.
+# Limits on what the interpreter and NumPy process by recursion in C.
 _MOST_FIELDS = 1000
 _MOST_LEVELS = 100
 _MOST_PARTS = 4096
@@ -35,7 +36,7 @@ _ALIGNED = 0x80
 
 _CODE = re.compile(r"[biufcmMSUVO]\d{1,10}")
 _UNIT = re.compile(rb"[A-Za-z]{1,2}|generic")
-_SMALL_INT = 1 << 60  # Below, no two have the same hash.
+_SMALL_INT = 1 << 60  # Below it, no two integers have the same hash.
 _SHORT_TEXT = 256
 
 _MAPS = (dict, collections.OrderedDict, collections.defaultdict)
@@ -50,19 +51,23 @@ class ForbiddenError(pickle.UnpicklingError):
 
 
 def load_restricted(content: bytes) -> Any:
-    """Unpickle builtin containers, scalars and NumPy arrays; runs no foreign code.
+    """Unpickle builtin containers, scalars and NumPy arrays, running no foreign code.
 
-    Takes memory and time in proportion to the size of the content.
+    It takes memory and time in proportion to the size of the content.
 
     Raises:
-      ForbiddenError: the pickle needs anything else.
+      ForbiddenError: the pickle needs something else.
       Exception: the pickle is damaged.
     """
     return _Restricted(content).load()
 
 
 class _Unbuilt:
-    """An array, or a dtype with its code, until its state comes; then the way to it."""
+    """Stands for an array or a dtype until its state is read, then refers to it.
+
+    Args:
+      code: The code of a dtype; None for an array.
+    """
 
     def __init__(self, code: Any = None) -> None:
         self.code = code
@@ -79,8 +84,8 @@ class _Memo(dict[int, Any]):
         return value.built
 
 
-# The unpickler in Python, because that in C lets nobody look at a key before it is
-# hashed, and reserves the memory that the largest number in its memo asks for.
+# The unpickler in Python: the one in C hashes keys before they can be checked, and
+# allocates memory for the largest index in the memo.
 class _Restricted(pickle._Unpickler):
     stack: list[Any]
     append: Callable[[Any], None]
@@ -93,7 +98,7 @@ class _Restricted(pickle._Unpickler):
         self.memo = _Memo()
         self._size_bytes = len(content)
         self._budget = _COST_PER_BYTE * len(content) + _COST_FREE
-        self._weights: dict[int, tuple[int, Any]] = {}  # By id; keeps it taken.
+        self._weights: dict[int, tuple[int, Any]] = {}  # By id; keeps the object alive.
         self._hashes: dict[int, Any] = {}
         self._twins: dict[int, set[Any]] = {}
         self._fields: dict[int, tuple[int, Any]] = {}
@@ -102,7 +107,7 @@ class _Restricted(pickle._Unpickler):
 
     def load(self) -> Any:
         value = super().load()
-        # Whoever walks through it meets what is shared again and again.
+        # Code that walks through the value visits shared parts each time.
         self._weights = {}
         self._charge(self._weigh(value))
         return value
@@ -116,7 +121,7 @@ class _Restricted(pickle._Unpickler):
             raise ForbiddenError(f"{module}.{name}"[:200])
         return admitted
 
-    # What bounds the cost.
+    # Limits on the cost.
 
     def _charge(self, cost: int) -> None:
         self._budget -= cost
@@ -124,7 +129,7 @@ class _Restricted(pickle._Unpickler):
             raise ForbiddenError("more memory or time than its size justifies")
 
     def _weigh(self, value: Any) -> int:
-        """Count the parts of a value, those that are shared each time."""
+        """Return the number of parts of a value; a shared part counts each time."""
         kind = type(value)
         if kind in _SMALL:
             return 1
@@ -147,7 +152,7 @@ class _Restricted(pickle._Unpickler):
         return known[0]
 
     def _check_keys(self, keys: Iterable[Any]) -> None:
-        """Refuse keys that would take long to hash or to tell apart."""
+        """Refuse keys that would take long to hash or to compare."""
         for key in keys:
             kind = type(key)
             if (kind is str or kind is bytes) and len(key) <= _SHORT_TEXT:
@@ -252,7 +257,7 @@ class _Restricted(pickle._Unpickler):
             unbuilt.built = self._build_dtype(unbuilt.code, *state)
         self.stack[-1] = unbuilt.built
 
-    # What is called. What is not as pickle writes it is refused.
+    # Functions that a pickle may call. Arguments that pickle never writes are refused.
 
     def _ordered_dict(self) -> Any:
         return collections.OrderedDict()
@@ -324,7 +329,7 @@ class _Restricted(pickle._Unpickler):
         return dtype
 
     def _count_fields(self, parts: list[Any]) -> int:
-        """Count the fields of a new dtype, those of its parts too."""
+        """Return the number of fields of a new dtype, with those of its parts."""
         count = 1
         for part in parts:
             if not isinstance(part, np.dtype) or part.hasobject:
@@ -364,7 +369,7 @@ class _Restricted(pickle._Unpickler):
         _expect(size * dtype.itemsize == len(data), "array")
         self._charge(max(size, len(data)) + self._fields.get(id(dtype), (1,))[0])
         buffer = data if type(data) is bytearray else bytearray(data)
-        if axes is not None:  # The order of its axes in memory, as NumPy 2 writes.
+        if axes is not None:  # Order of the axes in memory, as NumPy 2 writes it.
             _expect(_size(axes) == 0, "array")  # A permutation of 0 to n.
             return np.ndarray(shape, dtype, buffer).transpose(axes)
         _expect(type(order) is str and order in ("C", "F"), "array")
@@ -399,7 +404,7 @@ def _structured(
 
 
 def _unit(metadata: Any) -> str:
-    """Return the unit in the state of a dtype of times, such as [25us]."""
+    """Return the unit in the state of a dtype of dates or times, such as [25us]."""
     _, (unit, step, _, _) = metadata
     _expect(type(unit) is bytes and _UNIT.fullmatch(unit), "unit")
     _expect(type(step) is int and 0 < step < 1 << 31, "unit")
@@ -440,13 +445,13 @@ _ADMITTED: dict[tuple[str, str], Any] = {
     **_FUNCTIONS,
     **{(cls.__module__, cls.__name__): cls for cls in (*_CLASSES, *_NAMED_ONLY)},
 }
-# What may be called, by id, and what is called instead.
+# Functions and classes that a pickle may call, by id, and what is called instead.
 _MAKERS: dict[int, Callable[..., Any]] = {
     **{id(function): function for function in _FUNCTIONS.values()},
     **{id(cls): make for cls, make in _CLASSES.items()},
 }
 
-# As the base class reads them; all others are refused.
+# The base class reads these; all others are refused.
 _PLAIN_OPCODES = (
     *("PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK", "GLOBAL", "STACK_GLOBAL"),
     *("MEMOIZE", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET"),

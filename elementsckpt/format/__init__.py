@@ -1,8 +1,8 @@
-"""The bytes on disk, whose specification is public; nothing here reads or writes.
+"""The format on disk, as docs/format.md specifies it; nothing here touches files.
 
 The **manifest** describes a save. A **segment** is a file of array bytes with the
-**header** of safetensors; its **blocks** are the ranges that have checksums. A
-**scalar** is a value that the manifest holds itself.
+**header** of safetensors. Its **blocks** are ranges, each with a checksum. A **scalar**
+is a value that is stored in the manifest itself.
 """
 
 __all__ = ["compression", "dtypes", "header", "manifest", "names", "scalars", "sizes"]

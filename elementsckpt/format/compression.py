@@ -1,4 +1,4 @@
-"""zstd: whether a leaf is worth it, and blocks to frames and back."""
+"""zstd: whether compressing a leaf is worth it, and blocks ⇄ frames."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from ..errors import DamagedError, reason
 from ..user.arguments import shown
 from .manifest import MAX_BLOCK_BYTES
 
-# "auto" for the leaves that it at least halves, None for none, or a level for all.
+# "auto" for leaves that shrink to half or less, None for no leaves, a level for all.
 Compress = Literal["auto"] | int | None
 
-_AUTO_LEVEL = 1  # At several times the speed of the others, nearly as small.
+_AUTO_LEVEL = 1  # Several times as fast as the others, and nearly as small.
 _FIRST_SAMPLE = 4 << 10
 _SECOND_SAMPLE = 64 << 10
 _HOPELESS = 0.75
-_NO_MEMORY = "not enough memory"  # What zstd says of the system, not of a frame.
-_tools = threading.local()  # A zstd context may serve one thread at a time.
+_NO_MEMORY = "not enough memory"  # An error of zstd about the system, not a frame.
+_tools = threading.local()  # Only one thread at a time may use a zstd context.
 
 
 def check(compress: Any) -> Compress:
-    """Return the argument if it says how to compress.
+    """Return the argument `compress` if it is valid.
 
     Raises:
-      ValueError: it does not.
+      ValueError: it is not.
     """
     is_level = type(compress) is int and 1 <= compress <= 22
     is_auto = isinstance(compress, str) and compress == "auto"
@@ -40,13 +40,13 @@ def check(compress: Any) -> Compress:
 
 
 def is_worth_it(parts: Sequence[Any]) -> bool:
-    """Tell from samples whether compression will about halve the bytes.
+    """Return whether compression will about halve the bytes, judging from samples.
 
-    Weights look like noise in any 4 KiB. What does not is tried at a length in which
-    one image after the other is found to be nearly the same.
+    Weights look like noise in any 4 KiB. Other data is tried once more with samples
+    that are long enough to find images that repeat.
 
     Args:
-      parts: uint8[n] each, from different places of a leaf.
+      parts: Samples from different places of a leaf, uint8[n] each.
     """
     small = b"".join(_middle(part, _FIRST_SAMPLE) for part in parts)
     if len(_compressor(_AUTO_LEVEL).compress(small)) > _HOPELESS * len(small):
@@ -61,16 +61,16 @@ def _middle(part: Any, size: int) -> bytes:
 
 
 def pack(content: Any, compress: Compress) -> bytes | None:
-    """Return the content as a zstd frame, or None if it is to be stored as it is.
+    """Return the content as a zstd frame, or None if it is to be stored uncompressed.
 
     Args:
       content: uint8[n].
-      compress: "auto", which wants half the size at most, or the level.
+      compress: "auto", for a frame of at most half the size, or the level.
     """
     level = compress if isinstance(compress, int) else _AUTO_LEVEL
     try:
         frame: bytes = _compressor(level).compress(content)
-    except (_zstandard().ZstdError, MemoryError):  # There is no memory to do it in.
+    except (_zstandard().ZstdError, MemoryError):  # Too little memory to compress.
         return None
     if compress == "auto" and 2 * len(frame) > len(content):
         return None
@@ -82,10 +82,10 @@ def unpack(frame: Any, memory: Any) -> None:
 
     Args:
       frame: uint8[n].
-      memory: uint8[m], writable. A frame that holds more takes no more memory.
+      memory: uint8[m], writable. A frame with more content takes no more memory.
 
     Raises:
-      DamagedError: the frame is not one, or holds more or less.
+      DamagedError: it is not a zstd frame, or holds more or less than m bytes.
     """
     zstandard = _zstandard()
     try:
@@ -95,7 +95,7 @@ def unpack(frame: Any, memory: Any) -> None:
     except zstandard.ZstdError as error:
         if _NO_MEMORY in str(error):
             raise MemoryError from error
-        raise DamagedError(f"it is no zstd frame ({reason(error)}).") from error
+        raise DamagedError(f"it is not a zstd frame ({reason(error)}).") from error
     if not is_exact:
         raise DamagedError(f"its zstd frame does not hold {len(memory)} bytes.")
 
@@ -116,7 +116,7 @@ def _decompressor() -> Any:
 
 @lru_cache
 def _zstandard() -> Any:
-    """Import it when it is needed: most saves hold nothing to compress."""
+    """Import zstandard when it is needed: most saves hold nothing to compress."""
     import zstandard
 
     return zstandard

@@ -1,4 +1,4 @@
-"""NumPy dtypes ⇄ JSON, structurally, and their names in safetensors files.
+"""NumPy dtypes ⇄ JSON, with their structure, and their names in safetensors files.
 
 `dtype.str` alone is not enough: it gives `<V2` for bfloat16 and forgets the fields
 of structured dtypes.
@@ -15,8 +15,8 @@ import numpy as np
 
 # ml_dtypes defines the scalar types that accelerators use and NumPy lacks.
 _EXTENSION = "ml_dtypes"
-_NAME = re.compile(r"[a-z][a-z0-9_]{1,30}")  # Of its types.
-# What `dtype.str` gives. NumPy reads much more, some of it as expressions.
+_NAME = re.compile(r"[a-z][a-z0-9_]{1,30}")  # A name of one of its types.
+# The form of `dtype.str`. NumPy accepts much more, some of it as expressions.
 _OWN = re.compile(r"[<>|][biufcmMSUV][0-9]{1,10}(\[[0-9]{0,10}[A-Za-z]{1,2}\])?")
 _TAGS = {
     "|b1": "BOOL",
@@ -38,11 +38,11 @@ _TAGS = {
 
 
 class UnknownDtypeError(TypeError):
-    """The dtype has no encoding here; its arrays go through pickle."""
+    """The dtype has no encoding here; its arrays are pickled."""
 
 
 def encode(dtype: np.dtype[Any]) -> Any:
-    """Return the dtype as JSON: a string, or an object for what has parts.
+    """Return the dtype as JSON: a string, or an object if the dtype has parts.
 
     Raises:
       UnknownDtypeError: it holds Python objects or comes from an unknown package.
@@ -68,7 +68,7 @@ def _encode(dtype: np.dtype[Any]) -> Any:
         base, shape = dtype.subdtype
         return {"base": encode(base), "shape": list(shape)}
     if dtype.names is not None:
-        if dtype.type is not np.void:  # np.record, whose arrays have a class too.
+        if dtype.type is not np.void:  # np.record: its arrays have a class, too.
             raise UnknownDtypeError(dtype)
         return _encode_fields(dtype)
     if dtype.type.__module__.partition(".")[0] == _EXTENSION:
@@ -92,7 +92,7 @@ def _encode_fields(dtype: np.dtype[Any]) -> dict[str, Any]:
 
 
 def _missing_string(dtype: Any) -> dict[str, Any]:
-    """Describe a StringDType: whether it converts, and its missing value."""
+    """Return whether a StringDType converts other values, and its missing value."""
     description: dict[str, Any] = {"coerce": bool(dtype.coerce)}
     if hasattr(dtype, "na_object"):
         missing = dtype.na_object
@@ -108,10 +108,10 @@ def decode(code: Any) -> np.dtype[Any]:
     """Return the dtype that `encode` described.
 
     Raises:
-      ValueError, TypeError, KeyError: `code` describes no dtype.
+      ValueError, TypeError, KeyError: `code` does not describe a dtype.
       ImportError: it needs ml_dtypes, which is not installed.
     """
-    # Only as the whole: NumPy would take bytes of a file for addresses of strings.
+    # Not as a part of another dtype: NumPy would use bytes of a file as addresses.
     if isinstance(code, dict) and "string" in code:
         return _decode_string(code["string"])
     dtype = _decode(code)
@@ -152,7 +152,7 @@ def _decode_name(code: str) -> np.dtype[Any]:
     if scalar is None:
         raise ImportError(f"{_EXTENSION} has no {code!r}")
     if not (isinstance(scalar, type) and issubclass(scalar, np.generic)):
-        # NumPy would make an array of objects of it: of addresses from a file.
+        # NumPy would make an array of objects, and use bytes of a file as addresses.
         raise ValueError(f"not an element type: {code!r}")
     return np.dtype(scalar)
 

@@ -1,9 +1,9 @@
-"""The header of a segment: what other tools call its tensors, and where they are.
+"""The header of a segment: names and positions of its tensors, for other tools.
 
-A segment that a save has written is linked into later ones, in which its leaves may
-have other values. So its names are dated, which stays true: `weight@17` is the leaf
-`weight` of save 17, `weight[0:131]@17` are some of its rows. Under its own name a leaf
-is where no other save can have the file, or only while all of its names are true.
+Later saves link a segment that an earlier one wrote, and their leaves of the same names
+may have other values. So names are dated, and stay true: `weight@17` is the leaf
+`weight` of save 17, and `weight[0:131]@17` are some of its rows. A leaf has its plain
+name where no other save links the file, or only while all names in it are true.
 
 Source: the layout is safetensors' (github.com/huggingface/safetensors).
 """
@@ -16,23 +16,23 @@ from typing import Any
 
 from msgspec import Struct, json
 
-ALIGN = 64  # Of leaves: a cache line, and what XLA wants to share memory.
+ALIGN = 64  # Of leaves: a cache line; XLA shares memory that is aligned like this.
 _PADDING = "__padding_%d__"
-_ENTRY_BYTES = 256  # More than an entry takes, with its padding and without its name.
+_ENTRY_BYTES = 256  # More than an entry and its padding take, without the name.
 _ABOUT = {"elementsckpt": "x@n is x of save n; manifest.json says what is in this one"}
-_DATED = b'{"__metadata__":'  # Only headers with dated names begin like this,
-_DATED_AT = 8  # after their length.
+_DATED = b'{"__metadata__":'  # Only headers with dated names begin like this.
+_DATED_AT = 8  # Position of that: after the length of the header.
 
 
 class Tensors(Struct, gc=False):
-    """Tensors of one form that follow each other, in the header of a segment.
+    """Consecutive tensors of one form in the header of a segment.
 
     Attributes:
       dtype: Element type in safetensors' terms.
-      shape: Sizes of the axes of each.
-      begin: Where in the block, or run of blocks, the first begins.
-      size: Bytes of each.
-      count: How many there are.
+      shape: Sizes of the axes of each tensor.
+      begin: Where in the block, or run of blocks, the first tensor begins.
+      size: Bytes of each tensor.
+      count: Number of tensors.
     """
 
     dtype: str
@@ -43,12 +43,12 @@ class Tensors(Struct, gc=False):
 
 
 class Naming(Struct, frozen=True):
-    """What the tensors in a segment are called.
+    """How the tensors in a segment are named.
 
     Attributes:
       sequence: Number of the save that writes the segment.
-      is_plain: Whether leaves have their own names, where these are unique and cannot
-        be taken for dated ones.
+      is_plain: Whether leaves have their plain names, if these are unique and do not
+        look like dated ones.
       repeated: Names that several leaves of the component have.
     """
 
@@ -57,7 +57,7 @@ class Naming(Struct, frozen=True):
     repeated: Collection[str] = ()
 
     def of_leaves(self, names: Sequence[str]) -> Sequence[str]:
-        """Return what to call whole leaves that are stored as they are."""
+        """Return the names in the header of whole leaves that are not compressed."""
         if not self.is_plain:
             return self.of_others(names)
         text = "\n".join(names)
@@ -66,7 +66,7 @@ class Naming(Struct, frozen=True):
         return [name if self._is_fit(name) else self._dated(name) for name in names]
 
     def of_others(self, names: Sequence[str]) -> list[str]:
-        """Return what to call parts of leaves, and frames."""
+        """Return the names in the header of parts of leaves, and of frames."""
         date = self._dated("")
         return [name + date for name in names]
 
@@ -79,10 +79,10 @@ class Naming(Struct, frozen=True):
 
 
 def is_dated(read: Callable[[bytearray, int], None]) -> bool:
-    """Tell whether all names in a segment are dated.
+    """Return whether all names in a segment are dated.
 
     Args:
-      read: Fills memory with what is in the file from a place on.
+      read: Fills memory with the bytes of the file from a position on.
     """
     begin = bytearray(len(_DATED))
     read(begin, _DATED_AT)
@@ -112,7 +112,7 @@ class Header:
             self._entries["__metadata__"] = _ABOUT
 
     def add(self, names: Sequence[str], runs: Sequence[Tensors], block: int) -> None:
-        """Add the tensors of a block that begins there; gaps become padding."""
+        """Add the tensors of the block that begins at `block`; gaps become padding."""
         free = iter(self._free(names))
         for tensors in runs:
             begin, size = block + tensors.begin, tensors.size
@@ -127,7 +127,7 @@ class Header:
             self._entries.update(zip(islice(free, tensors.count), made, strict=True))
 
     def _free(self, names: Sequence[str]) -> Sequence[str]:
-        """Return the names, those changed that are taken."""
+        """Return the names, and new ones in place of those that are taken."""
         taken = self._entries
         if len(set(names)) == len(names) and taken.keys().isdisjoint(names):
             return names
@@ -142,18 +142,18 @@ class Header:
         return list(free)
 
     def encode(self, size: int = 0) -> bytes:
-        """Return the bytes before the data, padded to `size` or what aligns it."""
+        """Return the bytes before the data, padded to `size` or until it is aligned."""
         text = json.encode(self._entries)
         size = max(size, round_up(8 + len(text), ALIGN))
         return (size - 8).to_bytes(8, "little") + text.ljust(size - 8)
 
 
 def room_for(names: Sequence[str]) -> int:
-    """Return a size that the header of tensors with these names does not exceed."""
+    """Return an upper bound on the header's size for tensors of these names."""
     text = len(json.encode([*names, _ABOUT]))
     return round_up(8 + text + _ENTRY_BYTES * (1 + len(names)), ALIGN)
 
 
 def round_up(size: int, multiple: int) -> int:
-    """Return the next multiple that is not below the size."""
+    """Return the smallest multiple that is at least the size."""
     return -(-size // multiple) * multiple

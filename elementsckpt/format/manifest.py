@@ -1,7 +1,7 @@
 """The schema of `manifest.json`: the specification in code, and its validation.
 
-The file is one JSON object with one line for each field and each component, so that
-people can look into it, and its last field is the digest of all bytes before it.
+The file is one JSON object. Each field and each component has a line of its own, so
+that people can read it. The last field is the digest of all bytes before it.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from .names import FOLDER, SEGMENT
 FORMAT: Literal["elementsckpt"] = "elementsckpt"
 VERSION = 2  # docs/format.md says what each version added; all of them load.
 MAX_BLOCK_BYTES = 16 << 20
-MAX_SEQUENCE = 1 << 52  # Beyond it, somebody made it up.
+MAX_SEQUENCE = 1 << 52  # A larger one is forged.
 
-# Kinds of leaves that have a value of their own each, so that `value` is a list.
+# Kinds whose leaves have a value each, so that `value` of a group is a list.
 OWN_VALUE = frozenset({"python", "function", "pickle", "view"})
 
 _INDEX = Annotated[int, Meta(ge=0, lt=1 << 62)]
-_MAX_AXES = 64  # Of NumPy; beyond it, the number of elements takes long to compute.
+_MAX_AXES = 64  # As in NumPy; with more, counting the elements takes long.
 _SHAPE = Annotated[tuple[_INDEX, ...], Meta(max_length=_MAX_AXES)]
 _DIGEST = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
 _PID = Annotated[int, Meta(gt=0, lt=1 << 31)]
@@ -38,19 +38,20 @@ _TAIL_BYTES = len(_TAIL) - 2 + 32
 class LeafGroup(
     Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False
 ):
-    """Leaves that differ in name and content only, their bytes one after the other.
+    """Consecutive leaves that differ only in name and content.
 
     Attributes:
-      kind: What to make of each; `kinds.leaves` has the list.
+      kind: Name of their kind; `kinds.leaves` has the list.
       dtype: Element type, as `format.dtypes` encodes it.
-      shape: Sizes of the axes of each.
-      order: "F" if the bytes of each are those of the transposed array in C order.
-      block: First block with their bytes, or -1 if they have none. One leaf that does
-        not fit into the rest of that block goes on in the following ones.
-      offset: Where in that block the first starts, in bytes.
-      value: What else the kind needs: for `OWN_VALUE`, a list of what each needs.
-      names: Path of each inside the component, joined by "/". For people; the identity
-        of a leaf is its position.
+      shape: Sizes of the axes of each leaf.
+      order: "F" if the bytes of each leaf are the transposed array in C order.
+      block: First block with their bytes, or -1 if they have none. A single leaf that
+        does not fit into the rest of that block continues in the following ones.
+      offset: Where in that block the first leaf starts, in bytes.
+      value: What else the kind needs; a list with one item for each leaf if the kind
+        is in `OWN_VALUE`.
+      names: Leaf names: the paths inside the component, joined by "/". They are for
+        people: a leaf is identified by its position.
     """
 
     kind: str
@@ -68,13 +69,13 @@ class Node(Struct, omit_defaults=True, forbid_unknown_fields=True):
 
     Attributes:
       kind: "dict", "list", ...; `state.containers` has the list.
-      children: A number n >= 0 is leaf n of the tree, and n < 0 is node -n - 1, which
-        comes earlier in the list. One number twice is one object twice.
+      children: A number n >= 0 is leaf n of the tree. A number n < 0 is node -n - 1,
+        which comes earlier in the list. Equal numbers are the same object.
       keys: The keys or field names of the children, as scalars.
       name: Class of a NamedTuple or dataclass as "module:qualname".
       value: What else the kind needs.
-      attributes: Names of other attributes, as scalars, whose values are the last of
-        the children.
+      attributes: Names of other attributes, as scalars. Their values are the last
+        children.
     """
 
     kind: str
@@ -99,7 +100,7 @@ class Segment(Struct, array_like=True, forbid_unknown_fields=True):
     Attributes:
       file: Its name.
       size: Its size in bytes.
-      start: Where its data begins; before it is the header.
+      start: Where its data begins, after the header.
       digest: xxh3-128 of the header.
     """
 
@@ -110,7 +111,7 @@ class Segment(Struct, array_like=True, forbid_unknown_fields=True):
 
     @property
     def sequence(self) -> int:
-        """Number of the save that wrote it, as the name says."""
+        """Number of the save that wrote it, from its name."""
         return int(self.file.rsplit("-", 2)[1])
 
 
@@ -139,10 +140,10 @@ class Block(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
 
 
 class File(Struct, array_like=True, forbid_unknown_fields=True):
-    """A file that a component wrote itself, in a folder of its own in the save folder.
+    """A file that a component wrote itself, in the component's folder in the save.
 
     Attributes:
-      path: Where in that folder, its parts joined by "/".
+      path: Path in that folder, its parts joined by "/".
       size: Its size in bytes.
       digest: xxh3-128 of its content.
     """
@@ -157,7 +158,7 @@ class Files(Struct, forbid_unknown_fields=True):
 
     Attributes:
       folder: Its name in the save folder.
-      files: What is in it, in the folders below it, too.
+      files: The files in it and in the folders below it.
     """
 
     folder: str
@@ -173,14 +174,14 @@ class Component(Struct, forbid_unknown_fields=True):
       leaf_count: Leaves in all trees, or files.
       size_bytes: Size of the leaves that are stored in blocks, or of the files.
       segments: Files that hold its blocks.
-      blocks: In the order in which leaves refer to them.
-      trees: Its state, or one for each shard; `tree` decodes them one by one,
+      blocks: Its blocks, in the order in which leaves refer to them.
+      trees: Its state, or the state of each shard. `tree` decodes them one by one,
         because there may be very many.
-      files: The folder that it wrote itself, and then the lists above are empty; None
-        if it has a state.
+      files: The folder that it wrote itself, or None if it has a state. With a folder,
+        the lists above are empty.
       skeleton: Pickled classes, static fields and functions of a pytree whose leaves
         the state holds, in base64; "" if they could not be pickled; None if there are
-        none. The pickle's persistent ids count the leaves in the order of the state.
+        none. Persistent ids in the pickle number the leaves in the order of the state.
     """
 
     key: Any
@@ -197,7 +198,7 @@ class Component(Struct, forbid_unknown_fields=True):
         """Decode one tree.
 
         Raises:
-          msgspec.ValidationError: it is not of this schema.
+          msgspec.ValidationError: it does not follow the schema.
         """
         return _TREE.decode(self.trees[index])
 
@@ -207,8 +208,8 @@ class Lineage(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
 
     Attributes:
       loaded_from: Path of the save that the writing object last loaded, or None.
-      parent: Path of the save that it last loaded or wrote, or None.
-      run: Identifies the run, which goes on in the process that resumes it.
+      parent: Path of the save that the object last loaded or wrote, or None.
+      run: Identifies the run. A process that resumes the run keeps it.
       host: Name of the machine.
       pid: Number of the process.
       commit: Git commit of the program, or None.
@@ -232,24 +233,24 @@ class Summary(Struct):
 
 
 class Head(Struct, kw_only=True):
-    """What a manifest says without its components' contents.
+    """A manifest without the contents of its components.
 
     Attributes:
       format: Always "elementsckpt".
       version: Of the format; readers refuse a higher one.
-      name: The save folder's name when it was written, lone surrogates escaped.
-      explicit: Whether the caller named the path: such a save is never pruned.
-      sequence: Order of the saves of a directory.
+      name: Name of the save folder when it was written, lone surrogates escaped.
+      explicit: Whether the caller gave the path: such a save is never pruned.
+      sequence: Number of the save, which orders the saves of a directory.
       step: Step of the run, or None.
       time: When it was written, in UTC.
       durable: Whether its files were synced.
       metrics: Numbers by which saves are ranked.
-      metadata: The caller's, as `metadata.encode` encodes it.
-      lineage: Where the state came from.
+      metadata: The caller's metadata, as `metadata.encode` encodes it.
+      lineage: Where the save comes from.
       libraries: Versions of elementsckpt, Python and the array libraries.
       pin: Name under which the save is kept for ever, or None.
       ranking: Metric by which the run ranks its saves, and "max" or "min", or None.
-      schedule: State of what decides when to save, or None.
+      schedule: State of the schedule that decides when to save, or None.
       keys: Keys of all components of the run, as scalars; the save may have fewer.
     """
 
@@ -272,12 +273,12 @@ class Head(Struct, kw_only=True):
     components: list[Summary]
 
     def marks(self) -> set[str]:
-        """Return the `mark` of each of its components."""
+        """Return the `key_id` of each of its components."""
         return {key_id(item.key) for item in self.components}
 
 
 class Manifest(Head, kw_only=True, forbid_unknown_fields=True):
-    """All of it."""
+    """A whole manifest."""
 
     components: list[Component]  # type: ignore[assignment]
     digest: _DIGEST = "0" * 32
@@ -318,22 +319,22 @@ def encode(manifest: Manifest) -> bytes:
 
 
 def encode_tree(tree: Tree) -> Raw:
-    """Return the tree as it stands in a manifest."""
+    """Return the tree as JSON, as a manifest holds it."""
     return Raw(_ENCODE(tree))
 
 
 def part_of(group: LeafGroup, start: int, stop: int) -> LeafGroup:
-    """Return some leaves of a group, which still begin where the group does."""
+    """Return a group of some leaves of a group, with the block and offset of that."""
     own = group.value[start:stop] if group.kind in OWN_VALUE else group.value
     return msgspec.structs.replace(group, value=own, names=group.names[start:stop])
 
 
 def decode(content: bytes | bytearray, where: str) -> Manifest:
-    """Decode and check a manifest; `where` is what errors call it.
+    """Decode and check a manifest; errors call it `where`.
 
     Raises:
       DamagedError: it is not what was written.
-      VersionError: it was written in a newer version of the format.
+      VersionError: it is in a newer version of the format.
     """
     manifest: Manifest = _decode(_MANIFEST, content, where)
     for component in manifest.components:
@@ -343,14 +344,14 @@ def decode(content: bytes | bytearray, where: str) -> Manifest:
 
 
 def decode_head(content: bytes | bytearray, where: str) -> Head:
-    """Like `decode`, without the components' contents."""
+    """Decode a manifest like `decode`, without the contents of its components."""
     head: Head = _decode(_HEAD, content, where)
     return head
 
 
 def _decode(decoder: Any, content: bytes | bytearray, where: str) -> Any:
     body, tail = memoryview(content)[:-_TAIL_BYTES], content[-_TAIL_BYTES:]
-    if tail != _TAIL % digest(body).encode():  # It is there in every version.
+    if tail != _TAIL % digest(body).encode():  # All versions have it.
         raise DamagedError(f"{where} is damaged: its digest does not match.")
     try:
         version = _VERSION.decode(content).version
@@ -365,8 +366,8 @@ def _decode(decoder: Any, content: bytes | bytearray, where: str) -> Any:
 
 
 def key_id(key: Any) -> str:
-    """Return what stands for a key, as scalars encode it, in sets and dicts."""
-    return repr(key)  # The code of text that is no UTF-8 has no hash.
+    """Return a hashable text that identifies a key, which `scalars` has encoded."""
+    return repr(key)  # A key that is not valid UTF-8 is encoded as a dict.
 
 
 def escape(text: str) -> str:
@@ -382,11 +383,11 @@ def digest(data: Any) -> str:
 
 
 def digest_of(read: Callable[[memoryview, int], None], size: int) -> str:
-    """Return the digest of the first bytes of a file, of which little is in memory.
+    """Return the digest of the first bytes of a file, with little of it in memory.
 
     Args:
-      read: Fills memory with what is in the file from a place on.
-      size: How many bytes.
+      read: Fills memory with the bytes of the file from a position on.
+      size: How many bytes of the file.
     """
     found = xxhash.xxh3_128()
     memory = memoryview(bytearray(min(size, _PIECE_BYTES)))
@@ -404,7 +405,7 @@ def _names(manifest: Manifest) -> list[str]:
 
 
 def _refuse_twice(names: Sequence[str], where: str) -> None:
-    """Refuse names that occur twice: what is in a file would be loaded as often."""
+    """Refuse a name that occurs twice: the file would be loaded twice."""
     seen: set[str] = set()
     for name in names:
         if name in seen:
@@ -413,16 +414,16 @@ def _refuse_twice(names: Sequence[str], where: str) -> None:
 
 
 def _check(component: Component, where: str) -> None:
-    """Refuse files outside the folder and blocks outside their file or overlapping.
+    """Refuse files outside the folder, blocks outside their file, and overlaps.
 
-    Bytes that only one block claims also bound the memory that loading takes.
+    As each byte is in one block at most, this also bounds the memory of a load.
     """
     if component.files is not None:
         _check_files(component, component.files, where)
         return
     for segment in component.segments:
         if not SEGMENT.fullmatch(segment.file):
-            raise _invalid(where, f"names a file {segment.file!r}, which is no segment")
+            raise _invalid(where, f"names {segment.file!r}, which is not a segment")
         if segment.start > segment.size:
             raise _invalid(where, f"has data of {segment.file} beyond its end")
     ends = [segment.start for segment in component.segments]
@@ -442,7 +443,7 @@ def _check(component: Component, where: str) -> None:
             )
         ends[block.segment] = end
     content = sum(block.content_size for block in component.blocks)
-    # Between leaves are gaps that align them, none larger than the leaf after it.
+    # Gaps align the leaves; a gap is never larger than the leaf after it.
     if not component.size_bytes <= content <= 2 * component.size_bytes:
         size = f"{content} bytes, for leaves of {component.size_bytes}"
         raise _invalid(where, f"has blocks of {size}")
@@ -452,13 +453,11 @@ def _check(component: Component, where: str) -> None:
 
 
 def _check_files(component: Component, files: Files, where: str) -> None:
-    """Refuse paths outside the folder, and one path twice."""
+    """Refuse paths outside the folder, and paths that occur twice."""
     if component.segments or component.blocks or component.trees or component.shards:
         raise _invalid(where, "has a component with files and a state")
     if not FOLDER.fullmatch(files.folder):
-        raise _invalid(
-            where, f"names a folder {files.folder!r}, which is none of files"
-        )
+        raise _invalid(where, f"names {files.folder!r}, which is not a folder of files")
     paths = [file.path for file in files.files]
     _refuse_twice(paths, where)
     for path in paths:

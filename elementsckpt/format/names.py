@@ -1,4 +1,4 @@
-"""Names of what a save is made of: folders, manifests, segments.
+"""Names of the files and folders of a save.
 
 directory/
   latest                            LATEST
@@ -21,7 +21,7 @@ LATEST = "latest"
 
 SAVE = re.compile(r"\d{8}T\d{6}F\d{6}(?:-(-?\d+))?")
 HIDDEN = re.compile(rf"\.{SAVE.pattern}")
-# What a component writes to, and what it writes itself, as manifests may name them.
+# Segments, and folders of files, by names that a manifest may have.
 SEGMENT = re.compile(r"[A-Za-z0-9_%~-]+-[0-9]{6,20}-[0-9]{5,20}\.safetensors")
 FOLDER = re.compile(r"[A-Za-z0-9_%~-]+\.files")
 _ANY_SEGMENT = re.compile(r".+-(\d{6,})-\d{5,}\.safetensors")
@@ -29,13 +29,13 @@ _STEM_LENGTH = 80  # File names may have 255 bytes.
 
 
 def save_name(now: datetime, step: int | None) -> str:
-    """Return the name of a save folder, as elements would."""
+    """Return the name of a save folder, as elements forms it."""
     stamp = now.strftime("%Y%m%dT%H%M%SF%f")
     return stamp if step is None else f"{stamp}-{step:012d}"
 
 
 def step_of(save: str) -> int | None:
-    """Return the step that is in the name of a save folder, or None."""
+    """Return the step in the name of a save folder, or None."""
     match = SAVE.fullmatch(save)
     return int(match[1]) if match and match[1] else None
 
@@ -57,17 +57,17 @@ def folder(stem: str) -> str:
 
 
 def is_of_save(file: str) -> bool:
-    """Return whether a file or folder in a save folder is a part of a save."""
+    """Return whether this is the name of a file or folder that a save consists of."""
     is_manifest = file in (MANIFEST, DRAFT)
     return is_manifest or sequence_of(file) is not None or bool(FOLDER.fullmatch(file))
 
 
 def stems(keys: Sequence[str]) -> dict[str, str]:
-    """Return a start of file names for each key, safe and different in any case."""
+    """Return the start of file names for each key, safe and unique in any case."""
     found: dict[str, str] = {}
     taken: set[str] = set()
     for number, key in enumerate(keys):
-        # What quote leaves as it is, without the dot: no hidden files, no "..".
+        # `quote` keeps dots; without them there are no hidden files and no "..".
         safe = quote(key, safe="", errors="surrogatepass").replace(".", "%2E")
         stem = re.sub(r"%[0-9A-F]?$", "", safe[:_STEM_LENGTH]) or "component"
         if stem.casefold() in taken or stem != safe:

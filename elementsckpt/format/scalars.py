@@ -1,9 +1,9 @@
 """Python and NumPy scalars, and containers of them, ⇄ JSON, exactly.
 
-JSON has no NaN, no lone surrogates, no bytes, no tuples, only string keys, and
-readers that lose digits of long integers. What it holds exactly stays as it is, for
-people to read; the rest becomes an object with one `$name`, such as
-`{"$float": "nan"}`. A `dict` whose keys could be taken for that is a `$dict`.
+JSON has no NaN, lone surrogates, bytes or tuples, and only string keys; some readers
+lose digits of long integers. A value that JSON holds exactly is written plainly, for
+people to read. Any other becomes an object with one `$name`, such as
+`{"$float": "nan"}`. A `dict` that could be taken for such an object is a `$dict`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from . import dtypes
 
 _SAFE_INT = 1 << 53  # Beyond it, JSON readers that use doubles lose digits.
 _NAN = struct.pack("<d", math.nan)
-_MOST_TWINS = 64  # Keys of one hash; each is compared with all before it.
+_MOST_TWINS = 64  # Keys of one hash; Python compares each with all before it.
 
 
 class NotScalarError(TypeError):
@@ -32,7 +32,7 @@ def encode(value: Any) -> Any:
     """Return a scalar, a tuple or a set of scalars as JSON.
 
     Raises:
-      NotScalarError: the value, or something in it, is none of these.
+      NotScalarError: the value, or something in it, is something else.
     """
     encoder = _ENCODERS.get(type(value))
     if encoder is not None:
@@ -43,12 +43,12 @@ def encode(value: Any) -> Any:
 
 
 def encode_all(values: Iterable[Any]) -> list[Any]:
-    """Return scalars as JSON, the most common of which stay as they are."""
+    """Return scalars as JSON; floats, the most common, take a short cut."""
     return [x if type(x) is float and math.isfinite(x) else encode(x) for x in values]
 
 
 def decode(code: Any) -> Any:
-    """Return the scalar that `encode` gave `code` for.
+    """Return the scalar that `encode` encoded as `code`.
 
     Raises:
       ValueError, TypeError, KeyError: no scalar has this encoding.
@@ -62,7 +62,7 @@ def decode(code: Any) -> Any:
 
 
 def decode_all(codes: Iterable[Any]) -> list[Any]:
-    """Return the scalars with these encodings, most of which are what they are."""
+    """Return the scalars with these encodings; plain ones take a short cut."""
     return [decode(x) if type(x) is dict or type(x) is list else x for x in codes]
 
 
@@ -71,7 +71,7 @@ def build_dict(keys: Sequence[Any], values: Iterable[Any]) -> dict[Any, Any]:
 
     Raises:
       ValueError: two keys are the same, or many have the same hash.
-      TypeError: one has none.
+      TypeError: a key has no hash.
     """
     _refuse_twins(keys)
     found = dict(zip(keys, values, strict=True))
@@ -84,18 +84,18 @@ def decode_keys(codes: Iterable[Any]) -> list[str]:
     """Return the texts with these encodings.
 
     Raises:
-      ValueError: something else is among them, or two are the same.
+      ValueError: one is not text, or two are the same.
     """
     found = decode_all(codes)
     if not all(type(text) is str for text in found) or len(set(found)) < len(found):
-        raise ValueError("keys that are no text, or not all different")
+        raise ValueError("keys that are not text, or not all different")
     return found
 
 
 def _refuse_twins(keys: Collection[Any]) -> None:
-    """Refuse keys made to have the same hash, as a dict of them takes for ever.
+    """Refuse keys forged to have the same hash: building their dict takes too long.
 
-    Nobody can make text that has.
+    Text cannot be forged like this.
     """
     if len(keys) <= _MOST_TWINS or all(type(key) is str for key in keys):
         return
@@ -105,7 +105,7 @@ def _refuse_twins(keys: Collection[Any]) -> None:
 
 
 def _encode_int(value: int) -> Any:
-    # Hexadecimal: decimal is quadratic in length, and Python limits its digits.
+    # Hexadecimal: decimal takes quadratic time, and Python limits its digits.
     return value if -_SAFE_INT < value < _SAFE_INT else {"$int": hex(value)}
 
 
@@ -137,7 +137,7 @@ def _encode_complex(value: complex) -> Any:
 
 
 def _encode_numpy(value: np.generic) -> Any:
-    if type(value) is not value.dtype.type:  # Others derive from these.
+    if type(value) is not value.dtype.type:  # A class derived from one of NumPy's.
         raise NotScalarError(value)
     if type(value) is np.str_:
         return {"$numpy": ["str", encode(str(value))]}
@@ -156,9 +156,9 @@ def _decode_numpy(code: Any) -> Any:
     if kind == "bytes":
         return np.bytes_(bytes.fromhex(value))
     dtype = dtypes.decode(kind)
-    if dtype.hasobject:  # A string of variable length, by its address.
+    if dtype.hasobject:  # Strings of variable length: the bytes are addresses.
         raise ValueError("not the type of a scalar")
-    memory = bytearray.fromhex(value)  # Structured scalars stay views of it.
+    memory = bytearray.fromhex(value)  # Structured scalars are views of it.
     return np.ndarray((), dtype, memory)[()]
 
 

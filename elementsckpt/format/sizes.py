@@ -6,22 +6,23 @@ from msgspec import Struct
 
 
 class Sizes(Struct, frozen=True):
-    """Sizes in bytes, one value for a whole save; readers take any.
+    """Sizes in bytes, one value for a whole save; a reader accepts any sizes.
 
     Attributes:
-      block: Blocks of large leaves: what stays in a core's cache from copying to
-        writing.
-      small: Leaves below share blocks,
-      shared_least: that from this size on end where a leaf's hash says so,
-      shared_more: on average after as many more,
-      leaf_least: where each leaf counts as many at least.
-      segment: Segments end before this size, unless a leaf is larger.
-      segment_leaves: How many leaves a segment has at most; other tools refuse headers
-        of more than 100 MB.
-      segment_least: Segments of which less is live are written anew where there are
-      segments: more segments than this that an earlier save wrote.
-      arena: Memory for copies is taken in pieces of this size.
-      shards: What any save may copy of the shards of a generator.
+      block: Size of the blocks of a large leaf. A block stays in a core's cache from
+        copying to writing.
+      small: Leaves smaller than this share blocks.
+      shared_least: A shared block from this size on ends where a leaf's hash says so.
+      shared_more: Average size of a shared block beyond `shared_least`.
+      leaf_least: Least size that a leaf counts for in a shared block.
+      segment: A segment ends before this size, unless a leaf is larger.
+      segment_leaves: Most leaves of a segment; other tools refuse headers of more than
+        100 MB.
+      segment_least: Segments with fewer live bytes are written anew if more than
+        `segments` others are in use.
+      segments: How many segments of earlier saves may be in use, whatever their size.
+      arena: Memory for copies is allocated in pieces of this size.
+      shards: Most bytes that a save may copy of the shards of a generator.
     """
 
     block: int = 1 << 20

@@ -1,8 +1,8 @@
-"""Threads, forks, memory, time: what a process of this machine has.
+"""What the library uses of the machine: threads, forks, memory, time, other processes.
 
-A **fork** leaves its child the locks and files of the parent, and none of its threads.
-**Room** is memory that this job may still take. A **job** is the
-processes that train one model together.
+After a **fork**, the child has the locks and files of its parent, but not its threads.
+**Room** is memory that this job may still take. A **job** is the processes that train
+one model together.
 """
 
 __all__ = ["forks", "job", "memory", "phases", "threads"]

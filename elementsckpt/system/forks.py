@@ -1,7 +1,7 @@
-"""Tells objects of a fork: the child has its parent's locks and files, not its threads.
+"""Notifies objects in a forked child, which has its parent's locks but not its threads.
 
-A lock that another thread held at that moment would never be free in the child, and a
-file lock that the child shares would outlive its parent.
+A lock that another thread held during the fork would never become free in the child.
+A file lock that the child shares would outlive the parent.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from typing import Protocol
 
 
 class Inherited(Protocol):
-    """What a forked child takes over from its parent."""
+    """An object that a forked child takes over from its parent."""
 
     def _after_fork(self) -> None:
-        """Make new locks, and let go of what is the parent's."""
+        """Make new locks, and release what belongs to the parent."""
 
 
-# By id, as what can change may have no hash. A WeakValueDictionary would run Python
-# when a value dies, and an interrupt that comes meanwhile would get lost.
+# By id, as mutable objects may have no hash. A WeakValueDictionary would run Python
+# code when a value dies, and an interrupt during that code would get lost.
 _inherited: dict[int, weakref.ref[Inherited]] = {}
 
 
 def watch(value: Inherited) -> None:
-    """Have `_after_fork` called in each child that is forked while the value lives."""
+    """Call the value's `_after_fork` in each child forked while the value lives."""
     forget = functools.partial(_inherited.pop, id(value))
     _inherited[id(value)] = weakref.ref(value, forget)
 

@@ -1,8 +1,8 @@
-"""What the processes of one job resume, so that all of them resume the same save.
+"""Makes all processes of a job resume the same save.
 
-Which processes there are, jax.distributed or torch.distributed knows. Neither is
-imported: a program that uses one has done so. What one process tells the others goes
-through the store that these have for that, never through collectives of devices.
+jax.distributed or torch.distributed knows the processes. Neither is imported here: a
+program that uses one has imported it. Processes send messages through the key-value
+store of these packages, never through collectives of devices.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from ..errors import ReadError, SaveNotFoundError, reason
 from ..user.notices import Notices
 
 _TIMEOUT_S = 600.0
-_READS = "reads"  # Said by process 0, in the place of its number.
-_POLLS_S = 0.01, 1.0  # Between looks into the store, at first and at most.
+_READS = "reads"  # Process 0 puts this in place of its number if it writes nothing.
+_POLLS_S = 0.01, 1.0  # Pause between two reads of the store, at first and at most.
 _logger = logging.getLogger("elementsckpt")
-# How often this process came to resume in each directory.
+# How often this process has resumed from each directory.
 _calls: collections.Counter[str] = collections.Counter()
 
 
@@ -36,9 +36,9 @@ class Group(Struct, frozen=True):
     """This process and the others of its job.
 
     Attributes:
-      name: Package that knows them.
+      name: Package that connects the processes.
       rank: Number of this process.
-      size: How many there are.
+      size: Number of processes.
       put: Sets a key of the store to a text.
       peek: Returns the text of a key, or None if there is none yet.
     """
@@ -54,7 +54,7 @@ class Group(Struct, frozen=True):
 
 
 def current() -> Group | None:
-    """Return the processes of this one's job, or None if it is the only one."""
+    """Return the processes of this job, or None if there is only this one."""
     group = _of_jax() or _of_torch()
     return None if group is None or group.size == 1 else group
 
@@ -69,7 +69,7 @@ def _of_jax() -> Group | None:
         client.key_value_set(key, text, allow_overwrite=True)
 
     def peek(key: str) -> str | None:
-        # Older ones have nothing else that does not wait.
+        # In older versions of JAX, all other reads wait for the key.
         return dict(client.key_value_dir_get(key.rpartition("/")[0])).get(key)
 
     rank, size = state.process_id, state.num_processes
@@ -81,7 +81,7 @@ def _of_torch() -> Group | None:
     if torch is None or not torch.is_available() or not torch.is_initialized():
         return None
     store = torch.distributed_c10d._get_default_store()
-    if store is None:  # As with MPI.
+    if store is None:  # With MPI, for example.
         return None
 
     def peek(key: str) -> str | None:
@@ -92,7 +92,7 @@ def _of_torch() -> Group | None:
 
 
 def warn_of_looking(directory: Path, notices: Notices) -> None:
-    """Warn if this process looks for saves that process 0 may just have written."""
+    """Warn if this process lists saves that process 0 may just have written."""
     group = current()
     if group is not None and group.rank > 0:
         notices.warn(
@@ -106,17 +106,17 @@ def warn_of_looking(directory: Path, notices: Notices) -> None:
 
 
 class Agreement:
-    """Process 0 decides what is resumed, and those that write nothing do the same.
+    """Makes processes that write nothing resume the save that process 0 resumes.
 
-    As a context, it tells the others when this process fails before it decided, and
-    says more where this one does not find what process 0 resumed.
+    As a context, it tells the others if process 0 fails before it has decided. If this
+    process does not find the save that process 0 resumed, it explains the error.
 
     Args:
       directory: The directory of saves.
       writes: Whether this process writes there.
 
     Attributes:
-      is_followed: Whether this process resumes what process 0 does.
+      is_followed: Whether this process resumes the save that process 0 resumes.
     """
 
     def __init__(self, directory: Path, *, writes: bool) -> None:
@@ -134,7 +134,7 @@ class Agreement:
             self._meet_writers(group, writes=writes)
 
     def _meet_writers(self, group: Group, *, writes: bool) -> None:
-        """Warn if a process other than 0 writes, which nobody waits for."""
+        """Warn if a process other than 0 writes: processes wait only for process 0."""
         own, other = ("first", "others") if group.rank == 0 else ("others", "first")
         group.put(f"{self._key}{own}", f"{group.rank}" if writes else _READS)
         found = group.peek(f"{self._key}{other}")
@@ -158,7 +158,7 @@ class Agreement:
         """Return the save that process 0 resumes, or None if it starts afresh.
 
         Raises:
-          ReadError: it could not resume, or does not tell.
+          ReadError: process 0 could not resume, or did not answer in time.
         """
         group = self._group
         assert group is not None
@@ -183,7 +183,7 @@ class Agreement:
         return None if answer["save"] is None else self._directory / answer["save"]
 
     def tell(self, save: Path | None) -> None:
-        """Tell the others, if this is process 0, which save it resumes, if any."""
+        """If this is process 0, tell the others which save it resumes, or None."""
         self._put({"save": save and save.name})
 
     def _put(self, answer: dict[str, Any]) -> None:
@@ -196,9 +196,9 @@ class Agreement:
 
     def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
         if error is not None:
-            with contextlib.suppress(Exception):  # Of a store that is gone, too.
+            with contextlib.suppress(Exception):  # The store may be gone.
                 self._put({"error": reason(error)})
-        self._group = None  # What is loaded later is of this process alone.
+        self._group = None  # Later loads concern this process alone.
         if self.is_followed and isinstance(error, SaveNotFoundError):
             raise SaveNotFoundError(
                 f"{reason(error)}. Process 0 of this job resumed it, so it was pruned "

@@ -1,8 +1,8 @@
-"""How much memory there is: of the machine, or of the job that this process is in.
+"""How much memory the machine has, or the job that this process belongs to.
 
-Linux puts processes into control groups, one within the other, of which each may have a
-limit: those of a batch system, a container, a service. There are two versions, which
-may be mounted side by side.
+Linux puts processes into nested control groups: of a batch system, a container, a
+service. Each group may have a limit. Control groups exist in two versions, which may be
+mounted side by side.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from pathlib import Path
 from ..errors import ReadError
 
 _PROC = Path("/proc")
-# Beyond the first, processes are killed; beyond the last, they are slowed down.
+# Above a hard limit, Linux kills processes; above memory.high, it slows them down.
 _HARD_LIMITS = ("memory.max", "memory.limit_in_bytes")
 _LIMITS = (*_HARD_LIMITS, "memory.high")
-# What cannot be taken back from processes: anonymous and shared memory.
+# Memory that Linux cannot reclaim from processes: anonymous and shared memory.
 _HELD = ("anon", "shmem"), ("total_rss", "total_shmem")  # In version 2, and in 1.
 _HELD_BY_ALL = ("AnonPages", "Shmem", "SUnreclaim", "Hugetlb")
-_SPARE_BYTES = 16 << 20  # What else is needed meanwhile.
-_SPARE_ADDRESSES = 256 << 20  # What threads take of these, without using it.
-_OFTEN_BYTES = 8 << 20  # Looking each time would take longer than reading a little.
-_unseen_bytes = 0  # What was asked for since.
+_SPARE_BYTES = 16 << 20  # What the process needs besides.
+_SPARE_ADDRESSES = 256 << 20  # What threads reserve without using it.
+_OFTEN_BYTES = 8 << 20  # Checking takes longer than reading less than this.
+_unseen_bytes = 0  # Requested since the last check.
 
 
 @functools.cache
 def memory_bytes() -> int:
-    """Return the memory that the machine, or a job on it, has."""
+    """Return the memory of the machine, or of this job if it has a lower limit."""
     total = _physical_bytes()
     for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
         limit = resource.getrlimit(kind)[0]
@@ -42,7 +42,7 @@ def memory_bytes() -> int:
 
 
 def left_bytes() -> int:
-    """Return how much of it can still be had, at the most."""
+    """Return how much memory this process can still get, at most."""
     left = [memory_bytes()]
     machine = _table(_PROC / "meminfo")
     if "MemTotal" in machine:
@@ -58,7 +58,7 @@ def left_bytes() -> int:
 
 
 def has_room(size_bytes: int) -> bool:
-    """Tell whether so much memory can still be had; of a little that is assumed."""
+    """Return whether this process can get so much memory; assume it for a little."""
     global _unseen_bytes
     _unseen_bytes += size_bytes
     if _unseen_bytes < _OFTEN_BYTES:
@@ -68,7 +68,7 @@ def has_room(size_bytes: int) -> bool:
 
 
 def has_addresses(size_bytes: int) -> bool:
-    """Tell whether so much can be mapped, and threads have theirs: see `ulimit -v`."""
+    """Return whether `ulimit -v` lets this process map so much and start threads."""
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     if limit == resource.RLIM_INFINITY:
         return True
@@ -78,15 +78,15 @@ def has_addresses(size_bytes: int) -> bool:
 
 
 def require_memory(size_bytes: int, path: Path, less: str) -> None:
-    """Refuse to begin what cannot end: to load more than there is memory.
+    """Refuse to load more than fits into memory, before the load begins.
 
     Args:
-      size_bytes: What must be in memory at once.
-      path: The save that it is in.
+      size_bytes: How much must be in memory at once.
+      path: The save to load.
       less: How to load less of it, such as " with keys=".
 
     Raises:
-      ReadError: there is less.
+      ReadError: there is less memory.
     """
     if not has_room(size_bytes):
         raise ReadError(
@@ -102,7 +102,7 @@ def _physical_bytes() -> int:
 
 
 def _own_bytes() -> int:
-    """Return what this process holds, which groups may hear of only after seconds."""
+    """Return the memory of this process; groups may count it seconds later."""
     sizes = [int(x) for line in _lines(_PROC / "self" / "statm") for x in line.split()]
     return (sizes[1] - sizes[2]) * os.sysconf("SC_PAGE_SIZE") if sizes else 0
 
@@ -117,8 +117,8 @@ def _groups() -> list[Path]:
 
 @functools.lru_cache(1)
 def _mounted(groups: tuple[str, ...]) -> list[Path]:
-    """Return the folders of groups, and those above, as far as they can be seen."""
-    own: dict[str, str] = {}  # Their paths, by controller; version 2 names none.
+    """Return the folders of groups and of the groups above, as far as mounted."""
+    own: dict[str, str] = {}  # Paths of groups by controller; version 2 names none.
     for line in groups:
         controllers, _, path = line.partition(":")[2].partition(":")
         own |= dict.fromkeys(controllers.split(","), path)
@@ -134,9 +134,9 @@ def _mounted(groups: tuple[str, ...]) -> list[Path]:
 
 
 def _from(top: Path, root: str, path: str) -> Iterator[Path]:
-    """Yield the folders from that of a group up to what is mounted."""
+    """Yield the folders from a group up to the mount point."""
     inner = os.path.relpath(path, root)
-    folder = top if inner.startswith("..") else top / inner  # Else it is not seen.
+    folder = top if inner.startswith("..") else top / inner  # ".." is not mounted.
     while folder != top:
         yield folder
         folder = folder.parent
@@ -148,13 +148,13 @@ def _unescaped(text: str) -> str:
 
 
 def _numbers(group: Path, names: tuple[str, ...]) -> list[int]:
-    """Return those of these limits that are set; others are "max"."""
+    """Return the limits that are set; a file of one that is not says "max"."""
     lines = [line for name in names for line in _lines(group / name)]
     return [int(line) for line in lines if line.isdecimal()]
 
 
 def _table(path: Path) -> dict[str, int]:
-    """Return numbers by name."""
+    """Return the numbers in a file of names and numbers, by name."""
     rows = [line.split() for line in _lines(path)]
     return {x[0].rstrip(":"): int(x[1]) for x in rows if x[1:] and x[1].isdecimal()}
 

@@ -1,4 +1,4 @@
-"""Where the time of a save or a load goes: seconds by the name of what was done."""
+"""Where the time of a save or a load goes: seconds by the name of the phase."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Phases:
             ...
         phases.seconds()  # {"read": 1.5}
 
-    The seconds of a phase inside another one count for the inner one only. Threads can
-    share the clock: each nests phases of its own, and the seconds of all are added up.
+    Seconds of a phase inside another phase count for the inner one only. Threads can
+    share the clock: each thread nests its own phases, and the seconds of all add up.
     """
 
     def __init__(self) -> None:
@@ -24,24 +24,24 @@ class Phases:
         self._thread = threading.local()  # Its `inner`: seconds of phases in this one.
 
     def __call__(self, name: str) -> _Phase:
-        """Return a context whose seconds are added to those of a phase."""
+        """Return a context that adds its seconds to a phase."""
         return _Phase(self, name)
 
     def begin(self, name: str) -> float:
-        """Begin a phase; return the seconds of those before it in the outer one."""
+        """Begin a phase; return the seconds of earlier phases inside the outer one."""
         self._seconds.setdefault(name, 0.0)  # In the order in which phases begin.
         before: float = getattr(self._thread, "inner", 0.0)
         self._thread.inner = 0.0
         return before
 
     def end(self, name: str, seconds: float, before: float) -> None:
-        """End a phase that took so many seconds; `before` is what `begin` returned."""
+        """End a phase that took so many seconds; `begin` returned `before`."""
         with self._lock:
             self._seconds[name] += seconds - self._thread.inner
         self._thread.inner = before + seconds
 
     def passed(self, name: str, seconds: float) -> None:
-        """Count the last seconds of the phase under way as those of one inside it."""
+        """Count the last seconds of the current phase for a phase inside it."""
         self.end(name, seconds, self.begin(name))
 
     def seconds(self) -> dict[str, float]:
@@ -51,7 +51,7 @@ class Phases:
 
 
 class _Phase:
-    """The block of a phase; a generator for it would take three times as long."""
+    """The context of a phase; as a generator, it would take three times as long."""
 
     __slots__ = ("_before", "_clock", "_name", "_start")
 

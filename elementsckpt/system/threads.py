@@ -18,19 +18,19 @@ R = TypeVar("R")
 def run(call: Callable[[T], R], items: Iterable[T]) -> list[R]:
     """Call a function for each item, in parallel.
 
-    The calling thread works too, and does all of it alone where no thread can be
-    started any more: in exit hooks, and in threads that outlive the main one. It also
-    does alone what found no memory while others worked, as threads take some.
+    The calling thread works, too. It does all of the work if Python can start no other
+    thread: in exit hooks, and in threads that outlive the main one. A call that found
+    too little memory is repeated when the other threads have ended.
 
     Args:
-      call: The function, which is called once more if it finds no memory.
+      call: The function.
       items: Its arguments.
 
     Returns:
       The results, in order.
 
     Raises:
-      BaseException: the first that a call raised, when all threads have ended.
+      BaseException: the first that a call raised, after all threads have ended.
     """
     work = list(items)
     results: list[Any] = [None] * len(work)
@@ -57,7 +57,7 @@ def run(call: Callable[[T], R], items: Iterable[T]) -> list[R]:
     try:
         _start(labour, min(_THREADS, len(work)) - 1, helping)
         labour()
-    except BaseException as error:  # Ctrl-C, anywhere: stops the others, too.
+    except BaseException as error:  # Ctrl-C, anywhere; the others stop, too.
         errors.append(error)
     finally:
         for busy in helping:
@@ -65,8 +65,8 @@ def run(call: Callable[[T], R], items: Iterable[T]) -> list[R]:
     for number in [] if errors else [*put_off, *remaining]:
         results[number] = call(work[number])
     if errors:
-        collections.deque(remaining, maxlen=0)  # For helpers that begin too late.
-        del errors[1:]  # Each keeps what is in its traceback, and so itself.
+        collections.deque(remaining, maxlen=0)  # Leaves nothing for late helpers.
+        del errors[1:]  # Each traceback holds this list, and so the error itself.
         raise errors.pop()
     return results
 
@@ -74,11 +74,11 @@ def run(call: Callable[[T], R], items: Iterable[T]) -> list[R]:
 def _start(
     labour: Callable[[], None], count: int, helping: list[threading.Lock]
 ) -> None:
-    """Start helpers, as many as there can be; each holds a lock while it works.
+    """Start up to `count` helper threads; each holds its lock while it works.
 
-    One that an interrupt hides from us, such as in `Thread.start`, comes too late for
-    any work, or its work is waited for all the same. Threads that never began are kept
-    by Python for ever, so they must not keep what we work with.
+    If an interrupt in `Thread.start` hides a helper from us, the helper comes too late
+    to get work, or its lock makes us wait for it. Python keeps threads that never began
+    for ever, so a thread holds only a weak reference to the work.
     """
     for _ in range(count):
         busy = threading.Lock()
@@ -88,9 +88,9 @@ def _start(
 
 
 def start(call: Callable[..., None], *args: Any, daemon: bool) -> bool:
-    """Start a thread; tell whether there can be one, of late or if there are many.
+    """Start a thread, and return whether Python and the system allow another one.
 
-    If this is interrupted, it may have begun all the same.
+    After an interrupt, the thread may have begun all the same.
     """
     handled = sys.exc_info()[1]
     try:
@@ -98,7 +98,7 @@ def start(call: Callable[..., None], *args: Any, daemon: bool) -> bool:
             target=call, args=args, name="elementsckpt", daemon=daemon
         ).start()
     except RuntimeError as error:
-        # What threading makes of an interrupt when it has let go of its lock.
+        # threading turns an interrupt into this when its lock is no longer held.
         if error.__context__ is not None and error.__context__ is not handled:
             raise error.__context__ from None
         return False
@@ -113,10 +113,10 @@ def _help(busy: threading.Lock, ref: weakref.ref[Callable[[], None]]) -> None:
 
 
 def _wait(busy: threading.Lock, errors: list[BaseException]) -> None:
-    """Wait for a helper, also after Ctrl-C, as it works with what is the caller's.
+    """Wait for a helper, even after Ctrl-C, as it works on the caller's memory.
 
-    Even so the next Ctrl-C may come at a moment in which it ends the waiting: who lets
-    others help gives them what they can keep.
+    A further Ctrl-C can still end the waiting at a bad moment. So the items of `run`
+    must be objects that helpers may use after `run` has raised.
     """
     while True:
         try:

@@ -1,8 +1,8 @@
-"""The user's side: attributes of objects, arguments of calls, and what is told.
+"""The user's side: attributes of objects, arguments of calls, advice and warnings.
 
-Objects of others can do anything when they are asked, so it is done with care. A
-**hint** is advice in an error, made of the names at hand; a **notice** is a warning
-that is said once, not at each save.
+An object of the user can run any code when an attribute is read, so reading is guarded.
+A **hint** is advice in an error message, built from the names in use. A **notice** is a
+warning that is logged once, not at each save.
 """
 
 __all__ = ["arguments", "attributes", "hints", "notices"]

@@ -1,7 +1,7 @@
-"""Arguments of what users call: refused where they make no sense, and shown in errors.
+"""Arguments of the public functions: checked, converted, and shown in errors.
 
-That comes before anything is done. Otherwise `write="False"` would write, and a wrong
-type would end in an error from deep inside.
+All arguments are checked before anything is done. Otherwise `write="False"` would
+write, and a wrong type would raise an error deep inside the library.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ _MOST_SHOWN = 100
 
 
 def shown(value: Any) -> str:
-    """Return how an argument is shown in an error: on one line, and not all of it."""
+    """Return an argument as an error shows it: on one line, shortened if it is long."""
     try:
         text = " ".join(repr(value).split())
     except Exception:
         text = "<>"
-    if text.startswith("<") or " at 0x" in text:  # That tells nothing.
+    if text.startswith("<") or " at 0x" in text:  # Says nothing.
         return f"an object of type {type(value).__name__}"
     return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 3]}..."
 
 
 def flag(name: str, value: Any) -> bool:
-    """Return an argument that is True or False, of any library.
+    """Return an argument that is True or False, of any library, as a bool.
 
     Raises:
-      ValueError: it is something else, such as text that says so.
+      ValueError: it is something else, such as the text "False".
     """
     if type(value) is bool:
         return value
     try:
         item = attributes.get(value, "item")
         plain = item() if callable(item) else value
-    except Exception:  # It is more than one.
+    except Exception:  # An array of several elements.
         plain = None
     if isinstance(plain, int) and plain in (0, 1):
         return bool(plain)
@@ -45,7 +45,7 @@ def flag(name: str, value: Any) -> bool:
 
 
 def is_integer(value: Any) -> bool:
-    """Tell integers, of any library, from truth values and everything else."""
+    """Return whether the value is an integer of any library, and not a bool."""
     try:
         operator.index(value)
     except Exception:
@@ -54,7 +54,7 @@ def is_integer(value: Any) -> bool:
 
 
 def integer(name: str, value: Any) -> int:
-    """Return an argument that is an integer, of any library.
+    """Return an argument that is an integer of any library, as an int.
 
     Raises:
       ValueError: it is something else.
@@ -68,7 +68,7 @@ def key(value: Any) -> str:
     """Return an argument that is one key.
 
     Raises:
-      ValueError: it is no text.
+      ValueError: it is not text.
     """
     if not isinstance(value, str):
         raise ValueError(
@@ -78,20 +78,20 @@ def key(value: Any) -> str:
 
 
 def texts(value: Any) -> list[str]:
-    """Return the texts that an argument lists; none if it is no list of texts."""
+    """Return the texts that an argument lists; [] if it is not a list of texts."""
     try:
         found = [] if isinstance(value, Mapping) else list(value)
     except Exception:
         found = []
     is_text = all(isinstance(item, str) for item in found)
-    return [str.__str__(item) for item in found] if is_text else []  # NumPy's, too.
+    return [str.__str__(item) for item in found] if is_text else []  # np.str_, too.
 
 
 def keys(value: Any) -> list[str]:
-    """Return an argument that names components, at least one.
+    """Return an argument that lists the keys of one or more components.
 
     Raises:
-      ValueError: it does not; a single key is no list.
+      ValueError: it is something else, such as a single key.
     """
     if isinstance(value, str):
         raise ValueError(f"keys is a list of keys: pass keys=[{shown(value)}].")
@@ -105,14 +105,14 @@ def keys(value: Any) -> list[str]:
 
 
 def saved_keys(value: Any, keys: Iterable[str]) -> dict[str, str]:
-    """Return `keys=` of a load as a mapping, from our keys to those in the save.
+    """Return `keys=` of a load as a mapping from our keys to the keys in the save.
 
     Args:
-      value: The argument, None for all; what `keys` takes, or a mapping.
-      keys: Our keys, which it gives.
+      value: The argument: None for all, what `keys` takes, or a mapping.
+      keys: Our keys, as read from the argument.
 
     Raises:
-      ValueError: keys in the save are no text.
+      ValueError: a key in the save is not text.
     """
     if not isinstance(value, Mapping):
         return {key: key for key in keys}
@@ -125,15 +125,15 @@ def saved_keys(value: Any, keys: Iterable[str]) -> dict[str, str]:
 
 
 def functions(name: str, value: Any, verb: str) -> dict[str, Any]:
-    """Return an argument that gives functions by key, at least one.
+    """Return an argument that maps keys to functions, at least one.
 
     Args:
-      name: Its name.
-      value: The argument.
-      verb: What the functions do with a component, "save" or "load".
+      name: Name of the argument.
+      value: Its value.
+      verb: What the functions do with a component: "save" or "load".
 
     Raises:
-      ValueError: it does not.
+      ValueError: it is something else, or empty.
     """
     is_right = isinstance(value, Mapping) and all(
         isinstance(item, str) and callable(function) for item, function in value.items()

@@ -1,7 +1,7 @@
-"""Attributes of objects that are the user's: asked for, listed and set with care.
+"""Attributes of the user's objects: read, listed and set with care.
 
-Asking an object for an attribute can run its code, which may raise anything. What
-cannot be had is not there.
+Reading an attribute can run the object's code, which may raise anything. An attribute
+that cannot be read counts as missing.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ def text(value: Any, name: str) -> str:
 
 
 def is_instance(value: Any, cls: Any) -> bool:
-    """Return whether the object is an instance, False if it raises."""
+    """Return whether the object is an instance of the class; False if it raises."""
     try:
-        return isinstance(value, cls)  # Which may ask for its `__class__`.
+        return isinstance(value, cls)  # May read the object's `__class__`.
     except Exception:
         return False
 
 
 def own(value: Any) -> dict[Any, Any]:
-    """Return what is in the object's `__dict__` and in its slots."""
+    """Return the attributes in the object's `__dict__` and in its slots."""
     return {**in_dict(value), **in_slots(value)}
 
 
@@ -50,7 +50,7 @@ def in_dict(value: Any) -> dict[Any, Any]:
 
 
 def in_slots(value: Any) -> dict[str, Any]:
-    """Return the object's attributes in the slots of its class, as far as set."""
+    """Return the attributes that are set in the slots of the object's class."""
     found = {}
     cls: Any = type(value)
     for name, slot in _slots(cls).items():
@@ -72,23 +72,23 @@ def has_place(value: Any, name: Any) -> bool:
 
 
 def give(value: Any, attributes: Mapping[Any, Any]) -> None:
-    """Set attributes that `own` listed, running no code of the object's.
+    """Set attributes that `own` listed, without running code of the object.
 
     Raises:
-      AttributeError: it has no place for one.
+      AttributeError: the object has no place for one.
     """
     cls: Any = type(value)
     slots = _slots(cls)
     for name, attribute in attributes.items():
         if name in slots:
             slots[name].__set__(value, attribute)
-        else:  # Set, it could be a property's or the `__class__`.
+        else:  # setattr would call properties, and could set the `__class__`.
             object.__getattribute__(value, "__dict__")[name] = attribute
 
 
 @functools.cache
 def _slots(cls: Any) -> dict[str, Any]:
-    """Return what `__slots__` of a class and its bases made, by name."""
+    """Return the slots of a class and its bases, by name."""
     return {
         name: member
         for base in reversed(cls.__mro__)

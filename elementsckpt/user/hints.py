@@ -1,6 +1,6 @@
-"""What errors suggest, made of the names at hand: what is near, how to rename or avoid.
+"""Suggestions in errors: similar names, and patterns that rename or exclude leaves.
 
-Nothing here knows what the names are of.
+The names may be of anything: leaves, keys or saves.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ _NEAR = 0.6
 def nearest(
     text: str, names: Iterable[str], count: int = 5, cutoff: float = 0.0
 ) -> list[str]:
-    """Return the names that look most like a text, the nearest first.
+    """Return the names that are most similar to a text, the most similar first.
 
     Args:
-      text: What they should look like.
-      names: Some names.
-      count: How many to return at most.
-      cutoff: How much they must look like it, up to 1.
+      text: The text to compare with.
+      names: The names to choose from.
+      count: The largest number of names to return.
+      cutoff: The least similarity, from 0 to 1.
     """
-    import difflib  # Here, as it takes a while and is for errors only.
+    import difflib  # Only errors need it, and importing it takes a while.
 
     short = (name for name in names if len(name) <= _LONG_NAME)
     some = itertools.islice(short, _MOST_COMPARED)
@@ -40,12 +40,13 @@ def nearest(
 
 
 class Names(NamedTuple):
-    """Names of a save and current ones.
+    """Names in a save and current names.
 
     Attributes:
-      saved: Those that patterns are for.
-      free: Current ones that the save lacks.
-      fits: Whether what has this name in the save could have that name now.
+      saved: Names in the save, which patterns match.
+      free: Current names that the save lacks.
+      fits: Returns whether the saved leaf of the first name fits the current leaf of
+        the second.
     """
 
     saved: Sequence[str]
@@ -60,14 +61,15 @@ class _Move(NamedTuple):
 
 
 def renaming(names: Names, moving: Sequence[str]) -> dict[str, str]:
-    """Return a mapping for `rename=` that gives saved leaves names of fitting ones.
+    """Return a mapping for `rename=` from saved leaves to current leaves that they fit.
 
-    What the names end in alike stays, so that it does the same for their neighbours.
-    Where several would do, none is chosen.
+    A pattern replaces only the start of a name and keeps the end that the old and the
+    new name share, so it renames the neighbours in the same way. Where several new
+    names are equally good, none is chosen.
 
     Args:
-      names: All names; those that have current ones keep theirs.
-      moving: The saved ones that have none.
+      names: All names. A saved leaf that has a current name keeps it.
+      moving: The saved names that are not current names.
     """
     found: dict[str, str] = {}
     placed: list[str] = []
@@ -90,9 +92,9 @@ def renaming(names: Names, moving: Sequence[str]) -> dict[str, str]:
 def counterparts(
     ours: Mapping[str, Collection[str]], theirs: Mapping[str, Collection[str]]
 ) -> dict[str, str]:
-    """Return which of their keys holds most of the names that one of ours holds.
+    """Return, for our keys, the key of theirs that holds most of the same names.
 
-    Where several do, or the names say nothing, the key must look like ours.
+    Where several keys do, or there is only one name, the key must look like ours.
     """
     found: dict[str, str] = {}
     for key, names in ours.items():
@@ -112,7 +114,7 @@ def counterparts(
 def _move(
     old: str, names: Names, left: Collection[str], free: Collection[str]
 ) -> _Move | None:
-    """Return the best way to give a saved leaf a free name, if one is the best."""
+    """Return the best renaming of a saved leaf; None if there is none, or a tie."""
     alike = {x: _alike(old, x) for x in free if old and x and names.fits(old, x)}
     for sizes in sorted({*alike.values()}, reverse=True):
         ends = [name for name in alike if alike[name] == sizes]
@@ -129,7 +131,7 @@ def _move(
 def _rivals(
     move: _Move, old: str, names: Names, left: Collection[str], free: Collection[str]
 ) -> bool:
-    """Tell whether another leaf could have the name that one gets, just as well."""
+    """Return whether another saved leaf fits the new name just as well."""
     new = move.pairs[old]
     sizes = _alike(old, new)
     others = [x for x in left if x not in move.pairs and _alike(x, new) >= sizes]
@@ -141,7 +143,7 @@ def _rivals(
 
 
 def _moving(old: str, new: str, size: int, saved: Iterable[str]) -> _Move:
-    """Return how to rename one into the other, but for what they end in alike."""
+    """Return the move of one name to the other, which share the last `size` letters."""
     before, after = old[: len(old) - size], new[: len(new) - size]
     moved = [x for x in saved if (x.startswith(before) if size else x == old)]
     pairs = {name: after + name[len(before) :] for name in moved}
@@ -151,7 +153,7 @@ def _moving(old: str, new: str, size: int, saved: Iterable[str]) -> _Move:
 def _is_good(
     move: _Move, names: Names, left: Collection[str], free: Collection[str]
 ) -> bool:
-    """Tell whether all that is moved fits, and nothing else is."""
+    """Return whether each leaf that is renamed was to be, and fits a free name."""
     is_plain = "\\" not in move.replacement
     return is_plain and all(
         before in left and after in free and names.fits(before, after)
@@ -162,10 +164,10 @@ def _is_good(
 def turned(
     rename: Mapping[Any, Any], names: Sequence[Names], current: Sequence[str]
 ) -> dict[str, str]:
-    """Return a mapping for `rename=` turned round, if only that makes sense.
+    """Return a `rename=` mapping in the other direction, if only that makes sense.
 
     Args:
-      rename: From current names to those in the save, if it was turned.
+      rename: The mapping, perhaps from current names to names in the save.
       names: All names, by component.
       current: The current names.
     """
@@ -184,14 +186,14 @@ def turned(
 
 
 def _plain(pattern: str) -> str | None:
-    """Return what a pattern for the start of names matches, if it is one text."""
+    """Return the text that a pattern matches, or None if it matches several."""
     inner = pattern.removeprefix("^").removesuffix("$")
     is_text = re.fullmatch(r"(?:\\\W|[^\\^$*+?{}\[\]|()])*", inner)
     return re.sub(r"\\(.)", r"\1", inner) if is_text else None
 
 
 def _all_fit(rename: Mapping[str, str], names: Sequence[Names]) -> bool:
-    """Tell whether a mapping moves something, and all that it moves fits."""
+    """Return whether a mapping renames some leaf, and all that it renames fit."""
     moved = []
     for one in names:
         for old in one.saved:
@@ -203,7 +205,7 @@ def _all_fit(rename: Mapping[str, str], names: Sequence[Names]) -> bool:
 
 
 def _alike(first: str, second: str) -> tuple[int, int]:
-    """Return how much two names have in common in whole parts, at end and start."""
+    """Return how many letters of whole parts two names share at their end and start."""
     pairs = enumerate(zip(first, second, strict=False))
     same = itertools.takewhile(lambda pair: pair[1][0] == pair[1][1], pairs)
     start = max((place + 1 for place, (letter, _) in same if letter in "/."), default=0)
@@ -211,7 +213,7 @@ def _alike(first: str, second: str) -> tuple[int, int]:
 
 
 def _same_end(first: str, second: str) -> int:
-    """Return how many letters two names have in common in whole parts at their end."""
+    """Return how many letters of whole parts two names share at their end."""
     pairs = zip(reversed(first), reversed(second), strict=False)
     same = itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)
     for size in range(sum(1 for _ in same), 0, -1):
@@ -222,15 +224,16 @@ def _same_end(first: str, second: str) -> int:
 
 
 def avoiding(names: Sequence[str], others: Sequence[str], regex: str) -> str | None:
-    """Return a pattern that matches as `regex` does, but for some names.
+    """Return a pattern that matches what `regex` does, except for some names.
 
     Args:
-      names: Those that it must not match.
-      others: Those that it should match: so many that most of all are left.
-      regex: What matches all of them.
+      names: The names that it must not match.
+      others: The names that it should match. Those that it does match must be at least
+        half of all names.
+      regex: A pattern that matches all of them.
 
     Returns:
-      None if no short pattern does that.
+      The pattern, or None if no short one does that.
     """
     rest = f"(?:{regex})" if "|" in regex else regex
     for avoided in _avoided(names):
@@ -245,12 +248,12 @@ def avoiding(names: Sequence[str], others: Sequence[str], regex: str) -> str | N
 def _count(pattern: str, names: Sequence[str]) -> int:
     try:
         return sum(re.match(pattern, name) is not None for name in names)
-    except re.error:  # It has flags, which must come first.
+    except re.error:  # The regex has flags, which must come first.
         return 0
 
 
 def _avoided(names: Sequence[str]) -> Iterable[list[str]]:
-    """Yield patterns that match all of the names, from the narrowest on."""
+    """Yield lists of patterns that together match all names, the narrowest first."""
     yield [f"{re.escape(name)}$" for name in dict.fromkeys(names)]
     parts = [name.split("/") for name in names]
     depth = max((len(x) for x in parts), default=0) - 1
@@ -264,7 +267,7 @@ def _avoided(names: Sequence[str]) -> Iterable[list[str]]:
 
 
 def listed(names: Iterable[Any], none: str = "", most: int | None = None) -> str:
-    """Return names for a message, how many more than `most`, or what to say of none."""
+    """Return names for a message, the first `most` and a count; `none` for no names."""
     shown = list(map(repr, names))
     more = 0 if most is None else len(shown) - most
     text = ", ".join(shown[:most])

@@ -1,4 +1,4 @@
-"""Warnings that would repeat at each save, said once."""
+"""Warnings that would repeat at each save, logged once."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ _logger = logging.getLogger("elementsckpt")
 
 
 class Notices:
-    """Says each warning once, until what it is about has been right meanwhile."""
+    """Logs each warning once, and again only after `settle` was called for it."""
 
     def __init__(self) -> None:
         self._said: set[Hashable] = set()
 
     def warn(self, about: Hashable, message: str, *args: object) -> None:
-        """Log a warning, unless one about the same was.
+        """Log a warning, unless one about the same subject was logged already.
 
         Args:
-          about: What it is about.
+          about: The subject of the warning.
           message: As for `logging`.
           args: As for `logging`.
         """
@@ -27,5 +27,5 @@ class Notices:
             _logger.warning(f"{message} This is said once.", *args)
 
     def settle(self, about: Hashable) -> None:
-        """Take note that it is right now, so that it is said again if it changes."""
+        """Note that the subject is in order now, so that `warn` logs it again."""
         self._said.discard(about)

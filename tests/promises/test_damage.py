@@ -602,11 +602,11 @@ def test_a_save_whose_manifest_was_removed_is_told_of(tmp_path, caplog):
     assert cp.load().path == paths[0]
     assert cp.latest() == paths[0]
     assert loaded(cp, value=1)
-    said = f"{paths[1]} is no save, as it has no manifest.json"
+    said = f"{paths[1]} is not a save: it has no manifest.json"
     assert [said in message for message in caplog.messages].count(True) == 1
     (paths[0] / "manifest.json").unlink()
     assert not cp.load_or_save()
-    assert f"{paths[0]} is no save" in caplog.text
+    assert f"{paths[0]} is not a save" in caplog.text
     assert all(path.exists() for path in paths)
 
 

@@ -149,7 +149,7 @@ def a_method_of_another_library(tmp, cp):
 
 @refused(
     ValueError,
-    "5 is no path: pass text or a pathlib.Path. A step is passed by name, to "
+    "5 is not a path: pass text or a pathlib.Path. A step is passed by name, to "
     "load(step=5), copy_of() or delete().",
 )
 def a_step_as_a_path(tmp, cp):

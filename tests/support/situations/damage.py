@@ -106,7 +106,7 @@ def a_manifest_of_something_else(tmp, _):
 
 @says(
     DamagedError,
-    "{tmp}/…/manifest.json is not a manifest: metrics that are no numbers.",
+    "{tmp}/…/manifest.json is not a manifest: metrics that are not numbers.",
     OTHER,
 )
 def metrics_that_are_none(tmp, _):
@@ -238,8 +238,8 @@ def a_block_that_changed(tmp, _):
 
 @says(
     DamagedError,
-    "{tmp}/…/agent-000001-….safetensors is damaged between bytes … and …: it is no "
-    "zstd frame (…). It holds agent/v.",
+    "{tmp}/…/agent-000001-….safetensors is damaged between bytes … and …: it is not "
+    "a zstd frame (…). It holds agent/v.",
     OTHER,
 )
 def a_compressed_block_that_changed(tmp, _):
@@ -286,7 +286,7 @@ def leaves_without_values(tmp, _):
     cp.load()
 
 
-@says(DamagedError, CLAIMS, "names a file '../x', which is no segment.", OTHER)
+@says(DamagedError, CLAIMS, "names '../x', which is not a segment.", OTHER)
 def a_segment_elsewhere(tmp, _):
     cp = forged(tmp, lambda x: x[0]["segments"][0].__setitem__(0, "../x"))
     yield
@@ -352,7 +352,7 @@ def a_component_of_two_kinds(tmp, _):
     cp.load()
 
 
-@says(DamagedError, CLAIMS, "names a folder '..', which is none of files.", OTHER)
+@says(DamagedError, CLAIMS, "names '..', which is not a folder of files.", OTHER)
 def files_in_a_folder_elsewhere(tmp, _):
     cp = forged(tmp, lambda x: x[1]["files"].update(folder=".."))
     yield
