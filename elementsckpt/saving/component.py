@@ -1,6 +1,6 @@
 """Calls the components' `save()` and writes what they return.
 
-The counterpart of `stored`: there a component's state comes out of a save.
+The counterpart of `loading.component`: there a component's state comes out of a save.
 """
 
 from __future__ import annotations
