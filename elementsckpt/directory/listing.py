@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import re
 from collections.abc import Hashable, Iterable, Sequence
@@ -230,7 +231,11 @@ class Directory:
         ours = [x for x in saves if x.is_original and not self._is_damaged(x)]
         heads = [save.head for save in ours if save.head is not None]
         stays = retention.staying(keep, heads)
+        kept = itertools.compress(ours, stays)
         gone = [save.path for save, stay in zip(ours, stays, strict=True) if not stay]
+        if gone and any(save.source.has_no_manifest() for save in kept):
+            # Since it was found, somebody removed what stays, so that others do.
+            return self.prune(keep, self.saves(), written=written, fsync=fsync)
         # A save stays while a generator still reads it; the next save prunes it.
         return self._remove(
             (x for x in gone if x != written and not reader.is_streaming(x)),

@@ -3,6 +3,8 @@
 import contextlib
 import logging
 import math
+import os
+import shutil
 from datetime import datetime, timedelta, timezone
 
 import numpy as np
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 
 import elementsckpt
 from elementsckpt import Keep
+from elementsckpt.storage import disk
 
 from support import folders
 
@@ -58,6 +61,23 @@ def test_an_int_keeps_the_newest(tmp_path):
     for step in range(5):
         save(cp, step)
     assert steps(cp) == [3, 4]
+
+
+def test_what_is_removed_while_a_save_is_committed_does_not_count(
+    tmp_path, monkeypatch
+):
+    cp = make(tmp_path, keep=2)
+    save(cp, 0)
+    removed = save(cp, 1).path
+
+    def syscall(call, *args):
+        if call is os.replace and args[1].name == "manifest.json":
+            shutil.rmtree(removed)
+        return call(*args)
+
+    monkeypatch.setattr(disk, "syscall", syscall)
+    save(cp, 2)
+    assert steps(cp) == [0, 2]
 
 
 def test_none_keeps_all(tmp_path):
