@@ -131,8 +131,8 @@ def a_save_that_is_never_due(tmp, cp):
 
 @refused(
     ValueError,
-    "5 is no path: call save() without it. The step is that of the component cp.step, "
-    "or of Checkpoint(step=...).",
+    "5 is not a path: call save() without it. The step is that of the component "
+    "cp.step, or of Checkpoint(step=...).",
 )
 def a_step_to_save(tmp, cp):
     cp.save(np.int64(5))
