@@ -596,6 +596,7 @@ def test_what_cannot_be_pickled_is_told_of_without_a_template(tmp_path, told):
     cp.save()
     classes, arrays = told()
     assert (
-        "they hold an array of 524,288 bytes, which is no leaf. No Value()" in classes
+        "they hold an array of 524,288 bytes, which is not a leaf. No Value()"
+        in classes
     )
     assert arrays.startswith("state/f is static and holds arrays, in an argument of")
