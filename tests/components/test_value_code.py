@@ -492,7 +492,7 @@ STATIC |= {
     "an object that is called": (lambda: Called(3.0), "the attribute 'w' of a Called"),
     "a module of Equinox": (lambda: Layer(jnp.ones(2)), " arrays: they are neither"),
     "a JAX array": (lambda: {"a": jnp.ones(2)}, " arrays: they are neither"),
-    "a method of an array": (lambda: w(3.0).tolist, "the ndarray of which it is a"),
+    "a method of an array": (lambda: w(3.0).tolist, "the ndarray whose method it is"),
 }
 
 
