@@ -85,7 +85,7 @@ if typing.TYPE_CHECKING:
 else:
 
     def __getattr__(name):
-        if name == "testing":  # For which `import elementsckpt` does not wait.
+        if name == "testing":  # Imported when used: `import elementsckpt` is faster.
             return importlib.import_module(".testing", __name__)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

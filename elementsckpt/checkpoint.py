@@ -1,4 +1,4 @@
-"""The object that holds a run's components, and the functional form by its name."""
+"""The object that holds a run's components, and the functional form's import path."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ from .user.notices import Notices
 
 __all__ = ["Checkpoint", "exists", "load", "save"]
 _Self = TypeVar("_Self", bound="Checkpoint")
-MYPY = False  # Which mypy takes to be true, and other type checkers do not.
+MYPY = False  # True for mypy, but not for other type checkers.
 
 if TYPE_CHECKING:
 
     class _Undeclared(Protocol):
-        """A Checkpoint, but none of a subclass: lists of those are of another type."""
+        """A Checkpoint, but not of a subclass: a list of these has another type."""
 
         @property
         def _of_its_class(self) -> list[Checkpoint]: ...
@@ -58,53 +58,53 @@ def __dir__() -> list[str]:
 
 
 class Checkpoint(Registry):
-    """A run's components, saved together and loaded together.
+    """Saves and loads all components of a run together.
 
         directory/
           latest                        name of the newest save, for people
-          <UTC timestamp>-<step>/       one save, complete in itself
+          <UTC timestamp>-<step>/       one complete save
             agent-000017-00000.safetensors
             replay-000017-00000.safetensors
             manifest.json               written last: it makes the folder a save
 
-    Components are registered as attributes: `cp.agent = agent`. Any object will do
-    that has `save()` and `load(data)`, or `state_dict()` and `load_state_dict(d)`, or
-    `to_state_dict()` and `from_state_dict(d)`, or `get_state()` and `set_state(state)`;
-    and random generators and typed keys. A subclass that declares them tells type
-    checkers which there are:
+    Components are registered as attributes: `cp.agent = agent`. A component is any
+    object with `save()` and `load(data)`, or `state_dict()` and `load_state_dict(d)`,
+    or `to_state_dict()` and `from_state_dict(d)`, or `get_state()` and
+    `set_state(state)`; or a random generator or a typed key. For type checkers, a
+    subclass can declare its components:
 
         class Run(Checkpoint):
             agent: Agent
 
     Args:
       directory: Where saves go. Without it, `save` and `load` need a path.
-      keep: How many of the newest saves to keep, or a `Keep`, which says more; None
-        keeps all. What is left is removed after each save.
-      step: Something that `int()` accepts, or a function that returns it, recorded
+      keep: How many of the newest saves to keep; or a `Keep`, for other rules; or None
+        to keep all. All others are removed after each save.
+      step: An object that `int()` accepts, or a function that returns one, recorded
         with each save. By default a component named `step`, if there is one.
-      write: Whether `save` writes, and anything is removed. With False it calls the
-        components all the same, but for functions of `Files`, which need a folder: for
-        all but one process of a group, for example.
+      write: Whether `save` writes, and saves are removed. With False, `save` still
+        calls the components, except functions of `Files`, which need a folder. Use it,
+        for example, in all processes of a group but one.
       every: When `save_if_due` saves.
-      metadata: Attached to each save, such as the configuration of the run; as for
-        `save`, and what is given there comes on top.
-      background: Whether `save` returns as soon as later changes cannot reach what is
-        being saved: arrays that changed have been copied, JAX arrays are held. A
-        thread does the rest, for one save at a time. What goes wrong there is logged
-        at once and raised by the next `save`, `wait` or `close`. When the interpreter
-        ends, it finishes the save first, except in `os._exit`.
-      compress: Which leaves are stored as zstd frames: with "auto" those of 64 KiB or
-        more that it at least halves, with None none, with a level from 1 to 22 all.
-        Only what is stored as it is can be mapped.
+      metadata: Attached to each save, such as the configuration of the run. The
+        metadata of `save` is merged into it.
+      background: Whether `save` returns as soon as later changes cannot reach the save:
+        arrays that changed have been copied, JAX arrays are held. A thread does the
+        rest, for one save at a time. An error in the thread is logged at once and
+        raised by the next `save`, `wait` or `close`. When the interpreter ends, it
+        finishes the save first, except in `os._exit`.
+      compress: Which leaves are stored as zstd frames. "auto" compresses leaves of 64
+        KiB or more that shrink to half or less, None no leaves, and a level from 1 to
+        22 all leaves. Only leaves that are not compressed can be mapped.
       fsync: Whether a save is durable when it is finished. Without, it is complete or
-        absent after a crash of the process, but not after one of the machine.
+        absent after a crash of the process, but not after a crash of the machine.
       staging_bytes: Memory for the copies that saves in the background make. It is
-        reused, and when it is full, `save` writes before it returns. By default an
-        eighth of the memory that the machine, or the job, has.
+        reused. When it is full, `save` writes before it returns. By default an eighth
+        of the memory of the machine, or of the job.
 
-    What did not change since the newest save in the directory is not written again:
-    the new save gets hard links to the files that hold it, where the file system has
-    links.
+    Arrays that did not change since the newest save in the directory are not written
+    again: the new save gets hard links to the files that hold them, if the file system
+    has links.
 
     Source: elements.Checkpoint.
     """
@@ -120,13 +120,13 @@ class Checkpoint(Registry):
         @property
         def _of_its_class(self: _Self) -> list[_Self]: ...
 
-        if MYPY:  # It refuses an object that is no `_Undeclared`.
+        if MYPY:  # It refuses an object that is not an `_Undeclared`.
 
             def __getattr__(self: _Undeclared, key: str) -> Any: ...
 
             def __setattr__(self: _Undeclared, key: str, value: Any) -> None: ...
 
-        else:  # The others let it have the second form, which no key fits.
+        else:  # The others use the second overload, which no key fits.
 
             @overload
             def __getattr__(self: _Undeclared, key: str) -> Any: ...
@@ -223,39 +223,39 @@ class Checkpoint(Registry):
         metadata: Any = None,
         pin: str | None = None,
     ) -> SaveReport:
-        """Save the components; complete, and durable with fsync, on return.
+        """Save the components; the save is complete, and with fsync durable, on return.
 
-        In the background it is that when `wait` returns, with the complete report; the
-        one returned here says what is known so far. If the save before is not finished,
-        this waits for it. If that failed, this raises what it raised and saves nothing:
-        call it again.
+        In the background, it is complete when `wait` returns, with the complete report;
+        the report returned here has what is known so far. If the last save is not
+        finished, this waits for it. If the last save failed, this raises its error and
+        saves nothing: call it again.
 
         Args:
           path: Folder to write instead of a new one in the directory. It must not
-            exist or be empty, is never pruned, and does not move `latest`.
+            exist or be empty. It is never pruned, and does not move `latest`.
           keys: Components to save; all by default. Such a save counts for `keep` like
-            any other, but never costs the newest save of a component that it lacks.
+            any other, but the newest save of each component that it lacks stays.
           metrics: Numbers by name, scalars of NumPy and JAX too, by which `Keep` and
-            `best` rank.
+            `best` rank saves.
           metadata: Mappings, sequences and scalars, nested in any way: configurations,
             dataclasses, namespaces, paths, enumerations. `info(path).metadata` returns
             it as dicts, lists and Python scalars.
-          pin: Name under which `load` finds the save, which is never pruned.
+          pin: Name under which `load` finds the save. The save is never pruned.
 
         Raises:
           ComponentError: nothing is registered.
           SaveExistsError: `path` holds something.
           StateError: a state holds what cannot be saved; the message names the leaf.
           MetadataError: metadata or metrics of another type; the message says where.
-          WriteError: the disk refused; earlier saves are untouched. In the background,
-            also what went wrong with the save before.
+          WriteError: the disk refused a change; earlier saves are unchanged. In the
+            background, also an error of the last save.
           Exception: what a component's own `save()` raises, with a note of its key.
         """
         self._require_components()
         if arguments.is_integer(path):
             raise ValueError(
-                f"{path} is no path: call save() without it. The step is that of the "
-                f"component cp.step, or of Checkpoint(step=...)."
+                f"{path} is not a path: call save() without it. The step is that of "
+                f"the component cp.step, or of Checkpoint(step=...)."
             )
         if isinstance(keys, Mapping):
             raise ValueError(
@@ -278,32 +278,33 @@ class Checkpoint(Registry):
         metadata: Any = None,
         pin: str | None = None,
     ) -> contextlib.AbstractContextManager[Any]:
-        """Save, with files of components that others write in this block.
+        """Save with files that the program writes for components in this block.
 
             with cp.staging("policy") as folder:
                 ray.get([worker.write_shard.remote(folder) for worker in workers])
 
-        The block gets a folder inside the new save, for any process that sees the disk
-        to write to. When it ends, all components are saved as `save` does it, but the
-        `save` of this one is not called: what is in the folder is its content. If the
-        block raises, no trace is left of the save. Other saves may be made meanwhile.
+        The block gets an empty folder inside the new save. Any process that sees the
+        disk may write to it. When the block ends, all components are saved as by
+        `save`, except that the `save` of these components is not called: the files in
+        the folder are their content. If the block raises, the save is removed. Other
+        saves may be made during the block.
 
         Args:
-          keys: Components that are a `Files`.
+          keys: Keys of `Files` components.
           metrics: As for `save`.
           metadata: As for `save`.
           pin: As for `save`.
 
         Returns:
-          What gives the block the folder, empty, a `pathlib.Path`; its parent becomes
-          the save. With several keys, a tuple of folders. With `write=False` they are
-          not there: take the paths from the process that writes.
+          A context that returns the folder, a `pathlib.Path`, whose parent becomes the
+          save. With several keys, a tuple of folders. With `write=False` the folders
+          do not exist: take the paths from the process that writes.
 
         Raises:
           ComponentError: a component is not a `Files`, or another one has files that
             only such a block can write.
-          Exception: as for `save`. What goes wrong meanwhile, in the background, is
-            raised when this save is made.
+          Exception: as for `save`. An error of another save in the background is raised
+            when this save is made.
         """
         staging.require_stageable(keys, self._select, self._components)
         self._required_directory()
@@ -317,23 +318,24 @@ class Checkpoint(Registry):
         metadata: Any = None,
         final: bool = False,
     ) -> SaveReport | None:
-        """Save if `every` says so, or if the run is preempted and did not save since.
+        """Save if a save is due, or if the run was preempted after the last save.
 
         Args:
-          metrics: As for `save`; or a function that returns them, such as what
-            evaluates the agent, which is called only if it is time.
+          metrics: As for `save`; or a function that returns them, for example by
+            evaluating the agent. It is called only if a save is due.
           metadata: As for `save`.
-          final: Save whatever `every` says, unless this very step has been saved: what
-            a run ends with.
+          final: Save even if none is due, unless this step has been saved already. Pass
+            True at the end of a run.
 
         Returns:
-          The report, or None if it was not time.
+          The report, or None if no save was due.
 
         Raises:
-          ValueError: the Checkpoint has no `every`, or that needs a step.
-          Exception: as for `save`. If a save in the background failed, that is raised
-            as soon as it is known, and it is time at once; at the end of a run, by
-            `final` or preemption, when this save is made.
+          ValueError: the Checkpoint has no `every`, or its `every` needs a step.
+          Exception: as for `save`. If a save in the background failed, its error is
+            raised by the next call, and a save is due at once. At the end of a run,
+            with `final` or after preemption, the new save is made before the error is
+            raised.
         """
         final = flag("final", final)
         is_last = final or self._timing.is_urgent
@@ -381,65 +383,65 @@ class Checkpoint(Registry):
         allow_pickle: bool | None = None,
         dry_run: bool = False,
     ) -> LoadReport:
-        """Load the components; nothing changes before all is read and verified.
+        """Load the components; no component changes before all is read and verified.
 
-        A component gets what it saved, as it is. With `regex`, `rename`,
-        `strict=False` or `cast=True` it gets its own current state with the matched
-        leaves replaced, if their shapes and dtypes fit: `regex=".*"` loads all, and
-        checks.
+        A component gets its saved state. With `regex`, `rename`, `strict=False` or
+        `cast=True` it gets its own current state with the matched leaves replaced, if
+        their shapes and dtypes fit. So `regex=".*"` loads all leaves and checks that
+        they fit.
 
-        Patterns are for the names of leaves: `params/enc/.*`. One that finds none in
-        all that is loaded is for full names, with the key, as reports have them:
+        Patterns match names of leaves: `params/enc/.*`. A pattern that matches no such
+        name in the whole load matches full names, with the key, as in reports:
         `agent/params/enc/.*`.
 
         Args:
-          path: A save, or a directory whose newest good save is meant; or a name in
-            this object's directory: "latest", "best", or that of a pin. By default
-            the newest good save in the directory that has what is to be loaded. What
-            is named is never substituted.
-          keys: Components to load; all by default. A mapping, from their keys here to
-            those in the save, loads what is saved under other keys.
+          path: A save, or a directory, for its newest good save; or a name in this
+            object's directory: "latest", "best", or the name of a pin. By default the
+            newest good save in the directory that has the components to load. A save
+            given by path or name is never replaced by another.
+          keys: Components to load; all by default. A mapping from keys here to keys in
+            the save loads components that were saved under other keys.
           step: Loads the save of this step in the directory, the newest good one if
             there are several.
-          regex: Loads the leaves whose names it matches from their start, as
-            `re.match` does; components in which it matches none are left alone. Or a
-            mapping from keys to such patterns: the others are left alone. Only the
+          regex: Loads only leaves whose names it matches from their start, as
+            `re.match` does; components without a match stay unchanged. Or a mapping
+            from keys to such patterns; other components stay unchanged. Only the
             blocks that hold these leaves are read. Not for components that were saved
             by a generator, or as files.
-          rename: Pattern to replacement, for `re.sub` on the names that matched; in
-            full names the key must stay. Or a mapping from keys to such mappings: the
-            others are loaded as they are. A pattern that matches nothing is told of in
-            the log where `strict=False` leaves leaves as they are.
+          rename: Patterns to replacements, for `re.sub` on the names that matched; in
+            full names the key must stay. Or a mapping from keys to such mappings; the
+            leaves of other components keep their names. If a pattern matches nothing
+            while `strict=False` leaves leaves unmatched, a warning is logged.
           strict: Whether a matched leaf that only one side has is an error. Components
-            that load a state dict take what theirs does not have yet, as that of a
-            fresh optimizer; not so torch modules, which have all from the start.
+            that load a state dict also take leaves that they do not have yet, such as
+            the state of a fresh optimizer; torch modules do not, as they have all
+            leaves from the start.
           cast: Whether to convert dtypes, within NumPy's same-kind casting, and typed
             keys to legacy ones and back.
-          mmap: Whether arrays that are stored as they are, each in one place, become
-            copy-on-write views of the files instead of being read. Writing to them
-            changes nothing on the disk. They outlive a save that is pruned or removed,
-            whose space is free only when they are gone. But truncating or overwriting
-            the files changes them or ends the process, on a network disk each first
-            access may wait for the network, and if it is gone end the process, too.
-            The rest is read: compressed leaves, and those of which a later save wrote
-            only a part anew.
-          verify: Whether to verify what is mapped, which reads all of it once. Without,
-            a load takes no time, and damage goes unnoticed. Of components that are
-            `Files`, only the sizes of their files are verified then.
-          allow_pickle: Whether code from the save may run. By default only inside
-            this object's own directory.
-          dry_run: Whether to read and check everything, but call no `load()`; what does
-            not fit is in the report instead of being raised.
+          mmap: Whether arrays become copy-on-write views of the files instead of being
+            read. Writing to them changes nothing on the disk. They outlive a save that
+            is pruned or removed; its disk space is free only when they are gone. If the
+            files are truncated or overwritten, they change, or the process ends. On a
+            network disk, each first access may wait for the network, and ends the
+            process if the network is gone. Compressed leaves are read, as are leaves of
+            which a later save has written only a part again.
+          verify: Whether to verify mapped arrays, which reads all of them once.
+            Without, a load takes no time, and damage goes unnoticed. For `Files`, only
+            the sizes of the files are verified then.
+          allow_pickle: Whether code from the save may run. By default only for saves
+            inside this object's own directory.
+          dry_run: Whether to read and check everything, but call no `load()`. The
+            report lists leaves that do not fit, instead of an error.
 
         Raises:
           ComponentError: nothing is registered.
           SaveNotFoundError: there is no save.
           MissingKeyError: a key is not registered or not in the save.
           MismatchError: leaves do not fit, or none is matched.
-          PickleError: the save needs pickle, and that is not allowed.
+          PickleError: the save needs pickle, which is not allowed.
           DamagedError: the save, or each one in the directory, is damaged.
-          VersionError: it was written by a newer elementsckpt.
-          ValueError: an argument makes no sense, such as `keys=[]`.
+          VersionError: the save was written by a newer elementsckpt.
+          ValueError: an argument is not valid, such as `keys=[]`.
         """
         self._require_components()
         request = Request(
@@ -466,9 +468,14 @@ class Checkpoint(Registry):
         is_whole: bool = True,
         announce: Callable[[Path], None] = lambda path: None,
     ) -> LoadReport:
-        """Load what was asked for; `is_whole` if that is all that is registered.
+        """Load what is requested.
 
-        What it has read is announced before components load.
+        Args:
+          request: The request.
+          path: As for `load`.
+          step: As for `load`.
+          is_whole: Whether all of each registered component is requested.
+          announce: Called with the path of the save before components load.
         """
         start, phases, keys = time.monotonic(), Phases(), request.keys or {}
         with self._saver.lock:
@@ -495,18 +502,18 @@ class Checkpoint(Registry):
         step: int | None = None,
         allow_pickle: bool | None = None,
     ) -> Any:
-        """Return a copy of a component with the state that it has in a save.
+        """Return a copy of a component with its state in a save.
 
-        The component stays as it is, such as in the midst of its training.
+        The component itself does not change, so it may be in the middle of training.
 
         Args:
-          key: The component, of which `copy.deepcopy` makes the copy.
+          key: Key of the component, which `copy.deepcopy` copies.
           path: As for `load`.
           step: As for `load`.
           allow_pickle: As for `load`.
 
         Raises:
-          ComponentError: it cannot be copied.
+          ComponentError: the component cannot be copied.
           CheckpointError: as for `load`.
         """
         directory = None if self._directory is None else self._directory.path
@@ -523,11 +530,11 @@ class Checkpoint(Registry):
     ) -> bool:
         """Resume from the newest good save, or write the first one.
 
-        If some of the files can only be written by `staging`, there is none to write.
+        If some files can only be written in `staging`, no first save is written.
 
-        Where jax.distributed or torch.distributed is initialized, processes with
-        `write=False` wait for process 0 and resume the very save that it does, or start
-        afresh with it: what it has just written is nothing to resume from.
+        If jax.distributed or torch.distributed is initialized, processes with
+        `write=False` wait for process 0. They resume the same save as process 0, or
+        start afresh if it does: they do not resume the save that it has just written.
 
         Args:
           strict: As for `load`.
@@ -539,8 +546,8 @@ class Checkpoint(Registry):
 
         Raises:
           ComponentError: nothing is registered yet.
-          CheckpointError: there are saves, and none can be loaded. A run is never
-            started afresh over them.
+          CheckpointError: there are saves, but none can be loaded. A run never starts
+            afresh over them.
           ReadError: process 0 could not resume, or did not call this for ten minutes.
         """
         self._require_components()
@@ -580,7 +587,7 @@ class Checkpoint(Registry):
     # Looking
 
     def exists(self, path: AnyPath | None = None) -> bool:
-        """Tell whether there is a save in the directory, or at `path`, as for `load`.
+        """Return whether there is a save in the directory, or at `path`, as for `load`.
 
         Like `latest` and `saves`, it does not wait for a save in the background.
         """
@@ -599,13 +606,15 @@ class Checkpoint(Registry):
         return None
 
     def best(self) -> Path | None:
-        """Return the best save by the metric of `keep`, or None if none has it.
+        """Return the best save by the metric of `keep`, or None if no save has it.
 
-        Without one it ranks as the newest save says, so that evaluation needs to know
-        nothing of the training. A metric that is not finite is never the best.
+        If `keep` has no metric, the newest save that records a ranking decides, so that
+        an evaluation needs no settings of the training. A save whose metric is not
+        finite is never the best.
 
         Raises:
-          ValueError: there are metrics, and nobody said which one counts.
+          ValueError: saves have metrics, but neither `keep` nor a save says which one
+            to use.
         """
         found = lookup.best(self._required_directory(), self._options.keep)
         return None if found is None else found.path
@@ -622,10 +631,11 @@ class Checkpoint(Registry):
     # Removing
 
     def prune(self) -> list[Path]:
-        """Remove the saves that `keep` does not ask for, as each save does.
+        """Remove the saves that `keep` does not keep, as each save does.
 
         Returns:
-          Those that were removed; failing to only warns. None with `write=False`.
+          Paths of the removed saves; [] with `write=False`. A save that cannot be
+          removed only causes a warning.
         """
         directory = self._required_directory()
         with self._saver.lock:
@@ -645,10 +655,11 @@ class Checkpoint(Registry):
           step: Step of the saves.
 
         Returns:
-          Those that were removed; failing to only warns. None with `write=False`.
+          Paths of the removed saves; [] with `write=False`. A save that cannot be
+          removed only causes a warning.
 
         Raises:
-          SaveNotFoundError: there is none.
+          SaveNotFoundError: there is no such save.
           ValueError: it was not written here, or it is the only complete save.
         """
         with self._saver.lock:
@@ -662,11 +673,11 @@ class Checkpoint(Registry):
     # Preemption
 
     def watch_signals(self, signals: Iterable[int] = signals.DEFAULT) -> None:
-        """Let `preempted` tell of these signals, which then end the process no more.
+        """Make these signals set `preempted` instead of ending the process.
 
-        Handlers in Python that were there are called, too; those in C, such as of
-        `faulthandler.register`, are not, which is logged. `close` puts them back. What
-        takes a signal over later is logged when `preempted` is asked.
+        Earlier handlers in Python are called, too. Earlier handlers in C, such as those
+        of `faulthandler.register`, are not called, which is logged. `close` restores
+        both. If another handler replaces ours later, reading `preempted` logs it.
 
         Args:
           signals: By default SIGTERM and SIGUSR1.
@@ -678,28 +689,28 @@ class Checkpoint(Registry):
 
     @property
     def preempted(self) -> bool:
-        """Whether a watched signal came, or the deadline of `every` is past.
+        """Whether a watched signal came, or the deadline of `every` has passed.
 
-        Any thread is told at once, also while the main one is in compiled code.
+        It is correct at once in any thread, even if the main one runs compiled code.
         """
         return self._timing.is_over
 
     # Ending
 
     def wait(self) -> SaveReport | None:
-        """Return when nothing is being saved or loaded with this object.
+        """Wait until this object is neither saving nor loading.
 
         Returns:
-          The report of the save in the background that was begun last, or None if
-          there was none since the last `wait`.
+          The report of the last save in the background, or None if none has begun
+          since the last `wait`.
 
         Raises:
-          Exception: what went wrong with that save.
+          Exception: the error of that save.
         """
         return self._saver.wait()
 
     def close(self) -> None:
-        """Wait, as `wait` does, free memory and watch no signals any more.
+        """Wait as `wait` does, free memory, and stop watching signals.
 
         The object stays usable.
         """
@@ -709,14 +720,14 @@ class Checkpoint(Registry):
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        # What went wrong in the background is logged; it must not hide another error.
+        # An error in the background is logged; it must not hide another error.
         with (
             contextlib.nullcontext() if kind is None else contextlib.suppress(Exception)
         ):
             self.close()
 
     def _elsewhere(self, directory: Path) -> Checkpoint:
-        """Return one that saves other components as this one would, to a directory."""
+        """Return a Checkpoint with these settings for another directory."""
         return Checkpoint(
             directory,
             step=self._step,

@@ -1,4 +1,4 @@
-"""Everything that can go wrong, by what the caller can do about it.
+"""All errors, by what the caller can do about them.
 
     CheckpointError
     ├── SaveNotFoundError   FileNotFoundError  there is no save at this path
@@ -14,11 +14,11 @@
     ├── ReadError           OSError            the system refused to open or read
     └── WriteError          OSError            the disk refused a change
 
-Each is also the builtin that a caller would expect, so `except FileNotFoundError`
-works without importing anything from here.
+Each is also the builtin exception that a caller would expect, so that
+`except FileNotFoundError` works without an import from here.
 
-Messages and logs quote what is in files. What a terminal would obey instead of showing
-it is escaped in both, and in logs, whose records are lines, so are line breaks.
+Messages and logs quote the content of files. In both, characters that control a
+terminal are escaped. In logs, where a record is one line, line breaks are escaped, too.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from typing import Any
 from .user import attributes
 
 _OBEYED = re.compile(
-    "[\x00-\x09\x0b-\x1f\x7f-\x9f"  # Control characters, but for the line break.
-    "\u200e\u200f\u2028-\u202e\u2066-\u2069"  # Other lines, other directions.
-    "\ud800-\udfff]"  # Lone surrogates, which cannot be written at all.
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f"  # Control characters except the line break.
+    "\u200e\u200f\u2028-\u202e\u2066-\u2069"  # Line separators, text directions.
+    "\ud800-\udfff]"  # Lone surrogates, which cannot be written.
 )
 
 
@@ -55,7 +55,7 @@ class CheckpointError(Exception):
         self.message = message
 
     def __str__(self) -> str:
-        # KeyError would quote the message and OSError would look for an errno.
+        # KeyError would quote the message, and OSError would look for an errno.
         return self.message
 
 
@@ -88,7 +88,7 @@ class MismatchError(CheckpointError, ValueError):
 
 
 class PickleError(CheckpointError, ValueError):
-    """Loading needs pickle, which runs code, and that was not allowed."""
+    """Loading needs pickle, which runs code and was not allowed."""
 
 
 class VersionError(CheckpointError, ValueError):
@@ -100,18 +100,18 @@ class DamagedError(CheckpointError, OSError):
 
 
 class ReadError(CheckpointError, OSError):
-    """The system refused to open or read, which says nothing about the save.
+    """The system refused to open or read a file; the save may be good.
 
-    Permissions and exhausted file descriptors, for example: trying an older save
-    would not help, so nothing falls back because of it.
+    For example, permissions are missing or file descriptors are exhausted. An older
+    save would not help, so a load does not fall back to one.
     """
 
 
 class WriteError(CheckpointError, OSError):
-    """The disk refused a change; `errno` is the system's.
+    """The disk refused a change.
 
     Args:
-      message: What could not be written and what to do.
+      message: What could not be written, and the remedy.
       errno: The system's error number, such as `errno.ENOSPC`.
     """
 
@@ -124,13 +124,13 @@ class WriteError(CheckpointError, OSError):
 
 
 def reason(error: BaseException) -> str:
-    """Return what an exception says in one line, to be put before a period."""
+    """Return the text of an exception on one line, without a period."""
     text = attributes.text(error, "strerror") or str(error)
     return " ".join(text.split()).rstrip(".?!") or type(error).__name__
 
 
 def add_note(error: BaseException, note: str) -> None:
-    """Add a note to an exception, as `add_note` does from Python 3.11 on."""
+    """Add a note to an exception, also before Python 3.11, which added `add_note`."""
     if hasattr(error, "add_note"):
         error.add_note(note)
     else:
@@ -139,7 +139,7 @@ def add_note(error: BaseException, note: str) -> None:
 
 @contextlib.contextmanager
 def naming(key: str) -> Iterator[None]:
-    """Name the component in what the wrappers of this library raise, which do not."""
+    """Add the key to errors of this library's own components, which do not know it."""
     try:
         yield
     except (StateError, MismatchError) as error:

@@ -1,4 +1,4 @@
-"""The functional form: functions and pytrees, instead of an object."""
+"""The functional form: saves and loads functions and pytrees, without an object."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def save(
     compress: Compress = "auto",
     fsync: bool = True,
 ) -> SaveReport:
-    """Write one save to this very folder.
+    """Write one save to exactly this folder.
 
     Args:
       path: The folder, which must not exist or be empty.
@@ -70,7 +70,7 @@ def save(
     except BaseException:
         new.abandon()
         raise
-    assert report is not None  # Nothing else could have abandoned it.
+    assert report is not None  # Only this function could have abandoned it.
     return report
 
 
@@ -85,14 +85,14 @@ def load(
     """Load components of a save and give each to its function.
 
     Args:
-      path: A save, or a directory whose newest good save is meant.
+      path: A save, or a directory, for its newest good save.
       loadfns: Functions that take a state, by key.
       mmap: As for `Checkpoint.load`.
       verify: As for `Checkpoint.load`.
-      allow_pickle: Whether code from the save may run; not by default.
+      allow_pickle: Whether code from the save may run; by default it may not.
 
     Raises:
-      CheckpointError: as for `Checkpoint.load`; no function has been called then.
+      CheckpointError: as for `Checkpoint.load`; no function was called.
 
     Source: elements.checkpoint.load.
     """
@@ -117,13 +117,13 @@ def save_pytree(
     compress: Compress = "auto",
     fsync: bool = True,
 ) -> SaveReport:
-    """Write one save of a pytree to this very folder.
+    """Write one save of a pytree to exactly this folder.
 
-    In a job of several processes, one of them calls it.
+    In a job of several processes, only one of them may call it.
 
     Args:
       path: The folder, which must not exist or be empty.
-      tree: Whatever `Value` takes. It is the component `tree` of the save.
+      tree: Anything that `Value` takes. It becomes the component `tree` of the save.
       metadata: As for `Checkpoint.save`: `info(path).metadata` returns it.
       compress: As for `Checkpoint`.
       fsync: As for `Checkpoint`.
@@ -152,25 +152,25 @@ def load_pytree(
     """Return the pytree of a save.
 
     Args:
-      path: A save, or a directory whose newest good save is meant.
-      template: What the tree must be like, as the current value is for `Value`.
-      key: The component of a Checkpoint that is meant; by default what `save_pytree`
-        saved.
-      regex: Loads the leaves whose names it matches from their start, as for
-        `Checkpoint.load`; the others stay the template's.
-      rename: Pattern to replacement, as for `Checkpoint.load`.
+      path: A save, or a directory, for its newest good save.
+      template: A tree that the saved one must match, as for `Value`.
+      key: The component to load from a save of a Checkpoint; by default the tree that
+        `save_pytree` saved.
+      regex: Loads only leaves whose names it matches from their start, as for
+        `Checkpoint.load`; the others stay those of the template.
+      rename: Patterns to replacements, as for `Checkpoint.load`.
       mmap: As for `Checkpoint.load`.
       verify: As for `Checkpoint.load`.
       allow_pickle: As for `load`.
 
     Returns:
-      A tree of the structure of the template, whose leaves have the same shapes and
-      element types, are of the same kinds, and are on the same devices.
+      A tree with the structure of the template. Its leaves have the same shapes,
+      element types, kinds and devices.
 
     Raises:
       SaveNotFoundError: there is no save.
-      MissingKeyError: it has no such component.
-      MismatchError: the tree is not like the template; the message names each leaf.
+      MissingKeyError: the save has no such component.
+      MismatchError: the tree does not match the template; the message names each leaf.
       CheckpointError: as for `Checkpoint.load`.
 
     Source: orbax.checkpoint.
@@ -192,7 +192,7 @@ def load_pytree(
 
 
 def exists(path: AnyPath) -> bool:
-    """Tell whether the path is a save or a directory with saves, even damaged ones."""
+    """Return whether there is a save at the path or in it, even a damaged one."""
     try:
         return bool(find(local(path)))
     except SaveNotFoundError:

@@ -1,4 +1,4 @@
-"""Looking into a save without the objects that it is for."""
+"""Reads saves without the objects that they are for."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ _MOST_NAMES = 20
 
 
 def info(path: AnyPath) -> SaveInfo:
-    """Return what a save says about itself, reading and verifying no arrays.
+    """Return the description of a save, without reading or verifying arrays.
 
     Args:
-      path: A save, or a directory whose newest save with a valid manifest is meant.
+      path: A save, or a directory, for its newest save with a valid manifest.
 
     Raises:
       SaveNotFoundError: there is no save.
-      DamagedError, VersionError: its manifest is not valid, as far as this reads it.
-        What it says about structure and files is for `read` and `load` to verify.
+      DamagedError, VersionError: the part of the manifest that this reads is not valid.
+        `read` and `load` verify the parts about structure and files.
     """
     return describe(lookup.newest(lookup.find(local(path))))
 
@@ -52,25 +52,25 @@ def read(
 ) -> dict[str, Any]:
     """Return the states in a save as NumPy arrays, without the objects they are for.
 
-    What only pickle could hold is left out, and a warning names it: it is absent from
-    dicts, and in sequences None takes its place.
+    Leaves that only pickle could hold are left out, and a warning names them. They are
+    absent from dicts; in sequences, None takes their place.
 
     Args:
-      path: A save, or a directory whose newest good save is meant.
+      path: A save, or a directory, for its newest good save.
       keys: Components to read; all by default.
       regex: Reads only leaves whose names it matches from their start, as for
-        `Checkpoint.load`. A list or tuple of which some is left out becomes a dict by
-        position, and attributes of containers are left out.
+        `Checkpoint.load`. If some items of a list or tuple are left out, it becomes a
+        dict by position. Attributes of containers are left out.
       mmap: Whether arrays are mapped, copy-on-write, instead of read, as for
         `Checkpoint.load`.
-      verify: Whether to verify what is mapped.
-      allow_pickle: Whether pickled leaves are read, too, which can run code.
+      verify: Whether to verify mapped arrays.
+      allow_pickle: Whether to read pickled leaves, too, which can run code.
 
     Returns:
-      State by key. NamedTuples and dataclasses are dicts by field, JAX and torch
-      arrays are NumPy arrays, typed keys their data, functions their import paths. A
-      component that was saved by a generator is a list of its shards, and one that
-      wrote files itself is the path of their folder in the save.
+      States by key. NamedTuples and dataclasses become dicts by field, JAX and torch
+      arrays NumPy arrays, typed keys their data, and functions their import paths. A
+      component that was saved by a generator becomes a list of its shards. One that
+      wrote files itself becomes the path of their folder in the save.
 
     Raises:
       CheckpointError: as for `Checkpoint.load`.
@@ -102,7 +102,7 @@ def _tell_of_pickles(names: list[str], path: Path) -> None:
     if names:
         more = len(names) - _MOST_NAMES
         _logger.warning(
-            "Left out is what was saved with pickle: %s%s. Pass allow_pickle=True if "
+            "Leaves saved with pickle are left out: %s%s. Pass allow_pickle=True if "
             "you trust who wrote %s.",
             ", ".join(names[:_MOST_NAMES]),
             f" and {more} more" if more > 0 else "",
@@ -111,13 +111,13 @@ def _tell_of_pickles(names: list[str], path: Path) -> None:
 
 
 def describe(found: SaveEntry) -> SaveInfo:
-    """Return what a found save says about itself.
+    """Return the description of a save that was found.
 
     Raises:
-      DamagedError: its manifest is not valid, or it is gone.
+      DamagedError: its manifest is not valid, or the save is gone.
     """
     if found.head is None:
-        with damage(str(found.path)):  # Elements may have just removed it.
+        with damage(str(found.path)):  # Elements may just have removed it.
             return _describe_elements(found)
     head = found.head
     with damage(str(found.path / names.MANIFEST)):

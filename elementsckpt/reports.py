@@ -1,4 +1,4 @@
-"""What `save`, `load` and `info` return."""
+"""The results of `save`, `load` and `info`."""
 
 from __future__ import annotations
 
@@ -17,28 +17,29 @@ class SaveReport(Struct, frozen=True):
       path: The save folder, absolute.
       step: Step of the run, or None.
       sequence: Number of the save in its directory.
-      is_finished: Whether the save is complete. A save in the background is not when
-        `save` returns, and knows what it wrote and reused later: `wait` returns that.
+      is_finished: Whether the save is complete. A save in the background is not
+        complete when `save` returns; `wait` returns its complete report.
       bytes_written: Size of the files written, 0 with `write=False`.
-      bytes_reused: Size in the files of what an earlier save holds already.
-      bytes_total: Size of all arrays and other leaves stored in blocks, as they are in
-        memory, and of the files of components that write them themselves; the other
-        two are sizes of files, compressed ones too.
-      pickled: Leaves that only pickle could hold: they load from this directory, or
+      bytes_reused: Size in the files of the blocks that an earlier save holds already.
+      bytes_total: Size in memory of all leaves stored in blocks, plus the size of the
+        files of components that write files themselves. The other two are sizes in the
+        files, after compression.
+      pickled: Leaves that only pickle could hold. They load from this directory, or
         with `allow_pickle=True`.
-      seconds: Time it took, or so far.
-      phases: Seconds by what was done, in the order in which that began. No second
-        counts twice, so they add up to `seconds` at most; but for "wait", which is
-        before. What did not happen is not there.
+      seconds: Time that the save took, or has taken so far.
+      phases: Seconds by the name of the phase, in the order in which phases began. No
+        second counts twice, so they add up to at most `seconds`, apart from "wait",
+        which comes before. A phase that did not happen is absent.
 
-        - "wait": for the save before, in the background.
+        - "wait": waiting for the save before, in the background.
         - "begin": listing the directory, and making the folder.
         - "collect": in the components' own `save()`.
-        - "flatten": taking states apart, and fetching arrays from devices.
-        - "copy": copying what may change before it is written, and looking it up.
-        - "find": hashing, and looking up what an earlier save holds.
-        - "write": compressing and writing, while files that are complete are synced.
-        - "sync": with `fsync`, waiting for the disk when all of that is written.
+        - "flatten": flattening states, and fetching arrays from devices.
+        - "copy": copying leaves that may change before they are written, and looking
+          up blocks.
+        - "find": hashing, and looking up blocks that an earlier save holds.
+        - "write": compressing and writing, while complete files are synced.
+        - "sync": with `fsync`, waiting for the disk after everything is written.
         - "commit": writing the manifest, and making it and the folders durable.
         - "prune": pointing `latest` to the save, and removing others.
     """
@@ -66,24 +67,23 @@ class LoadReport(Struct, frozen=True):
       loaded: Leaves that were loaded, by their names in the component, and files.
       missing: Leaves that the component has and the save lacks.
       unexpected: Leaves that the save has and the component lacks.
-      mismatched: Leaves whose shape or dtype differ; only a dry run returns any.
-      renamed: Saved name to new name.
-      plain: Containers that came back as a dict by field, and the class that was not
+      mismatched: Leaves whose shape or dtype differs; only a dry run returns any.
+      renamed: Saved names to new names.
+      plain: Containers that came back as a dict by field, to the class that was not
         found, as "module:qualname".
       fell_back_from: The newest save, if it is damaged and an older one was loaded.
       bytes_read: Size of the leaves and files that were read.
-      seconds: Time it took, the components' own `load()` included.
-      phases: Seconds by what was done, in the order in which that began. No second
-        counts twice, so they add up to `seconds` at most. What did not happen is not
-        there; what was done with a damaged save counts, too.
+      seconds: Time that the load took, the components' own `load()` included.
+      phases: Seconds by the name of the phase, in the order in which phases began. No
+        second counts twice, so they add up to at most `seconds`. A phase that did not
+        happen is absent. Work on damaged saves counts, too.
 
-        - "wait": for a save in the background.
-        - "find": looking up the saves that can be meant.
+        - "wait": waiting for a save in the background.
+        - "find": looking up the saves that may be loaded.
         - "open": reading the manifest.
-        - "compare": choosing leaves, and whether they fit those that are there.
-        - "current": in the components' own `save()`, for the state that is there.
-        - "build": decoding leaves, fetching arrays to devices, and putting states
-          together.
+        - "compare": selecting leaves, and comparing them with the current ones.
+        - "current": in the components' own `save()`, for the current state.
+        - "build": decoding leaves, copying arrays to devices, and rebuilding states.
         - "read": reading and verifying files.
         - "load": in the components' own `load()`.
     """
@@ -122,8 +122,8 @@ class Lineage(Struct, frozen=True):
 
     Attributes:
       loaded_from: Path of the save that the writing object last loaded, or None.
-      parent: Path of the save that it last loaded or wrote, or None.
-      run: Identifies the run, which goes on in the process that resumes it.
+      parent: Path of the save that the object last loaded or wrote, or None.
+      run: Identifies the run. A process that resumes the run keeps it.
       host: Name of the machine that wrote it.
       pid: Number of the process that wrote it.
       commit: Git commit of the program, if it is in a repository.
@@ -140,18 +140,18 @@ class Lineage(Struct, frozen=True):
 
 
 class SaveInfo(Struct, frozen=True):
-    """What a save says about itself without any array being read.
+    """The description of a save, from its manifest alone.
 
     Attributes:
       path: The save folder.
       step: Step of the run, or None.
-      sequence: Order of the saves of a directory; 0 for a folder of elements.
+      sequence: Number of the save in its directory; 0 if elements wrote it.
       time: When it was written, in UTC.
       metrics: Numbers given to `save`.
       metadata: Metadata given to `save`.
       components: Sizes by key.
-      lineage: Where the state came from.
-      pin: Name under which it is never pruned, or None.
+      lineage: Where the save comes from.
+      pin: Name of the pin, because of which it is never pruned, or None.
     """
 
     path: Path

@@ -1,9 +1,9 @@
 """What may be registered.
 
 A **component** is an object under a **key** that saves and loads its state, by one of
-the **protocols** or as itself. A **value** is a component that is replaced, not
-changed; a **template** says what it can become. A **target** is a component as a
-load sees it.
+the **protocols**; some objects need none. A **value** is a component that is replaced
+instead of changed; its **template** says what it can become. A **target** is what a
+load knows of a component.
 """
 
 __all__ = [

@@ -15,10 +15,10 @@ from .wrappers import Saveable
 
 
 def register(registry: Registry, key: str, value: Any) -> None:
-    """Register a copy of a component, to load into it.
+    """Register a copy of a component, to load a save into the copy.
 
     Raises:
-      ComponentError: it cannot be copied.
+      ComponentError: the component cannot be copied.
     """
     why_not = _why_not(value)
     if why_not is not None:
@@ -38,11 +38,11 @@ def register(registry: Registry, key: str, value: Any) -> None:
 
 
 def _why_not(value: Any) -> str | None:
-    """Say of what a component is made that has its state elsewhere, or return None."""
+    """Return what a component refers to if its state is elsewhere, or None."""
     if attributes.is_instance(value, GlobalRNG):
         return "the global generators of the process: loading a copy would set them"
     if attributes.is_instance(value, Files) or (
         attributes.is_instance(value, Saveable) and not value.is_of_attributes
     ):
-        return "functions, which load into what they belong to: no copy of them would"
+        return "functions, which load into what they belong to, not into a copy"
     return None

@@ -1,4 +1,4 @@
-"""Components that write files themselves, instead of returning a state."""
+"""Components that write files themselves instead of returning a state."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ Function = Callable[[Path], Any]
 
 
 class Files:
-    """A component with a folder of its own in each save, for what writes files itself.
+    """A component with a folder of its own in each save, to which it writes files.
 
         cp.policy = elementsckpt.Files(save=policy.write_to, load=policy.read_from)
 
     Args:
-      save: Gets an empty folder and writes files to it, in folders below it, too. The
-        files that are there when it returns are saved; symbolic links are an error.
-        What did not change since the save before takes no space twice. It is not
-        called with `write=False`. Without it, files come from `Checkpoint.staging`.
-      load: Gets a folder with the files of a save, all verified, and no others. It must
-        not change them: they are read-only, and saves share them. The folder is gone
+      save: Gets an empty folder and writes files to it, also in folders below it. The
+        files that exist when it returns are saved; symbolic links are an error. A file
+        that did not change since the last save takes no space again. It is not called
+        with `write=False`. Without it, the program writes the files in
+        `Checkpoint.staging`.
+      load: Gets a folder that holds exactly the files of a save, all verified. It must
+        not change them: they are read-only, and saves share them. The folder is removed
         when it has returned.
 
     Raises:
-      ValueError: these are no functions.
+      ValueError: an argument is not a function.
     """
 
     def __init__(self, *, save: Function | None = None, load: Function) -> None:
@@ -44,11 +45,11 @@ class Files:
 
     @property
     def is_staged_only(self) -> bool:
-        """Whether only `Checkpoint.staging` writes its files."""
+        """Whether its files are written in `Checkpoint.staging` only."""
         return self._save is None
 
     def save(self) -> Folder:
-        """Ask for a folder, to write to it."""
+        """Return a request for a folder."""
         return Folder(self._save)
 
     def load(self, folder: Path) -> None:
@@ -57,10 +58,10 @@ class Files:
 
 
 class Folder:
-    """What a component returns to be given a folder, instead of its state.
+    """A request for a folder, which a component returns instead of its state.
 
     Args:
-      write: Writes files to it; None if others do.
+      write: Writes files to the folder; None if the program does so in `staging`.
     """
 
     def __init__(self, write: Function | None) -> None:
@@ -73,5 +74,5 @@ class Folder:
 
 
 def takes_folder(load: Callable[[Any], Any]) -> bool:
-    """Tell whether the function loads a folder of files, not a state."""
+    """Return whether the function loads a folder of files instead of a state."""
     return attributes.is_instance(attributes.get(load, "__self__"), Files)

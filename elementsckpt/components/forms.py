@@ -1,7 +1,7 @@
-"""What a value was made with, and whether what is saved of it has left that.
+"""The form of a value when it was made, and whether what is saved still has this form.
 
-A program that resumes makes the value as before, and what was saved has to fit then.
-So that it does not is said when it is saved, not at the restart.
+A program that resumes makes the value as before, and the saved one has to fit then. If
+it will not, a warning says so at the save, not at the restart.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Form:
     def __init__(self, flat: pytrees.Flat) -> None:
         pairs = zip(flat.values, flat.kinds, strict=True)
         stand_ins = [specs.stand_in(value, kind) for value, kind in pairs]
-        known: dict[Any, Any] = {}  # Most are alike.
+        known: dict[Any, Any] = {}  # Equal ones are kept once, as most are equal.
         self._flat = pytrees.Flat(
             names=flat.names,
             kinds=[kind for _, kind in stand_ins],
@@ -53,11 +53,11 @@ class Form:
         self._is_left = False
 
     def check(self, key: str, saved: Tree) -> None:
-        """Warn, once, if what is saved would not fit where this value was made."""
+        """Warn, once, if the saved value would not fit the value as it was made."""
         if self._is_left:
             return
         outline = xxhash.xxh3_128_digest(msgspec.json.encode(_outline(saved)))
-        if outline == self._fitting:  # As in the save before, so at once.
+        if outline == self._fitting:  # The same as in the last save.
             return
         lines = self._differences(key, saved)
         self._fitting, self._is_left = outline, bool(lines)
@@ -85,7 +85,7 @@ class Form:
 
 
 def _outline(saved: Tree) -> list[Any]:
-    """Return what forms can differ in, at little cost."""
+    """Return what forms can differ in, computed quickly."""
     return [[x.kind, x.dtype, x.shape, _types(x), x.names] for x in saved.leaves]
 
 
@@ -103,7 +103,7 @@ def _type(code: Any) -> Any:
 
 
 def _decide(plan: Plan, saved: Tree) -> None:
-    """Decide about numbers that are in the manifest; any other is sure to fit."""
+    """Decide about numbers in the manifest; all other undecided leaves fit."""
     values = {
         first + index: scalars.decode(code)
         for first, group in tree.numbered(saved)

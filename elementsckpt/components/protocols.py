@@ -1,6 +1,6 @@
-"""What can be registered: objects with one of four protocols, and those that need none.
+"""What can be registered: objects with one of four protocols, and a few without.
 
-These are of NNX, or random generators, or typed keys.
+Objects of Flax NNX, random generators and typed keys need no protocol.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PROTOCOLS = (
     ("to_state_dict", "from_state_dict"),
     ("get_state", "set_state"),
 )
-# Arguments that name a place to write to: such a `save` returns no state.
+# Names of arguments for a place to write to: such a `save` returns no state.
 _PLACE = re.compile(
     r"f|fp|fname|file_?name|prefix|out|outfile|output|dest|dst|destination|save_to|ur[il]"
     r"|(.*_)?(file|folder|directory|dir_?name)|.*(path|dir|filename)"
@@ -39,10 +39,10 @@ _MOST_NAMES = 12
 
 
 class Key(Value):
-    """A typed key that is registered by itself, and read back as the present one."""
+    """A typed key that is registered; the attribute returns the current key."""
 
 
-# What loads these may get more than its own one has: all entries, at first few.
+# Methods that may take more entries than the object's current state has.
 _OF_DICTS = frozenset({"load_state_dict", "from_state_dict"})
 
 
@@ -51,7 +51,7 @@ class Component(NamedTuple):
 
     Attributes:
       registered: The object.
-      owner: What has the methods: the object, or what saves and loads it.
+      owner: The object with the methods: the same, or one that saves and loads it.
     """
 
     registered: Any
@@ -61,7 +61,7 @@ class Component(NamedTuple):
 
     @property
     def value(self) -> Any:
-        """What is read back: the object, or the key that was loaded in its place."""
+        """What the attribute returns: the object, or the current key in its place."""
         return self.owner.value if type(self.owner) is Key else self.registered
 
     @property
@@ -71,7 +71,7 @@ class Component(NamedTuple):
 
     @property
     def saving(self) -> Callable[[], Any]:
-        """What returns the state for a save, which says more about a value."""
+        """Returns the state for a save; that of a value comes with its skeleton."""
         if self._is_template and type(self.owner).save is Value.save:
             return functools.partial(apart, self.owner)
         return self.save
@@ -83,7 +83,7 @@ class Component(NamedTuple):
 
     @property
     def target(self) -> Target:
-        """What a load knows of it: what takes the state, and what is there now."""
+        """What a load knows of it: the function that takes the state, and more."""
         if self._is_template:
             return of_value(self.owner, self.state)
         load, grows = getattr(self.owner, self.load_name), self.load_name in _OF_DICTS
@@ -100,12 +100,12 @@ def _is_value(owner: Any) -> bool:
 
 
 def identities(components: Mapping[str, Component]) -> dict[str, int]:
-    """Return the identity of what each value is now, by key."""
+    """Return the identity of the current content of each value, by key."""
     return {
         key: id(component.owner.value)
         for key, component in components.items()
         if _is_value(component.owner)
-        and not isinstance(component.owner, NnxState)  # Which changes in place.
+        and not isinstance(component.owner, NnxState)  # Changes in place.
     }
 
 
@@ -142,7 +142,7 @@ def component(key: str, value: Any) -> Component:
 
 
 def _remedy(key: str, value: Any) -> str:
-    """Say how to register an object without a protocol."""
+    """Return advice on how to register an object without a protocol."""
     wrapped = f"cp.{key} = elementsckpt."
     save = attributes.get(value, "save")
     if callable(save) and (not _accepts(save) or _takes_place(save)):
@@ -154,7 +154,7 @@ def _remedy(key: str, value: Any) -> str:
         return f"Numbers that change are counters: {wrapped}Counter({value})"
     if _changes_in_place(value):
         return (
-            f"As its owner changes it in place, register the owner, or name two "
+            f"As its owner changes it in place, register the owner, or pass two "
             f"functions: {wrapped}Saveable(function_that_returns_its_content, "
             f"function_that_fills_it)"
         )
@@ -169,15 +169,15 @@ def _remedy(key: str, value: Any) -> str:
             f"all that changes, of {', '.join(map(repr, names[:_MOST_NAMES]))}{rest}"
         )
     return (
-        f"Name two functions that do that: {wrapped}Saveable(function_that_returns_"
+        f"Pass two functions that do that: {wrapped}Saveable(function_that_returns_"
         f"its_state, function_that_takes_it)"
     )
 
 
 def _changes_in_place(value: Any, depth: int = 3) -> bool:
-    """Tell whether its owner changes the object itself, which a `Value` would replace.
+    """Return whether the owner changes the object in place; a `Value` would replace it.
 
-    That is what is there to be filled, and tensors and modules of torch.
+    This holds for containers that are filled, and for tensors and modules of torch.
     """
     if type(value) in (list, tuple, dict):
         items = value.values() if isinstance(value, dict) else value
@@ -191,7 +191,7 @@ _FILLED = (collections.deque, set, bytearray, array.array)
 
 
 def _candidates(value: Any) -> list[str]:
-    """Return the names of an object's attributes, first those that look like state."""
+    """Return the names of an object's attributes, the most likely state first."""
     own = {str(x): y for x, y in attributes.own(value).items() if str(x).isidentifier()}
 
     def order(name: str) -> tuple[bool, bool]:
@@ -203,14 +203,14 @@ def _candidates(value: Any) -> list[str]:
 
 
 def _owner(value: Any) -> Any:
-    """Return what saves and loads an object without a protocol, or None."""
+    """Return the object that saves and loads one without a protocol, or None."""
     if leaves.kind_of(value) is KEY:
         return Key(value)
     return randoms.owner_of(value)
 
 
 def _nnx_state(key: str, module: Any) -> NnxState:
-    """Return the state of an object of NNX, and prove that it can be set."""
+    """Return the state of an object of NNX, after a test that it can be set."""
     state = NnxState(module)
     try:
         state.value = state.value
@@ -224,7 +224,7 @@ def _nnx_state(key: str, module: Any) -> NnxState:
 
 
 def _problem(value: Any, save_name: str, load_name: str) -> str | None:
-    """Say why the object has not this protocol; "" if it does not even try."""
+    """Return why the object lacks this protocol, "" if without methods, else None."""
     save, load = (attributes.get(value, name) for name in (save_name, load_name))
     if not callable(save) or not callable(load):
         return ""
@@ -248,7 +248,7 @@ def _accepts(function: Callable[..., Any], *args: Any) -> bool:
 
 
 def _takes_place(save: Callable[..., Any]) -> bool:
-    """Tell whether a function that needs no arguments can be told where to write."""
+    """Return whether a function has an optional argument for a place to write to."""
     return any(
         parameter.kind is parameter.VAR_POSITIONAL
         or (parameter.kind is not parameter.VAR_KEYWORD and _is_place(name))
@@ -257,7 +257,7 @@ def _takes_place(save: Callable[..., Any]) -> bool:
 
 
 def _is_place(name: str) -> bool:
-    """Tell whether an argument of this name is a place, as in `path` or `outFile`."""
+    """Return whether an argument of this name is a place, such as `path`, `outFile`."""
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
     return _PLACE.fullmatch(words.lower().strip("_")) is not None
 
@@ -268,24 +268,24 @@ def _parameters(
     """Return the parameters of a function that takes these arguments.
 
     Raises:
-      TypeError: it does not.
+      TypeError: it does not take them.
     """
     try:
         signature = inspect.signature(function)
-    except Exception:  # Some builtins do not tell, and odd objects raise anything.
+    except Exception:  # Some builtins have no signature; odd objects raise anything.
         return {}
     signature.bind(*args)
     return signature.parameters
 
 
 def _is_of_class(value: Any, name: str) -> bool:
-    """Tell whether a method is of the class, and so knows nothing of the object."""
+    """Return whether it is a class or static method, which does not get the object."""
     method = inspect.getattr_static(type(value), name, None)
     return isinstance(method, (classmethod, staticmethod))
 
 
 def _signature(function: Callable[..., Any]) -> str:
-    """Return the names of the parameters, as a signature has them."""
+    """Return the names of the parameters, written as a signature."""
     names = []
     for name, parameter in inspect.signature(function).parameters.items():
         is_rest = parameter.kind is parameter.VAR_POSITIONAL

@@ -1,6 +1,6 @@
-"""Random generators that are registered as they are: their states are set in place.
+"""Random generators that are registered themselves: a load sets their state in place.
 
-Those of torch need nothing of this, as they have `get_state` and `set_state`.
+Generators of torch do not need this: they have `get_state` and `set_state`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from ..user import attributes
 
 
 def owner_of(value: Any) -> Any:
-    """Return what saves and loads a random generator; None for anything else."""
+    """Return the object that saves and loads a random generator; None for others."""
     if attributes.is_instance(value, random.Random):
-        # SystemRandom has no state, and others that differ may have more.
+        # SystemRandom has no state, and other subclasses may have more state.
         found = getattr(type(value), "getstate", None)
         is_known = found is random.Random.getstate
         return PythonRandom(value) if is_known else None
-    # NumPy imports it on first use, which takes a while.
+    # NumPy imports this module on first use, which takes a while.
     module = sys.modules.get("numpy.random")
     if module is None:
         return None
@@ -43,7 +43,7 @@ class PythonRandom:
         self._generator = generator
 
     def save(self) -> dict[str, Any]:
-        """Return its state, whose hundreds of numbers are an array."""
+        """Return its state, with its hundreds of numbers in an array."""
         return generators.python_state(self._generator)
 
     def load(self, data: Mapping[str, Any]) -> None:
@@ -55,17 +55,17 @@ class PythonRandom:
 
 
 class NumpyBits:
-    """A bit generator, from which generators of somebody else draw."""
+    """A bit generator, from which generators elsewhere draw."""
 
     def __init__(self, bits: np.random.BitGenerator) -> None:
         self.bits: Any = bits
 
     def save(self) -> np.random.Generator:
-        """Return a generator of this state, which is stored by its state."""
+        """Return a generator with these bits; a save stores its state."""
         return np.random.Generator(self.bits)
 
     def load(self, data: np.random.Generator) -> None:
-        """Make it what was saved, with what it spawns."""
+        """Set its state and that of its seed, so that it also spawns as before."""
         bits = attributes.get(data, "bit_generator")
         _require(type(bits) is type(self.bits), data, self.save())
         self.set(bits)
@@ -74,7 +74,7 @@ class NumpyBits:
         """Set its state, and that of its seed."""
         try:
             self.bits.__setstate__((bits.state, bits.seed_seq))
-        except (TypeError, ValueError):  # NumPy 1 cannot set the seed of what is there.
+        except (TypeError, ValueError):  # NumPy 1 cannot set an existing one's seed.
             self.bits.state = bits.state
 
 
@@ -100,11 +100,11 @@ class NumpyRandomState:
         self._generator = generator
 
     def save(self) -> np.random.RandomState:
-        """Return the generator, which is stored by its state."""
+        """Return the generator; a save stores its state."""
         return self._generator
 
     def load(self, data: np.random.RandomState) -> None:
-        """Make it the generator that was saved."""
+        """Set its state to the saved one."""
         _require(isinstance(data, np.random.RandomState), data, self._generator)
         own: Any = self._generator
         other: Any = data

@@ -11,7 +11,7 @@ from ..user.hints import listed
 from . import protocols
 from .protocols import Component
 
-# What is called otherwise elsewhere, and what it is called here.
+# Names in other libraries, and what this library has in their place.
 _CALLED_HERE = {
     **dict.fromkeys(
         ["restore", "restore_latest", "restore_checkpoint", "load_checkpoint"],
@@ -35,7 +35,7 @@ _CALLED_HERE = {
     "latest_checkpoint": "latest()",
     "best_checkpoint": "best()",
     "checkpoints": "saves()",
-    "should_save": "save_if_due(), which Checkpoint(every=...) tells when",
+    "should_save": "save_if_due(), and Checkpoint(every=...) for when it is due",
     "reached_preemption": "watch_signals() once, and then preempted",
     "metadata": "elementsckpt.info(path).metadata",
     "item_metadata": "elementsckpt.info(path).components",
@@ -45,9 +45,9 @@ _CALLED_HERE = {
 
 
 class Registry:
-    """Holds components as attributes, and takes only what can be one.
+    """Holds components as attributes, and refuses other objects.
 
-    A subclass names its own attributes in `_OWN`.
+    A subclass lists its other attributes in `_OWN`.
     """
 
     _OWN: frozenset[str] = frozenset()
@@ -73,7 +73,7 @@ class Registry:
         self._components[key] = protocols.component(key, value)
 
     def __getattr__(self, key: str) -> Any:
-        # Also asked before __init__ has run, by copy and pickle.
+        # copy and pickle also call this before __init__ has run.
         registered = self.__dict__.get("_components", {})
         if key in registered:
             return registered[key].value
@@ -94,13 +94,13 @@ class Registry:
         return len(self._components)
 
     def __bool__(self) -> bool:
-        return True  # Without components, too.
+        return True  # Also without components.
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *self._components})
 
     def _require_components(self) -> None:
-        """Refuse to replace a run's state by nothing, or to resume nothing."""
+        """Refuse to save or to resume a run without any component."""
         if not self._components:
             raise ComponentError(
                 "Nothing is registered. Assign the components first, such as "
@@ -121,7 +121,7 @@ class Registry:
         return {key: self._components[key] for key in wanted}
 
     def _turned(self, keys: Iterable[str]) -> str:
-        """Say how a mapping goes, if its values are our keys instead."""
+        """Return advice for a mapping in the wrong direction, or ""."""
         pairs = keys.items() if isinstance(keys, Mapping) else ()
         turned = {theirs: ours for ours, theirs in pairs if theirs in self}
         if not turned or len(turned) < len(pairs):

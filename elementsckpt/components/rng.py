@@ -17,52 +17,52 @@ from ..user import attributes
 from ..user.arguments import shown
 
 _logger = logging.getLogger("elementsckpt")
-# What comes of something that is no state; RuntimeError from torch.
+# Errors from something that is not a state; RuntimeError is torch's.
 _NO_STATE = (
     *(ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError),
 )
 
 
 class GlobalRNG:
-    """The global generators of `random`, NumPy and torch, where they stopped.
+    """The global generators of `random`, NumPy and torch, as a component.
 
-    Register it where code draws from `random.random()`, `np.random.normal()` or
-    `torch.rand()`, or draws nothing itself and calls libraries that do:
+    Register it if the program, or a library that it calls, draws from
+    `random.random()`, `np.random.normal()` or `torch.rand()`:
 
         cp.rng = elementsckpt.GlobalRNG()
 
-    Torch's generators are saved if torch is imported, those of CUDA devices if CUDA is
-    initialized. Generators that a program makes itself, such as
+    Torch's generators are saved if torch is imported, and those of CUDA devices if CUDA
+    is initialized. Generators that a program makes itself, such as
     `np.random.default_rng()`, and JAX keys belong to the components that use them.
 
-    It is saved and loaded after all other components, which may draw numbers meanwhile.
-    This package draws none itself.
+    It is saved and loaded after all other components, as they may draw numbers. This
+    library draws none itself.
     """
 
     def save(self) -> dict[str, Any]:
-        """Return the states, by the library whose generators they are of."""
+        """Return the states of the generators, by library."""
         state = {
             "random": generators.python_state(random),
             "numpy": np.random.get_state(legacy=False),
         }
         torch = sys.modules.get("torch")
-        if hasattr(torch, "get_rng_state"):  # Not if it is being imported.
+        if hasattr(torch, "get_rng_state"):  # Not while torch is being imported.
             state["torch"] = _save_torch(torch)
         return state
 
     def load(self, data: Mapping[str, Any]) -> None:
-        """Set the generators, torch's if their states were saved.
+        """Set the states of the generators.
 
-        Torch is imported for that. If it is not installed, or there are more or fewer
-        CUDA devices than there were, that is logged as a warning.
+        If states of torch were saved, torch is imported. If torch is not installed, or
+        the number of CUDA devices has changed, a warning is logged.
 
         Raises:
-          MismatchError: these are no such states; none is set then.
+          MismatchError: the data is not such states; no generator has changed.
         """
         try:
             like = random.Random()
             generators.set_python_state(like, data["random"])
-            numpy = generators.randomstate(data["numpy"])  # Which checks the state.
+            numpy = generators.randomstate(data["numpy"])  # Checks the state.
             if "torch" in data:
                 _load_torch(data["torch"])
         except _NO_STATE as error:
@@ -77,9 +77,9 @@ class GlobalRNG:
 
 
 def last(functions: Mapping[str, Callable[..., Any]]) -> dict[str, Callable[..., Any]]:
-    """Return what saves or loads components, with those of global generators last.
+    """Return functions that save or load components, those of `GlobalRNG` last.
 
-    Saving and loading others may draw random numbers.
+    Saving and loading other components may draw random numbers.
     """
 
     def is_global(item: tuple[str, Callable[..., Any]]) -> bool:

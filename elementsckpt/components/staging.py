@@ -1,4 +1,4 @@
-"""Which components have files that others write, in the block of a staged save."""
+"""Components whose files the program writes in the block of `Checkpoint.staging`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .protocols import Component
 
 
 def staged_only(components: Mapping[str, Component]) -> list[str]:
-    """Return the keys of the components whose files only `staging` writes."""
+    """Return the keys of the components whose files are written in `staging` only."""
     values = {key: component.value for key, component in components.items()}
     return [
         key
@@ -26,10 +26,10 @@ def require_stageable(
     select: Callable[[Iterable[str]], Mapping[str, Component]],
     components: Mapping[str, Component],
 ) -> None:
-    """Refuse to stage what has no files, and to leave out what must be staged.
+    """Refuse to stage components without files, or without others that must be staged.
 
     Args:
-      keys: What the user names.
+      keys: The keys that the user gave.
       select: Returns the components with these keys.
       components: All components.
     """

@@ -1,4 +1,4 @@
-"""What a load knows of a component: what takes its state, and what is there now."""
+"""What a load knows of a component: the function that takes its state, and more."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from .value import Value, is_empty, of_functions, template
 
 
 class Target(Struct, frozen=True):
-    """A component, as far as a load needs to know it.
+    """A component as a load needs to know it.
 
     Attributes:
       load: Takes the state, or a folder; None if the state is only returned.
       state: Returns the current state; None if there is none.
-      template: Returns the current value, taken apart, which the whole of a saved one
-        must be like; None if there is none.
-      is_rebuilt: Whether it takes what a value saved with its classes.
+      template: Returns the current value, flattened; all leaves of a saved value must
+        match it. None if there is no template.
+      is_rebuilt: Whether it takes a saved value with its classes.
       grows: Whether it takes leaves that its current state does not have yet.
-      is_complete: Whether the outermost mapping of that has all that it can have.
+      is_complete: Whether the outermost mapping of its state cannot get new keys.
     """
 
     load: Callable[[Any], Any] | None = None
@@ -35,12 +35,12 @@ class Target(Struct, frozen=True):
 
     @property
     def takes_folder(self) -> bool:
-        """Whether it loads a folder of files, not a state."""
+        """Whether it loads a folder of files instead of a state."""
         return self.load is not None and takes_folder(self.load)
 
 
 def of_value(value: Value, state: Callable[[], Any] | None = None) -> Target:
-    """Return a value as a target: it is its own template, if it has one."""
+    """Return a value as a target; its content is the template, if it has any."""
     load = functools.partial(setattr, value, "value")
     if is_empty(value):
         return Target(load, state, is_rebuilt=True)

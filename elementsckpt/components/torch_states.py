@@ -1,6 +1,6 @@
-"""What modules and optimizers of torch would not load, found before anything changes.
+"""Finds what torch modules and optimizers would not load, before anything changes.
 
-A module copies what fits before it raises, and an optimizer looks at no shapes.
+A module loads the tensors that fit before it raises. An optimizer checks no shapes.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from msgspec import Struct
 from ..kinds.torch_tensors import is_any_tensor, is_uninitialized
 from ..user import attributes
 
-# What batch norms of old versions saved lacks it, and they do without.
+# Batch norms of old versions did not save it, and new ones load without it.
 _OPTIONAL = "num_batches_tracked"
-_EXTRA = "_extra_state"  # Which is of any form, if it is a tensor, too.
-# Whose state has other shapes than the parameters.
+_EXTRA = "_extra_state"  # May have any shape, even if it is a tensor.
+# Optimizers whose state has other shapes than the parameters.
 _OTHER_SHAPES = frozenset({"Adafactor", "LBFGS"})
 
 
 class Misfit(Struct):
-    """What of a state dict does not fit, by the names of its leaves.
+    """The leaves of a state dict that do not fit, by name.
 
     Attributes:
       problems: What is wrong, by name.
@@ -37,12 +37,12 @@ class Misfit(Struct):
 
 
 def misfit(load: Callable[[Any], Any], state: Any) -> Misfit:
-    """Return what would not fit.
+    """Return what in a state would not fit.
 
     Args:
-      load: What is to take the state. Only `load_state_dict` as torch has it is asked,
-        as what others make of a state cannot be known.
-      state: What it is to take.
+      load: The method that will take the state. Only torch's own `load_state_dict` is
+        checked, as nothing is known of others.
+      state: The state that it will take.
     """
     method, owner = attributes.get(load, "__func__"), attributes.get(load, "__self__")
     if method is None or not isinstance(state, Mapping):
@@ -62,7 +62,7 @@ def _method_of(module: str, name: str) -> Any:
 
 
 def _loads_by_name(module: Any) -> bool:
-    """Tell whether all parts of a module take what has their names and shapes."""
+    """Return whether all parts of a module load tensors by name and shape."""
     plain = sys.modules["torch.nn"].Module
     return all(
         type(part)._load_from_state_dict.__module__.startswith("torch.nn.modules.")
@@ -89,7 +89,7 @@ def _of_module(current: Mapping[str, Any], state: Mapping[str, Any]) -> Misfit:
 
 
 def _of_optimizer(owner: Any, state: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the names of what does not fit, and what is wrong."""
+    """Yield the name of each leaf that does not fit, and what is wrong."""
     try:
         now, saved = (
             [[*group["params"]] for group in groups]
@@ -105,7 +105,7 @@ def _of_optimizer(owner: Any, state: Mapping[str, Any]) -> Iterator[tuple[str, s
         counts, expected = (" + ".join(str(len(x)) for x in y) for y in (saved, now))
         yield "param_groups", f"saved {counts} parameters, expected {expected}"
         return
-    step = type(owner).step  # A subclass may have moments of its own only with one.
+    step = type(owner).step  # A subclass with other moments defines its own.
     if not attributes.text(step, "__module__").startswith("torch.optim."):
         return
     if attributes.text(step, "__qualname__").partition(".")[0] in _OTHER_SHAPES:
@@ -120,14 +120,14 @@ def _of_optimizer(owner: Any, state: Mapping[str, Any]) -> Iterator[tuple[str, s
 
 
 def _problem(value: Any, current: Any) -> str | None:
-    """Say why a tensor cannot take a value, or return None."""
+    """Return why a tensor cannot take a value, or None."""
     if not is_any_tensor(value):
         return f"saved {type(value).__name__}, expected a tensor"
     if is_uninitialized(current):  # It takes any shape.
         return None
     if is_uninitialized(value):
         return f"saved before its shape was known, expected {_sizes(current)}"
-    # Numbers had an axis in old versions.
+    # In old versions, scalars had one axis.
     is_number = current.ndim == 0 and tuple(value.shape) == (1,)
     if value.shape == current.shape or is_number:
         return None

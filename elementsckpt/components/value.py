@@ -1,4 +1,4 @@
-"""Components that are values: what they are now says what they can become."""
+"""Components that are values: the current value is the template of what is loaded."""
 
 from __future__ import annotations
 
@@ -26,42 +26,44 @@ _logger = logging.getLogger("elementsckpt")
 
 
 class Value:
-    """Makes a component of a value that cannot change itself: any pytree.
+    """A component that holds a value which cannot change itself: any pytree.
 
         cp.state = Value(train_state)
         cp.load_or_save()
         cp.state.value = train_step(cp.state.value, batch)
 
-    NamedTuples, dataclasses, modules of Equinox, states of Flax and Optax and whatever
-    else JAX can flatten: only the leaves are saved, by the names of their fields. When
-    it is loaded, the value of then is the template. Names, shapes and element types
-    must be its own, or nothing is loaded and one error lists all that differ. Each leaf
-    becomes what its counterpart is: a NumPy array, a JAX array of the same sharding, a
-    tensor on the same device. Numbers of Python and weakly typed arrays have no type of
-    their own: in their place comes what was saved, an array if it was one, else a
-    number of Python. A leaf may be a `jax.ShapeDtypeStruct`, with or without sharding,
-    in whose place comes an array. What is static, such as `pytree_node=False` and
-    `static=True`, and functions stay those of the template; arrays to which partials
-    and methods are bound are leaves, but not in a static field. The first save tells of
-    those that are held by code and are no leaves. Attributes beside the fields are
-    saved with them, or are static if only pickle could hold them. The data of typed
-    keys, as `io_callback` hands it over, is saved as keys where the object was made
-    with keys. The first save that would not fit what it was made with is told of in the
-    log.
+    The value may hold NamedTuples, dataclasses, modules of Equinox, states of Flax and
+    Optax and whatever else JAX can flatten. A save has only the leaves, by the names of
+    their fields.
 
-    Without a template it takes what was saved as it was, with classes, static fields
-    and functions, which are pickled: so it does in the run's own directory only, or
-    with `allow_pickle=True`. They were saved if they could be pickled: by name where
-    they can be imported or are at the top level of the program, which has to define
-    them again, and other functions with their code, if they need no data of the program
-    besides globals. A `Value()` whose save lacks them is told of in the log.
+    A load takes the current value as its template. Names, shapes and element types must
+    match it. If they do not, nothing is loaded, and one error lists all differences.
+    Each loaded leaf becomes what the leaf of the template is: a NumPy array, a JAX
+    array of the same sharding, a tensor on the same device. Python's numbers and weakly
+    typed arrays have no element type of their own: they are replaced by the saved leaf,
+    as an array if it was one, else as a Python number. A `jax.ShapeDtypeStruct`, with
+    or without sharding, is replaced by an array.
+
+    Static parts, such as `pytree_node=False` and `static=True`, and functions stay
+    those of the template. Arrays that partials and methods are bound to are leaves,
+    except in static fields. The first save warns of arrays that code holds and that are
+    not leaves. Attributes beside the fields are saved with them, or are static if only
+    pickle could hold them. Data of typed keys, as `io_callback` passes it, is saved as
+    keys if the object was made with keys. The first save that does not fit the value
+    that the object was made with logs a warning.
+
+    Without a template, a load returns what was saved, with classes, static fields and
+    functions. These are pickled, so a load needs the run's own directory or
+    `allow_pickle=True`. A save has them if they could be pickled: by name if they can
+    be imported or are at the top level of the program, which has to define them again;
+    other functions with their code, if they need no data of the program besides
+    globals. If a save of a `Value()` lacks them, it logs a warning.
 
     Args:
-      value: The first value. Without it there is none, and `value` is None, until one
-        is set or loaded.
+      value: The first value. Without it, `value` is None until it is set or loaded.
 
     Attributes:
-      value: The value now. Loading sets it to a new one and changes nothing in the old.
+      value: The current value. A load sets a new one, and leaves the old one unchanged.
     """
 
     _form: Form | None = None
@@ -77,11 +79,11 @@ class Value:
             self._form = _form_of(value)
 
     def __getstate__(self) -> dict[str, Any]:
-        # What an outline holds need not be something that can be pickled.
+        # An outline may hold objects that cannot be pickled.
         return {name: x for name, x in vars(self).items() if name != "_known"}
 
     def _take_static_parts(self) -> Iterable[tuple[str, list[Any]]]:
-        """Return code that is static in what holds the value, by name, but once."""
+        """Return static code of the object that holds the value, but only once."""
         return ()
 
     def save(self) -> Any:
@@ -92,14 +94,14 @@ class Value:
             its variables, or the value holds itself.
         """
         found = _plain(self)
-        list(found.static_parts())  # For what is refused.
+        list(found.static_parts())  # Raises the errors.
         return found.state
 
     def load(self, data: Any) -> None:
-        """Set the value to one with these leaves.
+        """Set the value to a new one with these leaves.
 
         Args:
-          data: What `save` returned, or a value like this one.
+          data: A state that `save` returned, or a value like this one.
 
         Raises:
           MismatchError: leaves do not fit; the message names them.
@@ -128,7 +130,7 @@ class Value:
 
 
 def _whole(plan: matching.Plan, given: pytrees.Flat) -> replacing.Whole:
-    """Return what of the current value is replaced by all of a given container."""
+    """Return which containers of the current value are loaded whole."""
     places = wholes.find(plan, wholes.of_nodes(given.root, given.nodes), is_part=False)
     others = {
         now: given.others(~then) or {}
@@ -140,18 +142,18 @@ def _whole(plan: matching.Plan, given: pytrees.Flat) -> replacing.Whole:
 
 def of_tree(tree: Any) -> Value:
     """Return a value that is saved once, to be loaded into a template."""
-    value = Value()  # It is told what a template will lack, not what has changed.
+    value = Value()  # Without a form, as its structure never changes.
     value.value, value._has_template = tree, True
     return value
 
 
 def is_empty(value: Value) -> bool:
-    """Tell whether there is neither a value nor a template, so that any fits."""
+    """Return whether there is neither a value nor a template, so any value fits."""
     return not value._has_template and value.value is None
 
 
 def is_tree(value: Any) -> bool:
-    """Tell what is best a `Value`: arrays, and containers whose classes are known."""
+    """Return whether a `Value` suits it: an array, or a container of a known class."""
     kind = leaves.PLAIN.get(type(value)) or leaves.kind_of(value)
     if kind is FUNCTION:
         return False
@@ -162,7 +164,12 @@ def is_tree(value: Any) -> bool:
 def of_functions(
     functions: Mapping[str, Callable[..., Any]], method: Callable[..., Any]
 ) -> dict[str, Value]:
-    """Return the values of which these are `Value.save`, or `Value.load`, by key."""
+    """Return the values that these methods belong to, by key.
+
+    Args:
+      functions: Functions by key; others than this method are left out.
+      method: `Value.save` or `Value.load`.
+    """
     return {
         key: function.__self__  # type: ignore[attr-defined]
         for key, function in functions.items()
@@ -171,7 +178,7 @@ def of_functions(
 
 
 def template(value: Value) -> pytrees.Flat:
-    """Return the value taken apart, for saved leaves to be put in it."""
+    """Return the value, flattened, as the template of a load."""
     flat = flatten(value.value)
     keys = _keys(value)
     for number, name in enumerate(flat.names if keys else ()):
@@ -182,13 +189,13 @@ def template(value: Value) -> pytrees.Flat:
 
 
 def apart(value: Value) -> Apart:
-    """Return what a save holds of the value."""
+    """Return the parts of the value that a save has."""
     found = _plain(value)
     static = _renew(value, found)
     skeleton = None if found.is_whole or value._known is None else value._known[1]
     check = functools.partial(_check, value, found, static)
     if skeleton and not value._has_template:
-        # It is loaded by its skeleton, with all that is in code.
+        # The skeleton has the static parts and the code, so nothing is lost.
         check = functools.partial(_check_form, value)
     return Apart(found.state, skeleton, check)
 
@@ -199,14 +206,14 @@ def _plain(value: Value) -> Plain:
 
 
 def _keys(value: Value) -> Keys:
-    """Return which leaves the value was made with that are typed keys."""
+    """Return which leaves were typed keys when the object was made."""
     return {} if value._form is None else value._form.keys
 
 
 def _renew(value: Value, found: Plain) -> list[tuple[str, list[Any]]]:
-    """Make the skeleton anew if the structure has changed; return what is static then.
+    """Make a new skeleton if the structure has changed, and return the static parts.
 
-    What is static is a part of the structure, so that is looked at no more often.
+    Static parts belong to the structure, so they are looked at only if it changes.
     """
     static = [*value._take_static_parts()]
     if found.is_whole or (value._known and _are_same(value._known[0], found.outline)):
@@ -220,12 +227,12 @@ def _renew(value: Value, found: Plain) -> list[tuple[str, list[Any]]]:
 def _are_same(outline: list[Any], other: list[Any]) -> bool:
     try:
         return bool(outline == other)
-    except Exception:  # What static fields make of it.
+    except Exception:  # Static fields may raise when they are compared.
         return False
 
 
 def _check_form(value: Value, key: str, saved: Tree) -> None:
-    """Warn, once, of what will not fit."""
+    """Warn, once, if the saved tree will not fit."""
     if value._form is not None:
         value._form.check(key, saved)
 
@@ -237,7 +244,7 @@ def _check(
     key: str,
     saved: Tree,
 ) -> None:
-    """Warn, once, of what will not fit and of what is not saved."""
+    """Warn, once, if the saved tree will not fit or something is not saved."""
     _check_form(value, key, saved)
     if not found.is_whole and value._known is not None:
         _tell_of_skeleton(value, key, value._known[2])
@@ -272,7 +279,7 @@ def _check(
 
 
 def _tell_of_skeleton(value: Value, key: str, why: str) -> None:
-    """Warn, once, of what only a template can load, or log it if there is one."""
+    """Warn, once, if only a template can load the save; log it if there is one."""
     for _, said in _untold(value, "skeleton", [("", why)] if why else []):
         _logger.log(
             logging.DEBUG if value._has_template else logging.WARNING,
@@ -288,7 +295,7 @@ def _tell_of_skeleton(value: Value, key: str, why: str) -> None:
 def _untold(
     value: Value, what: str, found: Iterable[tuple[str, Any]]
 ) -> Iterator[tuple[str, Any]]:
-    """Yield what has a name that comes for the first time."""
+    """Yield the items whose names were not reported yet."""
     for name, part in found:
         if (what, name) not in value._told:
             value._told |= {(what, name)}
@@ -296,7 +303,7 @@ def _untold(
 
 
 def _listed(places: Sequence[str]) -> str:
-    """Return where arrays are, as a part of a sentence."""
+    """Return the places of arrays as a part of a sentence."""
     named = [x for x in places if x]
     listed = " and ".join(named[:_PLACES_TOLD])
     more = len(named) - _PLACES_TOLD
@@ -306,7 +313,7 @@ def _listed(places: Sequence[str]) -> str:
 
 
 def flatten(value: Any) -> pytrees.Flat:
-    """Return a tree taken apart.
+    """Flatten a tree.
 
     Raises:
       StateError: it is nested too deeply, or holds itself.
@@ -329,7 +336,7 @@ def _refusing_depth() -> Iterator[None]:
 def _form_of(value: Any) -> Form | None:
     try:
         return Form(pytrees.flatten(value))
-    except Exception:  # It cannot be saved like this, and save() says so.
+    except Exception:  # It cannot be saved, and save() raises the error.
         return None
 
 
@@ -351,7 +358,7 @@ class NnxState(Value):
 
     @property
     def value(self) -> Any:
-        """All variables, by their paths."""
+        """All variables of the object, by path."""
         return sys.modules["flax.nnx"].state(self._module)
 
     @value.setter

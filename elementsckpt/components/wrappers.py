@@ -22,18 +22,18 @@ class Saveable:
         cp.norm = Saveable(norm.statistics, norm.set_statistics)
 
     Args:
-      attrs: Names of the attributes that make up the state. By position, the two
-        functions may come in its place.
+      attrs: Names of the attributes that make up the state. Without names, `save` and
+        `load` may be the first two positional arguments.
       save: Returns the state.
       load: Takes the state.
-      of: The object with these attributes. By default they are of this object, which
-        is for subclasses.
+      of: The object with these attributes. By default it is this object, an instance
+        of a subclass.
 
     Attributes:
       of: The object with the attributes, if it was given.
 
     Raises:
-      ValueError: neither `attrs` nor both functions are given, or all of them.
+      ValueError: neither `attrs` nor both functions are given, or all three.
 
     Source: elements.Saveable.
     """
@@ -61,7 +61,7 @@ class Saveable:
         if of is not None and attrs is None:
             raise ValueError(
                 "of= is the object that has the attributes in attrs: leave it out, as "
-                "the two functions know what they are of."
+                "two functions need no such object."
             )
         self._attrs = None if attrs is None else _names(attrs)
         self._save = save
@@ -79,7 +79,7 @@ class Saveable:
         """Return the state.
 
         Raises:
-          StateError: an attribute is not there.
+          StateError: an attribute is missing.
         """
         if self._save is not None:
             return self._save()
@@ -100,7 +100,7 @@ class Saveable:
         """Take the state.
 
         Raises:
-          MismatchError: it has not all of the attributes; none is set then.
+          MismatchError: the state lacks some of the attributes; none is set.
         """
         if self._load is not None:
             return self._load(data)
@@ -112,8 +112,8 @@ class Saveable:
             what = _listed(found) if found else f"an object of type {_kind(data)}"
             raise MismatchError(
                 f"Saved is {what}, without {_listed(lacking)}. Load it into what it "
-                f"was saved from, or what both have with strict=False; no attribute "
-                f"has changed."
+                f"was saved from, or load what both have with strict=False; no "
+                f"attribute has changed."
             )
         values = {name: data[name] for name in names}
         for name, value in values.items():
@@ -122,10 +122,10 @@ class Saveable:
 
 
 def _require_no_owner(attrs: Any, save: Any, of: Any) -> None:
-    """Refuse the object that has the attributes, if it comes before or after them.
+    """Refuse the object with the attributes if it is given before or after the names.
 
     Raises:
-      ValueError: it does.
+      ValueError: it is.
     """
     pairs = ((attrs, save), (save, attrs)) if of is None else ()
     for owner, names in pairs:
@@ -141,7 +141,7 @@ def _names(attrs: Any) -> tuple[str, ...]:
     """Return the names of attributes, at least one.
 
     Raises:
-      ValueError: they are something else.
+      ValueError: it is not a list of names, or empty.
     """
     names = tuple(texts(attrs))
     if not names:
@@ -176,10 +176,10 @@ class Counter:
 
     Attributes:
       value: The number.
-      lock: Held while it changes.
+      lock: Held while the number changes.
 
     Raises:
-      ValueError: it is no number.
+      ValueError: the initial value is not a number.
 
     Source: elements.Counter.
     """
@@ -244,7 +244,7 @@ class Counter:
             self.value += amount
 
     def reset(self) -> None:
-        """Set it to zero."""
+        """Set the number to zero."""
         with self.lock:
             self.value = 0
 
@@ -256,7 +256,7 @@ class Counter:
         """Set the number.
 
         Raises:
-          MismatchError: it is none.
+          MismatchError: the value is not a number.
         """
         if not _is_number(value):
             raise MismatchError(

@@ -1,4 +1,4 @@
-"""The format on disk, which is specified publicly; nothing here touches files.
+"""The format of the bytes on disk, which is public; nothing here touches files.
 
 The **manifest** describes a save. A **segment** is a file of array bytes with the
 **header** of safetensors. Its **blocks** are ranges, each with a checksum. A **scalar**

@@ -1,9 +1,10 @@
 """One kind of leaf ⇄ bytes: NumPy, JAX, torch, Python's values, code, and pickles.
 
-A **leaf** ends nested state. It is stored as the **array** of its elements, and its
-**kind** and **dtype** say what to make of them again: `kind` is the protocol, `leaves`
-the list of kinds, `*_kinds` those of a library. A **view** is an array in the memory of
-another. A **reference** is the import path of a class or function.
+A **leaf** ends nested state. It is stored as the **array** of its elements; its
+**kind** and **dtype** say how to rebuild it from them. `kind` is the protocol, `leaves`
+the list of kinds, and each `*_kinds` has the kinds of one library. A **view** is an
+array in the memory of another. A **reference** is the import path of a class or
+function.
 """
 
 __all__ = [

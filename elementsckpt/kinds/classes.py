@@ -1,7 +1,7 @@
-"""NamedTuples and dataclasses: which hold no more than they show, and building them.
+"""NamedTuples and dataclasses: recognises those without hidden state, and builds them.
 
-They are built without running code of theirs. A class that has other fields than when
-it was saved is compared with what was saved.
+Instances are built without running code of their class. If the fields of a class have
+changed since it was saved, the changes are reported.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MOST_NAMES = 10  # In a message.
 
 
 def builtin_base(cls: Any) -> Any:
-    """Return the type, not made by a class statement, that the class derives from."""
+    """Return the closest base that was not made by a class statement."""
     while cls.__flags__ & _HEAP_TYPE:
         cls = cls.__base__
     return cls
@@ -29,7 +29,7 @@ def builtin_base(cls: Any) -> Any:
 
 @functools.cache
 def is_namedtuple(cls: Any) -> bool:
-    """Return whether instances are a NamedTuple's fields, and attributes."""
+    """Return whether instances are NamedTuples: fields, and maybe attributes."""
     fields = attributes.get(cls, "_fields")
     return (
         issubclass(cls, tuple)
@@ -42,9 +42,9 @@ def is_namedtuple(cls: Any) -> bool:
 
 @functools.cache
 def is_plain_dataclass(cls: Any) -> bool:
-    """Return whether instances are a dataclass's attributes and no more.
+    """Return whether instances are dataclasses that consist of their attributes.
 
-    One that derives from a builtin, or that says itself how to be pickled, is not.
+    A class that derives from a builtin, or that defines its own pickling, is excluded.
     """
     return (
         dataclasses.is_dataclass(cls)
@@ -57,7 +57,7 @@ def is_plain_dataclass(cls: Any) -> bool:
 
 @functools.cache
 def leaves_state_to_pickle(cls: Any) -> bool:
-    """Return whether the class leaves it to pickle what the state of an instance is."""
+    """Return whether the class does not define the state of an instance for pickle."""
     return all(_is_library_method(cls, x) for x in ("__getstate__", "__setstate__"))
 
 
@@ -65,7 +65,7 @@ def _is_library_method(cls: type, name: str) -> bool:
     method = attributes.get(cls, name)
     if method is getattr(object, name, None):
         return True
-    # dataclasses makes these for frozen ones with slots, chex for all of its own.
+    # dataclasses adds these to frozen classes with slots, chex to all of its classes.
     module = attributes.text(method, "__module__")
     return module.partition(".")[0] in ("dataclasses", "chex")
 
@@ -73,7 +73,7 @@ def _is_library_method(cls: type, name: str) -> bool:
 def build_namedtuple(cls: Any, saved: Mapping[Any, Any]) -> Any:
     """Return an instance with these fields, without running `__new__`.
 
-    New fields have their defaults, and those that the class has no more are left out.
+    New fields get their defaults. Fields that the class no longer has are left out.
 
     Raises:
       KeyError: a new field has no default.
@@ -86,19 +86,19 @@ def build_namedtuple(cls: Any, saved: Mapping[Any, Any]) -> Any:
 def build_dataclass(cls: Any, saved: Mapping[Any, Any], declared: Sequence[str]) -> Any:
     """Return an instance with these attributes, without running `__init__`.
 
-    New fields have their defaults, and those that the class has no more are left out.
+    New fields get their defaults. Fields that the class no longer has are left out.
 
     Args:
       cls: The class.
-      saved: The attributes, which may be less than the fields, and more.
+      saved: The attributes; some may not be fields, and fields may be missing.
       declared: The fields that the class had when it was saved.
 
     Raises:
-      ValueError, AttributeError: it cannot have them.
+      ValueError, AttributeError: the instance cannot have these attributes.
       ReadError: the default of a new field cannot be made.
     """
     if not all(type(name) is str for name in saved):
-        raise ValueError("an attribute whose name is no text")
+        raise ValueError("an attribute whose name is not text")
     fields = {field.name: field for field in dataclasses.fields(cls)}
     if list(fields) != declared:
         lost = [name for name in declared if name not in fields]
@@ -127,7 +127,7 @@ def _default(cls: Any, field: dataclasses.Field[Any]) -> Any:
         return field.default
     try:
         return field.default_factory()
-    except Exception as error:  # This says nothing about the save.
+    except Exception as error:  # The save may be good.
         raise ReadError(
             f"The new field {field.name!r} of {cls.__module__}.{cls.__qualname__} "
             f"cannot be given its default: {reason(error)}. Correct its "
@@ -139,14 +139,14 @@ def _default(cls: Any, field: dataclasses.Field[Any]) -> Any:
 
 
 class Change(NamedTuple):
-    """In what a class differs from what it was when it was saved.
+    """How the fields of a class have changed since it was saved.
 
     Attributes:
       cls: The class.
-      gained: Fields that it had not then.
-      lost: Fields that it has no more.
-      bare: Those of the gained that have no default.
-      is_reordered: Whether the others are in another order.
+      gained: New fields.
+      lost: Fields that it no longer has.
+      bare: New fields without a default.
+      is_reordered: Whether the other fields are in another order.
     """
 
     cls: Any
@@ -157,20 +157,20 @@ class Change(NamedTuple):
 
     @property
     def is_nothing(self) -> bool:
-        """Whether it is what it was."""
+        """Whether nothing has changed."""
         return not (self.gained or self.lost or self.is_reordered)
 
     @property
     def is_bridgeable(self) -> bool:
-        """Whether it is certain what an instance would have been.
+        """Whether a saved instance can be converted without doubt.
 
-        A field that is lost may be one that was gained, by another name.
+        If fields were both lost and gained, one may have been renamed.
         """
         return not self.bare and not (self.gained and self.lost)
 
     @property
     def consequence(self) -> str:
-        """What becomes of an instance, if fields were gained or lost."""
+        """What happens to a saved instance if fields were gained or lost."""
         if self.gained:
             return "where it is new, it has its default"
         return "what was saved of it is left out"
@@ -186,10 +186,10 @@ class Change(NamedTuple):
 
 
 def compare(cls: Any, node: Node) -> Change | None:
-    """Compare a class with the one that a node was made of.
+    """Compare a class with the saved class of a node.
 
     Returns:
-      In what they differ; None if it is another kind of class, or none.
+      The change; None if it is another kind of class, or not a class.
     """
     if not issubclass(type(cls), type):  # Not isinstance, which may run code.
         return None

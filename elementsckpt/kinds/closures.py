@@ -1,8 +1,8 @@
-"""Functions without an import path ⇄ their code, with no data of the program.
+"""Functions without an import path ⇄ their code, without data of the program.
 
-What such a function calls a global is looked up in its module, also after a load, so
-nothing of the module is saved with it. What it closes over has no other place, so it is
-refused if that is data of the program itself, which may be large, or a secret.
+The globals of such a function are looked up in its module, also after a load, so they
+are not saved. Values that the function closes over are saved with it. If one is data of
+the program itself, which may be large or secret, the function is refused.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ class DataError(TypeError):
 
 
 def reduce(function: types.FunctionType, copied: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return what pickle makes of a function.
+    """Return the reduction of a function for pickle.
 
     Args:
       function: The function.
-      copied: What cloudpickle makes of it, with a copy of the globals that it uses.
+      copied: Cloudpickle's reduction, with a copy of the globals that it uses.
 
     Raises:
-      DataError: it would take data of the program along.
+      DataError: the pickle would hold data of the program.
     """
     module = _module(function)
     if module in (None, "__main__"):
@@ -65,12 +65,12 @@ def _module(function: types.FunctionType) -> str | None:
 def _closed_over(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
     names = function.__code__.co_freevars
     for name, cell in zip(names, function.__closure__ or (), strict=True):
-        if not name.startswith(("_dflt_", "__dataclass_")):  # Its class has it, too.
+        if not name.startswith(("_dflt_", "__dataclass_")):  # dataclasses made it.
             yield from ((name, content) for content in _content(cell))
 
 
 def _content(cell: types.CellType) -> tuple[Any, ...]:
-    """Return what is in a cell, in a tuple; () if it is still empty."""
+    """Return the content of a cell in a tuple; () if the cell is still empty."""
     try:
         return (cell.cell_contents,)
     except ValueError:
@@ -87,7 +87,7 @@ def _refuse_data(function: types.FunctionType, verb: str, found: Any) -> None:
 
 
 def _is_code(value: Any) -> bool:
-    """Whether the value is code, of which what it needs is looked at by itself."""
+    """Return whether the value is code, whose own data is checked separately."""
     if issubclass(type(value), _CODE) or type(value).__module__ == "dataclasses":
         return True
     if not callable(value):
@@ -100,7 +100,7 @@ def _is_code(value: Any) -> bool:
 
 
 class _Namespace:
-    """The globals of a module, of which a pickle holds the module's name."""
+    """The globals of a module, which a pickle holds as the module's name."""
 
     def __init__(self, module: str) -> None:
         self._module = module
@@ -113,18 +113,18 @@ class _Namespace:
 
 
 def namespace(module: str) -> dict[str, Any]:
-    """Return the globals of a module, which is imported for it."""
+    """Import a module and return its globals."""
     return vars(importlib.import_module(module))
 
 
 def make(code: types.CodeType, found: dict[str, Any], cells: int) -> Any:
-    """Return a function that closes over nothing yet, as it may close over itself."""
+    """Return a function with empty cells, as it may close over itself."""
     closure = tuple(types.CellType() for _ in range(cells))
     return types.FunctionType(code, found, closure=closure)
 
 
 def fill(function: Any, state: tuple[Any, Any, Any]) -> None:
-    """Give a function what it closes over, its defaults and its attributes."""
+    """Fill the cells of a function, and set its defaults and attributes."""
     cells, slots, others = state
     for cell, content in zip(function.__closure__ or (), cells, strict=True):
         if content:

@@ -1,6 +1,6 @@
-"""Functions, and what only pickle holds: only a trusted save may hold them.
+"""Functions and pickled objects, as leaves: only a trusted save may hold them.
 
-What makes pickles is `pickles`; this is about the leaves.
+The module `pickles` reads and writes the pickles.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class _Functions(Kind):
 
 
 class Opaque(Kind):
-    """Objects that only pickle holds; libraries derive from it for theirs."""
+    """Objects that only pickle holds; the kinds of libraries can derive from it."""
 
     is_raw = True
     is_opaque = True
@@ -44,6 +44,6 @@ FUNCTION, OBJECT = _Functions(), Opaque()
 
 
 def encode_pickle(payload: bytes, parts: list[int]) -> Encoded:
-    """Describe a pickled leaf that refers to what is numbered in `parts`."""
+    """Describe a pickled leaf that refers to the leaves and containers in `parts`."""
     form, storage, _ = encode_bytes(payload, OBJECT.name)
     return form, storage, parts

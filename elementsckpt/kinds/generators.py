@@ -1,7 +1,7 @@
 """Random generators of NumPy and Python ⇄ their states.
 
-NumPy believes a state: it reads from the position that the state says, and fills as
-large a pool. So a state that comes from a file must look like one of NumPy's own.
+NumPy trusts a state: it reads at the position in the state, and fills a pool of the
+size in the state. So a state from a file must look like one that NumPy made.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 
 _NAMES = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
-_ENDS = {"pos": 624, "buffer_pos": 4}  # Of what these are positions in.
+_ENDS = {"pos": 624, "buffer_pos": 4}  # The largest valid positions.
 _SEED = frozenset({"entropy", "spawn_key", "pool_size", "n_children_spawned"})
-# What NumPy works on seeds grows with the square of these.
+# NumPy's work on a seed grows with the square of these.
 _MOST_POOL = 64
 _MOST_BITS = 4096
 
 
 def kind_of(value: Any) -> str | None:
     """Return "generator" or "randomstate", or None for anything else."""
-    # NumPy imports it on first use, which takes a while.
+    # NumPy imports this module on first use, which takes a while.
     module = sys.modules.get("numpy.random")
     if module is None or type(value) not in (module.Generator, module.RandomState):
         return None
@@ -39,22 +39,22 @@ def _is_known(bits: Any) -> bool:
 
 
 def _seed_of(bits: Any) -> Any:
-    """Return the state of its seed, or None if that is not one of NumPy's."""
+    """Return the state of the seed, or None if the seed is not one of NumPy's."""
     seed = bits.seed_seq
     return seed.state if type(seed) is np.random.SeedSequence else None
 
 
 def states_of(generator: np.random.Generator) -> dict[str, Any]:
-    """Return the state of a Generator, and of its seed, which decides on `spawn`."""
+    """Return the state of a Generator, and the state of its seed, for `spawn`."""
     bits = generator.bit_generator
     return {"state": bits.state, "seed": _seed_of(bits)}
 
 
 def generator(state: Any, seed: Any) -> np.random.Generator:
-    """Return the Generator with these states, of which that of the seed may be None.
+    """Return a Generator with these states; the state of the seed may be None.
 
     Raises:
-      ValueError, TypeError, KeyError: there is none.
+      ValueError, TypeError, KeyError: no Generator has these states.
     """
     bits = _bit_generator(state, _seed_sequence(seed))
     _check(state, bits.state)
@@ -63,10 +63,10 @@ def generator(state: Any, seed: Any) -> np.random.Generator:
 
 
 def randomstate(state: Any) -> np.random.RandomState:
-    """Return the RandomState with this state.
+    """Return a RandomState with this state.
 
     Raises:
-      ValueError, TypeError, KeyError: there is none.
+      ValueError, TypeError, KeyError: no RandomState has this state.
     """
     rng = np.random.RandomState(_bit_generator(state, 0))
     _check(state, rng.get_state(legacy=False))
@@ -74,21 +74,21 @@ def randomstate(state: Any) -> np.random.RandomState:
     return rng
 
 
-_PYTHON_VERSION = 3  # Of the states of `random`, since Python 3.2.
+_PYTHON_VERSION = 3  # Version of the states of `random` since Python 3.2.
 
 
 def python_state(source: Any) -> dict[str, Any]:
-    """Return the state of a `random.Random`, or of `random`, its words as an array."""
+    """Return the state of a `random.Random`, or of `random`, with words in an array."""
     _, words, gauss = source.getstate()
     return {"state": np.array(words, np.uint32), "gauss": gauss}
 
 
 def set_python_state(generator: random.Random, state: Any) -> None:
-    """Set such a state.
+    """Set a state that `python_state` returned.
 
     Raises:
-      ValueError, TypeError, KeyError, IndexError, AttributeError: it is not one; the
-        generator has not changed.
+      ValueError, TypeError, KeyError, IndexError, AttributeError: it is not such a
+        state; the generator has not changed.
     """
     words = tuple(state["state"].tolist())
     generator.setstate((_PYTHON_VERSION, words, state["gauss"]))
@@ -116,7 +116,7 @@ def _is_small(seed: Any) -> bool:
 
 
 def _bits(entropy: Any) -> float:
-    """Return the size of what a seed is made from."""
+    """Return the size in bits of the entropy of a seed."""
     if isinstance(entropy, (int, np.integer)):
         return max(32, int(entropy).bit_length())
     if isinstance(entropy, np.ndarray) and entropy.dtype.kind in "iu":
@@ -127,7 +127,7 @@ def _bits(entropy: Any) -> float:
 
 
 def _check(state: Any, like: Any) -> None:
-    """Refuse a state that does not look like this one."""
+    """Refuse a state that does not have the form of another one."""
     if type(state) is not dict or state.keys() != like.keys():
         raise ValueError("not the state of a generator")
     for name, expected in like.items():

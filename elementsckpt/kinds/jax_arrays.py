@@ -1,7 +1,7 @@
 """JAX arrays and typed PRNG keys ⇄ NumPy arrays.
 
-JAX is looked up, never imported, until a save holds its arrays. Transfers are
-explicit, so they are allowed under `jax_transfer_guard="disallow"`.
+JAX is looked up in `sys.modules`, and imported only if a save holds its arrays.
+Transfers are explicit, so `jax_transfer_guard="disallow"` allows them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..user import attributes
 
 
 class KeyData(Struct, frozen=True, eq=False):
-    """Data of typed keys, as `io_callback` hands it over.
+    """Data of typed keys, as `io_callback` passes it.
 
     Attributes:
       data: uint32[..., n] of NumPy or JAX.
@@ -36,27 +36,27 @@ class KeyData(Struct, frozen=True, eq=False):
 
     @property
     def dtype(self) -> str:
-        """Stands for the element type of the keys."""
+        """Name of the generator, in place of the element type of the keys."""
         return self.implementation
 
 
-# Elements of the data of one key.
+# Number of elements in the data of one key.
 KEY_SIZES = {"threefry2x32": 2, "rbg": 4, "unsafe_rbg": 4}
 
 
 def as_keys(value: Any, implementation: str, shape: tuple[int, ...]) -> Any:
-    """Return the value as key data if it can be that of such keys."""
+    """Return the value as key data if it can be the data of such keys."""
     is_data = isinstance(value, np.ndarray) or (is_array(value) and not is_key(value))
     expected = (*shape, KEY_SIZES.get(implementation))
     if is_data and value.dtype == np.uint32 and value.shape == expected:
-        # Who handed it over may write to it again.
+        # The caller may write to the array again.
         data = value.copy() if isinstance(value, np.ndarray) else value
         return KeyData(data, implementation)
     return value
 
 
 def is_any(value: Any) -> bool:
-    """Return whether the value is a JAX array, or what has only a shape and a type."""
+    """Return whether the value is a JAX array or a `jax.ShapeDtypeStruct`."""
     jax = sys.modules.get("jax")
     classes = getattr(jax, "Array", ()), getattr(jax, "ShapeDtypeStruct", ())
     return attributes.is_instance(value, classes)
@@ -79,7 +79,7 @@ def is_key(value: Any) -> bool:
 
 
 def problem(value: Any) -> str | None:
-    """Say why the JAX array cannot be saved and what to do, or return None."""
+    """Return why the JAX array cannot be saved and what to do, or None."""
     value = value.data if type(value) is KeyData else value
     if isinstance(value, np.ndarray):
         return None
@@ -100,10 +100,10 @@ def problem(value: Any) -> str | None:
 
 
 def fetch(values: Sequence[Any]) -> list[np.ndarray]:
-    """Return JAX arrays and key data as NumPy arrays, which are not to be written to.
+    """Return JAX arrays and key data as NumPy arrays, to which nothing may write.
 
-    On the CPU they share memory, and keep it, even if the caller donates the array. All
-    transfers from elsewhere are started before the first is waited for.
+    On the CPU they share the memory, and keep it even if the caller donates the array.
+    All transfers from other devices start before this waits for the first.
     """
     jax = sys.modules["jax"]
     values = [_data(x) if is_key(x) else x for x in values]
@@ -117,7 +117,7 @@ def _data(key: Any) -> Any:
 def _read(
     values: Sequence[Any], otherwise: Callable[[list[Any]], Sequence[np.ndarray]]
 ) -> list[np.ndarray]:
-    """Return views of arrays, and what a function returns of all that have none."""
+    """Return views of arrays; `otherwise` reads those that have none, all at once."""
     views = [_view(value) for value in values]
     others = [x for x, view in zip(values, views, strict=True) if view is None]
     read = iter(otherwise(others) if others else ())
@@ -125,10 +125,10 @@ def _read(
 
 
 def _pinned(values: Sequence[Any]) -> Sequence[Any]:
-    """Return arrays of accelerators in host memory that these write to by themselves.
+    """Return copies of accelerators' arrays in pinned host memory.
 
-    That is several times as fast as `device_get`, which keeps its copy with the array,
-    besides; this memory goes back to JAX, for the next time.
+    This is several times as fast as `device_get`, which also keeps its copy with the
+    array. JAX uses the pinned memory again for the next transfer.
     """
     jax = sys.modules["jax"]
     far = [x for x in values if any(y.platform != "cpu" for y in x.devices())]
@@ -137,18 +137,18 @@ def _pinned(values: Sequence[Any]) -> Sequence[Any]:
     try:
         places = [x.sharding.with_memory_kind("pinned_host") for x in far]
         copies = iter(jax.block_until_ready(jax.device_put(far, places)))
-    except (RuntimeError, ValueError):  # There is none, or too little.
+    except (RuntimeError, ValueError):  # There is no pinned memory, or too little.
         return values
     ids = set(map(id, far))
     return [next(copies) if id(value) in ids else value for value in values]
 
 
 def _view(value: Any) -> np.ndarray | None:
-    """Return a view of the memory, at a fraction of `device_get`'s cost.
+    """Return a view of the memory, at a fraction of the cost of `device_get`.
 
     Returns:
-      None if the array is not in the machine's memory, in several pieces, or of an
-      element type that has no buffer, such as bfloat16.
+      The view; None if the array is on another device, in several shards, or of an
+      element type without a buffer, such as bfloat16.
     """
     try:
         return np.asarray(memoryview(value))
@@ -165,7 +165,7 @@ def implementation(key: Any) -> str:
         jax.eval_shape(lambda traced: found.append(jax.random.key_impl(traced)), key)
     else:
         found.append(jax.random.key_impl(key))
-    # Until 0.4.34 or so an object that prints as an abbreviation.
+    # Until about JAX 0.4.34, an object whose text is an abbreviation.
     return str(getattr(getattr(found[0], "_impl", None), "name", found[0]))
 
 
@@ -181,10 +181,10 @@ def put(arrays: Sequence[np.ndarray]) -> list[Any]:
 
 
 def weaken(array: Any) -> Any:
-    """Return the JAX array with a weak type, as Python scalars give.
+    """Return the JAX array with a weak type, as arrays of Python scalars have.
 
-    It is made of the same buffers, as a computation is what `jax_debug_nans` and others
-    watch, and good saves hold NaN, too.
+    The result has the same buffers. A computation would be checked by `jax_debug_nans`,
+    and good saves hold NaN, too.
     """
     buffers = [shard.data for shard in array.addressable_shards]
     weak = array.aval.update(weak_type=True)
@@ -196,28 +196,28 @@ def wrap_key(data: Any, implementation: str) -> Any:
     return sys.modules["jax"].random.wrap_key_data(data, impl=implementation)
 
 
-# In the place of another
+# Replacing another array
 
 
 def is_abstract(value: Any) -> bool:
-    """Return whether the value has the shape and type of an array and no elements."""
+    """Return whether the value is a `jax.ShapeDtypeStruct`, without elements."""
     struct = getattr(sys.modules.get("jax"), "ShapeDtypeStruct", None)
     return struct is not None and attributes.is_instance(value, struct)
 
 
 def abstract(shape: tuple[int, ...], dtype: Any, *, weak: bool) -> Any:
-    """Return the abstract form of an array."""
+    """Return a `jax.ShapeDtypeStruct`."""
     return sys.modules["jax"].ShapeDtypeStruct(shape, dtype, weak_type=weak)
 
 
 def like(current: Any, array: Any, *, weak: bool = False) -> Any:
-    """Return a NumPy array or key data as a JAX array where `current` is.
+    """Return a NumPy array or key data as a JAX array in the place of `current`.
 
     Args:
-      current: A JAX array, which may be deleted, typed keys, or the abstract form of
-        either, whose sharding counts if it has one.
+      current: A JAX array or typed keys, which may be deleted, or the abstract form of
+        either, with or without a sharding.
       array: Elements of the same shape, or uint32[..., n] for keys.
-      weak: Whether it becomes weakly typed.
+      weak: Whether the result is weakly typed.
     """
     jax, sharding = sys.modules["jax"], _sharding(current)
     with _default_device(current) if sharding is None else contextlib.nullcontext():
@@ -229,7 +229,7 @@ def like(current: Any, array: Any, *, weak: bool = False) -> Any:
 
 
 def misplaced(current: Any) -> str | None:
-    """Say which sharding an abstract array has that its shape cannot have, or None."""
+    """Return the sharding of an abstract array if its shape does not allow it."""
     sharding = _sharding(current) if is_abstract(current) else None
     if sharding is None or not hasattr(sharding, "shard_shape"):
         return None
@@ -241,20 +241,20 @@ def misplaced(current: Any) -> str | None:
 
 
 def device_key(current: Any) -> Any:
-    """Return what `like` makes of an array, besides its elements."""
+    """Return the properties of an array that `like` gives to its result."""
     is_weak = getattr(current, "weak_type", False)
     return current.sharding, _sharding(current) is None, is_weak
 
 
 def _sharding(current: Any) -> Any:
-    """Return where an array is committed to be, or None.
+    """Return the sharding that an array is committed to, or None.
 
-    Computations take an array that is not committed to where their others are, and
-    refuse those that are committed to different places.
+    A computation moves uncommitted arrays to the devices of its other arrays, and
+    refuses arrays that are committed to different devices.
     """
     sharding = current.sharding
     if is_abstract(current):
-        # The mesh that eval_shape gives has no devices: the current one has.
+        # A mesh from eval_shape has no devices; the current mesh has them.
         mesh = getattr(sharding, "mesh", None)
         is_abstract_mesh = isinstance(mesh, sys.modules["jax"].sharding.AbstractMesh)
         return sharding.spec if is_abstract_mesh else sharding
@@ -264,12 +264,12 @@ def _sharding(current: Any) -> Any:
 
 
 def _is_committed(array: Any) -> bool:
-    # Public in newer versions only.
+    # Only newer versions have the public name.
     return bool(getattr(array, "committed", getattr(array, "_committed", True)))
 
 
 def _default_device(current: Any) -> contextlib.AbstractContextManager[Any]:
-    """Make the device of an array the one for new arrays, if it has one."""
+    """Make the device of an array the default device, if the array has one."""
     if current.sharding is None:
         return contextlib.nullcontext()
     (device,) = current.sharding.device_set
@@ -280,7 +280,7 @@ def _default_device(current: Any) -> contextlib.AbstractContextManager[Any]:
 def unchecked() -> Iterator[None]:
     """Let JAX copy arrays that hold NaN or infinity, whatever its debug flags are."""
     jax: Any = sys.modules.get("jax")
-    if not hasattr(jax, "debug_infs"):  # Nor if it is being imported.
+    if not hasattr(jax, "debug_infs"):  # Also while JAX is being imported.
         yield
         return
     with jax.debug_nans(False), jax.debug_infs(False):

@@ -1,4 +1,4 @@
-"""Arrays and typed keys of JAX, the data of such keys, and arrays without elements."""
+"""JAX arrays, typed keys, the data of such keys, and arrays without elements."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .numpy_kinds import NUMPY
 
 
 def _build(groups: Sequence[LeafGroup], decoded: Sequence[list[Any]], key: str) -> None:
-    """Make arrays and keys, in one transfer.
+    """Make arrays and keys in one transfer.
 
     Raises:
       MismatchError: JAX would silently halve the width of an element type.
@@ -48,7 +48,7 @@ def _build(groups: Sequence[LeafGroup], decoded: Sequence[list[Any]], key: str) 
 def _wrap_key(data: Any, group: LeafGroup, key: str) -> Any:
     try:
         return jax_arrays.wrap_key(data, group.value)
-    except (ValueError, TypeError) as error:  # This says nothing about the save.
+    except (ValueError, TypeError) as error:  # The save may be good.
         raise ReadError(
             f"{key}/{group.names[0]} holds typed keys of {group.value!r}, which the "
             f"installed JAX does not make: {reason(error)}. Install one that does."
@@ -56,7 +56,7 @@ def _wrap_key(data: Any, group: LeafGroup, key: str) -> Any:
 
 
 class _Placed(Kind):
-    """What is on devices of JAX, or is going to be."""
+    """Leaves that are on devices of JAX, or will be."""
 
     def where(self, current: Any) -> str | None:
         return str(current.sharding or "the default device")
@@ -72,13 +72,13 @@ class _Placed(Kind):
             return jax_arrays.like(current, array, weak=weak)
         if taken.kind != "array":
             return value
-        # Who saved it may have had it from JAX, where its type could be weak.
+        # It may come from JAX, where its type may have been weak.
         weak = taken.dtype == current.dtype if taken.weak is None else taken.weak
         return jax_arrays.like(current, kind.numbers(value), weak=weak)
 
 
 class _Abstract(_Placed, Opaque):
-    """Shapes and types of arrays without elements, to load into."""
+    """Arrays without elements, to load into."""
 
     is_abstract = True
 
@@ -157,7 +157,7 @@ class _Keys(_Arrays):
 
 
 class _KeyData(_Keys):
-    """Data that stands for typed keys, and is loaded as the data that it is."""
+    """Data of typed keys: it is saved as keys and loaded as data."""
 
     types = (KeyData,)
 

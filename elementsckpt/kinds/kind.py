@@ -1,7 +1,7 @@
 """The protocol of a kind of leaf: recognise, describe, fetch, build, compare.
 
-What is above this package asks a leaf's kind, and never which library a leaf is of.
-Kinds of a library are one module, which `leaves` registers with one line each.
+Packages above ask a leaf's kind, and never which library the leaf is from. The kinds of
+a library are one module, and `leaves` registers them with one line.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..format.manifest import LeafGroup
 
 
 class Form(Struct, frozen=True, gc=False):
-    """What leaves stored together have in common, as in `manifest.LeafGroup`."""
+    """The properties that leaves stored together share, as in `manifest.LeafGroup`."""
 
     kind: str
     dtype: Any = None
@@ -28,13 +28,13 @@ class Form(Struct, frozen=True, gc=False):
     value: Any = None
 
 
-# Form and storage of a leaf, and the value that is its own. The storage is an array
+# Form and storage of a leaf, and its own value in the manifest. The storage is an array
 # whose elements in C order are the leaf's bytes, or None.
 Encoded = tuple[Form, np.ndarray | None, Any]
-# Element type and shape in which a leaf is stored, and how many bytes that is.
+# Element type and shape in which a leaf is stored, and its size in bytes.
 Layout = tuple[np.dtype[Any], tuple[int, ...], int]
 _NO_BYTES: Layout = (np.dtype(np.uint8), (0,), 0)
-MAX_AXES = 32  # Of NumPy before version 2.
+MAX_AXES = 32  # Limit of NumPy before version 2.
 
 
 class Stored(NamedTuple):
@@ -43,9 +43,9 @@ class Stored(NamedTuple):
     Attributes:
       layout: How each leaf is stored.
       memory: uint8[n], which the leaves may keep.
-      offset: Where in `memory` the first starts.
-      is_plain: Whether they are for looking at, as NumPy arrays: `build` is not called.
-      is_mapped: Whether arrays stay in `memory` wherever they begin.
+      offset: Where in `memory` the first leaf starts.
+      is_plain: Whether they stay NumPy arrays: `build` is not called.
+      is_mapped: Whether arrays stay in `memory`, even if they are not aligned.
     """
 
     layout: Layout
@@ -62,7 +62,7 @@ class Stored(NamedTuple):
         count, offset = len(group.names), self.offset
         is_c = group.order == "C" and strides is None
         if count > 1 and is_c and len(shape) < MAX_AXES:
-            # Rows of one array: several times faster than to make each.
+            # Rows of one array: several times faster than making each array.
             rows = np.ndarray((count, *shape), dtype, self.memory, offset)
             return list(rows) if shape else [rows[i, ...] for i in range(count)]
         starts = range(offset, offset + count * size, size) if size else [0] * count
@@ -73,21 +73,19 @@ class Stored(NamedTuple):
 
 
 class UnstorableError(TypeError):
-    """No kind but pickle can hold the value."""
+    """Only pickle can hold the value."""
 
 
 class Spec(NamedTuple):
-    """What two leaves must have in common for one to replace the other.
+    """Properties of a leaf; kind, dtype and shape must agree to replace another leaf.
 
     Attributes:
-      kind: "array", "key", or the Python type of anything else.
+      kind: "array", "key", or the name of the Python type of anything else.
       dtype: Element type of an array, generator of a key.
       shape: Sizes of the axes.
-      weak: Whether it is a number, or an array of them, that takes the type of what it
-        is combined with, as JAX has it; None if its library has no such types. They
-        need not have this in common.
-      maker: The kind that makes such arrays, if it may make them narrower. They need
-        not have this in common, either.
+      weak: Whether the type is weak, as JAX calls it: a number, or an array, that takes
+        the type of its operands; None if the library has no such types.
+      maker: The kind that makes such arrays, if it may make them narrower.
     """
 
     kind: str
@@ -108,40 +106,43 @@ class Spec(NamedTuple):
 
 
 class Kind:
-    """A kind of leaf; what it does not override suits what only pickle holds.
+    """A kind of leaf; the defaults suit leaves that only pickle holds.
 
     A new kind must have a `name`, `recognise` its leaves, `encode` and `decode` them.
-    Arrays of a library derive from `ArrayKind`, which needs less. Everything here is
-    asked of leaves that the kind has recognised, or of saved ones of its name.
+    Arrays of a library derive from `ArrayKind`, which needs less. The other methods are
+    called only with leaves that the kind has recognised, or for saved leaves of its
+    name.
 
-    No method may import the library of its leaves, but for `build`: a library that is
-    not in `sys.modules` has no leaves. `fetch`, `encode` and `build` take most of the
-    time of 10,000 small leaves; the first and the last get all of them at once.
+    No method except `build` may import the library of its leaves: a library that is not
+    in `sys.modules` has no leaves. `fetch`, `encode` and `build` take most of the time
+    of 10,000 small leaves; `fetch` and `build` get all of them at once.
 
     Attributes:
-      name: What the manifest calls it. Kinds of one name are decoded by the one that is
-        registered first.
+      name: Name of the kind in the manifest. Of kinds with the same name, the one that
+        is registered first decodes the leaves.
       types: Types whose leaves are of this kind, whatever their value.
-      is_of_type: Whether `recognise` need not see a second leaf of a type.
+      is_of_type: Whether all leaves of a type are of the kind if one of them is.
       is_array: Whether leaves have elements, a dtype and a shape.
       is_abstract: Whether leaves have a shape and no elements, to load into.
-      is_foreign: Whether these are not in NumPy's memory.
-      is_value: Whether equal leaves are as good as one, so that it does not matter
-        whether they are the same object.
-      is_raw: Whether they are stored as bytes of any number.
+      is_foreign: Whether leaves are arrays outside of NumPy's memory.
+      is_value: Whether only the value of a leaf matters, not the identity of the
+        object.
+      is_raw: Whether leaves are stored as any number of bytes.
       is_opaque: Whether only pickle holds them.
       is_code: Whether only a trusted save may hold them.
       is_frozen: Whether nothing can write to their storage.
-      is_immutable: Whether nothing should, as it is frozen or shared with a library.
+      is_immutable: Whether nothing should write to it: it is frozen, or shared with a
+        library.
       is_known_by_identity: Whether an object has the same elements at each save.
-      fetch: Returns several leaves as NumPy arrays, which `encode` gets. Kinds that
-        have the same function get theirs together. None if `encode` needs no help.
-      build: Turns what `decode` returned for several groups into leaves, in place. It
-        gets the groups, their leaves and the component's key, and kinds that have the
-        same function get theirs together. None if `decode` was enough.
-      library: What is at fault if `build` fails, for people; "" if it is the save.
-      refusals: What `encode` raises for leaves that cannot be saved.
-      traits: Returns of arrays, at least cost, what makes two of one `spec` and place.
+      fetch: Returns several leaves as NumPy arrays, which `encode` gets. Leaves of
+        kinds with the same function are fetched together. None if not needed.
+      build: Turns the results of `decode` for several groups into leaves, in place. It
+        gets the groups, their leaves and the component's key. Leaves of kinds with the
+        same function are built together. None if not needed.
+      library: Name of the library to blame if `build` fails; "" to blame the save.
+      refusals: Exceptions that `encode` raises for leaves that cannot be saved.
+      traits: Returns a quickly computed key of an array: arrays with equal keys have
+        the same `spec` and the same sharding check.
     """
 
     name = "pickle"
@@ -166,14 +167,14 @@ class Kind:
     # Saving
 
     def recognise(self, value: Any) -> Kind | None:
-        """Return the kind of a value if it is this one, or one of the same library.
+        """Return the kind of a value if it is this kind, or one of the same library.
 
-        It is asked of any object, so it looks at the type: attributes may raise.
+        The value may be any object, so this looks at its type: attributes may raise.
         """
         return None
 
     def problem(self, value: Any) -> str | None:
-        """Say why a leaf cannot be saved, not even by pickle, or return None."""
+        """Return why a leaf cannot be saved, not even by pickle, or None."""
         return None
 
     def encode(self, value: Any, fetched: np.ndarray | None) -> Encoded:
@@ -191,7 +192,7 @@ class Kind:
         """Return how the elements of each leaf of a group are stored.
 
         Raises:
-          ValueError, TypeError, KeyError: the manifest describes no such leaves.
+          ValueError, TypeError, KeyError: the manifest does not describe such leaves.
         """
         if group.dtype is None:
             return _NO_BYTES
@@ -201,7 +202,7 @@ class Kind:
         return dtype, shape, dtype.itemsize * math.prod(shape)
 
     def storage(self, group: LeafGroup) -> tuple[np.dtype[Any], tuple[int, ...]]:
-        """Return element type and shape in which leaves that have bytes are stored."""
+        """Return the element type and shape in which leaves with bytes are stored."""
         dtype = dtypes.decode(group.dtype)
         if dtype.hasobject:
             raise ValueError(f"a {self.name} of {dtype}")
@@ -211,80 +212,80 @@ class Kind:
         """Return the leaves of a group, sharing memory where they can.
 
         Raises:
-          ValueError, TypeError, KeyError: the manifest describes no such leaves.
+          ValueError, TypeError, KeyError: the manifest does not describe such leaves.
         """
         return stored.elements(group)
 
     def is_numpy(self, group: LeafGroup) -> bool:
-        """Return whether saved leaves can come as NumPy arrays here."""
+        """Return whether saved leaves can be read as NumPy arrays on this machine."""
         return self.is_array
 
-    # Comparing, and in the place of another
+    # Comparing, and replacing another leaf
 
     def spec(self, value: Any) -> Spec:
-        """Return what a current leaf, or what stands for it, must have in common."""
+        """Return the spec of a current leaf, or of an object that stands for one."""
         return Spec(self.name)
 
     def specs(self, group: LeafGroup) -> list[Spec]:
         """Return the spec of each leaf of a saved group.
 
         Raises:
-          ValueError, TypeError, KeyError: the manifest describes no such leaves.
+          ValueError, TypeError, KeyError: the manifest does not describe such leaves.
         """
         return [Spec(self.name)] * len(group.names)
 
     def narrowing(self, dtype: np.dtype[Any]) -> str | None:
-        """Say that the library would make such elements narrower, or return None."""
+        """Return a text if the library would make such elements narrower, else None."""
         return None
 
     def is_vacant(self, value: Any) -> bool:
-        """Return whether a leaf says that nothing is there yet."""
+        """Return whether a leaf only stands for one that does not exist yet."""
         return False
 
     def unwrapped(self, current: Any) -> tuple[Any, Kind]:
-        """Return what a leaf is that stands for something else, and its kind."""
+        """Return the object that a leaf stands for, by default itself, and its kind."""
         return current, self
 
     def misplaced(self, current: Any) -> str | None:
-        """Return where a current leaf should be, if nothing of its shape can be."""
+        """Return the sharding of a current leaf if its shape does not allow it."""
         return None
 
     def where(self, current: Any) -> str | None:
-        """Say where a leaf is; None if it is where everything is."""
+        """Return the place of a leaf as text; None if there is only one place."""
         return None
 
     def device_key(self, current: Any) -> Any:
-        """Return where and what a leaf is besides its elements, to compare it.
+        """Return the place and properties of a leaf besides its elements, to compare.
 
-        None for leaves that are always replaced, though they be the same.
+        None if leaves are always replaced, even by equal ones.
         """
         return None
 
     def numbers(self, value: Any) -> np.ndarray:
-        """Return elements as a NumPy array; those that it may lack as wider ones."""
+        """Return the elements as a NumPy array, wider if NumPy may lack their type."""
         return np.asarray(value)
 
     def comparable(self, value: Any) -> Any:
-        """Return a leaf whose bytes, once encoded, are those of all equal ones."""
+        """Return an equal leaf whose encoded bytes depend on its elements only."""
         return value
 
     def fit(self, current: Any, value: Any, kind: Kind, taken: Spec | None) -> Any:
-        """Return a saved leaf as what the current one is.
+        """Return a saved leaf, converted to the kind, type and place of a current one.
 
         Args:
           current: The current leaf.
           value: The saved leaf.
-          kind: The kind of this.
-          taken: Its spec, if the current one takes its type.
+          kind: The kind of the saved leaf.
+          taken: The spec of the saved leaf if the current one takes its type.
         """
         return value
 
 
 class ArrayKind(Kind):
-    """Arrays of a library: says how they become NumPy arrays, and the reverse.
+    """Arrays of a library ⇄ NumPy arrays.
 
     A new one must have a `name`, `recognise` its arrays, return their elements in
-    `numbers`, and make some in `make`.
+    `numbers`, and make arrays in `make`.
     """
 
     is_array = True
@@ -295,8 +296,8 @@ class ArrayKind(Kind):
         """Return the elements as an array of the library.
 
         Args:
-          array: The elements, which may be in memory of others.
-          current: An array, where the new one is to be; by default where new ones are.
+          array: The elements, in memory that others may use.
+          current: An array on the device to use; None for the default device.
         """
         raise NotImplementedError
 
@@ -321,7 +322,7 @@ class ArrayKind(Kind):
 
 
 def dtype_of(code: Any) -> Any:
-    """Return the dtype, or its name where a library has it and NumPy has not."""
+    """Return the dtype, or its name if NumPy does not have it."""
     try:
         return dtypes.decode(code)
     except ImportError:
@@ -329,6 +330,6 @@ def dtype_of(code: Any) -> Any:
 
 
 def cast(array: np.ndarray, dtype: Any) -> np.ndarray:
-    """Return the elements in another type, as NumPy casts them."""
-    with np.errstate(all="ignore"):  # What the caller finds by it is not here.
+    """Return the elements cast to another type by NumPy."""
+    with np.errstate(all="ignore"):  # The caller's settings are for its own code.
         return array.astype(dtype, order="K", copy=False)

@@ -5,8 +5,8 @@
     str         UTF-8, lone surrogates included             -
     bytes       its bytes; bytearray likewise               -
     numpy       its elements                                -
-    view        nothing: it is in the memory of another     its leaf number, and where
-                                                            in there, and strides
+    view        nothing: it is in the memory of another     number of that leaf, offset,
+                                                            strides
     jax         its elements                                whether weakly typed
     key         uint32 data of typed PRNG keys              name of the generator
     torch       its elements, as they lie in memory         parameter, requires_grad,
@@ -14,7 +14,7 @@
     function    "module:qualname" of an importable one      the same
     pickle      cloudpickle, its arrays out-of-band         their leaf numbers
 
-Each is a `Kind`, which says what a new one needs; below is the place to add it.
+Each is a `Kind`, whose docstring says what a new one needs. Register it below.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _RECOGNISING: list[Kind] = []
 
 
 def register(*kinds: Kind) -> None:
-    """Add kinds of leaf; those added first recognise theirs first."""
+    """Add kinds of leaf; those added first are asked first."""
     for kind in kinds:
         PLAIN.update(dict.fromkeys(kind.types, kind))
         _BY_NAME.setdefault(kind.name, kind)
@@ -50,7 +50,7 @@ def register(*kinds: Kind) -> None:
 
 register(PYTHON, STR, BYTES, BYTEARRAY)
 register(NUMPY, VIEW)
-register(TENSOR, ODD_TENSOR)  # Before JAX's, whose types are known after one look.
+register(TENSOR, ODD_TENSOR)  # Before JAX's, as these are asked once for each type.
 register(JAX, KEY, KEY_DATA, ABSTRACT)
 register(FUNCTION, OBJECT)
 
@@ -80,7 +80,7 @@ def named(group: LeafGroup) -> Kind:
 
 
 def is_vacant(value: Any) -> bool:
-    """Return whether the value says that nothing is there yet."""
+    """Return whether the value only stands for a leaf that does not exist yet."""
     return kind_of(value).is_vacant(value)
 
 
@@ -88,7 +88,7 @@ def check(value: Any, kind: Kind, name: str) -> None:
     """Refuse leaves that cannot be saved.
 
     Raises:
-      StateError: this one cannot; the message calls it by its name.
+      StateError: the leaf cannot be saved; the message has its name.
     """
     problem = kind.problem(value)
     if problem is not None:
@@ -96,7 +96,7 @@ def check(value: Any, kind: Kind, name: str) -> None:
 
 
 def refusal(value: Any, name: str, error: Exception) -> StateError:
-    """Return what says that a leaf of this full name cannot be saved."""
+    """Return the error for a leaf of this full name that cannot be saved."""
     return StateError(
         f"{name}, of type {type(value).__qualname__}, cannot be saved: "
         f"{reason(error)}. Leave it out of what save() returns, and make it anew in "
@@ -107,7 +107,7 @@ def refusal(value: Any, name: str, error: Exception) -> StateError:
 def encode_named(
     value: Any, kind: Kind, name: str, fetched: np.ndarray | None = None
 ) -> Encoded:
-    """Like `encode`, with errors that call the leaf by its full name.
+    """Encode a leaf like `encode`, with its full name in errors.
 
     Raises:
       StateError: it cannot be saved.
@@ -125,10 +125,10 @@ def encode(value: Any, kind: Kind, fetched: np.ndarray | None = None) -> Encoded
     Args:
       value: The leaf.
       kind: Its kind.
-      fetched: What the kind's `fetch` has returned, if it was called for many.
+      fetched: The result of the kind's `fetch` for it, if it was called for many.
 
     Raises:
-      UnstorableError: nothing but pickle holds it.
+      UnstorableError: only pickle can hold it.
     """
     if fetched is None and kind.fetch is not None:
         (fetched,) = kind.fetch([value])
@@ -139,7 +139,7 @@ def encode(value: Any, kind: Kind, fetched: np.ndarray | None = None) -> Encoded
 
 
 def fetch(values: Sequence[Any], kinds: Sequence[Kind]) -> list[np.ndarray | None]:
-    """Return what kinds fetch, each library's at once; None for other leaves."""
+    """Fetch leaves, all of a library at once; None for kinds that fetch nothing."""
     found: list[np.ndarray | None] = [None] * len(values)
     together: dict[Any, list[int]] = {}
     for place, kind in enumerate(kinds):
@@ -159,13 +159,13 @@ def layout_of(group: LeafGroup) -> Layout:
     """Return how the elements of each leaf are stored.
 
     Raises:
-      ValueError, TypeError, KeyError: the manifest describes no such leaves.
+      ValueError, TypeError, KeyError: the manifest does not describe such leaves.
     """
     return named(group).layout(group)
 
 
 def part(group: LeafGroup, start: int, stop: int) -> LeafGroup:
-    """Return some leaves of a group that follow each other as a group.
+    """Return consecutive leaves of a group as a group.
 
     Raises:
       ValueError, TypeError, KeyError, IndexError: there are no such leaves.
@@ -189,19 +189,19 @@ def decode(
 ) -> list[Any]:
     """Return the leaves of a group, sharing `memory` where they can.
 
-    Arrays come as the NumPy arrays that the kind's `build` makes theirs of, pickled
-    leaves as their payload, and functions as their import path.
+    Arrays come as NumPy arrays, from which the kind's `build` makes arrays of its
+    library. Pickled leaves come as their payload, functions as their import path.
 
     Args:
       group: Their entry in the manifest.
       layout: How each is stored.
       memory: uint8[n], which the leaves may keep; None if they have no bytes.
-      offset: Where in `memory` the first starts.
+      offset: Where in `memory` the first leaf starts.
       plain: Whether all arrays stay NumPy arrays.
-      mapped: Whether arrays stay in `memory` wherever they begin.
+      mapped: Whether arrays stay in `memory`, even if they are not aligned.
 
     Raises:
-      ValueError, TypeError, KeyError: the manifest describes no such leaves.
+      ValueError, TypeError, KeyError: the manifest does not describe such leaves.
     """
     if group.kind in OWN_VALUE and (
         type(group.value) is not list or len(group.value) != len(group.names)
@@ -212,7 +212,7 @@ def decode(
 
 
 def build(found: Iterable[tuple[LeafGroup, list[Any]]], key: str, where: str) -> None:
-    """Make of decoded leaves what they were, each library all of its own at once.
+    """Turn decoded leaves into arrays of their libraries, all of a library at once.
 
     Args:
       found: Entries in the manifest, and the leaves of each, which are replaced.
@@ -220,9 +220,9 @@ def build(found: Iterable[tuple[LeafGroup, list[Any]]], key: str, where: str) ->
       where: Its key and the save, for errors.
 
     Raises:
-      MismatchError: a library cannot make them as they were.
-      ReadError: it failed.
-      ValueError, TypeError, KeyError: the manifest describes no such leaves.
+      MismatchError: a library would change the leaves.
+      ReadError: the library failed.
+      ValueError, TypeError, KeyError: the manifest does not describe such leaves.
     """
     together: dict[Any, tuple[Kind, list[LeafGroup], list[list[Any]]]] = {}
     for group, items in found:
@@ -239,7 +239,7 @@ def build(found: Iterable[tuple[LeafGroup, list[Any]]], key: str, where: str) ->
         except Exception as error:
             if not kind.library:
                 raise
-            raise ReadError(  # This says nothing about the save.
+            raise ReadError(  # The save may be good.
                 f"{kind.library} could not make the arrays of {where}: "
                 f"{reason(error)}. Free memory of the device, or load less at a time."
             ) from error

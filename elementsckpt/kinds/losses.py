@@ -1,10 +1,10 @@
-"""Objects whose pickle leaves out a part of their state, without a word.
+"""Finds objects whose pickle silently leaves out a part of their state.
 
-That can only be seen in what pickle is given, as making the object anew would run its
-code. Told of is what a run changes and a constructor hardly makes by itself: arrays and
-random generators; and where nothing but arguments of a constructor is kept, numbers and
-containers, too. The same goes for the items of a container. Locks, files, viewers and
-other objects are left out on purpose.
+This compares an object with its reduction: making the object again would run its code.
+It reports state that a run changes and that a constructor hardly makes by itself:
+arrays and random generators. If the pickle keeps only arguments of the constructor, it
+also reports numbers and containers. The same holds for the items of a container. Locks,
+files, viewers and other objects are left out on purpose.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from . import generators, leaves, reductions
 _CONTAINERS = (list, dict, set, bytearray, collections.deque)
 _SCALARS = (type(None), bool, int, float, complex, str, bytes, np.generic, np.dtype)
 _NUMBERS = (int, float, complex, np.generic)
-_SOME = 100  # Items of a container that are looked at.
+_SOME = 100  # How many items of a container are examined.
 
 
 @functools.cache
 def may_lose(cls: Any) -> bool:
-    """Return whether instances can change, and say themselves how they are pickled."""
+    """Return whether instances can change, and their class defines their pickling."""
     if getattr(cls, "__hash__", None) not in (None, object.__hash__):
-        return False  # It hashes by its value, which is all that it has.
+        return False  # It is hashed by value, so it has no other state.
     return cls in copyreg.dispatch_table or any(
         getattr(cls, name, None) is not getattr(object, name, None)
         for name in ("__reduce_ex__", "__reduce__", "__getstate__")
@@ -41,11 +41,11 @@ def may_lose(cls: Any) -> bool:
 
 
 def lost(value: Any, reduction: Any) -> list[str]:
-    """Return the attributes that are a part of the state and not of the pickle.
+    """Return the attributes that are part of the state but not of the pickle.
 
     Args:
       value: The object, of a class that `may_lose`.
-      reduction: What its `__reduce_ex__` returns, or what does it in its place.
+      reduction: The result of its `__reduce_ex__`, or of a reducer in its place.
     """
     if not isinstance(reduction, tuple):
         return []
@@ -55,13 +55,13 @@ def lost(value: Any, reduction: Any) -> list[str]:
 
 
 class _Made(NamedTuple):
-    """What pickle makes an object from.
+    """The parts from which pickle makes an object.
 
     Attributes:
-      given: What the function gets that makes it.
-      is_constructor: Whether that is the constructor, and gets no more.
-      state: What is set then.
-      items: What is added then.
+      given: Arguments of the function that makes it.
+      is_constructor: Whether this function is the constructor.
+      state: The state that is set afterwards.
+      items: The items that are added afterwards.
     """
 
     given: list[Any]
@@ -89,7 +89,7 @@ def _lost_attributes(value: Any, found: Mapping[str, Any], made: _Made) -> list[
         return _missing(found, saved)
     parts, own = _parts(made.state), set(map(id, found.values()))
     if not all(id(x) in own or _is_bare(x) for x in parts):
-        return []  # They are in it in another form.
+        return []  # The state may hold them in another form.
     made = made._replace(given=[*made.given, *parts], is_constructor=False)
     return _not_given(value, found, made)
 
@@ -97,7 +97,7 @@ def _lost_attributes(value: Any, found: Mapping[str, Any], made: _Made) -> list[
 def _attributes(value: Any) -> dict[str, Any]:
     cls = type(value)
     if in_dict(value) is value:
-        return {}  # They are its items.
+        return {}  # Its attributes are its items.
     return {
         name: item
         for name, item in own(value).items()
@@ -106,10 +106,10 @@ def _attributes(value: Any) -> dict[str, Any]:
 
 
 def _is_ez_pickle(cls: Any) -> bool:
-    """Return whether the pickle is that of Gymnasium's EzPickle, or of Gym's.
+    """Return whether EzPickle of Gymnasium or Gym pickles the class.
 
-    It holds the arguments of the constructor, whatever has become of the object. Much
-    of that is in C, where nobody sees it.
+    Its pickle holds the arguments of the constructor, no matter how the object has
+    changed. Much of the state is in C, where it cannot be seen.
     """
     owner = next((x for x in cls.__mro__ if "__getstate__" in vars(x)), object)
     return owner.__name__ == "EzPickle" and owner.__module__.endswith("utils.ezpickle")
@@ -125,7 +125,7 @@ def _beyond_arguments(attributes: Mapping[str, Any]) -> list[str]:
 
 
 def _by_name(state: Any) -> dict[str, Any] | None:
-    """Return the attributes of which a state is made; None if it is made otherwise."""
+    """Return the attributes in a state, by name; None if it has another form."""
     saved: dict[str, Any] = {}
     for part in state if isinstance(state, tuple) and len(state) == 2 else (state,):
         if part is not None and not isinstance(part, dict):
@@ -141,7 +141,7 @@ def _parts(state: Any) -> list[Any]:
 
 
 def _missing(attributes: Mapping[str, Any], saved: Mapping[str, Any]) -> list[str]:
-    """Return the attributes that are missing in a state, or are nothing there."""
+    """Return the attributes that are missing in a state, or are empty there."""
     kept = set(map(id, saved.values()))
     return [
         name
@@ -153,23 +153,23 @@ def _missing(attributes: Mapping[str, Any], saved: Mapping[str, Any]) -> list[st
 
 
 def _is_nothing(item: Any) -> bool:
-    """Tell what an array is replaced by that is left out from other forms of it."""
+    """Return whether the item is empty, as placeholders for left-out arrays are."""
     if isinstance(item, (str, bytes, tuple, *_CONTAINERS)):
         return not item
     return item is None or isinstance(item, bool) or getattr(item, "nbytes", 1) == 0
 
 
 def _is_bare(item: Any) -> bool:
-    """Return whether no array can be in it, in whatever form."""
+    """Return whether the item cannot hold an array in any form."""
     return isinstance(item, (*_NUMBERS, type)) or _is_nothing(item)
 
 
 def _not_given(value: Any, attributes: Mapping[str, Any], made: _Made) -> list[str]:
-    """Return the attributes that are missing among what the object is made from."""
+    """Return the attributes that are missing in the arguments of an object."""
     given = made.given
     own = set(map(id, attributes.values()))
     if not all(id(x) in own or _says_nothing_else(x, value) for x in given):
-        return []  # They may be in these in another form.
+        return []  # The arguments may hold them in another form.
     known = set(map(id, given))
     equal = {(type(x), x) for x in given if isinstance(x, _SCALARS)}
     return [
@@ -182,7 +182,7 @@ def _not_given(value: Any, attributes: Mapping[str, Any], made: _Made) -> list[s
 
 
 def _loses_items(value: Any, found: Mapping[str, Any], made: _Made) -> bool:
-    """Return whether a container is pickled without what it holds."""
+    """Return whether a container is pickled without its items."""
     held = _held(value)
     if not held or any(operator.length_hint(x, 1) for x in made.items):
         return False
@@ -191,16 +191,16 @@ def _loses_items(value: Any, found: Mapping[str, Any], made: _Made) -> bool:
     if all(id(x) in known for x in held):
         return False
     if isinstance(value, bytearray) and any(x == value for x in made.given):
-        return False  # As bytes.
+        return False  # It is pickled as bytes.
     if not (all(map(_is_bare, parts)) and all(map(_holds_nothing, made.given))):
-        return False  # They may be in these.
+        return False  # These parts may hold the items.
     return made.is_constructor or _is_data(held)
 
 
 def _parts_beside_attributes(
     value: Any, found: Mapping[str, Any], state: Any
 ) -> list[Any]:
-    """Return what is in a state that does more than to set attributes."""
+    """Return the parts of a state, unless it only sets attributes."""
     saved = None if state is None else _by_name(state)
     is_set = saved is not None and saved.keys() <= found.keys()
     if state is None or (is_set and not hasattr(type(value), "__setstate__")):
@@ -209,7 +209,7 @@ def _parts_beside_attributes(
 
 
 def _held(value: Any) -> list[Any]:
-    """Return some of what is in a container, as the builtin type holds it."""
+    """Return some items of a container, read from the builtin type."""
     if isinstance(value, np.ndarray):
         return [np.ndarray.view(value, np.ndarray)] if value.size else []
     if isinstance(value, dict):
@@ -219,26 +219,26 @@ def _held(value: Any) -> list[Any]:
 
 
 def _holds_nothing(argument: Any) -> bool:
-    """Return whether none of the items of an object can be in an argument."""
+    """Return whether an argument cannot hold items of an object."""
     return _says_nothing_else(argument, None)
 
 
 def _given(value: Any, function: Any, given: list[Any]) -> tuple[list[Any], bool]:
-    """Return what an object is made from, and whether its constructor does that."""
+    """Return the arguments that make an object, and whether its constructor does."""
     if function is copyreg.__newobj__:  # type: ignore[attr-defined]
-        # With arguments for `__new__`, it is of a class whose objects do not change.
+        # If `__new__` takes arguments, objects of the class do not change.
         return given[1:], len(given) == 1
     if function is copyreg.__newobj_ex__:  # type: ignore[attr-defined]
         return [*given[1], *given[2].values()], False
     while isinstance(function, functools.partial):
         given += [*function.args, *function.keywords.values()]
         function = function.func
-    maker = getattr(function, "__self__", function)  # A class method is of a class.
+    maker = getattr(function, "__self__", function)  # The class of a class method.
     return given, isinstance(maker, type) and isinstance(value, maker)
 
 
 def _says_nothing_else(argument: Any, value: Any) -> bool:
-    """Return whether an argument holds no attributes of an object in another form."""
+    """Return whether an argument cannot hold an object's attributes in another form."""
     if isinstance(argument, (str, bytes)):
         return len(argument) < _SOME
     if isinstance(argument, (*_SCALARS, type)) or callable(argument):
@@ -254,7 +254,7 @@ def _is_counted(item: Any) -> bool:
 
 
 def _is_data(item: Any) -> bool:
-    """Tell arrays and generators, and containers of these, from other objects."""
+    """Return whether it is an array or a generator, or a container of these."""
     if isinstance(item, dict):
         return any(map(_is_state, _first(item.values())))
     if isinstance(item, (list, tuple, collections.deque)):

@@ -1,4 +1,4 @@
-"""Arrays of NumPy, and views of these: what other kinds come from and become."""
+"""Arrays of NumPy, and views of these; other kinds of arrays are converted to them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .kind import (
     dtype_of,
 )
 
-_ALIGN = 16  # Of the memory that NumPy takes, in bytes.
+_ALIGN = 16  # Alignment of the memory that NumPy allocates, in bytes.
 
 
 class _Arrays(ArrayKind):
@@ -131,9 +131,10 @@ def _decode_strings(group: LeafGroup, data: np.ndarray) -> np.ndarray:
 
 
 def _aligned(arrays: list[np.ndarray], stored: Stored) -> list[np.ndarray]:
-    """Return arrays that begin where NumPy's own memory does.
+    """Return the arrays, copied where they are not aligned like memory of NumPy.
 
-    How torch and BLAS sum up, and so the last bit, depends on where numbers begin.
+    The order in which torch and BLAS add numbers, and so the last bit of the result,
+    depends on the alignment.
     """
     (_, _, size), memory, offset = stored[:3]
     if not arrays or arrays[0].size < 2 or not size:
@@ -154,10 +155,9 @@ def _aligned(arrays: list[np.ndarray], stored: Stored) -> list[np.ndarray]:
 
 
 def _copied(array: np.ndarray) -> np.ndarray:
-    """Return a copy of a contiguous array.
+    """Return a copy of a contiguous array, with the bytes between fields.
 
-    What lies between the fields of a structured one comes along, which NumPy leaves
-    out, as a view of the array may show it.
+    NumPy does not copy these, but a view of the array may show them.
     """
     if array.dtype.names is None:
         return array.copy("K")

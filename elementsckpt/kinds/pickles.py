@@ -1,7 +1,7 @@
-"""What only pickle can hold, with the arrays in it kept out of the pickle.
+"""Pickles of objects that only pickle can hold; arrays in them are stored elsewhere.
 
-Writing: cloudpickle, which also takes functions and classes of `__main__`. Reading:
-pickle, which runs code, so it is allowed or refused by the caller.
+Cloudpickle writes them: it also takes functions and classes of `__main__`. Pickle reads
+them, which runs code, so the caller must have allowed it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..user import attributes
 from . import closures, losses, reductions, references, torch_pickles
 
 _IN_MEMORY = (io.BytesIO, io.StringIO)
-# Where saves say that something is, and where it is now.
+# Modules that pickles in older saves refer to, and where they are now.
 _MOVED = {
     f"elementsckpt.{name}": f"elementsckpt.{package}.{name}"
     for package, names in {
@@ -34,8 +34,8 @@ _MOVED = {
 }
 
 
-# Where an object is that is stored elsewhere: a position among the parts of the pickle;
-# or such a position, and a place in the list that is there.
+# Where an object is that is stored outside of the pickle: a position among the parts of
+# the pickle; or such a position, and an index into the list that is this part.
 Place = int | tuple[int, int]
 
 
@@ -49,17 +49,17 @@ def dump(
     """Pickle a value.
 
     Args:
-      value: What to pickle.
+      value: The object to pickle.
       out_of_band: Called with each object inside; returns where the object is stored
-        elsewhere, or None to pickle it.
+        outside of the pickle, or None to pickle it.
       lost: Called with the class of an object whose own pickling leaves out a part of
         its state, and the names of these attributes.
-      by_path: Whether classes and functions of the program itself are in it by their
-        names alone, and others without an import path without data of the program.
+      by_path: Whether to pickle classes and functions of the program by name only, and
+        functions without an import path without data of the program.
 
     Raises:
-      DataError: `by_path`, and a function cannot do without such data.
-      Exception: whatever the object's own pickling raises.
+      DataError: `by_path` is set, and a function needs such data.
+      Exception: an object's own pickling may raise anything.
     """
     file = io.BytesIO()
     _pickler_class()(file, out_of_band, lost, by_path).dump(value)
@@ -67,31 +67,31 @@ def dump(
 
 
 def load(payload: Any, parts: Sequence[Any] = ()) -> Any:
-    """Unpickle, which can run any code.
+    """Unpickle an object; this can run any code.
 
     Args:
       payload: The pickle, bytes-like.
-      parts: What is stored elsewhere, by position.
+      parts: Objects that are stored outside of the pickle, by position.
 
     Raises:
-      Exception: whatever the code that it runs raises.
+      Exception: the code that it runs may raise anything.
     """
     return _Unpickler(io.BytesIO(payload), parts).load()
 
 
 @functools.cache
 def _pickler_class() -> Any:
-    """Return the class of cloudpickle with what is ours."""
+    """Return cloudpickle's class, with our methods added."""
     return type("Pickler", (_Pickling, _cloudpickle().Pickler), {})
 
 
 def _cloudpickle() -> Any:
-    # Only when it is needed, as most runs never do, and it takes a while.
+    # Imported when needed: importing takes a while, and most runs never need it.
     return importlib.import_module("cloudpickle")
 
 
 class _Pickling(pickle.Pickler):
-    """What is ours of a pickler, which is cloudpickle's besides."""
+    """Our methods of a pickler, which otherwise is cloudpickle's."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class _Pickling(pickle.Pickler):
         lost: Callable[[type, list[str]], None] | None,
         by_path: bool,
     ) -> None:
-        # True: buffers go into the pickle; arrays have been taken out before.
+        # True: buffers go into the pickle. Arrays are stored outside by persistent_id.
         super().__init__(
             file, protocol=reductions.PROTOCOL, buffer_callback=lambda _: True
         )
@@ -114,8 +114,8 @@ class _Pickling(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
         if attributes.is_instance(value, io.IOBase) and type(value) not in _IN_MEMORY:
             raise TypeError("an open file")  # Cloudpickle would save its content.
-        # By reference whatever can be found again: jitted functions, for example,
-        # are objects that pickle would otherwise take apart.
+        # Everything with an import path is pickled by reference: jitted functions, for
+        # example, are objects whose content pickle would save.
         path = references.path_of(value) if callable(value) else None
         if self._by_path and references.is_jax_array_class(value):
             return getattr, (sys.modules["jax"], "Array")
@@ -150,8 +150,8 @@ class _Pickling(pickle.Pickler):
         if self._lost is None:
             return False
         if self.dispatch_table.get(cls) is not copyreg.dispatch_table.get(cls):
-            return False  # Cloudpickle's own.
-        with contextlib.suppress(Exception):  # Metaclasses may do anything,
+            return False  # Cloudpickle has its own reduction.
+        with contextlib.suppress(Exception):  # Metaclasses may raise anything,
             return losses.may_lose(cls)
         return False
 
@@ -164,17 +164,17 @@ class _Pickling(pickle.Pickler):
 
 
 def _of_main(name: str, pickled: bytes) -> Any:
-    """Return what has this name in the program now, or else what had it then.
+    """Return the object of this name in the program now, or else the saved one.
 
-    A program that resumes has its classes already, and maybe mended; another one, such
-    as for evaluation, may lack them.
+    A program that resumes has its own classes, maybe corrected ones. Another program,
+    such as for evaluation, may lack them.
     """
     found = references.find_in_main(name)
     return pickle.loads(pickled) if found is None else found
 
 
 def _in_main(name: str) -> Any:
-    """Return what has this name in the program now."""
+    """Return the object of this name in the program now."""
     found = references.find_in_main(name)
     if found is None:
         raise AttributeError(f"this program does not define {name}")
@@ -196,7 +196,7 @@ class _Unpickler(pickle.Unpickler):
         module = _MOVED.get(module, module)
         try:
             return super().find_class(module, name)
-        except ModuleNotFoundError:  # NumPy 2 renamed what arrays are pickled by.
+        except ModuleNotFoundError:  # NumPy 2 renamed the modules in pickles of arrays.
             if module.startswith("numpy._core"):
                 module = module.replace("numpy._core", "numpy.core")
                 return super().find_class(module, name)

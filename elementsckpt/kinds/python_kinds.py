@@ -1,4 +1,4 @@
-"""Values of Python, scalars of NumPy, and text and bytes, which may be long."""
+"""Values of Python, scalars of NumPy, text and bytes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from ..format import scalars
 from ..format.manifest import LeafGroup
 from .kind import Encoded, Form, Kind, Spec, Stored, cast
 
-NUMBERS = (int, float, complex)  # Each may become those after it.
-FORM = Form("python")  # Of all scalars.
+NUMBERS = (int, float, complex)  # Each can be converted to those after it.
+FORM = Form("python")  # The form of all scalars.
 _INLINE_BYTES = 1024  # Longer strings would make the manifest slow and unreadable.
 _BYTE = "|u1"
 
@@ -24,7 +24,7 @@ class _Values(Kind):
     is_value = True
 
     def recognise(self, value: Any) -> Kind | None:
-        cls = type(value)  # Others derive from NumPy's, and hold more.
+        cls = type(value)  # Classes that derive from NumPy's hold more.
         is_scalar = issubclass(cls, np.generic) and value.dtype.type is cls
         return self if is_scalar else None
 
@@ -73,7 +73,7 @@ def _is_numpy_number(value: Any) -> bool:
 
 
 class _Raw(Kind):
-    """Text or bytes, which are in the manifest if they are few."""
+    """Text or bytes; short ones are in the manifest."""
 
     is_raw = True
 
@@ -105,6 +105,6 @@ BYTEARRAY = _Raw("bytearray", lambda array: bytearray(array.tobytes()), bytearra
 
 
 def encode_bytes(data: Any, name: str) -> Encoded:
-    """Describe bytes that are stored as they are."""
+    """Describe bytes that are stored unchanged."""
     storage = np.frombuffer(data, np.uint8)
     return Form(name, _BYTE, storage.shape), storage, None

@@ -1,10 +1,10 @@
-"""How objects of classes that derive from builtin ones are pickled: exactly.
+"""Exact pickles for objects of classes that derive from builtin ones.
 
-Pickle asks a list what it holds by iterating and a dict by `items`, which a class may
-answer as it likes; it leaves out the attributes of a Counter, a defaultdict, an array
-and a NumPy scalar; and it asks an object for `__setstate__`, which one that looks up
-attributes in its own content does not survive. So objects whose class says nothing
-about pickling are taken apart here: into what the builtin type holds, and attributes.
+Pickle alone is not exact. It reads a list by iterating and a dict by `items`, which a
+class may override. It leaves out attributes of a Counter, a defaultdict, an array and a
+NumPy scalar. It looks up `__setstate__`, which fails for objects that look up
+attributes in their own content. So objects whose class does not define its pickling are
+reduced here to the content of the builtin type and the attributes.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from . import classes
 
 PROTOCOL = 5
 _NAMES = ("__reduce_ex__", "__reduce__")
-# Of Python's classes that leave out the attributes of what derives from them.
+# Modules of Python's classes whose pickling leaves out attributes of derived classes.
 _FORGETFUL = frozenset(
     {"datetime", "decimal", "_decimal", "_pydecimal", "fractions", "pathlib"}
 )
 
 
 class _Way(NamedTuple):
-    """How objects that derive from one builtin type are taken apart.
+    """How to reduce and rebuild objects that derive from one builtin type.
 
     Attributes:
-      take: Returns what an object holds.
-      make: Returns an object of a class, with this content if it is immutable.
-      fill: Puts the content into an object, None if it is immutable.
+      take: Returns the content of an object.
+      make: Returns an object of a class, with the content if it is immutable.
+      fill: Puts the content into an object; None if it is immutable.
     """
 
     take: Callable[[Any], Any]
@@ -43,7 +43,7 @@ class _Way(NamedTuple):
 
 
 def reduce(value: Any) -> tuple[Any, ...] | None:
-    """Return what the object's `__reduce_ex__` should, or None if it does."""
+    """Return an exact reduction of the object, or None if its own one is exact."""
     cls: Any = type(value)
     base = _base_of(cls)
     if base is None:
@@ -63,7 +63,7 @@ def reduce(value: Any) -> tuple[Any, ...] | None:
 
 
 def takes(value: Any) -> bool:
-    """Return whether `reduce` takes the object apart."""
+    """Return whether `reduce` reduces the object by its builtin type."""
     cls: Any = type(value)
     return _base_of(cls) is not None
 
@@ -73,8 +73,8 @@ def _base_of(cls: Any) -> Any:
     """Return the builtin type that decides how objects of a class are pickled.
 
     Returns:
-      `object` if only their attributes must be restored with care; None if the class,
-      or pickle, does it right.
+      The type; `object` if only their attributes must be restored with care; None if
+      the class, or pickle, does it right.
     """
     base = next((base for base in _WAYS if issubclass(cls, base)), object)
     if issubclass(cls, type) or any(_own_method(cls, base, name) for name in _NAMES):
@@ -86,29 +86,29 @@ def _base_of(cls: Any) -> Any:
 
 
 def _looks_up(cls: Any) -> bool:
-    """Return whether the class looks up attributes in a way of its own."""
+    """Return whether the class overrides how attributes are looked up."""
     asked = _own_method(cls, object, "__getattribute__")
     is_own = asked is not None and type(asked) is not types.WrapperDescriptorType
     return is_own or attributes.get(cls, "__getattr__") is not None
 
 
 def _own_method(cls: Any, base: Any, name: str) -> Any:
-    """Return a method that the class does not have from its base, or None."""
+    """Return a method if the class does not inherit it from its base, else None."""
     method = attributes.get(cls, name)
     return None if method is getattr(base, name, None) else method
 
 
-# Functions that pickles in saves name: they stay, and so does what they take.
+# Pickles in saves refer to these functions: names and arguments must stay.
 
 
 def make(base: Any, cls: Any, *content: Any) -> Any:
-    """Return an object of the class, running no code of it."""
+    """Return an object of the class without running code of the class."""
     function = _WAYS[base].make if base in _WAYS else base.__new__
     return function(cls, *content)
 
 
 def restore(value: Any, whole: tuple[Any, Any, Any]) -> None:
-    """Give an object what it held, and its attributes."""
+    """Restore the content and the attributes of an object."""
     base, content, state = whole
     fill = _WAYS[base].fill
     if fill is not None:
@@ -118,7 +118,7 @@ def restore(value: Any, whole: tuple[Any, Any, Any]) -> None:
 
 
 def put_state(value: Any, state: Any, base: Any = object) -> None:
-    """Give an object its attributes, without asking it how."""
+    """Restore the attributes of an object, without looking up methods on the object."""
     setstate = _own_method(type(value), base, "__setstate__")
     if setstate is not None:
         setstate(value, state)
@@ -137,7 +137,7 @@ def put_state(value: Any, state: Any, base: Any = object) -> None:
 
 
 def _state_of(value: Any, base: Any) -> Any:
-    """Return the attributes in pickle's form, or what the class says they are."""
+    """Return the attributes as pickle does, or the result of its `__getstate__`."""
     getstate = _own_method(type(value), base, "__getstate__")
     if getstate is not None and getstate is not getattr(object, "__getstate__", None):
         return getstate(value)
@@ -153,7 +153,7 @@ def _reduce_object(value: Any) -> tuple[Any, ...]:
         reduced: Any = cls.__reduce_ex__(value, PROTOCOL)
     except TypeError:  # It cannot be pickled.
         raise
-    except Exception:  # Python 3.10 asks the object itself for `__getstate__`.
+    except Exception:  # Python 3.10 looks up `__getstate__` on the object itself.
         base, arguments = classes.builtin_base(cls), ()
         if base is not object:
             arguments = base.__getnewargs__(value)
@@ -164,7 +164,7 @@ def _reduce_object(value: Any) -> tuple[Any, ...]:
 
 @functools.cache
 def _forgets(cls: Any) -> bool:
-    """Return whether a class is pickled as a base that forgets its attributes."""
+    """Return whether a class inherits pickling that leaves out its attributes."""
     definers = [x for x in cls.__mro__ if any(name in x.__dict__ for name in _NAMES)]
     return _is_forgetful(definers[0]) and not _is_forgetful(cls)
 
@@ -227,7 +227,7 @@ _ARRAY = _Way(
     lambda value: np.ndarray.view(value, np.ndarray),
     lambda cls, content: np.ndarray.view(content, cls),
 )
-# Those that derive from others first.
+# Derived types come before their bases.
 _WAYS: dict[Any, _Way] = {
     collections.Counter: _DICT,
     collections.defaultdict: _Way(

@@ -1,7 +1,7 @@
 """Classes and functions ⇄ their import paths, "module:qualname".
 
-Loading from a foreign path imports nothing: there a class comes from what the process
-has imported already, or from the component's current state.
+A load from a foreign path imports nothing: it takes a class from modules that the
+process has imported already, or from the component's current state.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ def name_of(cls: type) -> str:
 
 
 def path_of(value: Any) -> str | None:
-    """Return the import path that leads to this very object, or None."""
+    """Return the import path that leads to exactly this object, or None."""
     module = attributes.text(value, "__module__")
     name = attributes.text(value, "__qualname__") or attributes.text(value, "__name__")
     if not module or not name:
         return None
-    if module == "__main__":  # Another program's would be another object.
+    if module == "__main__":  # In another program, the path leads elsewhere.
         return None
     path = f"{module}:{name}"
     return path if _find(path) is value else None
 
 
 def name_in_main(value: Any) -> str | None:
-    """Return the name of a class or function of the program itself, or None."""
+    """Return the name of a class or function that `__main__` defines, or None."""
     if attributes.text(value, "__module__") != "__main__":
         return None
     name = attributes.text(value, "__qualname__")
@@ -60,12 +60,12 @@ def name_in_main(value: Any) -> str | None:
 
 
 def is_jax_array_class(value: Any) -> bool:
-    """Tell `jax.Array`, which the module that it names does not have."""
+    """Return whether it is `jax.Array`, which is not in the module that it names."""
     return isinstance(value, type) and value is _find("jax:Array")
 
 
 def find_in_main(name: str) -> Any:
-    """Return the class or function of the program with this name, or None."""
+    """Return the class or function with this name in `__main__`, or None."""
     return _find(f"__main__:{name}")
 
 
@@ -75,12 +75,12 @@ def factory_name(factory: Any) -> str | None:
 
 
 def factory(name: str) -> type:
-    """Return the builtin of this name; KeyError if it is not one of the few."""
+    """Return the builtin of this name; KeyError if it is not in `_FACTORIES`."""
     return {name: factory for factory, name in _FACTORY_NAMES.items()}[name]
 
 
 def _find(path: str) -> Any:
-    """Return what an import path leads to in the modules imported so far, or None."""
+    """Return the object at an import path in the modules imported so far, or None."""
     module, _, name = path.partition(":")
     value: Any = sys.modules.get(module)
     for part in name.split("."):
@@ -89,10 +89,10 @@ def _find(path: str) -> Any:
 
 
 def _namespace(value: Any) -> Mapping[str, Any]:
-    """Return what is in a module or class, running no code of it.
+    """Return the content of a module or class, without running its code.
 
-    Not by getattr: modules can import what is asked for, and proxies, which are in some
-    of them, make what they stand for, also when they are asked for their class.
+    `getattr` could run code: modules can import on access, and a proxy in a module can
+    create its object, even if only its class is read.
     """
     cls = type(value)
     if issubclass(cls, types.ModuleType):
@@ -105,15 +105,14 @@ class Resolver:
     """Finds the classes and functions that a saved state names.
 
     Args:
-      imports: Whether modules may be imported, and defaults of fields made, which runs
-        code.
-      current: Gives the classes and functions in the component's current state. It
-        is called once and only when something is not found otherwise, because it may
-        be expensive.
+      imports: Whether to import modules and make defaults of fields, which runs code.
+      current: Returns the classes and functions in the component's current state. It
+        may be expensive, so it is called once, and only if something is not found
+        otherwise.
 
     Attributes:
-      changes: How classes that were found differ from those of then, by path.
-      reasons: Why others that were found are not used, by path.
+      changes: How the classes that were found have changed since the save, by path.
+      reasons: Why other classes that were found are not used, by path.
     """
 
     def __init__(
@@ -129,9 +128,9 @@ class Resolver:
     def container(self, node: Node) -> type | None:
         """Return the class of a NamedTuple, dataclass or FrozenDict, or None.
 
-        One with the very fields of the manifest counts first. One that moved to another
-        module is found in the current state, by its name and fields. Where code may
-        run, others count whose new fields have defaults.
+        A class with exactly the fields in the manifest comes first. A class that moved
+        to another module is found in the current state by its name and fields. If code
+        may run, a class whose new fields have defaults is accepted, too.
         """
         if node.kind == "frozen":
             return self._find(node.name) if node.name == FROZEN_DICT else None
@@ -151,7 +150,7 @@ class Resolver:
         return None
 
     def _reason(self, change: Change | None) -> str:
-        """Say why a class that was found is not used."""
+        """Return why a class that was found is not used."""
         if change is None:
             return "is another kind of class now"
         said = f"has {change} since it was saved"
@@ -162,7 +161,7 @@ class Resolver:
         return f"{said}, and that may be one field with a new name"
 
     def _candidates(self, path: str) -> Iterator[Any]:
-        """Yield what has this path, then what has its name in the current state."""
+        """Yield the class at this path, then those of its name in the current state."""
         found = self._find(path)
         if found is not None:
             yield found
@@ -174,8 +173,8 @@ class Resolver:
     def function(self, path: str) -> Any:
         """Return the function, or None.
 
-        On a foreign path only the current state's own count: any other, such as
-        `os.system`, would be called by the code that uses the state.
+        On a foreign path, only functions in the current state are accepted. Code that
+        uses the state would call any other one, such as `os.system`.
         """
         if self._imports:
             return self._find(path)
@@ -188,7 +187,7 @@ class Resolver:
         if self._imports and not path.startswith("__main__:"):
             try:
                 importlib.import_module(path.partition(":")[0])
-            except Exception:  # Whatever its code raises: it is not to be had.
+            except Exception:  # The code of a module may raise anything.
                 return None
         return _find(path)
 

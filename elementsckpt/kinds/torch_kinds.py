@@ -1,4 +1,4 @@
-"""Dense tensors of torch, and those that only pickle holds."""
+"""Dense tensors of torch, and tensors that only pickle holds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .kind import ArrayKind, Encoded, Form, Kind, Spec, Stored, cast, dtype_of
 
 class _Tensors(ArrayKind):
     name = "torch"
-    refusals = (RuntimeError,)  # Of tensors without such elements.
+    refusals = (RuntimeError,)  # Raised by tensors whose elements cannot be read.
 
     def recognise(self, value: Any) -> Kind | None:
         if torch_tensors.is_tensor(value):

@@ -1,4 +1,4 @@
-"""Tensors that only pickle holds, where torch's own way would lose some of them."""
+"""Pickles of tensors for which torch's own pickling would lose something."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from . import torch_tensors
 def reduce(value: Any) -> tuple[Any, ...] | None:
     """Return how to pickle a value if it is a tensor that torch changes, else None.
 
-    Torch drops the class of a parameter, whether a sparse tensor wants a gradient, and
-    that tensors of other classes are leaves of the graph. What a plain tensor with
-    attributes holds stays a tensor, which is stored as others are.
+    Torch loses the class of a parameter, `requires_grad` of a sparse tensor, and
+    whether a tensor of another class is a leaf of the graph. The elements of a plain
+    tensor with attributes stay a tensor, which is stored like others.
     """
     if not torch_tensors.is_any_tensor(value):
         return None
@@ -42,7 +42,7 @@ def reduce(value: Any) -> tuple[Any, ...] | None:
 
 
 def _plain(tensor: Any) -> tuple[Any, ...]:
-    """Return how to make a plain tensor of one without attributes."""
+    """Return how to make a plain tensor from one without attributes."""
     torch = sys.modules["torch"]
     bare = tensor.detach().requires_grad_(tensor.requires_grad)
     if isinstance(tensor, torch.nn.Parameter):
@@ -51,6 +51,6 @@ def _plain(tensor: Any) -> tuple[Any, ...]:
 
 
 def _with(made: tuple[Any, ...], attributes: dict[str, Any]) -> tuple[Any, ...]:
-    """Return how to make a tensor and set its attributes, of which it may be one."""
+    """Return how to make a tensor and set its attributes, which may refer to it."""
     set_state = sys.modules["torch"]._utils._set_obj_state
     return *made, attributes or None, None, None, set_state

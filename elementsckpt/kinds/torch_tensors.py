@@ -1,4 +1,4 @@
-"""Torch tensors and parameters ⇄ NumPy arrays; torch is looked up, not imported."""
+"""Torch tensors and parameters ⇄ NumPy arrays; torch is imported only if saved."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 
 from ..user.attributes import is_instance
 
-# Element types that both have, by torch's names; NumPy has no bfloat16 or float8, so
-# their bytes travel as integers of the same width.
+# Names of element types in torch, to their codes in the manifest and the NumPy types
+# that hold their bytes. NumPy lacks bfloat16 and float8; integers hold these.
 _CODES = {
     "bool": ("|b1", "|b1"),
     "uint8": ("|u1", "|u1"),
@@ -40,9 +40,9 @@ _CODES = {
 }
 _NAMES = {code: name for name, (code, _) in _CODES.items()}
 _DEVICE, _STRIDES = "device=", "strides="
-_ALIGN = 64  # Of the memory that torch takes on the CPU, in bytes.
-# Tensors whose elements are on other processes, too, or nowhere: by their names, as
-# neither their modules nor anything that makes them need be imported.
+_ALIGN = 64  # Alignment of the memory that torch allocates on the CPU, in bytes.
+# Tensors whose elements are partly in other processes, or nowhere. They are known by
+# name, so that no module has to be imported.
 _SHARDED = frozenset({"DTensor", "ShardedTensor"})
 _EMPTY = frozenset({"FakeTensor"})
 _UNINITIALIZED = frozenset({"UninitializedParameter", "UninitializedBuffer"})
@@ -71,7 +71,7 @@ def name_of(value: Any) -> str | None:
 
 
 def _is_mapped(value: Any) -> bool:
-    """Return whether it is a tensor in a file, of which pickle keeps only the path."""
+    """Return whether it is a tensor in a file; its pickle would hold only the path."""
     mapped = getattr(sys.modules.get("tensordict"), "MemoryMappedTensor", None)
     return mapped is not None and type(value) is mapped
 
@@ -82,22 +82,22 @@ def is_any_tensor(value: Any) -> bool:
 
 
 def is_uninitialized(value: Any) -> bool:
-    """Return whether it is of a lazy module that does not know its shape yet."""
+    """Return whether it belongs to a lazy module and has no shape yet."""
     return is_any_tensor(value) and type(value).__name__ in _UNINITIALIZED
 
 
 def is_module(value: Any) -> bool:
-    """Return whether it is a module of torch."""
+    """Return whether the value is a torch module."""
     return is_instance(value, getattr(sys.modules.get("torch.nn"), "Module", ()))
 
 
 def attributes(tensor: Any) -> dict[str, Any]:
-    """Return what was set on a plain tensor, for which its elements do not speak."""
+    """Return the attributes that were set on a plain tensor."""
     return {} if _is_mapped(tensor) else vars(tensor)
 
 
 def problem(value: Any) -> str | None:
-    """Say why a tensor cannot be saved and what to do, or return None.
+    """Return why a tensor cannot be saved and what to do, or None.
 
     Args:
       value: A tensor of any class, or anything else.
@@ -131,14 +131,14 @@ def code(tensor: Any) -> str:
 
 
 def storage_dtype(code: str) -> np.dtype[Any]:
-    """Return the NumPy dtype in which elements of this dtype travel."""
+    """Return the NumPy dtype that holds elements of this dtype."""
     return np.dtype(_CODES[_NAMES[code]][1])
 
 
 def fetch(tensor: Any) -> np.ndarray:
     """Return the elements as a NumPy array, which shares their memory if it can.
 
-    Its axes are in the order in which they lie in memory, if that is dense.
+    If the tensor is dense, the axes are in their order in memory.
     """
     torch = sys.modules["torch"]
     plain = tensor.as_subclass(torch.Tensor) if _is_mapped(tensor) else tensor
@@ -153,7 +153,7 @@ def fetch(tensor: Any) -> np.ndarray:
 
 
 def numbers(tensor: Any) -> np.ndarray:
-    """Return the elements in C order, those that NumPy may not have as wider ones."""
+    """Return the elements in C order, wider if NumPy may lack their type."""
     torch, (code, storage) = sys.modules["torch"], _CODES[_name(tensor)]
     dtype = tensor.dtype
     if code != storage:
@@ -165,8 +165,8 @@ def fetch_as(current: Any, value: Any) -> np.ndarray:
     """Return elements in C order, converted by torch to the dtype of a tensor.
 
     Args:
-      current: The tensor.
-      value: Another tensor, or a NumPy array of a dtype that torch has.
+      current: The tensor with the dtype.
+      value: The elements: another tensor, or a NumPy array of a dtype that torch has.
     """
     if not is_tensor(value):
         value = sys.modules["torch"].from_numpy(value.copy())
@@ -185,7 +185,7 @@ def _strides(tensor: Any) -> tuple[int, ...] | None:
 
 
 def _is_dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
-    """Return whether elements lie side by side, each in a place of its own."""
+    """Return whether the elements fill their memory without gaps or overlaps."""
     size = 1
     for stride, length in sorted(zip(strides, shape, strict=True)):
         if length != 1 and stride != size:
@@ -195,12 +195,12 @@ def _is_dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
 
 
 def _axes(strides: Sequence[int]) -> list[int]:
-    """Return the axes in the order in which they lie in memory."""
+    """Return the axes in their order in memory."""
     return sorted(range(len(strides)), key=lambda axis: -strides[axis])
 
 
 def traits(tensor: Any) -> tuple[str, ...]:
-    """Return what a tensor is beyond its elements.
+    """Return the properties of a tensor besides its elements.
 
     Returns:
       Some of "parameter", "requires_grad", the strides unless they are those of C
@@ -234,12 +234,12 @@ def strides_in(traits: Sequence[str], shape: Sequence[int]) -> tuple[int, ...] |
 
 
 def build(array: np.ndarray, code: str, traits: Sequence[str]) -> Any:
-    """Return a tensor, on the CPU one that shares the array's memory if it is aligned.
+    """Return a tensor; on the CPU, it shares the array's memory if that is aligned.
 
     Args:
       array: Its elements.
       code: Its dtype as `format.dtypes` encodes it.
-      traits: What else it is, as `traits` tells.
+      traits: Its other properties, as `traits` returns them.
     """
     torch = importlib.import_module("torch")
     dtype = getattr(torch, _NAMES[code], None)
@@ -266,29 +266,29 @@ def build(array: np.ndarray, code: str, traits: Sequence[str]) -> Any:
 
 
 def _shared(array: np.ndarray) -> Any:
-    """Return the bytes of an array as a tensor, where torch's kernels expect them."""
+    """Return the bytes of an array as a tensor that is aligned as torch expects."""
     data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
     if not data.flags.writeable:
         data = data.copy()
     tensor = sys.modules["torch"].from_numpy(data)
-    # As bytes: to read elements of 16 from elsewhere ends the process.
+    # As bytes: torch crashes if it reads 16-byte elements that are not aligned.
     return tensor.clone() if tensor.data_ptr() % _ALIGN else tensor
 
 
 def like(current: Any, array: np.ndarray) -> Any:
-    """Return the array as a tensor where and as `current` is."""
+    """Return the array as a tensor with the dtype, properties and device of another."""
     return build(array, code(current), traits(current))
 
 
 @functools.cache
 def _device(name: str) -> Any:
-    """Return the device of this name, or the CPU if nothing can be kept there."""
+    """Return the device of this name, or the CPU if no tensor can be there."""
     torch = sys.modules["torch"]
     try:
         probe = torch.zeros(1, device=name)
-        probe.cpu()  # Refused by the device meta, which would lose what it is given.
+        probe.cpu()  # Fails on the device meta, which keeps no elements.
         return probe.device
-    except Exception as error:  # Which one depends on what torch was built with.
+    except Exception as error:  # The type depends on how torch was built.
         _logger.info("Tensors saved on %s come to the CPU: %s", name, error)
         return torch.device("cpu")
 

@@ -1,8 +1,8 @@
-"""NumPy arrays that share memory: what is a view of what, and making views again.
+"""NumPy arrays that share memory: finds which are views of others, and restores views.
 
-What decides is where arrays lie: one is a view of another if it is in its memory,
-whoever made it. Arrays that only lie beside each other, as those of a load do, or
-between each other, as columns do, share nothing.
+An array is a view of another one if it lies in its memory, no matter how it was made.
+Arrays that lie beside each other, as after a load, or interleaved, as columns, share
+nothing.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from msgspec import Struct
 
-# Bits of `flags.num`; with the last one, asking for memory to write to would warn.
+# Bits of `flags.num`; with the last one, a request for writable memory would warn.
 _C, _F, _WRITEABLE, _WARNS = 0x1, 0x2, 0x400, 1 << 31
 _KIND, _PLAIN = _C | _WRITEABLE | _WARNS, _C | _WRITEABLE
-_MOST_PAIRS = 100_000  # Of arrays that are looked at for a common element,
-_MOST_TESTS = 10_000  # of pairs that differ in more than where they are,
-_MOST_WORK: Any = 10_000  # and what one test may cost.
-_SLACK_BYTES = 4096  # What memory of several arrays may have beside them, at least.
+_MOST_PAIRS = 100_000  # Pairs of arrays that are checked for a common element.
+_MOST_TESTS = 10_000  # Such pairs that differ in more than their addresses.
+_MOST_WORK: Any = 10_000  # Cost of the check of one pair.
+_SLACK_BYTES = 4096  # Unused bytes that memory of several arrays may have in any case.
 _ALIGN = 64
 
 
@@ -31,7 +31,7 @@ class View(NamedTuple):
     """An array in the memory of another.
 
     Attributes:
-      base: Which array that is.
+      base: Number of the other array.
       offset: Where in its memory the first element is, in bytes.
       strides: Bytes from one element to the next, along each axis.
     """
@@ -42,7 +42,7 @@ class View(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """How the elements of an array lie, from the first one on."""
+    """How the elements of an array lie in memory, relative to the first one."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
@@ -50,7 +50,7 @@ class Grid(NamedTuple):
 
     @property
     def reach(self) -> tuple[int, int]:
-        """Where its lowest byte is, and what follows its highest."""
+        """Positions of its lowest byte, and after its highest byte."""
         pairs = zip(self.shape, self.strides, strict=True)
         steps = [(n - 1) * stride for n, stride in pairs]
         low = sum(step for step in steps if step < 0)
@@ -59,7 +59,7 @@ class Grid(NamedTuple):
 
     @property
     def is_regular(self) -> bool:
-        """Whether there are elements, which share no bytes and are no objects."""
+        """Whether it has elements that are not objects and share no bytes."""
         reached = self.dtype.itemsize
         if not reached or self.dtype.hasobject or 0 in self.shape:
             return False
@@ -76,13 +76,13 @@ _grid_of = operator.attrgetter("dtype", "shape", "strides")
 
 
 class Found(Struct):
-    """What arrays have in common, by their positions in the list of them.
+    """Which arrays share memory, by their positions in the list of arrays.
 
     Attributes:
-      views: Those that are views of others.
-      spans: Memory of arrays none of which has all of it, uint8[n]: the base of these,
-        by a position after all arrays.
-      apart: Arrays that share memory in a way that is not kept.
+      views: Arrays that are views of others.
+      spans: Memory, uint8[n], that several arrays share while none covers all of it. It
+        is the base of these arrays; its position comes after all arrays.
+      apart: Groups of arrays that share memory in a way that a save does not keep.
     """
 
     views: dict[int, View] = {}
@@ -93,15 +93,15 @@ class Found(Struct):
 def find(
     groups: Sequence[Sequence[np.ndarray]], others: Sequence[np.ndarray] = ()
 ) -> Found:
-    """Find out which arrays are views of others among them.
+    """Find the arrays that are views of other ones.
 
     Args:
-      groups: The arrays; those of each group are of one dtype, shape and strides.
+      groups: The arrays; each group has one dtype, shape and strides.
       others: Arrays after these that can be neither views nor bases.
     """
     groups = [*groups, *([array] for array in others)]
     arrays = list(itertools.chain.from_iterable(groups))
-    # What has no base has memory of its own; most often, that is all of them.
+    # An array without a base has its own memory; most often, all arrays have.
     if not any(map(operator.is_not, map(_base_of, arrays), itertools.repeat(None))):
         return Found()
     places = np.concatenate([_places(group) for group in groups])
@@ -120,7 +120,7 @@ def find(
 def _places(group: Sequence[np.ndarray]) -> np.ndarray:
     """Return addresses, int64[n, 3], of arrays of one grid.
 
-    They are those of the first element, of the lowest byte, and of what follows all.
+    The columns are the first element, the lowest byte, and the end.
     """
     grid = Grid(*_grid_of(group[0]))
     low, high = grid.reach
@@ -130,11 +130,11 @@ def _places(group: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _addresses(group: Sequence[np.ndarray]) -> np.ndarray:
-    """Return where the first elements are, in loops of C if that is possible."""
+    """Return the addresses of the first elements, in loops of C if possible."""
     count = len(group)
     kinds = np.fromiter(map(_flags_of, group), np.int64, count) & _KIND
     if (kinds == _PLAIN).all():
-        with contextlib.suppress(ValueError):  # Not each dtype has a buffer.
+        with contextlib.suppress(ValueError):  # Some dtypes have no buffer.
             memories = map(_from_buffer, group)
             return np.fromiter(map(ctypes.addressof, memories), np.int64, count)
     return np.fromiter(map(_address, group), np.int64, count)
@@ -150,12 +150,12 @@ def _address(array: np.ndarray) -> int:
 
 
 class _Finder:
-    """Finds out about arrays that may overlap.
+    """Finds views among arrays that may overlap.
 
     Args:
       arrays: All arrays.
       places: Their addresses.
-      count: How many of them can be views or bases.
+      count: How many of the first arrays can be views or bases.
     """
 
     def __init__(
@@ -168,7 +168,7 @@ class _Finder:
         self._regular: dict[Any, bool] = {}
 
     def add(self, members: list[int]) -> None:
-        """Add arrays whose reaches overlap, in the order of addresses."""
+        """Examine arrays whose ranges of memory overlap, in the order of addresses."""
         if self._link(members):
             return
         for part in self._connected(members):
@@ -176,7 +176,7 @@ class _Finder:
                 self.found.apart.append(part)
 
     def _link(self, members: Sequence[int]) -> bool:
-        """Make views of one array that has all of the memory, if there is one."""
+        """Note the arrays as views of one that covers all of the memory, if any."""
         bounds = self._bounds(members)
         arrays = self._arrays
         whole = [
@@ -194,7 +194,7 @@ class _Finder:
         return True
 
     def _span(self, members: Sequence[int]) -> bool:
-        """Make views of all the memory that arrays reach, if they use most of it."""
+        """Note the arrays as views of their whole range of memory, if they use most."""
         kept = [member for member in members if self._is_regular(member)]
         if len(kept) < 2:
             return False
@@ -209,7 +209,7 @@ class _Finder:
         return True
 
     def _note(self, members: Sequence[int], base: int, begin: int) -> None:
-        """Note views of a base whose memory begins there, and what cannot be one."""
+        """Note views of a base that begins at an address, and arrays that cannot be."""
         kept, apart = [], []
         for member in members:
             if self._is_regular(member):
@@ -235,9 +235,9 @@ class _Finder:
         return min(low for _, low, _ in places), max(high for *_, high in places)
 
     def _connected(self, members: list[int]) -> list[list[int]]:
-        """Divide arrays into those that share elements, if there are not too many."""
+        """Divide arrays into groups that share elements, if there are not too many."""
         groups = {member: [member] for member in members}
-        # Of two arrays of the same grids as two others, as far apart, it is known.
+        # Two arrays with the grids and the distance of another pair give its result.
         known: dict[Any, bool] = {}
         grids = {member: _grid_of(self._arrays[member]) for member in members}
         numbers = {grid: n for n, grid in enumerate(dict.fromkeys(grids.values()))}
@@ -270,7 +270,7 @@ class _Finder:
 
 
 class _Memory:
-    """Memory of arrays, described as NumPy wants it; keeps them alive."""
+    """Memory of arrays, which it keeps alive, with the array interface of NumPy."""
 
     def __init__(self, address: int, size: int, owners: Sequence[np.ndarray]) -> None:
         self._owners = owners
@@ -288,13 +288,17 @@ class _Memory:
 def restore(
     base: np.ndarray, views: Sequence[tuple[int, Grid]]
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Make views of an array; they come with where in its memory they begin.
+    """Make views of an array.
+
+    Args:
+      base: The array.
+      views: Where in its memory each view begins, and its grid.
 
     Returns:
-      The array, which is moved if views would not be aligned where it is, and they.
+      The array, copied if views would not be aligned, and the views.
 
     Raises:
-      ValueError: one is not in the array, or has elements that share bytes.
+      ValueError: a view is not in the array, or has elements that share bytes.
     """
     for offset, grid in views:
         low, high = grid.reach
@@ -310,7 +314,7 @@ def restore(
 
 
 def _aligned(base: np.ndarray, needs: set[tuple[int, int]]) -> np.ndarray:
-    """Return the array where these places in its memory are so aligned."""
+    """Return the array, copied if places in its memory are not aligned as needed."""
     memory = _memory_of(base)
     needs.add((0, base.dtype.alignment))
 
@@ -328,6 +332,6 @@ def _aligned(base: np.ndarray, needs: set[tuple[int, int]]) -> np.ndarray:
 
 
 def _memory_of(array: np.ndarray) -> np.ndarray:
-    """Return the bytes of an array that is contiguous, in the order of memory."""
+    """Return the bytes of a contiguous array in the order of memory."""
     rows = array if array.flags.c_contiguous else array.T
     return rows.reshape(-1).view(np.uint8)

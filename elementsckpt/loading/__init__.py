@@ -1,8 +1,8 @@
 """The story of a load: a save → states, and only then the components' `load()`.
 
-A **request** says which leaves of which components are asked for. An **open save** is
-read and verified; what it gives is checked against the current state as a whole, and
-**refused** as a whole.
+A **request** says which leaves of which components to load. An **open save** is read
+and verified. All of its leaves are compared with the current states first; if one does
+not fit, the whole load is **refused**.
 """
 
 __all__ = ["candidates", "load", "refusals", "request", "verbs"]

@@ -1,4 +1,4 @@
-"""The saves that a load can be from: the first good one is loaded."""
+"""The saves that a load may take: it takes the first good one."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class _GoneError(Exception):
 
 
 class Candidates:
-    """The saves that a load can be from.
+    """The saves that a load may take.
 
     Args:
       find: Returns them, the newest first.
-      own: The directory of who loads, whose saves are trusted, and which takes note of
-        those that are damaged; None if there is none.
+      own: The directory of the object that loads, or None. Its saves are trusted, and
+        it notes those that are damaged.
     """
 
     def __init__(
@@ -36,14 +36,14 @@ class Candidates:
         self._own = own
 
     def are_own(self, save: Path) -> bool:
-        """Return whether the save is in that directory, not linked there."""
+        """Return whether the save is in the own directory, not linked there."""
         return self._own is not None and self._own.has(save)
 
     def first_good(self, read: Callable[[SaveEntry], Loaded], phases: Phases) -> Loaded:
         """Return what is read from the first save that is not damaged.
 
-        If that is removed meanwhile, as a run does that saves, the saves are found
-        anew.
+        If a save is removed while it is read, as a run that saves does, this starts
+        again with the saves that there are then.
 
         Raises:
           DamagedError: all of them are damaged.
@@ -70,7 +70,7 @@ class Candidates:
                     raise _GoneError from error
                 if self._own is not None:
                     self._own.distrust(found.path)
-                # Without tracebacks, which would keep what was read, and open, alive.
+                # A traceback would keep arrays and open files alive.
                 damaged.append(DamagedError(str(error)))
                 if len(saves) > 1:
                     _logger.warning("The save %s is damaged: %s", found.path, error)
@@ -83,7 +83,7 @@ class Candidates:
 
 
 def _is_gone(found: SaveEntry) -> bool:
-    """Return whether a save that was there was removed as this library does it."""
+    """Return whether a save was removed, in the order in which this library does it."""
     if found.source.is_missing():
         return True
     return found.head is not None and found.source.has_no_manifest()

@@ -1,7 +1,7 @@
 """One component of a save → its state, some of its leaves, or its shards.
 
-It is read by what this library wrote; `imported` has the same methods for components
-that elements wrote.
+This module reads components that this library wrote; `imported` has the same methods
+for components that elements wrote.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class SavedComponent:
     """A component that this library wrote.
 
     Args:
-      decoder: Makes what it holds.
+      decoder: Builds its values.
     """
 
     def __init__(self, decoder: Decoder) -> None:
@@ -36,7 +36,7 @@ class SavedComponent:
         self._reader, self._decoder = decoder.reader, decoder
 
     def open(self) -> None:
-        """Open the files, so that they can be read when somebody removes them."""
+        """Open the files, so that they can be read even if they are removed."""
         with damage(self._where):
             self._reader.open()
 
@@ -46,7 +46,7 @@ class SavedComponent:
             return self._decoder.whole(self._tree)
 
     def rebuilt(self, state: Any) -> Any:
-        """Return the tree of which a value saved the state."""
+        """Return the tree, with its classes, that a value saved as this state."""
         skeleton = self._entry.skeleton
         if skeleton is None:
             return state
@@ -60,10 +60,10 @@ class SavedComponent:
             raise refusals.skeleton_not_unpickled(self._where, error) from error
 
     def some(self, named: Sequence[tuple[str, int]]) -> Any:
-        """Return the state with only some leaves; `LEFT_OUT` if it has none then.
+        """Return the state with only some leaves; `LEFT_OUT` if none can be read.
 
         Args:
-          named: Their names, as `names` has them, and their numbers.
+          named: Names of the leaves, as `names` returns them, and their numbers.
         """
         with damage(self._where):
             saved = self._tree
@@ -77,7 +77,7 @@ class SavedComponent:
 
     @property
     def held_bytes(self) -> int:
-        """How much memory its state takes; its shards are never there at once."""
+        """How much memory its state takes; 0 for shards, which are read one by one."""
         mapped = self._request.mmap
         return 0 if self.streams else self._reader.held_bytes(mapped=mapped)
 
@@ -91,7 +91,7 @@ class SavedComponent:
             return [x for n, x in enumerate(names) if n not in hidden]
 
     def names(self) -> list[tuple[str, int]]:
-        """Return name and number of each leaf, an aliased one for each place."""
+        """Return name and number of each leaf, several for a leaf in several places."""
         with damage(self._where):
             return self._names
 
@@ -103,7 +103,7 @@ class SavedComponent:
             raise MismatchError(f"In {self._where} {error}") from error
 
     def specs(self) -> list[tuple[str, int, Spec]]:
-        """Return name, number and spec of each leaf, reading none of their bytes."""
+        """Return name, number and spec of each leaf, without reading its bytes."""
         names = self.names()
         with damage(self._where):
             groups = self._tree.leaves
@@ -115,10 +115,9 @@ class SavedComponent:
     ) -> dict[int, Any]:
         """Return leaves and containers by number, read and verified.
 
-        All are read together, so what was one of them is one. What pickles and
-        containers hold comes as it was saved, and such containers come, too; other
-        arrays come as NumPy arrays, but for tensors whose dtype NumPy lacks without
-        ml_dtypes.
+        All are read together, so a shared leaf stays one object. Leaves inside pickles
+        and requested containers come as they were saved. Other arrays come as NumPy
+        arrays, except tensors whose dtype NumPy lacks without ml_dtypes.
 
         Args:
           numbers: Numbers of leaves.
@@ -140,15 +139,15 @@ class SavedComponent:
         return not (any(x.attributes for x in saved.nodes) or tree.has_pickles(saved))
 
     def structure(self) -> wholes.Structure:
-        """Return what its containers hold."""
+        """Return the structure of its containers."""
         with damage(self._where):
             return wholes.describe(self._tree)
 
     def barred(self, numbers: Iterable[int]) -> dict[int, str]:
-        """Return those leaves and containers that need pickle, which is not allowed.
+        """Return the leaves and containers that need pickle if it is not allowed.
 
         Returns:
-          By number the full name of the leaf that needs it.
+          Their numbers, to the full name of the leaf that needs pickle.
         """
         found: dict[int, str] = {}
         with damage(self._where):
@@ -162,7 +161,7 @@ class SavedComponent:
         return found
 
     def shared(self) -> set[int]:
-        """Return the numbers of the leaves that share memory, or are in others."""
+        """Return the numbers of leaves that share memory or are inside other leaves."""
         with damage(self._where):
             saved = self._tree
             pairs = view_leaves.pairs(tree.numbered(saved))
@@ -180,7 +179,7 @@ class SavedComponent:
         for index in range(self._entry.shards or 0):
             self._shard(index)
             with damage(self._where):
-                # What one needs of a block that another has begun is still there.
+                # A shard whose block begins in another shard finds it in memory.
                 if self._reader.is_repeating:
                     raise ValueError("two shards claim the same bytes")
 
@@ -207,10 +206,10 @@ class SavedComponent:
 
 
 def names_in_blocks(component: Component, key: str) -> Callable[[int], str]:
-    """Return what names the leaves in a block, for errors."""
+    """Return a function that names the leaves in a block, for errors."""
 
     def name(block: int) -> str:
-        last, names = -1, [""]  # The leaves that begin in the block, or last before it.
+        last, names = -1, [""]  # Leaves that begin in the block, or the last before it.
         with contextlib.suppress(Exception):
             for index in range(len(component.trees)):
                 prefix = "" if component.shards is None else f"{index}/"

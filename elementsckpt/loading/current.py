@@ -1,4 +1,4 @@
-"""Leaves that go into current states: which, whether all of them fit, and doing it.
+"""Loads leaves into current states: selects, compares, and puts them there.
 
 All components are compared before one is filled.
 """
@@ -27,15 +27,15 @@ _logger = logging.getLogger("elementsckpt")
 def compare(
     components: Sequence[Selectable], targets: Mapping[str, Target], loaded: Loaded
 ) -> None:
-    """Plan what loading into the current states of components comes to.
+    """Compare components with their current states, and plan what to replace.
 
     Args:
-      components: Those of the save.
-      targets: What loads them.
-      loaded: What is selected; gets the plans.
+      components: Components of the save.
+      targets: Their targets.
+      loaded: Has the selections, and gets the plans.
 
     Raises:
-      MismatchError: what is selected does not fit, or there is nothing of it.
+      MismatchError: a selected leaf does not fit, or no leaf is selected.
     """
     for component in components:
         key = component.key
@@ -52,12 +52,12 @@ def compare(
 def refuse_unselected(
     components: Sequence[Selectable], chosen: set[str], loaded: Loaded
 ) -> None:
-    """Refuse to load nothing of components of which something was asked for.
+    """Refuse a load whose patterns select no leaf in a group of components.
 
     Args:
-      components: Those of the save.
-      chosen: Keys of those in which something is selected.
-      loaded: What was asked for.
+      components: Components of the save.
+      chosen: Keys of components in which something is selected.
+      loaded: Has the request.
     """
     by_key = {component.key: component for component in components}
     for group in patterns.groups(loaded.request, by_key):
@@ -67,7 +67,7 @@ def refuse_unselected(
 
 
 def _current(key: str, target: Target, loaded: Loaded) -> flattening.Flat:
-    """Return the current state of a component, taken apart."""
+    """Return the current state of a component, flattened."""
     with naming(key), loaded.notes.phases("current"):
         if target.template is not None:
             return target.template()
@@ -111,14 +111,14 @@ def _note(key: str, plan: Plan, loaded: Loaded) -> None:
 
 
 def fill(component: Selectable, loaded: Loaded) -> Any:
-    """Return the current state with what is planned replaced, and added.
+    """Return the current state with the planned leaves replaced and added.
 
     Returns:
       The state; `unflattening.LEFT_OUT` if all of it stays.
 
     Raises:
-      MismatchError: what is loaded makes no state with what is not.
-      DamagedError, ReadError, PickleError: it cannot be read.
+      MismatchError: loaded and current leaves together do not make a valid state.
+      DamagedError, ReadError, PickleError: the leaves cannot be read.
     """
     plan = loaded.plans[component.key]
     places, others = _whole(component, plan, loaded)
@@ -149,7 +149,7 @@ def _whole(
 ) -> tuple[Mapping[int, int], Mapping[int, Mapping[str, int]]]:
     """Return the containers that are loaded whole, and the attributes of some."""
     if component.is_plain and not wholes.have_attributes(plan.flat):
-        return {}, {}  # Mostly, so at once.
+        return {}, {}  # The most frequent case.
     saved, found = component.structure(), loaded.found
     is_part = loaded.request.selects(component.key)
     places = wholes.find(plan, saved, is_part=is_part)
@@ -170,7 +170,7 @@ def _warn_of_barred(names: Iterable[str], loaded: Loaded) -> None:
 def _known(
     plan: Plan, number: int, names: Mapping[str, int], values: Mapping[int, Any]
 ) -> dict[str, Any]:
-    """Return the saved attributes of a container; those not read stay as they are."""
+    """Return attributes of a container; those that were not read keep their values."""
     now = plan.flat.others(~number) or {}
     known = {name: values.get(x, now.get(name, _NOTHING)) for name, x in names.items()}
     return {name: value for name, value in known.items() if value is not _NOTHING}

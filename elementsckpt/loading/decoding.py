@@ -1,4 +1,4 @@
-"""Entries of a manifest → values: read, decoded, unpickled, in containers again."""
+"""Entries of a manifest → values: read, decoded, unpickled, put into containers."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _FindClass = Callable[[int, Node], type | None]
 
 
 class Decoder(Struct):
-    """Makes what one component of a save holds.
+    """Builds the state, or some leaves, of one component of a save.
 
     Attributes:
       entry: Its entry in the manifest.
       key: Its key.
-      where: Which it is, for errors.
+      where: Name of the component and the save, for errors.
       reader: Reads its blocks.
       resolver: Finds classes and functions.
       request: How to read it.
-      notes: Where to note what the report will say.
+      notes: Collects what the report will say.
     """
 
     entry: Component
@@ -44,11 +44,11 @@ class Decoder(Struct):
     notes: Notes
 
     def whole(self, saved: Tree, shard: str = "") -> Any:
-        """Return a state; `LEFT_OUT` if it is a pickled leaf, and these are left out.
+        """Return a whole state; `LEFT_OUT` if it is a pickle that is left out.
 
         Args:
-          saved: What the manifest says of it.
-          shard: Its number, if it is one of several.
+          saved: The tree in the manifest.
+          shard: The number of the shard, if the component has shards.
         """
         if self.request.leaves_out and tree.has_pickles(saved):
             return self._rest(saved, shard)
@@ -57,7 +57,7 @@ class Decoder(Struct):
         view_leaves.restore(numbered, values)
         with self._finding_classes(saved) as find_class:
             made = self._unpickle_all(numbered, values, saved, find_class)
-            if self.request.plain:  # But objects get what they had.
+            if self.request.plain:  # Only unpickled objects hold real containers.
                 made, find_class = {}, _no_class
             return unflattening.unflatten(
                 saved.root, saved.nodes, values, find_class, made
@@ -65,7 +65,7 @@ class Decoder(Struct):
 
     @contextlib.contextmanager
     def _finding_classes(self, saved: Tree) -> Iterator[_FindClass]:
-        """Give what finds the classes of containers, and note which it does not."""
+        """Give a function that finds containers' classes; note those not found."""
         lost: list[tuple[int, str]] = []
         changed: dict[str, int] = {}  # First container of each class that changed.
 
@@ -82,7 +82,7 @@ class Decoder(Struct):
             self._note_classes(saved, lost, changed)
 
     def _rest(self, saved: Tree, shard: str) -> Any:
-        """Return the state without what is pickled."""
+        """Return the state without its pickled leaves."""
         places = {n for node in saved.nodes for n in node.children if n >= 0}
         if saved.root >= 0:
             places.add(saved.root)
@@ -111,7 +111,8 @@ class Decoder(Struct):
         Args:
           saved: The tree.
           wanted: Their numbers.
-          as_saved: Those that are not for looking at, and what they need.
+          as_saved: Numbers of those that come as they were saved, and of all that these
+            need. Other arrays come as NumPy arrays.
         """
         wanted = list(wanted)
         numbers = [number for number in tree.needed(saved, wanted) if number >= 0]
@@ -119,7 +120,7 @@ class Decoder(Struct):
         count = len(picked)
         picked += tree.pick(saved, set(numbers) - as_saved)
         is_bare = not any(group.kind == "pickle" for _, group in picked)
-        # What is pickled may hold what is in the same memory.
+        # Pickled objects may hold arrays that share this memory.
         views = dict(view_leaves.pairs(picked)) if is_bare else {}
         picked = list(view_leaves.with_bases(saved, picked, self.entry.blocks))
         plain = [index >= count for index in range(len(picked))]
@@ -136,11 +137,11 @@ class Decoder(Struct):
         return {number: values[number] for number in wanted}
 
     def _read(self, groups: Sequence[LeafGroup], plain: Sequence[bool]) -> list[Any]:
-        """Return the leaves of groups, pickled ones as their payload.
+        """Return the leaves of groups, with payloads in place of pickled ones.
 
         Args:
           groups: Their entries in the manifest.
-          plain: Whether those of each group are for looking at.
+          plain: For each group, whether its arrays come as NumPy arrays.
         """
         self._refuse_pickles(groups)
         layouts = [leaves.layout_of(group) for group in groups]
@@ -156,7 +157,7 @@ class Decoder(Struct):
                 memories = self.reader.map(wants, mappable, verify=verify)
             else:
                 memories = self.reader.read(wants)
-        if self.entry.shards is None:  # Theirs were counted when they were verified.
+        if self.entry.shards is None:  # `verify` has counted the bytes of shards.
             self.notes.bytes_read += sum(size for _, _, size in wants)
         decoded = [
             leaves.decode(group, layout, memory, offset, plain=is_plain, mapped=mapped)
@@ -180,14 +181,14 @@ class Decoder(Struct):
         find_class: _FindClass,
         wanted: Iterable[int] = (),
     ) -> dict[int, Any]:
-        """Replace payloads by what they hold; return the containers made.
+        """Replace payloads by the unpickled objects; return the containers made.
 
         Args:
           groups: The leaves, with the first number of each group.
-          values: What is known of them, by number; changed.
+          values: Values of leaves by number; payloads in it are replaced.
           saved: The tree.
           find_class: As for `unflattening.unflatten`.
-          wanted: Containers to make beside those that are needed for that.
+          wanted: Containers to make besides those that pickles need.
         """
         pickled = {
             number: (name, parts)
@@ -215,7 +216,7 @@ class Decoder(Struct):
     def _refuse_pickles(self, groups: Iterable[LeafGroup]) -> None:
         names = [name for x in groups if x.kind == "pickle" for name in x.names]
         if names and not self.request.allow_pickle:
-            name = min(names, key=len)  # What is only a part of it has a longer one.
+            name = min(names, key=len)  # A leaf inside another one has a longer name.
             raise refusals.pickled(self._full_name(name), self._less)
 
     def _function(self, path: str, name: str) -> Any:
@@ -233,7 +234,7 @@ class Decoder(Struct):
 
     @property
     def _less(self) -> str:
-        """With which arguments a leaf can be left out."""
+        """Text that says which arguments leave out a leaf."""
         return self.request.verb.by("keys", "regex")
 
     def _full_name(self, name: str) -> str:
@@ -245,7 +246,7 @@ class Decoder(Struct):
         named: Iterable[tuple[str, int]],
         shard: str = "",
     ) -> list[tuple[int, LeafGroup]]:
-        """Return leaves without those that are pickled, if these are left out."""
+        """Return the leaves to read: without pickled ones if these are left out."""
         if not self.request.leaves_out:
             return list(picked)
         pickled = [x for x in picked if x[1].kind == "pickle"]

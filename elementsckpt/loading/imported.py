@@ -30,7 +30,7 @@ class ElementsComponent:
         self._flat: flattening.Flat | None = None
 
     def open(self) -> None:
-        """Nothing is opened before it is read."""
+        """Do nothing: files are opened when they are read."""
 
     def state(self) -> Any:
         """Return the state."""
@@ -39,7 +39,7 @@ class ElementsComponent:
         return state
 
     def rebuilt(self, state: Any) -> Any:
-        """Return the state, as elements saves no more."""
+        """Return the state: elements saves no classes besides it."""
         return state
 
     def some(self, named: Sequence[tuple[str, int]]) -> Any:
@@ -49,7 +49,7 @@ class ElementsComponent:
 
     @property
     def held_bytes(self) -> int:
-        """How much memory its state takes; its shards are never there at once."""
+        """How much memory its state takes; 0 for shards, which are read one by one."""
         return 0 if self.streams else elements.size_bytes(self._files)
 
     def contents(self) -> list[str]:
@@ -77,11 +77,11 @@ class ElementsComponent:
     is_plain = True
 
     def structure(self) -> wholes.Structure:
-        """Return no containers, as nothing is known of their attributes."""
+        """Return an empty structure: elements saves no attributes of containers."""
         return wholes.Structure(0, [], [])
 
     def barred(self, numbers: Iterable[int]) -> dict[int, str]:
-        """Return no leaves, as all have been read."""
+        """Return no leaves: all have been unpickled already."""
         return {}
 
     def shared(self) -> set[int]:
@@ -99,7 +99,7 @@ class ElementsComponent:
         yield from self._read()
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no file is open."""
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:

@@ -1,8 +1,8 @@
-"""The story of a load: a save → states, checked as a whole, → the components.
+"""The story of a load: a save → states, compared as a whole, → the components.
 
-`read` finds the first save that is not damaged, opens it, decides what of each
-component is read and how, refuses what does not fit, and reads and verifies the rest.
-Only then does `hand_over` call any component's `load()`.
+`read` finds the first save that is not damaged and opens it. It decides how to read
+each component, refuses leaves that do not fit, and reads and verifies the others. Only
+then `hand_over` calls the components' `load()`.
 """
 
 from __future__ import annotations
@@ -39,24 +39,24 @@ def read(
     candidates: Candidates,
     phases: Phases,
 ) -> Loaded:
-    """Read components from the first save that is not damaged; nothing changes.
+    """Read components from the first save that is not damaged; change no component.
 
     Args:
-      request: What was asked for.
-      targets: What loads the components, by our keys. The states of others are only
-        returned.
-      candidates: The saves.
-      phases: Clock for what is done.
+      request: The request.
+      targets: Targets of the components, by our keys. States of components without a
+        target are only returned.
+      candidates: The saves that may be read.
+      phases: The clock of the load.
 
     Returns:
-      What is to be closed, if the components have targets.
+      What was read. The caller must close it if the components have targets.
 
     Raises:
       DamagedError: all saves are damaged.
       MissingKeyError: the save lacks a component.
-      MismatchError: saved and current leaves do not fit, or a folder and a state.
-      PickleError: the save needs pickle, and that is not allowed.
-      CheckpointError: the saves cannot be found, or read.
+      MismatchError: leaves do not fit, or a folder was saved where a state is loaded.
+      PickleError: the save needs pickle, which is not allowed.
+      CheckpointError: the saves cannot be found or read.
     """
 
     def read_one(found: SaveEntry) -> Loaded:
@@ -82,21 +82,21 @@ def read(
 
 
 def hand_over(loaded: Loaded, targets: Mapping[str, Target]) -> None:
-    """Give each component what was read for it.
+    """Call the `load()` of each component with what was read for it.
 
     Raises:
-      DamagedError: a component has written to its folder, which is a part of the save,
-        or others have.
-      SaveNotFoundError: the save was removed, and a folder is in it.
+      DamagedError: the component, or another process, has written to its folder, which
+        is a part of the save.
+      SaveNotFoundError: the save was removed, with the folder of a component.
       Exception: what a component's own `load()` raises, with a note of its key.
     """
     loads = {x: target.load for x, target in targets.items() if target.load is not None}
     with loaded.notes.phases("load"):
         for key, load in rng.last(loads).items():
-            if key in loaded.states:  # Else nothing in it was selected.
+            if key in loaded.states:  # Otherwise no leaf of it was selected.
                 with naming(key):
                     _give(key, load, loaded)
-                loaded.streams.pop(key, None)  # Who keeps a generator reads on.
+                loaded.streams.pop(key, None)  # A kept generator may read on.
 
 
 def _give(key: str, load: Callable[[Any], Any], loaded: Loaded) -> None:
@@ -116,7 +116,7 @@ def _give(key: str, load: Callable[[Any], Any], loaded: Loaded) -> None:
 def _read(
     found: SaveEntry, is_own: bool, targets: Mapping[str, Target], loaded: Loaded
 ) -> None:
-    """Read what is wanted of a save."""
+    """Read the requested components of a save."""
     phases = loaded.notes.phases
     with phases("open"):
         save = OpenSave(found)
@@ -142,7 +142,7 @@ def _read(
 def _choose(
     components: Sequence[Selectable], loaded: Loaded
 ) -> list[tuple[Selectable, list[tuple[str, int]]]]:
-    """Return the names and numbers of selected leaves, of components that have some."""
+    """Return components that have selected leaves, with these names and numbers."""
     chosen = []
     for component in components:
         matches = loaded.selections[component.key].matches
@@ -155,7 +155,7 @@ def _choose(
 
 @contextlib.contextmanager
 def _closing(components: Sequence[AnyComponent]) -> Iterator[None]:
-    """Close the files, except those from which shards are still to be read."""
+    """Close the files at the end, except those of shards, which are read later."""
     try:
         yield
         for component in components:
@@ -178,7 +178,7 @@ def _read_whole(
         folders = [x for x in folders if targets[x.key].load is not None]
         if folders and not loaded.request.dry_run:
             loaded.draft = isolate(loaded.found.path, folders)
-        for component in components:  # What is open can be read when it is removed.
+        for component in components:  # Open files can be read even if they are removed.
             component.open()
     for component in components:
         try:
@@ -217,16 +217,15 @@ def _read_one(component: AnyComponent, target: Target, loaded: Loaded) -> None:
 def _warn_of_plain(key: str, found: SaveEntry) -> None:
     if found.head is not None and found.head.version < _FIRST_WITH_CLASSES:
         _logger.warning(
-            "%r in %s was saved without its classes, as it was by earlier versions: "
-            "what held its leaves comes back as plain containers. Give the Value a "
-            "template to get more.",
+            "%r in %s was saved without its classes, as earlier versions did: it comes "
+            "back in plain containers. Give the Value a template to get its classes.",
             key,
             found.path,
         )
 
 
 def _note_misfits(targets: Mapping[str, Target], loaded: Loaded) -> None:
-    """Note what modules and optimizers of torch would refuse, or would not notice."""
+    """Note what torch modules and optimizers would refuse, or load without a check."""
     for key, target in targets.items():
         if target.load is None:
             continue

@@ -1,4 +1,4 @@
-"""The result of a load: what was read from a save, and what the report says of it."""
+"""The result of a load: what was read from a save, and what the report says."""
 
 from __future__ import annotations
 
@@ -26,17 +26,18 @@ _MOST_WARNINGS = 20
 
 
 class Notes(Struct):
-    """What components of a save note while they are read.
+    """Notes about the components of a save, taken while they are read.
 
     Attributes:
       phases: The clock of the load.
-      plain: Container to the class that was not found; names begin with the key.
-      left_out: What is left out, as it is pickled.
+      plain: Name of each container whose class was not found, to the path of the class.
+        Names begin with the key.
+      left_out: Names of pickled leaves that are left out.
       reasons: Why classes that were found are not used, by path.
-      changes: Classes whose fields have changed, to what changed and in which
-        container that was first met.
+      changes: Path of each class whose fields have changed, to the change and the name
+        of the first container of the class.
       bytes_read: Size of the leaves that were read.
-      allowance: What the names of places may still cost.
+      allowance: How much the names of places may still cost.
     """
 
     phases: Phases
@@ -48,7 +49,7 @@ class Notes(Struct):
     allowance: walking.Allowance = field(default_factory=walking.Allowance)
 
     def warn_of_classes(self) -> None:
-        """Warn of classes that have changed, or were not found."""
+        """Warn about classes that have changed or were not found."""
         for path, (change, first) in self.changes.items():
             result = change.consequence
             _logger.warning(
@@ -67,15 +68,16 @@ class Loaded(Struct):
 
     Attributes:
       found: The save.
-      request: What was asked of it.
-      notes: What was noted while its components were read.
-      is_named: Whether a pattern can be for any of the components.
-      selections: What is selected in those of which leaves are loaded.
-      plans: What loading comes to in those that have a current state.
-      states: What to give to the `load()` of each component.
-      folders: Those of them that are folders.
-      streams: What closes those that are generators, which hold the save till then.
-      draft: What folders are in that were made for this load, or None.
+      request: The request for this save.
+      notes: Notes taken while its components were read.
+      is_named: Whether the leaves of all components can be selected by name.
+      selections: The selection in each component that is loaded leaf by leaf.
+      plans: The plan for each component that is loaded into a current state.
+      states: What each component's `load()` gets, by key.
+      folders: The components in `states` that are folders, by key.
+      streams: Functions that close the generators in `states`, by key. A generator
+        holds the save until then.
+      draft: The folder that holds the files for this load, or None.
       fell_back_from: The newest save, if it is damaged.
     """
 
@@ -98,11 +100,11 @@ class Loaded(Struct):
 
     @property
     def keys(self) -> Mapping[str, str]:
-        """Our keys of all that is loaded, to those in the save."""
+        """Our keys of the components to load, to the keys in the save."""
         return self.request.keys or {}
 
     def close(self) -> None:
-        """Let go of the save; who keeps an error keeps this object, too."""
+        """Release the save; the traceback of an error may keep this object alive."""
         try:
             if self.draft is not None:
                 self.draft.abandon()

@@ -1,4 +1,4 @@
-"""A save that is open for reading, whoever wrote it."""
+"""A save that is open for reading, of this library or of elements."""
 
 from __future__ import annotations
 
@@ -65,15 +65,15 @@ class OpenSave:
     def components(
         self, request: Request, targets: Mapping[str, Target], notes: Notes
     ) -> list[AnyComponent]:
-        """Return the components that are asked for, which have our keys then.
+        """Return the requested components, under our keys.
 
         Args:
-          request: What is asked of this save.
-          targets: What loads them, by our keys.
-          notes: Where they note what the report will say.
+          request: The request for this save.
+          targets: Their targets, by our keys.
+          notes: Collect what the report will say.
 
         Raises:
-          MissingKeyError: some are not in the save; the message lists what is.
+          MissingKeyError: the save lacks some; the message lists those that it has.
         """
         keys, here = request.keys or {}, self.keys()
         if not {*keys.values()}.issubset(here):
@@ -103,13 +103,13 @@ class OpenSave:
     def _counterparts(
         self, request: Request, targets: Mapping[str, Target], notes: Notes
     ) -> dict[str, str]:
-        """Return what holds, under other keys, what components that are missing do."""
+        """Return saved keys that seem to hold missing components, by our keys."""
         keys, ours, theirs = request.keys or {}, {}, {}
         free = [key for key in self._entries if key not in keys.values()]
         lacking = [key for key, saved in keys.items() if saved not in self.keys()]
         for key in lacking if free else ():
             state = targets[key].state
-            with contextlib.suppress(Exception):  # It is for an error.
+            with contextlib.suppress(Exception):  # This is only advice in an error.
                 if state is not None:
                     ours[key] = _names(state(), key)
         for key in free if ours else ():
@@ -121,7 +121,7 @@ class OpenSave:
 
 
 def _objects_in(key: str, target: Target, notes: Notes) -> Callable[[], Iterable[Any]]:
-    """Return what gives the classes and functions in the current state."""
+    """Return a function that lists the classes and functions in the current state."""
 
     def objects() -> Iterable[Any]:
         assert target.state is not None
@@ -133,7 +133,7 @@ def _objects_in(key: str, target: Target, notes: Notes) -> Callable[[], Iterable
                 return []
             flat = flattening.flatten(state, key)
         except Exception as error:
-            # What it knows is missed, and said, where it was needed.
+            # If a class of it is needed, a later message says what is missing.
             _logger.warning("%r has no current state to look in: %s", key, error)
             return []
         return [*map(type, flat.containers), *filter(callable, flat.values)]
@@ -142,7 +142,7 @@ def _objects_in(key: str, target: Target, notes: Notes) -> Callable[[], Iterable
 
 
 def _names(state: Any, key: str) -> set[str]:
-    """Return the names of the leaves of a state, or what one without a name is."""
+    """Return the names of a state's leaves; a leaf without a name gives its spec."""
     flat = flattening.flatten(state, key, by_name=True)
     names = enumerate(flat.names)
     return {manifest.escape(name) or str(flat.spec(number)) for number, name in names}

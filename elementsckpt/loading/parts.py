@@ -1,4 +1,4 @@
-"""What is read of each component: all of it, or some of its leaves, and which."""
+"""How each component is read: as a whole, or some of its leaves, and which ones."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Parts(NamedTuple):
     """Components by how they are read.
 
     Attributes:
-      whole: Those whose state is replaced.
-      into: Those whose leaves go into their current state.
-      alone: Those of which leaves are returned by themselves.
+      whole: Components whose state is replaced.
+      into: Components whose leaves are put into the current state.
+      alone: Components whose selected leaves are returned by themselves.
     """
 
     whole: list[AnyComponent]
@@ -34,13 +34,13 @@ def divide(
     """Decide how each component is read, and which of its leaves.
 
     Args:
-      components: Those of the save.
-      targets: What loads them.
-      loaded: What was asked for; gets what is selected.
+      components: Components of the save.
+      targets: Their targets.
+      loaded: Has the request, and gets the selections.
 
     Raises:
-      MismatchError: what a component is in the save cannot be loaded so.
-      PickleError: it needs pickle, and that is not allowed.
+      MismatchError: the target cannot load this kind of component.
+      PickleError: the component needs pickle, which is not allowed.
     """
     for component in components:
         target, is_folder = targets[component.key], isinstance(component, FolderReader)
@@ -69,9 +69,9 @@ def _is_whole(component: AnyComponent, target: Target, request: Request) -> bool
     key = component.key
     if target.template is not None:
         return False
-    if target.is_rebuilt:  # Of nothing there is no part.
+    if target.is_rebuilt:  # There is no current value to load leaves into.
         return not request.selects(key)
-    # Without names there is nothing to be strict about, and nothing to cast.
+    # Without names, there are no leaves to compare or to cast.
     is_named = request.is_by_name(key) or _has_names(component)
     return request.is_whole(key) or not is_named
 
@@ -93,7 +93,7 @@ def _selectable(components: Sequence[AnyComponent], loaded: Loaded) -> list[Sele
 
 
 def _is_admitted(component: Selectable, loaded: Loaded) -> bool:
-    """Return whether it is read: the whole may be one pickle, as elements writes it."""
+    """Return whether to read it: as elements writes it, all may be one pickle."""
     if not loaded.request.leaves_out:
         return True
     try:
@@ -110,7 +110,7 @@ def _select(
     targets: Mapping[str, Target],
     loaded: Loaded,
 ) -> None:
-    """Decide which leaves are selected, reading names only if they count."""
+    """Decide which leaves are selected; read their names only if patterns need them."""
     some = [*parts.into, *parts.alone]
     is_by_name = bool(patterns.groups(loaded.request, [x.key for x in some]))
     names = {x.key: [name for name, _ in x.names()] if is_by_name else [] for x in some}

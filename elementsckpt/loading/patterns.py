@@ -1,7 +1,7 @@
-"""The patterns of a request and the names of leaves → what to select in each component.
+"""The patterns of a request and the names of leaves → the selection in each component.
 
-Patterns are for the names of leaves. One that finds none of these in the whole load is
-for full names, with the key, as reports print them. So a pattern that is meant for the
+Patterns match names of leaves. A pattern that matches no such name in the whole load
+matches full names instead: with the key, as reports print them. So a pattern for the
 leaves `params/...` of an agent never selects a component that is called `params`.
 """
 
@@ -13,24 +13,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from ..state.selection import Selection
 from .request import Request
 
-_Names = Mapping[str, Sequence[str]]  # Of the saved leaves of components, by key.
+_Names = Mapping[str, Sequence[str]]  # Names of the saved leaves, by key.
 
 
 def groups(request: Request, keys: Iterable[str]) -> list[list[str]]:
-    """Return the components of which leaves are selected, by what selects them.
+    """Return the components whose leaves are selected by name, grouped by pattern.
 
-    It is enough if something is selected in one component of a group.
+    A pattern must select something in at least one component of its group.
     """
     by_key = isinstance(request.regex, Mapping) or request.renames_by_key
     return _grouped([key for key in keys if request.is_by_name(key)], by_key=by_key)
 
 
 def selections(request: Request, names: _Names) -> dict[str, Selection]:
-    """Return what to select in each component.
+    """Return the selection in each component.
 
     Args:
-      request: What was asked for.
-      names: The names of all leaves of the load that have one.
+      request: The request.
+      names: The names of all leaves of the load that have names.
 
     Raises:
       MismatchError: the replacement for a name is not valid.
@@ -60,7 +60,7 @@ def selections(request: Request, names: _Names) -> dict[str, Selection]:
 
 
 def _with_full_regex(request: Request, names: _Names) -> set[str]:
-    """Return the keys of components whose pattern is for full names."""
+    """Return the keys of components whose pattern matches full names."""
     found: set[str] = set()
     keys = [key for key in names if request.selects(key)]
     for group in _grouped(keys, by_key=isinstance(request.regex, Mapping)):
@@ -71,7 +71,7 @@ def _with_full_regex(request: Request, names: _Names) -> set[str]:
 
 
 def _full_renames(request: Request, names: _Names) -> dict[str, frozenset[str]]:
-    """Return the patterns of `rename` that are for full names, by key."""
+    """Return the patterns of `rename` that match full names, by key."""
     found: dict[str, frozenset[str]] = {}
     keys = [key for key in names if request.rename_of(key)]
     for group in _grouped(keys, by_key=request.renames_by_key):
@@ -91,5 +91,5 @@ def _full_renames(request: Request, names: _Names) -> dict[str, frozenset[str]]:
 
 
 def _grouped(keys: Sequence[str], *, by_key: bool) -> list[list[str]]:
-    """Return keys each by itself, or all together, if there are any."""
+    """Return groups: of one key each, or one group of all keys if there are any."""
     return [[key] for key in keys] if by_key else [list(keys)] if keys else []

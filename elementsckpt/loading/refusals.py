@@ -1,6 +1,6 @@
 """Why a load is refused: the errors, in the order in which a load can meet them.
 
-What to do about leaves that do not fit is made by `remedies`.
+`remedies` says what to do about leaves that do not fit.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ from .verbs import Verb
 
 @contextlib.contextmanager
 def damage(where: str) -> Iterator[None]:
-    """Turn errors from decoding what a file says into a DamagedError."""
+    """Turn errors from decoding the content of a file into a DamagedError."""
     try:
         yield
     except errors.CheckpointError:
         raise
     except ImportError as error:
         raise errors.ReadError(
-            f"{where} needs what is not installed here ({reason(error)}). Install it, "
-            f"or leave it out with keys= or regex=; of tensors, elementsckpt.read "
-            f"gives NumPy arrays."
+            f"{where} needs a package or version that is not installed here "
+            f"({reason(error)}). Install it, or leave the leaf out with keys= or "
+            f"regex=; elementsckpt.read returns tensors as NumPy arrays."
         ) from error
     except MemoryError as error:
         raise errors.ReadError(
             f"{where} does not fit into memory. Load less of it at a time, or map its "
             f"arrays with mmap=True."
         ) from error
-    except Exception as error:  # Whatever NumPy, torch and classes make of nonsense.
+    except Exception as error:  # NumPy, torch and classes raise anything for nonsense.
         found = f"{type(error).__name__}: {reason(error)}"
         raise errors.DamagedError(f"{where} is not a valid save ({found}).") from error
 
 
 def all_damaged(saves: Sequence[SaveEntry], damaged: Sequence[Exception]) -> Exception:
-    """Return the error for saves that are all damaged, each for its reason."""
+    """Return the error for saves that are all damaged, with the reason of each."""
     if len(damaged) == 1:
         return errors.DamagedError(
             f"{damaged[0]} Load another save by its path, or restore this one from a "
@@ -82,9 +82,10 @@ def missing_keys(
 
     Args:
       path: The save.
-      request: What is asked of it.
+      request: The request for it.
       there: The keys that it has.
-      counterparts: Our keys of such components to what seems to be the same.
+      counterparts: Our keys of missing components, to saved keys of what seems to be
+        the same.
     """
     here, keys = list(there), request.keys or {}
     missing = [key for key in keys.values() if key not in here]
@@ -96,7 +97,7 @@ def missing_keys(
 
 
 def other_kind(key: str, path: Path, verb: Verb, *, is_folder: bool) -> Exception:
-    """Return the error for a folder where a state is loaded, or the other way round."""
+    """Return the error for a folder where a state is expected, or the reverse."""
     if is_folder:
         what = "a folder of files, and what loads it takes a state"
         remedy = "Use elementsckpt.Files(load=function)"
@@ -116,7 +117,7 @@ def without_names(what: str, verb: Verb, others: Sequence[str] = ()) -> Exceptio
     """Return the error for a component whose leaves cannot be selected.
 
     Args:
-      what: Which it is, and how it was saved.
+      what: Name of the component, and how it was saved.
       verb: What the user called.
       others: Keys of components whose leaves can be selected.
     """
@@ -135,16 +136,16 @@ def without_names(what: str, verb: Verb, others: Sequence[str] = ()) -> Exceptio
 
 
 def refuse_nothing(loaded: Loaded, saved: Mapping[str, Sequence[str]]) -> None:
-    """Raise an error for components in which nothing is selected, if it is one.
+    """Raise an error for components in which a pattern selects nothing.
 
     Args:
-      loaded: What was asked for.
+      loaded: Has the request.
       saved: The names of these components' leaves, by key.
     """
     plans = {key: loaded.plans[key] for key in saved if key in loaded.plans}
     lost = [x for key, plan in plans.items() for x in full_names(key, plan.unexpected)]
     path = loaded.found.path
-    if lost:  # The pattern matched, but nothing that is here now.
+    if lost:  # The pattern matched, but only leaves that the current state lacks.
         raise errors.MismatchError(
             f"No matched leaf of {path} is in the current state: "
             f"{', '.join(lost[:5])}. {remedies.renaming_hint(loaded)}; nothing was "
@@ -158,9 +159,9 @@ def refuse_nothing(loaded: Loaded, saved: Mapping[str, Sequence[str]]) -> None:
     names = [name for some in saved.values() for name in some]
     if not names:
         raise errors.MismatchError(
-            f"{what}, where none has a name: leaves in attributes of containers have "
-            f"none, and there may be no others. Load it whole, without regex=; nothing "
-            f"was loaded."
+            f"{what}, where no leaf has a name: either there are none, or all are in "
+            f"attributes of containers. Load it whole, without regex=; nothing was "
+            f"loaded."
         )
     text = remedies.text_of(selection.regex)
     near = ", ".join(map(repr, hints.nearest(text, names)))
@@ -175,7 +176,7 @@ def refuse_nothing(loaded: Loaded, saved: Mapping[str, Sequence[str]]) -> None:
 def _of_saved_key(
     loaded: Loaded, regex: str, saved: Mapping[str, Sequence[str]]
 ) -> str:
-    """Say that a pattern is one with the key in the save, if it is."""
+    """Return advice if a pattern has the key in the save in place of ours, or ""."""
     for key, names in saved.items():
         theirs = loaded.keys[key]
         full = full_names(theirs, names) if theirs not in ("", key) else []
@@ -185,19 +186,19 @@ def _of_saved_key(
 
 
 def _of_current(regex: str, plans: Mapping[str, Plan]) -> str:
-    """Say that a pattern is one for the current state, if it is."""
+    """Return advice if a pattern matches only names in the current state, or ""."""
     for key, plan in plans.items():
         for name in plan.flat.names:
             if re.match(regex, name) or re.match(regex, tree.full_name(key, name)):
                 return (
-                    f"It matches {name!r} of the current state, and patterns are for "
+                    f"It matches {name!r} of the current state, and patterns match "
                     f"names in the save, which rename= maps to current ones. "
                 )
     return ""
 
 
 def refuse_misfits(loaded: Loaded) -> None:
-    """Raise one error with everything that does not fit, if anything does not."""
+    """Raise one error that lists everything that does not fit, if anything."""
     is_strict, plans = loaded.request.strict, loaded.plans.values()
     others = [*loaded.missing, *loaded.unexpected] if is_strict else []
     misplaced = sum(len(plan.misplaced) for plan in plans)
@@ -215,15 +216,15 @@ def refuse_misfits(loaded: Loaded) -> None:
 
 
 def no_state(key: str, error: Exception) -> Exception:
-    """Return the error for loaded leaves that make no state with the others."""
+    """Return the error for selected leaves that do not make a state with the others."""
     return errors.MismatchError(
-        f"The leaves of {key!r} that are selected make no state with those that are "
-        f"not: {reason(error)}. Select more or fewer of them with another regex; "
-        f"nothing was loaded."
+        f"The selected leaves of {key!r} do not make a valid state with the others: "
+        f"{reason(error)}. Select more or fewer of them with another regex; nothing "
+        f"was loaded."
     )
 
 
-# Pickles. `by` says with which arguments a leaf can be left out.
+# Pickles. `by` says which arguments leave out a leaf.
 
 
 def pickled(name: str, by: str) -> Exception:
@@ -256,7 +257,7 @@ _GIVE_TEMPLATE = "Give the Value that loads it a template: Value(one_like_the_sa
 
 
 def skeleton_lost(where: str) -> Exception:
-    """Return the error for a value that was saved without what is not in its leaves."""
+    """Return the error for a value that was saved without its classes."""
     return errors.PickleError(
         f"{_value(where)} that could not be pickled. {_GIVE_TEMPLATE}."
     )

@@ -1,6 +1,6 @@
-"""What to do where saved leaves and current ones do not fit, made of both.
+"""Remedies for leaves that do not fit, made of the saved and the current names.
 
-What is suggested works as it stands, or it is not suggested.
+Each suggestion works exactly as written; otherwise it is not made.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from . import patterns
 from .loaded import Loaded, full_names
 
 _logger = logging.getLogger("elementsckpt")
-_LONG = 300  # Letters of a suggestion.
+_LONG = 300  # Most letters of a suggestion.
 
 
 def of(loaded: Loaded, *, is_uneven: bool) -> str:
-    """Say what to do about leaves that do not fit.
+    """Return remedies for leaves that do not fit.
 
     Args:
-      loaded: What was loaded.
-      is_uneven: Whether one side has leaves that the other lacks, and must not.
+      loaded: The load.
+      is_uneven: Whether leaves that only one side has are an error, and there are some.
     """
     takes, remedies = loaded.request.verb.takes, []
     if loaded.request.is_plain:
@@ -51,7 +51,7 @@ def of(loaded: Loaded, *, is_uneven: bool) -> str:
 
 
 def text_of(regex: Any) -> str:
-    """Return a pattern as text, which may have been compiled."""
+    """Return the text of a pattern, compiled or not."""
     text: str = regex.pattern if isinstance(regex, re.Pattern) else regex
     return text
 
@@ -60,7 +60,7 @@ def text_of(regex: Any) -> str:
 
 
 def _renaming(loaded: Loaded) -> list[str]:
-    """Return how to make names fit, if that is known."""
+    """Return advice that makes the names fit, in a list; [] if there is none."""
     turned = _turned(loaded)
     if turned:
         return [f"pass rename={turned}, {_DIRECTION}"]
@@ -88,7 +88,7 @@ def renaming_hint(loaded: Loaded) -> str:
 
 
 def warn_of_unused(loaded: Loaded) -> None:
-    """Warn of patterns that rename nothing where leaves are left as they are."""
+    """Warn about patterns that rename nothing while leaves remain unmatched."""
     groups = (
         patterns.groups(loaded.request, loaded.plans) if loaded.request.rename else []
     )
@@ -115,7 +115,7 @@ def warn_of_unused(loaded: Loaded) -> None:
 
 
 def _names(loaded: Loaded, key: str) -> hints.Names:
-    """Return names of a component, and which of its leaves fit which."""
+    """Return the names of a component, and which of its leaves fit which others."""
     plan, cast = loaded.plans[key], loaded.request.cast
     known = {*plan.loaded, *(name for name, *_ in plan.saved)}
     now = {escape(name): number for number, name in enumerate(plan.flat.names)}
@@ -133,11 +133,11 @@ def _names(loaded: Loaded, key: str) -> hints.Names:
 
 
 def _added(loaded: Loaded) -> Mapping[str, Any]:
-    """Return `rename=` with what makes more names fit, if there is such."""
+    """Return `rename=` with patterns that make more names fit, or nothing new."""
     given = loaded.request.rename or {}
     is_flat = any(not isinstance(x, Mapping) for x in given.values())
     is_by_key = not is_flat and len(loaded.keys) > 1
-    if loaded.request.regex is not None and not given:  # Each must be selected then.
+    if loaded.request.regex is not None and not given:  # Each must then match.
         is_by_key = is_by_key and all(plan.chosen for plan in loaded.plans.values())
     found: dict[str, Any] = dict(given) if is_by_key else {}
     for key, plan in loaded.plans.items():
@@ -157,7 +157,7 @@ def _match_any(patterns: Iterable[str], names: Collection[str]) -> bool:
 
 
 def _turned(loaded: Loaded) -> Mapping[str, Any]:
-    """Return `rename=` turned round, if only that makes sense."""
+    """Return `rename=` in the other direction, if only that makes sense."""
     given = loaded.request.rename or {}
     if any(isinstance(rename, Mapping) for rename in given.values()):
         found = {key: _turned_of(loaded, [key]) for key in given if key in loaded.plans}
@@ -176,7 +176,7 @@ def _turned_of(loaded: Loaded, keys: Sequence[str]) -> dict[str, str]:
 
 
 def _avoiding(loaded: Loaded) -> str | None:
-    """Return a `regex=` with which all that does not fit is left alone."""
+    """Return a `regex=` that leaves out all leaves that do not fit, or None."""
     found: dict[str, str] = {}
     if not loaded.is_named or not any(_misfits(loaded, x) for x in loaded.plans):
         return None
@@ -191,7 +191,7 @@ def _avoiding(loaded: Loaded) -> str | None:
 
 
 def _misfits(loaded: Loaded, key: str) -> list[str]:
-    """Return the names in a component that do not fit."""
+    """Return the saved names in a component that do not fit."""
     plan = loaded.plans[key]
     strictly = [*plan.missing, *plan.unexpected] if loaded.request.strict else []
     names = [*plan.problems, *strictly]
@@ -200,7 +200,7 @@ def _misfits(loaded: Loaded, key: str) -> list[str]:
 
 
 def _avoiding_in(loaded: Loaded, key: str) -> str | None:
-    """Return the pattern for a component, most of whose leaves it must match."""
+    """Return a pattern for a component that matches most of its leaves, or None."""
     if key not in loaded.plans:
         return ".*"
     plan, selection = loaded.plans[key], loaded.selections[key]

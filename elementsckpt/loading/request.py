@@ -1,4 +1,4 @@
-"""What a load was asked for, checked before anything is read."""
+"""The arguments of a load, checked before anything is read."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ _FLAGS = ("strict", "cast", "mmap", "verify", "allow_pickle", "dry_run")
 
 
 class Request(Struct, frozen=True):
-    """What was asked for; components by their keys in the object that loads.
+    """The components and leaves to load, by the keys of the object that loads.
 
     Attributes:
       verb: What the user called.
-      keys: Components to load, our keys to those in the save; None for all that are
-        in the save. Those that `regex` leaves alone are not among them.
-      regex: Matches the names of leaves, from their start; None matches all. Or such a
-        pattern for each of some components; the others are left alone.
-      rename: Pattern to replacement, for the saved names that matched. Or such a
-        mapping for each of some components.
+      keys: Components to load, our keys to the keys in the save; None for all in the
+        save. Components that `regex` leaves out are not among them.
+      regex: Pattern that matches names of leaves from their start; None matches all.
+        Or a mapping from keys to patterns, which leaves out other components.
+      rename: Patterns to replacements, for the saved names that `regex` matched. Or a
+        mapping from keys to such mappings.
       strict: Whether a matched leaf that only one side has is an error.
       cast: Whether dtypes may differ, within NumPy's same-kind casting.
       mmap: Whether arrays are mapped instead of read.
-      verify: Whether what is mapped is verified, as all that is read is.
+      verify: Whether mapped arrays are verified; those that are read always are.
       allow_pickle: Whether code from the save may run: pickles and imports. None if
         that depends on where the save is.
-      plain: Whether states are for looking at: NamedTuples and dataclasses become
-        dicts, arrays of JAX and torch NumPy's, functions their import paths.
-      dry_run: Whether what does not fit is reported instead of raised, and nothing is
-        handed to components.
+      plain: Whether NamedTuples and dataclasses become dicts, arrays of JAX and torch
+        NumPy arrays, and functions their import paths.
+      dry_run: Whether to report misfits instead of raising an error, and to call no
+        component's `load()`.
 
     Raises:
-      ValueError: an argument makes no sense.
+      ValueError: an argument is not valid.
       MismatchError: a pattern or a replacement is not valid.
       MissingKeyError: a component that is not loaded has a pattern.
     """
@@ -75,11 +75,11 @@ class Request(Struct, frozen=True):
             force_setattr(self, "keys", self._wanted(self.keys))
 
     def of_save(self, keys: Iterable[str], *, is_trusted: bool) -> Request:
-        """Return what is asked of a save.
+        """Return the request for one save.
 
         Args:
-          keys: The components that it has.
-          is_trusted: Whether code from it may run, if the user did not say.
+          keys: Keys of the components that the save has.
+          is_trusted: Whether code from it may run, if `allow_pickle` is None.
         """
         found = copy.copy(self)
         if self.keys is None:
@@ -95,12 +95,12 @@ class Request(Struct, frozen=True):
 
     @property
     def is_plain(self) -> bool:
-        """Whether nothing was asked for but the components."""
+        """Whether the request has no arguments about leaves."""
         is_named = self.regex is not None or bool(self.rename)
         return self.strict and not self.cast and not is_named
 
     def is_whole(self, key: str) -> bool:
-        """Whether the state of a component is simply replaced."""
+        """Whether the whole state of a component is replaced without comparison."""
         return self.strict and not self.cast and not self.is_by_name(key)
 
     def selects(self, key: str) -> bool:
@@ -112,7 +112,7 @@ class Request(Struct, frozen=True):
         return self.selects(key) or bool(self.rename_of(key))
 
     def regex_of(self, key: str) -> str | None:
-        """Return the pattern for the leaves of a component that is not left alone."""
+        """Return the pattern for the leaves of a component, or None for all."""
         return self.regex[key] if isinstance(self.regex, Mapping) else self.regex
 
     def rename_of(self, key: str) -> Mapping[str, str]:
@@ -123,11 +123,11 @@ class Request(Struct, frozen=True):
 
     @property
     def renames_by_key(self) -> bool:
-        """Whether `rename` has a mapping for each of some components."""
+        """Whether `rename` maps keys to mappings."""
         return any(isinstance(x, Mapping) for x in (self.rename or {}).values())
 
     def _wanted(self, keys: Mapping[str, str]) -> dict[str, str]:
-        """Return the components that are not left alone."""
+        """Return the components that `regex` does not leave out."""
         wanted = dict(keys)
         if isinstance(self.regex, Mapping):
             _require_keys("regex", self.regex, wanted)
@@ -198,7 +198,7 @@ def _require_keys(argument: str, named: Iterable[str], keys: Iterable[str]) -> N
     unknown = [key for key in named if key not in known]
     if unknown:
         raise MissingKeyError(
-            f"{argument} names {_listed(unknown)}, and to be loaded are "
+            f"{argument} names {_listed(unknown)}, but the keys to load are "
             f"{_listed(known)}. Correct its keys; nothing was loaded."
         )
 

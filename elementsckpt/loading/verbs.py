@@ -1,4 +1,4 @@
-"""What can be called to load, so that errors advise what applies to it."""
+"""The functions and methods that load, so that errors give advice that fits them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ class Verb(Struct, frozen=True):
     """A function or method that loads.
 
     Attributes:
-      name: What it is called.
+      name: Its name.
       takes: Its arguments that say what to load.
-      otherwise: What to do about a component that the save lacks; with `keys=` that
-        maps keys, what it has is more to the point.
+      otherwise: Advice on a component that the save lacks, if `lacking` has no better.
     """
 
     name: str
@@ -23,9 +22,9 @@ class Verb(Struct, frozen=True):
     otherwise: str
 
     def by(self, *names: str) -> str:
-        """Return " with" those of some arguments that it takes, or nothing.
+        """Return " with" and those of the arguments that it takes, or "".
 
-        Where `load` takes more, it may be called instead.
+        If only `load` takes them, the text names `load`.
         """
         known = [f"{name}=" for name in names if name in self.takes]
         if self is LOAD_OR_SAVE and not known:
@@ -38,12 +37,13 @@ class Verb(Struct, frozen=True):
         there: Collection[str],
         counterparts: Mapping[str, str],
     ) -> str:
-        """Say what to do about components that the save lacks.
+        """Return advice on components that the save lacks.
 
         Args:
-          keys: Our keys to those in the save.
+          keys: Our keys, to the keys asked for in the save.
           there: The keys in the save.
-          counterparts: Our keys of such components to what seems to be the same.
+          counterparts: Our keys of missing components, to saved keys of what seems to
+            be the same.
         """
         if self not in (LOAD, LOAD_OR_SAVE):
             return self.otherwise
@@ -60,8 +60,8 @@ class Verb(Struct, frozen=True):
             )
         if known:
             said.append(
-                f"To go on without what it lacks, load(keys={known}) what it "
-                f"has{instead}; the next save() has all that is registered."
+                f"To go on without what it lacks, call load(keys={known}){instead}; "
+                f"the next save() has all that is registered."
             )
         return " ".join(said) or self.otherwise
 

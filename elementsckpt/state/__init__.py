@@ -1,8 +1,9 @@
 """Nested state ⇄ named leaves.
 
-State is taken apart into a **tree** of **nodes**, which end in leaves. Leaves that
-differ in name and content only are a **group**. A **spec** is what a leaf must be to
-take the place of another, and to **match** is to find which saved leaf goes where.
+A state is flattened into a **tree** of **nodes** that end in leaves. Leaves that differ
+only in name and content are a **group**. A **spec** has the properties that a leaf
+needs to replace another one. To **match** is to find which saved leaf replaces which
+current one.
 """
 
 __all__ = [

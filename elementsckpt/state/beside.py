@@ -1,7 +1,8 @@
-"""Attributes of containers in pytrees, beside what the containers hold.
+"""Attributes of containers in pytrees, besides their children.
 
-Data is part of the state and saved with the container. What only pickle could hold, and
-functions, are like static fields: they stay those of the value into which is loaded.
+Data is part of the state and saved with the container. Functions, and objects that only
+pickle could hold, are treated as static fields: a load keeps those of the current
+value.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from . import flattening
 
 
 class Beside(NamedTuple):
-    """The attributes of a container beside what it holds.
+    """The attributes of a container besides its children.
 
     Attributes:
-      data: What a save can hold without pickle.
-      rest: Everything else, but for what is computed when it is asked for.
+      data: Attributes that a save can hold without pickle.
+      rest: All other attributes, except cached properties.
     """
 
     data: dict[Any, Any]
@@ -35,7 +36,7 @@ NOTHING = Beside({}, {})
 
 
 def of(value: Any, held: Collection[Any] = ()) -> Beside:
-    """Return the attributes of a container, but for those of these names."""
+    """Return the attributes of a container, except those with the names in `held`."""
     found = attributes.own(value)
     if not found:
         return NOTHING
@@ -69,7 +70,7 @@ def is_data(value: Any) -> bool:
 
 
 def _is_plain(leaf: Any) -> bool:
-    """Tell leaves of which a look at their type is enough."""
+    """Return whether the leaf is known to be data by its type."""
     if type(leaf) is np.ndarray:
         return not leaf.dtype.hasobject
     return type(leaf) in (bool, int, float, complex, str, bytes, type(None))

@@ -1,8 +1,7 @@
-"""Code in a tree, and what it is bound to.
+"""Code in a tree, and the objects that it is bound to.
 
-Functions, however they are wrapped, classes and modules of Flax Linen are what a
-program has and a save does not. But they may be bound to arrays, which only the run
-has.
+Functions, wrapped in any way, classes and modules of Flax Linen are code: the program
+has them, and a save does not. But code may be bound to arrays, which only the run has.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ ARGUMENT = "an argument of a functools.partial"
 
 
 class Bound(NamedTuple):
-    """What code is bound to.
+    """The objects that code is bound to.
 
     Attributes:
-      names: What each part is called: position, keyword or attribute; None if it is the
-        only one, the object of a method.
+      names: Name of each part: position, keyword or attribute; None for a method, whose
+        only part is its object.
       parts: The parts.
       bind: Returns the same code, bound to other parts.
     """
@@ -39,8 +38,8 @@ class Bound(NamedTuple):
 def is_code(value: Any) -> bool:
     """Return whether the value is code, which a program has and a save does not.
 
-    Functions, however they are wrapped, and classes have a name. Objects that can be
-    called and have none may hold anything, but for modules of Flax Linen.
+    Functions, wrapped in any way, and classes have a name. Callable objects without a
+    name may hold any data, except modules of Flax Linen.
     """
     if not callable(value):
         return False
@@ -63,7 +62,7 @@ def is_nnx(value: Any) -> bool:
 
 
 def problem(value: Any) -> str | None:
-    """Say why code cannot be saved and what to do, or return None."""
+    """Return why code cannot be saved and what to do, or None."""
     if is_linen(value) and value.scope is not None:
         return (
             "is a module of Flax that is bound to its variables: save these, which "
@@ -73,7 +72,7 @@ def problem(value: Any) -> str | None:
 
 
 def bound(value: Any) -> Bound:
-    """Return what code is bound to, in sight of everybody."""
+    """Return the objects that code is bound to openly, not in closures."""
     if attributes.is_instance(value, functools.partial):
         return _partial(value)
     if is_linen(value):
@@ -93,7 +92,7 @@ def _partial(value: functools.partial[Any]) -> Bound:
     def bind(parts: list[Any]) -> Any:
         function, args = parts[0], tuple(parts[1 : count + 1])
         keywords = dict(zip(value.keywords, parts[count + 1 :], strict=True))
-        other: Any = copy.copy(value)  # Of a subclass, too.
+        other: Any = copy.copy(value)  # Keeps a subclass.
         other.__setstate__((function, args, keywords, vars(value) or None))
         return other
 
@@ -114,18 +113,18 @@ def _linen(value: Any) -> Bound:
 
 
 def wrapped(value: Any) -> list[Any]:
-    """Return what code wraps, as `functools.wraps` and JAX say it; [] if nothing."""
+    """Return the code that `__wrapped__` refers to, in a list; [] if there is none."""
     inner = attributes.get(value, "__wrapped__")
     return [] if inner is None else [inner]
 
 
 def hidden(value: Any, *, with_attributes: bool) -> dict[str, Any]:
-    """Return what else code is bound to, by what it is called in a message.
+    """Return the other objects that code is bound to, by their names for messages.
 
     Args:
       value: The code.
-      with_attributes: Whether arguments of a partial count, and attributes, also those
-        of an object of which it is a method.
+      with_attributes: Whether to include arguments of a partial and attributes, also
+        attributes of a method's object.
     """
     function = value.__func__ if type(value) is types.MethodType else value
     found: dict[str, Any] = {}
@@ -139,17 +138,17 @@ def hidden(value: Any, *, with_attributes: bool) -> dict[str, Any]:
 
 
 def _attributes(value: Any) -> dict[str, Any]:
-    """Return the attributes of an object, or of that of which it is a method."""
+    """Return the attributes of an object, or of a method's object."""
     is_method = type(value) in (types.MethodType, types.BuiltinMethodType)
     owner = value.__self__ if is_method else value
     if issubclass(type(owner), type | types.ModuleType):
-        return {}  # Every program that has it has what it holds.
+        return {}  # The program has it, with its content.
     kind, found = type(owner).__name__, attributes.own(owner)
     if is_method and not found:
-        return {f"the {kind} of which it is a method": owner}
+        return {f"the {kind} whose method it is": owner}
     inner = wrapped(owner)
     if inner and attributes.text(type(owner), "__module__").startswith("jaxlib"):
-        return {}  # Of what is jitted, older ones hold methods that are made for it.
+        return {}  # In older versions, jitted functions have methods as attributes.
     return {
         f"the attribute {name!r} of a {kind}": attribute
         for name, attribute in found.items()

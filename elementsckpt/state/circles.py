@@ -1,4 +1,4 @@
-"""Containers that are made from themselves, by way of pickled leaves."""
+"""Containers that contain themselves through pickled leaves."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from .flattening import Flat
 
 
 def in_circles(flat: Flat, references: Mapping[int, Sequence[int]]) -> set[int]:
-    """Return the containers that are made from themselves, by way of pickled leaves.
+    """Return the containers that contain themselves through pickled leaves.
 
-    So are those that are between two of these.
+    Containers between two such containers are returned, too.
 
     Args:
       flat: The state.
-      references: Numbers of what each pickled leaf refers to.
+      references: Numbers of the objects that each pickled leaf refers to.
     """
     graph = {leaf: [x for x in found if x < 0] for leaf, found in references.items()}
     if not any(graph.values()):
@@ -32,7 +32,7 @@ def in_circles(flat: Flat, references: Mapping[int, Sequence[int]]) -> set[int]:
 
 
 def _stuck(graph: Mapping[int, Sequence[int]]) -> set[int]:
-    """Return what comes after itself, or after something that does."""
+    """Return the nodes that come after themselves, or after a node that does."""
     sorter = graphlib.TopologicalSorter(graph)
     with contextlib.suppress(graphlib.CycleError):
         sorter.prepare()

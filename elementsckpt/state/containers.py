@@ -8,9 +8,9 @@
     namedtuple    fields; likewise dataclass, with all attributes it has
     generator     state of a NumPy Generator; likewise randomstate (RandomState)
 
-What a container holds is what the builtin type says, not what iterating gives. Other
-attributes of an OrderedDict, a Counter or a NamedTuple are children, too, after those.
-Sets are leaves.
+The children of a container are read from its builtin type, not by iterating. Other
+attributes of an OrderedDict, a Counter or a NamedTuple are children, too, and come
+last. Sets are leaves.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _KINDS: dict[type, str] = {
 NAMED = frozenset({"namedtuple", "dataclass", "frozen"})  # They have a class.
 RANDOM = frozenset({"generator", "randomstate"})
 LOOSE = frozenset({"ordered", "counter", "namedtuple"})  # They take attributes.
-# Of which one that holds another is freed by recursion in C.
+# If they are nested, C frees them by recursion.
 FRAGILE = frozenset({"default", "deque"})
 _Apart = tuple[Node, Sequence[Any], Sequence[Any]]
 
@@ -60,17 +60,17 @@ def kind_of(value: Any) -> str | None:
 
 
 def _is_plain_namedtuple(value: Any, cls: Any) -> bool:
-    """Return whether fields and attributes are all there is to it."""
+    """Return whether it consists of fields and attributes only."""
     if tuple.__len__(value) != len(cls._fields):
         return False
     return not attributes.own(value) or classes.leaves_state_to_pickle(cls)
 
 
 def attributes_of(value: Any) -> dict[str, Any]:
-    """Return the attributes that a container of a kind in `LOOSE` has besides.
+    """Return the attributes of a container of a kind in `LOOSE`.
 
     Raises:
-      NotScalarError: one has a name that is no text.
+      NotScalarError: the name of one is not text.
     """
     found = attributes.own(value)
     for name in found:
@@ -81,7 +81,7 @@ def attributes_of(value: Any) -> dict[str, Any]:
 
 def _mapping(kind: str) -> Callable[[Any], _Apart]:
     def take_apart(value: Any) -> _Apart:
-        cls = type(value)  # As an attribute of the value can be called `values`.
+        cls = type(value)  # An attribute of the value may be called `values`.
         keys = list(value)
         return Node(kind, keys=encode_keys(keys)), keys, list(cls.values(value))
 
@@ -176,7 +176,8 @@ def take_apart(value: Any, kind: str) -> _Apart:
     """Return a container's node without children, their keys, and the children.
 
     Raises:
-      NotScalarError: a key, or a factory, cannot be described; pickle it.
+      NotScalarError: a key, or a factory, cannot be described; the container must be
+        pickled.
     """
     return _TAKE_APART[kind](value)
 
@@ -189,8 +190,8 @@ def put_together(node: Node, children: list[Any], cls: type | None) -> Any:
 
     Args:
       node: Its description.
-      children: What it holds, and then its attributes.
-      cls: Its class if the node names one; None makes a dict of it.
+      children: Its children, and then its attributes.
+      cls: Its class if the node names one; None for a dict.
 
     Raises:
       ValueError, TypeError, KeyError, AttributeError: no container has this node.
@@ -212,9 +213,9 @@ def put_together(node: Node, children: list[Any], cls: type | None) -> Any:
 
 
 def child_keys(node: Node) -> list[Any]:
-    """Return keys, field names or positions of what a node holds.
+    """Return the keys, field names or positions of a node's children.
 
-    Those of the children after these are its `attributes`.
+    The names of the last children, its attributes, are in `attributes`.
     """
     if node.kind in ("list", "tuple", "deque"):
         return list(range(len(node.children) - len(node.attributes)))
@@ -241,7 +242,7 @@ def _put_counter(node: Node, children: list[Any], _: Any) -> Any:
 
 
 def _put_frozen(node: Node, children: list[Any], cls: Any) -> Any:
-    # Those of a FrozenDict are FrozenDicts; it would copy others for each place.
+    # Dicts in a FrozenDict are FrozenDicts; others would be copied for each place.
     if any(isinstance(child, dict) for child in children):
         raise ValueError("a FrozenDict holds a dict")
     return cls(_table(node, children))

@@ -1,7 +1,7 @@
-"""A state taken apart: containers that name their children, and named leaves.
+"""A flattened state: containers that refer to their children, and named leaves.
 
-The containers are a list in which children come first, so that neither reading nor
-building it recurses, and nothing in a file can be cyclic.
+The containers are a list in which children come first. So neither reading nor building
+it recurses, and nothing in a file can be cyclic.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from . import containers, tree
 
 
 class Flat(Struct):
-    """A state taken apart, its leaves still objects.
+    """A flattened state, whose leaves are still objects.
 
     Attributes:
       root: Number of the outermost container or leaf, as in `manifest.Node`.
@@ -31,7 +31,7 @@ class Flat(Struct):
       names: Names of the leaves.
       kinds: Kinds of the leaves.
       values: The leaves.
-      in_code: Numbers of the leaves to which code is bound, which a save may lack.
+      in_code: Numbers of the leaves that code is bound to, which a save may lack.
     """
 
     root: int = 0
@@ -47,13 +47,13 @@ class Flat(Struct):
         return self.values[number] if number >= 0 else self.containers[-number - 1]
 
     def spec(self, number: int) -> Spec:
-        """Return what a leaf must have in common with one that takes its place."""
+        """Return the spec of a leaf."""
         return self.kinds[number].spec(self.values[number])
 
     def others(self, number: int) -> Mapping[str, Any] | None:
-        """Return what a container has beside what it holds; None if it takes nothing.
+        """Return the attributes of a container; None if it cannot have attributes.
 
-        That is for states whose attributes were not taken apart.
+        This is for states that were flattened without their attributes.
         """
         if self.nodes[number].kind not in containers.LOOSE:
             return None
@@ -63,12 +63,12 @@ class Flat(Struct):
     def rebuild(
         self, number: int, children: list[Any], others: Mapping[str, Any] | None = None
     ) -> Any:
-        """Return a container like this one that holds something else.
+        """Return a container like this one with other children.
 
         Args:
           number: Its position in `containers`.
-          children: What it holds.
-          others: Its attributes beside that; None for those of this one.
+          children: The new children.
+          others: The new attributes; None for those of this one.
         """
         old = self.containers[number]
         new = containers.put_together(self.nodes[number], children, type(old))
@@ -77,12 +77,12 @@ class Flat(Struct):
 
 
 class Apart(Struct):
-    """A state, and what a save holds of it besides.
+    """The state of a value, and what else a save needs.
 
     Attributes:
       state: The state.
       skeleton: As in `manifest.Component`.
-      check: Gets the component's key, and the state as it is in the manifest.
+      check: Gets the component's key and its tree in the manifest, and logs warnings.
     """
 
     state: Any
@@ -93,15 +93,15 @@ class Apart(Struct):
 def flatten(
     state: Any, key: str, *, aliases: bool = True, by_name: bool = False
 ) -> Flat:
-    """Take a state apart.
+    """Flatten a state.
 
     Args:
-      state: What a component's `save()` returned.
+      state: The result of a component's `save()`.
       key: The component's key, for errors.
-      aliases: Whether an object met twice becomes one leaf or container. Without,
-        each place has leaves of its own, and so names of its own.
-      by_name: Whether only leaves are wanted that can be selected by their names:
-        those in attributes of containers cannot.
+      aliases: Whether an object met twice becomes one leaf or container. If not, each
+        place has its own leaves, with their own names.
+      by_name: Whether to take only leaves that can be selected by name: not those in
+        attributes of containers.
 
     Raises:
       StateError: the state is nested too deeply.
@@ -125,19 +125,19 @@ class _Flattener:
     def __init__(self, aliases: bool, *, loose: bool) -> None:
         self.flat = Flat()
         self._aliases = aliases
-        self._loose = loose  # Whether attributes are taken apart, too.
-        self._seen: dict[int, int] = {}  # Numbers by id of what `flat` keeps alive.
+        self._loose = loose  # Whether attributes are flattened, too.
+        self._seen: dict[int, int] = {}  # Numbers by id of objects that `flat` holds.
         self._open: set[int] = set()
 
     def visit(self, names: Iterable[str], values: Iterable[Any]) -> list[int]:
-        """Take apart what a container holds; return the numbers."""
+        """Flatten the children of a container; return their numbers."""
         flat, plain = self.flat, leaves.PLAIN
         seen = self._seen if self._aliases else None
         count = len(flat.names)
         numbers = []
         for name, value in zip(names, values, strict=True):
             kind = plain.get(type(value))
-            if kind is None:  # Rarer, and worth a second look.
+            if kind is None:  # Not a builtin leaf.
                 outer = containers.kind_of(value)
                 if outer is None:
                     kind = leaves.kind_of(value)
@@ -161,7 +161,7 @@ class _Flattener:
         return numbers
 
     def _container(self, value: Any, name: str, kind: str) -> int | None:
-        """Take a container apart; return its number, None if only pickle holds it."""
+        """Flatten a container; return its number, or None if only pickle holds it."""
         identity = id(value)
         if identity in self._seen:
             return self._seen[identity]

@@ -1,4 +1,4 @@
-"""The leaves of a flat state, those of one form together, as the manifest has them."""
+"""The leaves of a flat state → groups of one form, as in the manifest."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from . import tree, view_leaves
 from .flattening import Flat
 from .sharing import Losses, pickle_leaves
 
-Storages = list[list[np.ndarray]]  # Of each group of leaves; empty without bytes.
-Owners = list[list[Any]]  # The leaves that these are the content of, if known by it.
+Storages = list[list[np.ndarray]]  # For each group of leaves; empty without bytes.
+Owners = list[list[Any]]  # For each group, the leaves if they are known by identity.
 
 
 class EncodedState(NamedTuple):
-    """A flat state as the manifest has it, and the bytes of its leaves.
+    """A flat state as in the manifest, and the bytes of its leaves.
 
     Attributes:
-      tree: The state. Leaves of one form are together and have no place yet; arrays
+      tree: The state. Leaves of one form are a group and have no block yet. Arrays
         inside pickles are leaves, too.
-      storages: Of each group of leaves, those of larger alignment first.
-      owners: Of each group, None where there is no owner.
-      apart: Names of leaves that share memory and will come back apart.
+      storages: The storages of each group; groups of larger alignment come first.
+      owners: The owners of each group; None for a leaf without an owner.
+      apart: Names of leaves that share memory and will not share it after a load.
     """
 
     tree: Tree
@@ -44,9 +44,9 @@ def encode(flat: Flat, key: str, losses: Losses) -> EncodedState:
     """Describe a flat state for the manifest and give the storages of its leaves.
 
     Args:
-      flat: The state, which becomes part of the tree.
+      flat: The state, whose nodes become part of the tree.
       key: The component's key, for errors.
-      losses: Where to note what pickles leave out.
+      losses: Collects what pickles leave out.
 
     Raises:
       StateError: a leaf cannot be saved.
@@ -56,7 +56,7 @@ def encode(flat: Flat, key: str, losses: Losses) -> EncodedState:
     return encoder.result()
 
 
-# What NumPy arrays of one form have in common, and more, at the least cost.
+# Equal for NumPy arrays of one form, and quickly read.
 _TRAITS = operator.attrgetter("dtype", "shape", "strides")
 _ALIGNMENT = operator.attrgetter("alignment")
 
@@ -78,7 +78,7 @@ class _Encoder:
         self._names = flat.names
         if not "".join(flat.names).isascii():
             self._names = [escape(name) for name in flat.names]
-        self._count = len(flat.names)  # What has no place in the state comes after.
+        self._count = len(flat.names)  # Other leaves are numbered after the state's.
         self._groups: dict[Any, _Group] = {}
         self._pickled: list[int] = []
         self._parts: list[tuple[int, str, np.ndarray]] = []  # Arrays in pickles,
@@ -129,7 +129,7 @@ class _Encoder:
             self._add(leaf.number, leaf.name, leaf.encoded)
 
     def _add_arrays(self, alike: Sequence[Sequence[int]]) -> None:
-        """Add NumPy arrays, those in pickles, too, and views among them as such."""
+        """Add NumPy arrays, also those in pickles; views are added as views."""
         values = self._flat.values
         groups = [[values[number] for number in numbers] for numbers in alike]
         groups += [[array] for *_, array in self._parts]
@@ -148,7 +148,7 @@ class _Encoder:
     def _add_views(
         self, alike: Sequence[Sequence[int]], found: views.Found
     ) -> set[int]:
-        """Add arrays that are views, and memory that is only theirs."""
+        """Add arrays that are views, and memory that only views share."""
         known = [(n, self._names[n], self._flat.values[n]) for x in alike for n in x]
         known += self._parts
         numbers = [number for number, *_ in known] + [-1] * len(self._inside)
@@ -169,7 +169,7 @@ class _Encoder:
         return {numbers[position] for position in found.views}
 
     def _next_number(self) -> int:
-        """Return the number of a leaf that has no place in the state."""
+        """Return a new number for a leaf that is not in the state itself."""
         self._count += 1
         return self._count - 1
 
@@ -198,9 +198,9 @@ class _Encoder:
         return EncodedState(saved, storages, owners, self._apart)
 
     def _owners(self, group: _Group) -> list[Any]:
-        """Return the leaves of a group by which their elements are known.
+        """Return the leaves of a group whose kind is known by identity, else [].
 
-        Those in pickles come after the state's.
+        Leaves in pickles are numbered after the state's, and have no owner.
         """
         if not leaves.named(group.leaves).is_known_by_identity:
             return []
@@ -208,7 +208,7 @@ class _Encoder:
         return [values[n] if n < len(values) else None for n in group.numbers]
 
     def _add_foreign(self, numbers: Sequence[int]) -> None:
-        """Add arrays of other libraries, if all of them can be saved."""
+        """Add arrays of other libraries, after a check that all can be saved."""
         kinds = [self._flat.kinds[number] for number in numbers]
         values = [self._flat.values[number] for number in numbers]
         for number, value, kind in zip(numbers, values, kinds, strict=True):
@@ -219,12 +219,12 @@ class _Encoder:
             self._add_any(number, array)
 
     def _add_alike(self, numbers: Sequence[int]) -> None:
-        """Add NumPy arrays that are alike: most leaves need no second look."""
+        """Add NumPy arrays of one form; only the first one is examined."""
         group = self._add_any(numbers[0])
         if len(numbers) == 1:
             return
         more = numbers[1:]
-        assert group is not None  # As they have bytes.
+        assert group is not None  # They have bytes.
         if type(group.leaves.dtype) is not str:
             for number in more:
                 self._add_any(number)
@@ -248,7 +248,7 @@ class _Encoder:
         group.leaves.names.extend([self._names[number] for number in numbers])
 
     def _add_any(self, number: int, fetched: np.ndarray | None = None) -> _Group | None:
-        """Add a leaf; return its group, or None if it is to be pickled later."""
+        """Add a leaf; return its group, or None if it will be pickled later."""
         value, kind = self._flat.values[number], self._flat.kinds[number]
         name = self._names[number]
         try:
@@ -261,7 +261,7 @@ class _Encoder:
 
     def _add(self, number: int, name: str, encoded: Encoded) -> _Group:
         form, storage, value = encoded
-        # An element type that has parts cannot be hashed, so its leaves stay alone.
+        # An element type with parts has no hash, so each leaf is its own group.
         key = number if type(form.dtype) is dict else form
         group = self._group(form, key, storage)
         group.numbers.append(number)

@@ -1,6 +1,6 @@
-"""Saved leaves that a current state does not have yet: where they go in it.
+"""Finds places in a current state for saved leaves that it does not have yet.
 
-An optimizer makes its state when it first steps. So a fresh one has nothing that saved
+An optimizer makes its state at its first step. So a fresh one has no leaves that saved
 leaves could be compared with, or could replace.
 """
 
@@ -23,7 +23,7 @@ _SEQUENCES = frozenset({"list", "tuple", "deque"})
 
 
 class _Found(NamedTuple):
-    """A place for a leaf, its new name, and how many keys lead to what is not there."""
+    """A place, its new name, and the number of keys up to the first missing object."""
 
     place: Place
     name: str
@@ -39,14 +39,14 @@ def find(
 ) -> None:
     """Find places in the current state for leaves that it does not have yet.
 
-    These are what its mappings lack, what its empty lists hold in the save, and what
-    stands in the place of None. Empty containers that it lacks come with them.
+    A leaf can go to a new key of a mapping, into an empty list, or in place of None.
+    Empty containers that the state lacks are added, too.
 
     Args:
-      plan: What else is loaded; changed.
-      places: Places of the saved state, with their names.
+      plan: The plan, which is changed.
+      places: Places in the saved state, with their names.
       selection: Which leaves to load.
-      is_complete: Whether the outermost mapping has all that it can have.
+      is_complete: Whether the outermost mapping cannot get new keys.
     """
     old_names = {new: old for old, new in plan.renamed.items()}
     left = {(old_names.get(new, new), n): new for new, n in plan.left.items()}
@@ -66,7 +66,7 @@ def find(
 
 
 def _moved(place: Place, old: str, new: str) -> Place | None:
-    """Return a place under its new name, or None if more than one key is another."""
+    """Return a place under its new name, or None if more than one key differs."""
     if old == new:
         return place
     for index, key in reversed(list(enumerate(place.keys))):
@@ -84,7 +84,7 @@ def _moved(place: Place, old: str, new: str) -> Place | None:
 
 
 def _begin(state: Any, place: Place, *, is_complete: bool) -> int | None:
-    """Return how many keys lead to what the state lacks, or None if nothing fits."""
+    """Return the number of keys up to the first missing object, or None."""
     for depth, (node, key) in enumerate(zip(place.nodes, place.keys, strict=False)):
         kind = containers.kind_of(state)
         if leaves.is_vacant(state) or (kind in _SEQUENCES and not len(state)):
@@ -100,13 +100,13 @@ def _begin(state: Any, place: Place, *, is_complete: bool) -> int | None:
 
 
 def _unless_named(place: Place, begin: int) -> int | None:
-    """Return where new containers begin, or None if one is of a class of its own."""
+    """Return where new containers begin, or None if one of them has a class."""
     kinds = {node.kind for node in place.nodes[begin:]}
     return None if kinds & containers.NAMED else begin
 
 
 def _of_whole_lists(found: list[_Found]) -> list[_Found]:
-    """Return the places without those in new lists of which there is only a part."""
+    """Return the places that are not in new lists with missing items."""
     counts: dict[tuple[Any, ...], set[Any]] = {}
     for place, _, begin in found:
         for depth in range(begin, len(place.keys)):
@@ -131,7 +131,7 @@ def _note(plan: matching.Plan, found: Sequence[_Found]) -> None:
     plan.loaded += [name for name in plan.left if name in names]
     plan.unexpected = [name for name in plan.unexpected if name not in names]
     plan.problems = {x: y for x, y in plan.problems.items() if x not in names}
-    # None, in whose place they come.
+    # Values of None that they replace are not missing.
     filled = {"/".join(map(tree.part, x.place.keys[: x.begin])) for x in found}
     plan.missing = [name for name in plan.missing if name not in filled]
 
@@ -140,10 +140,10 @@ def grow(state: Any, places: Sequence[Place], values: Mapping[int, Any]) -> Any:
     """Return a state with leaves in places that `find` found.
 
     Args:
-      state: The current state, which stays as it is; containers that get nothing are
-        part of the new one.
+      state: The current state, which does not change. Containers without new leaves are
+        part of the new state.
       places: The places.
-      values: The leaves by number, and those attributes of containers that are known.
+      values: The leaves, and known attributes of containers, by number.
     """
     return _grown(state, places, 0, values)
 
@@ -167,7 +167,7 @@ def _grown(
         made = _made(first.nodes[depth], items)
         return _noted(made, first, depth, values) if is_whole else made
     other = list(state) if kind == "tuple" else copy.copy(state)
-    attributes.give(other, attributes.own(state))  # Which not all copies have.
+    attributes.give(other, attributes.own(state))  # Some copies lack them.
     for key, some in below.items():
         is_there = kind not in _MAPPINGS or key in state
         there = state[key] if is_there else None

@@ -1,4 +1,4 @@
-"""Which saved leaves take the places of which current ones, by name."""
+"""Matches saved leaves with the current leaves that they replace, by name."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ from .selection import Selection
 
 
 class Plan(Struct):
-    """What loading into a component comes to; names have no key.
+    """The plan of a load into a component; names do not have the key.
 
     Attributes:
       flat: The component's current state.
       saved: Names, numbers and specs of all saved leaves.
-      chosen: Those that are selected, by their new names.
+      chosen: The selected saved leaves, by their new names.
       used: The patterns of `rename` that match some of them.
-      replace: Leaf number in `flat` and saved number.
-      taken: Specs of the saved leaves whose type the current ones take, by the number
-        of these.
-      undecided: Like `replace` numbers that fit if nothing of them is lost, with their
-        names and specs.
-      problems: What does not fit, by name.
-      kept: Names of leaves that only the current state has, and that are of its code.
-      misplaced: Those of them that would fit if they had another sharding.
-      left: Numbers of the saved leaves that do not fit, or only the save has, by name.
-      added: Places of those that the current state lacks and takes.
-      castable: Whether `cast=True` would make some of it fit.
+      replace: Pairs of the number in `flat` and the saved number.
+      taken: Specs of saved leaves whose type the current leaf takes, by the number of
+        the current leaf.
+      undecided: Like `replace`, with names and specs: numbers that fit if the
+        conversion loses nothing.
+      problems: Leaves that do not fit, by name, and what is wrong.
+      kept: Names of leaves that only the current state has because code is bound to
+        them.
+      misplaced: Names of leaves that would fit if they had another sharding.
+      left: Numbers of saved leaves that do not fit or that only the save has, by name.
+      added: Places of saved leaves that the current state lacks and takes.
+      castable: Whether `cast=True` would make some of the leaves fit.
     """
 
     flat: flattening.Flat
@@ -58,7 +59,7 @@ class Plan(Struct):
 
     @property
     def as_saved(self) -> set[int]:
-        """Numbers of the saved leaves that come as they were, arrays of JAX too."""
+        """Numbers of saved leaves that come as they were saved, even arrays of JAX."""
         pairs = ((target, n) for target, n in self.replace if target in self.taken)
         return {n for target, n in pairs if self.flat.kinds[target] is PYTHON}
 
@@ -73,7 +74,7 @@ def plan(
 
     Args:
       flat: The component's current state, flattened without aliases.
-      saved: Name, number and spec of the saved leaves.
+      saved: Names, numbers and specs of the saved leaves.
       selection: Which of them to load.
       key: The component's key, for errors.
 
@@ -140,7 +141,7 @@ def _choose(
 
 
 def _distinct(names: list[str]) -> list[Any]:
-    """Return the names, each that was there before with how often it was."""
+    """Return distinct names: a repeated one comes with the number of its repetition."""
     counts = collections.Counter(names)
     distinct: list[Any] = []
     for name in reversed(names):
@@ -150,7 +151,7 @@ def _distinct(names: list[str]) -> list[Any]:
 
 
 def _uneven(before: list[str], now: list[str]) -> dict[str, str]:
-    """Say of which names both sides have some and one has more."""
+    """Return a problem for each name that the two sides have different numbers of."""
     saved, current = collections.Counter(before), collections.Counter(now)
     return {
         name: f"{saved[name]} saved leaves have this name and {count} current ones"
@@ -167,12 +168,12 @@ def _match(
 ) -> None:
     """Note whether a saved leaf fits a current one.
 
-    `fitting` has the forms that do, and whether these take the type of the saved one.
+    `fitting` has the forms that fit, and whether they take the type of the saved leaf.
     """
     name, target, number, saved = pair
     current, kind = result.flat.values[target], result.flat.kinds[target]
     form = None
-    if kind.traits is not None:  # Most are like others, and these have one spec.
+    if kind.traits is not None:  # Most leaves have the form of an earlier one.
         form = id(saved), kind, kind.traits(current)
     takes = fitting.get(form)
     if takes is None:
@@ -202,7 +203,7 @@ def _problem(
     leaf: tuple[Any, Kind],
     selection: Selection,
 ) -> str | None:
-    """Say why a saved leaf cannot become what a current one is, or return None."""
+    """Return why a saved leaf cannot replace a current one, or None."""
     name, saved, takes = pair
     current, kind = leaf
     expected = kind.spec(current)
@@ -223,8 +224,8 @@ def decide(plan: Plan, values: Mapping[int, Any]) -> None:
     """Decide about the undecided numbers.
 
     Args:
-      plan: What to replace; changed.
-      values: These numbers, by saved number.
+      plan: The plan, which is changed.
+      values: The undecided numbers, by the number of the saved leaf.
     """
     for target, number, name, _ in plan.undecided:
         expected = plan.flat.spec(target)
@@ -244,11 +245,11 @@ def refuse(
     unexpected: Iterable[str],
     remedy: str,
 ) -> None:
-    """Raise one error with everything that does not fit, if anything does not.
+    """Raise one error that lists everything that does not fit, if anything.
 
     Args:
-      what: What was to be loaded.
-      problems: What does not fit, by name.
+      what: Name of the thing that should be loaded.
+      problems: Leaves that do not fit, by name, and what is wrong.
       missing: Names of leaves that only the current state has.
       unexpected: Names of leaves that only `what` has.
       remedy: What to do.
@@ -270,7 +271,7 @@ def refuse(
 def differences(
     problems: Mapping[str, str], missing: Iterable[str], unexpected: Iterable[str]
 ) -> list[tuple[str, str]]:
-    """Return the names of what does not fit, as for `refuse`, and what is wrong."""
+    """Return names of leaves that do not fit, and what is wrong, as for `refuse`."""
     lacking = [(name, "not in the save") for name in missing]
     more = [(name, "only in the save") for name in unexpected]
     return [*problems.items(), *lacking, *more]

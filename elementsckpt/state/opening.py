@@ -1,4 +1,4 @@
-"""One container of a pytree, opened: what it holds, and how to make one like it.
+"""One container of a pytree, opened: its children, and how to rebuild it with others.
 
 This opens containers of Python, NamedTuples and dataclasses.
 """
@@ -22,20 +22,20 @@ from . import beside, containers, tree
 
 
 class Opened(Struct):
-    """What one container of a tree holds, without what is static.
+    """The children of one container of a tree, without static parts.
 
     Attributes:
-      keys: What its children are called: their positions, a range, in a sequence; None
-        in a box, whose only child is called what the box is.
+      keys: Keys of its children: a range of positions in a sequence; None for a box,
+        whose only child has the name of the box.
       children: The children.
-      rebuild: Returns a container like it that holds something else.
-      is_plain: Whether `rebuild` makes what a save holds as it is, if it holds that.
-      is_random: Whether it is a random generator, which a save holds in any case.
-      is_code: Whether it is code, and its children that to which it is bound.
-      static: What tells it from others of its class that hold the same.
-      others: Attributes that it has beside what it holds, as far as they are part of
-        the state; None if it takes none.
-      rest: Those that are not.
+      rebuild: Returns a container like it with other children.
+      is_plain: Whether a save can hold the container itself, if it can hold its
+        children.
+      is_random: Whether it is a random generator, which any save can hold.
+      is_code: Whether it is code, whose children are the objects that it is bound to.
+      static: Its static parts, to compare with other containers of its class.
+      others: Its attributes that are part of the state; None if it cannot have any.
+      rest: Its other attributes.
     """
 
     keys: Sequence[Any] | None
@@ -51,7 +51,7 @@ class Opened(Struct):
     def rebuilt(
         self, children: list[Any], others: Mapping[str, Any] | None = None
     ) -> Any:
-        """Return what `rebuild` does, with attributes; by default those that it has."""
+        """Rebuild the container with attributes, by default its own."""
         made = self.rebuild(children)
         given = (self.others if others is None else others) or {}
         attributes.give(made, {**self.rest, **given})
@@ -67,7 +67,7 @@ def _mapping(value: Any, by_name: bool) -> Opened:
         is_plain = all(map(_is_scalar, keys)) and all(map(_is_name, names, keys))
 
     def rebuild(children: list[Any]) -> Any:
-        other = type(value).copy(value)  # In its own order.
+        other = type(value).copy(value)  # Keeps its own order.
         for key, child in zip(keys, children, strict=True):
             other[key] = child
         return other
@@ -87,12 +87,12 @@ def _named(keys: list[Any], by_name: bool) -> tuple[list[Any], list[Any]]:
 
 
 def _is_name(name: Any, key: Any) -> bool:
-    """Return whether a name is what any state's key of this kind is called."""
+    """Return whether a key has the name that it has in any state."""
     return tree.part(name) == tree.part(key)
 
 
 def _is_scalar(key: Any) -> bool:
-    """Return whether a save can hold the key as it is."""
+    """Return whether a save can hold the key itself."""
     if type(key) is str:
         return True
     try:
@@ -153,7 +153,7 @@ def dataclass(value: Any) -> Opened:
             other = object.__new__(cls)
             attributes.give(other, {x: own[x] for x in own if x in declared})
         else:
-            other = copy.copy(value)  # Which runs no __init__, either.
+            other = copy.copy(value)  # Runs no __init__, either.
             for name in own.keys() - declared:
                 attributes.in_dict(other).pop(name, None)
         for name, child in zip(names, children, strict=True):
@@ -170,17 +170,17 @@ _UNSET = object()
 
 @functools.cache
 def fields_of(cls: Any) -> frozenset[str] | None:
-    """Return the fields of a dataclass, none of a builtin's, None for other classes."""
+    """Return the fields of a dataclass, an empty set for a builtin, None for others."""
     if dataclasses.is_dataclass(cls):
         return frozenset(field.name for field in dataclasses.fields(cls))
     return None if classes.builtin_base(cls) is object else frozenset()
 
 
 def _static(value: Any, names: Sequence[str]) -> Any:
-    """Return what a dataclass has in other fields than these, to tell it by."""
+    """Return the values of a dataclass's other fields, for comparison."""
     others = [x.name for x in dataclasses.fields(value) if x.name not in names]
     found = {name: attributes.get(value, name) for name in others}
-    # What can be written to is never known to be as before.
+    # A mutable value may have changed, so it is never equal.
     return found if all(map(_is_fixed, found.values())) else object()
 
 
@@ -192,13 +192,13 @@ def _is_fixed(value: Any) -> bool:
 
 
 def _is_static(field: dataclasses.Field[Any]) -> bool:
-    """Return whether a field is marked as Flax and Equinox mark theirs."""
+    """Return whether a field is marked as static, as Flax and Equinox do it."""
     marks = field.metadata
     return not marks.get("pytree_node", True) or bool(marks.get("static", False))
 
 
 def stateful(value: Any, kind: str) -> Opened:
-    """Open what the state of any component may hold, such as a NumPy Generator."""
+    """Open a container that any state may hold, such as a NumPy Generator."""
     node, keys, children = containers.take_apart(value, kind)
 
     def rebuild(parts: list[Any]) -> Any:
@@ -211,26 +211,26 @@ def stateful(value: Any, kind: str) -> Opened:
 def with_attributes(
     opened: Opened, value: Any, restored: Collection[Any] = ()
 ) -> Opened:
-    """Add the attributes that a container has beside what it holds.
+    """Add the attributes that a container has besides its children.
 
     Args:
       opened: The container, opened.
       value: The container.
-      restored: Names of those that rebuilding it sets.
+      restored: Names of attributes that rebuilding it sets.
     """
     if not attributes.takes(value):
         return opened
-    if opened.is_plain:  # It is saved as it is, with all of them.
+    if opened.is_plain:  # It is saved itself, with all attributes.
         opened.others = attributes.own(value)
         return opened
     opened.others, opened.rest = beside.of(value, restored)
-    if opened.rest:  # To tell others from it, one would have to compare it.
+    if opened.rest:  # These cannot be compared, so it equals no other container.
         opened.static = object()
     return opened
 
 
 def unique(keys: list[Any]) -> list[Any]:
-    """Return keys as texts and numbers that differ as names, too."""
+    """Return keys as texts and numbers whose names are unique."""
     if set(map(type, keys)) <= {str} and len(set(keys)) == len(keys):
         return keys
     plainest = [key if type(key) is int else tree.part(key) for key in keys]

@@ -1,4 +1,4 @@
-"""A pytree as builtin containers, which any save can hold."""
+"""A pytree → builtin containers, which any save can hold."""
 
 from __future__ import annotations
 
@@ -17,18 +17,20 @@ from . import callables, opening, pytrees, unsaved
 
 
 class Plain(Struct):
-    """A tree as builtin containers, as far as a save has to hold them.
+    """A tree as builtin containers, for a save.
 
     Attributes:
-      state: The tree as nested dicts, lists and the like, its leaves as they are.
-      is_whole: Whether that is all of it, without classes, static fields and code.
-      outline: What tells its structure from another one.
+      state: The tree as nested dicts, lists and the like, with the same leaves.
+      is_whole: Whether `state` is all of the tree: it has no classes, static fields or
+        code.
+      outline: A description of its structure, to compare with others.
       names: Names of the leaves in the order of the state, and of random generators,
-        which are containers that stay as they are.
-      code: Code in it, by name.
-      static: Containers that have something static, by name, and opened.
-      unsaved: Attributes that are not saved, though they are no code, by name.
-      by_name: Whether the leaves are in the order of `open_node` with this argument.
+        which stay containers.
+      code: Names and objects of code in it.
+      static: Containers that have static parts: name, container, and opened container.
+      unsaved: Names of containers, and of their attributes that are not saved although
+        they are not code.
+      by_name: The argument of `open_node` that gives the order of the leaves.
     """
 
     state: Any = None
@@ -41,10 +43,10 @@ class Plain(Struct):
     by_name: bool = False
 
     def static_parts(self) -> Iterator[tuple[str, list[Any]]]:
-        """Yield code and arrays that are static in it, by name.
+        """Yield names, and the code and arrays in static parts of that name.
 
         Raises:
-          StateError: a module of Flax in it is bound.
+          StateError: a module of Flax in it is bound to its variables.
         """
         for name, value, opened in self.static:
             for attribute, parts in unsaved.static_parts(value, opened).items():
@@ -61,15 +63,16 @@ def plain(value: Any, keys: Keys = types.MappingProxyType({})) -> Plain:
 
     Args:
       value: The tree.
-      keys: Generator and shape of typed keys, by names of leaves that may be the data
-        of such.
+      keys: Generator and shape of typed keys, by the names of leaves that may be the
+        data of such keys.
 
     Raises:
-      StateError: a leaf has a shape and no elements, or a module of Flax is bound.
+      StateError: a leaf has a shape and no elements, or a module of Flax is bound to
+        its variables.
     """
     apart = _apart(value, keys, by_name=False)
     if len({*apart.names}) < len(apart.names):
-        # Those of one name are matched in the order in which templates have them.
+        # Leaves with the same name are matched in the order of a template.
         apart = _apart(value, keys, by_name=True)
     return apart
 
@@ -87,7 +90,7 @@ class _Plainer:
         self._open = functools.partial(pytrees.open_node, by_name=by_name)
 
     def visit(self, names: Iterable[str], values: Iterable[Any]) -> list[Any]:
-        """Return what a container holds, made plain."""
+        """Return the children of a container as builtin containers and leaves."""
         found, leaf_names, keys = [], self._apart.names, self._keys
         for name, value in zip(names, values, strict=True):
             opened = None
@@ -125,7 +128,7 @@ class _Plainer:
         items = zip(opened.keys, children, strict=True)
         if not others:
             return dict(items)
-        carrier = collections.OrderedDict(items)  # As a dict takes no attributes.
+        carrier = collections.OrderedDict(items)  # A dict takes no attributes.
         attributes.give(carrier, others)
         return carrier
 

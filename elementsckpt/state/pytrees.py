@@ -1,8 +1,8 @@
-"""Pytrees, taken apart: into plain containers for saving, into leaves for loading.
+"""Pytrees, opened node by node: for saving as plain containers, for loading as leaves.
 
-A tree is opened node by node, as JAX does where it knows the class. What is static is
-neither saved nor loaded, nor is code, such as an activation function: both come from
-the tree into which is loaded. But the arrays to which code is bound are leaves.
+JAX opens the classes that are registered with it. Static parts and code, such as an
+activation function, are neither saved nor loaded: they come from the template of a
+load. But the arrays that code is bound to are leaves.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .registered import is_registered, open_registered
 
 
 class Flat(flattening.Flat):
-    """A tree taken apart, whose nodes do not say more than what they hold."""
+    """A flattened tree, whose nodes have only keys and children."""
 
     opened: list[Opened] = field(default_factory=list)
 
@@ -36,14 +36,14 @@ class Flat(flattening.Flat):
 
 
 def flatten(value: Any) -> Flat:
-    """Take a tree apart; an object met twice is two leaves or containers."""
+    """Flatten a tree; an object met twice becomes two leaves or containers."""
     flat = Flat()
     (flat.root,) = _visit(flat, [""], [value])
     return flat
 
 
 def _visit(flat: Flat, names: Iterable[str], values: Iterable[Any]) -> list[int]:
-    """Add what a container holds; return the numbers."""
+    """Add the children of a container; return their numbers."""
     numbers = []
     for name, value in zip(names, values, strict=True):
         kind = leaves.PLAIN.get(type(value))
@@ -66,7 +66,7 @@ def _visit(flat: Flat, names: Iterable[str], values: Iterable[Any]) -> list[int]
 
 
 def names_in(name: str, opened: Opened) -> list[str]:
-    """Return the names of what a container of this name holds."""
+    """Return the names of the children of a container of this name."""
     if opened.keys is None:
         return [name]
     prefix = f"{name}/" if name else ""
@@ -74,12 +74,12 @@ def names_in(name: str, opened: Opened) -> list[str]:
 
 
 def open_node(value: Any, *, by_name: bool) -> Opened | None:
-    """Open a container; None for a leaf.
+    """Open a container; return None for a leaf.
 
     Args:
       value: The container.
-      by_name: Whether the items of a dict come in the order of their names, as
-        transformations of JAX leave them, or in that of the dict.
+      by_name: Whether the items of a dict come in the order of their names, as after
+        transformations of JAX, or in the order of the dict.
     """
     opener = OPENERS.get(type(value))
     if opener is not None:
@@ -93,7 +93,7 @@ def open_node(value: Any, *, by_name: bool) -> Opened | None:
 
 
 def _unregistered(value: Any) -> Opened | None:
-    """Open what JAX does not know, or would not tell apart from a leaf."""
+    """Open a container that is not registered with JAX; return None for a leaf."""
     cls: Any = type(value)
     if classes.is_namedtuple(cls):
         return namedtuple(value, cls)
@@ -106,7 +106,7 @@ def _unregistered(value: Any) -> Opened | None:
 
 
 def _code(value: Any) -> Opened:
-    """Open code, which holds the arrays to which it is bound and nothing else."""
+    """Open code: its children are the objects with arrays that it is bound to."""
     bound = callables.bound(value)
     is_method = bound.names is None
     parts = [] if is_method and not _is_tree(bound.parts[0]) else bound.parts
@@ -122,7 +122,7 @@ def _code(value: Any) -> Opened:
 
     children = [bound.parts[number] for number in chosen]
     keys = bound.names and unique([bound.names[number] for number in chosen])
-    # No two are alike: to tell, one would have to keep the arrays of the last.
+    # Never equal to another: a comparison would have to keep the last arrays.
     return Opened(keys, children, rebuild, is_code=True, static=object())
 
 
@@ -134,7 +134,7 @@ def _is_tree(owner: Any) -> bool:
 
 
 def holds_arrays(value: Any) -> bool:
-    """Return whether a tree holds arrays, or what cannot be saved, where it is open."""
+    """Return whether a tree holds arrays, or code that cannot be saved."""
     kind = leaves.kind_of(value)
     if kind.is_array or kind.is_abstract:
         return True

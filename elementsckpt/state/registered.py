@@ -1,4 +1,4 @@
-"""Containers of a pytree that JAX knows, opened."""
+"""Opens containers of a pytree that are registered with JAX."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from .opening import Opened, fields_of, unique, with_attributes
 
 
 def is_registered(value: Any) -> bool:
-    """Return whether JAX knows how to open the value."""
+    """Return whether JAX can open the value."""
     return open_registered(value, by_name=True) is not None
 
 
 def open_registered(value: Any, by_name: bool) -> Opened | None:
-    """Open what JAX knows; None for anything else."""
+    """Open a container that is registered with JAX; return None for others."""
     jax = sys.modules.get("jax")
     if jax is None or not hasattr(jax, "tree_util"):
         return None
-    if jax.tree_util.all_leaves([value]):  # Flattening one may warn.
+    if jax.tree_util.all_leaves([value]):  # Flattening a leaf may warn.
         return None
     pairs, structure = jax.tree_util.tree_flatten_with_path(
         value, is_leaf=lambda part: part is not value
@@ -39,10 +39,10 @@ def open_registered(value: Any, by_name: bool) -> Opened | None:
 
 
 def _with_lost(opened: Opened, value: Any, keys: list[Any]) -> Opened:
-    """Add the attributes that a registered class does not bring back by itself."""
+    """Add attributes that the class's own flattening does not restore."""
     cls: Any = type(value)
     fields = fields_of(cls)
-    if fields is None:  # It says itself what it holds.
+    if fields is None:  # The class defines all of its content itself.
         return opened
     found = attributes.own(value).keys()
     if found <= fields:
@@ -50,7 +50,7 @@ def _with_lost(opened: Opened, value: Any, keys: list[Any]) -> Opened:
         return opened
     kept = fields | attributes.own(opened.rebuild([*opened.children])).keys()
     lost = {*keys} & (found - kept)
-    if lost:  # As chex does, for which they are children.
+    if lost:  # With chex, they are children.
         opened.rebuild = _giving(opened.rebuild, keys, lost)
     return with_attributes(opened, value, kept | lost)
 
@@ -58,7 +58,7 @@ def _with_lost(opened: Opened, value: Any, keys: list[Any]) -> Opened:
 def _giving(
     rebuild: Callable[[list[Any]], Any], keys: list[Any], lost: set[Any]
 ) -> Any:
-    """Return what rebuilds a container and gives it children that `rebuild` drops."""
+    """Return a function that rebuilds a container and sets children that it dropped."""
 
     def rebuilt(parts: list[Any]) -> Any:
         made = rebuild(parts)
@@ -72,7 +72,7 @@ def _giving(
 def _in_own_order(
     value: Mapping[Any, Any], keys: list[Any], children: list[Any], rebuild: Any
 ) -> tuple[list[Any], list[Any], Callable[[list[Any]], Any]]:
-    """Return keys and children, which JAX sorts, in the order of a mapping."""
+    """Return keys and children in the order of the mapping; JAX sorts them."""
     places = {key: place for place, key in enumerate(keys)}
     own = [key for key in value if key in places]
     if len(own) < len(keys):
@@ -87,13 +87,13 @@ def _in_own_order(
 
 @functools.cache
 def _is_box(cls: Any) -> bool:
-    """Return whether objects are one of Flax's around a value, saying more about it."""
+    """Return whether the class is one of Flax's boxes around one value."""
     names = [x.__name__ for x in cls.__mro__ if x.__module__.startswith("flax.")]
     return not {"Variable", "VariableState", "AxisMetadata"}.isdisjoint(names)
 
 
 def _key(entry: Any) -> Any:
-    """Return what is in an entry of one of JAX's paths."""
+    """Return the key in an entry of a path of JAX."""
     for attribute in ("name", "key", "idx"):
         if hasattr(entry, attribute):
             return getattr(entry, attribute)

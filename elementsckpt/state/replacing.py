@@ -1,6 +1,6 @@
-"""Matched leaves → the current state with these in their places.
+"""Matched leaves → the current state with these leaves in it.
 
-A component needs to know nothing about it: it gets its own current state, with the
+A component needs no support for this: its `load()` gets its own current state with the
 matched leaves replaced.
 """
 
@@ -24,8 +24,8 @@ class Whole(Struct):
     """Containers that are loaded whole, by number in `flat`.
 
     Attributes:
-      places: What they are in the save.
-      others: Their attributes beside what they hold, if these are replaced.
+      places: Their numbers in the save.
+      others: Their new attributes, if these are replaced.
     """
 
     places: Mapping[int, int] = {}
@@ -44,10 +44,10 @@ def apply(
     Args:
       plan: What to replace.
       values: Saved leaves by number, arrays as NumPy arrays; and saved containers that
-        are part of something else, which are put in place if they fit as they are.
+        are also part of something else, which are used if they fit unchanged.
       key: The component's key, for errors.
-      shared: Numbers of those that share memory.
-      whole: What is loaded whole.
+      shared: Numbers of the saved leaves that share memory.
+      whole: The containers that are loaded whole.
 
     Raises:
       ReadError: JAX cannot make a leaf.
@@ -64,7 +64,7 @@ def apply(
         if is_one and as_saved.issuperset(node.children):
             built[number] = there
             as_saved.add(number)
-        # A container in which nothing is replaced stays the object that it is.
+        # A container without replaced leaves stays the same object.
         elif number in whole.others or not built.keys().isdisjoint(node.children):
             children = [built[n] if n in built else current(n) for n in node.children]
             others = _placed(whole.others.get(number), current(number))
@@ -73,7 +73,7 @@ def apply(
 
 
 def _placed(others: Mapping[str, Any] | None, value: Any) -> Any:
-    """Return the attributes for which a container has a place, None if these stay."""
+    """Return the attributes that a container can have, or None to keep its own."""
     if others is None:
         return None
     return {x: y for x, y in others.items() if attributes.has_place(value, x)}
@@ -82,9 +82,9 @@ def _placed(others: Mapping[str, Any] | None, value: Any) -> Any:
 def _fit(
     plan: Plan, values: Mapping[int, Any], key: str, shared_memory: Collection[int]
 ) -> dict[int, Any]:
-    """Return saved leaves as what those are that they replace, by number in `flat`."""
+    """Return saved leaves, converted for those they replace, by number in `flat`."""
     counts = collections.Counter(number for _, number in plan.replace)
-    shared: dict[Any, Any] = {}  # What was one stays one where it can.
+    shared: dict[Any, Any] = {}  # A leaf in several places stays one object if it can.
     taken: set[int] = set()
     built = {}
     for target, number in plan.replace:
@@ -92,7 +92,7 @@ def _fit(
         value = values[number]
         is_shared = number in shared_memory and kind is not NUMPY
         if is_shared and isinstance(value, np.ndarray):
-            value = value.copy()  # Which JAX and torch may keep as it is.
+            value = value.copy()  # JAX and torch may keep the memory.
         if counts[number] == 1:
             built[target] = _fit_one(plan, target, value, key)
             continue

@@ -16,12 +16,12 @@ class Selection(Struct, frozen=True):
 
     Attributes:
       regex: Matches the names of leaves, from their start; None matches all.
-      rename: Pattern to replacement, for the saved names that matched.
+      rename: Patterns to replacements, for the saved names that matched.
       cast: Whether dtypes may differ, within NumPy's same-kind casting, and typed keys
-        and legacy ones stand for each other.
+        may replace legacy ones and the reverse.
       key: The component's key, with which full names begin.
-      is_full: Whether `regex` is for full names.
-      full_renames: The patterns of `rename` that are for full names.
+      is_full: Whether `regex` matches full names.
+      full_renames: The patterns of `rename` that match full names.
     """
 
     regex: str | None = None
@@ -62,7 +62,7 @@ class Selection(Struct, frozen=True):
         return name
 
     def _without_key(self, before: str, name: str) -> str:
-        """Return what a full name has become without the key, which must stay."""
+        """Return a renamed full name without the key, which must not have changed."""
         if name != self.key and not name.startswith(f"{self.key}/"):
             other, _, rest = name.partition("/")
             pair = {other: self.key} if rest else "{key_here: key_in_the_save}"

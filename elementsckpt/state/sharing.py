@@ -1,10 +1,10 @@
-"""Leaves that only pickle holds → a pickle of each, and of what several of them hold.
+"""Leaves that only pickle holds → a pickle of each, and of objects that they share.
 
-What is stored elsewhere in the component is left out of the pickles and referred to:
-arrays, containers of the state, and what other pickles hold as well. Objects that the
-same leaves hold are one pickle together, a list, so that no leaf needs anything that it
-does not hold. What an object holds, at least as many leaves do; so one such pickle
-refers only to those of more leaves, and never in a circle.
+The pickles refer to things that are stored elsewhere in the component: arrays,
+containers of the state, and objects that other pickles hold, too. Objects that are held
+by the same leaves are one pickle, a list, so that a leaf needs only what it holds. If
+an object holds another one, at least as many leaves hold the other one. So such a
+pickle refers only to pickles that more leaves hold, and never in a circle.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ _ATOMS = frozenset(
     {type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented)}
 )
 
-_ONLY_ONE = (type, types.ModuleType, enum.Enum, np.dtype)  # Each is itself again.
+_ONLY_ONE = (type, types.ModuleType, enum.Enum, np.dtype)  # Unpickled as themselves.
 
 
 class Stored(Struct):
-    """A leaf that is not of the state by itself, or is pickled.
+    """A pickled leaf, or a leaf that only pickles refer to.
 
     Attributes:
-      number: Its number, as of the leaves of the state.
+      number: Its number, in the numbering of the state's leaves.
       name: Its name.
-      encoded: What to store. A pickle's value is the numbers of the leaves and
-        containers that it refers to.
+      encoded: What to store. The value of a pickle is the list of numbers of the leaves
+        and containers that it refers to.
     """
 
     number: int
@@ -52,13 +52,13 @@ class Stored(Struct):
 
 
 class Pickled(NamedTuple):
-    """Leaves that were pickled, and what is in them.
+    """Pickled leaves, and the arrays in them.
 
     Attributes:
-      leaves: The leaves; and what they share, and arrays in them but for those of
-        NumPy, with new numbers.
-      arrays: Those of NumPy, with number and name.
-      inside: Those that stay in the pickles, with the name of one that has them.
+      leaves: The leaves; and, with new numbers, the objects that they share and arrays
+        of other libraries than NumPy in them.
+      arrays: NumPy arrays in them, with numbers and names.
+      inside: NumPy arrays that stay in the pickles, with the name of such a pickle.
       next_number: The first number that no leaf has.
     """
 
@@ -68,8 +68,8 @@ class Pickled(NamedTuple):
     next_number: int
 
 
-# Names of the leaves that hold objects of a class whose pickles leave out attributes,
-# and the names of these.
+# Classes whose pickles leave out attributes, to the names of the leaves that hold such
+# objects, and the names of the attributes.
 Losses = dict[type, tuple[list[str], list[str]]]
 
 
@@ -85,9 +85,9 @@ def pickle_leaves(
     Args:
       flat: The state.
       names: Names of its leaves.
-      numbers: Of the leaves to pickle.
+      numbers: Numbers of the leaves to pickle.
       key: The component's key, for errors.
-      losses: Where to note what pickles leave out.
+      losses: Collects what pickles leave out.
 
     Raises:
       StateError: one cannot be pickled, or an array in it cannot be stored.
@@ -115,7 +115,7 @@ class _Pickling:
         self._in_state = _identities(flat, set(numbers))
         self._arrays: dict[int, Array] = {}
         self._inside: dict[int, tuple[str, np.ndarray]] = {}
-        # Objects, which are kept alive for their identity, and what leaves hold them.
+        # Objects by id, kept alive so that the id stays unique, and their holders.
         self._held: dict[int, tuple[Any, int]] = {}
         self._parts: dict[int, Unit] = {}
         self._waiting: list[tuple[int, int, Unit]] = []
@@ -132,7 +132,7 @@ class _Pickling:
     def _stored(
         self, unit: Unit, arrays: list[tuple[int, str, np.ndarray]]
     ) -> Iterator[Stored]:
-        """Yield what a unit is the first to refer to, and itself; list its arrays."""
+        """Yield new arrays that a unit refers to, and the unit; list NumPy arrays."""
         for thing in unit.positions:
             if isinstance(thing, Array) and thing.number < 0:
                 thing.number = next(self._count)
@@ -145,14 +145,14 @@ class _Pickling:
         yield Stored(unit.number, unit.name, encoded)
 
     def _trace(self, units: Sequence[Unit]) -> None:
-        """Pickle leaves, and take note of what each holds."""
+        """Pickle leaves, and note which objects each of them holds."""
         for unit in units:
             self._pickle(unit, _keep if len(self._leaves) == 1 else self._note)
 
     def _copy_circles(self) -> None:
-        """Let the pickles hold copies of containers that are made from themselves.
+        """Let pickles hold copies of containers that contain themselves.
 
-        What is in a circle comes neither before nor after the others.
+        Containers in a circle cannot be ordered, each after those that it needs.
         """
         references = {unit.number: unit.numbers() for unit in self._leaves}
         circular = in_circles(self._flat, references)
@@ -167,7 +167,7 @@ class _Pickling:
             unit.containers = frozenset(x for x in unit.numbers() if x < 0)
 
     def _separate(self) -> None:
-        """Pickle what several leaves hold by itself, and these leaves anew."""
+        """Pickle objects of several leaves separately, and these leaves again."""
         sharing = 0
         for value, holders in self._held.values():
             if several(holders) and ~sharing & holders and _is_one(value):
@@ -179,12 +179,12 @@ class _Pickling:
             self._pickle(heapq.heappop(self._waiting)[-1], self._cut)
 
     def _wait(self, unit: Unit) -> None:
-        # Those of fewer leaves come first, as they tell what is in those of more.
+        # Units of fewer leaves come first, as they add objects to those of more.
         count = bin(unit.holders).count("1")
         heapq.heappush(self._waiting, (count, unit.number, unit))
 
     def _pickle(self, unit: Unit, other: Callable[[Any, Unit], Any]) -> None:
-        """Pickle a unit; `other` says what becomes of what is stored nowhere else."""
+        """Pickle a unit; `other` decides about objects that are stored nowhere else."""
         unit.positions = {}
 
         def out_of_band(item: Any) -> Any:
@@ -206,10 +206,10 @@ class _Pickling:
             name = tree.full_name(self._key, unit.name)
             raise leaves.refusal(unit.value, name, error) from error
 
-    # What is stored elsewhere
+    # Objects that are stored elsewhere
 
     def _refer(self, item: Any, unit: Unit) -> int | None:
-        """Return the position of an array, or of what is in the state, or None."""
+        """Return the position of an array, or of an object in the state, or None."""
         number = self._in_state.get(id(item))
         if number is not None and unit.may_refer_to(number):
             return unit.position(number)
@@ -233,7 +233,7 @@ class _Pickling:
         return unit.position(array)
 
     def _stays(self, item: Any, kind: Kind, unit: Unit) -> bool:
-        """Return whether an object stays in the pickle; note arrays that do."""
+        """Return whether an object stays in the pickle, and note arrays that stay."""
         if not kind.is_array:
             if issubclass(type(item), np.ndarray) and not reductions.takes(item):
                 self._inside[id(item)] = unit.name, np.ndarray.view(item, np.ndarray)
@@ -243,14 +243,14 @@ class _Pickling:
             return True
         return False
 
-    # What several leaves hold
+    # Objects that several leaves hold
 
     def _note(self, item: Any, unit: Unit) -> None:
         _, holders = self._held.get(id(item), (None, 0))
         self._held[id(item)] = item, holders | unit.holders
 
     def _cut(self, item: Any, unit: Unit) -> tuple[int, int] | None:
-        """Return where in which part the object is, None if it stays in the unit."""
+        """Return the part and index of an object, or None if it stays in the unit."""
         found = self._held.get(id(item))
         if found is None or found[1] == unit.holders or not _is_one(item):
             return None
@@ -280,13 +280,13 @@ def _identities(flat: Flat, pickled: Set[int]) -> dict[int, int]:
         if number not in pickled and (kind.is_array or type(value) in (bytearray, set))
     }
     for number, container in enumerate(flat.containers, 1):
-        if type(container) is not tuple or container:  # All of Python shares ().
+        if type(container) is not tuple or container:  # () is one object everywhere.
             found[id(container)] = -number
     return found
 
 
 def _is_one(value: Any) -> bool:
-    """Return whether it matters that this is one object, and not two equal ones."""
+    """Return whether the identity of the object matters, not only its value."""
     cls = type(value)
     if cls in _ATOMS or issubclass(cls, _ONLY_ONE):
         return False

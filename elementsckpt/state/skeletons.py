@@ -1,7 +1,7 @@
-"""What a tree is besides its leaves ⇄ text: classes, static fields and functions.
+"""The skeleton of a tree ⇄ text: its classes, static fields and functions.
 
-It is a pickle of the tree in which a place stands for each leaf, so reading it can run
-any code. Only a value that has no template needs it.
+It is a pickle of the tree with placeholders for the leaves, so reading it can run any
+code. Only a value without a template needs it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..kinds import leaves, pickles
 from ..user import attributes
 from . import pytrees
 
-_MOST_BYTES = 4 << 20  # It is in the manifest, where others have to read over it.
+_MOST_BYTES = 4 << 20  # It is in the manifest, which all readers read.
 _MOST_ARRAY_BYTES = (
     64 << 10
 )  # Of one in a static field, or that a function closes over.
@@ -36,19 +36,19 @@ class _Place(Struct, frozen=True, eq=False):
 
 
 def dump(value: Any, *, by_name: bool) -> tuple[str, str]:
-    """Return the skeleton of a tree, or "" and why there is none.
+    """Return the skeleton of a tree and "", or "" and why there is none.
 
-    What has an import path, in the program itself too, is in it by this path alone. It
-    is not made if it would be too large, or cannot do without data of the program.
+    Objects with an import path, also in the program itself, are stored by this path.
+    There is no skeleton if it would be too large, or would need data of the program.
 
     Args:
       value: The tree.
-      by_name: In which order its leaves are counted, as in `pytrees.open_node`.
+      by_name: The order in which its leaves are counted, as in `pytrees.open_node`.
     """
     try:
         skeleton = _skeleton(value, itertools.count(), by_name)
         payload = pickles.dump(skeleton, _number, by_path=True)
-    except Exception as error:  # Whatever the classes in it raise.
+    except Exception as error:  # The classes in it may raise anything.
         return "", reason(error)
     if len(payload) > _MOST_BYTES:
         return "", f"they take {len(payload):,} bytes"
@@ -67,29 +67,29 @@ def _skeleton(value: Any, numbers: Iterator[int], by_name: bool) -> Any:
 
 
 def _number(item: Any) -> int | None:
-    """Return the number of a place; None for all that is part of the skeleton."""
+    """Return the number of a placeholder; None for parts of the skeleton."""
     if type(item) is _Place:
         return item.number
     size = getattr(item, "nbytes", 0) if leaves.kind_of(item).is_array else 0
     if size > _MOST_ARRAY_BYTES:
-        raise ValueError(f"they hold an array of {size:,} bytes, which is no leaf")
+        raise ValueError(f"they hold an array of {size:,} bytes, which is not a leaf")
     return None
 
 
 def load(skeleton: str, state: Any) -> Any:
-    """Return the tree of a skeleton and of what `pytrees.plain` made of it.
+    """Return the tree of a skeleton and of the state that `plain` made from the tree.
 
     Raises:
-      Exception: whatever the code in it raises.
+      Exception: the code in it may raise anything.
     """
     values = list(_leaves(state))
     return pickles.load(base64.b64decode(skeleton, validate=True), values)
 
 
 def _leaves(state: Any) -> Iterator[Any]:
-    """Yield the leaves of a state in its order, and random generators as they are.
+    """Yield the leaves of a state in its order, with random generators as leaves.
 
-    Attributes of a container come after what it holds, each as it is.
+    Attributes of a container come after its children, each as one leaf.
     """
     stack = [(state, False)]
     while stack:

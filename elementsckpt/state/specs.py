@@ -1,4 +1,4 @@
-"""What one leaf must be for another to take its place, and making it so."""
+"""Whether a leaf can replace another one, and the conversion that this needs."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _STAND_IN = _StandIn()
 
 
 def stand_in(value: Any, kind: Kind) -> tuple[Spec, Kind]:
-    """Return what stands for a leaf whose spec is all that counts, and its kind."""
+    """Return an object that has only the spec of a leaf, and its kind."""
     spec = kind.spec(value)
-    # What is weakly typed takes what its library can hold; others were held by it.
+    # The library may narrow what a weakly typed leaf takes; other leaves exist already.
     return spec if spec.weak else spec._replace(maker=None), _STAND_IN
 
 
 def problem(expected: Spec) -> str | None:
-    """Say why nothing can become what a current leaf is, or return None."""
+    """Return why no leaf can replace a current leaf of this spec, or None."""
     maker = expected.maker
     return None if maker is None else maker.narrowing(expected.dtype)
 
@@ -40,14 +40,14 @@ def problem(expected: Spec) -> str | None:
 
 
 def takes(saved: Spec, expected: Spec) -> bool:
-    """Return whether a current leaf, without a type of its own, takes that of a saved.
+    """Return whether a current leaf without a type of its own takes the saved type.
 
-    Weakly typed arrays and numbers of Python take any number of their shape; a bool of
-    Python takes an array of one, which is what becomes of it in a compiled function.
+    Weakly typed arrays and numbers of Python take any number of their shape. A bool of
+    Python takes an array of one bool, as compiled functions return it.
 
     Args:
       saved: The spec of the saved leaf.
-      expected: That of the current leaf.
+      expected: The spec of the current leaf.
     """
     if expected.kind == "bool":
         return saved.kind == "array" and _number_type(saved) is bool
@@ -61,7 +61,7 @@ def takes(saved: Spec, expected: Spec) -> bool:
 
 
 def can_cast(saved: Spec, expected: Spec) -> bool:
-    """Return whether `cast=True` makes one fit the other."""
+    """Return whether a saved leaf fits with `cast=True`."""
     if {saved.kind, expected.kind} == {"array", "key"}:
         return _is_data(saved, expected) or _is_data(expected, saved)
     if (saved.kind, saved.shape) != ("array", expected.shape):
@@ -73,23 +73,23 @@ def can_cast(saved: Spec, expected: Spec) -> bool:
         return False
     if all(len(kind) == 1 for kind in kinds):  # Both are NumPy's own.
         return np.can_cast(saved.dtype, expected.dtype, "same_kind")
-    # NumPy takes any conversion to or from the others for one of the same kind.
+    # NumPy regards all casts to or from other libraries' types as same-kind.
     before, after = (_RANKS.find(kind[0]) for kind in kinds)
     return 0 <= before <= after
 
 
 def _is_data(array: Spec, key: Spec) -> bool:
-    """Return whether an array may be the data of keys: such as legacy keys are."""
+    """Return whether an array may be the data of keys, such as legacy keys."""
     if (array.kind, key.kind, str(array.dtype)) != ("array", "key", "uint32"):
         return False
     return array.shape == (*key.shape, KEY_SIZES.get(key.dtype))
 
 
-_RANKS = "buifc"  # Kinds, each of which may be cast to those after it.
+_RANKS = "buifc"  # Each kind may be cast to those after it.
 
 
 def _kind(dtype: Any) -> str:
-    """Return NumPy's letter for the kind of a dtype, and a "+" if it is not NumPy's."""
+    """Return NumPy's letter for the kind of a dtype; a "+" marks other libraries'."""
     name = str(dtype)
     if name.startswith(("bfloat", "float")):
         kind = "f"
@@ -103,9 +103,9 @@ _BY_KIND = {"b": bool, "u": int, "i": int, "f": float, "c": complex}
 
 
 def may_be_exact(saved: Spec, expected: Spec) -> bool:
-    """Return whether it depends on a number whether one can become the other.
+    """Return whether a saved number may fit without loss, depending on its value.
 
-    One of the two is a number of Python, the other may be an array without axes.
+    One of the two is a number of Python; the other may be an array without axes.
     """
     if saved.kind == expected.kind:
         return False
@@ -116,14 +116,14 @@ def may_be_exact(saved: Spec, expected: Spec) -> bool:
 
 
 def _number_type(spec: Spec) -> Any:
-    """Return Python's type for such a number, or None."""
+    """Return the Python type of a number with this spec, or None."""
     if spec.kind != "array":
         return next((x for x in (bool, *NUMBERS) if x.__name__ == spec.kind), None)
     return None if spec.shape else _BY_KIND.get(_kind(spec.dtype)[0])
 
 
 def is_exact(number: Any, expected: Spec) -> bool:
-    """Return whether a number can become what is expected and lose nothing."""
+    """Return whether a number can be converted to the expected type without loss."""
     number = _item(number)
     try:
         with np.errstate(all="ignore"):
@@ -142,26 +142,26 @@ def _item(number: Any) -> Any:
 
 
 def device_key(current: Any, kind: Kind) -> Any:
-    """Return what a saved leaf becomes and where; one for two places is shared."""
+    """Return type and place of a current leaf; leaves with equal keys can be shared."""
     current, kind = kind.unwrapped(current)
     dtype = attributes.get(current, "dtype")
     return type(current), dtype, kind.device_key(current)
 
 
 def fit(current: Any, kind: Kind, value: Any, taken: Spec | None = None) -> Any:
-    """Return a saved leaf as what the current one is.
+    """Return a saved leaf, converted to the kind, type and place of a current one.
 
     Args:
       current: The current leaf.
-      kind: Its kind.
+      kind: The kind of the current leaf.
       value: The saved leaf.
-      taken: Its spec, if the current one takes its type.
+      taken: The spec of the saved leaf if the current one takes its type.
     """
     if type(current) is type(value) is np.ndarray and value.dtype == current.dtype:
-        return value  # Most, so at once.
+        return value  # The most frequent case.
     current, kind = kind.unwrapped(current)
     found = leaves.kind_of(value)
     device = kind.device_key(current) if found is kind else None
     if device is not None and device_key(value, kind) == device_key(current, kind):
-        return value  # Which something else may hold, too.
+        return value  # Other objects may hold it, too.
     return kind.fit(current, value, found, taken)

@@ -1,4 +1,4 @@
-"""The leaves of a saved tree by their numbers, and what is made of which."""
+"""The leaves of a saved tree by number, and which leaves others are made from."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..kinds import leaves
 
 
 def part(key: Any) -> str:
-    """Return what a key, field name or position adds to a name."""
+    """Return the part of a name for a key, field name or position."""
     if type(key) is str:
         return key
     try:
@@ -27,7 +27,7 @@ def full_name(key: str, name: str) -> str:
     return f"{key}/{name}" if name else key
 
 
-_HOLDERS = frozenset({"pickle", "view"})  # Kinds whose leaves are made of others.
+_HOLDERS = frozenset({"pickle", "view"})  # Kinds whose leaves are made from others.
 
 
 def leaf_names(tree: Tree) -> list[str]:
@@ -36,9 +36,9 @@ def leaf_names(tree: Tree) -> list[str]:
 
 
 def hidden(tree: Tree) -> set[int]:
-    """Return the numbers of the leaves that have no place by which to select them.
+    """Return the numbers of the leaves that cannot be selected by name.
 
-    They are parts of pickled ones, memory of views, or in attributes of containers.
+    They are parts of pickles, memory of views, or in attributes of containers.
     """
     odd = any(group.kind in _HOLDERS for group in tree.leaves)
     if not odd and not any(node.attributes for node in tree.nodes):
@@ -51,12 +51,12 @@ def hidden(tree: Tree) -> set[int]:
 
 
 def held(node: Node) -> int:
-    """Return how many of a node's children are what it holds, before attributes."""
+    """Return how many of a node's children are not attributes; these come first."""
     return len(node.children) - len(node.attributes)
 
 
 def held_elsewhere(tree: Tree) -> set[int]:
-    """Return the numbers of the leaves that pickles, or attributes, are made of."""
+    """Return the numbers of the leaves in pickles or in attributes of containers."""
     holding = [part for parts in _parts_by_pickle(tree).values() for part in parts]
     for node in tree.nodes if any(node.attributes for node in tree.nodes) else ():
         holding += node.children[held(node) :]
@@ -95,19 +95,19 @@ def pickled_names(tree: Tree) -> list[str]:
 
 
 def needed(tree: Tree, numbers: Iterable[int]) -> list[int]:
-    """Return what leaves are made from and they themselves, each after what it needs.
+    """Return leaves and everything that they are made from, each after what it needs.
 
-    That is more than the leaves where they are pickled: other leaves, and containers.
+    Pickled leaves are made from other leaves and from containers.
 
     Raises:
-      ValueError: one is made from itself.
+      ValueError: a pickle is made from itself.
       IndexError: there is no such container.
     """
     pickles = _parts_by_pickle(tree)
     begun: set[int] = set()
     done: dict[int, None] = {}
     stack = list(numbers)
-    if not pickles and min(stack, default=0) >= 0:  # Mostly, so at once.
+    if not pickles and min(stack, default=0) >= 0:  # The most frequent case.
         return list(dict.fromkeys(stack))
     while stack:
         number = stack[-1]
@@ -159,7 +159,7 @@ def pick(tree: Tree, numbers: Iterable[int]) -> list[tuple[int, LeafGroup]]:
 def _runs(
     first: int, group: LeafGroup, wanted: Sequence[int]
 ) -> Iterator[tuple[int, LeafGroup]]:
-    """Yield leaves of a group in groups of those that follow each other."""
+    """Yield some leaves of a group, as groups of consecutive leaves."""
     for _, run in itertools.groupby(enumerate(wanted), lambda x: x[1] - x[0]):
         numbers = [number for _, number in run]
         start, stop = numbers[0] - first, numbers[-1] - first + 1

@@ -1,4 +1,4 @@
-"""Structure and leaves → nested state, all of it or a part."""
+"""Structure and leaves → nested state, or a part of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from . import containers, tree
 _NOTHING: Mapping[int, Any] = {}
 
 
-LEFT_OUT: Any = object()  # Where there is nothing of a state.
+LEFT_OUT: Any = object()  # In place of a state of which no leaf is read.
 
 
 def unflatten(
@@ -24,18 +24,18 @@ def unflatten(
     find_class: Callable[[int, Node], type | None],
     made: Mapping[int, Any] = _NOTHING,
 ) -> Any:
-    """Put a state together.
+    """Build a state.
 
     Args:
       root: As in `flattening.Flat`.
       nodes: Containers, children first.
       values: The leaves.
       find_class: Returns the class for a node of kind namedtuple, dataclass or
-        frozen, or None to make a dict of it.
-      made: Containers that are there already, by their numbers.
+        frozen, or None for a dict.
+      made: Containers that exist already, by their numbers.
 
     Raises:
-      ValueError, TypeError, KeyError, IndexError: they are not what `flattening` makes.
+      ValueError, TypeError, KeyError, IndexError: `flattening` makes no such nodes.
     """
     check(nodes)
     built = dict(made)
@@ -52,13 +52,13 @@ def put(
     made: Mapping[int, Any],
     find_class: Callable[[int, Node], type | None],
 ) -> Any:
-    """Put one container together.
+    """Build one container.
 
     Args:
       nodes: Containers.
-      index: Which of them.
-      values: Its leaves, by number.
-      made: Its containers, by their numbers.
+      index: The position of the container in `nodes`.
+      values: The leaves in it, by number.
+      made: The containers in it, by number.
       find_class: As for `unflatten`.
     """
     node = nodes[index]
@@ -68,7 +68,7 @@ def put(
 
 
 def unflatten_some(root: int, nodes: Sequence[Node], values: Mapping[int, Any]) -> Any:
-    """Put together the part of a state that holds some of its leaves.
+    """Build the part of a state that holds some of its leaves.
 
     Args:
       root: As in `flattening.Flat`.
@@ -76,8 +76,8 @@ def unflatten_some(root: int, nodes: Sequence[Node], values: Mapping[int, Any]) 
       values: The leaves, by number.
 
     Returns:
-      Nested dicts, and the sequences that are whole; a sequence that is not becomes a
-      dict by position. None without any leaf. Attributes of containers are left out.
+      Nested dicts and complete sequences; an incomplete sequence becomes a dict by
+      position. None without any leaf. Attributes of containers are left out.
     """
     check(nodes)
     built: dict[int, Any] = dict(values)
@@ -102,17 +102,17 @@ def unflatten_some(root: int, nodes: Sequence[Node], values: Mapping[int, Any]) 
 
 
 def unflatten_rest(root: int, nodes: Sequence[Node], values: Mapping[int, Any]) -> Any:
-    """Put a state together without some of its leaves.
+    """Build a state without some of its leaves.
 
     Args:
       root: As in `flattening.Flat`.
       nodes: Containers, children first.
-      values: The leaves that there are, by number.
+      values: The leaves that are there, by number.
 
     Returns:
-      The state, without classes: what is lacking is absent from mappings, and None in
-      sequences, in which the other items keep their places. `LEFT_OUT` if it is a leaf
-      that is lacking.
+      The state, without classes. Missing leaves are absent from mappings and None in
+      sequences, so that other items keep their positions. `LEFT_OUT` if the state is a
+      missing leaf itself.
     """
     check(nodes)
     built: dict[int, Any] = dict(values)
@@ -133,18 +133,18 @@ def unflatten_rest(root: int, nodes: Sequence[Node], values: Mapping[int, Any]) 
 def _there(
     keys: list[Any], children: list[int], built: Mapping[int, Any]
 ) -> tuple[list[Any], list[int]]:
-    """Return the children that there are, with their keys."""
+    """Return the children that are there, with their keys."""
     pairs = zip(keys, children, strict=True)
     there = [(key, child) for key, child in pairs if child in built]
     return [key for key, _ in there], [child for _, child in there]
 
 
 def check(nodes: Sequence[Node]) -> None:
-    """Refuse structures that `flattening` does not make, and that would do harm.
+    """Refuse harmful structures, which `flattening` does not make.
 
     Raises:
-      ValueError: they hold more generators than states of these, or nest containers
-        so deeply that freeing them would overflow the stack.
+      ValueError: generators share a state, or containers are nested so deeply that
+        freeing them would overflow the stack.
     """
     states: set[int] = set()
     levels: dict[int, int] = {}
@@ -161,4 +161,4 @@ def check(nodes: Sequence[Node]) -> None:
             levels[-number] = level
 
 
-_MOST_LEVELS = 1000  # Python saves none that is deeper.
+_MOST_LEVELS = 1000  # Python's recursion limit stops deeper ones from being saved.

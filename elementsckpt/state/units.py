@@ -1,4 +1,4 @@
-"""What is one pickle, and what it refers to."""
+"""One pickle, and the objects that it refers to."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from ..kinds.kind import Encoded
 
 
 class Unit(Struct, eq=False):
-    """What is one pickle: a leaf, or objects that several leaves hold.
+    """The content of one pickle: a leaf, or a list of objects that several leaves hold.
 
     Attributes:
       number: Its number.
       name: Its name.
-      value: The leaf; or a list of the objects.
-      holders: The leaves that hold it, a bit for each.
+      value: The leaf, or the list of objects.
+      holders: The leaves that hold it, one bit for each.
       payload: The pickle.
-      positions: Position among its parts of each thing that it refers to: numbers, and
-        arrays that have none yet.
-      places: Places of the objects in the list, by identity.
-      containers: Numbers of the containers that it may refer to; None for all that
-        are not in circles.
+      positions: The things that it refers to, with their positions among its parts:
+        numbers, and arrays that have no number yet.
+      places: Indices of the objects in the list, by identity.
+      containers: Numbers of the containers that it may refer to; None for all that are
+        not in circles.
     """
 
     number: int
@@ -36,20 +36,20 @@ class Unit(Struct, eq=False):
 
     @property
     def is_part(self) -> bool:
-        """Whether it is what several leaves hold."""
+        """Whether several leaves hold it."""
         return several(self.holders)
 
     def numbers(self) -> list[int]:
-        """Return the numbers of what it refers to."""
+        """Return the numbers of the leaves and containers that it refers to."""
         return [thing for thing in self.positions if isinstance(thing, int)]
 
     def may_refer_to(self, number: int) -> bool:
-        # Objects may be pickled as something else when they are pickled anew, and
-        # then refer to other containers, maybe in circles.
+        # An object that is pickled again may be pickled differently, and then refer to
+        # other containers, maybe in circles.
         return number >= 0 or self.containers is None or number in self.containers
 
     def narrow(self, unit: Unit) -> None:
-        """Let it refer to no containers but those that what holds it refers to."""
+        """Allow references only to containers that the other unit may refer to, too."""
         if self.containers is None:
             self.containers = unit.containers
         elif unit.containers is not None and self.containers != unit.containers:
@@ -66,11 +66,11 @@ class Unit(Struct, eq=False):
 
 
 class Array(Struct, eq=False):
-    """An array in a pickle; holding the value keeps its identity from others."""
+    """An array in a pickle; while this holds the array, its id stays unique."""
 
     value: Any
     name: str
-    encoded: Encoded | None  # None of NumPy's, which may be views.
+    encoded: Encoded | None  # None for NumPy arrays, which may be views.
     number: int = -1
 
 

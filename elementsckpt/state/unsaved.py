@@ -1,9 +1,9 @@
-"""What a tree has and a save of it does not: code and static fields.
+"""Parts of a tree that a save does not have: code and static fields.
 
-That is right as long as the program that resumes makes the same anew. What only the run
-has are arrays in it. NumPy arrays that lie openly in a static field are constants by
-the word of their class, as are numbers; those of JAX, which it cannot compare there,
-are mistakes.
+The program that resumes makes them again, so that is right for all except arrays, which
+only the run has. A class that declares NumPy arrays or numbers as static fields
+declares them as constants. Arrays of JAX in static fields are mistakes, as JAX cannot
+compare them.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from ..kinds.code_kinds import FUNCTION
 from ..user import attributes
 from . import callables, opening, pytrees, registered
 
-_DEPTH = 2  # Of objects and closures in closures.
+_DEPTH = 2  # How deep to look into nested objects and closures.
 
-# Code and arrays, by the attribute in which they are.
+# Code and arrays, by the name of the attribute that has them.
 Parts = dict[str, list[Any]]
 
 
 def static_parts(value: Any, opened: opening.Opened) -> Parts:
-    """Return code and arrays that are static in a container, as far as in sight."""
+    """Return code and arrays in the static parts of a container, as far as visible."""
     own = attributes.own(value)
     if not hasattr(opened.static, "node_data"):
         fields = attributes.get(type(value), "__dataclass_fields__") or ()
         static = (own.keys() & fields) - set(opened.keys or ())
         return _by_attribute(own, [own[x] for x in own if x in static | {*opened.rest}])
-    _, held = opened.static.node_data()  # What JAX says.
+    _, held = opened.static.node_data()  # JAX knows the static part.
     return _by_attribute(own, own.values() if held is value else [held])
 
 
@@ -76,7 +76,7 @@ def _walk(
 
 
 def _content(value: Any) -> Any:
-    """Return what is in a container or a tree, None for anything else."""
+    """Return the content of a container or a tree, None for anything else."""
     cls: Any = type(value)
     for base in (dict, list, tuple):
         if issubclass(cls, base):
@@ -88,29 +88,29 @@ def _content(value: Any) -> Any:
 
 
 def _is_called(value: Any) -> bool:
-    """Tell code, and objects like it, from what can be called only as a decorator.
+    """Return whether the value is callable, and not only as a decorator.
 
-    Meshes of JAX are of the latter.
+    Meshes of JAX are callable only as decorators.
     """
     is_decorator = issubclass(type(value), contextlib.ContextDecorator)
     return callable(value) and not is_decorator
 
 
 def problem(parts: Iterable[Any]) -> str | None:
-    """Say why a tree cannot be saved that has these static parts, or return None."""
+    """Return why a tree with these static parts cannot be saved, or None."""
     found = map(callables.problem, _nested(parts, set()))
     return next(filter(None, found), None)
 
 
 def arrays_in_static(parts: Iterable[Any]) -> list[str]:
-    """Say where static parts hold arrays; "" for those that are arrays."""
+    """Return where static parts hold arrays; "" for a part that is an array."""
     parts = list(parts)
     found = [] if all(map(callable, parts)) else [""]
     return list(dict.fromkeys([*found, *_arrays_in(parts)]))
 
 
 def arrays_in_code(code: Any) -> list[str]:
-    """Say to which arrays code is bound that are no leaves of the tree."""
+    """Return where code holds arrays that are not leaves of the tree."""
     if _is_stateless(code):
         return []
     is_partial = attributes.is_instance(code, functools.partial)
@@ -119,7 +119,7 @@ def arrays_in_code(code: Any) -> list[str]:
     opened = pytrees.open_node(code, by_name=True)
     is_open = opened is not None and bool(opened.children)
     found = [*_directly_in(code, with_attributes=not is_open)]
-    # Of what it is bound to, what holds arrays is open, and seen by itself.
+    # Bound objects that hold arrays are opened as a part of the tree.
     bound = callables.bound(code).parts
     rest = [x for x in bound if not pytrees.holds_arrays(x)] + callables.wrapped(code)
     objects = (x for x in rest if not callable(x))
@@ -129,7 +129,7 @@ def arrays_in_code(code: Any) -> list[str]:
 
 
 def _arrays_in(parts: Iterable[Any]) -> Iterator[str]:
-    """Say where code in static parts holds arrays."""
+    """Yield where code in static parts holds arrays."""
     for code in _nested(parts, set()):
         if callables.problem(code) is not None:
             yield "a module of Flax that is bound to its variables"
@@ -138,7 +138,7 @@ def _arrays_in(parts: Iterable[Any]) -> Iterator[str]:
 
 
 def _nested(parts: Iterable[Any], seen: set[int]) -> Iterator[Any]:
-    """Yield code in static parts, and that to which it is bound."""
+    """Yield code in static parts, and code that it is bound to."""
     for _, part in _walk("", parts, {}, seen):
         if callable(part) and not _is_stateless(part):
             yield part
@@ -152,20 +152,20 @@ def _directly_in(code: Any, *, with_attributes: bool) -> Iterator[str]:
 
 
 def _is_stateless(code: Any) -> bool:
-    """Return whether what code is bound to is there in every program that has it.
+    """Return whether code has no state of the run.
 
-    That holds for what can be imported, and by its contract for what Optax makes.
+    This holds for code that can be imported, and by contract for functions of Optax.
     """
     module = attributes.text(code, "__module__").partition(".")[0]
     return module == "optax" or leaves.kind_of(code) is FUNCTION
 
 
 def _is_seen_to_hold_arrays(value: Any, depth: int = _DEPTH) -> bool:
-    """Return whether a tree, an object or code holds arrays, as far as in sight."""
+    """Return whether a tree, an object or code holds arrays, as far as visible."""
     try:
         if pytrees.holds_arrays(value):
             return True
-    except Exception:  # What is not saved need not be a tree.
+    except Exception:  # Unsaved objects need not be trees.
         return False
     if not depth or isinstance(value, type | types.ModuleType):
         return False

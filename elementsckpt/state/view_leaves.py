@@ -1,6 +1,6 @@
-"""Leaves that are in the memory of others ⇄ arrays.
+"""Leaves in the memory of other leaves ⇄ arrays.
 
-Groups of leaves come with the number of the first leaf of each.
+Each group of leaves comes with the number of its first leaf.
 """
 
 from __future__ import annotations
@@ -48,14 +48,15 @@ def _grids(groups: Groups) -> Iterator[tuple[int, int, int, Grid]]:
 
 
 def restore(groups: Groups, values: Any) -> None:
-    """Make views of the decoded arrays in whose memory they are.
+    """Make views of decoded arrays.
 
     Args:
       groups: Entries in the manifest.
-      values: Decoded leaves by number. Views are set, and arrays may be moved.
+      values: Decoded leaves by number. This sets the views, and may copy their bases.
 
     Raises:
-      ValueError, TypeError, KeyError, IndexError: the manifest describes no such views.
+      ValueError, TypeError, KeyError, IndexError: the views in the manifest are not
+        valid.
     """
     wanted: dict[int, dict[int, tuple[int, Grid]]] = {}
     for number, base, offset, grid in _grids(groups):
@@ -71,22 +72,23 @@ def restore(groups: Groups, values: Any) -> None:
             values[number] = array
 
 
-# Of some leaves
+# Views among some leaves
 
 
 def with_bases(saved: Tree, groups: Groups, blocks: Sequence[Block]) -> Groups:
-    """Return groups of leaves, and the bases of views among them.
+    """Return groups of leaves, with the bases of the views among them.
 
-    Of a base that is not among them, only the blocks are wanted that these views are
-    in; it becomes an array of their bytes.
+    A base that is not in the groups is narrowed to the blocks that hold the views, as
+    an array of bytes.
 
     Args:
-      saved: The tree that they are of.
+      saved: The tree of the leaves.
       groups: The leaves.
       blocks: The blocks of the component.
 
     Raises:
-      ValueError, TypeError, KeyError, IndexError: the manifest describes no such views.
+      ValueError, TypeError, KeyError, IndexError: the views in the manifest are not
+        valid.
     """
     given = {*tree.numbers_in(groups)}
     reaches: dict[int, list[int]] = {}
@@ -112,13 +114,13 @@ def _narrow(
     """Return the blocks of an array that hold a range of its bytes, as an array.
 
     Returns:
-      Where in the bytes of the leaf it begins, and the array; 0 and the leaf as it is
-      if that has no blocks of its own.
+      Where in the bytes of the leaf the array begins, and the array; 0 and the leaf if
+      it has no blocks of its own.
     """
     size = leaves.layout_of(leaf)[2]
     if leaf.kind != "numpy" or is_strings(leaf) or leaf.offset:
         return 0, leaf
-    if leaf.block < 0 or not 0 <= low < high <= size:  # For others to refuse.
+    if leaf.block < 0 or not 0 <= low < high <= size:  # `views.restore` refuses it.
         return 0, leaf
     number, begin, end = leaf.block, 0, blocks[leaf.block].content_size
     while end <= low:
@@ -128,7 +130,7 @@ def _narrow(
     while end < high:
         number += 1
         end += blocks[number].content_size
-    if end > size:  # Others are in the block, too.
+    if end > size:  # Other leaves are in the block, too.
         return 0, leaf
     part = structs.replace(
         leaf, dtype="|u1", shape=(end - begin,), order="C", block=first
@@ -137,7 +139,7 @@ def _narrow(
 
 
 def _moved(group: LeafGroup, begins: Mapping[int, int]) -> LeafGroup:
-    """Return a group with its views in the blocks of their bases that are there."""
+    """Return a group of views, with offsets into narrowed bases."""
     if group.kind != "view":
         return group
     value = [

@@ -1,4 +1,4 @@
-"""Walks through a saved tree: an aliased leaf has a name and place each time."""
+"""Walks through a saved tree: a leaf in several places has several names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..format import scalars
 from ..format.manifest import Node, Tree, escape
 from . import containers, tree
 
-_PLACE_BYTES = 64  # Of memory, besides its name.
+_PLACE_BYTES = 64  # Memory of a place, besides its name.
 
 
 class Allowance(Struct):
@@ -23,10 +23,10 @@ class Allowance(Struct):
     left: int = 64 << 20
 
     def spend(self, name: str) -> None:
-        """Take note of a name.
+        """Count a name.
 
         Raises:
-          MismatchError: there are too many, or too long ones.
+          MismatchError: there are too many names, or too long ones.
         """
         self.left -= _PLACE_BYTES + len(name)
         if self.left < 0:
@@ -38,15 +38,15 @@ class Allowance(Struct):
 
 
 def names(saved: Tree, allowance: Allowance) -> list[tuple[str, int]]:
-    """Return the name and number of each leaf, an aliased leaf once for each place.
+    """Return the name and number of each leaf, several for a leaf in several places.
 
     Args:
       saved: The tree.
-      allowance: What the names may cost.
+      allowance: How much the names may cost.
 
     Raises:
-      MismatchError: there are too many places; the message goes on after a place.
-      ValueError, IndexError: the structure is not one that `flattening` makes.
+      MismatchError: there are too many places; the message begins in mid-sentence.
+      ValueError, IndexError: `flattening` does not make such a structure.
     """
     places = sum(len(node.children) for node in saved.nodes) + 1
     found = tree.leaf_names(saved)
@@ -59,7 +59,7 @@ def names(saved: Tree, allowance: Allowance) -> list[tuple[str, int]]:
 
 
 def all_names(saved: Tree, allowance: Allowance) -> Iterator[tuple[str, int]]:
-    """Yield the names of leaves in all places, attributes too, as far as allowed."""
+    """Yield names and numbers of leaves, also in attributes, as far as allowed."""
     with contextlib.suppress(MismatchError):
         walk = _walk(saved, allowance, attributes=True)
         yield from ((name, number) for name, number in walk if number >= 0)
@@ -78,7 +78,7 @@ def container_names(saved: Tree, allowance: Allowance) -> dict[int, str]:
 def _walk(
     saved: Tree, allowance: Allowance, *, attributes: bool = False
 ) -> Iterator[tuple[str, int]]:
-    """Yield name and number of containers and leaves, in attributes, too, if asked."""
+    """Yield name and number of containers and leaves, optionally in attributes, too."""
     # Containers that hold others twice double the places at each level.
     listed = tree.leaf_names(saved)
     allowance.left += 10 * (sum(map(len, listed)) + _PLACE_BYTES * len(listed))
@@ -101,13 +101,13 @@ def _walk(
 
 
 class Place(NamedTuple):
-    """Where a leaf, or a container without children, is in a tree.
+    """The place of a leaf, or of a container without children, in a tree.
 
     Attributes:
       number: Its number, as in `manifest.Node`.
-      nodes: The containers around it, the outermost first, and its own if it is one,
-        without their attributes.
-      keys: Its key, field name or position in each that is around it.
+      nodes: The containers around it, the outermost first, and itself if it is a
+        container; without their attributes.
+      keys: Keys, field names or positions that lead to it, the outermost first.
       others: The attributes of each of `nodes`, as numbers by name.
     """
 
@@ -121,8 +121,8 @@ def places(saved: Tree, allowance: Allowance) -> Iterator[tuple[str, Place]]:
     """Yield name and place of each leaf and each container without children.
 
     Raises:
-      MismatchError: there are too many, as for `names`.
-      ValueError, IndexError: the structure is not one that `flattening` makes.
+      MismatchError: there are too many places, as for `names`.
+      ValueError, IndexError: `flattening` does not make such a structure.
     """
     listed = tree.leaf_names(saved)
     allowance.left += 10 * (sum(map(len, listed)) + _PLACE_BYTES * len(listed))

@@ -1,7 +1,7 @@
-"""Containers of a current state that are loaded whole, and their attributes then.
+"""Containers of a current state that are loaded whole, and their attributes.
 
-Leaves are put in place one by one. A container of which all comes from one container of
-the save has the attributes of that; any other keeps what it has.
+Leaves are replaced one by one. If all children of a container come from one container
+of the save, it gets the attributes of the saved one, too. Otherwise it keeps its own.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from ..format.manifest import Node, Tree
 from . import containers, flattening, tree
 from .matching import Plan
 
-_BOX: Any = object()  # What the content of a box is called in it.
+_BOX: Any = object()  # Key of the content of a box.
 
 
 class Structure(NamedTuple):
-    """What the containers of a saved state hold: numbers, as in `manifest.Node`.
+    """The children of each container of a state: numbers, as in `manifest.Node`.
 
     Attributes:
       root: The outermost container or leaf.
-      held: For each container what it holds, by name.
-      attributes: For each container its attributes, by name.
+      held: The children of each container, without attributes, by name.
+      attributes: The attributes of each container, by name.
     """
 
     root: int
@@ -34,7 +34,7 @@ def describe(saved: Tree) -> Structure:
     """Return the structure of a saved state.
 
     Raises:
-      ValueError, TypeError, KeyError, IndexError: it is not what `flattening` makes.
+      ValueError, TypeError, KeyError, IndexError: `flattening` makes no such state.
     """
     count, held, attributes = len(tree.leaf_names(saved)), [], []
     for number, node in enumerate(saved.nodes):
@@ -46,30 +46,30 @@ def describe(saved: Tree) -> Structure:
 
 
 def of_nodes(root: int, nodes: Sequence[Node]) -> Structure:
-    """Return the structure of a state that is there, without its attributes."""
+    """Return the structure of a current state, without its attributes."""
     return Structure(root, list(map(_held, nodes)), [])
 
 
 def _held(node: Node) -> dict[Any, int]:
-    """Return what a node holds, by name; attributes come after that."""
+    """Return the children of a node by name, without its attributes."""
     is_box = node.kind == "" and node.children and not node.keys
     names = [_BOX] if is_box else map(tree.part, containers.child_keys(node))
     return dict(zip(names, node.children, strict=False))
 
 
 def have_attributes(flat: flattening.Flat) -> bool:
-    """Return whether some containers have attributes beside what they hold."""
+    """Return whether some containers have attributes besides their children."""
     return any(map(flat.others, range(len(flat.nodes))))
 
 
 def find(plan: Plan, saved: Structure, *, is_part: bool) -> dict[int, int]:
-    """Return the containers that are loaded whole, and what they are in the save.
+    """Return the containers that are loaded whole, with their numbers in the save.
 
     Args:
       plan: What is loaded.
       saved: The structure of the saved state.
-      is_part: Whether only a part was asked for; a container without leaves is in it if
-        one around it is.
+      is_part: Whether only some leaves were selected. Then a container without leaves
+        is loaded only if a container around it is.
     """
     search = _Search(plan, saved)
     search.match()
@@ -80,7 +80,7 @@ def find(plan: Plan, saved: Structure, *, is_part: bool) -> dict[int, int]:
 
 
 class _Search:
-    """Finds for what is loaded whole what it is in the save."""
+    """Finds the saved containers of those that are loaded whole."""
 
     def __init__(self, plan: Plan, saved: Structure) -> None:
         self.found = dict(plan.replace)
@@ -104,7 +104,7 @@ class _Search:
                 self.found[~number] = place
 
     def _places(self) -> dict[int, int]:
-        """Return what the save has in the places of containers."""
+        """Return the numbers that the save has in the places of containers."""
         places: dict[int, int] = {}
         stack = [(self._root, self._saved.root)]
         while stack:
@@ -113,14 +113,14 @@ class _Search:
                 places[number] = place
                 below = {} if place >= 0 else self._saved.held[~place]
                 for name, child in self._held[~number].items():
-                    if name is _BOX:  # It is not in the save.
+                    if name is _BOX:  # The save does not have the box.
                         stack.append((child, place))
                     elif name in below:
                         stack.append((child, below[name]))
         return places
 
     def _is_like(self, place: int, items: Mapping[Any, int]) -> bool:
-        """Return whether a saved container is what is loaded into these items."""
+        """Return whether all children of a saved container are loaded into these."""
         below = {} if place >= 0 else self._saved.held[~place]
         return (
             place < 0
@@ -129,7 +129,7 @@ class _Search:
         )
 
     def _moved(self, items: Mapping[Any, int]) -> int | None:
-        """Return what is like these items and was renamed to their place."""
+        """Return the saved container of these items if it was renamed, or None."""
         thens = [self.found[child] for child in items.values() if child in self.found]
         around = self._around.get(thens[0], ()) if thens else ()
         return next((place for place in around if self._is_like(place, items)), None)
@@ -156,11 +156,12 @@ def attributes(
       plan: What is loaded.
       found: The containers, as from `find`.
       saved: The structure of the saved state.
-      is_told: Whether what has no attributes there had none when it was saved.
+      is_told: Whether the save has all attributes, so that a container without any had
+        none.
 
     Returns:
-      The numbers of their values in the save, for those that take attributes and have
-      some, then or now.
+      For each container with attributes, saved or current, the saved numbers of their
+      values by name.
     """
     others: dict[int, Mapping[str, int]] = {}
     for number, place in found.items():

@@ -1,6 +1,6 @@
-"""Proof that a run that was stopped and resumed is the run that never was.
+"""Proof that a run that was stopped and resumed equals a run that was never stopped.
 
-A test needs the functions that make the objects and train them, and one line:
+A test needs functions that make the objects and train them, and one line:
 
     check_resume(make, step)
 """
@@ -31,16 +31,16 @@ Made = TypeVar("Made")
 
 
 class ResumeError(CheckpointError, AssertionError):
-    """A resumed run is not the run that was never stopped, or nothing can be said."""
+    """A resumed run differs from one that was never stopped, or cannot be checked."""
 
 
 class ResumeReport(Struct, frozen=True):
     """What was compared, bit for bit.
 
     Attributes:
-      steps: How many steps the resumed run was compared after, besides right after
-        loading.
-      leaves: How many leaves there were in the end.
+      steps: After how many steps the resumed run was compared, besides the comparison
+        right after loading.
+      leaves: Number of leaves at the end.
     """
 
     steps: int
@@ -52,29 +52,29 @@ def check_resume(
 ) -> ResumeReport:
     """Check that training goes on after a resume as if it had never been stopped.
 
-    One run trains 2 x `steps` steps and is never saved. Another trains half of them;
-    new objects load what it saved last and train the other half. Both halves are saved
+    One run trains 2 x `steps` steps and is never saved. Another run trains half of
+    them; new objects load its last save and train the other half. Both halves are saved
     to a temporary folder after each step, as a run may be. After loading, and after
-    each step, all leaves of what `save()` returns must be the same as in the first run,
-    bit for bit. Nor may saving or loading change a global generator.
+    each step, all leaves that `save()` returns must be the same as in the first run,
+    bit for bit. Saving and loading must not change a global generator.
 
     The resumed half runs with other states of the global generators of `random`, NumPy
     and torch, unless a registered `GlobalRNG` restores them. All other runs begin with
-    the states at the call, which are put back in the end.
+    the states at the call, which are restored at the end.
 
     Args:
-      make: Makes the objects that train, each time anew and equal: a `Checkpoint` with
-        its components registered, a mapping of components by key, or a tuple with one
-        of these and whatever else `step` needs.
-      step: Trains one step with what `make` returned.
-      steps: How many steps to train before the save, and after it. Take as many as it
-        needs until all that training does has happened.
+      make: Makes new, equal objects that train, at each call: a `Checkpoint` with its
+        components registered, a mapping of components by key, or a tuple with one of
+        these and whatever else `step` needs.
+      step: Trains one step with the result of `make`.
+      steps: How many steps to train before the save, and after it. Choose enough steps
+        that everything happens that training does.
 
     Raises:
-      ResumeError: the runs differ. The message names the first leaf and step, and tells
-        what a component's `load()` forgets from what is not in the save, such as an
-        optimizer's state, a replay buffer or a generator, and both from what saving
-        changes, and from training that is not deterministic by itself.
+      ResumeError: the runs differ. The message names the first leaf and step, and the
+        cause: a component's `load()` forgets something; something is not in the save,
+        such as an optimizer's state, a replay buffer or a generator; saving changes
+        the run; or training is not deterministic by itself.
       Exception: what `make`, `step` and the components raise.
     """
     if type(steps) is not int or steps < 1:
@@ -93,7 +93,7 @@ def check_resume(
             except ResumeError:
                 if _names(GlobalRNG().save()) == _names(begin):
                     raise
-            # Training imported torch or started CUDA, so the runs before did not begin
+            # Training has imported torch or started CUDA, so the runs did not begin
             # with equal states of their generators.
             GlobalRNG().load(begin)
             begin = GlobalRNG().save()
@@ -107,14 +107,14 @@ def _names(state: Any) -> set[str]:
 
 
 class _Check:
-    """The runs, compared with the records of the straight one.
+    """The runs, which are compared with the records of the straight run.
 
     Args:
       make: Makes the objects.
       step: Trains one step.
-      half: Number of steps before the run is stopped, and of those after it.
+      half: Number of steps before the run is stopped, and after it.
       begin: States of the global generators with which a run begins.
-      path: Where the saves go.
+      path: Directory for the saves.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class _Check:
         return ResumeReport(self._half, len(self._records[-1].leaves))
 
     def _straight(self, count: int) -> Iterator[Run]:
-        """Yield a run before its first step and after each."""
+        """Yield a run before its first step and after each step."""
         GlobalRNG().load(self._begin)
         run = Run(self._make)
         yield run
@@ -148,7 +148,7 @@ class _Check:
             yield run
 
     def _stop(self) -> Prints:
-        """Train the first half, with saves; return the generators after the last."""
+        """Train and save the first half; return the generators after the last save."""
         for at, run in enumerate(self._straight(self._half)):
             record = run.record()
             names = self._differing(at, record)
@@ -162,7 +162,7 @@ class _Check:
         return record.generators
 
     def _compare_resumed(self, generators: Prints) -> None:
-        run = Run(self._make)  # Which draws from where the stopped run has ended.
+        run = Run(self._make)  # Draws from the generators that the stopped run left.
         moved = run.load(self._path, generators)
         loaded = run.record()
         for at in range(self._half, 2 * self._half + 1):
@@ -202,7 +202,7 @@ class _Check:
         if not differing(before, after):
             raise ResumeError(_IDLE.format(steps=self._half, leaves=len(after)))
 
-    # What is said about a difference
+    # Messages about differences
 
     def _message(self, text: str, at: int, names: list[str], *more: str) -> str:
         total = len({*self._records[at].leaves, *names})
@@ -214,8 +214,8 @@ class _Check:
         return text.format(*more, found=found, when=when, half=self._half)
 
     def _what(self, at: int, name: str, run: Run, record: Record, which: str) -> str:
-        """Describe the difference; raise if it is there without a checkpoint, too."""
-        # Taken first, as it may be of a global generator.
+        """Describe the difference; raise if it occurs without a checkpoint, too."""
+        # Read first, as it may come from a global generator.
         found = run.leaf(name) if name in record.leaves else None
         straight = self._straight_again(at)
         if name not in self._records[at].leaves:
@@ -234,32 +234,32 @@ class _Check:
 
 
 _INEXACT = (
-    "The run that was resumed at step {half} is not the straight one. {when}, {found}: "
-    "{0}. {1}"
+    "The run that was resumed at step {half} differs from the straight one. {when}, "
+    "{found}: {0}. {1}"
 )
 _DISTURBED = (
-    "Saving changes the run: one that saves after each step is not the straight one. "
-    "{when}, {found}: {0}. Let save() return the state and leave it as it is; what it "
-    "draws, clears or counts belongs to the training."
+    "Saving changes the run: one that saves after each step differs from the straight "
+    "one. {when}, {found}: {0}. Let save() return the state and leave it unchanged; "
+    "what it draws, clears or counts belongs to the training."
 )
 _DRAWN = (
     "Saving changes the run, as global generators are a part of it: after step {0}, "
-    "{1}. Let save(), and what is called to pickle the state, draw from a generator of "
-    "its own and seed none."
+    "{1}. Let save(), and the methods that pickle the state, draw from a generator of "
+    "their own and seed no global one."
 )
 _RESEEDED = (
-    "Loading leaves global generators as they were in no run: {0}. Register an "
-    "elementsckpt.GlobalRNG(), which is loaded last and puts them back, or let load() "
-    "draw from a generator of its own and seed none."
+    "Loading leaves global generators in states that no run had: {0}. Register an "
+    "elementsckpt.GlobalRNG(), which is loaded last and restores them, or let load() "
+    "draw from a generator of its own and seed no global one."
 )
 _FORGOTTEN = (
     "The save has what save() returned, so load() of {!r} does not take all of it, or "
     "the load() of another component undoes it."
 )
 _UNSAVED = (
-    "Right after loading nothing did, so training uses what is not in the save. Is "
-    "all of it registered, and returned by save(): the optimizer's state, the replay "
-    "buffer, each random generator, those of environments too?"
+    "Right after loading no leaf differed, so training uses state that is not in the "
+    "save. Is all of it registered, and returned by save(): the optimizer's state, the "
+    "replay buffer, each random generator, those of environments too?"
 )
 _GLOBAL = (
     " Training draws from the global generators of {}, which nothing restores: "

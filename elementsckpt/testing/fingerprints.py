@@ -1,7 +1,7 @@
-"""A live state → a fingerprint of each leaf, by which it is told from another.
+"""A live state → a fingerprint of each leaf, which identifies its content.
 
-What counts is the content: dtype, shape and bits of an array, whichever library it is
-of, and of an object what pickle makes of it, whichever of its parts are one object.
+For an array of any library, the content is its dtype, shape and bits. For another
+object, it is the pickle, no matter which of its parts are the same object.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _BY_VALUE = frozenset({type(None), bool, int, float})  # In pickles.
 
 
 class Fingerprint(Struct, frozen=True, eq=False):
-    """What is kept of a leaf.
+    """The content of a leaf, shortened.
 
     Attributes:
       digest: xxh3-128 of its content.
@@ -39,7 +39,7 @@ class Fingerprint(Struct, frozen=True, eq=False):
     copy: Any = None
 
     def matches(self, other: Fingerprint) -> bool:
-        """Tell whether two leaves have the same content, or are equal objects."""
+        """Return whether two leaves have the same content, or are equal objects."""
         if self.digest == other.digest:
             return True
         return self.copy is not None and _are_equal(self.copy, other.copy)
@@ -51,11 +51,11 @@ def take(key: str, state: Any) -> dict[str, Fingerprint]:
 
 
 def leaves_of(key: str, state: Any) -> Iterator[tuple[str, Any]]:
-    """Yield full name and value of each leaf, one after the other.
+    """Yield full name and value of each leaf.
 
     Args:
       key: The component's key.
-      state: What its `save()` returned; shards if that is a generator.
+      state: The result of its `save()`; a generator yields shards.
     """
     is_streamed = inspect.isgenerator(state)
     seen: set[str] = set()
@@ -64,7 +64,7 @@ def leaves_of(key: str, state: Any) -> Iterator[tuple[str, Any]]:
         flat = flattening.flatten(shard, key, aliases=False)
         for name, value in zip(flat.names, flat.values, strict=True):
             full = "/".join(part for part in (key, index, name) if part)
-            while full in seen:  # Names need not be unique.
+            while full in seen:  # Leaves may have equal names.
                 full += "~"
             seen.add(full)
             yield full, value
@@ -90,7 +90,7 @@ def _content(value: Any) -> tuple[str, np.ndarray | bytes] | None:
 
 
 def _sorted(code: Any) -> Any:
-    """Return an encoded scalar with the members of sets in an order of their own."""
+    """Return an encoded scalar with the members of sets in sorted order."""
     if type(code) is list:
         return [_sorted(item) for item in code]
     if type(code) is not dict:
@@ -111,10 +111,9 @@ def _digest(spec: str, content: Any) -> str:
 
 
 def _take_object(value: Any) -> Fingerprint:
-    """Return the fingerprint of what only pickle holds.
+    """Return the fingerprint of an object that only pickle holds.
 
-    It is that of the object as it is after a round trip, in which live ones lose what
-    loaded ones do not have.
+    It is taken after a round trip through pickle, as loaded objects have made one, too.
     """
     copy = None
     with contextlib.suppress(Exception):
@@ -134,7 +133,7 @@ def _take_object(value: Any) -> Fingerprint:
 
 
 def _content_in_object(item: Any) -> tuple[str, np.ndarray | bytes] | None:
-    """Return type and bytes of what pickle would otherwise know by its identity."""
+    """Return type and bytes of an object that pickle would identify by its identity."""
     if type(item) in _BY_VALUE:
         return None
     if type(item) is tuple:
@@ -149,7 +148,7 @@ def _are_equal(first: Any, second: Any) -> bool:
         if isinstance(first, np.ndarray):
             return bool(np.array_equal(first, second))
         return bool(first == second)
-    except Exception:  # What compares objects is the user's, and need not take any.
+    except Exception:  # The user's own comparison may raise anything.
         return False
 
 
@@ -157,7 +156,7 @@ def _are_equal(first: Any, second: Any) -> bool:
 
 
 def difference(first: Any, second: Any) -> str:
-    """Say in what two leaves differ that do not match."""
+    """Return how two leaves differ, as a part of a message."""
     specs = [_spec(value) for value in (first, second)]
     if specs[0] != specs[1]:
         return " and ".join(specs)
@@ -177,7 +176,7 @@ def _spec(value: Any) -> str:
 
 
 def _gap(first: np.ndarray, second: np.ndarray) -> str:
-    """Say how many numbers differ, and by how much; nothing if they are no numbers."""
+    """Return how many numbers differ, and by how much; "" if they are not numbers."""
     try:
         first, second = (np.asarray(x, np.complex128) for x in (first, second))
     except (TypeError, ValueError):

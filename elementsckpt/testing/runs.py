@@ -1,4 +1,4 @@
-"""Runs of a training whose leaves are recorded, and that save and load as runs do."""
+"""Runs of a training that save and load as usual, and whose leaves are recorded."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from . import fingerprints
 from .fingerprints import Fingerprint
 
 Prints = dict[str, Fingerprint]
-_SEED = 0x5EED_0FF1CE  # With which no program is likely to begin.
+_SEED = 0x5EED_0FF1CE  # A seed that programs are not likely to use.
 
 
 class Record(Struct):
-    """A run at one of its steps.
+    """The content of a run at one of its steps.
 
     Attributes:
-      leaves: Fingerprints of what its components save, by name.
-      generators: Those of the global generators.
+      leaves: Fingerprints of the leaves that its components save, by name.
+      generators: Fingerprints of the global generators.
     """
 
     leaves: Prints
@@ -43,7 +43,7 @@ class Run:
       make: Makes the objects.
 
     Attributes:
-      made: What it returned.
+      made: The result of `make`.
     """
 
     def __init__(self, make: Callable[[], Any]) -> None:
@@ -52,7 +52,7 @@ class Run:
         self._saver: Checkpoint | None = None
 
     def record(self) -> Record:
-        """Return what is there now; the global generators stay as they are."""
+        """Return the current content, without changing the global generators."""
         states = GlobalRNG().save()
         leaves: Prints = {}
         for key, state in self._states():
@@ -76,36 +76,37 @@ class Run:
     # Saving and loading
 
     def save(self, directory: Path) -> str:
-        """Save as the run would; return the libraries whose generators that changes."""
+        """Save as the run would; return the libraries whose generators this changed."""
         saver = self._in(directory)
         return _changed(lambda: _save(saver))
 
     def blame_save(self, directory: Path, found: str) -> str:
-        """Say which components change which generators; `found` is what `save` did."""
+        """Return which components change which generators; `save` returned `found`."""
         saver = self._in(directory)
 
         def changed(key: str) -> str:
-            _scramble()  # Or what seeds a second time would change nothing.
+            _scramble()  # Otherwise, seeding a second time would change nothing.
             return _changed(lambda: _save(saver, [key]))
 
         return _blame("saving", saver, changed, found)
 
     def load(self, directory: Path, saved: Prints) -> str:
-        """Load as the run would, with global generators that no other run has had.
+        """Load as the run would, with states of generators that no other run has had.
 
         Args:
-          directory: What `save` was given.
+          directory: The directory that `save` wrote to.
           saved: Fingerprints of the generators when the run was saved.
 
         Returns:
-          The libraries of those that are neither as they were nor as they were saved.
+          The libraries whose generators have neither the state before this call nor the
+          saved state.
         """
         saver = self._in(directory)
         _scramble()
         return _changed(saver.load, saved)
 
     def blame_load(self, directory: Path, saved: Prints, found: str) -> str:
-        """Say which components change which generators; `found` is what `load` did."""
+        """Return which components change which generators; `load` returned `found`."""
         saver = self._in(directory)
 
         def changed(key: str) -> str:
@@ -115,12 +116,12 @@ class Run:
         return _blame("loading", saver, changed, found)
 
     def close(self) -> None:
-        """End saving."""
+        """Close the checkpoint that saves the run."""
         if self._saver is not None:
             self._saver.close()
 
     def _in(self, directory: Path) -> Checkpoint:
-        """Return what saves the run to the directory; the same one each time."""
+        """Return the checkpoint that saves the run to the directory."""
         if self._saver is None:
             self._saver = self._checkpoint._elsewhere(directory)
         # Training may have registered other objects.
@@ -143,11 +144,11 @@ def _blame(
 
 
 def _changed(work: Callable[[], object], right: Prints | None = None) -> str:
-    """Return the libraries whose global generators are other ones after some work.
+    """Return the libraries whose global generators some work changes.
 
     Args:
-      work: What to do.
-      right: Fingerprints of generators as they may be then, too.
+      work: A function that does the work.
+      right: Fingerprints of other states that are right after the work, too.
     """
     before = _generators()
     work()
@@ -175,7 +176,7 @@ def _scramble() -> None:
 
 
 def differing(first: Prints, second: Prints) -> list[str]:
-    """Return the names of what only one has, or both have with other content."""
+    """Return the names that only one has, or that have different content."""
     return [
         name
         for name in {**first, **second}

@@ -251,7 +251,7 @@ def test_keep_is_a_number_of_saves(tmp_path, keep):
 
 def suggestion(error, function):
     """Return the arguments with which a message says to call a function."""
-    found = re.search(rf"\b{function}\((\w+=.*?)\)(?=,|\.|$| what)", str(error.value))
+    found = re.search(rf"\b{function}\((\w+=.*?)\)(?=,|\.|;|$)", str(error.value))
     return eval(f"dict({found[1]})")
 
 

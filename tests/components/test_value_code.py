@@ -492,7 +492,7 @@ STATIC |= {
     "an object that is called": (lambda: Called(3.0), "the attribute 'w' of a Called"),
     "a module of Equinox": (lambda: Layer(jnp.ones(2)), " arrays: they are neither"),
     "a JAX array": (lambda: {"a": jnp.ones(2)}, " arrays: they are neither"),
-    "a method of an array": (lambda: w(3.0).tolist, "the ndarray of which it is a"),
+    "a method of an array": (lambda: w(3.0).tolist, "the ndarray whose method it is"),
 }
 
 
@@ -596,6 +596,7 @@ def test_what_cannot_be_pickled_is_told_of_without_a_template(tmp_path, told):
     cp.save()
     classes, arrays = told()
     assert (
-        "they hold an array of 524,288 bytes, which is no leaf. No Value()" in classes
+        "they hold an array of 524,288 bytes, which is not a leaf. No Value()"
+        in classes
     )
     assert arrays.startswith("state/f is static and holds arrays, in an argument of")

@@ -130,5 +130,5 @@ def test_reads_where_the_library_is_not_installed(tmp_path, monkeypatch):
     cp = boxes.make(tmp_path, {"x": np.zeros((2, 3), np.float32)})
     cp.load(regex=".*")
     np.testing.assert_array_equal(cp.agent.state["x"], NUMBERS, strict=True)
-    with pytest.raises(ReadError, match="what is not installed here"):
+    with pytest.raises(ReadError, match="that is not installed here"):
         boxes.make(tmp_path).load()

@@ -471,7 +471,7 @@ def test_a_load_that_draws_is_found_unless_a_global_rng_undoes_it(draw):
         Box.load(self, data)
 
     said = refusal(components_that(load=load), count)
-    assert "Loading leaves global generators as they were in no run" in said
+    assert "Loading leaves global generators in states that no run had" in said
     assert f"loading 'box' changes those of {DRAWS[draw]}. Register an " in said
     check_resume(components_that(load=load, rng=True), count)
 

@@ -161,7 +161,7 @@ def an_attribute_that_an_object_lacks(tmp, cp):
 @refused(
     MismatchError,
     "Component 'agent': Saved is 'w', without 'pos', 'full'. Load it into what it was "
-    "saved from, or what both have with strict=False; no attribute has changed.",
+    "saved from, or load what both have with strict=False; no attribute has changed.",
 )
 def attributes_that_were_not_saved(tmp, cp):
     cp.agent.state = {"w": 1}

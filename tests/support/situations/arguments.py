@@ -131,8 +131,8 @@ def a_save_that_is_never_due(tmp, cp):
 
 @refused(
     ValueError,
-    "5 is no path: call save() without it. The step is that of the component cp.step, "
-    "or of Checkpoint(step=...).",
+    "5 is not a path: call save() without it. The step is that of the component "
+    "cp.step, or of Checkpoint(step=...).",
 )
 def a_step_to_save(tmp, cp):
     cp.save(np.int64(5))
@@ -299,7 +299,7 @@ def keys_that_are_turned(tmp, cp):
 @refused(
     MissingKeyError,
     "{tmp}/… has no 'critic'. It has 'agent'. Nothing was loaded. To go on without "
-    "what it lacks, load(keys=['agent']) what it has, once, in place of "
+    "what it lacks, call load(keys=['agent']), once, in place of "
     "load_or_save(); the next save() has all that is registered.",
 )
 def a_component_more_than_the_run_had(tmp, cp):
@@ -311,7 +311,7 @@ def a_component_more_than_the_run_had(tmp, cp):
 @refused(
     ComponentError,
     "Cannot register 'recent': an object of type deque has no usable save() and "
-    "load(data). As its owner changes it in place, register the owner, or name two "
+    "load(data). As its owner changes it in place, register the owner, or pass two "
     "functions: cp.recent = elementsckpt.Saveable(function_that_returns_its_content, "
     "function_that_fills_it).",
     PAIRS,
@@ -348,8 +348,8 @@ def a_pattern_with_the_key_in_the_save(tmp, _):
 
 @refused(
     ValueError,
-    "of= is the object that has the attributes in attrs: leave it out, as the two "
-    "functions know what they are of.",
+    "of= is the object that has the attributes in attrs: leave it out, as two "
+    "functions need no such object.",
 )
 def functions_of_an_object(tmp, cp):
     Saveable(int, print, of=cp)

@@ -31,7 +31,7 @@ FILES = (
     "gets_a_folder, load=function_that_gets_it_back)."
 )
 FUNCTIONS = (
-    " Name two functions that do that: cp.agent = elementsckpt.Saveable("
+    " Pass two functions that do that: cp.agent = elementsckpt.Saveable("
     "function_that_returns_its_state, function_that_takes_it)."
 )
 
@@ -284,8 +284,8 @@ def a_copy_of_a_lock(tmp, _):
 
 @says(
     ComponentError,
-    "'policy' is made of functions, which load into what they belong to: no copy of "
-    "them would. Use elementsckpt.read(path, keys=['policy']).",
+    "'policy' is made of functions, which load into what they belong to, not into a "
+    "copy. Use elementsckpt.read(path, keys=['policy']).",
 )
 def a_copy_of_functions(tmp, _):
     cp = Checkpoint(tmp)

@@ -142,7 +142,7 @@ def functions_for_what_is_not_there(tmp, _):
 
 @says(
     MissingKeyError,
-    "regex names 'critic', and to be loaded are 'agent'. Correct its keys",
+    "regex names 'critic', but the keys to load are 'agent'. Correct its keys",
     NOTHING,
 )
 def a_pattern_of_another_component(tmp, _):
@@ -222,7 +222,7 @@ def a_pattern_that_matches_nothing(tmp, _):
     MismatchError,
     "regex='torso/.*' matches no leaf of 'agent' in {tmp}/…. The nearest names in the "
     "save are 'trunk/w', 'trunk/b'. It matches 'torso/w' of the current state, and "
-    "patterns are for names in the save, which rename= maps to current ones. Correct "
+    "patterns match names in the save, which rename= maps to current ones. Correct "
     "the pattern, which must match from the start of a name, with or without the key",
     NOTHING,
 )
@@ -235,8 +235,8 @@ def a_pattern_for_the_current_state(tmp, _):
 
 @says(
     MismatchError,
-    "regex='.*' matches no leaf of 'agent' in {tmp}/…, where none has a name: leaves "
-    "in attributes of containers have none, and there may be no others. Load it whole, "
+    "regex='.*' matches no leaf of 'agent' in {tmp}/…, where no leaf has a name: "
+    "either there are none, or all are in attributes of containers. Load it whole, "
     "without regex=",
     NOTHING,
 )
@@ -422,7 +422,7 @@ def a_state_for_what_takes_files(tmp, _):
 
 @says(
     MismatchError,
-    "The leaves of 'agent' that are selected make no state with those that are not: …. "
+    "The selected leaves of 'agent' do not make a valid state with the others: …. "
     "Select more or fewer of them with another regex",
     NOTHING,
 )

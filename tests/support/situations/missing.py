@@ -218,7 +218,7 @@ def a_path_to_which_two_begin_to_save_at_once(tmp, monkeypatch):
 @says(
     MissingKeyError,
     "{tmp}/… has no 'critic', 'replay'. It has 'agent'. Nothing was loaded. To go on "
-    "without what it lacks, load(keys=['agent']) what it has; the next save() has all "
+    "without what it lacks, call load(keys=['agent']); the next save() has all "
     "that is registered.",
 )
 def keys_that_the_save_lacks(tmp, _):

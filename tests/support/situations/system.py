@@ -159,9 +159,9 @@ def more_than_fits_into_memory(tmp, monkeypatch):
 
 @says(
     ReadError,
-    "'agent' in {tmp}/…/manifest.json needs what is not installed here (…). Install "
-    "it, or leave it out with keys= or regex=; of tensors, elementsckpt.read gives "
-    "NumPy arrays.",
+    "'agent' in {tmp}/…/manifest.json needs a package or version that is not "
+    "installed here (…). Install it, or leave the leaf out with keys= or regex=; "
+    "elementsckpt.read returns tensors as NumPy arrays.",
 )
 def a_library_that_is_not_installed(tmp, monkeypatch):
     ml_dtypes = pytest.importorskip("ml_dtypes")
