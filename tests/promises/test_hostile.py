@@ -584,7 +584,7 @@ def test_selected_leaves_that_make_no_generator_do_not_fit(tmp_path, kind):
 
     forge(save, change)
     cp = make(state={"rng": np.random.default_rng(1)})
-    with pytest.raises(MismatchError, match="'agent' that are selected make no state"):
+    with pytest.raises(MismatchError, match="'agent' do not make a valid state"):
         cp.load(save, regex=".*", strict=False)
     assert cp.agent.loads == 0
 
