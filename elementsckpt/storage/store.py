@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from ..format.manifest import Component, Segment
-
-Buffer = Any  # One-dimensional bytes: bytes, bytearray, memoryview, uint8 ndarray.
+from .disk import Buffer
 
 
 class Store(Protocol):
