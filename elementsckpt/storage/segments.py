@@ -11,8 +11,8 @@ from ..errors import DamagedError
 from ..format import names
 from ..format.manifest import Segment, digest_of
 from . import disk, pool
+from .disk import Buffer
 from .paths import names_in
-from .store import Buffer
 
 _MANIFEST_BYTES = 1 << 32
 
