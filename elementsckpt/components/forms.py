@@ -40,6 +40,8 @@ class Form:
         stand_ins = [specs.stand_in(value, kind) for value, kind in pairs]
         known: dict[Any, Any] = {}  # Equal ones are kept once, as most are equal.
         self._flat = pytrees.Flat(
+            root=flat.root,
+            nodes=flat.nodes,
             names=flat.names,
             kinds=[kind for _, kind in stand_ins],
             values=[known.setdefault(value, value) for value, _ in stand_ins],
@@ -77,7 +79,13 @@ class Form:
         with contextlib.suppress(MismatchError):  # There are too many names.
             names = walking.names(saved, walking.Allowance())
             entries = [(name, number, found[number]) for name, number in names]
-            plan = matching.plan(self._flat, entries, Selection(), key)
+            plan = matching.plan(
+                self._flat,
+                entries,
+                Selection(),
+                key,
+                lambda: walking.keys(saved, walking.Allowance()),
+            )
             _decide(plan, saved)
             left = matching.differences(plan.problems, plan.missing, plan.unexpected)
             return [f"{tree.full_name(key, name)}: {what}" for name, what in left]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -116,7 +117,13 @@ class Value:
             (escape(name), number, given.spec(number))
             for number, name in enumerate(given.names)
         ]
-        plan = matching.plan(template(self), saved, Selection(), "")
+        plan = matching.plan(
+            template(self),
+            saved,
+            Selection(),
+            "",
+            lambda: zip(map(escape, given.names), itertools.count(), given.keys()),
+        )
         values = dict(enumerate(given.values))
         matching.decide(plan, values)
         matching.refuse(
@@ -219,7 +226,7 @@ def _renew(value: Value, found: Plain) -> list[tuple[str, list[Any]]]:
     if found.is_whole or (value._known and _are_same(value._known[0], found.outline)):
         return static
     static += found.static_parts()
-    known = skeletons.dump(value.value, by_name=found.by_name)
+    known = skeletons.dump(value.value)
     value._known = found.outline, *known
     return static
 

@@ -45,9 +45,18 @@ def is_worth_it(parts: Sequence[Any]) -> bool:
     Weights look like noise in any 4 KiB. Other data is tried once more with samples
     that are long enough to find images that repeat.
 
+    It is not where there is too little memory to try.
+
     Args:
       parts: Samples from different places of a leaf, uint8[n] each.
     """
+    try:
+        return _shrinks(parts)
+    except (_zstandard().ZstdError, MemoryError):
+        return False
+
+
+def _shrinks(parts: Sequence[Any]) -> bool:
     small = b"".join(_middle(part, _FIRST_SAMPLE) for part in parts)
     if len(_compressor(_AUTO_LEVEL).compress(small)) > _HOPELESS * len(small):
         return False

@@ -16,6 +16,7 @@ from ..format.manifest import Component, Tree
 from ..kinds import leaves
 from ..kinds.kind import Spec
 from ..state import skeletons, tree, unflattening, view_leaves, walking, wholes
+from ..state.homonyms import Keys
 from . import refusals
 from .decoding import Decoder
 from .refusals import damage
@@ -171,6 +172,11 @@ class SavedComponent:
         """Return name and place of each leaf and each empty container."""
         with damage(self._where):
             return list(walking.places(self._tree, self._notes.allowance))
+
+    def keys(self) -> list[tuple[str, int, Keys]]:
+        """Return name and number of each leaf, and the keys that lead to it."""
+        with damage(self._where):
+            return list(walking.keys(self._tree, self._notes.allowance))
 
     def verify(self) -> None:
         """Read all shards once, so that streaming them later will not fail."""

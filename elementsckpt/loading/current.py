@@ -84,7 +84,7 @@ def _plan(
     component: Selectable, flat: flattening.Flat, target: Target, loaded: Loaded
 ) -> Plan:
     key, selection = component.key, loaded.selections[component.key]
-    plan = matching.plan(flat, component.specs(), selection, key)
+    plan = matching.plan(flat, component.specs(), selection, key, component.keys)
     if plan.undecided:
         values = component.values(number for _, number, *_ in plan.undecided)
         matching.decide(plan, values)

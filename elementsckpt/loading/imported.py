@@ -11,6 +11,7 @@ from ..foreign import elements
 from ..format import manifest
 from ..kinds.kind import Spec
 from ..state import flattening, unflattening, wholes
+from ..state.homonyms import Keys
 from .loaded import Notes
 from .refusals import damage
 from .request import Request
@@ -67,6 +68,11 @@ class ElementsComponent:
         """Return name, number and spec of each leaf."""
         flat = self._flattened()
         return [(name, number, flat.spec(number)) for name, number in self.names()]
+
+    def keys(self) -> list[tuple[str, int, Keys]]:
+        """Return name and number of each leaf, and the keys that lead to it."""
+        pairs = zip(self.names(), self._flattened().keys(), strict=True)
+        return [(name, number, keys) for (name, number), keys in pairs]
 
     def values(
         self, numbers: Iterable[int], as_saved: Collection[int] = ()

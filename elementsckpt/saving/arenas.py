@@ -11,7 +11,7 @@ import numpy as np
 
 from ..format.sizes import DEFAULT
 from ..system import forks
-from ..system.memory import has_addresses, has_room, memory_bytes
+from ..system.memory import has_room, may_map, memory_bytes
 
 _ALIGN = 64
 _SHARE = 8
@@ -63,7 +63,7 @@ class Arenas:
 
     def _grow(self) -> bool:
         size = (len(self._arenas) + 1) * self._arena_bytes
-        has_memory = has_room(self._arena_bytes) and has_addresses(self._arena_bytes)
+        has_memory = has_room(self._arena_bytes) and may_map(self._arena_bytes)
         if size > self.limit_bytes or not has_memory:
             return False
         # Private: after a fork, the child's copies are its own.

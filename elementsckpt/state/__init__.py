@@ -11,6 +11,7 @@ __all__ = [
     "flattening",
     "grouping",
     "growth",
+    "homonyms",
     "matching",
     "plain",
     "pytrees",

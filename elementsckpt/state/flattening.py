@@ -19,6 +19,7 @@ from ..kinds.code_kinds import OBJECT
 from ..kinds.kind import Kind, Spec
 from ..user import attributes
 from . import containers, tree
+from .homonyms import Keys
 
 
 class Flat(Struct):
@@ -59,6 +60,25 @@ class Flat(Struct):
             return None
         value = self.containers[number]
         return attributes.own(value) if attributes.takes(value) else None
+
+    def keys(self) -> list[Keys]:
+        """Return the keys that lead to each leaf; it must have one place only."""
+        found: list[Keys] = [()] * len(self.names)
+        stack: list[tuple[int, Keys]] = [(self.root, ())]
+        while stack:
+            number, keys = stack.pop()
+            if number >= 0:
+                found[number] = keys
+                continue
+            pairs = zip(
+                self.nodes[~number].children, self._keys_in(~number), strict=True
+            )
+            stack += [(child, (*keys, *key)) for child, key in pairs]
+        return found
+
+    def _keys_in(self, number: int) -> list[Keys]:
+        """Return what leads from a container to each of its children."""
+        return [(key,) for key in containers.child_keys(self.nodes[number])]
 
     def rebuild(
         self, number: int, children: list[Any], others: Mapping[str, Any] | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -13,7 +13,8 @@ from ..errors import MismatchError
 from ..format.manifest import escape
 from ..kinds.kind import Kind, Spec
 from ..kinds.python_kinds import PYTHON
-from . import flattening, specs, walking
+from . import flattening, homonyms, specs, walking
+from .homonyms import Keys
 from .selection import Selection
 
 
@@ -69,6 +70,7 @@ def plan(
     saved: Sequence[tuple[str, int, Spec]],
     selection: Selection,
     key: str,
+    find_keys: Callable[[], Iterable[tuple[str, int, Keys]]],
 ) -> Plan:
     """Match saved leaves with current ones.
 
@@ -77,6 +79,8 @@ def plan(
       saved: Names, numbers and specs of the saved leaves.
       selection: Which of them to load.
       key: The component's key, for errors.
+      find_keys: Returns names and numbers of saved leaves, and the keys that lead to
+        them; called only if leaves have the same name.
 
     Raises:
       MismatchError: two saved leaves are renamed to the same name.
@@ -87,30 +91,45 @@ def plan(
     now = flat.names
     if not "".join(now).isascii():
         now = [escape(name) for name in now]
-    uneven: dict[str, str] = {}
-    places: Sequence[Any] = before
-    current: dict[Any, int] = dict(zip(now, itertools.count()))
-    if len({*before}) < len(before) or len(current) < len(now):  # Rarely.
-        uneven = _uneven(before, now)
-        places = _distinct(before)
-        current = dict(zip(_distinct(now), itertools.count()))
+    current = dict(zip(now, itertools.count()))
+    targets: Sequence[int | None]
+    unclear: dict[str, str] = {}
+    if len({*before}) == len(before) and len(current) == len(now):
+        targets = list(map(current.get, before))
+    else:  # Rarely.
+        keys = _keys(result, find_keys())
+        pairs, unclear = homonyms.match(
+            list(zip(before, keys, strict=True)),
+            list(zip(now, flat.keys(), strict=True)),
+        )
+        targets = list(map(pairs.get, range(len(before))))
     fitting: dict[Any, bool] = {}
-    for place, (name, number, spec) in zip(places, chosen, strict=True):
-        target = current.pop(place, None)
-        if name in uneven:
-            result.problems[name] = uneven[name]
+    for target, (name, number, spec) in zip(targets, chosen, strict=True):
+        if name in unclear:
+            result.problems[name] = unclear[name]
         elif target is None:
             result.unexpected.append(name)
             result.left[name] = number
         else:
             _match(result, (name, target, number, spec), selection, fitting)
-    if current:
-        known = {name for name, _, _ in saved} | uneven.keys()
-        left = [(now[target], target) for target in current.values()]
-        left = [x for x in left if selection.matches(x[0]) and x[0] not in known]
+    if current.keys() - {*before}:
+        known = {*before, *(name for name, _, _ in saved)}
+        left = [(name, n) for n, name in enumerate(now) if name not in known]
+        left = [x for x in left if selection.matches(x[0])]
         result.missing = [name for name, target in left if target not in flat.in_code]
         result.kept = [name for name, target in left if target in flat.in_code]
     return result
+
+
+def _keys(plan: Plan, found: Iterable[tuple[str, int, Keys]]) -> Sequence[Keys]:
+    """Return the keys that lead to each chosen leaf."""
+    old_names = {new: old for old, new in plan.renamed.items()}
+    keys: dict[tuple[str, int], list[Keys]] = collections.defaultdict(list)
+    for name, number, leading in found:
+        keys[name, number].append(leading)
+    return [
+        keys[old_names.get(name, name), number].pop() for name, number, _ in plan.chosen
+    ]
 
 
 def _choose(
@@ -138,26 +157,6 @@ def _choose(
             result.renamed[name] = new
         chosen.append((new, number, spec))
     return chosen
-
-
-def _distinct(names: list[str]) -> list[Any]:
-    """Return distinct names: a repeated one comes with the number of its repetition."""
-    counts = collections.Counter(names)
-    distinct: list[Any] = []
-    for name in reversed(names):
-        counts[name] -= 1
-        distinct.append((name, counts[name]) if counts[name] else name)
-    return distinct[::-1]
-
-
-def _uneven(before: list[str], now: list[str]) -> dict[str, str]:
-    """Return a problem for each name that the two sides have different numbers of."""
-    saved, current = collections.Counter(before), collections.Counter(now)
-    return {
-        name: f"{saved[name]} saved leaves have this name and {count} current ones"
-        for name, count in current.items()
-        if saved.get(name, count) != count
-    }
 
 
 def _match(

@@ -30,7 +30,6 @@ class Plain(Struct):
       static: Containers that have static parts: name, container, and opened container.
       unsaved: Names of containers, and of their attributes that are not saved although
         they are not code.
-      by_name: The argument of `open_node` that gives the order of the leaves.
     """
 
     state: Any = None
@@ -40,7 +39,6 @@ class Plain(Struct):
     code: list[tuple[str, Any]] = []
     static: list[tuple[str, Any, opening.Opened]] = []
     unsaved: list[tuple[str, list[str]]] = []
-    by_name: bool = False
 
     def static_parts(self) -> Iterator[tuple[str, list[Any]]]:
         """Yield names, and the code and arrays in static parts of that name.
@@ -70,24 +68,15 @@ def plain(value: Any, keys: Keys = types.MappingProxyType({})) -> Plain:
       StateError: a leaf has a shape and no elements, or a module of Flax is bound to
         its variables.
     """
-    apart = _apart(value, keys, by_name=False)
-    if len({*apart.names}) < len(apart.names):
-        # Leaves with the same name are matched in the order of a template.
-        apart = _apart(value, keys, by_name=True)
-    return apart
-
-
-def _apart(value: Any, keys: Keys, *, by_name: bool) -> Plain:
-    apart = Plain(by_name=by_name)
-    (apart.state,) = _Plainer(apart, keys, by_name).visit([""], [value])
+    apart = Plain()
+    (apart.state,) = _Plainer(apart, keys).visit([""], [value])
     return apart
 
 
 class _Plainer:
-    def __init__(self, apart: Plain, keys: Keys, by_name: bool) -> None:
+    def __init__(self, apart: Plain, keys: Keys) -> None:
         self._apart = apart
         self._keys = keys
-        self._open = functools.partial(pytrees.open_node, by_name=by_name)
 
     def visit(self, names: Iterable[str], values: Iterable[Any]) -> list[Any]:
         """Return the children of a container as builtin containers and leaves."""
@@ -95,7 +84,7 @@ class _Plainer:
         for name, value in zip(names, values, strict=True):
             opened = None
             if type(value) not in leaves.PLAIN:
-                opened = self._open(value)
+                opened = pytrees.open_node(value, by_name=False)
                 if opened is None:
                     _refuse_abstract(name, value)
             if opened is not None and not opened.is_random:

@@ -17,6 +17,7 @@ from ..format.manifest import Node
 from ..kinds import classes, leaves
 from ..kinds.code_kinds import FUNCTION
 from . import callables, containers, flattening, tree
+from .homonyms import Keys
 from .opening import OPENERS, Opened, dataclass, namedtuple, stateful, unique
 from .registered import is_registered, open_registered
 
@@ -25,6 +26,10 @@ class Flat(flattening.Flat):
     """A flattened tree, whose nodes have only keys and children."""
 
     opened: list[Opened] = field(default_factory=list)
+
+    def _keys_in(self, number: int) -> list[Keys]:
+        node = self.nodes[number]  # A box adds no key.
+        return [(key,) for key in node.keys] or [()] * len(node.children)
 
     def others(self, number: int) -> Mapping[str, Any] | None:
         return self.opened[number].others

@@ -35,7 +35,7 @@ class _Place(Struct, frozen=True, eq=False):
     number: int
 
 
-def dump(value: Any, *, by_name: bool) -> tuple[str, str]:
+def dump(value: Any) -> tuple[str, str]:
     """Return the skeleton of a tree and "", or "" and why there is none.
 
     Objects with an import path, also in the program itself, are stored by this path.
@@ -43,10 +43,9 @@ def dump(value: Any, *, by_name: bool) -> tuple[str, str]:
 
     Args:
       value: The tree.
-      by_name: The order in which its leaves are counted, as in `pytrees.open_node`.
     """
     try:
-        skeleton = _skeleton(value, itertools.count(), by_name)
+        skeleton = _skeleton(value, itertools.count())
         payload = pickles.dump(skeleton, _number, by_path=True)
     except Exception as error:  # The classes in it may raise anything.
         return "", reason(error)
@@ -55,13 +54,13 @@ def dump(value: Any, *, by_name: bool) -> tuple[str, str]:
     return base64.b64encode(payload).decode(), ""
 
 
-def _skeleton(value: Any, numbers: Iterator[int], by_name: bool) -> Any:
+def _skeleton(value: Any, numbers: Iterator[int]) -> Any:
     opened = None
     if type(value) not in leaves.PLAIN:
-        opened = pytrees.open_node(value, by_name=by_name)
+        opened = pytrees.open_node(value, by_name=False)
     if opened is None or opened.is_random:
         return _Place(next(numbers))
-    children = [_skeleton(child, numbers, by_name) for child in opened.children]
+    children = [_skeleton(child, numbers) for child in opened.children]
     others = {name: _Place(next(numbers)) for name in opened.others or ()}
     return opened.rebuilt(children, others)
 

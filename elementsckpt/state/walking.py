@@ -13,6 +13,7 @@ from ..errors import MismatchError
 from ..format import scalars
 from ..format.manifest import Node, Tree, escape
 from . import containers, tree
+from .homonyms import Keys
 
 _PLACE_BYTES = 64  # Memory of a place, besides its name.
 
@@ -98,6 +99,17 @@ def _walk(
                 raise ValueError("a container comes before what it holds")
             allowance.spend(prefix + below)
             stack.append((prefix + below, child))
+
+
+def keys(saved: Tree, allowance: Allowance) -> Iterator[tuple[str, int, Keys]]:
+    """Yield the name and number of each leaf, and the keys that lead to it.
+
+    Raises:
+      MismatchError, ValueError, IndexError: as for `places`.
+    """
+    for name, place in places(saved, allowance):
+        if place.number >= 0:
+            yield name, place.number, place.keys
 
 
 class Place(NamedTuple):

@@ -24,7 +24,12 @@ _LIMITS = (*_HARD_LIMITS, "memory.high")
 _HELD = ("anon", "shmem"), ("total_rss", "total_shmem")  # In version 2, and in 1.
 _HELD_BY_ALL = ("AnonPages", "Shmem", "SUnreclaim", "Hugetlb")
 _SPARE_BYTES = 16 << 20  # What the process needs besides.
-_SPARE_ADDRESSES = 256 << 20  # What threads reserve without using it.
+# Limits that `ulimit` sets, the column of /proc/self/statm that has what is in use, and
+# what a few threads take: addresses that they reserve without using them, and stacks.
+_ULIMITS = (
+    (resource.RLIMIT_AS, 0, 256 << 20),
+    (resource.RLIMIT_DATA, 5, 32 << 20),
+)
 _OFTEN_BYTES = 8 << 20  # Checking takes longer than reading less than this.
 _unseen_bytes = 0  # Requested since the last check.
 
@@ -67,14 +72,16 @@ def has_room(size_bytes: int) -> bool:
     return size_bytes + _SPARE_BYTES <= left_bytes()
 
 
-def has_addresses(size_bytes: int) -> bool:
-    """Return whether `ulimit -v` lets this process map so much and start threads."""
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    if limit == resource.RLIM_INFINITY:
-        return True
-    pages = [int(line.split()[0]) for line in _lines(_PROC / "self" / "statm")]
-    mapped = sum(pages) * os.sysconf("SC_PAGE_SIZE")
-    return mapped + size_bytes + _SPARE_ADDRESSES <= limit
+def may_map(size_bytes: int) -> bool:
+    """Return whether `ulimit` lets this process map so much, and start threads."""
+    for kind, column, spare_bytes in _ULIMITS:
+        limit = resource.getrlimit(kind)[0]
+        if limit != resource.RLIM_INFINITY:
+            in_use = [int(x) for x in "".join(_lines(_PROC / "self" / "statm")).split()]
+            mapped = in_use[column] * os.sysconf("SC_PAGE_SIZE") if in_use else 0
+            if mapped + size_bytes + spare_bytes > limit:
+                return False
+    return True
 
 
 def require_memory(size_bytes: int, path: Path, less: str) -> None:

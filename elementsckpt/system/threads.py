@@ -10,6 +10,8 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+from . import memory
+
 _THREADS = min(8, (os.cpu_count() or 1) + 1)
 T = TypeVar("T")
 R = TypeVar("R")
@@ -60,6 +62,7 @@ def run(call: Callable[[T], R], items: Iterable[T]) -> list[R]:
     except BaseException as error:  # Ctrl-C, anywhere; the others stop, too.
         errors.append(error)
     finally:
+        del labour  # A helper that begins from now on finds no work.
         for busy in helping:
             _wait(busy, errors)
     for number in [] if errors else [*put_off, *remaining]:
@@ -90,8 +93,11 @@ def _start(
 def start(call: Callable[..., None], *args: Any, daemon: bool) -> bool:
     """Start a thread, and return whether Python and the system allow another one.
 
-    After an interrupt, the thread may have begun all the same.
+    After an interrupt, the thread may have begun all the same. Python waits for ever
+    for one that finds no memory to begin with.
     """
+    if not memory.may_map(0):
+        return False
     handled = sys.exc_info()[1]
     try:
         threading.Thread(

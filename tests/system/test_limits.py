@@ -246,7 +246,7 @@ cp = elementsckpt.Checkpoint(sys.argv[1], background=True, staging_bytes=1 << 30
 cp.agent = elementsckpt.Saveable(["state"])
 cp.agent.state = np.arange(40 << 17)
 kind = getattr(resource, sys.argv[2])
-for spare in (24 << 20, 40 << 20):
+for spare in [megabytes << 20 for megabytes in (6, 9, 17, 24, 33, 40)]:
     with open("/proc/self/statm") as file:
         pages = file.read().split()
     size = int(pages[0 if kind == resource.RLIMIT_AS else 5]) * resource.getpagesize()
