@@ -40,6 +40,7 @@ class KeyData(Struct, frozen=True, eq=False):
         return self.implementation
 
 
+_SHARED_ALIGN = 16  # Memory with this alignment, or more, JAX may share.
 # Number of elements in the data of one key.
 KEY_SIZES = {"threefry2x32": 2, "rbg": 4, "unsafe_rbg": 4}
 
@@ -102,8 +103,9 @@ def problem(value: Any) -> str | None:
 def fetch(values: Sequence[Any]) -> list[np.ndarray]:
     """Return JAX arrays and key data as NumPy arrays, to which nothing may write.
 
-    On the CPU they share the memory, and keep it even if the caller donates the array.
-    All transfers from other devices start before this waits for the first.
+    On the CPU they share the memory, which stays as it is if the caller donates the
+    array, but see `keeps_donated`. All transfers from other devices start before this
+    waits for the first.
     """
     jax = sys.modules["jax"]
     values = [_data(x) if is_key(x) else x for x in values]
@@ -175,9 +177,33 @@ def narrows(dtype: np.dtype[Any]) -> bool:
     return wide and not importlib.import_module("jax").config.jax_enable_x64
 
 
+def keeps_donated() -> bool:
+    """Return whether donating an array leaves its memory alone while others hold it.
+
+    Until JAX 0.6, executables that come from the compilation cache write to that
+    memory, and do not keep it if it is NumPy's.
+    """
+    version: tuple[int, ...] = sys.modules["jax"].__version_info__
+    return version >= (0, 6)
+
+
 def put(arrays: Sequence[np.ndarray]) -> list[Any]:
     """Return the arrays as JAX arrays on the default device."""
-    return list(importlib.import_module("jax").device_put(list(arrays)))
+    device_put = importlib.import_module("jax").device_put
+    return list(device_put(list(map(_own, arrays))))
+
+
+def _own(array: np.ndarray) -> np.ndarray:
+    """Return the array, in memory that JAX will copy if it would not keep it."""
+    address = array.__array_interface__["data"][0]
+    if keeps_donated() or address % _SHARED_ALIGN or not array.nbytes:
+        return array
+    offset = min(array.itemsize, _SHARED_ALIGN // 2)
+    memory = np.empty(array.nbytes + _SHARED_ALIGN + offset, np.uint8)
+    start = (offset - memory.__array_interface__["data"][0]) % _SHARED_ALIGN
+    moved = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    moved[...] = array
+    return moved
 
 
 def weaken(array: Any) -> Any:
@@ -222,9 +248,9 @@ def like(current: Any, array: Any, *, weak: bool = False) -> Any:
     jax, sharding = sys.modules["jax"], _sharding(current)
     with _default_device(current) if sharding is None else contextlib.nullcontext():
         if is_key(current):
-            keys = wrap_key(jax.device_put(array), implementation(current))
+            keys = wrap_key(jax.device_put(_own(array)), implementation(current))
             return jax.device_put(keys, sharding)
-        placed = jax.device_put(array, sharding)
+        placed = jax.device_put(_own(array), sharding)
         return weaken(placed) if weak else placed
 
 

@@ -103,6 +103,10 @@ class _Arrays(_Placed, ArrayKind):
         "dtype", "shape", "weak_type"
     )
 
+    @property
+    def is_stable(self) -> bool:
+        return jax_arrays.keeps_donated()
+
     def recognise(self, value: Any) -> Kind | None:
         if not jax_arrays.is_any(value):
             return None

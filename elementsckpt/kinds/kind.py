@@ -166,6 +166,11 @@ class Kind:
 
     # Saving
 
+    @property
+    def is_stable(self) -> bool:
+        """Whether held storage stays as it is, whatever becomes of a leaf."""
+        return self.is_immutable
+
     def recognise(self, value: Any) -> Kind | None:
         """Return the kind of a value if it is this kind, or one of the same library.
 

@@ -81,7 +81,7 @@ class Cutter:
         storages: Sequence[np.ndarray],
         blocks: list[Block],
     ) -> Iterator[LeafGroup]:
-        tag, is_stable = dtypes.tag(group.dtype), leaves.named(group).is_immutable
+        tag, is_stable = dtypes.tag(group.dtype), leaves.named(group).is_stable
         start = 0
         while start < len(storages):
             if self.open is None:
@@ -110,7 +110,7 @@ class Cutter:
     ) -> Iterator[Leaf]:
         tag, hold = dtypes.tag(group.dtype), Hold.LIVE
         kind = leaves.named(group)
-        if kind.is_immutable:
+        if kind.is_stable:
             hold = Hold.OWNED if kind.is_frozen else Hold.STABLE
         for index, (name, storage) in enumerate(zip(names, storages, strict=True)):
             yield Leaf(

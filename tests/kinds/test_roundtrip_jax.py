@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 import elementsckpt
 from elementsckpt import Checkpoint, CheckpointError, StateError, Value
 
-from support.boxes import Box
+from support.boxes import Box, printed
 from support.strategies import PROPERTY, assert_same, round_trip
 
 
@@ -628,3 +628,53 @@ def test_generator_of_jax_shards_streams():
         cp.save()
         cp.load()
         assert_same(list(Stream().save()), cp.stream.state)
+
+
+DONATING = """
+import sys, threading
+import jax
+import jax.numpy as jnp
+import numpy as np
+import elementsckpt
+from elementsckpt.storage import disk
+
+grow = jax.jit(
+    lambda tree: jax.lax.scan(
+        lambda carry, _: (jax.tree.map(lambda x: x + 1, carry), None), tree, length=3
+    )[0],
+    donate_argnums=0,
+)
+syscall, is_released = disk.syscall, threading.Event()
+
+def late(call, *args):
+    if threading.current_thread() is not threading.main_thread():
+        assert is_released.wait(60)
+    return syscall(call, *args)
+
+disk.syscall = late
+cp = elementsckpt.Checkpoint(sys.argv[1], background=True, fsync=False)
+tree = {"large": jnp.zeros((300, 1000)), "small": jnp.zeros(9, jnp.int32)}
+cp.agent = elementsckpt.Value(grow(tree))
+cp.save()
+donated = cp.agent.value
+cp.agent.value = jax.block_until_ready(grow(donated))
+is_released.set()
+cp.wait()
+cp.load()
+again = grow(cp.agent.value)
+others = [np.full(x.shape, 9, x.dtype) for x in donated.values() for _ in range(99)]
+saved = elementsckpt.read(cp.saves()[-1].path)["agent"]
+print(*(float(x.min()) for x in [*saved.values(), *again.values()]))
+print(*(float(x.max()) for x in [*saved.values(), *again.values()]))
+"""
+
+
+def test_donation_to_what_was_compiled_before_changes_neither_save_nor_what_loads(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+    for directory in "compiles", "has it":
+        words = printed(DONATING, tmp_path / directory)
+        assert words == ["3.0", "3.0", "6.0", "6.0"] * 2
