@@ -125,77 +125,66 @@ class Saver:
           Exception: as for `Checkpoint.save`; what went wrong with the save before.
         """
         with self.lock:
+            if self._turn.locked():  # A signal handler saves, or a component's save().
+                return self._save(request, {}, in_background=False)
             failure: Exception | None = None
-            if request.is_last and not self._turn.locked():
+            with self._turn:
                 try:
                     self._wait_before(request)
                 except Exception as error:
+                    if not request.is_last:
+                        raise
                     failure = error
-            report = self._save_in_turn(request)
+                was_over = self._timing.is_over
+                values = protocols.identities(request.components)
+                in_background = self.is_background and self._options.write
+                try:
+                    report = self._save(request, values, in_background=in_background)
+                except BaseException:
+                    self._timing.failed(time.monotonic() - request.asked_s)
+                    raise
+                if report.is_finished:
+                    self._note(report)
+            if request.is_whole:
+                seconds = time.monotonic() - request.asked_s
+                self._timing.saved(report.step, seconds, was_over=was_over)
             if failure is not None:
                 self.wait()
                 raise failure
             return report
-
-    def _save_in_turn(self, request: SaveRequest) -> SaveReport:
-        if self._turn.locked():  # A signal handler saves, or a component's save().
-            return self._make(request)
-        with self._turn:
-            self._wait_before(request)
-            was_over = self._timing.is_over
-            try:
-                report = self._save(request)
-            except BaseException:
-                self._timing.failed(time.monotonic() - request.asked_s)
-                raise
-        if request.is_whole:
-            seconds = time.monotonic() - request.asked_s
-            self._timing.saved(report.step, seconds, was_over=was_over)
-        return report
 
     def _wait_before(self, request: SaveRequest) -> None:
         if self.is_background:
             with request.phases("wait"):
                 self.wait()
 
-    def _save(self, request: SaveRequest) -> SaveReport:
-        values = protocols.identities(request.components)
-        if not self.is_background or not self._options.write:
-            report = self._make(request, values)
-            self._note(report)
-            return report
-        saving = self._begin(request)
-        try:
-            self._take(saving, request, values)
-            report = saving.report(is_finished=False)
-            self._background.start(saving.finish)
-        except BaseException:
-            saving.abandon()  # Unless the thread has it by now.
-            raise
-        return report
-
-    def _make(
+    def _save(
         self,
         request: SaveRequest,
-        values: Mapping[str, int] | None = None,
+        values: Mapping[str, int],
         *,
+        in_background: bool,
         is_again: bool = False,
     ) -> SaveReport:
-        """Save in this thread, and a second time if what was to be reused is lost."""
+        """Save, and a second time if what was to be reused is lost."""
         saving = self._begin(request)
         try:
-            saving.take(request.savefns, values=values or {})
-            report = saving.finish()
+            if in_background:
+                self._take(saving, request, values)
+                report = saving.report(is_finished=False)
+                self._background.start(saving.finish)
+                return report
+            saving.take(request.savefns, values=values)
+            finished = saving.finish()
+            assert finished is not None  # Nothing else could have abandoned it.
+            return finished
         except BaseException as error:
-            saving.abandon()
+            saving.abandon()  # Unless the thread has it by now.
             is_lost = isinstance(error, LostError) and saving.is_repeatable
             if is_again or not is_lost:
                 raise
             _logger.warning("Saving again without reuse: %s", error)
-        else:
-            assert report is not None  # Nothing else could have abandoned it.
-            return report
-        return self._make(request, values, is_again=True)
+        return self._save(request, values, in_background=in_background, is_again=True)
 
     def _take(
         self, saving: Saving, request: SaveRequest, values: Mapping[str, int]
