@@ -68,11 +68,15 @@ class Writer:
         size = sum(component.pending_bytes for component in self._pending)
         return size >= self._settings.shards.limit_bytes
 
-    def flush(self) -> None:
+    def flush(self, *, is_last: bool = False) -> None:
         """Write all that is pending, in parallel, and make it durable.
+
+        Args:
+          is_last: Whether to write, too, what is live in segments not worth keeping.
 
         Raises:
           WriteError: the disk refused.
+          LostError: a block to be written anew is damaged.
         """
         with self._phases("find"):
             for component in self._pending:
@@ -80,7 +84,24 @@ class Writer:
         with self._phases("write"):
             if self._settings.compress == "auto":
                 run(_probe, [blocks for x in self._pending for blocks in x.unprobed()])
-            self._write([file for x in self._pending for file in x.lay_out()])
+            files = [file for x in self._pending for file in x.lay_out()]
+            if is_last:
+                files += [file for x in self._components for file in x.lay_out_moved()]
+            if files:
+                draft = self._settings.draft
+                draft.require_room(sum(file.least_bytes for file in files))
+            for start in range(0, len(files), _OPEN_FILES):
+                batch = files[start : start + _OPEN_FILES]
+                try:
+                    for file in batch:
+                        file.open(draft)
+                    run(_call, _in_turn(batch))
+                    if draft.fsync:
+                        written_s = max(file.written_s for file in batch)
+                        self._phases.passed("sync", time.monotonic() - written_s)
+                finally:
+                    for file in batch:
+                        file.close()
         for component in self._pending:
             component.clear()
         self._pending = [x for x in self._pending if not x.is_closed]
@@ -88,36 +109,15 @@ class Writer:
         self._settings.shards.reset()
 
     def finish(self) -> None:
-        """Write what is left, and anew what is live in segments not worth keeping.
+        """Write what is left, and list all.
 
         Raises:
-          WriteError: the disk refused.
-          LostError: a block to be written anew is damaged.
+          WriteError, LostError: as for `flush`.
         """
-        self.flush()
-        with self._phases("write"):
-            self._write([file for x in self._components for file in x.lay_out_moved()])
+        self.flush(is_last=True)
         with self._phases("find"):  # Files of components that wrote them, above all.
             for component in self._components:
                 component.conclude()
-
-    def _write(self, files: Sequence[SegmentWriter]) -> None:
-        if not files:
-            return
-        draft = self._settings.draft
-        draft.require_room(sum(file.least_bytes for file in files))
-        for start in range(0, len(files), _OPEN_FILES):
-            batch = files[start : start + _OPEN_FILES]
-            try:
-                for file in batch:
-                    file.open(draft)
-                run(_call, _in_turn(batch))
-                if draft.fsync:
-                    written_s = max(file.written_s for file in batch)
-                    self._phases.passed("sync", time.monotonic() - written_s)
-            finally:
-                for file in batch:
-                    file.close()
 
 
 _call = operator.methodcaller("__call__")  # Code in C, for each of many blocks.
