@@ -12,7 +12,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -83,7 +83,9 @@ class SegmentWriter(abc.ABC):
         assert self._sink is not None
         item = self.items[index]
         with _scratch(item.size) as scratch:
-            self._blocks[item.number] = self._write(self._sink, item, index, scratch)
+            stored, block = self._stored(index, scratch)
+            self._sink.write(stored, block.offset)
+        self._blocks[item.number] = block
         with self._lock:
             self._left -= 1
             is_last = not self._left
@@ -93,10 +95,8 @@ class SegmentWriter(abc.ABC):
             self._sink.finish()
 
     @abc.abstractmethod
-    def _write(
-        self, sink: Sink, item: Item, index: int, scratch: np.ndarray
-    ) -> manifest.Block:
-        """Write one block; return its entry of the manifest."""
+    def _stored(self, index: int, scratch: np.ndarray) -> tuple[Any, manifest.Block]:
+        """Return what to write of an item, and its entry of the manifest."""
 
     @abc.abstractmethod
     def _end(self) -> bytes:
@@ -123,13 +123,10 @@ class RawSegment(SegmentWriter):
         self._layout = Layout(runs, naming)
         self.least_bytes = self._layout.size
 
-    def _write(
-        self, sink: Sink, item: Item, index: int, scratch: np.ndarray
-    ) -> manifest.Block:
-        offset = self._layout.offsets[index]
+    def _stored(self, index: int, scratch: np.ndarray) -> tuple[Any, manifest.Block]:
+        item, offset = self.items[index], self._layout.offsets[index]
         content = item.content(scratch)
-        sink.write(content.data, offset)
-        return manifest.Block(0, offset, item.size, content.digest)
+        return content.data, manifest.Block(0, offset, item.size, content.digest)
 
     def _end(self) -> bytes:
         return self._layout.header
@@ -157,17 +154,15 @@ class PackedSegment(SegmentWriter):
         self._packed: list[tuple[int, Sequence[str], list[Tensors]]] = []
         self._header = b""
 
-    def _write(
-        self, sink: Sink, item: Item, index: int, scratch: np.ndarray
-    ) -> manifest.Block:
+    def _stored(self, index: int, scratch: np.ndarray) -> tuple[Any, manifest.Block]:
+        item = self.items[index]
         stored, digest, unpacked = item.content(scratch)
         if not unpacked:
             packed = compression.pack(stored, self._compress)
             if packed is not None:
                 stored, unpacked = packed, item.size
         offset = self._append(item, len(stored), is_packed=unpacked > 0)
-        sink.write(stored, offset)
-        return manifest.Block(0, offset, len(stored), digest, unpacked)
+        return stored, manifest.Block(0, offset, len(stored), digest, unpacked)
 
     def _append(self, item: Item, size: int, *, is_packed: bool) -> int:
         """Give a block its place in the file and its entry in the header."""
