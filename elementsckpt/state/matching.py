@@ -127,9 +127,9 @@ def _keys(plan: Plan, found: Iterable[tuple[str, int, Keys]]) -> Sequence[Keys]:
     keys: dict[tuple[str, int], list[Keys]] = collections.defaultdict(list)
     for name, number, leading in found:
         keys[name, number].append(leading)
-    return [
-        keys[old_names.get(name, name), number].pop() for name, number, _ in plan.chosen
-    ]
+    chosen = [keys[old_names.get(x, x), number] for x, number, _ in plan.chosen]
+    # Names in a damaged manifest may not be those of its structure.
+    return [one.pop() if one else () for one in chosen]
 
 
 def _choose(
