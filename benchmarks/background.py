@@ -17,7 +17,7 @@ import numpy as np
 import elementsckpt
 
 from . import raw
-from .cases import Case, Row, Sample, Setting, Target, milliseconds, settle
+from .cases import Case, Row, Sample, Setting, Target, milliseconds, phases, settle
 from .states import FRAME_BYTES, Replay, State, large, leaves, weights
 
 SAVES = 8  # In a round of the steps' times.
@@ -58,8 +58,17 @@ def blocked(saver: Saver | None, change: Callable[[], object]) -> Case | None:
     def case(folder: Path) -> Sample:
         change()
         settle()
-        returned = milliseconds(partial(saver.save, folder))
-        return {"ms": returned, "ms until saved": returned + milliseconds(saver.wait)}
+        start = time.perf_counter()
+        saver.save(folder)
+        returned = time.perf_counter()
+        report = saver.wait()
+        waited = time.perf_counter() - returned
+        blocked = 1000 * (returned - start)
+        return {
+            "ms": blocked,
+            "ms until saved": blocked + 1000 * waited,
+            **phases(report),
+        }
 
     return case
 

@@ -53,12 +53,12 @@ def elements() -> Peer:
 
 def functional_form(
     library: str,
-) -> tuple[Callable[..., None], Callable[..., State]]:
+) -> tuple[Callable[..., Any], Callable[..., State]]:
     """Return how to save and load with elements or elementsckpt: the same calls."""
     functions = importlib.import_module(f"{library}.checkpoint")
 
-    def save(state: State, folder: Path, **options: Any) -> None:
-        functions.save(folder / "save", {"state": lambda: state}, **options)
+    def save(state: State, folder: Path, **options: Any) -> Any:
+        return functions.save(folder / "save", {"state": lambda: state}, **options)
 
     def load(folder: Path, **options: Any) -> State:
         loaded: State = {}

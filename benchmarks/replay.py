@@ -94,9 +94,14 @@ def written(
     def case(folder: Path) -> Sample:
         cp = make(folder)
         before()
-        case = timed(lambda _: reports.append(cp.save()))
         reports: list[elementsckpt.SaveReport] = []
-        return {**case(folder), "MB written": reports[0].bytes_written / 1e6}
+
+        def save(_: Path) -> elementsckpt.SaveReport:
+            reports.append(cp.save())
+            return reports[-1]
+
+        sample = timed(save)(folder)
+        return {**sample, "MB written": reports[-1].bytes_written / 1e6}
 
     return case
 

@@ -8,6 +8,8 @@ from itertools import groupby
 from statistics import median
 from typing import Any
 
+from .cases import PHASE
+
 UNIT = "elementsckpt"  # What the others are compared with.
 QUICK = (
     "Quick: sizes are a tenth, fixed costs weigh ten times as much, and targets, which "
@@ -23,6 +25,8 @@ def text(row: dict[str, Any]) -> str:
     width = max(len(line[0]) for line in cells)
     for name, *others in cells:
         lines.append(f"  {name:{width}}" + "".join(f"{x:>16}" for x in others))
+    if phases(row):
+        lines.append(textwrap.indent(textwrap.fill(phases(row), 86), "  "))
     for target in row["targets"]:
         _, work, limit, value, verdict = judged(row, target)
         lines.append(f"  {work}: {value} (target {limit}) {verdict}")
@@ -51,13 +55,14 @@ def markdown(result: dict[str, Any]) -> str:
         first, *others = rows
         cells = curve([first, *others]) if first["curve"] else table(first)
         parts += [f"### {title[0].upper()}{title[1:]}", first["note"], grid(cells)]
-    return "\n\n".join(part.strip() for part in parts)
+        parts += [] if first["curve"] else [phases(first)]
+    return "\n\n".join(part.strip() for part in parts if part.strip())
 
 
 def table(row: dict[str, Any]) -> list[tuple[str, ...]]:
     """Return a row's heading and lines: median, smallest, largest, and what else."""
     found = [measures for measures in row["cases"].values() if measures]
-    main, *others = found[0] if found else ["ms"]
+    main, *others = [x for x in found[0] if PHASE not in x] if found else ["ms"]
     unit = row["cases"].get(UNIT, {}).get("ms")
     lines = [("", main, "min", "max", *([f"x {UNIT}"] if unit else []), *others)]
     for name, measures in row["cases"].items():
@@ -72,6 +77,19 @@ def table(row: dict[str, Any]) -> list[tuple[str, ...]]:
         cells += [number(median(measures[x])) if x in measures else "" for x in others]
         lines.append((name, *cells))
     return lines
+
+
+def phases(row: dict[str, Any]) -> str:
+    """Return where the time went of those that report it: medians from 1 % on."""
+    lines = []
+    for name, measures in row["cases"].items():
+        found = {x: median(measures[x]) for x in measures if PHASE in x}
+        if found:
+            listed = [x for x in found if found[x] >= 0.01 * sum(found.values())]
+            listed.sort(key=lambda x: -found[x])
+            parts = [f"{x.removeprefix(PHASE)} {number(found[x])}" for x in listed]
+            lines.append(f"{name}: {', '.join(parts)}")
+    return f"Phases, ms: {'; '.join(lines)}." if lines else ""
 
 
 def curve(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:

@@ -50,8 +50,8 @@ def measure(name: str, row: Row, rounds: int, folder: Path) -> dict[str, Any]:
 
 def by_measure(samples: Sequence[Sample]) -> dict[str, list[float]]:
     """Return the values of each measure."""
-    measures = samples[0] if samples else ()
-    return {x: [round(sample[x], 4) for sample in samples] for x in measures}
+    measures = dict.fromkeys(x for sample in samples for x in sample)
+    return {x: [round(one.get(x, 0), 4) for one in samples] for x in measures}
 
 
 def judge(target: Target, cases: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
