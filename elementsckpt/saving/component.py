@@ -6,11 +6,9 @@ The counterpart of `loading.component`: there a component's state comes out of a
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from msgspec import Raw, Struct
 
 from ..components.files import Folder
 from ..errors import StateError, add_note, naming
@@ -25,25 +23,7 @@ from .component_writer import ComponentWriter
 from .reuse import BlockIndex
 from .writer import Writer
 
-_NAMES_TOLD = 5
-
-
-class Collected(Struct):
-    """What a component saved.
-
-    Attributes:
-      key: Its key.
-      component: Its entry in the manifest, without segments and blocks.
-      writer: What writes these, or None if nothing is written.
-      pickled: Names of its leaves that only pickle holds.
-      apart: Names of those that share memory and will come back apart.
-    """
-
-    key: str
-    component: Component
-    writer: ComponentWriter | None
-    pickled: list[str]
-    apart: list[str]
+_NAMES_TOLD = 10
 
 
 def collect(
@@ -55,7 +35,7 @@ def collect(
     background: bool,
     notices: Notices,
     phases: Phases,
-) -> list[Collected]:
+) -> list[ComponentSave]:
     """Call each function and give what it returns to the writer.
 
     Args:
@@ -78,74 +58,80 @@ def collect(
     collected = []
     for key, savefn in savefns.items():
         own = None if writer is None else writer.component(stem_of[key], known(key))
-        collecting = _Collecting(key, writer, own, notices, phases)
+        component = ComponentSave(key, writer, own, notices, phases)
+        collected.append(component)
         if key in staged:
-            component = collecting.take_folder(staged[key])
+            component.take_folder(staged[key])
         else:
-            component = collecting.run(savefn)
-        collected.append(
-            Collected(key, component, own, collecting.pickled, collecting.apart)
-        )
+            component.take(savefn)
         if writer is not None:
             writer.own() if background else writer.flush()
     return collected
 
 
-class _Collecting:
-    """Writes one component."""
+class ComponentSave:
+    """One component of a save.
+
+    Args:
+      key: Its key.
+      writers: What writes all components, or None if nothing is written.
+      writer: What writes this one, likewise.
+      notices: What is said of the run, and was.
+      phases: The clock of the save.
+
+    Attributes:
+      key: Its key.
+      writer: What writes its segments and blocks, or None.
+      entry: What the manifest has of it, without these.
+      pickled: Names of its leaves that only pickle holds.
+    """
 
     def __init__(
         self,
         key: str,
-        writer: Writer | None,
-        own: ComponentWriter | None,
+        writers: Writer | None,
+        writer: ComponentWriter | None,
         notices: Notices,
         phases: Phases,
     ) -> None:
+        self.key = key
+        self.writer = writer
+        self.entry = Component(scalars.encode(key), None, 0, 0, [], [], [])
+        self.pickled: list[str] = []
+        self._writers = writers
         self._notices = notices
         self._phases = phases
-        self._key = key
-        self._writer = writer
-        self._own = own
-        self._leaf_count = 0
-        self.pickled: list[str] = []
-        self.apart: list[str] = []
-        self._size_bytes = 0
+        self._apart: list[str] = []
 
-    def run(self, savefn: Callable[[], Any]) -> Component:
-        """Save what the component's function returns."""
-        with naming(self._key):
+    def take(self, savefn: Callable[[], Any]) -> None:
+        """Take what the component's function returns."""
+        with naming(self.key):
             state = self._call(savefn)
         if isinstance(state, Folder):
-            return self.take_folder(self._write(state))
-        shards = skeleton = None
+            self.take_folder(self._write(state))
+            return
         if isinstance(state, flattening.Apart):
-            skeleton = state.skeleton
+            self.entry.skeleton = state.skeleton
         if inspect.isgenerator(state):
-            if self._own is not None:
-                self._own.stream()
-            trees = list(self._shards(state))
-            shards = len(trees)
+            if self.writer is not None:
+                self.writer.stream()
+            self._take_shards(state)
         else:
-            trees = [self._encode(state, "")]
+            self._encode(state, "")
             del state
-        if self._own is not None:
-            self._own.close()
-        component = self._component(trees, shards)
-        component.skeleton = skeleton
-        return component
+        if self.writer is not None:
+            self.writer.close()
+        self._tell_of_memory()
 
-    def take_folder(self, path: Path | None) -> Component:
-        """Save the folder that the component wrote; None if nothing is written."""
-        component = self._component([])
-        own = self._own
-        if own is not None and path is not None:
-            self._call(lambda: own.add_folder(path, component))
-            self._tell_of_no_files(path, component.leaf_count)
-        return component
+    def take_folder(self, path: Path | None) -> None:
+        """Take the folder that the component wrote; None if nothing is written."""
+        writer = self.writer
+        if writer is not None and path is not None:
+            self._call(lambda: writer.add_folder(path, self.entry))
+            self._tell_of_no_files(path, self.entry.leaf_count)
 
     def _tell_of_no_files(self, path: Path, count: int) -> None:
-        about = "no files", self._key
+        about = "no files", self.key
         if count:
             self._notices.settle(about)
             return
@@ -161,26 +147,15 @@ class _Collecting:
         write = folder.write
         if write is None:
             raise StateError(
-                f"{self._key!r} has no function that writes its files. Let others "
-                f"write them in `with cp.staging({self._key!r}) as folder:`, which "
+                f"{self.key!r} has no function that writes its files. Let others "
+                f"write them in `with cp.staging({self.key!r}) as folder:`, which "
                 f"saves all, or leave it out with keys=[...]."
             )
-        if self._own is None:
+        if self.writer is None:
             return None
-        path = self._own.make_folder()
+        path = self.writer.make_folder()
         self._call(lambda: write(path))
         return path
-
-    def _component(self, trees: Sequence[Raw], shards: int | None = None) -> Component:
-        return Component(
-            key=scalars.encode(self._key),
-            shards=shards,
-            leaf_count=self._leaf_count,
-            size_bytes=self._size_bytes,
-            segments=[],
-            blocks=[],
-            trees=list(trees),
-        )
 
     def _call(self, function: Callable[[], Any]) -> Any:
         """Call the component's code; its errors get a note that names the key."""
@@ -190,69 +165,80 @@ class _Collecting:
         except StopIteration:
             raise
         except Exception as error:
-            add_note(error, f"Raised while saving the component {self._key!r}.")
+            add_note(error, f"Raised while saving the component {self.key!r}.")
             raise
 
-    def _shards(self, generator: Any) -> Iterator[Any]:
-        """Store shard by shard; the generator may reuse its arrays after each."""
-        index = 0
+    def _take_shards(self, generator: Any) -> None:
+        """Take shard by shard; the generator may reuse its arrays after each."""
+        self.entry.shards = 0
         while True:
             try:
                 shard = self._call(generator.__next__)
             except StopIteration:
                 return
-            yield self._encode(shard, f"{index}/")
+            self._encode(shard, f"{self.entry.shards}/")
             del shard
-            index += 1
-            if self._writer is not None:
-                self._writer.own()
-                if self._writer.is_full:
-                    self._writer.flush()
+            self.entry.shards += 1
+            if self._writers is not None:
+                self._writers.own()
+                if self._writers.is_full:
+                    self._writers.flush()
 
-    def _encode(self, state: Any, prefix: str) -> Raw:
+    def _encode(self, state: Any, prefix: str) -> None:
         with self._phases("flatten"):
-            return encode_tree(self._add(state, prefix))
+            self.entry.trees.append(encode_tree(self._add(state, prefix)))
 
     def _add(self, state: Any, prefix: str) -> Tree:
         is_apart = isinstance(state, flattening.Apart)
-        flat = flattening.flatten(state.state if is_apart else state, self._key)
+        flat = flattening.flatten(state.state if is_apart else state, self.key)
         losses: Losses = {}
-        encoded = grouping.encode(flat, self._key, losses)
+        encoded = grouping.encode(flat, self.key, losses)
         saved, storages, owners = encoded.tree, encoded.storages, encoded.owners
-        names = [prefix + name for name in encoded.apart]
-        self.apart += [tree.full_name(self._key, name) for name in names]
+        self._apart += [tree.full_name(self.key, prefix + x) for x in encoded.apart]
         self._tell_of_losses(losses, prefix)
         if is_apart:
-            state.check(self._key, saved)
+            state.check(self.key, saved)
         for group, arrays in zip(saved.leaves, storages, strict=True):
-            self._leaf_count += len(group.names)
+            self.entry.leaf_count += len(group.names)
             if arrays:
-                self._size_bytes += len(arrays) * arrays[0].nbytes
+                self.entry.size_bytes += len(arrays) * arrays[0].nbytes
         for name in tree.pickled_names(saved):
-            self.pickled.append(tree.full_name(self._key, prefix + name))
-        if self._own is not None:
-            saved.leaves = self._own.add(saved.leaves, storages, owners, prefix)
+            self.pickled.append(tree.full_name(self.key, prefix + name))
+        if self.writer is not None:
+            saved.leaves = self.writer.add(saved.leaves, storages, owners, prefix)
         return saved
+
+    def _tell_of_memory(self) -> None:
+        if not self._apart:
+            return
+        self._notices.warn(
+            ("memory", self.key),
+            "%s share memory, and will come back apart: what is then written to one "
+            "does not reach the others. That is kept for arrays without objects that "
+            "are parts of one another. Save one, and make the others from it in "
+            "load().",
+            _some(self._apart),
+        )
 
     def _tell_of_losses(self, losses: Losses, prefix: str) -> None:
         """Warn of objects whose pickles are not all of them."""
         for cls, (names, attributes) in losses.items():
             more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
             self._notices.warn(
-                ("losses", self._key, cls),
+                ("losses", self.key, cls),
                 "%s%s holds a %s.%s, whose pickle leaves out %s, so a load will not "
                 "bring that back. Save it by hand, beside the object, and set it in "
                 "load(); or begin anew there on purpose, as reset() of an environment "
                 "does.",
-                tree.full_name(self._key, prefix + names[0]),
+                tree.full_name(self.key, prefix + names[0]),
                 more,
                 cls.__module__,
                 cls.__qualname__,
-                _some(attributes),
+                _some(attributes, " attributes"),
             )
 
 
-def _some(names: Sequence[str]) -> str:
+def _some(names: Sequence[str], what: str = "") -> str:
     more = len(names) - _NAMES_TOLD
     listed = ", ".join(names[:_NAMES_TOLD])
-    return f"{listed} and {more} more attributes" if more > 0 else listed
+    return f"{listed} and {more} more{what}" if more > 0 else listed

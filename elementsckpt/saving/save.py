@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from ..storage.store import Draft
 from ..system.phases import Phases
 from ..user.notices import Notices
 from .arenas import Arenas
-from .component import Collected, collect
+from .component import ComponentSave, collect
 from .component_writer import Settings
 from .history import History
 from .reuse import BlockIndex, EarlierSave, LostError
@@ -33,7 +33,6 @@ from .writer import Writer
 
 # Those on which what is in a state can depend.
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "equinox", "torch", "ml_dtypes")
-_MOST_NAMES = 10  # In a message.
 
 
 class SaveOptions(Struct, frozen=True):
@@ -119,7 +118,7 @@ class Saving:
         with self._phases("begin"):
             self._here = directory.look()
         self._staged: dict[str, Path] = {}
-        self._collected: list[Collected] = []
+        self._collected: list[ComponentSave] = []
         self._writer: Writer | None = None
         self._values = _NO_VALUES
         # Whoever takes the draft out is to finish or to abandon it.
@@ -216,10 +215,7 @@ class Saving:
             notices=self._notices,
             phases=self._phases,
         )
-        self._manifest.components = [item.component for item in self._collected]
-        for item in self._collected:
-            if item.apart:
-                _tell_of_memory(item.key, item.apart, self._notices)
+        self._manifest.components = [item.entry for item in self._collected]
 
     def _new_writer(self, arenas: Arenas | None) -> Writer:
         shards = arenas
@@ -284,8 +280,8 @@ class Saving:
         writer.finish()
         for item in self._collected:
             assert item.writer is not None
-            item.component.segments = item.writer.segments
-            item.component.blocks = item.writer.blocks
+            item.entry.segments = item.writer.segments
+            item.entry.blocks = item.writer.blocks
         with self._phases("commit"):
             # Others may have saved meanwhile, and order is that of the commits.
             self._here = self._directory.look_again(self._here, self.path.name)
@@ -302,7 +298,7 @@ class Saving:
 
         Shards may be there only once, as are files that others have written.
         """
-        shards = [item.component.shards for item in self._collected]
+        shards = [item.entry.shards for item in self._collected]
         return not self._staged and all(count is None for count in shards)
 
     def abandon(self) -> None:
@@ -330,7 +326,7 @@ class Saving:
                     item.writer.prefix_hashes,
                     item.writer.index.turn + 1,
                     item.writer.owners,
-                    item.component.files,
+                    item.entry.files,
                     is_durable=self._options.fsync,
                 )
                 for item in self._collected
@@ -362,23 +358,11 @@ class Saving:
             is_finished=is_finished,
             bytes_written=written + manifest_bytes,
             bytes_reused=sum(writer.bytes_reused for writer in writers),
-            bytes_total=sum(item.component.size_bytes for item in self._collected),
+            bytes_total=sum(item.entry.size_bytes for item in self._collected),
             pickled=tuple(name for item in self._collected for name in item.pickled),
             seconds=time.monotonic() - self._begin,
             phases=self._phases.seconds(),
         )
-
-
-def _tell_of_memory(key: str, names: Sequence[str], notices: Notices) -> None:
-    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    notices.warn(
-        ("memory", key),
-        "%s%s share memory, and will come back apart: what is then written to one does "
-        "not reach the others. That is kept for arrays without objects that are parts "
-        "of one another. Save one, and make the others from it in load().",
-        ", ".join(names[:_MOST_NAMES]),
-        more,
-    )
 
 
 def _libraries() -> dict[str, str]:
