@@ -108,7 +108,7 @@ def written(
 
 def unchecked(case: Case) -> Case:
     """Return the case with segments linked as they are."""
-    never = mock.patch("elementsckpt.saving.reuse.CHECK_EVERY", sys.maxsize)
+    never = mock.patch("elementsckpt.saving.earlier.CHECK_EVERY", sys.maxsize)
     return never(case)
 
 

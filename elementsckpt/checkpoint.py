@@ -31,7 +31,7 @@ from .run.saver import Saver, SaveRequest, StagedSave
 from .run.schedule import Every
 from .run.timing import Timing
 from .saving.arenas import default_bytes
-from .saving.save import SaveOptions
+from .saving.options import SaveOptions
 from .storage.paths import AnyPath, local
 from .system import job
 from .system.job import Agreement

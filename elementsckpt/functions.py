@@ -21,7 +21,8 @@ from .loading import verbs
 from .loading.candidates import Candidates
 from .loading.request import Request
 from .reports import LoadReport, SaveReport
-from .saving.save import SaveLabel, SaveOptions, Saving
+from .saving.options import SaveLabel, SaveOptions
+from .saving.save import Saving
 from .storage.paths import AnyPath, local
 from .system.phases import Phases
 from .user import arguments

@@ -14,44 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from msgspec import Struct
 
 from ..format import manifest, names
-from ..format.compression import Compress
 from ..format.header import Naming
 from ..format.manifest import Component, LeafGroup, Segment
-from ..format.sizes import Sizes
-from ..storage.store import Draft, FolderWriter
+from ..storage.store import FolderWriter
 from ..system.threads import run
-from .arenas import Arenas
 from .blocks import Block, Hold, Leaf, LeafBlock
 from .cutting import Cutter
 from .layout import Item, Layout, divide, runs_of
+from .options import Settings
 from .reuse import BlockIndex, Moved, Reused, by_segment, remaining
 from .segment_writer import PackedSegment, RawSegment, SegmentWriter, Written
-
-
-class Settings(Struct, frozen=True):
-    """How the components of a save are written.
-
-    Attributes:
-      draft: The save.
-      sequence: Number of the save; part of the file names.
-      compress: Which leaves are compressed.
-      sizes: How large blocks and segments are.
-      arenas: Memory for the copies of arrays that may change.
-      shards: Memory for the copies of shards, each of which must be copied or written
-        before the next is made; it may be the same.
-      is_alone: Whether no other save will be linked to what is written.
-    """
-
-    draft: Draft
-    sequence: int
-    compress: Compress
-    sizes: Sizes
-    arenas: Arenas
-    shards: Arenas
-    is_alone: bool = False
 
 
 class ComponentWriter:
@@ -81,7 +55,7 @@ class ComponentWriter:
         self._settings = settings
         self._memory = settings.arenas
         self._stem = stem
-        self._cutter = Cutter(stem, settings.sizes)
+        self._cutter = Cutter(stem, settings.options.sizes)
         self._leaves: list[Leaf] = []  # Those of the blocks that are pending.
         self._cut: dict[Block, None] = {}  # Not looked for yet, in order.
         self._new: dict[Block, None] = {}  # Found nowhere.
@@ -233,12 +207,12 @@ class ComponentWriter:
         files: list[SegmentWriter] = []
         packed = [item for item in items if self._is_packed(item)]
         raw = [item for item in items if not self._is_packed(item)]
-        sizes, naming = self._settings.sizes, self._naming()
-        for runs in divide(runs_of(raw), sizes):
+        options, naming = self._settings.options, self._naming()
+        for runs in divide(runs_of(raw), options.sizes):
             files.append(RawSegment(self._name(len(files)), runs, naming))
-        for runs in divide(([item] for item in packed), sizes):
+        for runs in divide(([item] for item in packed), options.sizes):
             name = self._name(len(files))
-            files.append(PackedSegment(name, runs, naming, self._settings.compress))
+            files.append(PackedSegment(name, runs, naming, options.compress))
         self._files += files
         return files
 
@@ -251,7 +225,7 @@ class ComponentWriter:
     def _is_packed(self, item: Item) -> bool:
         if isinstance(item, Moved):
             return item.ref.block.unpacked > 0
-        compress = self._settings.compress
+        compress = self._settings.options.compress
         if compress == "auto" and isinstance(item, LeafBlock):
             return item.leaf.is_packed is True
         return isinstance(compress, int)

@@ -15,7 +15,8 @@ from ..format import dtypes
 from ..format.manifest import LeafGroup, part_of
 from ..format.sizes import Sizes
 from ..kinds import leaves
-from .blocks import Block, Hold, Leaf, SharedBlock
+from .blocks import Block, Hold, Leaf
+from .shared_block import SharedBlock
 
 
 class Cutter:

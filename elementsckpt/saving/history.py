@@ -10,11 +10,11 @@ from pathlib import Path
 from ..directory.listing import SaveEntry
 from ..errors import CheckpointError
 from ..format import manifest, names, scalars
-from ..format.compression import Compress
 from ..format.manifest import Component
-from ..format.sizes import Sizes
 from ..storage.store import Draft
-from .reuse import CHECK_EVERY, BlockIndex, EarlierSave
+from .earlier import CHECK_EVERY, EarlierSave
+from .options import SaveOptions
+from .reuse import BlockIndex
 from .still import Still
 
 
@@ -38,10 +38,7 @@ class History:
         key: str,
         saves: Sequence[SaveEntry],
         draft: Draft,
-        *,
-        fsync: bool,
-        compress: Compress,
-        sizes: Sizes,
+        options: SaveOptions,
     ) -> BlockIndex:
         """Return what the newest save with this component holds.
 
@@ -49,9 +46,7 @@ class History:
           key: The component's key.
           saves: The saves of the directory, oldest first.
           draft: The new save.
-          fsync: Whether what the new save relies on must be durable.
-          compress: As for `BlockIndex`.
-          sizes: As for `BlockIndex`.
+          options: How it is written; what a durable save relies on must be durable.
         """
         mark = manifest.key_id(scalars.encode(key))
         for found in reversed(saves):
@@ -60,7 +55,7 @@ class History:
                 continue
             if mark not in head.marks():
                 continue
-            if fsync and not head.durable:
+            if options.fsync and not head.durable:
                 continue
             remembered = self._components.get(key)
             saved = found.path, head.sequence
@@ -68,7 +63,7 @@ class History:
                 remembered = self._read(found, mark)
             if remembered is None:
                 continue
-            return BlockIndex(remembered, draft, compress, sizes)
+            return BlockIndex(remembered, draft, options)
         return BlockIndex()
 
     def _read(self, found: SaveEntry, mark: str) -> EarlierSave | None:

@@ -1,38 +1,29 @@
 """Blocks of earlier saves that the save being written has, too.
 
 A block whose content an earlier save holds is not written again: the segment that it is
-in becomes one of the new save, too. Where files can have several names it is linked, so
-each save stays complete in itself, and removing one harms no other.
+in becomes one of the new save, too.
 """
 
 from __future__ import annotations
 
-import errno
 import logging
 import threading
-import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from msgspec import Struct
 
-from ..errors import CheckpointError, DamagedError, WriteError
+from ..errors import DamagedError
 from ..format import manifest
 from ..format.compression import Compress
-from ..format.header import is_dated
-from ..format.manifest import Files, Segment, digest
-from ..format.sizes import DEFAULT, Sizes
-from ..storage.reader import stored_bytes, verify_stored
-from ..storage.store import Draft, OpenSegment, Source
-from ..system.threads import run
+from ..format.manifest import Segment, digest
+from ..storage.store import Draft
 from .blocks import Block, Content, prefix_hash
+from .earlier import EarlierSave, EarlierSegment, NoLinksError
+from .options import SaveOptions
 
-# Of the blocks that are reused, each save reads one in this many, others each time.
-CHECK_EVERY = 16
-# What says something about one file, not about links: it is gone, or has very many.
-_ONLY_THIS = {errno.ENOENT, errno.EMLINK}
+_DEFAULT = SaveOptions()
 _logger = logging.getLogger("elementsckpt")
 
 
@@ -54,41 +45,13 @@ class BlockRef(NamedTuple):
     prefix_hash: int | None
 
 
-class EarlierSave(Struct):
-    """What a component saved last, as far as the next save may reuse it.
-
-    Attributes:
-      source: The save.
-      sequence: Its number.
-      segments: The component's segments there.
-      blocks: Its blocks.
-      prefix_hashes: `prefix_hash` of each block, None where that is unknown.
-      turn: Which of the blocks the next save that reuses them checks.
-      owners: Digests of the blocks of immutable arrays, by the arrays' ids.
-      files: The folder that it wrote itself, or None.
-      is_durable: Whether this process made it durable. If another one did, these may be
-        copies, which nobody has synced.
-    """
-
-    source: Source
-    sequence: int
-    segments: list[Segment]
-    blocks: list[manifest.Block]
-    prefix_hashes: list[int | None]
-    turn: int
-    owners: dict[int, tuple[weakref.ref[Any], list[str]]] = {}
-    files: Files | None = None
-    is_durable: bool = False
-
-
 class BlockIndex:
     """Finds blocks by content in an earlier save of a component.
 
     Args:
       earlier: What that save holds; None for nothing.
       draft: The new save, which gets the segments.
-      compress: How the new save is compressed, which its blocks should be, too.
-      sizes: How small segments may be, and how many.
+      options: How it is written; its blocks should be compressed like this.
 
     Attributes:
       earlier: The same.
@@ -98,23 +61,22 @@ class BlockIndex:
         self,
         earlier: EarlierSave | None = None,
         draft: Draft | None = None,
-        compress: Compress = None,
-        sizes: Sizes = DEFAULT,
+        options: SaveOptions = _DEFAULT,
     ) -> None:
         self.earlier = earlier
-        self._sizes = sizes
+        self._sizes = options.sizes
         self._lock = threading.Lock()
-        self._segments: list[_Segment] = []
+        self._segments: list[EarlierSegment] = []
         # Of equal blocks each is used once, and one that did not move where it was.
         self._refs: dict[str, dict[int, BlockRef]] = {}
         self._prefix_hashes: set[int | None] | None = set()
         if earlier is None or draft is None:
             return
-        self._segments = [_Segment(earlier, x, draft) for x in earlier.segments]
+        self._segments = [EarlierSegment(earlier, x, draft) for x in earlier.segments]
         pairs = zip(earlier.blocks, earlier.prefix_hashes, strict=True)
         for number, (block, found) in enumerate(pairs):
             self._segments[block.segment].blocks.append(block)
-            if _fits(block, compress):
+            if _fits(block, options.compress):
                 ref = BlockRef(block.segment, block, found)
                 self._refs.setdefault(block.digest, {})[number] = ref
         hashes = set(earlier.prefix_hashes)
@@ -179,7 +141,7 @@ class BlockIndex:
         with self._lock:
             try:
                 is_kept = segment.keep()
-            except _NoLinksError as error:
+            except NoLinksError as error:
                 _logger.debug("Nothing is reused in this save: %s", error)
                 self._refs.clear()
                 return False
@@ -272,101 +234,6 @@ def _fits(block: manifest.Block, compress: Compress) -> bool:
     if compress is None:
         return not block.unpacked
     return compress == "auto" or block.unpacked > 0
-
-
-class _NoLinksError(Exception):
-    """The place refused to reuse for a reason that all segments share."""
-
-
-class _Segment:
-    """A segment of an earlier save, a part of the new one when it is needed.
-
-    Attributes:
-      entry: Its entry in the manifest of the earlier save.
-      blocks: Its blocks that are live there.
-      live_bytes: Size of those that the new save has kept.
-      is_damaged: Whether it was found damaged.
-      is_dated: Whether the names in it are dated, if it is kept.
-    """
-
-    def __init__(self, earlier: EarlierSave, entry: Segment, draft: Draft) -> None:
-        self.entry = entry
-        self.blocks: list[manifest.Block] = []
-        self.live_bytes = 0
-        self.is_damaged = False
-        self.is_dated = False
-        self._earlier = earlier
-        self._draft = draft
-        self._is_kept: bool | None = None
-
-    @property
-    def data_bytes(self) -> int:
-        """Size of the blocks in it, live and dead."""
-        return self.entry.size - self.entry.start
-
-    def keep(self) -> bool:
-        """Reuse and check it, once; return whether its blocks may be used.
-
-        Raises:
-          _NoLinksError: nothing can be reused here.
-          WriteError: it is damaged, and cannot be given up.
-        """
-        if self._is_kept is None:
-            self._is_kept = False
-            self._is_kept = self._keep()
-        return self._is_kept
-
-    def _keep(self) -> bool:
-        source = self._earlier.source
-        try:
-            self._draft.reuse(source, self.entry)
-        except WriteError as error:
-            if error.errno not in _ONLY_THIS:
-                raise _NoLinksError(error) from error
-            self.is_damaged = source.lacks(self.entry)  # Or the save is gone.
-            _logger.debug("Not reused, but written again: %s", error)
-            return False
-        try:
-            with self._draft.source.open(self.entry) as file:
-                self.is_dated = is_dated(file.read)
-                self._check(file)
-        except CheckpointError as error:
-            self.is_damaged = isinstance(error, DamagedError)
-            again = "Not reused, but written again, as all of %s: %s"
-            _logger.warning(again, source.path / self.entry.file, error)
-            self.drop()
-            return False
-        return True
-
-    def _check(self, file: OpenSegment) -> None:
-        """Read some of the blocks, or all if the file is newer than its save.
-
-        Which blocks it is their turn follows from their digests, as their positions
-        change.
-        """
-        earlier, blocks = self._earlier, self.blocks
-        is_changed = earlier.source.may_have_changed(self.entry)
-        if not is_changed:
-            turn = earlier.turn % CHECK_EVERY
-            blocks = [x for x in blocks if int(x.digest, 16) % CHECK_EVERY == turn]
-        run(lambda x: verify_stored(file.path, x, stored_bytes(file, x)), blocks)
-        if self._draft.fsync and (is_changed or not earlier.is_durable):
-            file.sync()
-
-    def read(self, block: manifest.Block) -> np.ndarray:
-        """Return a block as it is stored, verified."""
-        try:
-            with self._draft.source.open(self.entry, is_verified=True) as file:
-                stored = stored_bytes(file, block)
-            verify_stored(file.path, block, stored)
-        except DamagedError:
-            self.is_damaged = True
-            raise
-        return stored
-
-    def drop(self) -> None:
-        """Give it up."""
-        self._draft.drop(self.entry.file)
 
 
 def remaining(

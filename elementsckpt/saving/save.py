@@ -11,62 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from msgspec import Struct
 
 from ..directory import retention
 from ..directory.listing import Directory, SaveEntry, next_sequence
-from ..directory.retention import Keep
 from ..format import manifest, names
-from ..format.compression import Compress
-from ..format.manifest import Lineage, Manifest
-from ..format.sizes import DEFAULT, Sizes
+from ..format.manifest import Manifest
 from ..reports import SaveReport
 from ..storage.store import Draft
 from ..system.phases import Phases
 from ..user.notices import Notices
 from .arenas import Arenas
 from .component import ComponentSave, collect
-from .component_writer import Settings
+from .earlier import EarlierSave
 from .history import History
-from .reuse import BlockIndex, EarlierSave, LostError
+from .options import SaveLabel, SaveOptions, Settings
+from .reuse import BlockIndex, LostError
 from .writer import Writer
 
 # Those on which what is in a state can depend.
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "equinox", "torch", "ml_dtypes")
-
-
-class SaveOptions(Struct, frozen=True):
-    """How saves are written.
-
-    Attributes:
-      keep: Which saves stay in the directory.
-      write: Whether to write anything at all.
-      fsync: Whether a save is durable when it is finished.
-      compress: Which leaves are compressed.
-      sizes: How large blocks and segments are.
-    """
-
-    keep: Keep = Keep(latest=None)
-    write: bool = True
-    fsync: bool = True
-    compress: Compress = "auto"
-    sizes: Sizes = DEFAULT
-
-
-class SaveLabel(Struct, frozen=True):
-    """What a save says about itself, as the fields of `manifest.Head` of these names.
-
-    Attributes:
-      keys: Keys of all components of the run, encoded; the save may have fewer.
-    """
-
-    step: int | None = None
-    metrics: dict[str, Any] = {}
-    metadata: Any = {}
-    pin: str | None = None
-    schedule: Any = None
-    lineage: Lineage = Lineage()
-    keys: list[Any] = []
 
 
 _NO_VALUES: Mapping[str, int] = {}
@@ -223,10 +186,9 @@ class Saving:
         if shards is None or shards.limit_bytes < sizes.shards:
             shards = Arenas(sizes.shards, sizes.arena)
         settings = Settings(
+            self._options,
             self._drafts[0],
             self._manifest.sequence,
-            self._options.compress,
-            sizes,
             arenas=shards if arenas is None else arenas,
             shards=shards,
             is_alone=self._manifest.explicit,
@@ -238,12 +200,7 @@ class Saving:
             return BlockIndex()  # Such a save is for taking away.
         with self._phases("find"):
             return self._history.known(
-                key,
-                self._here.saves,
-                self._drafts[0],
-                fsync=self._options.fsync,
-                compress=self._options.compress,
-                sizes=self._options.sizes,
+                key, self._here.saves, self._drafts[0], self._options
             )
 
     def finish(self) -> SaveReport | None:

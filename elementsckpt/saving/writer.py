@@ -12,7 +12,8 @@ from ..format import compression
 from ..system.phases import Phases
 from ..system.threads import run
 from .blocks import LeafBlock
-from .component_writer import ComponentWriter, Settings
+from .component_writer import ComponentWriter
+from .options import Settings
 from .reuse import BlockIndex
 from .segment_writer import SegmentWriter
 
@@ -82,7 +83,7 @@ class Writer:
             for component in self._pending:
                 component.look_up()
         with self._phases("write"):
-            if self._settings.compress == "auto":
+            if self._settings.options.compress == "auto":
                 run(_probe, [blocks for x in self._pending for blocks in x.unprobed()])
             files = [file for x in self._pending for file in x.lay_out()]
             if is_last:
