@@ -84,7 +84,7 @@ class Saving:
         self._collected: list[ComponentSave] = []
         self._writer: Writer | None = None
         self._values = _NO_VALUES
-        # Whoever takes the draft out is to finish or to abandon it.
+        # What takes the draft out has to finish it or to abandon it.
         self._drafts: list[Draft] = []
         try:
             with self._phases("begin"):
