@@ -306,7 +306,7 @@ class Checkpoint(Registry):
           Exception: as for `save`. An error of another save in the background is raised
             when this save is made.
         """
-        staging.require_stageable(keys, self._select, self._components)
+        staging.require_stageable(keys, self._select)
         self._required_directory()
         request = self._request(metrics, metadata, pin, is_last=True)
         return StagedSave(self._saver, keys, request)

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 import xxhash
+from msgspec.structs import replace
 
 from ..errors import MismatchError
 from ..format import scalars
@@ -36,20 +37,17 @@ class Form:
     """
 
     def __init__(self, flat: pytrees.Flat) -> None:
-        pairs = zip(flat.values, flat.kinds, strict=True)
-        stand_ins = [specs.stand_in(value, kind) for value, kind in pairs]
+        stand_ins = list(map(specs.stand_in, flat.values, flat.kinds))
         known: dict[Any, Any] = {}  # Equal ones are kept once, as most are equal.
-        self._flat = pytrees.Flat(
-            root=flat.root,
-            nodes=flat.nodes,
-            names=flat.names,
-            kinds=[kind for _, kind in stand_ins],
-            values=[known.setdefault(value, value) for value, _ in stand_ins],
-            in_code=flat.in_code,
+        values = [known.setdefault(spec, spec) for spec, _ in stand_ins]
+        kinds = [kind for _, kind in stand_ins]
+        self._flat = replace(  # Without what holds leaves.
+            flat, values=values, kinds=kinds, containers=[], opened=[]
         )
-        found = zip(flat.names, self._flat.values, strict=True)
         self.keys = {
-            name: (spec.dtype, spec.shape) for name, spec in found if spec.kind == "key"
+            name: (spec.dtype, spec.shape)
+            for name, spec in zip(flat.names, values, strict=True)
+            if spec.kind == "key"
         }
         self._fitting: Any = None
         self._is_left = False

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from ..errors import ComponentError
 from ..user import attributes
 from ..user.arguments import shown
+from ..user.hints import listed
 from .files import Files
 from .protocols import Component
 
@@ -23,15 +24,13 @@ def staged_only(components: Mapping[str, Component]) -> list[str]:
 
 def require_stageable(
     keys: Sequence[str],
-    select: Callable[[Iterable[str]], Mapping[str, Component]],
-    components: Mapping[str, Component],
+    select: Callable[[Iterable[str] | None], Mapping[str, Component]],
 ) -> None:
     """Refuse to stage components without files, or without others that must be staged.
 
     Args:
       keys: The keys that the user gave.
-      select: Returns the components with these keys.
-      components: All components.
+      select: Returns the components with these keys; without keys, all.
     """
     if not all(isinstance(key, str) for key in keys):
         raise ValueError(
@@ -40,16 +39,12 @@ def require_stageable(
         )
     if not keys or not all(x.target.takes_folder for x in select(keys).values()):
         raise ComponentError(
-            f"Cannot stage {_listed(keys)}: name components that have files, such "
+            f"Cannot stage {listed(keys)}: name components that have files, such "
             f"as cp.policy = elementsckpt.Files(load=function)."
         )
-    others = [key for key in staged_only(components) if key not in keys]
+    others = [key for key in staged_only(select(None)) if key not in keys]
     if others:
         raise ComponentError(
-            f"The files of {_listed(others)} are written in such a block, too: "
-            f"name all of these, with staging({_listed([*keys, *others])})."
+            f"The files of {listed(others)} are written in such a block, too: "
+            f"name all of these, with staging({listed([*keys, *others])})."
         )
-
-
-def _listed(keys: Iterable[str]) -> str:
-    return ", ".join(map(repr, keys))

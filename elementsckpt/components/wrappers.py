@@ -13,6 +13,9 @@ from ..errors import MismatchError, StateError
 from ..system import forks
 from ..user import attributes
 from ..user.arguments import is_integer, shown, texts
+from ..user.hints import listed
+
+_MOST_LISTED = 8
 
 
 class Saveable:
@@ -83,8 +86,7 @@ class Saveable:
         """
         if self._save is not None:
             return self._save()
-        owner = self if self._of is None else self._of
-        state = {}
+        owner, state = self if self._of is None else self._of, {}
         for name in self._attrs or ():
             try:
                 state[name] = getattr(owner, name)
@@ -104,12 +106,12 @@ class Saveable:
         """
         if self._load is not None:
             return self._load(data)
-        owner = self if self._of is None else self._of
-        names = self._attrs or ()
-        found = data if isinstance(data, Mapping) else {}
+        names, found = self._attrs or (), data if isinstance(data, Mapping) else {}
         lacking = [name for name in names if name not in found]
         if lacking:
-            what = _listed(found) if found else f"an object of type {_kind(data)}"
+            what = (
+                _listed(found) if found else f"an object of type {type(data).__name__}"
+            )
             raise MismatchError(
                 f"Saved is {what}, without {_listed(lacking)}. Load it into what it "
                 f"was saved from, or load what both have with strict=False; no "
@@ -117,7 +119,7 @@ class Saveable:
             )
         values = {name: data[name] for name in names}
         for name, value in values.items():
-            setattr(owner, name, value)
+            setattr(self if self._of is None else self._of, name, value)
         return None
 
 
@@ -133,7 +135,7 @@ def _require_no_owner(attrs: Any, save: Any, of: Any) -> None:
             raise ValueError(
                 f"Saveable takes the object that has the attributes as of=: pass "
                 f"Saveable({shown(texts(names))}, of=it), where it is the "
-                f"{_kind(owner)}."
+                f"{type(owner).__name__}."
             )
 
 
@@ -158,16 +160,7 @@ def _public(owner: Any) -> list[str]:
 
 
 def _listed(names: Iterable[Any]) -> str:
-    some = [repr(name) for name in names]
-    more = f" and {len(some) - _MOST_LISTED} more" if len(some) > _MOST_LISTED else ""
-    return ", ".join(some[:_MOST_LISTED]) + more or "none"
-
-
-def _kind(value: Any) -> str:
-    return type(value).__name__
-
-
-_MOST_LISTED = 8
+    return listed(names, "none", _MOST_LISTED)
 
 
 @functools.total_ordering
