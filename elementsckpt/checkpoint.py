@@ -155,11 +155,6 @@ class Checkpoint(Registry):
         staging_bytes: int | None = None,
     ) -> None:
         super().__init__()
-        if every is not None and not isinstance(every, Every):
-            raise ValueError(
-                f"every={shown(every)}: pass elementsckpt.Every(steps=1000), for "
-                f"example."
-            )
         if staging_bytes is not None and (
             type(staging_bytes) is not int or staging_bytes < 0
         ):
