@@ -17,7 +17,6 @@ from .directory.metadata import encode
 from .directory.retention import Keep
 from .errors import CheckpointError, DamagedError, SaveNotFoundError
 from .format import compression
-from .format.compression import Compress
 from .format.sizes import DEFAULT
 from .functions import exists, load, save
 from .inspection import describe
@@ -34,7 +33,6 @@ from .saving.arenas import default_bytes
 from .saving.save import SaveOptions
 from .storage.paths import AnyPath, local
 from .system import job
-from .system.job import Agreement
 from .system.phases import Phases
 from .user import arguments
 from .user.arguments import flag, shown
@@ -150,7 +148,7 @@ class Checkpoint(Registry):
         every: Every | None = None,
         metadata: Any = None,
         background: bool = False,
-        compress: Compress = "auto",
+        compress: compression.Compress = "auto",
         fsync: bool = True,
         staging_bytes: int | None = None,
     ) -> None:
@@ -184,15 +182,6 @@ class Checkpoint(Registry):
             metadata=encoded,
             copy_bytes=copy_bytes,
             notices=self._notices,
-        )
-
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError(
-            "A Checkpoint can be neither pickled nor copied, as it holds what belongs "
-            "to one process. Where another process or a copy needs one, make "
-            "Checkpoint(directory, write=False) there; an object that holds one, such "
-            "as a trainer, leaves it out in its __getstate__(); to evaluate a copy of "
-            "a component use copy_of()."
         )
 
     def __repr__(self) -> str:
@@ -246,7 +235,6 @@ class Checkpoint(Registry):
             background, also an error of the last save.
           Exception: what a component's own `save()` raises, with a note of its key.
         """
-        self._require_components()
         if arguments.is_integer(path):
             raise ValueError(
                 f"{path} is not a path: call save() without it. The step is that of "
@@ -258,13 +246,9 @@ class Checkpoint(Registry):
                 f"takes a mapping, to the keys in the save."
             )
         target = None if path is None else local(path)
-        request = self._request(metrics, metadata, pin, keys=keys, target=target)
-        if target is None and self._directory is None:
-            raise ValueError(
-                "This Checkpoint has no directory: pass a path to save(), or a "
-                "directory to Checkpoint()."
-            )
-        return self._saver.save(request)
+        return self._saver.save(
+            self._request(metrics, metadata, pin, keys=keys, target=target)
+        )
 
     def staging(
         self,
@@ -302,7 +286,6 @@ class Checkpoint(Registry):
             when this save is made.
         """
         staging.require_stageable(keys, self._select)
-        self._required_directory()
         request = self._request(metrics, metadata, pin, is_last=True)
         return StagedSave(self._saver, keys, request)
 
@@ -339,22 +322,21 @@ class Checkpoint(Registry):
         if not self._timing.is_due(final=final):
             return None
         found = metrics() if callable(metrics) else metrics
-        if not is_last:
-            return self.save(metrics=found, metadata=metadata)
-        self._require_components()
-        self._required_directory()
-        return self._saver.save(self._request(found, metadata, None, is_last=True))
+        return self._saver.save(self._request(found, metadata, is_last=is_last))
 
     def _request(
         self,
         metrics: Mapping[str, Any] | None,
         metadata: Any,
-        pin: str | None,
+        pin: str | None = None,
         *,
         keys: Iterable[str] | None = None,
         target: Path | None = None,
         is_last: bool = False,
     ) -> SaveRequest:
+        self._require_components()
+        if target is None:
+            self._required_directory()
         selected, pin = self._select(keys), lookup.checked_pin(pin, target)
         is_whole = target is None and keys is None
         return SaveRequest(
@@ -451,8 +433,7 @@ class Checkpoint(Registry):
             allow_pickle=allow_pickle,
             dry_run=dry_run,
         )
-        is_whole = keys is None and regex is None
-        return self._load(request, path, step, is_whole=is_whole)
+        return self._load(request, path, step, is_whole=keys is None and regex is None)
 
     def _load(
         self,
@@ -556,7 +537,7 @@ class Checkpoint(Registry):
         directory = self._required_directory()
         with self._saver.lock:
             self._saver.join()
-            with Agreement(directory.path, writes=self._options.write) as agreement:
+            with job.Agreement(directory.path, writes=self._options.write) as agreement:
                 if agreement.is_followed:
                     save = agreement.wait()
                     if save is not None:
@@ -588,10 +569,9 @@ class Checkpoint(Registry):
         """
         if path is None:
             job.warn_of_looking(self._required_directory().path, self._notices)
-        try:
+        with contextlib.suppress(SaveNotFoundError):
             return bool(self._candidates(path, None))
-        except SaveNotFoundError:
-            return False
+        return False
 
     def latest(self) -> Path | None:
         """Return the newest save whose manifest is not damaged, or None."""
@@ -716,9 +696,8 @@ class Checkpoint(Registry):
 
     def __exit__(self, kind: object, *_: object) -> None:
         # An error in the background is logged; it must not hide another error.
-        with (
-            contextlib.nullcontext() if kind is None else contextlib.suppress(Exception)
-        ):
+        hidden = () if kind is None else (Exception,)
+        with contextlib.suppress(*hidden):
             self.close()
 
     def _elsewhere(self, directory: Path) -> Checkpoint:

@@ -19,7 +19,6 @@ from ..format import scalars
 from ..format.manifest import OWN_VALUE, LeafGroup, Tree
 from ..kinds import leaves
 from ..state import matching, pytrees, specs, tree, walking
-from ..state.matching import Plan
 from ..state.selection import Selection
 
 _MOST_LINES = 3
@@ -108,7 +107,7 @@ def _type(code: Any) -> Any:
     return content[0] if name == "$numpy" else name
 
 
-def _decide(plan: Plan, saved: Tree) -> None:
+def _decide(plan: matching.Plan, saved: Tree) -> None:
     """Decide about numbers in the manifest; all other undecided leaves fit."""
     values = {
         first + index: scalars.decode(code)

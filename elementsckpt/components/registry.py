@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from ..errors import ComponentError, MissingKeyError
 from ..user import arguments
@@ -54,6 +54,15 @@ class Registry:
 
     def __init__(self) -> None:
         self._components: dict[str, Component] = {}
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError(
+            "A Checkpoint can be neither pickled nor copied, as it holds what belongs "
+            "to one process. Where another process or a copy needs one, make "
+            "Checkpoint(directory, write=False) there; an object that holds one, such "
+            "as a trainer, leaves it out in its __getstate__(); to evaluate a copy of "
+            "a component use copy_of()."
+        )
 
     def __setattr__(self, key: str, value: Any) -> None:
         if key in self._OWN or key == "_components":

@@ -303,11 +303,9 @@ def _untold(
 def _listed(places: Sequence[str]) -> str:
     """Return the places of arrays as a part of a sentence."""
     named = [x for x in places if x]
-    listed = " and ".join(named[:_PLACES_TOLD])
+    text = f", in {' and '.join(named[:_PLACES_TOLD])}" if named else ""
     more = len(named) - _PLACES_TOLD
-    return (f", in {listed}" if named else "") + (
-        f" and {more} more" if more > 0 else ""
-    )
+    return f"{text} and {more} more" if more > 0 else text
 
 
 def flatten(value: Any) -> pytrees.Flat:

@@ -66,7 +66,7 @@ class Saveable:
                 "of= is the object that has the attributes in attrs: leave it out, as "
                 "two functions need no such object."
             )
-        self._attrs = None if attrs is None else _names(attrs)
+        self._attrs = () if attrs is None else _names(attrs)
         self._save = save
         self._load = load
         self._of = of
@@ -76,7 +76,7 @@ class Saveable:
     @property
     def is_of_attributes(self) -> bool:
         """Whether its state is in attributes."""
-        return self._attrs is not None
+        return self._save is None
 
     def save(self) -> Any:
         """Return the state.
@@ -87,7 +87,7 @@ class Saveable:
         if self._save is not None:
             return self._save()
         owner, state = self if self._of is None else self._of, {}
-        for name in self._attrs or ():
+        for name in self._attrs:
             try:
                 state[name] = getattr(owner, name)
             except AttributeError as error:
@@ -106,18 +106,17 @@ class Saveable:
         """
         if self._load is not None:
             return self._load(data)
-        names, found = self._attrs or (), data if isinstance(data, Mapping) else {}
-        lacking = [name for name in names if name not in found]
+        found = data if isinstance(data, Mapping) else {}
+        lacking = [name for name in self._attrs if name not in found]
         if lacking:
-            what = (
-                _listed(found) if found else f"an object of type {type(data).__name__}"
-            )
+            kind = type(data).__name__
+            what = _listed(found) if found else f"an object of type {kind}"
             raise MismatchError(
                 f"Saved is {what}, without {_listed(lacking)}. Load it into what it "
                 f"was saved from, or load what both have with strict=False; no "
                 f"attribute has changed."
             )
-        values = {name: data[name] for name in names}
+        values = {name: data[name] for name in self._attrs}
         for name, value in values.items():
             setattr(self if self._of is None else self._of, name, value)
         return None
@@ -212,8 +211,7 @@ class Counter:
     def __add__(self, other: Any) -> Any:
         return int(self) + other
 
-    def __radd__(self, other: Any) -> Any:
-        return other + int(self)
+    __radd__ = __add__
 
     def __mod__(self, other: Any) -> Any:
         return int(self) % other

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -16,7 +17,6 @@ from msgspec.structs import replace
 from ..directory.listing import SaveEntry
 from ..directory.metadata import changes
 from ..format import manifest, names, scalars
-from ..format.manifest import Head, Lineage
 from ..reports import SaveReport
 from ..storage import disk, paths
 
@@ -37,14 +37,14 @@ class Provenance:
     """
 
     def __init__(self) -> None:
-        self._lineage = Lineage()
+        self._lineage = manifest.Lineage()
         self._begun: Path | None = None  # A save that may be complete or not.
         self.left_out: frozenset[str] = frozenset()
         self._has_saved = False
         self._has_warned = False
         commit()  # Remembers the commit that the program started with.
 
-    def lineage(self) -> Lineage:
+    def lineage(self) -> manifest.Lineage:
         """Return the lineage for a save by this process."""
         begun, self._begun = self._begun, None
         if begun is not None and not disk.is_missing(begun / names.MANIFEST):
@@ -83,7 +83,7 @@ class Provenance:
     def resumed(
         self,
         found: Path,
-        head: Head,
+        head: manifest.Head,
         keys: Iterable[str],
         metadata: Any,
         *,
@@ -165,13 +165,11 @@ def commit() -> str | None:
       there is no repository or no commit, or if this does not understand the files.
     """
     script = getattr(sys.modules.get("__main__"), "__file__", None)
-    try:
+    with contextlib.suppress(OSError, ValueError, TypeError):  # No save fails for it.
         here = paths.real(script).parent if script else Path.cwd()
         for folder in (here, *here.parents):
             if not disk.is_missing(folder / ".git"):
                 return _head(folder / ".git")
-    except (OSError, ValueError, TypeError):
-        pass  # A save does not fail for it.
     return None
 
 

@@ -256,10 +256,9 @@ def _check_steps(steps: SupportsIndex | None) -> int | None:
         return None
     if not is_integer(steps):
         raise TypeError(f"steps={shown(steps)}: pass an integer.")
-    number = operator.index(steps)
-    if number < 1:
+    if operator.index(steps) < 1:
         raise ValueError(f"steps={shown(steps)}: pass a positive integer.")
-    return number
+    return operator.index(steps)
 
 
 def _check_seconds(name: str, value: float | timedelta | None) -> float | None:

@@ -20,7 +20,7 @@ class Timing:
     Args:
       every: The schedule, or None.
       step: As for `Checkpoint`.
-      components: All components by key, of which one can be named `step`.
+      components: All components by key; one named `step` can have the step.
 
     Raises:
       ValueError: `every` is something else.
@@ -66,13 +66,12 @@ class Timing:
     def watch(self, signals: Iterable[int]) -> None:
         """Watch these signals instead of earlier ones."""
         begun = Watch(signals)
-        before, self._watch = self._watch, begun
         try:
             begun.begin()
         except BaseException:
             begun.stop()
-            self._watch = before
             raise
+        before, self._watch = self._watch, begun
         if before is not None:
             before.stop()
 

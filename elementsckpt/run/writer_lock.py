@@ -106,7 +106,7 @@ def _warn(directory: Path, who: str) -> None:
         directory,
         "End one, or give this one a directory of its own."
         if own is None
-        else f"Both may be of one job, of which this is {own}: let one of them write, "
+        else f"Both may be of one job, in which this is {own}: let one of them write, "
         f"with Checkpoint(..., write=rank == 0), and call the same methods in all.",
     )
 
