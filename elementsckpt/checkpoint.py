@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, overload
 
-from .components import copies, staging
+from .components import copies
 from .components.registry import Registry
 from .directory import lookup, retention
 from .directory.listing import Directory, SaveEntry
@@ -153,9 +153,8 @@ class Checkpoint(Registry):
         staging_bytes: int | None = None,
     ) -> None:
         super().__init__()
-        if staging_bytes is not None and (
-            type(staging_bytes) is not int or staging_bytes < 0
-        ):
+        is_size = type(staging_bytes) is int and staging_bytes >= 0
+        if staging_bytes is not None and not is_size:
             raise ValueError(
                 f"staging_bytes={shown(staging_bytes)}: pass a number of bytes, or "
                 f"None."
@@ -285,7 +284,7 @@ class Checkpoint(Registry):
           Exception: as for `save`. An error of another save in the background is raised
             when this save is made.
         """
-        staging.require_stageable(keys, self._select)
+        self._require_stageable(keys)
         request = self._request(metrics, metadata, pin, is_last=True)
         return StagedSave(self._saver, keys, request)
 
@@ -547,7 +546,7 @@ class Checkpoint(Registry):
                     self._load(request, announce=agreement.tell)
                     return True
                 agreement.tell(None)
-                if not staging.staged_only(self._components):
+                if not self._staged_only():
                     self.save()
                 return False
 

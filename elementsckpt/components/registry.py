@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from ..errors import ComponentError, MissingKeyError
-from ..user import arguments
+from ..user import arguments, attributes
 from ..user.hints import listed
 from . import protocols
+from .files import Files
 from .protocols import Component
 
 # Names in other libraries, and what this library has in their place.
@@ -128,6 +129,35 @@ class Registry:
                 f"{self._turned(keys) or _REGISTER}"
             )
         return {key: self._components[key] for key in wanted}
+
+    def _staged_only(self) -> list[str]:
+        """Return the keys whose files the program writes in `Checkpoint.staging`."""
+        values = {key: component.value for key, component in self._components.items()}
+        return [
+            key
+            for key, x in values.items()
+            if attributes.is_instance(x, Files) and x.is_staged_only
+        ]
+
+    def _require_stageable(self, keys: Sequence[str]) -> None:
+        """Refuse to stage components without files, or without all that need it."""
+        if not all(isinstance(key, str) for key in keys):
+            raise ValueError(
+                f"staging({', '.join(map(arguments.shown, keys))}): pass keys one by "
+                f"one, as in staging('policy', 'critic')."
+            )
+        selected = self._select(keys) if keys else {}
+        if not selected or not all(x.target.takes_folder for x in selected.values()):
+            raise ComponentError(
+                f"Cannot stage {listed(keys)}: name components that have files, such "
+                f"as cp.policy = elementsckpt.Files(load=function)."
+            )
+        others = [key for key in self._staged_only() if key not in keys]
+        if others:
+            raise ComponentError(
+                f"The files of {listed(others)} are written in such a block, too: "
+                f"name all of these, with staging({listed([*keys, *others])})."
+            )
 
     def _turned(self, keys: Iterable[str]) -> str:
         """Return advice for a mapping in the wrong direction, or ""."""

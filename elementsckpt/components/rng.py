@@ -237,7 +237,7 @@ def _require(fits: bool, saved: Any, registered: Any) -> None:
 
 
 def _described(value: Any) -> str:
-    bits = attributes.get(value, "bit_generator", None)
+    bits = attributes.get(value, "bit_generator")
     bits = attributes.get(value, "_bit_generator", bits)
     name = type(value).__name__
     return name if bits is None else f"{name} of {type(bits).__name__}"

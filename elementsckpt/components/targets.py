@@ -51,7 +51,5 @@ def of_value(value: Value, state: Callable[[], Any] | None = None) -> Target:
 def of_loadfns(loadfns: Mapping[str, Callable[[Any], Any]]) -> dict[str, Target]:
     """Return functions that take a state as targets, by key."""
     values = of_functions(loadfns, Value.load)
-    return {
-        key: of_value(values[key]) if key in values else Target(load)
-        for key, load in loadfns.items()
-    }
+    targets = {key: Target(load) for key, load in loadfns.items()}
+    return targets | {key: of_value(value) for key, value in values.items()}

@@ -76,8 +76,7 @@ class Value:
     def __init__(self, value: Any = _NOTHING) -> None:
         self._has_template = value is not _NOTHING
         self.value: Any = value if self._has_template else None
-        if self._has_template:
-            self._form = _form_of(value)
+        self._form = _form_of(value) if self._has_template else None
 
     def __getstate__(self) -> dict[str, Any]:
         # An outline may hold objects that cannot be pickled.

@@ -201,7 +201,7 @@ _code: int | None = None  # Address of Python's handler in C, once it is known.
 
 def _install(number: int) -> None:
     global _code
-    # Otherwise also if ours is below, as the handler above it need not call it.
+    # A handler above ours need not call it, so another one of ours goes on top.
     if _is_on_top(number):
         return
     previous, before = signal.getsignal(number), sigactions.get(number)

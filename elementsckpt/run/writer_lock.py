@@ -114,8 +114,6 @@ def _warn(directory: Path, who: str) -> None:
 def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # The process is another user's.
-        return True
+    except OSError as error:  # Otherwise, the process is another user's.
+        return not isinstance(error, ProcessLookupError)
     return True
