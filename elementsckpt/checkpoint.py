@@ -321,7 +321,9 @@ class Checkpoint(Registry):
         if not self._timing.is_due(final=final):
             return None
         found = metrics() if callable(metrics) else metrics
-        return self._saver.save(self._request(found, metadata, is_last=is_last))
+        if not is_last:
+            return self.save(metrics=found, metadata=metadata)
+        return self._saver.save(self._request(found, metadata, is_last=True))
 
     def _request(
         self,
