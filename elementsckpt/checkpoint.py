@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, overload
 
-from .components import copies, staging
+from .components import copies
 from .components.registry import Registry
 from .directory import lookup, retention
 from .directory.listing import Directory, SaveEntry
@@ -17,7 +17,6 @@ from .directory.metadata import encode
 from .directory.retention import Keep
 from .errors import CheckpointError, DamagedError, SaveNotFoundError
 from .format import compression
-from .format.compression import Compress
 from .format.sizes import DEFAULT
 from .functions import exists, load, save
 from .inspection import describe
@@ -34,7 +33,6 @@ from .saving.arenas import default_bytes
 from .saving.options import SaveOptions
 from .storage.paths import AnyPath, local
 from .system import job
-from .system.job import Agreement
 from .system.phases import Phases
 from .user import arguments
 from .user.arguments import flag, shown
@@ -150,19 +148,13 @@ class Checkpoint(Registry):
         every: Every | None = None,
         metadata: Any = None,
         background: bool = False,
-        compress: Compress = "auto",
+        compress: compression.Compress = "auto",
         fsync: bool = True,
         staging_bytes: int | None = None,
     ) -> None:
         super().__init__()
-        if every is not None and not isinstance(every, Every):
-            raise ValueError(
-                f"every={shown(every)}: pass elementsckpt.Every(steps=1000), for "
-                f"example."
-            )
-        if staging_bytes is not None and (
-            type(staging_bytes) is not int or staging_bytes < 0
-        ):
+        is_size = type(staging_bytes) is int and staging_bytes >= 0
+        if staging_bytes is not None and not is_size:
             raise ValueError(
                 f"staging_bytes={shown(staging_bytes)}: pass a number of bytes, or "
                 f"None."
@@ -189,15 +181,6 @@ class Checkpoint(Registry):
             metadata=encoded,
             copy_bytes=copy_bytes,
             notices=self._notices,
-        )
-
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError(
-            "A Checkpoint can be neither pickled nor copied, as it holds what belongs "
-            "to one process. Where another process or a copy needs one, make "
-            "Checkpoint(directory, write=False) there; an object that holds one, such "
-            "as a trainer, leaves it out in its __getstate__(); to evaluate a copy of "
-            "a component use copy_of()."
         )
 
     def __repr__(self) -> str:
@@ -251,7 +234,6 @@ class Checkpoint(Registry):
             background, also an error of the last save.
           Exception: what a component's own `save()` raises, with a note of its key.
         """
-        self._require_components()
         if arguments.is_integer(path):
             raise ValueError(
                 f"{path} is not a path: call save() without it. The step is that of "
@@ -263,13 +245,9 @@ class Checkpoint(Registry):
                 f"takes a mapping, to the keys in the save."
             )
         target = None if path is None else local(path)
-        request = self._request(metrics, metadata, pin, keys=keys, target=target)
-        if target is None and self._directory is None:
-            raise ValueError(
-                "This Checkpoint has no directory: pass a path to save(), or a "
-                "directory to Checkpoint()."
-            )
-        return self._saver.save(request)
+        return self._saver.save(
+            self._request(metrics, metadata, pin, keys=keys, target=target)
+        )
 
     def staging(
         self,
@@ -306,8 +284,7 @@ class Checkpoint(Registry):
           Exception: as for `save`. An error of another save in the background is raised
             when this save is made.
         """
-        staging.require_stageable(keys, self._select, self._components)
-        self._required_directory()
+        self._require_stageable(keys)
         request = self._request(metrics, metadata, pin, is_last=True)
         return StagedSave(self._saver, keys, request)
 
@@ -346,20 +323,21 @@ class Checkpoint(Registry):
         found = metrics() if callable(metrics) else metrics
         if not is_last:
             return self.save(metrics=found, metadata=metadata)
-        self._require_components()
-        self._required_directory()
-        return self._saver.save(self._request(found, metadata, None, is_last=True))
+        return self._saver.save(self._request(found, metadata, is_last=True))
 
     def _request(
         self,
         metrics: Mapping[str, Any] | None,
         metadata: Any,
-        pin: str | None,
+        pin: str | None = None,
         *,
         keys: Iterable[str] | None = None,
         target: Path | None = None,
         is_last: bool = False,
     ) -> SaveRequest:
+        self._require_components()
+        if target is None:
+            self._required_directory()
         selected, pin = self._select(keys), lookup.checked_pin(pin, target)
         is_whole = target is None and keys is None
         return SaveRequest(
@@ -456,8 +434,7 @@ class Checkpoint(Registry):
             allow_pickle=allow_pickle,
             dry_run=dry_run,
         )
-        is_whole = keys is None and regex is None
-        return self._load(request, path, step, is_whole=is_whole)
+        return self._load(request, path, step, is_whole=keys is None and regex is None)
 
     def _load(
         self,
@@ -561,7 +538,7 @@ class Checkpoint(Registry):
         directory = self._required_directory()
         with self._saver.lock:
             self._saver.join()
-            with Agreement(directory.path, writes=self._options.write) as agreement:
+            with job.Agreement(directory.path, writes=self._options.write) as agreement:
                 if agreement.is_followed:
                     save = agreement.wait()
                     if save is not None:
@@ -571,7 +548,7 @@ class Checkpoint(Registry):
                     self._load(request, announce=agreement.tell)
                     return True
                 agreement.tell(None)
-                if not staging.staged_only(self._components):
+                if not self._staged_only():
                     self.save()
                 return False
 
@@ -593,10 +570,9 @@ class Checkpoint(Registry):
         """
         if path is None:
             job.warn_of_looking(self._required_directory().path, self._notices)
-        try:
+        with contextlib.suppress(SaveNotFoundError):
             return bool(self._candidates(path, None))
-        except SaveNotFoundError:
-            return False
+        return False
 
     def latest(self) -> Path | None:
         """Return the newest save whose manifest is not damaged, or None."""
@@ -721,9 +697,8 @@ class Checkpoint(Registry):
 
     def __exit__(self, kind: object, *_: object) -> None:
         # An error in the background is logged; it must not hide another error.
-        with (
-            contextlib.nullcontext() if kind is None else contextlib.suppress(Exception)
-        ):
+        hidden = () if kind is None else (Exception,)
+        with contextlib.suppress(*hidden):
             self.close()
 
     def _elsewhere(self, directory: Path) -> Checkpoint:

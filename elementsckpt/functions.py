@@ -15,7 +15,6 @@ from .directory.lookup import find
 from .directory.metadata import encode
 from .errors import SaveNotFoundError
 from .format import compression
-from .format.compression import Compress
 from .loading import load as loading
 from .loading import verbs
 from .loading.candidates import Candidates
@@ -26,7 +25,6 @@ from .saving.save import Saving
 from .storage.paths import AnyPath, local
 from .system.phases import Phases
 from .user import arguments
-from .user.arguments import flag
 
 _TREE = "tree"  # The key of what `save_pytree` saves.
 
@@ -37,7 +35,7 @@ def save(
     write: bool = True,
     *,
     metadata: Any = None,
-    compress: Compress = "auto",
+    compress: compression.Compress = "auto",
     fsync: bool = True,
 ) -> SaveReport:
     """Write one save to exactly this folder.
@@ -59,12 +57,11 @@ def save(
     values = of_functions(savefns, Value.save)
     saving = {key: partial(apart, value) for key, value in values.items()}
     options = SaveOptions(
-        write=flag("write", write),
-        fsync=flag("fsync", fsync),
+        write=arguments.flag("write", write),
+        fsync=arguments.flag("fsync", fsync),
         compress=compression.check(compress),
     )
-    label = SaveLabel(metadata=encode(metadata))
-    new = Saving(options, label, target=local(path))
+    new = Saving(options, SaveLabel(metadata=encode(metadata)), target=local(path))
     try:
         new.take(rng.last({**savefns, **saving}))
         report = new.finish()
@@ -115,7 +112,7 @@ def save_pytree(
     tree: Any,
     metadata: Any = None,
     *,
-    compress: Compress = "auto",
+    compress: compression.Compress = "auto",
     fsync: bool = True,
 ) -> SaveReport:
     """Write one save of a pytree to exactly this folder.
@@ -194,7 +191,6 @@ def load_pytree(
 
 def exists(path: AnyPath) -> bool:
     """Return whether there is a save at the path or in it, even a damaged one."""
-    try:
+    with contextlib.suppress(SaveNotFoundError):
         return bool(find(local(path)))
-    except SaveNotFoundError:
-        return False
+    return False

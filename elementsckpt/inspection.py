@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import asdict
 
 from .directory import lookup, metadata
 from .directory.listing import SaveEntry
@@ -86,21 +89,18 @@ def read(
     )
     candidates = Candidates(functools.partial(lookup.find, local(path)))
     loaded = load.read(request, {}, candidates, Phases())
-    try:
+    with contextlib.closing(loaded):
         states = {
             key: list(state) if inspect.isgenerator(state) else state
             for key, state in loaded.states.items()
         }
-    except BaseException:
-        loaded.close()
-        raise
     _tell_of_pickles(list(loaded.notes.left_out), loaded.found.path)
     return states
 
 
 def _tell_of_pickles(names: list[str], path: Path) -> None:
+    more = len(names) - _MOST_NAMES
     if names:
-        more = len(names) - _MOST_NAMES
         _logger.warning(
             "Leaves saved with pickle are left out: %s%s. Pass allow_pickle=True if "
             "you trust who wrote %s.",
@@ -116,10 +116,10 @@ def describe(found: SaveEntry) -> SaveInfo:
     Raises:
       DamagedError: its manifest is not valid, or the save is gone.
     """
-    if found.head is None:
+    head = found.head
+    if head is None:
         with damage(str(found.path)):  # Elements may just have removed it.
             return _describe_elements(found)
-    head = found.head
     with damage(str(found.path / names.MANIFEST)):
         return _describe_head(found.path, head)
 
@@ -137,21 +137,8 @@ def _describe_head(path: Path, head: Head) -> SaveInfo:
             key: ComponentInfo(item.size_bytes, item.leaf_count, item.shards)
             for key, item in zip(keys, head.components, strict=True)
         },
-        lineage=_lineage(head),
+        lineage=Lineage(**asdict(head.lineage), libraries=head.libraries),
         pin=head.pin,
-    )
-
-
-def _lineage(head: Head) -> Lineage:
-    saved = head.lineage
-    return Lineage(
-        loaded_from=saved.loaded_from,
-        parent=saved.parent,
-        run=saved.run,
-        host=saved.host,
-        pid=saved.pid,
-        commit=saved.commit,
-        libraries=head.libraries,
     )
 
 

@@ -151,7 +151,7 @@ class SaveInfo(Struct, frozen=True):
       metadata: Metadata given to `save`.
       components: Sizes by key.
       lineage: Where the save comes from.
-      pin: Name of the pin, because of which it is never pruned, or None.
+      pin: Name of the pin, which keeps the save from being pruned, or None.
     """
 
     path: Path

@@ -12,7 +12,6 @@ __all__ = [
     "protocols",
     "registry",
     "rng",
-    "staging",
     "targets",
     "torch_states",
     "value",

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ..user import attributes
 from ..user.arguments import shown
 
 Function = Callable[[Path], Any]
@@ -32,11 +31,8 @@ class Files:
     """
 
     def __init__(self, *, save: Function | None = None, load: Function) -> None:
-        given: dict[str, object] = {"load": load}
-        if save is not None:
-            given["save"] = save
-        for name, function in given.items():
-            if not callable(function):
+        for name, function in {"load": load, "save": save}.items():
+            if not callable(function) and (name == "load" or function is not None):
                 raise ValueError(
                     f"{name}={shown(function)}: pass a function that gets a folder."
                 )
@@ -71,8 +67,3 @@ class Folder:
         raise TypeError(
             "what Files.save() returns must be all of a component's state, not a part"
         )
-
-
-def takes_folder(load: Callable[[Any], Any]) -> bool:
-    """Return whether the function loads a folder of files instead of a state."""
-    return attributes.is_instance(attributes.get(load, "__self__"), Files)

@@ -12,13 +12,13 @@ from typing import Any
 
 import msgspec
 import xxhash
+from msgspec.structs import replace
 
 from ..errors import MismatchError
 from ..format import scalars
 from ..format.manifest import OWN_VALUE, LeafGroup, Tree
 from ..kinds import leaves
 from ..state import matching, pytrees, specs, tree, walking
-from ..state.matching import Plan
 from ..state.selection import Selection
 
 _MOST_LINES = 3
@@ -36,20 +36,17 @@ class Form:
     """
 
     def __init__(self, flat: pytrees.Flat) -> None:
-        pairs = zip(flat.values, flat.kinds, strict=True)
-        stand_ins = [specs.stand_in(value, kind) for value, kind in pairs]
+        stand_ins = list(map(specs.stand_in, flat.values, flat.kinds))
         known: dict[Any, Any] = {}  # Equal ones are kept once, as most are equal.
-        self._flat = pytrees.Flat(
-            root=flat.root,
-            nodes=flat.nodes,
-            names=flat.names,
-            kinds=[kind for _, kind in stand_ins],
-            values=[known.setdefault(value, value) for value, _ in stand_ins],
-            in_code=flat.in_code,
+        values = [known.setdefault(spec, spec) for spec, _ in stand_ins]
+        kinds = [kind for _, kind in stand_ins]
+        self._flat = replace(  # Without what holds leaves.
+            flat, values=values, kinds=kinds, containers=[], opened=[]
         )
-        found = zip(flat.names, self._flat.values, strict=True)
         self.keys = {
-            name: (spec.dtype, spec.shape) for name, spec in found if spec.kind == "key"
+            name: (spec.dtype, spec.shape)
+            for name, spec in zip(flat.names, values, strict=True)
+            if spec.kind == "key"
         }
         self._fitting: Any = None
         self._is_left = False
@@ -110,7 +107,7 @@ def _type(code: Any) -> Any:
     return content[0] if name == "$numpy" else name
 
 
-def _decide(plan: Plan, saved: Tree) -> None:
+def _decide(plan: matching.Plan, saved: Tree) -> None:
     """Decide about numbers in the manifest; all other undecided leaves fit."""
     values = {
         first + index: scalars.decode(code)

@@ -20,7 +20,7 @@ from ..kinds.jax_kinds import KEY
 from ..kinds.torch_tensors import is_module
 from ..state import callables
 from ..user import attributes
-from . import randoms
+from . import rng
 from .targets import Target, of_value
 from .value import NnxState, Value, apart, is_tree
 
@@ -79,7 +79,7 @@ class Component(NamedTuple):
     @property
     def _is_template(self) -> bool:
         # A subclass may have a load() of its own.
-        return _is_value(self.owner) and type(self.owner).load is Value.load
+        return attributes.get(type(self.owner), "load") is Value.load
 
     @property
     def target(self) -> Target:
@@ -95,16 +95,12 @@ class Component(NamedTuple):
         return self.save()
 
 
-def _is_value(owner: Any) -> bool:
-    return attributes.is_instance(owner, Value)
-
-
 def identities(components: Mapping[str, Component]) -> dict[str, int]:
     """Return the identity of the current content of each value, by key."""
     return {
         key: id(component.owner.value)
         for key, component in components.items()
-        if _is_value(component.owner)
+        if attributes.is_instance(component.owner, Value)
         and not isinstance(component.owner, NnxState)  # Changes in place.
     }
 
@@ -115,7 +111,8 @@ def component(key: str, value: Any) -> Component:
     Raises:
       ComponentError: it has none; the message says why.
     """
-    owner = _owner(value)
+    is_key = leaves.kind_of(value) is KEY
+    owner = Key(value) if is_key else rng.owner_of(value)
     if owner is not None:
         return Component(value, owner)
     reasons = []
@@ -123,7 +120,7 @@ def component(key: str, value: Any) -> Component:
         reason = _problem(value, save_name, load_name)
         if reason is None:
             return Component(value, value, save_name, load_name)
-        reasons += [reason] if reason else []
+        reasons.append(reason)
     if callables.is_nnx(value):
         return Component(value, _nnx_state(key, value))
     if attributes.is_instance(value, type):
@@ -132,7 +129,7 @@ def component(key: str, value: Any) -> Component:
             f"it. Register one with save() and load(data): cp.{key} = "
             f"{value.__name__}(...)."
         )
-    found = f" ({'; '.join(reasons)})" if reasons else ""
+    found = f" ({'; '.join(filter(None, reasons))})" if any(reasons) else ""
     raise ComponentError(
         f"Cannot register {key!r}: an object of type {type(value).__name__} has no "
         f"usable save() and load(data){found}. {_remedy(key, value)}. Or add a "
@@ -200,13 +197,6 @@ def _candidates(value: Any) -> list[str]:
         return not (is_array or is_number), name.startswith("_")
 
     return sorted(own, key=order)
-
-
-def _owner(value: Any) -> Any:
-    """Return the object that saves and loads one without a protocol, or None."""
-    if leaves.kind_of(value) is KEY:
-        return Key(value)
-    return randoms.owner_of(value)
 
 
 def _nnx_state(key: str, module: Any) -> NnxState:
@@ -286,9 +276,6 @@ def _is_of_class(value: Any, name: str) -> bool:
 
 def _signature(function: Callable[..., Any]) -> str:
     """Return the names of the parameters, written as a signature."""
-    names = []
-    for name, parameter in inspect.signature(function).parameters.items():
-        is_rest = parameter.kind is parameter.VAR_POSITIONAL
-        is_named_rest = parameter.kind is parameter.VAR_KEYWORD
-        names.append("*" * is_rest + "**" * is_named_rest + name)
-    return f"({', '.join(names)})"
+    found = inspect.signature(function).parameters.values()
+    names = [x.replace(default=x.empty, annotation=x.empty) for x in found]
+    return f"({', '.join(map(str, names))})"

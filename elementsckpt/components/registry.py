@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn
 
 from ..errors import ComponentError, MissingKeyError
-from ..user import arguments
+from ..user import arguments, attributes
 from ..user.hints import listed
 from . import protocols
+from .files import Files
 from .protocols import Component
 
 # Names in other libraries, and what this library has in their place.
@@ -54,6 +55,15 @@ class Registry:
 
     def __init__(self) -> None:
         self._components: dict[str, Component] = {}
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError(
+            "A Checkpoint can be neither pickled nor copied, as it holds what belongs "
+            "to one process. Where another process or a copy needs one, make "
+            "Checkpoint(directory, write=False) there; an object that holds one, such "
+            "as a trainer, leaves it out in its __getstate__(); to evaluate a copy of "
+            "a component use copy_of()."
+        )
 
     def __setattr__(self, key: str, value: Any) -> None:
         if key in self._OWN or key == "_components":
@@ -119,6 +129,35 @@ class Registry:
                 f"{self._turned(keys) or _REGISTER}"
             )
         return {key: self._components[key] for key in wanted}
+
+    def _staged_only(self) -> list[str]:
+        """Return the keys whose files the program writes in `Checkpoint.staging`."""
+        values = {key: component.value for key, component in self._components.items()}
+        return [
+            key
+            for key, x in values.items()
+            if attributes.is_instance(x, Files) and x.is_staged_only
+        ]
+
+    def _require_stageable(self, keys: Sequence[str]) -> None:
+        """Refuse to stage components without files, or without all that need it."""
+        if not all(isinstance(key, str) for key in keys):
+            raise ValueError(
+                f"staging({', '.join(map(arguments.shown, keys))}): pass keys one by "
+                f"one, as in staging('policy', 'critic')."
+            )
+        selected = self._select(keys) if keys else {}
+        if not selected or not all(x.target.takes_folder for x in selected.values()):
+            raise ComponentError(
+                f"Cannot stage {listed(keys)}: name components that have files, such "
+                f"as cp.policy = elementsckpt.Files(load=function)."
+            )
+        others = [key for key in self._staged_only() if key not in keys]
+        if others:
+            raise ComponentError(
+                f"The files of {listed(others)} are written in such a block, too: "
+                f"name all of these, with staging({listed([*keys, *others])})."
+            )
 
     def _turned(self, keys: Iterable[str]) -> str:
         """Return advice for a mapping in the wrong direction, or ""."""

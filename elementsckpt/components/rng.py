@@ -1,4 +1,7 @@
-"""The global random state of a process, as a component."""
+"""Random generators as components: those of a program, and the global ones.
+
+Generators of torch have `get_state` and `set_state`, so they need no owner.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,7 @@ from ..user.arguments import shown
 
 _logger = logging.getLogger("elementsckpt")
 # Errors from something that is not a state; RuntimeError is torch's.
-_NO_STATE = (
-    *(ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError),
-)
+_NO_STATE = (ValueError, TypeError, LookupError, AttributeError, RuntimeError)
 
 
 class GlobalRNG:
@@ -124,3 +125,119 @@ def _load_cuda(torch: Any, states: Sequence[Any]) -> None:
         )
     for device, state in zip(range(count), states, strict=False):
         torch.cuda.set_rng_state(torch.tensor(state), device)
+
+
+# Generators of a program
+
+
+def owner_of(value: Any) -> Any:
+    """Return the object that saves and loads a random generator; None for others."""
+    if attributes.is_instance(value, random.Random):
+        # SystemRandom has no state, and other subclasses may have more state.
+        found = getattr(type(value), "getstate", None)
+        is_known = found is random.Random.getstate
+        return PythonRandom(value) if is_known else None
+    # NumPy imports this module on first use, which takes a while.
+    module = sys.modules.get("numpy.random")
+    for name, owner in _NUMPY.items():
+        if module and attributes.is_instance(value, getattr(module, name)):
+            return owner(value)
+    return None
+
+
+class PythonRandom:
+    """A generator of the module `random`."""
+
+    def __init__(self, generator: random.Random) -> None:
+        self._generator = generator
+
+    def save(self) -> dict[str, Any]:
+        """Return its state, with its hundreds of numbers in an array."""
+        return generators.python_state(self._generator)
+
+    def load(self, data: Mapping[str, Any]) -> None:
+        """Set its state."""
+        try:
+            generators.set_python_state(self._generator, data)
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+            _require(False, data, self._generator)
+
+
+class NumpyBits:
+    """A bit generator, from which generators elsewhere draw."""
+
+    def __init__(self, bits: np.random.BitGenerator) -> None:
+        self.bits: Any = bits
+
+    def save(self) -> np.random.Generator:
+        """Return a generator with these bits; a save stores its state."""
+        return np.random.Generator(self.bits)
+
+    def load(self, data: np.random.Generator) -> None:
+        """Set its state and that of its seed, so that it also spawns as before."""
+        bits = attributes.get(data, "bit_generator")
+        _require(type(bits) is type(self.bits), data, self.save())
+        self.set(bits)
+
+    def set(self, bits: Any) -> None:
+        """Set its state, and that of its seed."""
+        try:
+            self.bits.__setstate__((bits.state, bits.seed_seq))
+        except (TypeError, ValueError):  # NumPy 1 cannot set an existing one's seed.
+            self.bits.state = bits.state
+
+
+class NumpyGenerator(NumpyBits):
+    """A generator, and the bit generator that it draws from."""
+
+    def __init__(self, generator: np.random.Generator) -> None:
+        super().__init__(generator.bit_generator)
+        self._generator = generator
+
+    def set(self, bits: Any) -> None:
+        """Set its state, and that of its seed."""
+        super().set(bits)
+        if self.bits.seed_seq is not bits.seed_seq:
+            type(self._generator).__init__(self._generator, bits)
+            self.bits = bits
+
+
+class NumpyRandomState:
+    """A `numpy.random.RandomState`."""
+
+    def __init__(self, generator: np.random.RandomState) -> None:
+        self._generator: Any = generator
+
+    def save(self) -> Any:
+        """Return the generator; a save stores its state."""
+        return self._generator
+
+    def load(self, data: Any) -> None:
+        """Set its state to the saved one."""
+        own = self._generator
+        _require(isinstance(data, np.random.RandomState), data, own)
+        _require(type(data._bit_generator) is type(own._bit_generator), data, own)
+        own.set_state(data.get_state(legacy=False))
+
+
+_NUMPY = {
+    "RandomState": NumpyRandomState,
+    "BitGenerator": NumpyBits,
+    "Generator": NumpyGenerator,
+}
+
+
+def _require(fits: bool, saved: Any, registered: Any) -> None:
+    if not fits:
+        raise MismatchError(
+            f"A {_described(saved)} was saved, and it is loaded into a "
+            f"{_described(registered)}. Register a generator like the one that was "
+            f"saved; this one has not changed."
+        )
+
+
+def _described(value: Any) -> str:
+    bits = attributes.get(value, "bit_generator")
+    bits = attributes.get(value, "_bit_generator", bits)
+    name = type(value).__name__
+    return name if bits is None else f"{name} of {type(bits).__name__}"

@@ -9,7 +9,8 @@ from typing import Any
 from msgspec import Struct
 
 from ..state.flattening import Flat
-from .files import takes_folder
+from ..user import attributes
+from .files import Files
 from .value import Value, is_empty, of_functions, template
 
 
@@ -36,7 +37,7 @@ class Target(Struct, frozen=True):
     @property
     def takes_folder(self) -> bool:
         """Whether it loads a folder of files instead of a state."""
-        return self.load is not None and takes_folder(self.load)
+        return attributes.is_instance(attributes.get(self.load, "__self__"), Files)
 
 
 def of_value(value: Value, state: Callable[[], Any] | None = None) -> Target:
@@ -50,7 +51,5 @@ def of_value(value: Value, state: Callable[[], Any] | None = None) -> Target:
 def of_loadfns(loadfns: Mapping[str, Callable[[Any], Any]]) -> dict[str, Target]:
     """Return functions that take a state as targets, by key."""
     values = of_functions(loadfns, Value.load)
-    return {
-        key: of_value(values[key]) if key in values else Target(load)
-        for key, load in loadfns.items()
-    }
+    targets = {key: Target(load) for key, load in loadfns.items()}
+    return targets | {key: of_value(value) for key, value in values.items()}

@@ -49,9 +49,9 @@ def misfit(load: Callable[[Any], Any], state: Any) -> Misfit:
         return Misfit()
     if method is _method_of("torch.nn", "Module") and _loads_by_name(owner):
         return _of_module(owner.state_dict(), state)
-    if method is _method_of("torch.optim", "Optimizer"):
-        hooks = owner._optimizer_load_state_dict_pre_hooks
-        return Misfit() if hooks else Misfit(dict(_of_optimizer(owner, state)))
+    is_optimizer = method is _method_of("torch.optim", "Optimizer")
+    if is_optimizer and not owner._optimizer_load_state_dict_pre_hooks:
+        return Misfit(dict(_of_optimizer(owner, state)))
     return Misfit()
 
 

@@ -69,22 +69,21 @@ class Value:
 
     _form: Form | None = None
     _has_template = True
-    # An outline, its skeleton, and why there is none.
-    _known: tuple[list[Any], str, str] | None = None
+    # The outline of the last save, its skeleton, and why there is none.
+    _known: tuple[list[Any], str, str] = [], "", ""
     _told: frozenset[tuple[str, str]] = frozenset()
 
     def __init__(self, value: Any = _NOTHING) -> None:
         self._has_template = value is not _NOTHING
         self.value: Any = value if self._has_template else None
-        if self._has_template:
-            self._form = _form_of(value)
+        self._form = _form_of(value) if self._has_template else None
 
     def __getstate__(self) -> dict[str, Any]:
         # An outline may hold objects that cannot be pickled.
         return {name: x for name, x in vars(self).items() if name != "_known"}
 
-    def _take_static_parts(self) -> Iterable[tuple[str, list[Any]]]:
-        """Return static code of the object that holds the value, but only once."""
+    def _static_parts(self) -> Iterable[tuple[str, list[Any]]]:
+        """Return static code of the object that holds the value."""
         return ()
 
     def save(self) -> Any:
@@ -198,13 +197,8 @@ def template(value: Value) -> pytrees.Flat:
 def apart(value: Value) -> Apart:
     """Return the parts of the value that a save has."""
     found = _plain(value)
-    static = _renew(value, found)
-    skeleton = None if found.is_whole or value._known is None else value._known[1]
-    check = functools.partial(_check, value, found, static)
-    if skeleton and not value._has_template:
-        # The skeleton has the static parts and the code, so nothing is lost.
-        check = functools.partial(_check_form, value)
-    return Apart(found.state, skeleton, check)
+    check = functools.partial(_check, value, found, _renew(value, found))
+    return Apart(found.state, None if found.is_whole else value._known[1], check)
 
 
 def _plain(value: Value) -> Plain:
@@ -222,12 +216,10 @@ def _renew(value: Value, found: Plain) -> list[tuple[str, list[Any]]]:
 
     Static parts belong to the structure, so they are looked at only if it changes.
     """
-    static = [*value._take_static_parts()]
-    if found.is_whole or (value._known and _are_same(value._known[0], found.outline)):
-        return static
-    static += found.static_parts()
-    known = skeletons.dump(value.value)
-    value._known = found.outline, *known
+    if found.is_whole or _are_same(value._known[0], found.outline):
+        return []
+    static = [*value._static_parts(), *found.static_parts()]
+    value._known = found.outline, *skeletons.dump(value.value)
     return static
 
 
@@ -238,12 +230,6 @@ def _are_same(outline: list[Any], other: list[Any]) -> bool:
         return False
 
 
-def _check_form(value: Value, key: str, saved: Tree) -> None:
-    """Warn, once, if the saved tree will not fit."""
-    if value._form is not None:
-        value._form.check(key, saved)
-
-
 def _check(
     value: Value,
     found: Plain,
@@ -252,9 +238,13 @@ def _check(
     saved: Tree,
 ) -> None:
     """Warn, once, if the saved tree will not fit or something is not saved."""
-    _check_form(value, key, saved)
-    if not found.is_whole and value._known is not None:
-        _tell_of_skeleton(value, key, value._known[2])
+    if value._form is not None:
+        value._form.check(key, saved)
+    if not found.is_whole:
+        _, skeleton, why_not = value._known
+        if skeleton and not value._has_template:
+            return  # It has the static parts and the code, so nothing is lost.
+        _tell_of_skeleton(value, key, why_not)
     for name, others in _untold(value, "attributes", found.unsaved):
         _logger.warning(
             "%s has attributes beside what it holds that only pickle could save, "
@@ -312,11 +302,9 @@ def _untold(
 def _listed(places: Sequence[str]) -> str:
     """Return the places of arrays as a part of a sentence."""
     named = [x for x in places if x]
-    listed = " and ".join(named[:_PLACES_TOLD])
+    text = f", in {' and '.join(named[:_PLACES_TOLD])}" if named else ""
     more = len(named) - _PLACES_TOLD
-    return (f", in {listed}" if named else "") + (
-        f" and {more} more" if more > 0 else ""
-    )
+    return f"{text} and {more} more" if more > 0 else text
 
 
 def flatten(value: Any) -> pytrees.Flat:
@@ -356,12 +344,10 @@ class NnxState(Value):
 
     def __init__(self, module: Any) -> None:
         self._module = module
-        self._is_new = True
         self._form = _form_of(self.value)
 
-    def _take_static_parts(self) -> Iterable[tuple[str, list[Any]]]:
-        is_first, self._is_new = self._is_new, False
-        return unsaved.static_parts_of_nnx(self._module).items() if is_first else ()
+    def _static_parts(self) -> Iterable[tuple[str, list[Any]]]:
+        return unsaved.static_parts_of_nnx(self._module).items()
 
     @property
     def value(self) -> Any:

@@ -13,6 +13,9 @@ from ..errors import MismatchError, StateError
 from ..system import forks
 from ..user import attributes
 from ..user.arguments import is_integer, shown, texts
+from ..user.hints import listed
+
+_MOST_LISTED = 8
 
 
 class Saveable:
@@ -63,7 +66,7 @@ class Saveable:
                 "of= is the object that has the attributes in attrs: leave it out, as "
                 "two functions need no such object."
             )
-        self._attrs = None if attrs is None else _names(attrs)
+        self._attrs = () if attrs is None else _names(attrs)
         self._save = save
         self._load = load
         self._of = of
@@ -73,7 +76,7 @@ class Saveable:
     @property
     def is_of_attributes(self) -> bool:
         """Whether its state is in attributes."""
-        return self._attrs is not None
+        return self._save is None
 
     def save(self) -> Any:
         """Return the state.
@@ -83,9 +86,8 @@ class Saveable:
         """
         if self._save is not None:
             return self._save()
-        owner = self if self._of is None else self._of
-        state = {}
-        for name in self._attrs or ():
+        owner, state = self if self._of is None else self._of, {}
+        for name in self._attrs:
             try:
                 state[name] = getattr(owner, name)
             except AttributeError as error:
@@ -104,20 +106,19 @@ class Saveable:
         """
         if self._load is not None:
             return self._load(data)
-        owner = self if self._of is None else self._of
-        names = self._attrs or ()
         found = data if isinstance(data, Mapping) else {}
-        lacking = [name for name in names if name not in found]
+        lacking = [name for name in self._attrs if name not in found]
         if lacking:
-            what = _listed(found) if found else f"an object of type {_kind(data)}"
+            kind = type(data).__name__
+            what = _listed(found) if found else f"an object of type {kind}"
             raise MismatchError(
                 f"Saved is {what}, without {_listed(lacking)}. Load it into what it "
                 f"was saved from, or load what both have with strict=False; no "
                 f"attribute has changed."
             )
-        values = {name: data[name] for name in names}
+        values = {name: data[name] for name in self._attrs}
         for name, value in values.items():
-            setattr(owner, name, value)
+            setattr(self if self._of is None else self._of, name, value)
         return None
 
 
@@ -133,7 +134,7 @@ def _require_no_owner(attrs: Any, save: Any, of: Any) -> None:
             raise ValueError(
                 f"Saveable takes the object that has the attributes as of=: pass "
                 f"Saveable({shown(texts(names))}, of=it), where it is the "
-                f"{_kind(owner)}."
+                f"{type(owner).__name__}."
             )
 
 
@@ -158,16 +159,7 @@ def _public(owner: Any) -> list[str]:
 
 
 def _listed(names: Iterable[Any]) -> str:
-    some = [repr(name) for name in names]
-    more = f" and {len(some) - _MOST_LISTED} more" if len(some) > _MOST_LISTED else ""
-    return ", ".join(some[:_MOST_LISTED]) + more or "none"
-
-
-def _kind(value: Any) -> str:
-    return type(value).__name__
-
-
-_MOST_LISTED = 8
+    return listed(names, "none", _MOST_LISTED)
 
 
 @functools.total_ordering
@@ -219,8 +211,7 @@ class Counter:
     def __add__(self, other: Any) -> Any:
         return int(self) + other
 
-    def __radd__(self, other: Any) -> Any:
-        return other + int(self)
+    __radd__ = __add__
 
     def __mod__(self, other: Any) -> Any:
         return int(self) % other

@@ -19,23 +19,23 @@ _logger = logging.getLogger("elementsckpt")
 class Background(Generic[T]):
     """Does one piece of work at a time while the caller goes on.
 
-    The interpreter waits for the thread when it ends, however it ends: it is no
-    daemon. What kills the process, `os._exit` included, kills the work. Signal handlers
-    may call all of this: the work is there until its result has been handed over.
+    The interpreter waits for the thread before it ends, as the thread is not a daemon.
+    What kills the process, `os._exit` included, kills the work. Signal handlers may
+    call all methods: the work is kept until its result has been returned.
     """
 
     def __init__(self) -> None:
-        # One at most, in a list as handlers run between any but atomic calls.
+        # At most one. A list has atomic calls, and handlers run between all others.
         self._works: list[_Work[T]] = []
         forks.watch(self)
 
     def _after_fork(self) -> None:
-        self._works.clear()  # The thread is the parent's.
+        self._works.clear()  # The child does not have the thread.
 
     def start(self, call: Callable[[], T | None]) -> None:
-        """Begin the work; nothing may be under way.
+        """Begin the work; no other work may be under way.
 
-        If this is interrupted, it may have begun: only the call itself can tell.
+        If an interrupt ends this, the work may have begun: only `call` itself knows.
         """
         assert not self._works
         work = _Work(call)
@@ -43,14 +43,14 @@ class Background(Generic[T]):
         work.start()
 
     def wait(self, note: Callable[[T | BaseException | None], None]) -> T | None:
-        """Return the result of the last work that was begun, when it is there.
+        """Wait for the last work and return its result.
 
         Args:
-          note: Called with the result or error before it is handed over, and again by
-            the next call if an interrupt comes before that.
+          note: Called with the result or error before this returns or raises it, and
+            again by the next call if an interrupt comes in between.
 
         Returns:
-          None if there was none, or its result was returned already.
+          The result, or None if no work was begun, or its result was returned already.
 
         Raises:
           BaseException: what the work raised, once.
@@ -59,24 +59,20 @@ class Background(Generic[T]):
             (work,) = works
             work.run()
             note(work.outcome)
-            if self._take(work):  # Else a handler did, and may have begun another.
-                return work.result()
+            try:
+                self._works.remove(work)
+            except ValueError:
+                continue  # A handler took it, and may have begun another.
+            return work.result()
         return None
-
-    def _take(self, work: _Work[T]) -> bool:
-        try:
-            self._works.remove(work)
-        except ValueError:
-            return False
-        return True
 
     @property
     def is_done(self) -> bool:
-        """Whether a result is there that nobody has waited for."""
+        """Whether there is a result for `wait` to return."""
         return any(work.is_done for work in self._works[:])
 
     def join(self) -> None:
-        """Return when nothing is under way; results and errors are for `wait`."""
+        """Wait until no work is under way; results and errors are for `wait`."""
         joined: list[_Work[T]] = []
         while (works := self._works[:]) != joined:  # A handler may have begun another.
             for work in works:
@@ -91,17 +87,15 @@ class _Work(Generic[T]):
         self.is_done = False
         self.outcome: T | BaseException | None = None
         self._calls = [call]
-        # Held while the call is made. A handler that interrupts that must not wait for
-        # it, and one that interrupts who waits may wait, too.
+        # Held during the call. A signal handler that interrupts the call must not wait
+        # for it; one that interrupts a thread that waits may wait, too.
         self._busy = threading.RLock()
         self._is_begun = threading.Lock()
         self._is_begun.acquire()
 
     def start(self) -> None:
-        if _is_ending():
-            self.run()  # The interpreter waits for nobody new.
-            return
-        if start(_begin, weakref.ref(self), daemon=False):
+        # An interpreter that ends does not wait for new threads.
+        if not _is_ending() and start(_begin, weakref.ref(self), daemon=False):
             self._is_begun.acquire()
         else:
             self.run()
@@ -113,7 +107,7 @@ class _Work(Generic[T]):
             self.run()
 
     def run(self) -> None:
-        """Return when the call was made; make it if nobody does."""
+        """Wait until the call was made; make it if no thread does."""
         with self._busy:
             if not self._calls:
                 return
@@ -135,13 +129,13 @@ class _Work(Generic[T]):
                 raise outcome
             return outcome
         finally:
-            del outcome  # An error keeps what is in its traceback, and so itself.
+            del outcome  # An error keeps its traceback, and so this frame, alive.
 
 
 def _is_ending() -> bool:
-    """Tell whether the main thread has ended.
+    """Return whether the main thread has ended.
 
-    Until Python 3.12, an interrupt in its `is_alive` would end it, for Python.
+    Until Python 3.12, an interrupt in its `is_alive` would mark it as ended.
     """
     main = threading.main_thread()
     stopped: bool | None = getattr(main, "_is_stopped", None)
@@ -149,7 +143,7 @@ def _is_ending() -> bool:
 
 
 def _begin(ref: weakref.ref[_Work[Any]]) -> None:
-    # Weak: Python keeps a thread for ever whose start was interrupted.
+    # Weak, as Python keeps a thread forever if an interrupt ended its start.
     work = ref()
     if work is not None:
         work.begin()

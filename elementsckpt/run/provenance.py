@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -16,7 +17,6 @@ from msgspec.structs import replace
 from ..directory.listing import SaveEntry
 from ..directory.metadata import changes
 from ..format import manifest, names, scalars
-from ..format.manifest import Head, Lineage
 from ..reports import SaveReport
 from ..storage import disk, paths
 
@@ -33,71 +33,69 @@ class Provenance:
     other object that saves is a run of its own.
 
     Attributes:
-      left_out: Keys of what the save that was resumed has, and this run has not.
+      left_out: Keys of components that the resumed save has and this run lacks.
     """
 
     def __init__(self) -> None:
-        self._lineage = Lineage()
-        self._begun: Path | None = None  # A save of which it is not known what became.
+        self._lineage = manifest.Lineage()
+        self._begun: Path | None = None  # A save that may be complete or not.
         self.left_out: frozenset[str] = frozenset()
         self._has_saved = False
         self._has_warned = False
-        commit()  # Of the program as it is now; it stays the same.
+        commit()  # Remembers the commit that the program started with.
 
-    def lineage(self) -> Lineage:
+    def lineage(self) -> manifest.Lineage:
         """Return the lineage for a save by this process."""
         begun, self._begun = self._begun, None
         if begun is not None and not disk.is_missing(begun / names.MANIFEST):
             self._lineage = replace(self._lineage, parent=_text(begun))
         self._lineage = replace(
             self._lineage,
-            run=self._lineage.run or new_run(),
-            host=manifest.escape(host()),
+            run=self._lineage.run or os.urandom(16).hex(),
+            host=manifest.escape(os.uname().nodename),
             pid=os.getpid(),
             commit=commit(),
         )
         return self._lineage
 
     def begins(self, path: Path) -> None:
-        """Take note of a save that is being made, as an interrupt can hide its end."""
+        """Note that a save has begun, as an interrupt can hide its end."""
         self._begun = path
 
     def saved(self, report: SaveReport) -> None:
-        """Take note of a save."""
+        """Note that a save was made."""
         self._has_saved = True
         self._begun = None
         self._lineage = replace(self._lineage, parent=_text(report.path))
 
     def loaded(self, found: SaveEntry, *, is_own: bool) -> None:
-        """Take note of a load.
+        """Note that a save was loaded.
 
         Args:
           found: The save.
           is_own: Whether it is in the object's own directory.
         """
-        run = found.head.lineage.run if found.head and is_own else None
+        saved = found.head.lineage.run if found.head and is_own else None
+        run, path = saved or self._lineage.run, _text(found.path)
         self._begun = None
-        path = manifest.escape(str(found.path))
-        self._lineage = replace(
-            self._lineage, loaded_from=path, parent=path, run=run or self._lineage.run
-        )
+        self._lineage = replace(self._lineage, loaded_from=path, parent=path, run=run)
 
     def resumed(
         self,
         found: Path,
-        head: Head,
+        head: manifest.Head,
         keys: Iterable[str],
         metadata: Any,
         *,
         writes: bool,
     ) -> None:
-        """Warn of what is not in this run as it is in the save that it resumes.
+        """Warn if this run differs from the save that it resumes.
 
         Args:
           found: The save.
-          head: What its manifest says.
+          head: The start of its manifest.
           keys: The components of this run.
-          metadata: Of this run, encoded, or None.
+          metadata: The metadata of this run, encoded, or None.
           writes: Whether this run saves.
         """
         saved = scalars.decode_keys(item.key for item in head.components)
@@ -119,7 +117,7 @@ class Provenance:
             )
 
     def compare(self, newest: SaveEntry | None, step: int | None) -> None:
-        """Warn, once, of a save over a run that is another, or was further.
+        """Warn, once, if the newest save is of another run, or of a later step.
 
         Args:
           newest: The newest save in the directory.
@@ -130,62 +128,48 @@ class Provenance:
             return
         is_other = head.lineage.run not in (None, self._lineage.run)
         if is_other and self._has_saved:
-            return  # Another process saves here now, which is for others to say.
-        goes_back = step is not None and head.step is not None and step < head.step
-        if not is_other and not goes_back:
-            return
-        self._has_warned = True
+            return  # Another process saves here now: the writer lock warns of that.
         if is_other:
             whose = "another run, which this one did not load"
             remedy = (
                 "To go on with it call load_or_save() before the first save(); to "
                 "start anew choose another directory."
             )
-        else:
+        elif step is not None and head.step is not None and step < head.step:
             whose = "this run, which goes back"
             remedy = "That is right if an older save was loaded on purpose."
+        else:
+            return
+        self._has_warned = True
+        saved_at, newest_at = (
+            "" if x is None else f" at step {x}" for x in (step, head.step)
+        )
         _logger.warning(
             "Saving%s, while the newest save in %s is%s of %s: %s. What was saved last "
             "is the newest, whatever its step, and what keep= does not ask for is "
             "removed. %s",
-            _at(step),
-            newest and newest.path.parent,
-            _at(head.step),
-            whose,
-            head.name,
-            remedy,
+            *(saved_at, newest and newest.path.parent, newest_at),
+            *(whose, head.name, remedy),
         )
-
-
-def new_run() -> str:
-    """Return a name for a run that no other has."""
-    return os.urandom(16).hex()
-
-
-def host() -> str:
-    """Return the name of this machine."""
-    return os.uname().nodename
 
 
 @functools.cache
 def commit() -> str | None:
     """Return the git commit that is checked out where the program is.
 
-    That is the repository that holds the script, or else the current directory. It is
-    looked up once, as a long run goes on with the code that it started with.
+    The repository is the one that holds the script, or else the current directory. This
+    looks once, as a long run goes on with the code that it started with.
 
     Returns:
-      The commit's hash, or None if there is no repository, no commit, or anything that
-      is not understood. Changes that are not committed leave no trace in it.
+      The commit's hash, without a sign of changes that are not committed; or None if
+      there is no repository or no commit, or if this does not understand the files.
     """
     script = getattr(sys.modules.get("__main__"), "__file__", None)
-    try:
+    with contextlib.suppress(OSError, ValueError, TypeError):  # No save fails for it.
         here = paths.real(script).parent if script else Path.cwd()
         for folder in (here, *here.parents):
             if not disk.is_missing(folder / ".git"):
                 return _head(folder / ".git")
-    except (OSError, ValueError, TypeError):
-        pass  # A save does not fail for it.
     return None
 
 
@@ -194,12 +178,11 @@ def _head(git: Path) -> str | None:
 
     Source: gitrepository-layout, the format with loose and packed references.
     """
-    if not git.is_dir():  # Of a worktree or a submodule: a file that says where it is.
+    if not git.is_dir():  # In worktrees and submodules, a file holds the path.
         git = git.parent / _read(git).removeprefix("gitdir: ")
     # A worktree has its own HEAD, and shares its branches with the others.
-    common = git
-    if (git / "commondir").exists():
-        common = git / _read(git / "commondir")
+    is_worktree = (git / "commondir").exists()
+    common = git / _read(git / "commondir") if is_worktree else git
     found = _read(git / "HEAD")
     for _ in range(_HOPS):
         if _HASH.fullmatch(found):
@@ -223,10 +206,6 @@ def _reference(name: str, common: Path) -> str:
 def _read(path: Path) -> str:
     content = disk.read_file(path, limit_bytes=_FILE_BYTES)
     return os.fsdecode(bytes(content)).rstrip("\r\n")
-
-
-def _at(step: int | None) -> str:
-    return "" if step is None else f" at step {step}"
 
 
 def _text(path: os.PathLike[str]) -> str:

@@ -17,7 +17,7 @@ from ..system import forks
 from ..user.arguments import is_integer, shown
 
 _IMPORTED = time.monotonic()
-_STARTTIME = 19  # Its place in /proc/self/stat, counted from the process's state.
+_STARTTIME = 19  # Index of the field in /proc/self/stat, from the state as 0.
 _MOMENTS = ("_ended", "_began", "_allowed")  # By the clock of this machine, or None.
 
 
@@ -31,31 +31,32 @@ class Every:
                 cp.save()
 
     The first call is due. Where several multiples lie between two calls, the second
-    is due once. Given both, steps or seconds are due, whichever comes first, and a save
-    by either counts for both.
+    call is due once. With steps and seconds, a save is due by whichever comes first,
+    and counts for both.
 
     `Every(overhead=0.02)` chooses the interval itself, so that saving takes no more
     than that share of the run: a save that took c seconds is followed by 49 c seconds
-    without one. With steps or seconds it is due by these, but not before that. What a
-    save costs is what `mark` is told; otherwise, it is the time until the next call,
-    which counts a step of the training, too.
+    without one. With steps or seconds, a save is due by these, but not earlier than the
+    overhead allows. `mark` says what a save costs; otherwise, the cost is the time
+    until the next call, which counts a step of the training, too.
 
     `Every(deadline=timedelta(hours=3, minutes=45))` is due once when the process has
-    lived that long, whatever the overhead, and else at the first call only.
+    lived that long, whatever the overhead. With a deadline alone, the first call is
+    due, too, and no other.
 
-    Threads and signal handlers may share one; for each moment that it is due, one of
-    them is told. It can be registered with a checkpoint, to go on where it was.
+    Threads and signal handlers may share a schedule; each time it is due, one of them
+    gets True. Register it with a checkpoint to make it go on where it was.
 
     Args:
       steps: Due at each multiple of so many steps, or at the first call after it.
       seconds: Due when so many have passed since the last save; also a timedelta.
       overhead: Share of the run that saving may take, between 0 and 1.
-      deadline: Seconds since the process started, also as a timedelta. Where the
-        system does not tell when that was, since this package was imported.
+      deadline: Seconds since the process started, also as a timedelta. If the system
+        does not say when it started, seconds since this package was imported.
 
     Raises:
-      TypeError: an argument of another type.
-      ValueError: one that is not positive or not finite, or none at all.
+      TypeError: an argument has another type.
+      ValueError: an argument is not positive or not finite, or there are no arguments.
 
     Sources: elements.when.Every; CheckFreq (Mohan et al., 2021) for the overhead.
     """
@@ -87,18 +88,18 @@ class Every:
         self._is_deadline_met = False
         # A signal handler may call while this thread is in here.
         self._lock = threading.RLock()
-        self._step: int | None = None  # Of the last save,
-        self._ended: float | None = None  # when that was,
-        self._cost: float | None = None  # and how many seconds it took.
-        self._began: float | None = None  # Only while that is not known.
-        self._allowed = -math.inf  # When the overhead allows the next.
+        self._step: int | None = None  # Step of the last save.
+        self._ended: float | None = None  # When the last save ended; None: due.
+        self._cost: float | None = None  # Seconds that the last save took.
+        self._began: float | None = None  # Set while the cost is not known.
+        self._allowed = -math.inf  # When the overhead allows the next save.
         forks.watch(self)
 
     def _after_fork(self) -> None:
         self._lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return all but what is of this process: its lock, clock and deadline."""
+        """Return the state without the lock, clock and deadline of this process."""
         with self._lock:
             state = self.__dict__.copy()
         del state["_lock"], state["_deadline"]
@@ -116,15 +117,15 @@ class Every:
         return f"Every({given})"
 
     def __call__(self, step: SupportsInt | None = None) -> bool:
-        """Tell whether to save now; the caller does if it is True.
+        """Return whether to save now; the caller saves if it is True.
 
         Args:
-          step: What `int()` accepts. Only needed where `steps` was given.
+          step: What `int()` accepts. Only needed with `steps`.
 
         Raises:
-          ValueError: it is needed.
+          ValueError: the step is needed.
         """
-        with self._lock:  # A counter that threads share is read in order.
+        with self._lock:  # Threads read a counter that they share in order.
             step = None if step is None else _number(step)
             if not self.is_due(step):
                 return False
@@ -137,17 +138,19 @@ class Every:
         return self._deadline is not None and time.monotonic() >= self._deadline
 
     def is_due(self, step: SupportsInt | None = None) -> bool:
-        """Tell whether a save is due; it stays due until `mark` is called.
+        """Return whether a save is due; it stays due until `mark` is called.
 
         Args:
-          step: What `int()` accepts. Only needed where `steps` was given.
+          step: What `int()` accepts. Only needed with `steps`.
 
         Raises:
-          ValueError: it is needed.
+          ValueError: the step is needed.
         """
         with self._lock:
             now = time.monotonic()
-            self._settle(now)
+            if self._began is not None:  # The last save has cost the time since.
+                self._account(self._began, now - self._began)
+                self._began = None
             is_step = self._steps is not None and self._reaches(self._steps, step)
             if self._ended is None:
                 return now >= self._allowed
@@ -163,11 +166,11 @@ class Every:
     def mark(
         self, step: SupportsInt | None = None, seconds_blocked: float | None = None
     ) -> None:
-        """Take note of a save that was made, whether it was due or not.
+        """Note that a save was made, whether it was due or not.
 
         Args:
           step: Step of the run, if it is known.
-          seconds_blocked: How long training waited for it. By default, what passes
+          seconds_blocked: How long training waited for the save. By default, the time
             until the next call.
         """
         if seconds_blocked is not None:
@@ -176,19 +179,20 @@ class Every:
             now = time.monotonic()
             if step is not None:
                 self._step = _number(step)
-            self._ended = now
+            self._ended = self._began = now
             self._is_deadline_met = self._is_deadline_met or self.is_past_deadline
-            self._began = now if seconds_blocked is None else None
             if seconds_blocked is not None:
+                self._began = None
                 self._account(now - seconds_blocked, seconds_blocked)
 
     def unmark(self, seconds_blocked: float) -> None:
-        """Take note that no save was made, or that the one marked last was lost.
+        """Note that a save failed, or that the save marked last was lost.
 
-        It is due again, but counts: a disk that is full must not stop training.
+        A save is due again, but the failed one counts for the overhead: a disk that is
+        full must not stop training.
 
         Args:
-          seconds_blocked: How long training waited for it.
+          seconds_blocked: How long training waited for the save.
         """
         _check_wait(seconds_blocked)
         with self._lock:
@@ -200,19 +204,19 @@ class Every:
         """Return the state.
 
         Args:
-          step: Step of a save that is being made, if it is to count already.
+          step: Step of a save that is being made, if that counts already.
         """
         with self._lock:
             last = self._step if step is None else _number(step)
-            if self._overhead is None:  # Then it would only differ from run to run.
+            if self._overhead is None:  # The cost would only differ between runs.
                 return {"step": last}
             return {"step": last, "seconds_blocked": self._cost}
 
     def load(self, data: Any) -> None:
         """Go on as after the save that holds this state.
 
-        Seconds and overhead count from now on. What is in it need not come from a
-        schedule with the same arguments, and what makes no sense here is ignored.
+        Seconds and overhead count from now on. The state can come from a schedule with
+        other arguments: parts that make no sense here are ignored.
         """
         known = data if isinstance(data, Mapping) else {}
         step, cost = known.get("step"), known.get("seconds_blocked")
@@ -226,7 +230,7 @@ class Every:
                 self._account(now - self._cost, self._cost)
 
     def _reaches(self, steps: int, step: SupportsInt | None) -> bool:
-        """Tell whether the step is at or past the next multiple."""
+        """Return whether the step is at or past the next multiple."""
         if step is None:
             raise ValueError(
                 f"{self!r} counts steps: pass the step, as in every(step). A "
@@ -234,22 +238,16 @@ class Every:
                 f"that is named step."
             )
         step = _number(step)
-        # One that is a whole interval back is that of an older save, which was loaded;
-        # one that is less can be that of a thread that was slower than others.
+        # A step that is a whole interval back is that of an older save, which was
+        # loaded. A step that is less far back can come from a slower thread.
         if self._step is None or step <= self._step - steps:
             self._step = step
         return step // steps > self._step // steps
 
-    def _settle(self, now: float) -> None:
-        """Take the time until now as the cost of a save of which it is not known."""
-        if self._began is not None:
-            self._account(self._began, now - self._began)
-            self._began = None
-
     def _account(self, began: float, cost: float) -> None:
         self._cost = float(cost)
         if self._overhead is not None:
-            # A save by hand came too early, and adds to what is to be waited for.
+            # A save by hand can come too early, and adds to the wait.
             self._allowed = max(self._allowed, began) + cost / self._overhead
 
 
@@ -258,26 +256,22 @@ def _check_steps(steps: SupportsIndex | None) -> int | None:
         return None
     if not is_integer(steps):
         raise TypeError(f"steps={shown(steps)}: pass an integer.")
-    number = operator.index(steps)
-    if number < 1:
+    if operator.index(steps) < 1:
         raise ValueError(f"steps={shown(steps)}: pass a positive integer.")
-    return number
+    return operator.index(steps)
 
 
 def _check_seconds(name: str, value: float | timedelta | None) -> float | None:
     if value is None:
         return None
-    if isinstance(value, timedelta):
-        value_s = value.total_seconds()
-    elif _is_number(value):
-        value_s = float(value)
-    else:
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if not _is_number(seconds):
         raise TypeError(
             f"{name}={shown(value)}: pass a number of seconds or a timedelta."
         )
-    if not 0 < value_s < math.inf:
+    if not 0 < seconds < math.inf:
         raise ValueError(f"{name}={shown(value)}: pass what is positive and finite.")
-    return value_s
+    return float(seconds)
 
 
 def _check_share(value: float | None) -> float | None:
@@ -294,7 +288,7 @@ def _number(step: SupportsInt) -> int:
     """Return a step as a number.
 
     Raises:
-      TypeError, ValueError: it is none; of the class that `int()` raises.
+      TypeError, ValueError: it is not a number; the class is that of `int()`.
     """
     try:
         return int(step)
@@ -315,7 +309,7 @@ def _is_number(value: object) -> bool:
 
 
 def _moved(state: Mapping[str, Any], seconds: float) -> dict[str, float | None]:
-    """Return the moments in a state, by another clock."""
+    """Return the moments in a state, by a clock that differs by some seconds."""
     moments = {name: state[name] for name in _MOMENTS}
     return {name: None if x is None else x + seconds for name, x in moments.items()}
 
@@ -326,7 +320,7 @@ def _deadline(lifetime: float | None) -> float | None:
 
 
 def _process_age() -> float:
-    """Return for how many seconds the process has lived, as far as is known."""
+    """Return the age of the process in seconds, or that of this module."""
     try:
         status = Path("/proc/self/stat").read_bytes()
         # The program's name, in parentheses, may hold anything, also parentheses.

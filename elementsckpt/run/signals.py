@@ -1,4 +1,4 @@
-"""Signals that ask a process to end: noticed, so that it can save before it does."""
+"""Watches the signals that ask a process to end, so that it can save before."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ from ..user.arguments import shown
 from . import sigactions
 from .wakeup import Pipe
 
-# What schedulers send some time before they kill, and what they can be told to send.
+# What job schedulers send some time before they kill, or can be told to send.
 _NAMES = ("SIGTERM", "SIGUSR1")
 DEFAULT = tuple(getattr(signal, x) for x in _NAMES if hasattr(signal, x))
 _NO_CODE = int(signal.SIG_DFL), int(signal.SIG_IGN)
-_LOOK_S = 1.0  # From one look at what others have put in our place to the next.
+_LOOK_S = 1.0  # Between two checks whether other code has replaced our handler.
 _logger = logging.getLogger("elementsckpt")
 
 
 class Watch:
-    """Notices signals, which then end the process no more, from `begin` to `stop`.
+    """Notices signals instead of letting them end the process, from `begin` to `stop`.
 
-    Python functions that handled them before are called still, after the signal has
-    been noticed; what the system would do by default, and code that Python does not
-    know of, is not. When the last watch is stopped all is as it was before; when nobody
-    holds it any more, the signals do what they did before.
+    Earlier handlers in Python are still called, after the watch has noticed the signal.
+    The system's default action, and handlers that Python does not know, are not. When
+    the last watch stops, everything is as before. When the program drops a watch
+    without `stop`, the signals do what they did before.
 
-    A watch is of one process. In a forked child the signals do what they would do
-    without it, or `multiprocessing` could not end its processes; a child that is to
-    notice them begins a watch of its own.
+    A watch belongs to one process. In a forked child the signals do what they would do
+    without it, as `multiprocessing` has to end its processes. A child that is to notice
+    them begins a watch of its own.
 
     Args:
-      signals: Which ones.
+      signals: The signals to notice.
 
     Attributes:
       signals: The same.
 
     Raises:
-      ValueError: one is no signal.
+      ValueError: an item is not a signal.
     """
 
     def __init__(self, signals: Iterable[int] = DEFAULT) -> None:
@@ -60,20 +60,20 @@ class Watch:
         self._received: signal.Signals | None = None
         self._process = os.getpid()
         self._looked = -math.inf
-        self._lost: set[int] = set()  # Signals that others have taken over.
+        self._lost: set[int] = set()  # Signals that other code handles now.
 
     def begin(self) -> None:
-        """Begin to notice the signals; if that fails, the caller should `stop`.
+        """Begin to notice the signals; if this raises, the caller calls `stop`.
 
         Raises:
-          ValueError: not in the main thread, or a signal that cannot be watched.
+          ValueError: this is not the main thread, or a signal cannot be watched.
         """
         if threading.current_thread() is not threading.main_thread():
             raise ValueError(
                 "Signals can only be watched from the main thread, where Python "
                 "handles them: call watch_signals() there, before other threads begin."
             )
-        _collect()  # What came before is not for this one.
+        _collect()  # Signals that came before are not for this watch.
         forget = functools.partial(_watches.pop, id(self))
         _watches[id(self)] = weakref.ref(self, forget)
         for number in self.signals:
@@ -83,7 +83,7 @@ class Watch:
 
     @property
     def received(self) -> signal.Signals | None:
-        """The first of the signals that came, or None; any thread is told at once."""
+        """The first signal that came, or None; correct at once in any thread."""
         _collect()
         now = time.monotonic()
         if self.is_on and now - self._looked >= _LOOK_S:
@@ -93,47 +93,46 @@ class Watch:
 
     @property
     def is_on(self) -> bool:
-        """Whether it notices signals in this process."""
+        """Whether the watch notices signals in this process."""
         return id(self) in _watches and self._process == os.getpid()
 
     def notice(self, number: int) -> None:
-        """Take note of a signal that came."""
+        """Note that a signal came."""
         if self.is_on and number in self.signals and self._received is None:
             self._received = signal.Signals(number)
 
     def _look(self) -> None:
-        """Warn, once, of signals that others have taken over."""
+        """Warn, once for each signal, if other code has replaced our handler."""
         for number in sorted(self.signals - self._lost):
             whose = _taken_by(number)
-            if whose is None:
-                continue
-            self._lost.add(number)
-            _logger.warning(
-                "%s is handled by %s now, which came after watch_signals(): unless it "
-                "calls what was there, the signal is not noticed any more. Call "
-                "watch_signals() again, after whatever else handles signals.",
-                *(signal.Signals(number).name, whose),
-            )
+            if whose is not None:
+                self._lost.add(number)
+                _logger.warning(
+                    "%s is handled by %s now, which came after watch_signals(): unless "
+                    "it calls what was there, the signal is not noticed any more. Call "
+                    "watch_signals() again, after whatever else handles signals.",
+                    *(signal.Signals(number).name, whose),
+                )
 
     def stop(self) -> None:
-        """Leave the signals to what was there before; more than once is harmless.
+        """Put the earlier handlers back; a second call does nothing.
 
-        In another thread than the main one, Python's handlers cannot be changed: ours
-        stays, and passes everything on.
+        Only the main thread can change Python's handlers. In another thread, our
+        handler stays and passes all signals on.
         """
         _collect()
         _watches.pop(id(self), None)
         if threading.current_thread() is not threading.main_thread():
             return
-        for number in self.signals:
-            if not _watching(number):
-                _uninstall(number)
+        for number in self.signals:  # Over our handler, other code may still call it.
+            if not _watching(number) and _is_on_top(number):
+                signal.getsignal(number).put_back(number)  # type: ignore[union-attr]
         if not any(watch.is_on for watch in _all()):
             _pipe.take_away()
 
 
-# By id, and weak, so that signals do not stay without effect when nobody looks at a
-# watch any more. Changed by atomic calls only: handlers run between any two others.
+# By id, and weak, so that signals have an effect again when the program drops a watch.
+# Only atomic calls change it, as signal handlers run between any two others.
 _watches: dict[int, weakref.ref[Watch]] = {}
 _pipe = Pipe()
 
@@ -148,21 +147,21 @@ def _watching(number: int) -> list[Watch]:
 
 
 def _collect() -> None:
-    """Tell the watches of what came, without waiting for the main thread."""
+    """Notify the watches of the signals that came, also in other threads."""
     for number in set(_pipe.numbers()):
         for watch in _all():
             watch.notice(number)
 
 
 class _Notice:
-    """Handles a signal: tells the watches, and passes it on.
+    """Handles a signal: notifies the watches, and calls the earlier handler.
 
-    Somebody else's handler may hold it and call it at any time later, so each has what
-    it replaced, never to change.
+    Another handler may hold this one and call it at any later time. So what this one
+    replaced never changes.
 
     Args:
-      previous: The handler that Python knew before.
-      before: What the system did before, if that can be told.
+      previous: The earlier handler, as far as Python knows it.
+      before: The earlier action of the system, or None if that is not known.
     """
 
     def __init__(self, previous: Any, before: bytes | None) -> None:
@@ -180,14 +179,14 @@ class _Notice:
             self._do_as_before(number)
 
     def _do_as_before(self, number: int) -> None:
-        """Do what the system did with the signal, which may end the process."""
+        """Have the system do its earlier action, which may end the process."""
         installed = signal.getsignal(number)
         self.put_back(number)
         os.kill(os.getpid(), number)
         signal.signal(number, installed)
 
     def put_back(self, number: int) -> None:
-        """Put back what was there before, exactly."""
+        """Put the earlier handler and action back, exactly."""
         previous = signal.SIG_DFL if self.previous is None else self.previous
         try:
             signal.signal(number, previous)
@@ -197,12 +196,12 @@ class _Notice:
                 sigactions.put(number, self._before)
 
 
-_code: int | None = None  # What the system runs for Python, once that is known.
+_code: int | None = None  # Address of Python's handler in C, once it is known.
 
 
 def _install(number: int) -> None:
     global _code
-    # Over somebody else's handler another one, as that need not call what it replaced.
+    # A handler above ours need not call it, so another one of ours goes on top.
     if _is_on_top(number):
         return
     previous, before = signal.getsignal(number), sigactions.get(number)
@@ -227,24 +226,19 @@ def _install(number: int) -> None:
         )
 
 
-def _uninstall(number: int) -> None:
-    if _is_on_top(number):  # What else is there may go on to ours.
-        signal.getsignal(number).put_back(number)  # type: ignore[union-attr]
-
-
 def _is_on_top(number: int) -> bool:
     is_ours = isinstance(signal.getsignal(number), _Notice)
     return is_ours and _code in (None, _code_for(number))
 
 
 def _code_for(number: int) -> int | None:
-    """Return what the system runs, as far as it can be told."""
+    """Return the address of the handler that the system calls, if it is known."""
     action = sigactions.get(number)
     return _code if action is None else sigactions.code_of(action)
 
 
 def _taken_by(number: int) -> str | None:
-    """Return what handles a signal instead of us, or None if we hear of it."""
+    """Return what handles a signal instead of a watch, or None if watches get it."""
     handler, code = signal.getsignal(number), _code_for(number)
     if code in _NO_CODE:
         return "the default"
@@ -252,7 +246,7 @@ def _taken_by(number: int) -> str | None:
         return "code that Python does not know"
     if isinstance(handler, _Notice) or not callable(handler):
         return None
-    # We hear of it before any handler in Python, unless others do instead.
+    # The pipe gets signals before handlers in Python do, if it has its place.
     in_main_thread = threading.current_thread() is threading.main_thread()
     if not in_main_thread or _pipe.place():
         return None

@@ -1,95 +1,101 @@
-"""Whether it is time for a run to save, and to end."""
+"""Decides whether it is time for a run to save, and to end."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..components.protocols import Component
 from ..components.value import Value
 from ..errors import ComponentError, reason
+from ..user.arguments import shown
 from .schedule import Every
 from .signals import Watch
 
 
 class Timing:
-    """What a checkpoint knows of time: steps, a schedule, signals, what was saved when.
+    """The step, the schedule and the signals of a run, and its last save.
 
     Args:
       every: The schedule, or None.
       step: As for `Checkpoint`.
-      components: Where a component named `step` may be, by key.
+      components: All components by key; one named `step` can have the step.
+
+    Raises:
+      ValueError: `every` is something else.
     """
 
     def __init__(
         self, every: Every | None, step: Any, components: Mapping[str, Component]
     ) -> None:
+        if every is not None and not isinstance(every, Every):
+            raise ValueError(
+                f"every={shown(every)}: pass elementsckpt.Every(steps=1000), for "
+                f"example."
+            )
         self._every = every
         self._given_step = step
         self._components = components
         self._watch: Watch | None = None
-        self._is_safe = False  # All was saved since the run was preempted.
-        self._step: int | None = None  # Of the last save.
+        self._is_safe = False  # A whole save was made after the preemption.
+        self._step: int | None = None  # Step of the last whole save.
 
     def current_step(self) -> int | None:
         """Return the step of the run now, or None if it has none.
 
         Raises:
-          ComponentError: what the user gave is not a number.
+          ComponentError: the `step` of the Checkpoint is not a number.
         """
-        if self._given_step is not None:
-            given = self._given_step
+        given = self._given_step
+        if given is not None:
             step = given() if callable(given) else given
             try:
                 return int(step)
             except (TypeError, ValueError, OverflowError) as error:
                 raise ComponentError(
-                    f"The step of this Checkpoint is no number: {reason(error)}. Pass "
-                    f"as step= what int() accepts, such as a Counter."
+                    f"The step of this Checkpoint is not a number: {reason(error)}. "
+                    f"Pass as step= what int() accepts, such as a Counter."
                 ) from error
         if "step" in self._components:
             value = self._components["step"].value
-            try:
+            with contextlib.suppress(TypeError, ValueError, OverflowError):
                 return int(value.value if isinstance(value, Value) else value)
-            except (TypeError, ValueError, OverflowError):
-                return None
         return None
 
     def watch(self, signals: Iterable[int]) -> None:
-        """Begin to notice signals, instead of those of before."""
+        """Watch these signals instead of earlier ones."""
         begun = Watch(signals)
-        before, self._watch = self._watch, begun
         try:
             begun.begin()
         except BaseException:
             begun.stop()
-            self._watch = before
             raise
+        before, self._watch = self._watch, begun
         if before is not None:
             before.stop()
 
     def unwatch(self) -> None:
-        """Leave signals alone; those that came are not forgotten."""
+        """Stop watching signals; one that came is still known."""
         if self._watch is not None:
             self._watch.stop()
 
     @property
     def is_over(self) -> bool:
-        """Whether a watched signal came, or the deadline is past."""
-        if self._watch is not None and self._watch.received is not None:
-            return True
-        return self._every is not None and self._every.is_past_deadline
+        """Whether a watched signal came, or the deadline has passed."""
+        is_told = self._watch is not None and self._watch.received is not None
+        return is_told or (self._every is not None and self._every.is_past_deadline)
 
     @property
     def is_urgent(self) -> bool:
-        """Whether the run is to end, and not all was saved since that is known."""
+        """Whether the run is to end, and no whole save was made since."""
         return self.is_over and not self._is_safe
 
     def is_due(self, *, final: bool) -> bool:
         """Return whether to save at the current step.
 
         Args:
-          final: Whether all that counts is that this step was not saved.
+          final: Whether a save is due unless this step was saved.
 
         Raises:
           ComponentError: as for `current_step`.
@@ -106,12 +112,12 @@ class Timing:
         return self._every.is_due(step) or self.is_urgent
 
     def saved(self, step: int | None, seconds: float, *, was_over: bool) -> None:
-        """Take note of a save of everything.
+        """Note that a whole save was made.
 
         Args:
-          step: Its step.
-          seconds: For how long it kept the caller.
-          was_over: Whether `is_over` when it began.
+          step: The step of the save.
+          seconds: How long the caller waited for it.
+          was_over: What `is_over` was when it began.
         """
         self._is_safe = was_over
         self._step = step
@@ -119,14 +125,14 @@ class Timing:
             self._every.mark(step, seconds)
 
     def failed(self, seconds: float) -> None:
-        """Take note of a save that was not made; `seconds` is what it cost."""
+        """Note that a save failed, for which the caller waited so many seconds."""
         self._is_safe = False
         self._step = None
         if self._every is not None:
             self._every.unmark(seconds)
 
     def resumed(self, schedule: Any, step: int | None) -> None:
-        """Go on as after the save that has this schedule and step."""
+        """Go on as after the save with this schedule and step."""
         self._step = step
         if self._every is not None:
             saved = schedule if type(schedule) is dict else {}

@@ -1,7 +1,8 @@
-"""Tells of signals at once, though Python calls their handlers in the main thread only.
+"""Notices signals at once, though Python calls handlers only in the main thread.
 
-That is busy for long while a compiled computation runs, whose callbacks are in other
-threads. Python writes the number of a signal to a descriptor as soon as it comes.
+The main thread is busy for a long time while a compiled computation runs, whose
+callbacks run in other threads. Python writes the number of a signal to a file
+descriptor as soon as the signal comes.
 """
 
 from __future__ import annotations
@@ -14,17 +15,17 @@ from collections.abc import Iterable
 from ..system import forks
 
 _CALL_BYTES = 1 << 16
-_NONE = -1  # Instead of a descriptor.
+_NONE = -1  # Stands for no descriptor.
 
 
 class Pipe:
-    """Gets the numbers of signals that have handlers in Python.
+    """Receives the numbers of signals that have handlers in Python.
 
-    It stays open as long as the process lives, as whoever puts something else in its
-    place may put it back at any time.
+    The pipe stays open while the process lives: other code that replaces it may put it
+    back at any time.
 
     Attributes:
-      signals: Those that count.
+      signals: The signals that matter.
     """
 
     def __init__(self) -> None:
@@ -37,9 +38,9 @@ class Pipe:
         )
 
     def place(self) -> bool:
-        """Have Python write to it; False if somebody has something else in its place.
+        """Have Python write to the pipe; return False if other code has its place.
 
-        Only the main thread can.
+        Only the main thread may call this.
         """
         if self._ends is None:
             self._ends = os.pipe()
@@ -52,7 +53,7 @@ class Pipe:
         return False
 
     def take_away(self) -> None:
-        """Have Python write to it no more; only the main thread can."""
+        """Stop Python from writing to the pipe; only the main thread may call this."""
         before = signal.set_wakeup_fd(_NONE)
         if self._ends is None or before != self._ends[1]:
             signal.set_wakeup_fd(before)
@@ -63,11 +64,11 @@ class Pipe:
             return ()
         try:
             return os.read(self._ends[0], _CALL_BYTES)
-        except OSError:  # Nothing came, or the program has closed it.
+        except OSError:  # No signal came, or the program closed the pipe.
             return ()
 
     def _hold(self) -> None:
-        """Hold signals back from a child until it writes to its parent no more."""
+        """Block signals in a child until it no longer writes to its parent's pipe."""
         self._masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, self.signals)
 
     def _let(self) -> None:

@@ -1,7 +1,7 @@
 """Warns when another process writes to the same directory.
 
 Concurrent writers corrupt nothing, with or without locks: each save has a folder of its
-own. But they remove each other's saves, and which is the newest is a matter of chance.
+own. But they remove each other's saves, and chance decides which save is the newest.
 """
 
 from __future__ import annotations
@@ -14,51 +14,47 @@ from pathlib import Path
 from ..directory.listing import SaveEntry
 from ..storage import disk, paths
 from ..system import forks, job
-from . import provenance
 
 _logger = logging.getLogger("elementsckpt")
 
 
 class WriterLock:
-    """Says that this process writes to a directory, until the object is gone.
+    """Marks a directory as one that this process writes to, while the object lives.
 
     Args:
-      directory: The directory, which must exist. It is what is locked, so that no file
-        is needed, and the death of the process frees it.
+      directory: The directory, which must exist. The lock is on the directory itself,
+        so it needs no file, and the death of the process frees it.
 
     Attributes:
-      is_contested: Whether another process has the lock.
+      is_contested: Whether another process has the lock; None before `acquire`.
     """
 
     def __init__(self, directory: Path) -> None:
-        self.is_contested = False
+        self.is_contested: bool | None = None
         self._directory = directory
-        self._is_tried = False
-        self._is_told = False  # Which process has it.
+        self._is_named = False  # Whether a warning named the other process.
         self._folder = disk.open_folder(directory)
         forks.watch(self)
 
     def acquire(self, newest: SaveEntry | None) -> None:
-        """Try to lock the directory, once; warn if another process has done so.
+        """Try to lock the directory, once; warn if another process has the lock.
 
-        Which process that is, its first save tells; so the warning comes again then.
+        The first save of the other process names it, so this warns again then.
 
         Args:
           newest: The newest save in the directory, or None.
         """
-        is_new = not self._is_tried
+        is_new, folder = self.is_contested is None, self._folder
         if is_new:
-            folder = self._folder
             self.is_contested = folder is not None and disk.lock(folder.fd) is False
-            self._is_tried = True
-        if self.is_contested and not self._is_told:
+        if self.is_contested and not self._is_named:
             who = _writer(newest)
-            self._is_told = who is not None
-            if is_new or who is not None:
+            self._is_named = who is not None
+            if is_new or self._is_named:
                 _warn(self._directory, who or "Another process")
 
     def is_of(self, directory: Path) -> bool:
-        """Return whether it is of this directory, not of one that was moved away."""
+        """Return whether this is the directory that it locks, and not a new one."""
         return self._folder is not None and disk.is_at(self._folder.fd, directory)
 
     def _after_fork(self) -> None:
@@ -70,9 +66,9 @@ _locks: weakref.WeakValueDictionary[str, WriterLock] = weakref.WeakValueDictiona
 
 
 def lock_for_writing(directory: Path, newest: SaveEntry | None) -> WriterLock:
-    """Return the lock of this process on a directory, the same one for all objects.
+    """Return the lock of this process on a directory, one for all objects.
 
-    If another process has one, that is logged as a warning.
+    If another process has a lock, this logs a warning.
 
     Args:
       directory: The directory, which must exist.
@@ -84,18 +80,18 @@ def lock_for_writing(directory: Path, newest: SaveEntry | None) -> WriterLock:
         _locks.pop(key, None)
         found = None
     if found is None:
-        # Not simply the new one: a thread or a signal handler may have been faster.
+        # A thread or a signal handler may have been faster.
         found = _locks.setdefault(key, WriterLock(directory))
     found.acquire(newest)
     return found
 
 
 def _writer(newest: SaveEntry | None) -> str | None:
-    """Return the process that made the save, if it may be the one that is met."""
+    """Return the process that made a save, if it can be the one with the lock."""
     last = None if newest is None or newest.head is None else newest.head.lineage
     if last is None or last.pid is None:
         return None
-    is_here = last.host == provenance.host()
+    is_here = last.host == os.uname().nodename
     if is_here and (last.pid == os.getpid() or not _is_alive(last.pid)):
         return None
     return f"Process {last.pid} on {last.host}"
@@ -110,7 +106,7 @@ def _warn(directory: Path, who: str) -> None:
         directory,
         "End one, or give this one a directory of its own."
         if own is None
-        else f"Both may be of one job, of which this is {own}: let one of them write, "
+        else f"Both may be of one job, in which this is {own}: let one of them write, "
         f"with Checkpoint(..., write=rank == 0), and call the same methods in all.",
     )
 
@@ -118,8 +114,6 @@ def _warn(directory: Path, who: str) -> None:
 def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # It is another user's.
-        return True
+    except OSError as error:  # Otherwise, the process is another user's.
+        return not isinstance(error, ProcessLookupError)
     return True

@@ -24,7 +24,7 @@ from elementsckpt.format.sizes import Sizes
 from elementsckpt.storage import disk
 
 from support.boxes import Box, Stream, make, make_boxes
-from support.faults import unsynced
+from support.faults import unsynced, use_sizes
 from support.folders import (
     HEADERS,
     MB,
@@ -419,7 +419,7 @@ def test_no_name_is_wrong_after_any_history(kind, first, steps):
 def test_segments_of_many_small_leaves_open_elsewhere(tmp_path, monkeypatch):
     safetensors = pytest.importorskip("safetensors")
     limit = Sizes().segment_leaves
-    monkeypatch.setattr(Checkpoint, "_SIZES", Sizes(segment_leaves=10_000))
+    use_sizes(monkeypatch.setattr, segment_leaves=10_000)
     state = {f"layer/{n:06d}": np.full(1, n, np.float32) for n in range(30_000)}
     path = make_boxes(tmp_path, agent=state).save().path
     names = []

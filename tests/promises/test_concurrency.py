@@ -23,11 +23,10 @@ from elementsckpt import Checkpoint, SaveExistsError, WriteError, checkpoint
 from elementsckpt.directory.listing import Directory
 from elementsckpt.run import background, saver
 from elementsckpt.storage import disk, drafts, removal
-from elementsckpt.system import threads
 
 from support.boxes import Box, environment, make, make_boxes, python, visible
 from support.deadlines import deadline
-from support.faults import unsynced
+from support.faults import unsynced, use_one_thread
 from support.folders import Clock, Gate, manifest_of
 from support.numbered import make as make_numbered
 from support.numbered import number_in, number_of
@@ -344,7 +343,7 @@ def test_a_component_may_save_others_while_it_is_saved(tmp_path, is_background):
 def test_a_save_in_a_signal_handler_does_not_reach_into_the_one_it_interrupts(
     tmp_path, inject, monkeypatch
 ):
-    monkeypatch.setattr(threads, "_THREADS", 1)
+    use_one_thread(monkeypatch.setattr)
     first, second = np.random.default_rng(0).integers(0, 256, (2, 100_000), np.uint8)
     other = make_boxes(tmp_path / "other", agent=second)
     rung = []

@@ -19,10 +19,10 @@ from elementsckpt import (
     SaveNotFoundError,
     VersionError,
 )
-from elementsckpt.system import threads
 
 from support.boxes import Box, LazyStream, block_with, make_boxes, protected
 from support.deadlines import deadline
+from support.faults import use_one_thread
 from support.folders import forge, manifest_of
 
 
@@ -351,7 +351,7 @@ HOSTILE = [
 
 
 def test_no_well_signed_manifest_crashes_the_reader(tmp_path, monkeypatch):
-    monkeypatch.setattr(threads, "_THREADS", 1)  # To start more takes the most time.
+    use_one_thread(monkeypatch.setattr)  # To start more takes the most time.
     state = {
         "array": np.ones((2, 3)),
         "packed": np.zeros(1 << 16, np.uint8),

@@ -21,6 +21,7 @@ import elementsckpt
 from elementsckpt import CheckpointError, WriteError
 from elementsckpt.storage import disk
 from elementsckpt.system import threads
+from elementsckpt.system.threads import start
 
 from support.boxes import environment, make_boxes
 from support.deadlines import deadline
@@ -60,6 +61,7 @@ from support.faults import (
     saves_again,
     tree,
     unsynced,
+    use_one_thread,
     use_small_segments,
     value_of,
 )
@@ -73,7 +75,7 @@ LINKING = Again, Prunes, Packs, Background, BackgroundPrunes, FilesAgain, Stages
 @pytest.fixture(autouse=True)
 def small_segments(monkeypatch):
     use_small_segments(monkeypatch.setattr)
-    monkeypatch.setattr(threads, "_THREADS", 1)  # The calls come in one order.
+    use_one_thread(monkeypatch.setattr)
 
 
 @pytest.fixture
@@ -235,18 +237,19 @@ def test_an_unfinished_save_is_told_by_its_draft_to_the_last(order, tmp_path, in
 
 
 @pytest.mark.parametrize(
-    ("kind", "sticky", "count"),
+    ("kind", "sticky", "is_alone"),
     [
-        *((kind, False, 1) for kind in ESSENTIAL),
-        *((kind, True, 1) for kind in (Sweeps, ExplicitAgain, Background)),
-        *((kind, True, 1) for kind in (FilesAgain, FilesSweeps, Stages)),
-        *((kind, True, 2) for kind in (First, Again)),
+        *((kind, False, True) for kind in ESSENTIAL),
+        *((kind, True, True) for kind in (Sweeps, ExplicitAgain, Background)),
+        *((kind, True, True) for kind in (FilesAgain, FilesSweeps, Stages)),
+        *((kind, True, False) for kind in (First, Again)),
     ],
 )
 def test_a_failure_at_any_call_costs_at_most_the_new_save(
-    kind, sticky, count, fresh, inject, caplog, monkeypatch, calls
+    kind, sticky, is_alone, fresh, inject, caplog, monkeypatch, calls
 ):
-    monkeypatch.setattr(threads, "_THREADS", count)
+    if not is_alone:
+        monkeypatch.setattr(threads, "start", start)
     for n, code in zip(calls, itertools.cycle(CODES)):
         situation = fresh(kind)
         before = tree(situation.root)

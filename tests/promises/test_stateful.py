@@ -29,10 +29,9 @@ from elementsckpt import (
     SaveNotFoundError,
 )
 from elementsckpt.storage import disk
-from elementsckpt.system import threads
 
 from support.boxes import protected
-from support.faults import use_small_segments
+from support.faults import use_one_thread, use_small_segments
 from support.folders import Gate
 
 KEYS = ("agent", "replay", "env")
@@ -187,7 +186,7 @@ class Run(RuleBasedStateMachine):
         self.patch = pytest.MonkeyPatch()
         use_small_segments(self.patch.setattr, ROW_BYTES)
         # With more, the order of frames in a segment would not follow from the rules.
-        self.patch.setattr(threads, "_THREADS", 1)
+        use_one_thread(self.patch.setattr)
         self.directory = self.root / "ckpt"
         self.saves = []  # Of the directory.
         self.exports = []  # Elsewhere.

@@ -302,10 +302,10 @@ def test_a_process_keeps_the_commit_that_it_began_with(tmp_path, commit_at):
 
 
 def test_runs_have_names_of_their_own():
-    names = {provenance.new_run() for _ in range(100)}
+    names = {provenance.Provenance().lineage().run for _ in range(100)}
     assert len(names) == 100
     assert all(len(name) == 32 and int(name, 16) >= 0 for name in names)
 
 
 def test_the_machine_is_named_as_it_names_itself():
-    assert provenance.host() == platform.node()
+    assert provenance.Provenance().lineage().host == platform.node()

@@ -1,5 +1,6 @@
 """`Every` is due when it says, once, and saving stays within its share of the run."""
 
+import importlib.util
 import json
 import math
 import pathlib
@@ -316,8 +317,10 @@ def test_by_itself_it_stays_within_the_share_too(share, run):
 @pytest.fixture
 def age(monkeypatch):
     """Let the process be as many seconds old as the number returned."""
-    age = 100.0
-    monkeypatch.setattr(schedule, "_process_age", lambda: age)
+    age, status = 100.0, b"1 (python) R" + b" 0" * 50  # Begun with the machine.
+    monkeypatch.setattr(pathlib.Path, "read_bytes", lambda path: status)
+    monkeypatch.setattr(time, "CLOCK_BOOTTIME", 7, raising=False)
+    monkeypatch.setattr(time, "clock_gettime", lambda clock: age, raising=False)
     return age
 
 
@@ -399,9 +402,11 @@ def test_where_the_system_does_not_tell_a_process_begins_with_the_import(
             raise FileNotFoundError(path)
         return content
 
-    monkeypatch.setattr(schedule, "_IMPORTED", clock.now - 7)
     monkeypatch.setattr(pathlib.Path, "read_bytes", read_bytes)
-    every = Every(deadline=10)
+    fresh = importlib.util.module_from_spec(schedule.__spec__)
+    fresh.__spec__.loader.exec_module(fresh)
+    clock.now += 7
+    every = fresh.Every(deadline=10)
     assert not every.is_past_deadline
     clock.now += 3
     assert every.is_past_deadline

@@ -3,12 +3,13 @@
 import faulthandler
 import gc
 import inspect
-import math
+import itertools
 import os
 import platform
 import signal
 import sys
 import threading
+import time
 
 import pytest
 from hypothesis import settings
@@ -60,9 +61,9 @@ def previous():
     signal.signal(USR2, before[1])
 
 
-def watching(*args):
+def watching(*args, cls=None):
     """Return a watch that has begun."""
-    watch = signals.Watch(*args)
+    watch = (cls or signals.Watch)(*args)
     try:
         watch.begin()
     except BaseException:
@@ -402,6 +403,14 @@ def test_a_default_that_ends_nothing_leaves_the_handlers_of_others_in_place():
     assert signal.signal(number, signal.SIG_DFL) is foreign
 
 
+class Noting(signals.Watch):
+    """A watch that notes the last signal, too."""
+
+    def notice(self, number):
+        super().notice(number)
+        self.noticed = number
+
+
 class Chain(RuleBasedStateMachine):
     """Watches and handlers of others come and go; each hears of each signal."""
 
@@ -417,7 +426,7 @@ class Chain(RuleBasedStateMachine):
 
     @rule(target=watches)
     def watch(self):
-        self.active.append(watching((USR1,)))
+        self.active.append(watching((USR1,), cls=Noting))
         return id(self.active[-1])
 
     @rule(watch=consumes(watches), drop=st.booleans())
@@ -449,12 +458,12 @@ class Chain(RuleBasedStateMachine):
     @rule()
     def send(self):
         for watch in self.active:
-            watch._received = None
+            watch.noticed = None
         signal.raise_signal(USR1)
         self.sent += 1
         assert len(self.root) == self.sent
         for watch in self.active:
-            assert watch.received is USR1
+            assert (watch.noticed, watch.received) == (USR1, USR1)
         for *_, calls, begun in self.others:
             assert len(calls) == self.sent - begun
 
@@ -533,12 +542,12 @@ print("alive")
     assert "most recent call first" in (tmp_path / "dump").read_text()
 
 
-def test_code_that_comes_later_is_told_of_once(caplog):
+def test_code_that_comes_later_is_told_of_once(caplog, monkeypatch):
     watch = watching((USR1,))
     before = sigactions.code_of(sigactions.get(USR1))
     faulthandler.register(USR1, file=sys.__stderr__)
-    for _ in range(2):
-        watch._looked = -math.inf
+    for now in itertools.islice(itertools.count(time.monotonic(), 60), 3):
+        monkeypatch.setattr(time, "monotonic", lambda now=now: now)
         assert watch.received is None
     assert [x.getMessage() for x in caplog.records] == [
         "SIGUSR1 is handled by code that Python does not know now, which came after "
@@ -565,15 +574,21 @@ def test_all_that_the_system_was_told_of_a_signal_is_put_back(previous):
     assert facts(sigactions.get(USR1)) == before
 
 
-def test_without_the_functions_of_c_signals_are_noticed_all_the_same(
-    previous, monkeypatch
-):
-    monkeypatch.setattr(sigactions, "_sigaction", lambda: None)
-    watch = watching((USR1,))
-    signal.raise_signal(USR1)
-    assert watch.received is USR1
-    watch.stop()
-    assert signal.getsignal(USR1) is previous
+def test_without_the_functions_of_c_signals_are_noticed_all_the_same():
+    script = """
+import ctypes
+def refuse(name):
+    raise OSError
+ctypes.CDLL = refuse
+previous = lambda *args: print("called")
+signal.signal(SIGUSR1, previous)
+watch = watching((SIGUSR1,))
+raise_signal(SIGUSR1)
+print(watch.received.name)
+watch.stop()
+print(signal.getsignal(SIGUSR1) is previous)
+"""
+    assert run(script) == (0, ["called", "SIGUSR1", "True"])
 
 
 # Other loops

@@ -16,7 +16,6 @@ import threading
 
 from elementsckpt import CheckpointError
 from elementsckpt.storage import disk
-from elementsckpt.system import threads
 
 from support.faults import (
     BackgroundPrunes,
@@ -31,6 +30,7 @@ from support.faults import (
     Stages,
     resumed,
     saves_again,
+    use_one_thread,
     use_small_segments,
 )
 
@@ -93,7 +93,7 @@ def calls(root, rng, *, kinds, every):
 
 def _attack(report, root, kinds, every):
     use_small_segments()
-    threads._THREADS = 1  # Calls come in one order, and this process may fork.
+    use_one_thread()  # So this process may fork, too.
     _warm_up(root)
     found, seen = collections.Counter(), collections.Counter()
     for kind in kinds:

@@ -9,9 +9,16 @@ import shutil
 import tempfile
 
 from elementsckpt.storage import disk
-from elementsckpt.system import threads
 
-from support.faults import ALL, Explicit, Records, resumed, unsynced, use_small_segments
+from support.faults import (
+    ALL,
+    Explicit,
+    Records,
+    resumed,
+    unsynced,
+    use_one_thread,
+    use_small_segments,
+)
 from support.medium import Medium
 
 from .processes import call
@@ -50,7 +57,7 @@ def power(root, rng, *, rounds, kinds):
 
 def _attack(report, root, rng, rounds, kinds):
     use_small_segments()
-    threads._THREADS = 1  # Calls come in one order.
+    use_one_thread()
     counts = collections.Counter(kinds=len(kinds))
     for kind in kinds:
         situation = kind(root / "run")

@@ -31,11 +31,12 @@ import gc, os, resource, sys, threading
 import numpy as np
 import elementsckpt
 from elementsckpt import Checkpoint, Saveable
-from elementsckpt.format.sizes import Sizes
+
+from support.faults import use_sizes
 
 _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (128, most))
-Checkpoint._SIZES = Sizes(segment=100_000)
+use_sizes(segment=100_000)
 options = {"fsync": False, "compress": None}
 directory, mmap = sys.argv[1], sys.argv[2] == "True"
 
@@ -240,7 +241,7 @@ def test_a_save_that_fails_keeps_no_file_open(
             errors.append(error)
         if fault.count < n:
             break
-        cp._saver._writer_lock = None  # It holds the directory.
+        cp.close()  # It holds the directory.
         assert open_files() == before, n
     assert len(errors) > 10
 
@@ -249,10 +250,11 @@ MANY_SEGMENTS = """
 import resource, sys
 import numpy as np
 import elementsckpt
-from elementsckpt.format.sizes import Sizes
+
+from support.faults import use_sizes
 
 resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
-elementsckpt.Checkpoint._SIZES = Sizes(segment=100_000, segments=1000)
+use_sizes(segment=100_000, segments=1000)
 manner = {"fsync": False, "compress": None, "background": bool(sys.argv[3])}
 cp = elementsckpt.Checkpoint(sys.argv[1], **manner)
 cp.agent = elementsckpt.Saveable(["state"])

@@ -9,7 +9,8 @@ import shutil
 import pytest
 
 import elementsckpt
-from elementsckpt import DamagedError, ReadError, WriteError, inspection
+from elementsckpt import DamagedError, ReadError, WriteError
+from elementsckpt.foreign import elements
 from elementsckpt.storage import disk
 
 from support import boxes
@@ -93,13 +94,13 @@ def test_a_save_of_elements_that_goes_while_it_is_looked_at_is_left_out(
         (save / name).write_bytes(b"")
     cp = boxes.make(tmp_path)
     found = cp.saves()
-    describe = inspection._describe_elements
+    files = elements.files
 
-    def remove_before(found):
+    def remove_before(path):
         shutil.rmtree(save)
-        return describe(found)
+        return files(path)
 
-    monkeypatch.setattr(inspection, "_describe_elements", remove_before)
+    monkeypatch.setattr(elements, "files", remove_before)
     assert ([x.path for x in found], cp.saves()) == ([save], [])
 
 

@@ -21,7 +21,6 @@ import traceback
 from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
-from msgspec.structs import replace
 
 import elementsckpt
 from elementsckpt import Checkpoint, Files, WriteError
@@ -36,16 +35,26 @@ DIED = 70
 BLOCK_BYTES = 2048
 
 
+def use_sizes(setattr=setattr, **sizes):
+    """Make the sizes of blocks and segments other ones than those for users."""
+    setattr(Checkpoint, "_SIZES", Sizes(**sizes))
+
+
 def use_small_segments(setattr=setattr, block_bytes=BLOCK_BYTES, **others):
     """Make saves of a few kB have several segments of several blocks."""
-    sizes = Sizes(
-        block=block_bytes,
-        small=block_bytes // 2,
-        segment=3 * block_bytes,
-        arena=block_bytes,
-        shards=block_bytes,  # The stream below is flushed once before its end.
-    )
-    setattr(Checkpoint, "_SIZES", replace(sizes, **others))
+    sizes = {
+        "block": block_bytes,
+        "small": block_bytes // 2,
+        "segment": 3 * block_bytes,
+        "arena": block_bytes,
+        "shards": block_bytes,  # The stream below is flushed once before its end.
+    }
+    use_sizes(setattr, **sizes | others)
+
+
+def use_one_thread(setattr=setattr):
+    """Have the system refuse helper threads, so that calls come in one order."""
+    setattr(threads, "start", lambda *_, daemon: False)
 
 
 # A save whose values tell which one it is
@@ -688,7 +697,7 @@ class Graveyard:
 
 def serve():
     use_small_segments()
-    threads._THREADS = 1  # The calls come in one order, and this process may fork.
+    use_one_thread()  # So this process may fork, too.
     with tempfile.TemporaryDirectory() as root:
         warm_up(FilesAgain(root))
     for line in sys.stdin:

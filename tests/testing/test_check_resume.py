@@ -2,6 +2,7 @@
 
 import collections
 import itertools
+import os
 import random
 import types
 from typing import NamedTuple
@@ -442,10 +443,12 @@ def test_an_object_that_draws_when_it_is_pickled_is_found():
 
 
 def test_a_library_that_draws_in_the_first_save_after_a_load_is_found(monkeypatch):
-    def draw():
-        return random.randrange(16)
+    chance = os.urandom
 
-    monkeypatch.setattr("elementsckpt.saving.history._any_turn", draw)
+    def draw(size):  # Of four bytes, a load draws whose turn it is to be checked.
+        return random.randbytes(size) if size == 4 else chance(size)
+
+    monkeypatch.setattr(os, "urandom", draw)
     said = refusal(make(), train)
     assert "after step 4, saving changes those of random. Let" in said
 

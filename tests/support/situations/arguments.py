@@ -92,8 +92,7 @@ def a_variable_that_is_not_set(tmp, _):
 
 @refused(
     ValueError,
-    "This Checkpoint has no directory: pass a path to save(), or a directory to "
-    "Checkpoint().",
+    "This Checkpoint has no directory: pass a path, or a directory to Checkpoint().",
 )
 def a_save_without_a_directory(tmp, _):
     make(state=1).save()

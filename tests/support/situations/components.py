@@ -224,8 +224,8 @@ def nothing_to_save(tmp, _):
 
 @says(
     ComponentError,
-    "The step of this Checkpoint is no number: invalid literal for int() with base 10: "
-    "'x'. Pass as step= what int() accepts, such as a Counter.",
+    "The step of this Checkpoint is not a number: invalid literal for int() with base "
+    "10: 'x'. Pass as step= what int() accepts, such as a Counter.",
 )
 def a_step_that_is_no_number(tmp, _):
     cp = make(tmp, 1, step="x")
@@ -235,7 +235,7 @@ def a_step_that_is_no_number(tmp, _):
 
 @says(
     ComponentError,
-    "The step of this Checkpoint is no number: int() argument must be … not "
+    "The step of this Checkpoint is not a number: int() argument must be … not "
     "'NoneType'. Pass as step= what int() accepts, such as a Counter.",
 )
 def a_function_that_returns_no_step(tmp, _):
