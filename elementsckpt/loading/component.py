@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
-from ..errors import MismatchError
+from ..errors import MismatchError, reason
 from ..format.manifest import Component, Tree
 from ..kinds import leaves
 from ..kinds.kind import Spec
@@ -52,13 +52,16 @@ class SavedComponent:
         if skeleton is None:
             return state
         if not skeleton:
-            raise refusals.skeleton_lost(self._where)
+            raise refusals.no_skeleton(self._where, "that could not be pickled")
         if not self._request.allow_pickle:
-            raise refusals.skeleton_pickled(self._where)
+            problem = "that are pickled, and loading them could run any code"
+            trust = ", or pass allow_pickle=True if you trust who wrote the save"
+            raise refusals.no_skeleton(self._where, problem, trust)
         try:
             return skeletons.load(skeleton, state)
         except Exception as error:
-            raise refusals.skeleton_not_unpickled(self._where, error) from error
+            problem = f"that cannot be unpickled: {reason(error)}"
+            raise refusals.no_skeleton(self._where, problem) from error
 
     def some(self, named: Sequence[tuple[str, int]]) -> Any:
         """Return the state with only some leaves; `LEFT_OUT` if none can be read.

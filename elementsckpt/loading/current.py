@@ -172,8 +172,8 @@ def _known(
 ) -> dict[str, Any]:
     """Return attributes of a container; those that were not read keep their values."""
     now = plan.flat.others(~number) or {}
-    known = {name: values.get(x, now.get(name, _NOTHING)) for name, x in names.items()}
-    return {name: value for name, value in known.items() if value is not _NOTHING}
-
-
-_NOTHING: Any = object()
+    return {
+        name: values[x] if x in values else now[name]
+        for name, x in names.items()
+        if x in values or name in now
+    }

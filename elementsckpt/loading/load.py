@@ -7,9 +7,8 @@ then `hand_over` calls the components' `load()`.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..components import rng, torch_states
@@ -62,23 +61,17 @@ def read(
     def read_one(found: SaveEntry) -> Loaded:
         loaded = Loaded(found, request, Notes(phases))
         try:
-            is_own = candidates.are_own(found.path)
-            _read(found, is_own, targets, loaded)
+            _read(found, candidates.are_own(found.path), targets, loaded)
+            loaded.notes.warn_of_classes()
+            _note_misfits(targets, loaded)
+            if not request.dry_run:
+                refusals.refuse_misfits(loaded)
         except BaseException:
             loaded.close()
             raise
         return loaded
 
-    loaded = candidates.first_good(read_one, phases)
-    try:
-        loaded.notes.warn_of_classes()
-        _note_misfits(targets, loaded)
-        if not request.dry_run:
-            refusals.refuse_misfits(loaded)
-    except BaseException:
-        loaded.close()
-        raise
-    return loaded
+    return candidates.first_good(read_one, phases)
 
 
 def hand_over(loaded: Loaded, targets: Mapping[str, Target]) -> None:
@@ -124,7 +117,7 @@ def _read(
         loaded.request = request
         targets = {key: targets.get(key, Target()) for key in loaded.keys}
         components = save.components(request, targets, loaded.notes)
-    with _closing(components):
+    try:
         with phases("compare"):
             parts = divide(components, targets, loaded)
             chosen = _choose(parts.alone, loaded) if parts.alone else []
@@ -137,6 +130,10 @@ def _read(
                 if state is not unflattening.LEFT_OUT:
                     loaded.states[key] = state
             _read_whole(parts.whole, targets, loaded)
+    finally:
+        for component in components:
+            if not component.streams:  # Shards are read later.
+                component.close()
 
 
 def _choose(
@@ -153,32 +150,19 @@ def _choose(
     return chosen
 
 
-@contextlib.contextmanager
-def _closing(components: Sequence[AnyComponent]) -> Iterator[None]:
-    """Close the files at the end, except those of shards, which are read later."""
-    try:
-        yield
-        for component in components:
-            if not component.streams:
-                component.close()
-    except BaseException:
-        for component in components:
-            component.close()
-        raise
-
-
 def _read_whole(
     components: Sequence[AnyComponent], targets: Mapping[str, Target], loaded: Loaded
 ) -> None:
     size_bytes = sum(component.held_bytes for component in components)
-    less = loaded.request.verb.by("keys", "regex")
-    require_memory(size_bytes, loaded.found.path, less)
+    require_memory(size_bytes, loaded.found.path, loaded.request.less)
     with loaded.notes.phases("read"):
         folders = [x for x in components if isinstance(x, FolderReader)]
         folders = [x for x in folders if targets[x.key].load is not None]
         if folders and not loaded.request.dry_run:
             loaded.draft = isolate(loaded.found.path, folders)
         for component in components:  # Open files can be read even if they are removed.
+            if component.streams:
+                loaded.streams[component.key] = component.close
             component.open()
     for component in components:
         try:
@@ -199,10 +183,9 @@ def _read_one(component: AnyComponent, target: Target, loaded: Loaded) -> None:
         loaded.loaded += full_names(key, component.names)
         loaded.notes.bytes_read += component.size_bytes
         return
-    state: Any = None
+    state: Any
     if component.streams:
         component.verify()
-        loaded.streams[key] = component.close
         state = component.shards()
     else:
         state = component.state()

@@ -95,8 +95,8 @@ class OpenSave:
         current = None if target.state is None else _objects_in(key, target, notes)
         resolver = Resolver(imports=bool(request.allow_pickle), current=current)
         where = f"{saved!r} in {self.path / names.MANIFEST}"
-        leaf_names, less = names_in_blocks(entry, key), request.verb.by("keys", "regex")
-        reader = Reader(self._source, entry, leaf_names, less)
+        leaf_names = names_in_blocks(entry, key)
+        reader = Reader(self._source, entry, leaf_names, request.less)
         decoder = Decoder(entry, key, where, reader, resolver, request, notes)
         return SavedComponent(decoder)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from ..components.targets import Target
 from ..errors import PickleError
@@ -47,8 +47,7 @@ def divide(
         if target.load is not None and target.takes_folder != is_folder:
             where = component.key, loaded.found.path, loaded.request.verb
             raise refusals.other_kind(*where, is_folder=is_folder)
-    rebuilt = [x for x in components if targets[x.key].is_rebuilt]
-    _selectable(rebuilt, loaded)
+    _selectable([x for x in components if targets[x.key].is_rebuilt], loaded)
     parts = Parts([], [], [])
     some: list[AnyComponent] = []
     for component in components:
@@ -76,14 +75,13 @@ def _is_whole(component: AnyComponent, target: Target, request: Request) -> bool
     return request.is_whole(key) or not is_named
 
 
-def _has_names(component: AnyComponent) -> bool:
+def _has_names(component: AnyComponent) -> TypeGuard[Selectable]:
     return not isinstance(component, FolderReader) and not component.streams
 
 
 def _selectable(components: Sequence[AnyComponent], loaded: Loaded) -> list[Selectable]:
     """Return the components; each must have leaves that can be selected."""
-    chosen = [x for x in components if not isinstance(x, FolderReader)]
-    chosen = [x for x in chosen if not x.streams]
+    chosen = [x for x in components if _has_names(x)]
     for other in (x for x in components if not _has_names(x)):
         how = "as files" if isinstance(other, FolderReader) else refusals.IN_SHARDS
         what = f"{other.key!r} in {loaded.found.path} was saved {how}"

@@ -91,7 +91,7 @@ def missing_keys(
     missing = [key for key in keys.values() if key not in here]
     return errors.MissingKeyError(
         f"{path} has no {', '.join(map(shown, missing))}. It has "
-        f"{', '.join(map(repr, here)) or 'components'}. Nothing was loaded. "
+        f"{hints.listed(here, 'components')}. Nothing was loaded. "
         f"{request.verb.lacking(keys, here, counterparts)}"
     )
 
@@ -123,7 +123,7 @@ def without_names(what: str, verb: Verb, others: Sequence[str] = ()) -> Exceptio
     """
     remedy = f"Leave it out{verb.by('keys')}"
     if "keys" in verb.takes:
-        remedy = f"Leave it out with keys=[{', '.join(map(repr, others)) or '...'}]"
+        remedy = f"Leave it out with keys=[{hints.listed(others, '...')}]"
     if "key" in verb.takes:
         remedy = "Load it with a Checkpoint, into what it was saved from"
     return errors.MismatchError(
@@ -154,19 +154,17 @@ def refuse_nothing(loaded: Loaded, saved: Mapping[str, Sequence[str]]) -> None:
     selection = loaded.selections[next(iter(saved))]
     if selection.regex is None:
         return
-    keys = ", ".join(map(repr, saved))
-    what = f"regex={shown(selection.regex)} matches no leaf of {keys} in {path}"
+    what = f"regex={shown(selection.regex)} matches no leaf of {hints.listed(saved)}"
     names = [name for some in saved.values() for name in some]
     if not names:
         raise errors.MismatchError(
-            f"{what}, where no leaf has a name: either there are none, or all are in "
-            f"attributes of containers. Load it whole, without regex=; nothing was "
-            f"loaded."
+            f"{what} in {path}, where no leaf has a name: either there are none, or "
+            f"all are in attributes of containers. Load it whole, without regex=; "
+            f"nothing was loaded."
         )
-    text = remedies.text_of(selection.regex)
-    near = ", ".join(map(repr, hints.nearest(text, names)))
+    near = hints.listed(hints.nearest(remedies.text_of(selection.regex), names))
     raise errors.MismatchError(
-        f"{what}. The nearest names in the save are {near}. "
+        f"{what} in {path}. The nearest names in the save are {near}. "
         f"{_of_saved_key(loaded, selection.regex, saved)}"
         f"{_of_current(selection.regex, plans)}Correct the pattern, which must match "
         f"from the start of a name, with or without the key; nothing was loaded."
@@ -253,30 +251,15 @@ def unknown_function(name: str, by: str, path: str) -> Exception:
     )
 
 
-_GIVE_TEMPLATE = "Give the Value that loads it a template: Value(one_like_the_saved)"
+def no_skeleton(where: str, problem: str, otherwise: str = "") -> Exception:
+    """Return the error for a value whose classes cannot be had.
 
-
-def skeleton_lost(where: str) -> Exception:
-    """Return the error for a value that was saved without its classes."""
+    Args:
+      where: Name of the component and the save.
+      problem: What is wrong with its classes and static fields.
+      otherwise: Another remedy than a template.
+    """
     return errors.PickleError(
-        f"{_value(where)} that could not be pickled. {_GIVE_TEMPLATE}."
+        f"{where} is a Value's, with classes or static fields {problem}. Give the "
+        f"Value that loads it a template: Value(one_like_the_saved){otherwise}."
     )
-
-
-def skeleton_pickled(where: str) -> Exception:
-    """Return the error for a value whose classes may not be unpickled."""
-    return errors.PickleError(
-        f"{_value(where)} that are pickled, and loading them could run any code. "
-        f"{_GIVE_TEMPLATE}, or pass allow_pickle=True if you trust who wrote the save."
-    )
-
-
-def skeleton_not_unpickled(where: str, error: Exception) -> Exception:
-    """Return the error for a value whose classes cannot be unpickled."""
-    return errors.PickleError(
-        f"{_value(where)} that cannot be unpickled: {reason(error)}. {_GIVE_TEMPLATE}."
-    )
-
-
-def _value(where: str) -> str:
-    return f"{where} is a Value's, with classes or static fields"

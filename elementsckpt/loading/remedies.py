@@ -29,7 +29,7 @@ def of(loaded: Loaded, *, is_uneven: bool) -> str:
       is_uneven: Whether leaves that only one side has are an error, and there are some.
     """
     takes, remedies = loaded.request.verb.takes, []
-    if loaded.request.is_plain:
+    if all(map(loaded.request.is_whole, loaded.keys)):
         remedies.append(
             "load into a value like the one that was saved, which elementsckpt.read "
             "shows"
@@ -43,11 +43,15 @@ def of(loaded: Loaded, *, is_uneven: bool) -> str:
     if is_castable and "cast" in takes:
         remedies.append("convert dtypes, never shapes, with cast=True")
     if is_uneven and "rename" in takes:
-        remedies += _renaming(loaded)
+        remedies.append(_renaming(loaded))
     if is_uneven and "strict" in takes:
         remedies.append("load what only both have with strict=False")
-    text = ", or ".join(remedies or ["register an object like the one that was saved"])
-    return f"{text[:1].upper()}{text[1:]}."
+    text = ", or ".join(filter(None, remedies))
+    return f"{_sentence(text or 'register an object like the one that was saved')}."
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}"
 
 
 def text_of(regex: Any) -> str:
@@ -59,32 +63,27 @@ def text_of(regex: Any) -> str:
 # Other names
 
 
-def _renaming(loaded: Loaded) -> list[str]:
-    """Return advice that makes the names fit, in a list; [] if there is none."""
+def _renaming(loaded: Loaded, otherwise: str = "") -> str:
+    """Return advice that makes names fit; without any, advice with the other rename."""
     turned = _turned(loaded)
     if turned:
-        return [f"pass rename={turned}, {_DIRECTION}"]
-    rename = _added(loaded)
-    return (
-        [f"map names in the save to current ones, as with rename={rename}"]
-        if rename
-        else []
-    )
-
-
-_DIRECTION = "which goes from names in the save to current ones"
+        return (
+            f"pass rename={turned}, which goes from names in the save to current ones"
+        )
+    rename = _added(loaded) or otherwise
+    hint = f"map names in the save to current ones, as with rename={rename}"
+    return hint if rename else ""
 
 
 def renaming_hint(loaded: Loaded) -> str:
-    given, turned, added = loaded.request.rename, _turned(loaded), _added(loaded)
-    if turned:
-        return f"Pass rename={turned}, {_DIRECTION}"
-    if given:
+    """Return advice on names in the save that match, and that are not current ones."""
+    given = loaded.request.rename
+    if given and not _turned(loaded):
+        added = _added(loaded)
         example = f", as rename={added} may" if added else ""
         names = shown(dict(given))
         return f"Correct rename={names}, which does not make these names fit{example}"
-    pair = added or "{pattern: replacement}"
-    return f"Map names in the save to current ones, as with rename={pair}"
+    return _sentence(_renaming(loaded, "{pattern: replacement}"))
 
 
 def warn_of_unused(loaded: Loaded) -> None:
@@ -100,16 +99,15 @@ def warn_of_unused(loaded: Loaded) -> None:
         if not unused or not left:
             continue
         names = [name for plan in plans for name, *_ in plan.saved]
-        near = ", ".join(map(repr, hints.nearest(text_of(unused[0]), names)))
-        turned = _turned(loaded)
+        near = hints.listed(hints.nearest(text_of(unused[0]), names))
         _logger.warning(
             "rename: no name in %s is matched by %s, and with strict=False %d leaves "
             "that only one side has are left as they are. %s",
             loaded.found.path,
             ", ".join(shown(text_of(pattern)) for pattern in unused),
             left,
-            f"Pass rename={turned}, {_DIRECTION}."
-            if turned
+            f"{_sentence(_renaming(loaded))}."
+            if _turned(loaded)
             else f"The nearest names in the save are {near}.",
         )
 
@@ -129,7 +127,7 @@ def _names(loaded: Loaded, key: str) -> hints.Names:
         return is_like or (cast and specs.can_cast(saved[old], expected))
 
     free = [name for name in now if name not in known]
-    return hints.Names([*saved], free, fits)
+    return hints.Names([*saved], plan.unexpected, free, fits)
 
 
 def _added(loaded: Loaded) -> Mapping[str, Any]:
@@ -140,8 +138,8 @@ def _added(loaded: Loaded) -> Mapping[str, Any]:
     if loaded.request.regex is not None and not given:  # Each must then match.
         is_by_key = is_by_key and all(plan.chosen for plan in loaded.plans.values())
     found: dict[str, Any] = dict(given) if is_by_key else {}
-    for key, plan in loaded.plans.items():
-        pair = hints.renaming(_names(loaded, key), plan.unexpected)
+    for key in loaded.plans:
+        pair = hints.renaming(_names(loaded, key))
         others = [
             x for y in loaded.plans if y != key for x, *_ in loaded.plans[y].chosen
         ]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import force_setattr
 
 from ..errors import MismatchError, MissingKeyError, reason
+from ..user import hints
 from ..user.arguments import flag, shown
 from .verbs import Verb
 
@@ -94,10 +95,9 @@ class Request(Struct, frozen=True):
         return self.plain and not self.allow_pickle
 
     @property
-    def is_plain(self) -> bool:
-        """Whether the request has no arguments about leaves."""
-        is_named = self.regex is not None or bool(self.rename)
-        return self.strict and not self.cast and not is_named
+    def less(self) -> str:
+        """Advice on how to load less: " with" the arguments for that, or ""."""
+        return self.verb.by("keys", "regex")
 
     def is_whole(self, key: str) -> bool:
         """Whether the whole state of a component is replaced without comparison."""
@@ -117,9 +117,8 @@ class Request(Struct, frozen=True):
 
     def rename_of(self, key: str) -> Mapping[str, str]:
         """Return the patterns that rename leaves of a component."""
-        rename: Any = self.rename or {}
-        found: Mapping[str, str] = rename
-        return rename.get(key, {}) if self.renames_by_key else found
+        rename: Mapping[str, Any] = self.rename or {}
+        return rename.get(key, {}) if self.renames_by_key else rename
 
     @property
     def renames_by_key(self) -> bool:
@@ -198,10 +197,7 @@ def _require_keys(argument: str, named: Iterable[str], keys: Iterable[str]) -> N
     unknown = [key for key in named if key not in known]
     if unknown:
         raise MissingKeyError(
-            f"{argument} names {_listed(unknown)}, but the keys to load are "
-            f"{_listed(known)}. Correct its keys; nothing was loaded."
+            f"{argument} names {hints.listed(unknown)}, but the keys to load are "
+            f"{hints.listed(known, 'no components')}. Correct its keys; nothing was "
+            f"loaded."
         )
-
-
-def _listed(keys: Sequence[str]) -> str:
-    return ", ".join(map(repr, keys)) or "no components"
