@@ -76,17 +76,17 @@ class _Restricted(pickle._Unpickler):
     def _refuse(self) -> None:
         raise ForbiddenError("an object that is more than data")
 
-    def _load_bytearray8(self) -> None:
+    def load_bytearray8(self) -> None:
         (size,) = struct.unpack("<Q", self.read(8))
         expect(size <= self._size_bytes, "length")
         value = bytearray(size)
         self.readinto(value)
         self.append(value)
 
-    def _load_append(self) -> None:
+    def load_append(self) -> None:
         self._extend([self.stack.pop()])
 
-    def _load_appends(self) -> None:
+    def load_appends(self) -> None:
         self._extend(self.pop_mark())
 
     def _extend(self, items: list[Any]) -> None:
@@ -96,11 +96,11 @@ class _Restricted(pickle._Unpickler):
             self._limits.hold(target, items)
         target.extend(items)
 
-    def _load_setitem(self) -> None:
+    def load_setitem(self) -> None:
         value, key = self.stack.pop(), self.stack.pop()
         self._update([key, value])
 
-    def _load_setitems(self) -> None:
+    def load_setitems(self) -> None:
         self._update(self.pop_mark())
 
     def _update(self, items: list[Any]) -> None:
@@ -112,18 +112,18 @@ class _Restricted(pickle._Unpickler):
             self._limits.hold(target, values)
         target.update(zip(keys, values, strict=True))
 
-    def _load_additems(self) -> None:
+    def load_additems(self) -> None:
         items = self.pop_mark()
         expect(type(self.stack[-1]) is set, "set")
         self._limits.check_keys(items)
         self.stack[-1].update(items)
 
-    def _load_frozenset(self) -> None:
+    def load_frozenset(self) -> None:
         items = self.pop_mark()
         self._limits.check_keys(items)
         self.append(frozenset(items))
 
-    def _load_reduce(self) -> None:
+    def load_reduce(self) -> None:
         arguments, function = self.stack.pop(), self.stack[-1]
         make = _MAKERS.get(id(function))  # By id: its hash might never end.
         if make is None:
@@ -131,7 +131,7 @@ class _Restricted(pickle._Unpickler):
         expect(type(arguments) is tuple and len(arguments) <= 5, "call")
         self.stack[-1] = make(self._limits, *arguments)
 
-    def _load_build(self) -> None:
+    def load_build(self) -> None:
         state, unbuilt = self.stack.pop(), self.stack[-1]
         if type(unbuilt) is not Unbuilt:
             raise ForbiddenError(f"a {type(unbuilt).__name__} with attributes")
@@ -199,30 +199,23 @@ _MAKERS: dict[int, Callable[..., Any]] = {
     **{id(cls): make for cls, make in _CLASSES.items()},
 }
 
-# The base class reads these; all others are refused.
-_PLAIN_OPCODES = (
+# What is not one of these is refused.
+_OPCODES = (
     *("PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK", "GLOBAL", "STACK_GLOBAL"),
     *("MEMOIZE", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET"),
     *("NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "LONG4"),
     *("BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
-    *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
+    *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
     *("EMPTY_LIST", "EMPTY_DICT", "EMPTY_SET", "EMPTY_TUPLE"),
-    *("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
+    *("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "FROZENSET"),
+    *("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "REDUCE", "BUILD"),
 )
-_PLAIN: Any = {getattr(pickle, name)[0] for name in _PLAIN_OPCODES}
+_ADMITTED_OPCODES: Any = {getattr(pickle, name)[0] for name in _OPCODES}
+# The base class finds methods in this table, so without it none is overridden.
 _DISPATCH: Any = {
-    **{
-        opcode: load if opcode in _PLAIN else _Restricted._refuse
-        for opcode, load in pickle._Unpickler.dispatch.items()
-    },
-    pickle.BYTEARRAY8[0]: _Restricted._load_bytearray8,
-    pickle.APPEND[0]: _Restricted._load_append,
-    pickle.APPENDS[0]: _Restricted._load_appends,
-    pickle.SETITEM[0]: _Restricted._load_setitem,
-    pickle.SETITEMS[0]: _Restricted._load_setitems,
-    pickle.ADDITEMS[0]: _Restricted._load_additems,
-    pickle.FROZENSET[0]: _Restricted._load_frozenset,
-    pickle.REDUCE[0]: _Restricted._load_reduce,
-    pickle.BUILD[0]: _Restricted._load_build,
+    opcode: getattr(_Restricted, load.__name__)
+    if opcode in _ADMITTED_OPCODES
+    else _Restricted._refuse
+    for opcode, load in pickle._Unpickler.dispatch.items()
 }
 _Restricted.dispatch = _DISPATCH

@@ -71,12 +71,10 @@ class SavedComponent:
         """
         with damage(self._where):
             saved = self._tree
-            picked = self._decoder.admitted(
-                tree.pick(saved, (n for _, n in named)), named
-            )
-            if not picked:
+            numbers = self._decoder.admitted(saved, {n for _, n in named}, named)
+            if not numbers:
                 return unflattening.LEFT_OUT
-            values = self._decoder.some(saved, tree.numbers_in(picked))
+            values = self._decoder.some(saved, numbers)
             return unflattening.unflatten_some(saved.root, saved.nodes, values)
 
     @property

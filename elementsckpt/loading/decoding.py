@@ -91,8 +91,7 @@ class Decoder(Struct):
         if saved.root >= 0:
             places.add(saved.root)
         named = walking.all_names(saved, self.notes.allowance)
-        picked = self.admitted(tree.pick(saved, places), named, shard)
-        values = self.some(saved, tree.numbers_in(picked))
+        values = self.some(saved, self.admitted(saved, places, named, shard))
         return unflattening.unflatten_rest(saved.root, saved.nodes, values)
 
     def some(
@@ -230,20 +229,21 @@ class Decoder(Struct):
 
     def admitted(
         self,
-        picked: Sequence[tuple[int, LeafGroup]],
+        saved: Tree,
+        numbers: Set[int],
         named: Iterable[tuple[str, int]],
         shard: str = "",
-    ) -> list[tuple[int, LeafGroup]]:
+    ) -> Set[int]:
         """Return the leaves to read: without pickled ones if these are left out."""
         if not self.request.leaves_out:
-            return list(picked)
-        pickled = [x for x in picked if x[1].kind == "pickle"]
-        numbers = set(tree.numbers_in(pickled))
-        for name, number in named if numbers else ():
-            if number in numbers:
+            return numbers
+        picked = tree.pick(saved, numbers)
+        pickled = {*tree.numbers_in(x for x in picked if x[1].kind == "pickle")}
+        for name, number in named if pickled else ():
+            if number in pickled:
                 full = tree.full_name(shard, name) if shard else name
                 self.notes.left_out[self._full_name(full)] = None
-        return [x for x in picked if x[1].kind != "pickle"]
+        return numbers - pickled
 
 
 def _no_class(number: int, node: Node) -> type | None:

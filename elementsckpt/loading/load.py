@@ -175,26 +175,24 @@ def _read_whole(
 
 def _read_one(component: AnyComponent, target: Target, loaded: Loaded) -> None:
     key = component.key
+    state: Any
     if isinstance(component, FolderReader):
         with loaded.notes.phases("read"):
             component.verify()
         loaded.folders[key] = component
-        loaded.states[key] = component.path
-        loaded.loaded += full_names(key, component.names)
         loaded.notes.bytes_read += component.size_bytes
-        return
-    state: Any
-    if component.streams:
+        state, names = component.path, component.names
+    elif component.streams:
         component.verify()
-        state = component.shards()
+        state, names = component.shards(), component.contents()
     else:
-        state = component.state()
+        state, names = component.state(), component.contents()
         if target.is_rebuilt:
             _warn_of_plain(key, loaded.found)
             state = component.rebuilt(state)
     if state is not unflattening.LEFT_OUT:
         loaded.states[key] = state
-        loaded.loaded += full_names(key, component.contents())
+        loaded.loaded += full_names(key, names)
 
 
 def _warn_of_plain(key: str, found: SaveEntry) -> None:

@@ -110,7 +110,7 @@ def _select(
 ) -> None:
     """Decide which leaves are selected; read their names only if patterns need them."""
     some = [*parts.into, *parts.alone]
-    is_by_name = bool(patterns.groups(loaded.request, [x.key for x in some]))
+    is_by_name = any(loaded.request.is_by_name(x.key) for x in some)
     names = {x.key: [name for name, _ in x.names()] if is_by_name else [] for x in some}
     loaded.selections = patterns.selections(loaded.request, names)
     is_rebuilt = any(target.is_rebuilt for target in targets.values())

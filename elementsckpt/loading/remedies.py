@@ -175,14 +175,11 @@ def _turned_of(loaded: Loaded, keys: Sequence[str]) -> dict[str, str]:
 
 def _avoiding(loaded: Loaded) -> str | None:
     """Return a `regex=` that leaves out all leaves that do not fit, or None."""
-    found: dict[str, str] = {}
     if not loaded.is_named or not any(_misfits(loaded, x) for x in loaded.plans):
         return None
-    for key in loaded.keys:
-        regex = _avoiding_in(loaded, key)
-        if regex is None:
-            return None
-        found[key] = regex
+    found = {key: _avoiding_in(loaded, key) for key in loaded.keys}
+    if None in found.values():
+        return None
     is_one = len(found) == 1 and not isinstance(loaded.request.regex, Mapping)
     text = repr(found[next(iter(found))] if is_one else found)
     return text if len(text) <= _LONG else None

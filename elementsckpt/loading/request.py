@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from msgspec import Struct
-from msgspec.structs import force_setattr
+from msgspec.structs import force_setattr, replace
 
 from ..errors import MismatchError, MissingKeyError, reason
 from ..user import hints
@@ -82,12 +81,9 @@ class Request(Struct, frozen=True):
           keys: Keys of the components that the save has.
           is_trusted: Whether code from it may run, if `allow_pickle` is None.
         """
-        found = copy.copy(self)
-        if self.keys is None:
-            force_setattr(found, "keys", self._wanted({key: key for key in keys}))
-        if self.allow_pickle is None:
-            force_setattr(found, "allow_pickle", is_trusted)
-        return found
+        wanted = {key: key for key in keys} if self.keys is None else self.keys
+        may_run = is_trusted if self.allow_pickle is None else self.allow_pickle
+        return replace(self, keys=self._wanted(wanted), allow_pickle=may_run)
 
     @property
     def leaves_out(self) -> bool:

@@ -105,11 +105,7 @@ class Run:
     def blame_load(self, directory: Path, saved: Prints, found: str) -> str:
         """Return which components change which generators; `load` returned `found`."""
         saver = self._in(directory)
-
-        def load(keys: list[str]) -> None:
-            saver.load(keys=keys)
-
-        return _blame("loading", saver, load, found, saved)
+        return _blame("loading", saver, lambda x: saver.load(keys=x), found, saved)
 
     def close(self) -> None:
         """Close the checkpoint that saves the run."""
@@ -129,7 +125,7 @@ class Run:
 def _blame(
     doing: str,
     keys: Iterable[str],
-    work: Callable[[list[str]], None],
+    work: Callable[[list[str]], object],
     found: str,
     right: Prints | None = None,
 ) -> str:

@@ -198,15 +198,18 @@ def _all_fit(rename: Mapping[str, str], names: Sequence[Names]) -> bool:
 
 def _alike(first: str, second: str) -> tuple[int, int]:
     """Return how many letters of whole parts two names share at their end and start."""
-    parts, others = (re.findall(r"[^/.]*[/.]?", name) for name in (first, second))
-    return _shared(parts[::-1], others[::-1]), _shared(parts, others)
+    ends = _shared(r"[/.]?[^/.]*", first[::-1], second[::-1])
+    return ends, _shared(r"[^/.]*[/.]?", first, second)
 
 
-def _shared(parts: Sequence[str], others: Sequence[str]) -> int:
-    """Return how many letters two lists share in the parts at their beginning."""
-    pairs = zip(parts, others, strict=False)
-    same = itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)
-    return sum(len(part) for part, _ in same)
+def _shared(part: str, first: str, second: str) -> int:
+    """Return how many letters two texts share in the parts that they begin with."""
+    parts, others = (re.finditer(part, text) for text in (first, second))
+    pairs = zip(
+        parts, others, strict=False
+    )  # Only as far as needed: names may be long.
+    same = itertools.takewhile(lambda pair: pair[0][0] == pair[1][0], pairs)
+    return sum(len(found[0]) for found, _ in same)
 
 
 def avoiding(names: Sequence[str], others: Sequence[str], regex: str) -> str | None:
