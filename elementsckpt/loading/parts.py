@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, TypeGuard
 
 from ..components.targets import Target
@@ -28,20 +28,18 @@ class Parts(NamedTuple):
     alone: list[Selectable]
 
 
-def divide(
-    components: Sequence[AnyComponent], targets: Mapping[str, Target], loaded: Loaded
-) -> Parts:
+def divide(components: Sequence[AnyComponent], loaded: Loaded) -> Parts:
     """Decide how each component is read, and which of its leaves.
 
     Args:
       components: Components of the save.
-      targets: Their targets.
-      loaded: Has the request, and gets the selections.
+      loaded: Has the request and the targets, and gets the selections.
 
     Raises:
       MismatchError: the target cannot load this kind of component.
       PickleError: the component needs pickle, which is not allowed.
     """
+    targets = loaded.targets
     for component in components:
         target, is_folder = targets[component.key], isinstance(component, FolderReader)
         if target.load is not None and target.takes_folder != is_folder:
@@ -59,8 +57,7 @@ def divide(
             parts.into.append(chosen)
         elif _is_admitted(chosen, loaded):
             parts.alone.append(chosen)
-    if some:
-        _select(components, parts, targets, loaded)
+    _select(components, parts, loaded)
     return parts
 
 
@@ -102,16 +99,11 @@ def _is_admitted(component: Selectable, loaded: Loaded) -> bool:
     return True
 
 
-def _select(
-    components: Sequence[AnyComponent],
-    parts: Parts,
-    targets: Mapping[str, Target],
-    loaded: Loaded,
-) -> None:
+def _select(components: Sequence[AnyComponent], parts: Parts, loaded: Loaded) -> None:
     """Decide which leaves are selected; read their names only if patterns need them."""
     some = [*parts.into, *parts.alone]
     is_by_name = any(loaded.request.is_by_name(x.key) for x in some)
     names = {x.key: [name for name, _ in x.names()] if is_by_name else [] for x in some}
     loaded.selections = patterns.selections(loaded.request, names)
-    is_rebuilt = any(target.is_rebuilt for target in targets.values())
+    is_rebuilt = any(target.is_rebuilt for target in loaded.targets.values())
     loaded.is_named = all(map(_has_names, components)) and not is_rebuilt
