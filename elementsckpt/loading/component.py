@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from ..errors import MismatchError, reason
@@ -212,20 +212,16 @@ class SavedComponent:
         return self._entry.tree()
 
 
-def names_in_blocks(component: Component, key: str) -> Callable[[int], str]:
-    """Return a function that names the leaves in a block, for errors."""
-
-    def name(block: int) -> str:
-        last, names = -1, [""]  # Leaves that begin in the block, or the last before it.
-        with contextlib.suppress(Exception):
-            for index in range(len(component.trees)):
-                prefix = "" if component.shards is None else f"{index}/"
-                for group in component.tree(index).leaves:
-                    if last < group.block <= block:
-                        last, names = group.block, []
-                    if group.block == last:
-                        names += [prefix + name for name in group.names]
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        return tree.full_name(key, names[0]) + more
-
-    return name
+def names_in_block(component: Component, key: str, block: int) -> str:
+    """Return the names of the leaves in a block, for errors."""
+    last, names = -1, [""]  # Leaves that begin in the block, or the last before it.
+    with contextlib.suppress(Exception):
+        for index in range(len(component.trees)):
+            prefix = "" if component.shards is None else f"{index}/"
+            for group in component.tree(index).leaves:
+                if last < group.block <= block:
+                    last, names = group.block, []
+                if group.block == last:
+                    names += [prefix + name for name in group.names]
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return tree.full_name(key, names[0]) + more

@@ -114,7 +114,7 @@ def _read(loaded: Loaded, *, is_own: bool) -> None:
         save = OpenSave(loaded.found)
         loaded.request = loaded.request.of_save(save.keys(), is_trusted=is_own)
         loaded.targets = {key: targets.get(key, Target()) for key in loaded.keys}
-        components = save.components(loaded.request, loaded.targets, loaded.notes)
+        components = save.components(loaded)
     try:
         with phases("compare"):
             parts = divide(components, loaded)

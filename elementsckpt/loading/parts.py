@@ -43,8 +43,7 @@ def divide(components: Sequence[AnyComponent], loaded: Loaded) -> Parts:
     for component in components:
         target, is_folder = targets[component.key], isinstance(component, FolderReader)
         if target.load is not None and target.takes_folder != is_folder:
-            where = component.key, loaded.found.path, loaded.request.verb
-            raise refusals.other_kind(*where, is_folder=is_folder)
+            raise refusals.other_kind(component.key, loaded, is_folder=is_folder)
     _selectable([x for x in components if targets[x.key].is_rebuilt], loaded)
     parts = Parts([], [], [])
     some: list[AnyComponent] = []

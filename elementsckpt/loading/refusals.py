@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from .. import errors
@@ -19,7 +19,6 @@ from ..user import hints
 from ..user.arguments import shown
 from . import remedies
 from .loaded import Loaded, full_names
-from .request import Request
 from .verbs import Verb
 
 # The save
@@ -76,27 +75,25 @@ def always_removed(attempts: int, directory: Path) -> Exception:
 
 
 def missing_keys(
-    path: Path, request: Request, there: Iterable[str], counterparts: Mapping[str, str]
+    loaded: Loaded, here: Sequence[str], counterparts: Mapping[str, str]
 ) -> Exception:
     """Return the error for components that the save lacks.
 
     Args:
-      path: The save.
-      request: The request for it.
-      there: The keys that it has.
+      loaded: The load.
+      here: The keys that the save has.
       counterparts: Our keys of missing components, to saved keys of what seems to be
         the same.
     """
-    here, keys = list(there), request.keys or {}
-    missing = [key for key in keys.values() if key not in here]
+    missing = [key for key in loaded.keys.values() if key not in here]
     return errors.MissingKeyError(
-        f"{path} has no {', '.join(map(shown, missing))}. It has "
+        f"{loaded.found.path} has no {', '.join(map(shown, missing))}. It has "
         f"{hints.listed(here, 'components')}. Nothing was loaded. "
-        f"{request.verb.lacking(keys, here, counterparts)}"
+        f"{loaded.request.verb.lacking(loaded.keys, here, counterparts)}"
     )
 
 
-def other_kind(key: str, path: Path, verb: Verb, *, is_folder: bool) -> Exception:
+def other_kind(key: str, loaded: Loaded, *, is_folder: bool) -> Exception:
     """Return the error for a folder where a state is expected, or the reverse."""
     if is_folder:
         what = "a folder of files, and what loads it takes a state"
@@ -105,8 +102,8 @@ def other_kind(key: str, path: Path, verb: Verb, *, is_folder: bool) -> Exceptio
         what = "a state, and what loads it is a Files, which takes a folder"
         remedy = "Use what it was saved with"
     return errors.MismatchError(
-        f"{key!r} in {path} is {what}. {remedy}, or leave it out{verb.by('keys')}; "
-        f"nothing was loaded."
+        f"{key!r} in {loaded.found.path} is {what}. {remedy}, or leave it "
+        f"out{loaded.request.verb.by('keys')}; nothing was loaded."
     )
 
 

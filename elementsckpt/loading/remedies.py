@@ -88,10 +88,7 @@ def renaming_hint(loaded: Loaded) -> str:
 
 def warn_of_unused(loaded: Loaded) -> None:
     """Warn about patterns that rename nothing while leaves remain unmatched."""
-    groups = (
-        patterns.groups(loaded.request, loaded.plans) if loaded.request.rename else []
-    )
-    for group in groups:
+    for group in patterns.groups(loaded.request, loaded.plans):
         plans = [loaded.plans[key] for key in group]
         rename = loaded.selections[group[0]].rename or {}
         unused = [x for x in rename if not any(x in plan.used for plan in plans)]
@@ -133,8 +130,8 @@ def _names(loaded: Loaded, key: str) -> hints.Names:
 def _added(loaded: Loaded) -> Mapping[str, Any]:
     """Return `rename=` with patterns that make more names fit, or nothing new."""
     given = loaded.request.rename or {}
-    is_flat = any(not isinstance(x, Mapping) for x in given.values())
-    is_by_key = not is_flat and len(loaded.keys) > 1
+    is_by_key = not given or loaded.request.renames_by_key
+    is_by_key = is_by_key and len(loaded.keys) > 1
     if loaded.request.regex is not None and not given:  # Each must then match.
         is_by_key = is_by_key and all(plan.chosen for plan in loaded.plans.values())
     found: dict[str, Any] = dict(given) if is_by_key else {}
@@ -157,7 +154,7 @@ def _match_any(patterns: Iterable[str], names: Collection[str]) -> bool:
 def _turned(loaded: Loaded) -> Mapping[str, Any]:
     """Return `rename=` in the other direction, if only that makes sense."""
     given = loaded.request.rename or {}
-    if any(isinstance(rename, Mapping) for rename in given.values()):
+    if loaded.request.renames_by_key:
         found = {key: _turned_of(loaded, [key]) for key in given if key in loaded.plans}
         return found if found and all(found.values()) else {}
     return _turned_of(loaded, [*loaded.plans])
