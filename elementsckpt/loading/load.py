@@ -16,7 +16,8 @@ from ..components.targets import Target
 from ..directory.listing import SaveEntry
 from ..errors import PickleError, add_note, naming
 from ..format.manifest import escape
-from ..state import tree, unflattening
+from ..state import tree
+from ..state.unflattening import LEFT_OUT
 from ..storage.fileview import FolderReader, isolate
 from ..system.memory import require_memory
 from ..system.phases import Phases
@@ -123,9 +124,7 @@ def _read(loaded: Loaded, *, is_own: bool) -> None:
         with phases("build"):
             states = {x.key: x.some(named) for x, named in chosen}
             states |= {x.key: fill(x, loaded) for x in parts.into}
-            for key, state in states.items():
-                if state is not unflattening.LEFT_OUT:
-                    loaded.states[key] = state
+            loaded.states |= {x: y for x, y in states.items() if y is not LEFT_OUT}
             _read_whole(parts.whole, loaded)
     finally:
         for component in components:
@@ -185,7 +184,7 @@ def _read_one(component: AnyComponent, loaded: Loaded) -> None:
         if loaded.targets[key].is_rebuilt:
             _warn_of_plain(key, loaded.found)
             state = component.rebuilt(state)
-    if state is not unflattening.LEFT_OUT:
+    if state is not LEFT_OUT:
         loaded.states[key] = state
         loaded.loaded += full_names(key, names)
 

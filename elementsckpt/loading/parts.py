@@ -45,19 +45,18 @@ def divide(components: Sequence[AnyComponent], loaded: Loaded) -> Parts:
         if target.load is not None and target.takes_folder != is_folder:
             raise refusals.other_kind(component.key, loaded, is_folder=is_folder)
     _selectable([x for x in components if targets[x.key].is_rebuilt], loaded)
-    parts = Parts([], [], [])
-    some: list[AnyComponent] = []
-    for component in components:
-        is_whole = _is_whole(component, targets[component.key], loaded.request)
-        (parts.whole if is_whole else some).append(component)
-    for chosen in _selectable(some, loaded):
-        target = targets[chosen.key]
-        if target.template is not None or target.state is not None:
-            parts.into.append(chosen)
-        elif _is_admitted(chosen, loaded):
-            parts.alone.append(chosen)
-    _select(components, parts, loaded)
-    return parts
+    whole = [x for x in components if _is_whole(x, targets[x.key], loaded.request)]
+    keys = {component.key for component in whole}
+    some = _selectable([x for x in components if x.key not in keys], loaded)
+    into = [x for x in some if _has_current(targets[x.key])]
+    others = [x for x in some if not _has_current(targets[x.key])]
+    alone = [x for x in others if _is_admitted(x, loaded)]
+    _select(components, [*into, *alone], loaded)
+    return Parts(whole, into, alone)
+
+
+def _has_current(target: Target) -> bool:
+    return target.template is not None or target.state is not None
 
 
 def _is_whole(component: AnyComponent, target: Target, request: Request) -> bool:
@@ -98,9 +97,13 @@ def _is_admitted(component: Selectable, loaded: Loaded) -> bool:
     return True
 
 
-def _select(components: Sequence[AnyComponent], parts: Parts, loaded: Loaded) -> None:
-    """Decide which leaves are selected; read their names only if patterns need them."""
-    some = [*parts.into, *parts.alone]
+def _select(
+    components: Sequence[AnyComponent], some: Sequence[Selectable], loaded: Loaded
+) -> None:
+    """Decide which leaves of some components are selected.
+
+    Their names are read only if patterns need them.
+    """
     is_by_name = any(loaded.request.is_by_name(x.key) for x in some)
     names = {x.key: [name for name, _ in x.names()] if is_by_name else [] for x in some}
     loaded.selections = patterns.selections(loaded.request, names)
