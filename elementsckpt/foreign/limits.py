@@ -68,7 +68,7 @@ class Limits:
         self._hashes: dict[int, Any] = {}
         self._twins: dict[int, set[Any]] = {}
         self._levels = _ById()
-        self._held: set[int] = set()
+        self._nested: set[int] = set()
 
     def charge(self, cost: int) -> None:
         """Take a cost from the budget; refuse it if too little is left."""
@@ -121,7 +121,7 @@ class Limits:
                 if len(twins) > _MOST_TWINS:
                     raise ForbiddenError("keys made to have the same hash")
 
-    def hold(self, holder: Any, items: Iterable[Any]) -> None:
+    def check_nesting(self, holder: Any, items: Iterable[Any]) -> None:
         """Refuse a nesting so deep that freeing it would overflow the C stack.
 
         The interpreter frees the other containers without recursion.
@@ -131,9 +131,9 @@ class Limits:
             if _is_freed_by_recursion(item):
                 known = self._levels.of(item, 0)
                 self._levels.note(item, known)
-                self._held.add(id(item))
+                self._nested.add(id(item))
                 level = max(level, known + 1)
-        if level > _MOST_LEVELS or (level and id(holder) in self._held):
+        if level > _MOST_LEVELS or (level and id(holder) in self._nested):
             raise ForbiddenError("so deep a nesting")
         if level > self._levels.of(holder, 0):
             self._levels.note(holder, level)

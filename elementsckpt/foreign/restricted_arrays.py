@@ -96,7 +96,7 @@ def _build_array(limits: Limits, state: Sequence[Any]) -> np.ndarray:
     limits.charge(8 * len(data))
     objects = np.fromiter(data, object, len(data)).reshape(shape)
     objects = np.asfortranarray(objects) if is_fortran is True else objects
-    limits.hold(objects, data)
+    limits.check_nesting(objects, data)
     return objects
 
 

@@ -93,7 +93,7 @@ class _Restricted(pickle._Unpickler):
         target = self.stack[-1]
         expect(type(target) in (list, collections.deque), "list")
         if type(target) is collections.deque:
-            self._limits.hold(target, items)
+            self._limits.check_nesting(target, items)
         target.extend(items)
 
     def load_setitem(self) -> None:
@@ -109,7 +109,7 @@ class _Restricted(pickle._Unpickler):
         keys, values = items[::2], items[1::2]
         self._limits.check_keys(keys)
         if type(target) is collections.defaultdict:
-            self._limits.hold(target, values)
+            self._limits.check_nesting(target, values)
         target.update(zip(keys, values, strict=True))
 
     def load_additems(self) -> None:

@@ -27,7 +27,7 @@ class ElementsComponent:
         self.key = key
         self.streams = elements.is_sharded(files)
         self._files = files
-        self._request = request
+        self._allow_pickle = bool(request.allow_pickle)
         self._notes = notes
 
     def open(self) -> None:
@@ -115,8 +115,8 @@ class ElementsComponent:
             yield
 
     def _read(self) -> Iterator[Any]:
-        allow = bool(self._request.allow_pickle)
-        return elements.shards(self._files, self.key, allow_pickle=allow)
+        files, allow_pickle = self._files, self._allow_pickle
+        return elements.shards(files, self.key, allow_pickle=allow_pickle)
 
     @functools.cached_property
     def _flat(self) -> flattening.Flat:

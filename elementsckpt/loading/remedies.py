@@ -65,12 +65,10 @@ def text_of(regex: Any) -> str:
 
 def _renaming(loaded: Loaded, otherwise: str = "") -> str:
     """Return advice that makes names fit; without any, advice with the other rename."""
-    turned = _turned(loaded)
-    if turned:
-        return (
-            f"pass rename={turned}, which goes from names in the save to current ones"
-        )
-    rename = _added(loaded) or otherwise
+    pairs = _inverse(loaded)
+    if pairs:
+        return f"pass rename={pairs}, which goes from names in the save to current ones"
+    rename = _extended(loaded) or otherwise
     hint = f"map names in the save to current ones, as with rename={rename}"
     return hint if rename else ""
 
@@ -78,9 +76,9 @@ def _renaming(loaded: Loaded, otherwise: str = "") -> str:
 def renaming_hint(loaded: Loaded) -> str:
     """Return advice on names in the save that match, and that are not current ones."""
     given = loaded.request.rename
-    if given and not _turned(loaded):
-        added = _added(loaded)
-        example = f", as rename={added} may" if added else ""
+    if given and not _inverse(loaded):
+        extended = _extended(loaded)
+        example = f", as rename={extended} may" if extended else ""
         names = shown(dict(given))
         return f"Correct rename={names}, which does not make these names fit{example}"
     return _sentence(_renaming(loaded, "{pattern: replacement}"))
@@ -104,7 +102,7 @@ def warn_of_unused(loaded: Loaded) -> None:
             ", ".join(shown(text_of(pattern)) for pattern in unused),
             left,
             f"{_sentence(_renaming(loaded))}."
-            if _turned(loaded)
+            if _inverse(loaded)
             else f"The nearest names in the save are {near}.",
         )
 
@@ -127,7 +125,7 @@ def _names(loaded: Loaded, key: str) -> hints.Names:
     return hints.Names([*saved], plan.unexpected, free, fits)
 
 
-def _added(loaded: Loaded) -> Mapping[str, Any]:
+def _extended(loaded: Loaded) -> Mapping[str, Any]:
     """Return `rename=` with patterns that make more names fit, or nothing new."""
     given = loaded.request.rename or {}
     is_by_key = not given or loaded.request.renames_by_key
@@ -137,9 +135,8 @@ def _added(loaded: Loaded) -> Mapping[str, Any]:
     found: dict[str, Any] = dict(given) if is_by_key else {}
     for key in loaded.plans:
         pair = hints.renaming(_names(loaded, key))
-        others = [
-            x for y in loaded.plans if y != key for x, *_ in loaded.plans[y].chosen
-        ]
+        plans = [plan for other, plan in loaded.plans.items() if other != key]
+        others = [name for plan in plans for name, *_ in plan.chosen]
         if pair and is_by_key:
             found[key] = {**found.get(key, {}), **pair}
         elif pair and not _match_any(pair, others):
@@ -151,20 +148,21 @@ def _match_any(patterns: Iterable[str], names: Collection[str]) -> bool:
     return any(re.search(pattern, name) for pattern in patterns for name in names)
 
 
-def _turned(loaded: Loaded) -> Mapping[str, Any]:
+def _inverse(loaded: Loaded) -> Mapping[str, Any]:
     """Return `rename=` in the other direction, if only that makes sense."""
     given = loaded.request.rename or {}
     if loaded.request.renames_by_key:
-        found = {key: _turned_of(loaded, [key]) for key in given if key in loaded.plans}
+        keys = [key for key in given if key in loaded.plans]
+        found = {key: _inverse_of(loaded, [key]) for key in keys}
         return found if found and all(found.values()) else {}
-    return _turned_of(loaded, [*loaded.plans])
+    return _inverse_of(loaded, [*loaded.plans])
 
 
-def _turned_of(loaded: Loaded, keys: Sequence[str]) -> dict[str, str]:
+def _inverse_of(loaded: Loaded, keys: Sequence[str]) -> dict[str, str]:
     rename = loaded.selections[keys[0]].rename if keys else None
     names = [_names(loaded, key) for key in keys]
     current = [x for key in keys for x in map(escape, loaded.plans[key].flat.names)]
-    return hints.turned(rename, names, current) if rename else {}
+    return hints.inverse(rename, names, current) if rename else {}
 
 
 # Fewer leaves

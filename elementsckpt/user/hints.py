@@ -153,7 +153,7 @@ def _is_good(move: _Move, names: Names) -> bool:
     )
 
 
-def turned(
+def inverse(
     rename: Mapping[Any, Any], names: Sequence[Names], current: Sequence[str]
 ) -> dict[str, str]:
     """Return a `rename=` mapping in the other direction, if only that makes sense.
