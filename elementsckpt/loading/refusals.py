@@ -9,6 +9,7 @@ import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from .. import errors
 from ..directory.listing import SaveEntry
@@ -19,7 +20,7 @@ from ..user import hints
 from ..user.arguments import shown
 from . import remedies
 from .loaded import Loaded, full_names
-from .verbs import Verb
+from .verbs import LOAD, LOAD_OR_SAVE, Verb
 
 # The save
 
@@ -89,8 +90,34 @@ def missing_keys(
     return errors.MissingKeyError(
         f"{loaded.found.path} has no {', '.join(map(shown, missing))}. It has "
         f"{hints.listed(here, 'components')}. Nothing was loaded. "
-        f"{loaded.request.verb.lacking(loaded.keys, here, counterparts)}"
+        f"{_without(loaded, here, counterparts)}"
     )
+
+
+def _without(
+    loaded: Loaded, here: Sequence[str], counterparts: Mapping[str, str]
+) -> str:
+    """Return advice on components that the save lacks."""
+    verb = loaded.request.verb
+    if verb not in (LOAD, LOAD_OR_SAVE):
+        return verb.otherwise
+    instead = "" if verb is LOAD else ", once, in place of load_or_save()"
+    found = {ours: saved for ours, saved in loaded.keys.items() if saved in here}
+    is_mapped = any(ours != saved for ours, saved in found.items())
+    known: Any = found if is_mapped else [*found]
+    said = []
+    if counterparts:
+        said.append(
+            f"Load what it has under another key with "
+            f"load(keys={found | {**counterparts}}){instead}, from keys here to those "
+            f"in the save."
+        )
+    if known:
+        said.append(
+            f"To go on without what it lacks, call load(keys={known}){instead}; the "
+            f"next save() has all that is registered."
+        )
+    return " ".join(said) or verb.otherwise
 
 
 def other_kind(key: str, loaded: Loaded, *, is_folder: bool) -> Exception:
