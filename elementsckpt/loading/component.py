@@ -177,7 +177,12 @@ class SavedComponent:
     def keys(self) -> list[tuple[str, int, Keys]]:
         """Return name and number of each leaf, and the keys that lead to it."""
         with damage(self._where):
-            return list(walking.keys(self._tree, self._notes.allowance))
+            found = list(walking.keys(self._tree, self._notes.allowance))
+            if sorted((name, number) for name, number, _ in found) != sorted(
+                self._names
+            ):
+                raise ValueError("leaves have the names of other places")
+            return found
 
     def verify(self) -> None:
         """Read all shards once, so that streaming them later will not fail."""
