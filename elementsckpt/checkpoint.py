@@ -465,7 +465,7 @@ class Checkpoint(Registry):
             with contextlib.closing(loaded):
                 if not request.dry_run:
                     announce(loaded.found.path)
-                    loading.hand_over(loaded, targets)
+                    loading.hand_over(loaded)
             if not request.dry_run:
                 is_own = candidates.are_own(loaded.found.path)
                 self._saver.loaded(loaded.found, is_own=is_own, is_whole=is_whole)

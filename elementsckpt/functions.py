@@ -103,7 +103,7 @@ def load(
     targets, candidates = of_loadfns(loadfns), Candidates(partial(find, local(path)))
     loaded = loading.read(request, targets, candidates, Phases())
     with contextlib.closing(loaded):
-        loading.hand_over(loaded, targets)
+        loading.hand_over(loaded)
     return loaded.report(time.monotonic() - start)
 
 

@@ -86,13 +86,14 @@ def read(file: Path, key: str, *, allow_pickle: bool) -> Any:
       DamagedError: it cannot be read.
     """
     from . import restricted_pickle
+    from .limits import ForbiddenError
 
     require_memory(_COPIES * size_bytes([file]), file, "")
     content = bytes(disk.read_file(file, end=b"."))
     try:
         load = pickles.load if allow_pickle else restricted_pickle.load_restricted
         return load(content)
-    except restricted_pickle.ForbiddenError as error:
+    except ForbiddenError as error:
         raise PickleError(
             f"{key} in {file} needs {error}, and more than builtin containers, scalars "
             f"and NumPy arrays is read only with allow_pickle=True, because a pickle "

@@ -16,10 +16,6 @@ _ATTEMPTS = 20
 _logger = logging.getLogger("elementsckpt")
 
 
-class _GoneError(Exception):
-    """The save was removed while it was read."""
-
-
 class Candidates:
     """The saves that a load may take.
 
@@ -52,22 +48,22 @@ class Candidates:
         for _ in range(_ATTEMPTS):
             with phases("find"):
                 saves = self._find()
-            try:
-                return self._first_of(saves, read)
-            except _GoneError:
-                continue
+            loaded = self._first_of(saves, read)
+            if loaded is not None:
+                return loaded
         raise refusals.always_removed(_ATTEMPTS, saves[0].path.parent)
 
     def _first_of(
         self, saves: Sequence[SaveEntry], read: Callable[[SaveEntry], Loaded]
-    ) -> Loaded:
+    ) -> Loaded | None:
+        """Return what is read from the first good save; None if one was removed."""
         damaged: list[DamagedError] = []
         for found in saves:
             try:
                 loaded = read(found)
             except DamagedError as error:
                 if _is_gone(found):
-                    raise _GoneError from error
+                    return None
                 if self._own is not None:
                     self._own.distrust(found.path)
                 # A traceback would keep arrays and open files alive.

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
-from ..errors import MismatchError
+from ..errors import MismatchError, reason
 from ..format.manifest import Component, Tree
 from ..kinds import leaves
 from ..kinds.kind import Spec
@@ -52,13 +52,16 @@ class SavedComponent:
         if skeleton is None:
             return state
         if not skeleton:
-            raise refusals.skeleton_lost(self._where)
+            raise refusals.no_skeleton(self._where, "that could not be pickled")
         if not self._request.allow_pickle:
-            raise refusals.skeleton_pickled(self._where)
+            problem = "that are pickled, and loading them could run any code"
+            trust = ", or pass allow_pickle=True if you trust who wrote the save"
+            raise refusals.no_skeleton(self._where, problem, trust)
         try:
             return skeletons.load(skeleton, state)
         except Exception as error:
-            raise refusals.skeleton_not_unpickled(self._where, error) from error
+            problem = f"that cannot be unpickled: {reason(error)}"
+            raise refusals.no_skeleton(self._where, problem) from error
 
     def some(self, named: Sequence[tuple[str, int]]) -> Any:
         """Return the state with only some leaves; `LEFT_OUT` if none can be read.
@@ -68,12 +71,10 @@ class SavedComponent:
         """
         with damage(self._where):
             saved = self._tree
-            picked = self._decoder.admitted(
-                tree.pick(saved, (n for _, n in named)), named
-            )
-            if not picked:
+            numbers = self._decoder.admitted(saved, {n for _, n in named}, named)
+            if not numbers:
                 return unflattening.LEFT_OUT
-            values = self._decoder.some(saved, tree.numbers_in(picked))
+            values = self._decoder.some(saved, numbers)
             return unflattening.unflatten_some(saved.root, saved.nodes, values)
 
     @property
@@ -211,20 +212,16 @@ class SavedComponent:
         return self._entry.tree()
 
 
-def names_in_blocks(component: Component, key: str) -> Callable[[int], str]:
-    """Return a function that names the leaves in a block, for errors."""
-
-    def name(block: int) -> str:
-        last, names = -1, [""]  # Leaves that begin in the block, or the last before it.
-        with contextlib.suppress(Exception):
-            for index in range(len(component.trees)):
-                prefix = "" if component.shards is None else f"{index}/"
-                for group in component.tree(index).leaves:
-                    if last < group.block <= block:
-                        last, names = group.block, []
-                    if group.block == last:
-                        names += [prefix + name for name in group.names]
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        return tree.full_name(key, names[0]) + more
-
-    return name
+def names_in_block(component: Component, key: str, block: int) -> str:
+    """Return the names of the leaves in a block, for errors."""
+    last, names = -1, [""]  # Leaves that begin in the block, or the last before it.
+    with contextlib.suppress(Exception):
+        for index in range(len(component.trees)):
+            prefix = "" if component.shards is None else f"{index}/"
+            for group in component.tree(index).leaves:
+                if last < group.block <= block:
+                    last, names = group.block, []
+                if group.block == last:
+                    names += [prefix + name for name in group.names]
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return tree.full_name(key, names[0]) + more

@@ -10,7 +10,6 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..components.targets import Target
 from ..errors import CheckpointError, naming
 from ..state import flattening, growth, matching, replacing, tree, unflattening, wholes
 from ..state.matching import Plan
@@ -24,24 +23,20 @@ _FIRST_TO_TELL = 2  # Of the versions of the format: it has attributes.
 _logger = logging.getLogger("elementsckpt")
 
 
-def compare(
-    components: Sequence[Selectable], targets: Mapping[str, Target], loaded: Loaded
-) -> None:
+def compare(components: Sequence[Selectable], loaded: Loaded) -> None:
     """Compare components with their current states, and plan what to replace.
 
     Args:
       components: Components of the save.
-      targets: Their targets.
-      loaded: Has the selections, and gets the plans.
+      loaded: Has the selections and the targets, and gets the plans.
 
     Raises:
       MismatchError: a selected leaf does not fit, or no leaf is selected.
     """
     for component in components:
-        key = component.key
-        flat = _current(key, targets[key], loaded)
-        loaded.plans[key] = _plan(component, flat, targets[key], loaded)
-        _note(key, loaded.plans[key], loaded)
+        plan = _plan(component, _current(component.key, loaded), loaded)
+        loaded.plans[component.key] = plan
+        _note(component.key, plan, loaded)
     chosen = {x for x, plan in loaded.plans.items() if plan.loaded or plan.problems}
     refuse_unselected(components, chosen, loaded)
     if not loaded.request.dry_run:
@@ -66,8 +61,9 @@ def refuse_unselected(
             refusals.refuse_nothing(loaded, names)
 
 
-def _current(key: str, target: Target, loaded: Loaded) -> flattening.Flat:
+def _current(key: str, loaded: Loaded) -> flattening.Flat:
     """Return the current state of a component, flattened."""
+    target = loaded.targets[key]
     with naming(key), loaded.notes.phases("current"):
         if target.template is not None:
             return target.template()
@@ -80,10 +76,9 @@ def _current(key: str, target: Target, loaded: Loaded) -> flattening.Flat:
     return flattening.flatten(state, key, by_name=True)
 
 
-def _plan(
-    component: Selectable, flat: flattening.Flat, target: Target, loaded: Loaded
-) -> Plan:
-    key, selection = component.key, loaded.selections[component.key]
+def _plan(component: Selectable, flat: flattening.Flat, loaded: Loaded) -> Plan:
+    key, target = component.key, loaded.targets[component.key]
+    selection = loaded.selections[key]
     plan = matching.plan(flat, component.specs(), selection, key, component.keys)
     if plan.undecided:
         values = component.values(number for _, number, *_ in plan.undecided)
@@ -172,8 +167,8 @@ def _known(
 ) -> dict[str, Any]:
     """Return attributes of a container; those that were not read keep their values."""
     now = plan.flat.others(~number) or {}
-    known = {name: values.get(x, now.get(name, _NOTHING)) for name, x in names.items()}
-    return {name: value for name, value in known.items() if value is not _NOTHING}
-
-
-_NOTHING: Any = object()
+    return {
+        name: values[x] if x in values else now[name]
+        for name, x in names.items()
+        if x in values or name in now
+    }

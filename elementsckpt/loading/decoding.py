@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import collections
-import contextlib
+import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from typing import Any
 
 from msgspec import Struct
@@ -52,34 +52,38 @@ class Decoder(Struct):
         """
         if self.request.leaves_out and tree.has_pickles(saved):
             return self._rest(saved, shard)
-        values = self._read(saved.leaves, [self.request.plain] * len(saved.leaves))
+        is_bare = self.request.plain
+        values = self._read(saved.leaves, [not is_bare] * len(saved.leaves))
         numbered = list(tree.numbered(saved))
         view_leaves.restore(numbered, values)
-        with self._finding_classes(saved) as find_class:
-            made = self._unpickle_all(numbered, values, saved, find_class)
-            if self.request.plain:  # Only unpickled objects hold real containers.
-                made, find_class = {}, _no_class
-            return unflattening.unflatten(
-                saved.root, saved.nodes, values, find_class, made
-            )
+        find_class = self._class_finder(saved)
+        made = self._unpickle_all(numbered, values, saved, find_class)
+        if is_bare:  # Only unpickled objects hold real containers.
+            made, find_class = {}, _no_class
+        return unflattening.unflatten(saved.root, saved.nodes, values, find_class, made)
 
-    @contextlib.contextmanager
-    def _finding_classes(self, saved: Tree) -> Iterator[_FindClass]:
-        """Give a function that finds containers' classes; note those not found."""
-        lost: list[tuple[int, str]] = []
-        changed: dict[str, int] = {}  # First container of each class that changed.
+    def _class_finder(self, saved: Tree) -> _FindClass:
+        """Return a function that finds containers' classes, and notes those not found.
+
+        It notes the first container of each class that has changed, too.
+        """
+        notes, resolver = self.notes, self.resolver
+
+        @functools.cache
+        def names() -> dict[int, str]:
+            return walking.container_names(saved, notes.allowance)
 
         def find_class(number: int, node: Node) -> type | None:
-            cls = self.resolver.container(node)
+            cls = resolver.container(node)
             if cls is None:
-                lost.append((~number, node.name))
-            elif node.name in self.resolver.changes:
-                changed.setdefault(node.name, ~number)
+                notes.plain[self._full_name(names().get(~number, ""))] = node.name
+                notes.reasons |= resolver.reasons
+            elif node.name in resolver.changes and node.name not in notes.changes:
+                first = self._full_name(names().get(~number, ""))
+                notes.changes[node.name] = resolver.changes[node.name], first
             return cls
 
-        yield find_class
-        if lost or changed:
-            self._note_classes(saved, lost, changed)
+        return find_class
 
     def _rest(self, saved: Tree, shard: str) -> Any:
         """Return the state without its pickled leaves."""
@@ -87,21 +91,8 @@ class Decoder(Struct):
         if saved.root >= 0:
             places.add(saved.root)
         named = walking.all_names(saved, self.notes.allowance)
-        picked = self.admitted(tree.pick(saved, places), named, shard)
-        values = self.some(saved, tree.numbers_in(picked))
+        values = self.some(saved, self.admitted(saved, places, named, shard))
         return unflattening.unflatten_rest(saved.root, saved.nodes, values)
-
-    def _note_classes(
-        self, saved: Tree, lost: list[tuple[int, str]], changed: dict[str, int]
-    ) -> None:
-        names = walking.container_names(saved, self.notes.allowance)
-        for number, cls in lost:
-            self.notes.plain[self._full_name(names.get(number, ""))] = cls
-        self.notes.reasons |= self.resolver.reasons
-        for cls, number in changed.items():
-            first = self._full_name(names.get(number, ""))
-            change = self.resolver.changes[cls]
-            self.notes.changes.setdefault(cls, (change, first))
 
     def some(
         self, saved: Tree, wanted: Iterable[int], as_saved: Set[int] = frozenset()
@@ -123,12 +114,12 @@ class Decoder(Struct):
         # Pickled objects may hold arrays that share this memory.
         views = dict(view_leaves.pairs(picked)) if is_bare else {}
         picked = list(view_leaves.with_bases(saved, picked, self.entry.blocks))
-        plain = [index >= count for index in range(len(picked))]
-        read = self._read([group for _, group in picked], plain)
+        whole = [index < count for index in range(len(picked))]
+        read = self._read([group for _, group in picked], whole)
         values = dict(zip(tree.numbers_in(picked), read, strict=True))
         view_leaves.restore(picked, values)
-        with self._finding_classes(saved) as find_class:
-            made = self._unpickle_all(picked, values, saved, find_class, as_saved)
+        find_class = self._class_finder(saved)
+        made = self._unpickle_all(picked, values, saved, find_class, as_saved)
         counts = collections.Counter([*numbers, *views.values()])
         for number, base in views.items():
             if counts[base] == 1 and number not in as_saved:  # Nothing else needs it.
@@ -136,12 +127,13 @@ class Decoder(Struct):
         values |= made
         return {number: values[number] for number in wanted}
 
-    def _read(self, groups: Sequence[LeafGroup], plain: Sequence[bool]) -> list[Any]:
+    def _read(self, groups: Sequence[LeafGroup], whole: Sequence[bool]) -> list[Any]:
         """Return the leaves of groups, with payloads in place of pickled ones.
 
         Args:
           groups: Their entries in the manifest.
-          plain: For each group, whether its arrays come as NumPy arrays.
+          whole: For each group, whether its leaves come as they were saved; otherwise
+            arrays come as NumPy arrays, and functions as their import paths.
         """
         self._refuse_pickles(groups)
         layouts = [leaves.layout_of(group) for group in groups]
@@ -160,15 +152,14 @@ class Decoder(Struct):
         if self.entry.shards is None:  # `verify` has counted the bytes of shards.
             self.notes.bytes_read += sum(size for _, _, size in wants)
         decoded = [
-            leaves.decode(group, layout, memory, offset, plain=is_plain, mapped=mapped)
-            for group, layout, (memory, offset), is_plain in zip(
-                groups, layouts, memories, plain, strict=True
+            leaves.decode(group, layout, memory, at, plain=not is_whole, mapped=mapped)
+            for group, layout, (memory, at), is_whole in zip(
+                groups, layouts, memories, whole, strict=True
             )
         ]
-        found = zip(groups, decoded, plain, strict=True)
-        others = [(group, items) for group, items, is_plain in found if not is_plain]
-        leaves.build(others, self.key, self.where)
-        for group, items in others:
+        chosen = list(itertools.compress(zip(groups, decoded, strict=True), whole))
+        leaves.build(chosen, self.key, self.where)
+        for group, items in chosen:
             if group.kind == "function":
                 items[:] = map(self._function, items, group.names)
         return [item for items in decoded for item in items]
@@ -217,45 +208,42 @@ class Decoder(Struct):
         names = [name for x in groups if x.kind == "pickle" for name in x.names]
         if names and not self.request.allow_pickle:
             name = min(names, key=len)  # A leaf inside another one has a longer name.
-            raise refusals.pickled(self._full_name(name), self._less)
+            raise refusals.pickled(self._full_name(name), self.request.less)
 
     def _function(self, path: str, name: str) -> Any:
         function = self.resolver.function(path)
         if function is None:
-            raise refusals.unknown_function(self._full_name(name), self._less, path)
+            full, less = self._full_name(name), self.request.less
+            raise refusals.unknown_function(full, less, path)
         return function
 
     def _unpickle(self, payload: Any, parts: list[Any], name: str) -> Any:
         try:
             return pickles.load(memoryview(payload), parts)
         except Exception as error:
-            full = self._full_name(name)
-            raise refusals.not_unpickled(full, self._less, error) from error
-
-    @property
-    def _less(self) -> str:
-        """Text that says which arguments leave out a leaf."""
-        return self.request.verb.by("keys", "regex")
+            full, less = self._full_name(name), self.request.less
+            raise refusals.not_unpickled(full, less, error) from error
 
     def _full_name(self, name: str) -> str:
         return tree.full_name(self.key, name)
 
     def admitted(
         self,
-        picked: Sequence[tuple[int, LeafGroup]],
+        saved: Tree,
+        numbers: Set[int],
         named: Iterable[tuple[str, int]],
         shard: str = "",
-    ) -> list[tuple[int, LeafGroup]]:
+    ) -> Set[int]:
         """Return the leaves to read: without pickled ones if these are left out."""
         if not self.request.leaves_out:
-            return list(picked)
-        pickled = [x for x in picked if x[1].kind == "pickle"]
-        numbers = set(tree.numbers_in(pickled))
-        for name, number in named if numbers else ():
-            if number in numbers:
+            return numbers
+        picked = tree.pick(saved, numbers)
+        pickled = {*tree.numbers_in(x for x in picked if x[1].kind == "pickle")}
+        for name, number in named if pickled else ():
+            if number in pickled:
                 full = tree.full_name(shard, name) if shard else name
                 self.notes.left_out[self._full_name(full)] = None
-        return [x for x in picked if x[1].kind != "pickle"]
+        return numbers - pickled
 
 
 def _no_class(number: int, node: Node) -> type | None:

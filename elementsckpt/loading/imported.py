@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,8 @@ class ElementsComponent:
         self.key = key
         self.streams = elements.is_sharded(files)
         self._files = files
-        self._request = request
+        self._allow_pickle = bool(request.allow_pickle)
         self._notes = notes
-        self._flat: flattening.Flat | None = None
 
     def open(self) -> None:
         """Do nothing: files are opened when they are read."""
@@ -45,8 +45,8 @@ class ElementsComponent:
 
     def some(self, named: Sequence[tuple[str, int]]) -> Any:
         """Return the state with only some leaves, or None if there are none."""
-        flat, values = self._flattened(), self.values(number for _, number in named)
-        return unflattening.unflatten_some(flat.root, flat.nodes, values)
+        values = self.values(number for _, number in named)
+        return unflattening.unflatten_some(self._flat.root, self._flat.nodes, values)
 
     @property
     def held_bytes(self) -> int:
@@ -61,24 +61,25 @@ class ElementsComponent:
 
     def names(self) -> list[tuple[str, int]]:
         """Return name and number of each leaf."""
-        names = self._flattened().names
-        return [(manifest.escape(name), number) for number, name in enumerate(names)]
+        named = enumerate(self._flat.names)
+        return [(manifest.escape(name), number) for number, name in named]
 
     def specs(self) -> list[tuple[str, int, Spec]]:
         """Return name, number and spec of each leaf."""
-        flat = self._flattened()
-        return [(name, number, flat.spec(number)) for name, number in self.names()]
+        return [
+            (name, number, self._flat.spec(number)) for name, number in self.names()
+        ]
 
     def keys(self) -> list[tuple[str, int, Keys]]:
         """Return name and number of each leaf, and the keys that lead to it."""
-        pairs = zip(self.names(), self._flattened().keys(), strict=True)
+        pairs = zip(self.names(), self._flat.keys(), strict=True)
         return [(name, number, keys) for (name, number), keys in pairs]
 
     def values(
         self, numbers: Iterable[int], as_saved: Collection[int] = ()
     ) -> dict[int, Any]:
         """Return leaves by number."""
-        return {number: self._flattened().values[number] for number in numbers}
+        return {number: self._flat.values[number] for number in numbers}
 
     is_plain = True
 
@@ -114,10 +115,9 @@ class ElementsComponent:
             yield
 
     def _read(self) -> Iterator[Any]:
-        allow = bool(self._request.allow_pickle)
-        return elements.shards(self._files, self.key, allow_pickle=allow)
+        files, allow_pickle = self._files, self._allow_pickle
+        return elements.shards(files, self.key, allow_pickle=allow_pickle)
 
-    def _flattened(self) -> flattening.Flat:
-        if self._flat is None:
-            self._flat = flattening.flatten(self.state(), self.key, by_name=True)
-        return self._flat
+    @functools.cached_property
+    def _flat(self) -> flattening.Flat:
+        return flattening.flatten(self.state(), self.key, by_name=True)

@@ -7,9 +7,8 @@ then `hand_over` calls the components' `load()`.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..components import rng, torch_states
@@ -17,7 +16,8 @@ from ..components.targets import Target
 from ..directory.listing import SaveEntry
 from ..errors import PickleError, add_note, naming
 from ..format.manifest import escape
-from ..state import tree, unflattening
+from ..state import tree
+from ..state.unflattening import LEFT_OUT
 from ..storage.fileview import FolderReader, isolate
 from ..system.memory import require_memory
 from ..system.phases import Phases
@@ -60,28 +60,22 @@ def read(
     """
 
     def read_one(found: SaveEntry) -> Loaded:
-        loaded = Loaded(found, request, Notes(phases))
+        loaded = Loaded(found, request, targets, Notes(phases))
         try:
-            is_own = candidates.are_own(found.path)
-            _read(found, is_own, targets, loaded)
+            _read(loaded, is_own=candidates.are_own(found.path))
+            loaded.notes.warn_of_classes()
+            _note_misfits(loaded)
+            if not request.dry_run:
+                refusals.refuse_misfits(loaded)
         except BaseException:
             loaded.close()
             raise
         return loaded
 
-    loaded = candidates.first_good(read_one, phases)
-    try:
-        loaded.notes.warn_of_classes()
-        _note_misfits(targets, loaded)
-        if not request.dry_run:
-            refusals.refuse_misfits(loaded)
-    except BaseException:
-        loaded.close()
-        raise
-    return loaded
+    return candidates.first_good(read_one, phases)
 
 
-def hand_over(loaded: Loaded, targets: Mapping[str, Target]) -> None:
+def hand_over(loaded: Loaded) -> None:
     """Call the `load()` of each component with what was read for it.
 
     Raises:
@@ -90,7 +84,8 @@ def hand_over(loaded: Loaded, targets: Mapping[str, Target]) -> None:
       SaveNotFoundError: the save was removed, with the folder of a component.
       Exception: what a component's own `load()` raises, with a note of its key.
     """
-    loads = {x: target.load for x, target in targets.items() if target.load is not None}
+    targets = loaded.targets.items()
+    loads = {key: target.load for key, target in targets if target.load is not None}
     with loaded.notes.phases("load"):
         for key, load in rng.last(loads).items():
             if key in loaded.states:  # Otherwise no leaf of it was selected.
@@ -113,30 +108,28 @@ def _give(key: str, load: Callable[[Any], Any], loaded: Loaded) -> None:
         raise
 
 
-def _read(
-    found: SaveEntry, is_own: bool, targets: Mapping[str, Target], loaded: Loaded
-) -> None:
+def _read(loaded: Loaded, *, is_own: bool) -> None:
     """Read the requested components of a save."""
-    phases = loaded.notes.phases
+    phases, targets = loaded.notes.phases, loaded.targets
     with phases("open"):
-        save = OpenSave(found)
-        request = loaded.request.of_save(save.keys(), is_trusted=is_own)
-        loaded.request = request
-        targets = {key: targets.get(key, Target()) for key in loaded.keys}
-        components = save.components(request, targets, loaded.notes)
-    with _closing(components):
+        save = OpenSave(loaded.found)
+        loaded.request = loaded.request.of_save(save.keys(), is_trusted=is_own)
+        loaded.targets = {key: targets.get(key, Target()) for key in loaded.keys}
+        components = save.components(loaded)
+    try:
         with phases("compare"):
-            parts = divide(components, targets, loaded)
-            chosen = _choose(parts.alone, loaded) if parts.alone else []
-            if parts.into:
-                compare(parts.into, targets, loaded)
+            parts = divide(components, loaded)
+            chosen = _choose(parts.alone, loaded)
+            compare(parts.into, loaded)
         with phases("build"):
             states = {x.key: x.some(named) for x, named in chosen}
             states |= {x.key: fill(x, loaded) for x in parts.into}
-            for key, state in states.items():
-                if state is not unflattening.LEFT_OUT:
-                    loaded.states[key] = state
-            _read_whole(parts.whole, targets, loaded)
+            loaded.states |= {x: y for x, y in states.items() if y is not LEFT_OUT}
+            _read_whole(parts.whole, loaded)
+    finally:
+        for component in components:
+            if not component.streams:  # Shards are read later.
+                component.close()
 
 
 def _choose(
@@ -153,65 +146,47 @@ def _choose(
     return chosen
 
 
-@contextlib.contextmanager
-def _closing(components: Sequence[AnyComponent]) -> Iterator[None]:
-    """Close the files at the end, except those of shards, which are read later."""
-    try:
-        yield
-        for component in components:
-            if not component.streams:
-                component.close()
-    except BaseException:
-        for component in components:
-            component.close()
-        raise
-
-
-def _read_whole(
-    components: Sequence[AnyComponent], targets: Mapping[str, Target], loaded: Loaded
-) -> None:
+def _read_whole(components: Sequence[AnyComponent], loaded: Loaded) -> None:
     size_bytes = sum(component.held_bytes for component in components)
-    less = loaded.request.verb.by("keys", "regex")
-    require_memory(size_bytes, loaded.found.path, less)
+    require_memory(size_bytes, loaded.found.path, loaded.request.less)
     with loaded.notes.phases("read"):
         folders = [x for x in components if isinstance(x, FolderReader)]
-        folders = [x for x in folders if targets[x.key].load is not None]
+        folders = [x for x in folders if loaded.targets[x.key].load is not None]
         if folders and not loaded.request.dry_run:
             loaded.draft = isolate(loaded.found.path, folders)
         for component in components:  # Open files can be read even if they are removed.
+            if component.streams:
+                loaded.streams[component.key] = component.close
             component.open()
     for component in components:
         try:
-            _read_one(component, targets[component.key], loaded)
+            _read_one(component, loaded)
         except PickleError:
             if not loaded.request.leaves_out:
                 raise
             loaded.notes.left_out[component.key] = None
 
 
-def _read_one(component: AnyComponent, target: Target, loaded: Loaded) -> None:
+def _read_one(component: AnyComponent, loaded: Loaded) -> None:
     key = component.key
+    state: Any
     if isinstance(component, FolderReader):
         with loaded.notes.phases("read"):
             component.verify()
         loaded.folders[key] = component
-        loaded.states[key] = component.path
-        loaded.loaded += full_names(key, component.names)
         loaded.notes.bytes_read += component.size_bytes
-        return
-    state: Any = None
-    if component.streams:
+        state, names = component.path, component.names
+    elif component.streams:
         component.verify()
-        loaded.streams[key] = component.close
-        state = component.shards()
+        state, names = component.shards(), component.contents()
     else:
-        state = component.state()
-        if target.is_rebuilt:
+        state, names = component.state(), component.contents()
+        if loaded.targets[key].is_rebuilt:
             _warn_of_plain(key, loaded.found)
             state = component.rebuilt(state)
-    if state is not unflattening.LEFT_OUT:
+    if state is not LEFT_OUT:
         loaded.states[key] = state
-        loaded.loaded += full_names(key, component.contents())
+        loaded.loaded += full_names(key, names)
 
 
 def _warn_of_plain(key: str, found: SaveEntry) -> None:
@@ -224,9 +199,9 @@ def _warn_of_plain(key: str, found: SaveEntry) -> None:
         )
 
 
-def _note_misfits(targets: Mapping[str, Target], loaded: Loaded) -> None:
+def _note_misfits(loaded: Loaded) -> None:
     """Note what torch modules and optimizers would refuse, or load without a check."""
-    for key, target in targets.items():
+    for key, target in loaded.targets.items():
         if target.load is None:
             continue
         misfit = torch_states.misfit(target.load, loaded.states.get(key))

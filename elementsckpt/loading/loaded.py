@@ -10,6 +10,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
+from ..components.targets import Target
 from ..directory.listing import SaveEntry
 from ..kinds.classes import Change
 from ..reports import LoadReport
@@ -69,6 +70,7 @@ class Loaded(Struct):
     Attributes:
       found: The save.
       request: The request for this save.
+      targets: Targets of the components, by our keys.
       notes: Notes taken while its components were read.
       is_named: Whether the leaves of all components can be selected by name.
       selections: The selection in each component that is loaded leaf by leaf.
@@ -83,6 +85,7 @@ class Loaded(Struct):
 
     found: SaveEntry
     request: Request
+    targets: Mapping[str, Target]
     notes: Notes
     is_named: bool = False
     selections: Mapping[str, Selection] = {}

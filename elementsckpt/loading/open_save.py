@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,11 @@ from ..storage.fileview import FolderReader
 from ..storage.reader import Reader
 from ..user import hints
 from . import refusals
-from .component import SavedComponent, names_in_blocks
+from .component import SavedComponent, names_in_block
 from .decoding import Decoder
 from .imported import ElementsComponent
-from .loaded import Notes
+from .loaded import Loaded, Notes
 from .refusals import damage
-from .request import Request
 
 Selectable = SavedComponent | ElementsComponent
 AnyComponent = Selectable | FolderReader
@@ -62,83 +61,75 @@ class OpenSave:
         """Return the keys of its components."""
         return [*self._entries, *self._files]
 
-    def components(
-        self, request: Request, targets: Mapping[str, Target], notes: Notes
-    ) -> list[AnyComponent]:
+    def components(self, loaded: Loaded) -> list[AnyComponent]:
         """Return the requested components, under our keys.
 
         Args:
-          request: The request for this save.
-          targets: Their targets, by our keys.
-          notes: Collect what the report will say.
+          loaded: Has the request for this save and the targets, and gets notes.
 
         Raises:
           MissingKeyError: the save lacks some; the message lists those that it has.
         """
-        keys, here = request.keys or {}, self.keys()
+        keys, here = loaded.keys, self.keys()
         if not {*keys.values()}.issubset(here):
-            alike = self._counterparts(request, targets, notes)
-            raise refusals.missing_keys(self.path, request, here, alike)
+            alike = self._counterparts(loaded)
+            raise refusals.missing_keys(loaded, here, alike)
         return [
-            self._component(key, saved, targets[key], request, notes)
+            self._component(key, saved, loaded.targets[key], loaded)
             for key, saved in keys.items()
         ]
 
     def _component(
-        self, key: str, saved: str, target: Target, request: Request, notes: Notes
+        self, key: str, saved: str, target: Target, loaded: Loaded
     ) -> AnyComponent:
+        request, notes = loaded.request, loaded.notes
         if saved in self._files:
             return ElementsComponent(key, self._files[saved], request, notes)
         entry = self._entries[saved]
         if entry.files is not None:
             return FolderReader(self.path, key, entry.files, verify=request.verify)
-        current = None if target.state is None else _objects_in(key, target, notes)
+        current = functools.partial(_current_objects, key, target, notes)
         resolver = Resolver(imports=bool(request.allow_pickle), current=current)
         where = f"{saved!r} in {self.path / names.MANIFEST}"
-        leaf_names, less = names_in_blocks(entry, key), request.verb.by("keys", "regex")
-        reader = Reader(self._source, entry, leaf_names, less)
+        leaf_names = functools.partial(names_in_block, entry, key)
+        reader = Reader(self._source, entry, leaf_names, request.less)
         decoder = Decoder(entry, key, where, reader, resolver, request, notes)
         return SavedComponent(decoder)
 
-    def _counterparts(
-        self, request: Request, targets: Mapping[str, Target], notes: Notes
-    ) -> dict[str, str]:
+    def _counterparts(self, loaded: Loaded) -> dict[str, str]:
         """Return saved keys that seem to hold missing components, by our keys."""
-        keys, ours, theirs = request.keys or {}, {}, {}
+        keys, ours, theirs = loaded.keys, {}, {}
         free = [key for key in self._entries if key not in keys.values()]
         lacking = [key for key, saved in keys.items() if saved not in self.keys()]
         for key in lacking if free else ():
-            state = targets[key].state
+            state = loaded.targets[key].state
             with contextlib.suppress(Exception):  # This is only advice in an error.
                 if state is not None:
                     ours[key] = _names(state(), key)
         for key in free if ours else ():
             with contextlib.suppress(Exception):
-                component = self._component(key, key, Target(), request, notes)
+                component = self._component(key, key, Target(), loaded)
                 if isinstance(component, SavedComponent) and not component.streams:
                     theirs[key] = {x or str(spec) for x, _, spec in component.specs()}
         return hints.counterparts(ours, theirs)
 
 
-def _objects_in(key: str, target: Target, notes: Notes) -> Callable[[], Iterable[Any]]:
-    """Return a function that lists the classes and functions in the current state."""
-
-    def objects() -> Iterable[Any]:
-        assert target.state is not None
-        try:
-            with notes.phases("current"):
-                state = target.state()
-            if inspect.isgenerator(state):
-                state.close()
-                return []
-            flat = flattening.flatten(state, key)
-        except Exception as error:
-            # If a class of it is needed, a later message says what is missing.
-            _logger.warning("%r has no current state to look in: %s", key, error)
+def _current_objects(key: str, target: Target, notes: Notes) -> list[Any]:
+    """Return the classes and functions in the current state, if there is one."""
+    if target.state is None:
+        return []
+    try:
+        with notes.phases("current"):
+            state = target.state()
+        if inspect.isgenerator(state):
+            state.close()
             return []
-        return [*map(type, flat.containers), *filter(callable, flat.values)]
-
-    return objects
+        flat = flattening.flatten(state, key)
+    except Exception as error:
+        # If a class of it is needed, a later message says what is missing.
+        _logger.warning("%r has no current state to look in: %s", key, error)
+        return []
+    return [*map(type, flat.containers), *filter(callable, flat.values)]
 
 
 def _names(state: Any, key: str) -> set[str]:

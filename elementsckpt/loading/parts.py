@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, TypeGuard
 
 from ..components.targets import Target
 from ..errors import PickleError
@@ -28,41 +28,35 @@ class Parts(NamedTuple):
     alone: list[Selectable]
 
 
-def divide(
-    components: Sequence[AnyComponent], targets: Mapping[str, Target], loaded: Loaded
-) -> Parts:
+def divide(components: Sequence[AnyComponent], loaded: Loaded) -> Parts:
     """Decide how each component is read, and which of its leaves.
 
     Args:
       components: Components of the save.
-      targets: Their targets.
-      loaded: Has the request, and gets the selections.
+      loaded: Has the request and the targets, and gets the selections.
 
     Raises:
       MismatchError: the target cannot load this kind of component.
       PickleError: the component needs pickle, which is not allowed.
     """
+    targets = loaded.targets
     for component in components:
         target, is_folder = targets[component.key], isinstance(component, FolderReader)
         if target.load is not None and target.takes_folder != is_folder:
-            where = component.key, loaded.found.path, loaded.request.verb
-            raise refusals.other_kind(*where, is_folder=is_folder)
-    rebuilt = [x for x in components if targets[x.key].is_rebuilt]
-    _selectable(rebuilt, loaded)
-    parts = Parts([], [], [])
-    some: list[AnyComponent] = []
-    for component in components:
-        is_whole = _is_whole(component, targets[component.key], loaded.request)
-        (parts.whole if is_whole else some).append(component)
-    for chosen in _selectable(some, loaded):
-        target = targets[chosen.key]
-        if target.template is not None or target.state is not None:
-            parts.into.append(chosen)
-        elif _is_admitted(chosen, loaded):
-            parts.alone.append(chosen)
-    if some:
-        _select(components, parts, targets, loaded)
-    return parts
+            raise refusals.other_kind(component.key, loaded, is_folder=is_folder)
+    _selectable([x for x in components if targets[x.key].is_rebuilt], loaded)
+    whole = [x for x in components if _is_whole(x, targets[x.key], loaded.request)]
+    keys = {component.key for component in whole}
+    some = _selectable([x for x in components if x.key not in keys], loaded)
+    into = [x for x in some if _has_current(targets[x.key])]
+    others = [x for x in some if not _has_current(targets[x.key])]
+    alone = [x for x in others if _is_admitted(x, loaded)]
+    _select(components, [*into, *alone], loaded)
+    return Parts(whole, into, alone)
+
+
+def _has_current(target: Target) -> bool:
+    return target.template is not None or target.state is not None
 
 
 def _is_whole(component: AnyComponent, target: Target, request: Request) -> bool:
@@ -76,14 +70,13 @@ def _is_whole(component: AnyComponent, target: Target, request: Request) -> bool
     return request.is_whole(key) or not is_named
 
 
-def _has_names(component: AnyComponent) -> bool:
+def _has_names(component: AnyComponent) -> TypeGuard[Selectable]:
     return not isinstance(component, FolderReader) and not component.streams
 
 
 def _selectable(components: Sequence[AnyComponent], loaded: Loaded) -> list[Selectable]:
     """Return the components; each must have leaves that can be selected."""
-    chosen = [x for x in components if not isinstance(x, FolderReader)]
-    chosen = [x for x in chosen if not x.streams]
+    chosen = [x for x in components if _has_names(x)]
     for other in (x for x in components if not _has_names(x)):
         how = "as files" if isinstance(other, FolderReader) else refusals.IN_SHARDS
         what = f"{other.key!r} in {loaded.found.path} was saved {how}"
@@ -105,15 +98,14 @@ def _is_admitted(component: Selectable, loaded: Loaded) -> bool:
 
 
 def _select(
-    components: Sequence[AnyComponent],
-    parts: Parts,
-    targets: Mapping[str, Target],
-    loaded: Loaded,
+    components: Sequence[AnyComponent], some: Sequence[Selectable], loaded: Loaded
 ) -> None:
-    """Decide which leaves are selected; read their names only if patterns need them."""
-    some = [*parts.into, *parts.alone]
-    is_by_name = bool(patterns.groups(loaded.request, [x.key for x in some]))
+    """Decide which leaves of some components are selected.
+
+    Their names are read only if patterns need them.
+    """
+    is_by_name = any(loaded.request.is_by_name(x.key) for x in some)
     names = {x.key: [name for name, _ in x.names()] if is_by_name else [] for x in some}
     loaded.selections = patterns.selections(loaded.request, names)
-    is_rebuilt = any(target.is_rebuilt for target in targets.values())
+    is_rebuilt = any(target.is_rebuilt for target in loaded.targets.values())
     loaded.is_named = all(map(_has_names, components)) and not is_rebuilt

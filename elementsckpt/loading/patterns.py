@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from msgspec import structs
+
 from ..state.selection import Selection
 from .request import Request
 
@@ -36,27 +38,21 @@ def selections(request: Request, names: _Names) -> dict[str, Selection]:
       MismatchError: the replacement for a name is not valid.
     """
     full = _with_full_regex(request, names)
-    matching = {
-        key: Selection(regex=request.regex_of(key), key=key, is_full=key in full)
-        for key in names
-    }
-    renames = _full_renames(
-        request,
-        {key: list(filter(matching[key].matches, names[key])) for key in names}
-        if request.rename
-        else {},
-    )
-    return {
+    found = {
         key: Selection(
             regex=request.regex_of(key),
             rename=request.rename_of(key),
             cast=request.cast,
             key=key,
             is_full=key in full,
-            full_renames=renames.get(key, frozenset()),
         )
         for key in names
     }
+    renamed = [key for key in names if request.rename_of(key)]
+    matched = {key: list(filter(found[key].matches, names[key])) for key in renamed}
+    for key, patterns in _full_renames(request, matched).items():
+        found[key] = structs.replace(found[key], full_renames=patterns)
+    return found
 
 
 def _with_full_regex(request: Request, names: _Names) -> set[str]:
@@ -71,10 +67,14 @@ def _with_full_regex(request: Request, names: _Names) -> set[str]:
 
 
 def _full_renames(request: Request, names: _Names) -> dict[str, frozenset[str]]:
-    """Return the patterns of `rename` that match full names, by key."""
+    """Return the patterns of `rename` that match full names, by key.
+
+    Args:
+      request: The request.
+      names: The selected names in components whose leaves are renamed.
+    """
     found: dict[str, frozenset[str]] = {}
-    keys = [key for key in names if request.rename_of(key)]
-    for group in _grouped(keys, by_key=request.renames_by_key):
+    for group in _grouped(list(names), by_key=request.renames_by_key):
         before: dict[str, str] = {}
         full: frozenset[str] = frozenset()
         for pattern, replacement in request.rename_of(group[0]).items():

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from .. import errors
 from ..directory.listing import SaveEntry
@@ -19,8 +20,7 @@ from ..user import hints
 from ..user.arguments import shown
 from . import remedies
 from .loaded import Loaded, full_names
-from .request import Request
-from .verbs import Verb
+from .verbs import LOAD, LOAD_OR_SAVE, Verb
 
 # The save
 
@@ -76,27 +76,51 @@ def always_removed(attempts: int, directory: Path) -> Exception:
 
 
 def missing_keys(
-    path: Path, request: Request, there: Iterable[str], counterparts: Mapping[str, str]
+    loaded: Loaded, here: Sequence[str], counterparts: Mapping[str, str]
 ) -> Exception:
     """Return the error for components that the save lacks.
 
     Args:
-      path: The save.
-      request: The request for it.
-      there: The keys that it has.
+      loaded: The load.
+      here: The keys that the save has.
       counterparts: Our keys of missing components, to saved keys of what seems to be
         the same.
     """
-    here, keys = list(there), request.keys or {}
-    missing = [key for key in keys.values() if key not in here]
+    missing = [key for key in loaded.keys.values() if key not in here]
     return errors.MissingKeyError(
-        f"{path} has no {', '.join(map(shown, missing))}. It has "
-        f"{', '.join(map(repr, here)) or 'components'}. Nothing was loaded. "
-        f"{request.verb.lacking(keys, here, counterparts)}"
+        f"{loaded.found.path} has no {', '.join(map(shown, missing))}. It has "
+        f"{hints.listed(here, 'components')}. Nothing was loaded. "
+        f"{_without(loaded, here, counterparts)}"
     )
 
 
-def other_kind(key: str, path: Path, verb: Verb, *, is_folder: bool) -> Exception:
+def _without(
+    loaded: Loaded, here: Sequence[str], counterparts: Mapping[str, str]
+) -> str:
+    """Return advice on components that the save lacks."""
+    verb = loaded.request.verb
+    if verb not in (LOAD, LOAD_OR_SAVE):
+        return verb.otherwise
+    instead = "" if verb is LOAD else ", once, in place of load_or_save()"
+    found = {ours: saved for ours, saved in loaded.keys.items() if saved in here}
+    is_mapped = any(ours != saved for ours, saved in found.items())
+    known: Any = found if is_mapped else [*found]
+    said = []
+    if counterparts:
+        said.append(
+            f"Load what it has under another key with "
+            f"load(keys={found | {**counterparts}}){instead}, from keys here to those "
+            f"in the save."
+        )
+    if known:
+        said.append(
+            f"To go on without what it lacks, call load(keys={known}){instead}; the "
+            f"next save() has all that is registered."
+        )
+    return " ".join(said) or verb.otherwise
+
+
+def other_kind(key: str, loaded: Loaded, *, is_folder: bool) -> Exception:
     """Return the error for a folder where a state is expected, or the reverse."""
     if is_folder:
         what = "a folder of files, and what loads it takes a state"
@@ -105,8 +129,8 @@ def other_kind(key: str, path: Path, verb: Verb, *, is_folder: bool) -> Exceptio
         what = "a state, and what loads it is a Files, which takes a folder"
         remedy = "Use what it was saved with"
     return errors.MismatchError(
-        f"{key!r} in {path} is {what}. {remedy}, or leave it out{verb.by('keys')}; "
-        f"nothing was loaded."
+        f"{key!r} in {loaded.found.path} is {what}. {remedy}, or leave it "
+        f"out{loaded.request.verb.by('keys')}; nothing was loaded."
     )
 
 
@@ -123,7 +147,7 @@ def without_names(what: str, verb: Verb, others: Sequence[str] = ()) -> Exceptio
     """
     remedy = f"Leave it out{verb.by('keys')}"
     if "keys" in verb.takes:
-        remedy = f"Leave it out with keys=[{', '.join(map(repr, others)) or '...'}]"
+        remedy = f"Leave it out with keys=[{hints.listed(others, '...')}]"
     if "key" in verb.takes:
         remedy = "Load it with a Checkpoint, into what it was saved from"
     return errors.MismatchError(
@@ -154,19 +178,17 @@ def refuse_nothing(loaded: Loaded, saved: Mapping[str, Sequence[str]]) -> None:
     selection = loaded.selections[next(iter(saved))]
     if selection.regex is None:
         return
-    keys = ", ".join(map(repr, saved))
-    what = f"regex={shown(selection.regex)} matches no leaf of {keys} in {path}"
+    what = f"regex={shown(selection.regex)} matches no leaf of {hints.listed(saved)}"
     names = [name for some in saved.values() for name in some]
     if not names:
         raise errors.MismatchError(
-            f"{what}, where no leaf has a name: either there are none, or all are in "
-            f"attributes of containers. Load it whole, without regex=; nothing was "
-            f"loaded."
+            f"{what} in {path}, where no leaf has a name: either there are none, or "
+            f"all are in attributes of containers. Load it whole, without regex=; "
+            f"nothing was loaded."
         )
-    text = remedies.text_of(selection.regex)
-    near = ", ".join(map(repr, hints.nearest(text, names)))
+    near = hints.listed(hints.nearest(remedies.text_of(selection.regex), names))
     raise errors.MismatchError(
-        f"{what}. The nearest names in the save are {near}. "
+        f"{what} in {path}. The nearest names in the save are {near}. "
         f"{_of_saved_key(loaded, selection.regex, saved)}"
         f"{_of_current(selection.regex, plans)}Correct the pattern, which must match "
         f"from the start of a name, with or without the key; nothing was loaded."
@@ -253,30 +275,15 @@ def unknown_function(name: str, by: str, path: str) -> Exception:
     )
 
 
-_GIVE_TEMPLATE = "Give the Value that loads it a template: Value(one_like_the_saved)"
+def no_skeleton(where: str, problem: str, otherwise: str = "") -> Exception:
+    """Return the error for a value whose classes cannot be had.
 
-
-def skeleton_lost(where: str) -> Exception:
-    """Return the error for a value that was saved without its classes."""
+    Args:
+      where: Name of the component and the save.
+      problem: What is wrong with its classes and static fields.
+      otherwise: Another remedy than a template.
+    """
     return errors.PickleError(
-        f"{_value(where)} that could not be pickled. {_GIVE_TEMPLATE}."
+        f"{where} is a Value's, with classes or static fields {problem}. Give the "
+        f"Value that loads it a template: Value(one_like_the_saved){otherwise}."
     )
-
-
-def skeleton_pickled(where: str) -> Exception:
-    """Return the error for a value whose classes may not be unpickled."""
-    return errors.PickleError(
-        f"{_value(where)} that are pickled, and loading them could run any code. "
-        f"{_GIVE_TEMPLATE}, or pass allow_pickle=True if you trust who wrote the save."
-    )
-
-
-def skeleton_not_unpickled(where: str, error: Exception) -> Exception:
-    """Return the error for a value whose classes cannot be unpickled."""
-    return errors.PickleError(
-        f"{_value(where)} that cannot be unpickled: {reason(error)}. {_GIVE_TEMPLATE}."
-    )
-
-
-def _value(where: str) -> str:
-    return f"{where} is a Value's, with classes or static fields"

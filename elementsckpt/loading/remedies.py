@@ -29,7 +29,7 @@ def of(loaded: Loaded, *, is_uneven: bool) -> str:
       is_uneven: Whether leaves that only one side has are an error, and there are some.
     """
     takes, remedies = loaded.request.verb.takes, []
-    if loaded.request.is_plain:
+    if all(map(loaded.request.is_whole, loaded.keys)):
         remedies.append(
             "load into a value like the one that was saved, which elementsckpt.read "
             "shows"
@@ -43,11 +43,15 @@ def of(loaded: Loaded, *, is_uneven: bool) -> str:
     if is_castable and "cast" in takes:
         remedies.append("convert dtypes, never shapes, with cast=True")
     if is_uneven and "rename" in takes:
-        remedies += _renaming(loaded)
+        remedies.append(_renaming(loaded))
     if is_uneven and "strict" in takes:
         remedies.append("load what only both have with strict=False")
-    text = ", or ".join(remedies or ["register an object like the one that was saved"])
-    return f"{text[:1].upper()}{text[1:]}."
+    text = ", or ".join(filter(None, remedies))
+    return f"{_sentence(text or 'register an object like the one that was saved')}."
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}"
 
 
 def text_of(regex: Any) -> str:
@@ -59,40 +63,30 @@ def text_of(regex: Any) -> str:
 # Other names
 
 
-def _renaming(loaded: Loaded) -> list[str]:
-    """Return advice that makes the names fit, in a list; [] if there is none."""
-    turned = _turned(loaded)
-    if turned:
-        return [f"pass rename={turned}, {_DIRECTION}"]
-    rename = _added(loaded)
-    return (
-        [f"map names in the save to current ones, as with rename={rename}"]
-        if rename
-        else []
-    )
-
-
-_DIRECTION = "which goes from names in the save to current ones"
+def _renaming(loaded: Loaded, otherwise: str = "") -> str:
+    """Return advice that makes names fit; without any, advice with the other rename."""
+    pairs = _inverse(loaded)
+    if pairs:
+        return f"pass rename={pairs}, which goes from names in the save to current ones"
+    rename = _extended(loaded) or otherwise
+    hint = f"map names in the save to current ones, as with rename={rename}"
+    return hint if rename else ""
 
 
 def renaming_hint(loaded: Loaded) -> str:
-    given, turned, added = loaded.request.rename, _turned(loaded), _added(loaded)
-    if turned:
-        return f"Pass rename={turned}, {_DIRECTION}"
-    if given:
-        example = f", as rename={added} may" if added else ""
+    """Return advice on names in the save that match, and that are not current ones."""
+    given = loaded.request.rename
+    if given and not _inverse(loaded):
+        extended = _extended(loaded)
+        example = f", as rename={extended} may" if extended else ""
         names = shown(dict(given))
         return f"Correct rename={names}, which does not make these names fit{example}"
-    pair = added or "{pattern: replacement}"
-    return f"Map names in the save to current ones, as with rename={pair}"
+    return _sentence(_renaming(loaded, "{pattern: replacement}"))
 
 
 def warn_of_unused(loaded: Loaded) -> None:
     """Warn about patterns that rename nothing while leaves remain unmatched."""
-    groups = (
-        patterns.groups(loaded.request, loaded.plans) if loaded.request.rename else []
-    )
-    for group in groups:
+    for group in patterns.groups(loaded.request, loaded.plans):
         plans = [loaded.plans[key] for key in group]
         rename = loaded.selections[group[0]].rename or {}
         unused = [x for x in rename if not any(x in plan.used for plan in plans)]
@@ -100,16 +94,15 @@ def warn_of_unused(loaded: Loaded) -> None:
         if not unused or not left:
             continue
         names = [name for plan in plans for name, *_ in plan.saved]
-        near = ", ".join(map(repr, hints.nearest(text_of(unused[0]), names)))
-        turned = _turned(loaded)
+        near = hints.listed(hints.nearest(text_of(unused[0]), names))
         _logger.warning(
             "rename: no name in %s is matched by %s, and with strict=False %d leaves "
             "that only one side has are left as they are. %s",
             loaded.found.path,
             ", ".join(shown(text_of(pattern)) for pattern in unused),
             left,
-            f"Pass rename={turned}, {_DIRECTION}."
-            if turned
+            f"{_sentence(_renaming(loaded))}."
+            if _inverse(loaded)
             else f"The nearest names in the save are {near}.",
         )
 
@@ -129,22 +122,21 @@ def _names(loaded: Loaded, key: str) -> hints.Names:
         return is_like or (cast and specs.can_cast(saved[old], expected))
 
     free = [name for name in now if name not in known]
-    return hints.Names([*saved], free, fits)
+    return hints.Names([*saved], plan.unexpected, free, fits)
 
 
-def _added(loaded: Loaded) -> Mapping[str, Any]:
+def _extended(loaded: Loaded) -> Mapping[str, Any]:
     """Return `rename=` with patterns that make more names fit, or nothing new."""
     given = loaded.request.rename or {}
-    is_flat = any(not isinstance(x, Mapping) for x in given.values())
-    is_by_key = not is_flat and len(loaded.keys) > 1
+    is_by_key = not given or loaded.request.renames_by_key
+    is_by_key = is_by_key and len(loaded.keys) > 1
     if loaded.request.regex is not None and not given:  # Each must then match.
         is_by_key = is_by_key and all(plan.chosen for plan in loaded.plans.values())
     found: dict[str, Any] = dict(given) if is_by_key else {}
-    for key, plan in loaded.plans.items():
-        pair = hints.renaming(_names(loaded, key), plan.unexpected)
-        others = [
-            x for y in loaded.plans if y != key for x, *_ in loaded.plans[y].chosen
-        ]
+    for key in loaded.plans:
+        pair = hints.renaming(_names(loaded, key))
+        plans = [plan for other, plan in loaded.plans.items() if other != key]
+        others = [name for plan in plans for name, *_ in plan.chosen]
         if pair and is_by_key:
             found[key] = {**found.get(key, {}), **pair}
         elif pair and not _match_any(pair, others):
@@ -156,20 +148,21 @@ def _match_any(patterns: Iterable[str], names: Collection[str]) -> bool:
     return any(re.search(pattern, name) for pattern in patterns for name in names)
 
 
-def _turned(loaded: Loaded) -> Mapping[str, Any]:
+def _inverse(loaded: Loaded) -> Mapping[str, Any]:
     """Return `rename=` in the other direction, if only that makes sense."""
     given = loaded.request.rename or {}
-    if any(isinstance(rename, Mapping) for rename in given.values()):
-        found = {key: _turned_of(loaded, [key]) for key in given if key in loaded.plans}
+    if loaded.request.renames_by_key:
+        keys = [key for key in given if key in loaded.plans]
+        found = {key: _inverse_of(loaded, [key]) for key in keys}
         return found if found and all(found.values()) else {}
-    return _turned_of(loaded, [*loaded.plans])
+    return _inverse_of(loaded, [*loaded.plans])
 
 
-def _turned_of(loaded: Loaded, keys: Sequence[str]) -> dict[str, str]:
+def _inverse_of(loaded: Loaded, keys: Sequence[str]) -> dict[str, str]:
     rename = loaded.selections[keys[0]].rename if keys else None
     names = [_names(loaded, key) for key in keys]
     current = [x for key in keys for x in map(escape, loaded.plans[key].flat.names)]
-    return hints.turned(rename, names, current) if rename else {}
+    return hints.inverse(rename, names, current) if rename else {}
 
 
 # Fewer leaves
@@ -177,14 +170,11 @@ def _turned_of(loaded: Loaded, keys: Sequence[str]) -> dict[str, str]:
 
 def _avoiding(loaded: Loaded) -> str | None:
     """Return a `regex=` that leaves out all leaves that do not fit, or None."""
-    found: dict[str, str] = {}
     if not loaded.is_named or not any(_misfits(loaded, x) for x in loaded.plans):
         return None
-    for key in loaded.keys:
-        regex = _avoiding_in(loaded, key)
-        if regex is None:
-            return None
-        found[key] = regex
+    found = {key: _avoiding_in(loaded, key) for key in loaded.keys}
+    if None in found.values():
+        return None
     is_one = len(found) == 1 and not isinstance(loaded.request.regex, Mapping)
     text = repr(found[next(iter(found))] if is_one else found)
     return text if len(text) <= _LONG else None

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from msgspec import Struct
-from msgspec.structs import force_setattr
+from msgspec.structs import force_setattr, replace
 
 from ..errors import MismatchError, MissingKeyError, reason
+from ..user import hints
 from ..user.arguments import flag, shown
 from .verbs import Verb
 
@@ -81,12 +81,9 @@ class Request(Struct, frozen=True):
           keys: Keys of the components that the save has.
           is_trusted: Whether code from it may run, if `allow_pickle` is None.
         """
-        found = copy.copy(self)
-        if self.keys is None:
-            force_setattr(found, "keys", self._wanted({key: key for key in keys}))
-        if self.allow_pickle is None:
-            force_setattr(found, "allow_pickle", is_trusted)
-        return found
+        wanted = {key: key for key in keys} if self.keys is None else self.keys
+        may_run = is_trusted if self.allow_pickle is None else self.allow_pickle
+        return replace(self, keys=self._wanted(wanted), allow_pickle=may_run)
 
     @property
     def leaves_out(self) -> bool:
@@ -94,10 +91,9 @@ class Request(Struct, frozen=True):
         return self.plain and not self.allow_pickle
 
     @property
-    def is_plain(self) -> bool:
-        """Whether the request has no arguments about leaves."""
-        is_named = self.regex is not None or bool(self.rename)
-        return self.strict and not self.cast and not is_named
+    def less(self) -> str:
+        """Advice on how to load less: " with" the arguments for that, or ""."""
+        return self.verb.by("keys", "regex")
 
     def is_whole(self, key: str) -> bool:
         """Whether the whole state of a component is replaced without comparison."""
@@ -117,9 +113,8 @@ class Request(Struct, frozen=True):
 
     def rename_of(self, key: str) -> Mapping[str, str]:
         """Return the patterns that rename leaves of a component."""
-        rename: Any = self.rename or {}
-        found: Mapping[str, str] = rename
-        return rename.get(key, {}) if self.renames_by_key else found
+        rename: Mapping[str, Any] = self.rename or {}
+        return rename.get(key, {}) if self.renames_by_key else rename
 
     @property
     def renames_by_key(self) -> bool:
@@ -198,10 +193,7 @@ def _require_keys(argument: str, named: Iterable[str], keys: Iterable[str]) -> N
     unknown = [key for key in named if key not in known]
     if unknown:
         raise MissingKeyError(
-            f"{argument} names {_listed(unknown)}, but the keys to load are "
-            f"{_listed(known)}. Correct its keys; nothing was loaded."
+            f"{argument} names {hints.listed(unknown)}, but the keys to load are "
+            f"{hints.listed(known, 'no components')}. Correct its keys; nothing was "
+            f"loaded."
         )
-
-
-def _listed(keys: Sequence[str]) -> str:
-    return ", ".join(map(repr, keys)) or "no components"

@@ -18,7 +18,7 @@ from ..errors import CheckpointError
 from ..storage import disk
 from ..user.arguments import shown
 from . import fingerprints
-from .runs import Prints, Record, Run, differing
+from .runs import Prints, Record, Run, differing, generators, libraries
 
 __all__ = ["ResumeError", "ResumeReport", "check_resume"]
 
@@ -91,7 +91,7 @@ def check_resume(
             try:
                 return _Check(make, step, steps, begin, folder / "first").run()
             except ResumeError:
-                if _names(GlobalRNG().save()) == _names(begin):
+                if generators().keys() == fingerprints.take("", begin).keys():
                     raise
             # Training has imported torch or started CUDA, so the runs did not begin
             # with equal states of their generators.
@@ -102,135 +102,127 @@ def check_resume(
         GlobalRNG().load(begin)
 
 
-def _names(state: Any) -> set[str]:
-    return {name for name, _ in fingerprints.leaves_of("", state)}
-
-
-class _Check:
+class _Check(Struct):
     """The runs, which are compared with the records of the straight run.
 
-    Args:
+    Attributes:
       make: Makes the objects.
       step: Trains one step.
       half: Number of steps before the run is stopped, and after it.
       begin: States of the global generators with which a run begins.
       path: Directory for the saves.
+      records: The record of the straight run at each step.
     """
 
-    def __init__(
-        self,
-        make: Callable[[], Any],
-        step: Callable[[Any], object],
-        half: int,
-        begin: Any,
-        path: Path,
-    ) -> None:
-        self._make = make
-        self._step = step
-        self._half = half
-        self._begin = begin
-        self._path = path
-        self._records: list[Record] = []
+    make: Callable[[], Any]
+    step: Callable[[Any], object]
+    half: int
+    begin: Any
+    path: Path
+    records: list[Record] = []
 
     def run(self) -> ResumeReport:
-        self._records = [run.record() for run in self._straight(2 * self._half)]
+        self.records = [run.record() for run in self._straight(2 * self.half)]
         self._require_change()
         self._compare_resumed(self._stop())
-        return ResumeReport(self._half, len(self._records[-1].leaves))
+        return ResumeReport(self.half, len(self.records[-1].leaves))
 
     def _straight(self, count: int) -> Iterator[Run]:
         """Yield a run before its first step and after each step."""
-        GlobalRNG().load(self._begin)
-        run = Run(self._make)
+        GlobalRNG().load(self.begin)
+        run = Run(self.make)
         yield run
         for _ in range(count):
-            self._step(run.made)
+            self.step(run.made)
             yield run
 
     def _stop(self) -> Prints:
         """Train and save the first half; return the generators after the last save."""
-        for at, run in enumerate(self._straight(self._half)):
-            record = run.record()
-            names = self._differing(at, record)
-            if names and not at:
-                raise ResumeError(self._message(_UNEQUAL, at, names))
-            if names:
-                what = self._what(at, names[0], run, record, "the run that saves")
-                raise ResumeError(self._message(_DISTURBED, at, names, what))
+        for at, run in enumerate(self._straight(self.half)):
+            record = self._compare(at, run, _DISTURBED, "the run that saves")
             self._save(at, run)
         run.close()
         return record.generators
 
-    def _compare_resumed(self, generators: Prints) -> None:
-        run = Run(self._make)  # Draws from the generators that the stopped run left.
-        moved = run.load(self._path, generators)
-        loaded = run.record()
-        for at in range(self._half, 2 * self._half + 1):
-            if at > self._half:
-                self._step(run.made)
-            record = run.record()
-            names = self._differing(at, record)
-            if names:
-                what = self._what(at, names[0], run, record, "the resumed run")
-                hint = self._hint(at, names[0], loaded)
-                raise ResumeError(self._message(_INEXACT, at, names, what, hint))
-            if at > self._half:
-                self._save(at, run)
+    def _compare_resumed(self, saved: Prints) -> None:
+        run = Run(self.make)  # Draws from the generators that the stopped run left.
+        moved = run.load(self.path, saved)
+        loaded = self._compare(self.half, run, _INEXACT, "the resumed run")
+        for at in range(self.half + 1, 2 * self.half + 1):
+            self.step(run.made)
+            self._compare(at, run, _INEXACT, "the resumed run", loaded)
+            self._save(at, run)
         if moved:
-            blamed = run.blame_load(self._path, generators, moved)
+            blamed = run.blame_load(self.path, saved, moved)
             raise ResumeError(_RESEEDED.format(blamed))
         run.close()
 
     def _save(self, at: int, run: Run) -> None:
-        moved = run.save(self._path)
-        if moved:
-            raise ResumeError(_DRAWN.format(at, run.blame_save(self._path, moved)))
+        blamed = run.save(self.path)
+        if blamed:
+            raise ResumeError(_DRAWN.format(at, blamed))
 
     def _straight_again(self, count: int) -> Run:
         for at, run in enumerate(self._straight(count)):
-            names = self._differing(at, run.record())
-            if names:
-                text = _CHAOTIC if at else _UNEQUAL
-                raise ResumeError(self._message(text, at, names))
+            self._compare(at, run, _CHAOTIC)
         return run
 
-    def _differing(self, at: int, record: Record) -> list[str]:
-        return differing(self._records[at].leaves, record.leaves)
+    def _compare(
+        self, at: int, run: Run, text: str, who: str = "", loaded: Record | None = None
+    ) -> Record:
+        """Return the record of a run; raise if it differs from the straight run's.
+
+        Args:
+          at: The step.
+          run: The run.
+          text: The message about a difference.
+          who: Which run it is, if it has a checkpoint.
+          loaded: The record right after loading, if there have been steps since.
+        """
+        record = run.record()
+        names = differing(self.records[at].leaves, record.leaves)
+        if names and not at:
+            raise self._error(_UNEQUAL, at, names)
+        if names:
+            what = self._what(at, names[0], run, record, who) if who else ""
+            hint = self._hint(at, names[0], loaded) if text is _INEXACT else ""
+            raise self._error(text, at, names, what, hint)
+        return record
 
     def _require_change(self) -> None:
-        before, after = self._records[0].leaves, self._records[self._half].leaves
+        before, after = self.records[0].leaves, self.records[self.half].leaves
         if not differing(before, after):
-            raise ResumeError(_IDLE.format(steps=self._half, leaves=len(after)))
+            raise ResumeError(_IDLE.format(steps=self.half, leaves=len(after)))
 
     # Messages about differences
 
-    def _message(self, text: str, at: int, names: list[str], *more: str) -> str:
-        total = len({*self._records[at].leaves, *names})
+    def _error(self, text: str, at: int, names: list[str], *more: str) -> ResumeError:
+        total = len({*self.records[at].leaves, *names})
         verb = "differs" if len(names) == 1 else "differ"
         found = f"{len(names)} of {total} leaves {verb}, first {names[0]}"
-        when, after = f"At step {at}", at - self._half
+        when, after = f"At step {at}", at - self.half
         if text is _INEXACT:
             when = f"{when} ({after} after loading)" if after else "Right after loading"
-        return text.format(*more, found=found, when=when, half=self._half)
+        return ResumeError(text.format(*more, found=found, when=when, half=self.half))
 
     def _what(self, at: int, name: str, run: Run, record: Record, which: str) -> str:
         """Describe the difference; raise if it occurs without a checkpoint, too."""
         # Read first, as it may come from a global generator.
         found = run.leaf(name) if name in record.leaves else None
         straight = self._straight_again(at)
-        if name not in self._records[at].leaves:
+        if name not in self.records[at].leaves:
             return f"only {which} has it"
         if name not in record.leaves:
             return "only the straight run has it"
         return fingerprints.difference(straight.leaf(name), found)
 
-    def _hint(self, at: int, name: str, loaded: Record) -> str:
-        if at == self._half:
+    def _hint(self, at: int, name: str, loaded: Record | None) -> str:
+        if loaded is None:
             return _FORGOTTEN.format(name.partition("/")[0])
-        middle, now = self._records[self._half].generators, self._records[at].generators
+        middle, now = self.records[self.half].generators, self.records[at].generators
         drawn, lost = differing(middle, now), differing(middle, loaded.generators)
-        libraries = sorted({x.partition("/")[0] for x in {*drawn} & {*lost}})
-        return _UNSAVED + (_GLOBAL.format(", ".join(libraries)) if libraries else "")
+        blamed = libraries({*drawn} & {*lost})
+        return _UNSAVED + (_GLOBAL.format(blamed) if blamed else "")
 
 
 _INEXACT = (

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any
@@ -76,19 +77,15 @@ class Run:
     # Saving and loading
 
     def save(self, directory: Path) -> str:
-        """Save as the run would; return the libraries whose generators this changed."""
-        saver = self._in(directory)
-        return _changed(lambda: _save(saver))
-
-    def blame_save(self, directory: Path, found: str) -> str:
-        """Return which components change which generators; `save` returned `found`."""
+        """Save as the run would; return which components change which generators."""
         saver = self._in(directory)
 
-        def changed(key: str) -> str:
-            _scramble()  # Otherwise, seeding a second time would change nothing.
-            return _changed(lambda: _save(saver, [key]))
+        def save(keys: list[str] | None = None) -> None:
+            saver.save(keys=keys)
+            saver.wait()
 
-        return _blame("saving", saver, changed, found)
+        found = _changed(save)
+        return _blame("saving", saver, save, found) if found else ""
 
     def load(self, directory: Path, saved: Prints) -> str:
         """Load as the run would, with states of generators that no other run has had.
@@ -108,12 +105,7 @@ class Run:
     def blame_load(self, directory: Path, saved: Prints, found: str) -> str:
         """Return which components change which generators; `load` returned `found`."""
         saver = self._in(directory)
-
-        def changed(key: str) -> str:
-            _scramble()
-            return _changed(lambda: saver.load(keys=[key]), saved)
-
-        return _blame("loading", saver, changed, found)
+        return _blame("loading", saver, lambda x: saver.load(keys=x), found, saved)
 
     def close(self) -> None:
         """Close the checkpoint that saves the run."""
@@ -130,16 +122,20 @@ class Run:
         return self._saver
 
 
-def _save(saver: Checkpoint, keys: list[str] | None = None) -> None:
-    saver.save(keys=keys)
-    saver.wait()
-
-
 def _blame(
-    doing: str, saver: Checkpoint, changed: Callable[[str], str], found: str
+    doing: str,
+    keys: Iterable[str],
+    work: Callable[[list[str]], object],
+    found: str,
+    right: Prints | None = None,
 ) -> str:
-    each = {key: changed(key) for key in saver}
-    said = [f"{doing} {key!r} changes those of {x}" for key, x in each.items() if x]
+    """Return which components change generators; together they change `found`."""
+    said = []
+    for key in keys:
+        _scramble()  # Otherwise, seeding a second time would change nothing.
+        changed = _changed(functools.partial(work, [key]), right)
+        if changed:
+            said.append(f"{doing} {key!r} changes those of {changed}")
     return " and ".join(said) or f"{doing} changes those of {found}"
 
 
@@ -150,18 +146,24 @@ def _changed(work: Callable[[], object], right: Prints | None = None) -> str:
       work: A function that does the work.
       right: Fingerprints of other states that are right after the work, too.
     """
-    before = _generators()
+    before = generators()
     work()
-    after = _generators()
+    after = generators()
     there = before.keys() & after.keys()  # Others came with a library just imported.
-    changed = {name for name in there if not before[name].matches(after[name])}
+    changed = there.intersection(differing(before, after))
     if right is not None:
-        changed -= {x for x in there & right.keys() if right[x].matches(after[x])}
-    return ", ".join(sorted({name.partition("/")[0] for name in changed}))
+        changed.intersection_update(differing(right, after))
+    return libraries(changed)
 
 
-def _generators() -> Prints:
+def generators() -> Prints:
+    """Return the fingerprints of the global generators."""
     return fingerprints.take("", GlobalRNG().save())
+
+
+def libraries(names: Iterable[str]) -> str:
+    """Return the libraries of generators, for a message."""
+    return ", ".join(sorted({name.partition("/")[0] for name in names}))
 
 
 def _scramble() -> None:

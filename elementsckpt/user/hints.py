@@ -44,12 +44,14 @@ class Names(NamedTuple):
 
     Attributes:
       saved: Names in the save, which patterns match.
+      left: Those of them that are not current names. The others keep their names.
       free: Current names that the save lacks.
       fits: Returns whether the saved leaf of the first name fits the current leaf of
         the second.
     """
 
     saved: Sequence[str]
+    left: Collection[str]
     free: Collection[str]
     fits: Callable[[str, str], bool]
 
@@ -60,26 +62,23 @@ class _Move(NamedTuple):
     pairs: dict[str, str]
 
 
-def renaming(names: Names, moving: Sequence[str]) -> dict[str, str]:
+def renaming(names: Names) -> dict[str, str]:
     """Return a mapping for `rename=` from saved leaves to current leaves that they fit.
 
     A pattern replaces only the start of a name and keeps the end that the old and the
     new name share, so it renames the neighbours in the same way. Where several new
     names are equally good, none is chosen.
-
-    Args:
-      names: All names. A saved leaf that has a current name keeps it.
-      moving: The saved names that are not current names.
     """
     found: dict[str, str] = {}
     placed: list[str] = []
-    left, free = dict.fromkeys(moving), dict.fromkeys(names.free)
+    left, free = dict.fromkeys(names.left), dict.fromkeys(names.free)
     if len(names.saved) + len(free) > _MOST_NAMES:
         return {}
-    for old in moving[:_MOST_MOVED]:
+    names = names._replace(left=left, free=free)
+    for old in list(left)[:_MOST_MOVED]:
         if old not in left or len(found) == _MOST_RENAMED:
             continue
-        move = _move(old, names, left, free)
+        move = _move(old, names)
         if move is None or any(re.match(move.pattern, name) for name in placed):
             continue
         found[move.pattern] = move.replacement
@@ -111,35 +110,30 @@ def counterparts(
     return found
 
 
-def _move(
-    old: str, names: Names, left: Collection[str], free: Collection[str]
-) -> _Move | None:
+def _move(old: str, names: Names) -> _Move | None:
     """Return the best renaming of a saved leaf; None if there is none, or a tie."""
-    alike = {x: _alike(old, x) for x in free if old and x and names.fits(old, x)}
+    fitting = [x for x in names.free if old and x and names.fits(old, x)]
+    alike = {new: _alike(old, new) for new in fitting}
     for sizes in sorted({*alike.values()}, reverse=True):
         ends = [name for name in alike if alike[name] == sizes]
         if len(ends) > _MOST_CHOICES:
             return None
         moves = (_moving(old, new, sizes[0], names.saved) for new in ends)
-        good = [move for move in moves if _is_good(move, names, left, free)]
+        good = [move for move in moves if _is_good(move, names)]
         if good:
-            is_one = len(good) == 1 and not _rivals(good[0], old, names, left, free)
+            is_one = len(good) == 1 and not _has_rivals(good[0], old, names)
             return good[0] if is_one else None
     return None
 
 
-def _rivals(
-    move: _Move, old: str, names: Names, left: Collection[str], free: Collection[str]
-) -> bool:
+def _has_rivals(move: _Move, old: str, names: Names) -> bool:
     """Return whether another saved leaf fits the new name just as well."""
     new = move.pairs[old]
     sizes = _alike(old, new)
-    others = [x for x in left if x not in move.pairs and _alike(x, new) >= sizes]
+    others = [x for x in names.left if x not in move.pairs and _alike(x, new) >= sizes]
     rivals = [x for x in others if names.fits(x, new)]
-    return len(rivals) > _MOST_CHOICES or any(
-        _is_good(_moving(x, new, sizes[0], names.saved), names, left, free)
-        for x in rivals
-    )
+    moves = (_moving(x, new, sizes[0], names.saved) for x in rivals)
+    return len(rivals) > _MOST_CHOICES or any(_is_good(x, names) for x in moves)
 
 
 def _moving(old: str, new: str, size: int, saved: Iterable[str]) -> _Move:
@@ -150,18 +144,16 @@ def _moving(old: str, new: str, size: int, saved: Iterable[str]) -> _Move:
     return _Move(f"^{re.escape(before)}{'' if size else '$'}", after, pairs)
 
 
-def _is_good(
-    move: _Move, names: Names, left: Collection[str], free: Collection[str]
-) -> bool:
+def _is_good(move: _Move, names: Names) -> bool:
     """Return whether each leaf that is renamed was to be, and fits a free name."""
     is_plain = "\\" not in move.replacement
     return is_plain and all(
-        before in left and after in free and names.fits(before, after)
+        before in names.left and after in names.free and names.fits(before, after)
         for before, after in move.pairs.items()
     )
 
 
-def turned(
+def inverse(
     rename: Mapping[Any, Any], names: Sequence[Names], current: Sequence[str]
 ) -> dict[str, str]:
     """Return a `rename=` mapping in the other direction, if only that makes sense.
@@ -206,21 +198,18 @@ def _all_fit(rename: Mapping[str, str], names: Sequence[Names]) -> bool:
 
 def _alike(first: str, second: str) -> tuple[int, int]:
     """Return how many letters of whole parts two names share at their end and start."""
-    pairs = enumerate(zip(first, second, strict=False))
-    same = itertools.takewhile(lambda pair: pair[1][0] == pair[1][1], pairs)
-    start = max((place + 1 for place, (letter, _) in same if letter in "/."), default=0)
-    return _same_end(first, second), start
+    ends = _shared(r"[/.]?[^/.]*", first[::-1], second[::-1])
+    return ends, _shared(r"[^/.]*[/.]?", first, second)
 
 
-def _same_end(first: str, second: str) -> int:
-    """Return how many letters of whole parts two names share at their end."""
-    pairs = zip(reversed(first), reversed(second), strict=False)
-    same = itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)
-    for size in range(sum(1 for _ in same), 0, -1):
-        places = (first, len(first) - size), (second, len(second) - size)
-        if all(place == 0 or name[place - 1] in "/." for name, place in places):
-            return size
-    return 0
+def _shared(part: str, first: str, second: str) -> int:
+    """Return how many letters two texts share in the parts that they begin with."""
+    parts, others = (re.finditer(part, text) for text in (first, second))
+    pairs = zip(
+        parts, others, strict=False
+    )  # Only as far as needed: names may be long.
+    same = itertools.takewhile(lambda pair: pair[0][0] == pair[1][0], pairs)
+    return sum(len(found[0]) for found, _ in same)
 
 
 def avoiding(names: Sequence[str], others: Sequence[str], regex: str) -> str | None:

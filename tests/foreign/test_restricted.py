@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elementsckpt.foreign.restricted_pickle import ForbiddenError, load_restricted
+from elementsckpt.foreign.limits import ForbiddenError
+from elementsckpt.foreign.restricted_pickle import load_restricted
 
 MIB = 1 << 20
 
