@@ -14,34 +14,36 @@
 __version__ = "0.1.0"
 
 import importlib
-import typing
 
-from . import checkpoint
-from .checkpoint import Checkpoint
-from .components.files import Files
-from .components.rng import GlobalRNG
-from .components.value import Value
-from .components.wrappers import Counter, Saveable
-from .directory.retention import Keep
-from .errors import (
-    CheckpointError,
-    ComponentError,
-    DamagedError,
-    MetadataError,
-    MismatchError,
-    MissingKeyError,
-    PickleError,
-    ReadError,
-    SaveExistsError,
-    SaveNotFoundError,
-    StateError,
-    VersionError,
-    WriteError,
-)
-from .functions import exists, load_pytree, save_pytree
-from .inspection import info, read
-from .reports import ComponentInfo, Lineage, LoadReport, SaveInfo, SaveReport
-from .run.schedule import Every
+TYPE_CHECKING = False  # As that of typing, which takes milliseconds to import.
+if TYPE_CHECKING:
+    from . import checkpoint as checkpoint
+    from . import testing as testing
+    from .checkpoint import Checkpoint
+    from .components.files import Files
+    from .components.rng import GlobalRNG
+    from .components.value import Value
+    from .components.wrappers import Counter, Saveable
+    from .directory.retention import Keep
+    from .errors import (
+        CheckpointError,
+        ComponentError,
+        DamagedError,
+        MetadataError,
+        MismatchError,
+        MissingKeyError,
+        PickleError,
+        ReadError,
+        SaveExistsError,
+        SaveNotFoundError,
+        StateError,
+        VersionError,
+        WriteError,
+    )
+    from .functions import exists, load_pytree, save_pytree
+    from .inspection import info, read
+    from .reports import ComponentInfo, Lineage, LoadReport, SaveInfo, SaveReport
+    from .run.schedule import Every
 
 __all__ = [
     "Checkpoint",
@@ -79,14 +81,34 @@ __all__ = [
     "save_pytree",
 ]
 
+# Modules by the names that they have, which are imported when they are asked for:
+# NumPy, which most of them need, takes longer than the rest of a short program.
+_HOMES = {
+    "checkpoint": ["Checkpoint"],
+    "components.files": ["Files"],
+    "components.rng": ["GlobalRNG"],
+    "components.value": ["Value"],
+    "components.wrappers": ["Counter", "Saveable"],
+    "directory.retention": ["Keep"],
+    "errors": [name for name in __all__ if name.endswith("Error")],
+    "functions": ["exists", "load_pytree", "save_pytree"],
+    "inspection": ["info", "read"],
+    "reports": ["ComponentInfo", "Lineage", "LoadReport", "SaveInfo", "SaveReport"],
+    "run.schedule": ["Every"],
+}
+_MODULES = {"checkpoint", "errors", "functions", "inspection", "reports", "testing"}
 
-if typing.TYPE_CHECKING:
-    from . import testing as testing
-else:
+
+if not TYPE_CHECKING:
 
     def __getattr__(name):
-        if name == "testing":  # Imported when used: `import elementsckpt` is faster.
-            return importlib.import_module(".testing", __name__)
+        if name in _MODULES:
+            return importlib.import_module(f".{name}", __name__)
+        for home, names in _HOMES.items():
+            if name in names:
+                found = getattr(importlib.import_module(f".{home}", __name__), name)
+                globals()[name] = found
+                return found
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

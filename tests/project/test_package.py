@@ -14,7 +14,7 @@ import pytest
 
 import elementsckpt
 
-from support.boxes import python
+from support.boxes import printed, python
 
 EXPORTS = {
     "Checkpoint",
@@ -53,13 +53,7 @@ EXPORTS = {
 
 
 def test_exports():
-    # Submodules become attributes of a package when they are imported.
-    public = {
-        name
-        for name, value in vars(elementsckpt).items()
-        if not name.startswith("_") and not isinstance(value, types.ModuleType)
-    }
-    assert public | {"checkpoint"} == EXPORTS
+    assert {*elementsckpt.__all__} - {"__version__"} == EXPORTS
 
 
 def test_exported_classes_are_the_package_s_own():
@@ -93,6 +87,20 @@ def test_tab_completion_shows_what_is_public_and_no_internal_module():
         "ResumeReport",
         "check_resume",
     }
+
+
+def test_what_is_imported_is_what_is_asked_for():
+    script = """
+import sys
+before = {*sys.modules}
+import elementsckpt
+print(*{name.partition(".")[0] for name in sys.modules.keys() - before})
+assert elementsckpt.DamagedError is elementsckpt.errors.DamagedError
+assert "numpy" not in sys.modules
+for name in elementsckpt.__all__:
+    assert getattr(elementsckpt, name) is getattr(elementsckpt, name)
+"""
+    assert set(printed(script)) <= {"elementsckpt", "importlib", "warnings"}
 
 
 def test_testing_is_there_when_it_is_asked_for_and_not_before():
