@@ -88,7 +88,7 @@ class Runner:
             "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
-        names = imported(example[0])
+        names = imported(example[0]) | {"elementsckpt.checkpoint"}
         names |= {"torch._dynamo"} if "torch" in names else set()  # By any optimizer.
         flags = ["-W", "error", "-W", "ignore:This process:DeprecationWarning"]
         self.folder = folder
