@@ -61,8 +61,7 @@ class _Placed(Kind):
     def where(self, current: Any) -> str | None:
         return str(current.sharding or "the default device")
 
-    def device_key(self, current: Any) -> Any:
-        return jax_arrays.device_key(current)
+    device_key = staticmethod(jax_arrays.device_key)
 
     def fit(self, current: Any, value: Any, kind: Kind, taken: Spec | None) -> Any:
         if taken is None:
@@ -83,12 +82,9 @@ class _Abstract(_Placed, Opaque):
     is_abstract = True
 
     def spec(self, value: Any) -> Spec:
-        if jax_arrays.is_key(value):
-            return KEY.spec(value)
-        return JAX.spec(value)
+        return (KEY if jax_arrays.is_key(value) else JAX).spec(value)
 
-    def misplaced(self, current: Any) -> str | None:
-        return jax_arrays.misplaced(current)
+    misplaced = staticmethod(jax_arrays.misplaced)
 
 
 class _Arrays(_Placed, ArrayKind):
@@ -110,8 +106,7 @@ class _Arrays(_Placed, ArrayKind):
             return ABSTRACT
         return KEY if jax_arrays.is_key(value) else JAX
 
-    def problem(self, value: Any) -> str | None:
-        return jax_arrays.problem(value)
+    problem = staticmethod(jax_arrays.problem)
 
     def encode(self, value: Any, fetched: Any) -> Encoded:
         weak = True if value.weak_type else None

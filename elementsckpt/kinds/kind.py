@@ -33,7 +33,7 @@ class Form(Struct, frozen=True, gc=False):
 Encoded = tuple[Form, np.ndarray | None, Any]
 # Element type and shape in which a leaf is stored, and its size in bytes.
 Layout = tuple[np.dtype[Any], tuple[int, ...], int]
-_NO_BYTES: Layout = (np.dtype(np.uint8), (0,), 0)
+NO_BYTES: Layout = (np.dtype(np.uint8), (0,), 0)
 MAX_AXES = 32  # Limit of NumPy before version 2.
 
 
@@ -195,7 +195,7 @@ class Kind:
           ValueError, TypeError, KeyError: the manifest does not describe such leaves.
         """
         if group.dtype is None:
-            return _NO_BYTES
+            return NO_BYTES
         dtype, shape = self.storage(group)
         if self.is_raw and (dtype != np.uint8 or len(shape) != 1):
             raise ValueError("bytes that are an array")

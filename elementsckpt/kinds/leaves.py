@@ -32,7 +32,7 @@ from .jax_kinds import ABSTRACT, JAX, KEY, KEY_DATA
 from .kind import Encoded, Kind, Layout, Stored, UnstorableError
 from .numpy_kinds import NUMPY, VIEW
 from .python_kinds import BYTEARRAY, BYTES, PYTHON, STR
-from .torch_kinds import ODD_TENSOR, TENSOR
+from .torch_kinds import OPAQUE_TENSOR, TENSOR
 
 PLAIN: dict[type, Kind] = {}  # Types that are leaves, whatever their value.
 _BY_NAME: dict[str, Kind] = {}
@@ -50,7 +50,7 @@ def register(*kinds: Kind) -> None:
 
 register(PYTHON, STR, BYTES, BYTEARRAY)
 register(NUMPY, VIEW)
-register(TENSOR, ODD_TENSOR)  # Before JAX's, as these are asked once for each type.
+register(TENSOR, OPAQUE_TENSOR)  # Before JAX's, as these are asked once for each type.
 register(JAX, KEY, KEY_DATA, ABSTRACT)
 register(FUNCTION, OBJECT)
 

@@ -11,6 +11,7 @@ from ..format import dtypes
 from ..format.manifest import LeafGroup
 from .kind import (
     MAX_AXES,
+    NO_BYTES,
     ArrayKind,
     Encoded,
     Form,
@@ -19,7 +20,6 @@ from .kind import (
     Spec,
     Stored,
     cast,
-    dtype_of,
 )
 
 _ALIGN = 16  # Alignment of the memory that NumPy allocates, in bytes.
@@ -27,7 +27,7 @@ _ALIGN = 16  # Alignment of the memory that NumPy allocates, in bytes.
 
 class _Arrays(ArrayKind):
     name = "numpy"
-    types = (np.ndarray, np.memmap)
+    types: tuple[type, ...] = (np.ndarray, np.memmap)
     is_foreign = False
     build = None  # type: ignore[assignment]
 
@@ -63,20 +63,15 @@ class _Arrays(ArrayKind):
         return array if array.dtype.kind == "O" else cast(array, current.dtype)
 
 
-class _Views(Kind):
+class _Views(_Arrays):
     name = "view"  # See `state.view_leaves`, which makes them.
+    types = ()
 
     def layout(self, group: LeafGroup) -> Layout:
-        return np.dtype(np.uint8), (0,), 0
+        return NO_BYTES
 
     def decode(self, group: LeafGroup, stored: Stored) -> list[Any]:
         return [None] * len(group.names)
-
-    def is_numpy(self, group: LeafGroup) -> bool:
-        return True
-
-    def specs(self, group: LeafGroup) -> list[Spec]:
-        return [Spec("array", dtype_of(group.dtype), group.shape)] * len(group.names)
 
 
 NUMPY, VIEW = _Arrays(), _Views()

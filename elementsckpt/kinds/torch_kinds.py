@@ -17,18 +17,17 @@ from .kind import ArrayKind, Encoded, Form, Kind, Spec, Stored, cast, dtype_of
 class _Tensors(ArrayKind):
     name = "torch"
     refusals = (RuntimeError,)  # Raised by tensors whose elements cannot be read.
+    problem = staticmethod(torch_tensors.problem)
+    numbers = staticmethod(torch_tensors.numbers)
 
     def recognise(self, value: Any) -> Kind | None:
-        if torch_tensors.is_tensor(value):
-            return ODD_TENSOR if torch_tensors.attributes(value) else TENSOR
-        return ODD_TENSOR if torch_tensors.is_any_tensor(value) else None
-
-    def problem(self, value: Any) -> str | None:
-        return torch_tensors.problem(value)
+        if torch_tensors.is_tensor(value) and not torch_tensors.attributes(value):
+            return TENSOR
+        return OPAQUE_TENSOR if torch_tensors.is_any_tensor(value) else None
 
     def encode(self, value: Any, fetched: np.ndarray | None) -> Encoded:
         code, shape = torch_tensors.code(value), tuple(value.shape)
-        form = Form("torch", code, shape, value=torch_tensors.traits(value))
+        form = Form("torch", code, shape, value=torch_tensors.properties(value))
         return form, torch_tensors.fetch(value), None
 
     def storage(self, group: LeafGroup) -> tuple[np.dtype[Any], tuple[int, ...]]:
@@ -47,15 +46,11 @@ class _Tensors(ArrayKind):
         self, groups: Sequence[LeafGroup], decoded: Sequence[list[Any]], key: str
     ) -> None:
         for group, arrays in zip(groups, decoded, strict=True):
-            code, traits = group.dtype, group.value
-            arrays[:] = [torch_tensors.build(x, code, traits) for x in arrays]
+            code, properties = group.dtype, group.value
+            arrays[:] = [torch_tensors.build(x, code, properties) for x in arrays]
 
     def is_numpy(self, group: LeafGroup) -> bool:
-        try:
-            dtypes.decode(group.dtype)
-        except ImportError:
-            return False
-        return True
+        return isinstance(dtype_of(group.dtype), np.dtype)
 
     def spec(self, value: Any) -> Spec:
         code = torch_tensors.code(value)
@@ -65,10 +60,7 @@ class _Tensors(ArrayKind):
         return str(current.device)
 
     def device_key(self, current: Any) -> Any:
-        return current.device, torch_tensors.traits(current)
-
-    def numbers(self, value: Any) -> np.ndarray:
-        return torch_tensors.numbers(value)
+        return current.device, torch_tensors.properties(current)
 
     def comparable(self, value: Any) -> Any:
         return value.detach().contiguous()  # Whatever its strides.
@@ -84,12 +76,9 @@ class _Tensors(ArrayKind):
         return torch_tensors.like(current, array)
 
 
-class _OddTensors(Opaque):
-    def is_vacant(self, value: Any) -> bool:
-        return torch_tensors.is_uninitialized(value)
-
-    def problem(self, value: Any) -> str | None:
-        return torch_tensors.problem(value)
+class _OpaqueTensors(Opaque):
+    is_vacant = staticmethod(torch_tensors.is_uninitialized)
+    problem = staticmethod(torch_tensors.problem)
 
 
-TENSOR, ODD_TENSOR = _Tensors(), _OddTensors()
+TENSOR, OPAQUE_TENSOR = _Tensors(), _OpaqueTensors()
