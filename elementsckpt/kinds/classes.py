@@ -139,19 +139,14 @@ class Change(NamedTuple):
       gained: New fields.
       lost: Fields that it no longer has.
       bare: New fields without a default.
-      is_reordered: Whether the other fields are in another order.
+      is_nothing: Whether nothing has changed, not even the order of the fields.
     """
 
     cls: type
     gained: list[str]
     lost: list[str]
     bare: list[str]
-    is_reordered: bool
-
-    @property
-    def is_nothing(self) -> bool:
-        """Whether nothing has changed."""
-        return not (self.gained or self.lost or self.is_reordered)
+    is_nothing: bool
 
     @property
     def is_bridgeable(self) -> bool:
@@ -198,9 +193,8 @@ def compare(cls: Any, node: Node) -> Change | None:
         defaults = {x.name for x in fields if _has_default(x)}
     gained = [name for name in now if name not in then]
     lost = [name for name in then if name not in now]
-    kept = [name for name in then if name in now]
     bare = [name for name in gained if name not in defaults]
-    return Change(cls, gained, lost, bare, kept != [x for x in now if x in then])
+    return Change(cls, gained, lost, bare, now == then)
 
 
 def _has_default(field: dataclasses.Field[Any]) -> bool:

@@ -202,11 +202,6 @@ def is_abstract(value: Any) -> bool:
     return attributes.is_instance(value, struct)
 
 
-def abstract(shape: tuple[int, ...], dtype: Any, *, weak: bool) -> Any:
-    """Return a `jax.ShapeDtypeStruct`."""
-    return sys.modules["jax"].ShapeDtypeStruct(shape, dtype, weak_type=weak)
-
-
 def like(current: Any, array: Any, *, weak: bool = False) -> Any:
     """Return a NumPy array or key data as a JAX array in the place of `current`.
 

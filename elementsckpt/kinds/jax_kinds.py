@@ -13,10 +13,10 @@ from ..errors import MismatchError, ReadError, reason
 from ..format import dtypes
 from ..format.manifest import LeafGroup
 from . import jax_arrays
-from .code_kinds import Opaque
 from .jax_arrays import KeyData
 from .kind import ArrayKind, Encoded, Form, Kind, Spec, cast, dtype_of
 from .numpy_kinds import NUMPY
+from .python_kinds import Opaque
 
 
 def _build(groups: Sequence[LeafGroup], decoded: Sequence[list[Any]], key: str) -> None:
@@ -34,8 +34,6 @@ def _build(groups: Sequence[LeafGroup], decoded: Sequence[list[Any]], key: str) 
                 f"JAX would silently make 32 bits wide. Set jax_enable_x64, as the run "
                 f"that saved it did."
             )
-    if not pairs:
-        return
     placed = iter(jax_arrays.put([array for _, arrays in pairs for array in arrays]))
     for group, arrays in pairs:
         arrays[:] = itertools.islice(placed, len(arrays))
@@ -95,7 +93,7 @@ class _Arrays(_Placed, ArrayKind):
     fetch = staticmethod(jax_arrays.fetch)
     build = staticmethod(_build)
     library = "JAX"
-    traits: Callable[[Any], Any] | None = operator.attrgetter(
+    spec_key: Callable[[Any], Any] | None = operator.attrgetter(
         "dtype", "shape", "weak_type"
     )
 
@@ -135,7 +133,7 @@ class _Arrays(_Placed, ArrayKind):
 class _Keys(_Arrays):
     name = "key"
     is_known_by_identity = False
-    traits: Callable[[Any], Any] | None = ArrayKind.traits
+    spec_key: Callable[[Any], Any] | None = ArrayKind.spec_key
     recognise = Kind.recognise
 
     def encode(self, value: Any, fetched: Any) -> Encoded:

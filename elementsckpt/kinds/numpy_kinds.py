@@ -9,6 +9,7 @@ import numpy as np
 
 from ..format import dtypes
 from ..format.manifest import LeafGroup
+from . import views
 from .kind import (
     MAX_AXES,
     NO_BYTES,
@@ -33,7 +34,9 @@ class _Arrays(ArrayKind):
 
     def encode(self, value: Any, fetched: np.ndarray | None) -> Encoded:
         code = dtypes.encode(value.dtype)
-        order: Literal["C", "F"] = "C" if has_c_order(value) else "F"
+        # What has neither order is stored in C order.
+        is_c = value.flags.c_contiguous or not value.flags.f_contiguous
+        order: Literal["C", "F"] = "C" if is_c else "F"
         storage = value if order == "C" else value.T
         if type(code) is dict and "string" in code:
             storage = _encode_strings(storage)
@@ -75,12 +78,6 @@ class _Views(_Arrays):
 
 
 NUMPY, VIEW = _Arrays(), _Views()
-
-
-def has_c_order(array: np.ndarray) -> bool:
-    """Return whether the array is stored in C order; if not, its transpose is."""
-    flags = array.flags
-    return flags.c_contiguous or not flags.f_contiguous
 
 
 def has_bytes(array: np.ndarray) -> bool:
@@ -132,7 +129,7 @@ def _aligned(arrays: list[np.ndarray], stored: Stored) -> list[np.ndarray]:
     depends on the alignment.
     """
     (_, _, size), memory, offset = stored[:3]
-    if not arrays or arrays[0].size < 2 or not size:
+    if not arrays or arrays[0].size < 2 or memory is None or not size:
         return arrays
     first, count = arrays[0], len(arrays)
     is_c = first.flags.c_contiguous and first.ndim < MAX_AXES
@@ -156,6 +153,5 @@ def _copied(array: np.ndarray) -> np.ndarray:
     """
     if array.dtype.names is None:
         return array.copy("K")
-    rows = array if array.flags.c_contiguous else array.T
-    content = rows.reshape(-1).view(np.uint8).copy()
+    content = views.memory_of(array).copy()
     return np.ndarray(array.shape, array.dtype, content, 0, array.strides)

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from ..format.manifest import Component, LeafGroup, Node, Tree
 from ..kinds import leaves, pickles
+from ..kinds.kind import Stored
 from ..kinds.references import Resolver
 from ..state import tree, unflattening, view_leaves, walking
 from ..storage.reader import Reader
@@ -160,7 +161,7 @@ class Decoder(Struct):
         if self.entry.shards is None:  # `verify` has counted the bytes of shards.
             self.notes.bytes_read += sum(size for _, _, size in wants)
         decoded = [
-            leaves.decode(group, layout, memory, offset, plain=is_plain, mapped=mapped)
+            leaves.decode(group, Stored(layout, memory, offset, is_plain, mapped))
             for group, layout, (memory, offset), is_plain in zip(
                 groups, layouts, memories, plain, strict=True
             )

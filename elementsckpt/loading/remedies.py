@@ -169,7 +169,7 @@ def _turned_of(loaded: Loaded, keys: Sequence[str]) -> dict[str, str]:
     rename = loaded.selections[keys[0]].rename if keys else None
     names = [_names(loaded, key) for key in keys]
     current = [x for key in keys for x in map(escape, loaded.plans[key].flat.names)]
-    return hints.turned(rename, names, current) if rename else {}
+    return hints.inverted(rename, names, current) if rename else {}
 
 
 # Fewer leaves

@@ -119,7 +119,7 @@ class _Collecting:
         if isinstance(state, Folder):
             return self.take_folder(self._write(state))
         shards = skeleton = None
-        if isinstance(state, flattening.Apart):
+        if isinstance(state, flattening.ValueState):
             skeleton = state.skeleton
         if inspect.isgenerator(state):
             if self._own is not None:
@@ -214,15 +214,15 @@ class _Collecting:
             return encode_tree(self._add(state, prefix))
 
     def _add(self, state: Any, prefix: str) -> Tree:
-        is_apart = isinstance(state, flattening.Apart)
-        flat = flattening.flatten(state.state if is_apart else state, self._key)
+        is_value = isinstance(state, flattening.ValueState)
+        flat = flattening.flatten(state.state if is_value else state, self._key)
         losses: Losses = {}
         encoded = grouping.encode(flat, self._key, losses)
         saved, storages, owners = encoded.tree, encoded.storages, encoded.owners
-        names = [prefix + name for name in encoded.apart]
+        names = [prefix + name for name in encoded.unshared]
         self.apart += [tree.full_name(self._key, name) for name in names]
         self._tell_of_losses(losses, prefix)
-        if is_apart:
+        if is_value:
             state.check(self._key, saved)
         for group, arrays in zip(saved.leaves, storages, strict=True):
             self._leaf_count += len(group.names)

@@ -161,7 +161,7 @@ def _is_good(
     )
 
 
-def turned(
+def inverted(
     rename: Mapping[Any, Any], names: Sequence[Names], current: Sequence[str]
 ) -> dict[str, str]:
     """Return a `rename=` mapping in the other direction, if only that makes sense.
