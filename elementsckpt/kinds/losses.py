@@ -203,8 +203,9 @@ def _parts_beside_attributes(
     """Return the parts of a state, unless it only sets attributes."""
     saved = _by_name(state)
     is_set = saved is not None and saved.keys() <= found.keys()
-    is_set = is_set and not hasattr(type(value), "__setstate__")
-    return [] if state is None or is_set else _parts(state)
+    if state is None or (is_set and not hasattr(type(value), "__setstate__")):
+        return []
+    return _parts(state)
 
 
 def _held(value: Any) -> list[Any]:
