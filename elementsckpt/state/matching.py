@@ -127,9 +127,9 @@ def _keys(plan: Plan, found: Iterable[tuple[str, int, Keys]]) -> Sequence[Keys]:
     keys: dict[tuple[str, int], list[Keys]] = collections.defaultdict(list)
     for name, number, leading in found:
         keys[name, number].append(leading)
-    return [
-        keys[old_names.get(name, name), number].pop() for name, number, _ in plan.chosen
-    ]
+    wanted = ((old_names.get(name, name), number) for name, number, _ in plan.chosen)
+    # A forged save may have leaves of other names than their places have.
+    return [keys[place].pop() if keys[place] else () for place in wanted]
 
 
 def _choose(
