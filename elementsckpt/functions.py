@@ -10,7 +10,7 @@ from typing import Any
 
 from .components import rng
 from .components.targets import Target, of_loadfns
-from .components.value import Value, apart, flatten, of_functions, of_tree
+from .components.value import Value, flatten, of_functions, of_tree, state_of
 from .directory.lookup import find
 from .directory.metadata import encode
 from .errors import SaveNotFoundError
@@ -55,7 +55,7 @@ def save(
     """
     savefns = arguments.functions("savefns", savefns, "save")
     values = of_functions(savefns, Value.save)
-    saving = {key: partial(apart, value) for key, value in values.items()}
+    saving = {key: partial(state_of, value) for key, value in values.items()}
     options = SaveOptions(
         write=arguments.flag("write", write),
         fsync=arguments.flag("fsync", fsync),

@@ -22,7 +22,7 @@ from ..state import callables
 from ..user import attributes
 from . import rng
 from .targets import Target, of_value
-from .value import NnxState, Value, apart, is_tree
+from .value import NnxState, Value, is_tree, state_of
 
 PROTOCOLS = (
     ("save", "load"),
@@ -73,7 +73,7 @@ class Component(NamedTuple):
     def saving(self) -> Callable[[], Any]:
         """Returns the state for a save; that of a value comes with its skeleton."""
         if self._is_template and type(self.owner).save is Value.save:
-            return functools.partial(apart, self.owner)
+            return functools.partial(state_of, self.owner)
         return self.save
 
     @property

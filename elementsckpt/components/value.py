@@ -13,9 +13,9 @@ from typing import Any
 from ..errors import StateError
 from ..format.manifest import Tree, escape
 from ..kinds import jax_arrays, leaves
-from ..kinds.code_kinds import FUNCTION
-from ..state import matching, pytrees, replacing, skeletons, tree, unsaved, wholes
-from ..state.flattening import Apart
+from ..kinds.python_kinds import FUNCTION
+from ..state import matching, pytrees, replacing, skeletons, tree, unsaved
+from ..state.flattening import ValueState
 from ..state.plain import Keys, Plain, plain
 from ..state.selection import Selection
 from ..user import attributes
@@ -132,18 +132,22 @@ class Value:
             plan.unexpected,
             "Load into a value like the one that was saved.",
         )
-        self.value = replacing.apply(plan, values, "", whole=_whole(plan, given))
+        places, others = _whole(plan, given)
+        self.value = replacing.apply(plan, values, "", places=places, others=others)
 
 
-def _whole(plan: matching.Plan, given: pytrees.Flat) -> replacing.Whole:
-    """Return which containers of the current value are loaded whole."""
-    places = wholes.find(plan, wholes.of_nodes(given.root, given.nodes), is_part=False)
+def _whole(
+    plan: matching.Plan, given: pytrees.Flat
+) -> tuple[Mapping[int, int], Mapping[int, Mapping[str, Any]]]:
+    """Return the containers that are loaded whole, and the attributes of some."""
+    structure = replacing.describe(given.root, given.nodes, len(given.names))
+    places = replacing.find_whole(plan, structure, is_part=False)
     others = {
         now: given.others(~then) or {}
         for now, then in places.items()
         if plan.flat.others(~now) is not None
     }
-    return replacing.Whole(places, others)
+    return places, others
 
 
 def of_tree(tree: Any) -> Value:
@@ -194,11 +198,11 @@ def template(value: Value) -> pytrees.Flat:
     return flat
 
 
-def apart(value: Value) -> Apart:
+def state_of(value: Value) -> ValueState:
     """Return the parts of the value that a save has."""
     found = _plain(value)
     check = functools.partial(_check, value, found, _renew(value, found))
-    return Apart(found.state, None if found.is_whole else value._known[1], check)
+    return ValueState(found.state, None if found.is_whole else value._known[1], check)
 
 
 def _plain(value: Value) -> Plain:

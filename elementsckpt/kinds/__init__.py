@@ -9,7 +9,7 @@ function.
 
 __all__ = [
     "classes",
-    "code_kinds",
+    "closures",
     "generators",
     "jax_arrays",
     "jax_kinds",

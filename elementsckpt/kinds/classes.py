@@ -100,25 +100,18 @@ def build_dataclass(cls: Any, saved: Mapping[Any, Any], declared: Sequence[str])
     if not all(type(name) is str for name in saved):
         raise ValueError("an attribute whose name is not text")
     fields = {field.name: field for field in dataclasses.fields(cls)}
-    if list(fields) != declared:
-        lost = [name for name in declared if name not in fields]
-        saved = {name: value for name, value in saved.items() if name not in lost}
-        new = [name for name in fields if name not in declared]
-        saved |= {name: _default(cls, fields[name]) for name in new}
+    lost = [name for name in declared if name not in fields]
+    new = [name for name in fields if name not in declared]
+    saved = {name: value for name, value in saved.items() if name not in lost}
+    saved |= {name: _default(cls, fields[name]) for name in new}
     instance: Any = object.__new__(cls)
     setstate = attributes.get(cls, "__setstate__")
-    if setstate is not None and attributes.text(setstate, "__module__").startswith(
-        "chex"
-    ):
-        setstate(instance, dict(saved))  # It registers the class with JAX, too.
+    if attributes.text(setstate, "__module__").startswith("chex"):
+        setstate(instance, saved)  # It registers the class with JAX, too.
         return instance
-    others = {}
-    for name, value in saved.items():
-        if name in fields:
-            object.__setattr__(instance, name, value)
-        else:
-            others[name] = value
-    attributes.give(instance, others)
+    for name in [name for name in saved if name in fields]:
+        object.__setattr__(instance, name, saved.pop(name))
+    attributes.give(instance, saved)
     return instance
 
 
@@ -146,19 +139,14 @@ class Change(NamedTuple):
       gained: New fields.
       lost: Fields that it no longer has.
       bare: New fields without a default.
-      is_reordered: Whether the other fields are in another order.
+      is_nothing: Whether nothing has changed, not even the order of the fields.
     """
 
-    cls: Any
+    cls: type
     gained: list[str]
     lost: list[str]
     bare: list[str]
-    is_reordered: bool
-
-    @property
-    def is_nothing(self) -> bool:
-        """Whether nothing has changed."""
-        return not (self.gained or self.lost or self.is_reordered)
+    is_nothing: bool
 
     @property
     def is_bridgeable(self) -> bool:
@@ -176,10 +164,9 @@ class Change(NamedTuple):
         return "what was saved of it is left out"
 
     def __str__(self) -> str:
-        changes = {"gained": self.gained, "lost": self.lost}
         parts = [
             f"{what} {listed(names, most=_MOST_NAMES)}"
-            for what, names in changes.items()
+            for what, names in (("gained", self.gained), ("lost", self.lost))
             if names
         ]
         return " and ".join(parts) or "changed the order of its fields"
@@ -193,25 +180,21 @@ def compare(cls: Any, node: Node) -> Change | None:
     """
     if not issubclass(type(cls), type):  # Not isinstance, which may run code.
         return None
-    defaults: Mapping[str, Any]
     if node.kind == "namedtuple":
         if not is_namedtuple(cls) or (node.attributes and not cls.__dictoffset__):
             return None
         now, then = list(cls._fields), node.keys
-        defaults = attributes.get(cls, "_field_defaults", {})
+        defaults = {*attributes.get(cls, "_field_defaults", ())}
     else:
         if not is_plain_dataclass(cls) or type(node.value) is not list:
             return None
         fields = dataclasses.fields(cls)
         now, then = [field.name for field in fields], node.value
-        defaults = {x.name: x for x in fields if _has_default(x)}
-    if now == then:
-        return Change(cls, [], [], [], False)
+        defaults = {x.name for x in fields if _has_default(x)}
     gained = [name for name in now if name not in then]
     lost = [name for name in then if name not in now]
-    kept = [name for name in then if name in now]
     bare = [name for name in gained if name not in defaults]
-    return Change(cls, gained, lost, bare, kept != [x for x in now if x in then])
+    return Change(cls, gained, lost, bare, now == then)
 
 
 def _has_default(field: dataclasses.Field[Any]) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import sys
 import types
-from collections.abc import Iterator
 from typing import Any
 
 from ..user import attributes
@@ -18,6 +17,7 @@ from . import references
 
 _CODE = (types.ModuleType, type, types.FunctionType)
 _NUMBERS = (type(None), type(...), bool, int, float, complex)
+_DATACLASS_NAMES = ("_dflt_", "__dataclass_")  # Of what `dataclasses` closes over.
 _SLOTS = (
     *("__name__", "__qualname__", "__module__", "__doc__", "__annotations__"),
     *("__defaults__", "__kwdefaults__", "__type_params__"),
@@ -40,7 +40,9 @@ def reduce(function: types.FunctionType, copied: tuple[Any, ...]) -> tuple[Any, 
     """
     module = _module(function)
     if module in (None, "__main__"):
-        _refuse_data(function, "closes over", _closed_over(function))
+        found = closed_over(function).items()
+        own = [(x, y) for x, y in found if not x.startswith(_DATACLASS_NAMES)]
+        _refuse_data(function, "closes over", own)
         _refuse_data(function, "has the attribute", vars(function).items())
     if module is None:
         _, slots = copied[2]
@@ -62,11 +64,11 @@ def _module(function: types.FunctionType) -> str | None:
     return name if vars(module) is function.__globals__ else None
 
 
-def _closed_over(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
-    names = function.__code__.co_freevars
-    for name, cell in zip(names, function.__closure__ or (), strict=True):
-        if not name.startswith(("_dflt_", "__dataclass_")):  # dataclasses made it.
-            yield from ((name, content) for content in _content(cell))
+def closed_over(function: types.FunctionType) -> dict[str, Any]:
+    """Return what a function closes over by name, except cells that are still empty."""
+    names, cells = function.__code__.co_freevars, function.__closure__ or ()
+    pairs = zip(names, cells, strict=True)
+    return {name: content for name, cell in pairs for content in _content(cell)}
 
 
 def _content(cell: types.CellType) -> tuple[Any, ...]:

@@ -27,15 +27,14 @@ def kind_of(value: Any) -> str | None:
     module = sys.modules.get("numpy.random")
     if module is None or type(value) not in (module.Generator, module.RandomState):
         return None
-    if type(value) is module.RandomState:
-        return "randomstate" if _is_known(value._bit_generator) else None
-    seed = _seed_of(value.bit_generator)
-    is_small = seed is None or _is_small(seed)
-    return "generator" if is_small and _is_known(value.bit_generator) else None
-
-
-def _is_known(bits: Any) -> bool:
-    return type(bits).__name__ in _NAMES
+    is_legacy = type(value) is module.RandomState
+    bits = value._bit_generator if is_legacy else value.bit_generator
+    if type(bits).__name__ not in _NAMES:
+        return None
+    if is_legacy:
+        return "randomstate"
+    seed = _seed_of(bits)
+    return "generator" if seed is None or _is_small(seed) else None
 
 
 def _seed_of(bits: Any) -> Any:
@@ -44,8 +43,10 @@ def _seed_of(bits: Any) -> Any:
     return seed.state if type(seed) is np.random.SeedSequence else None
 
 
-def states_of(generator: np.random.Generator) -> dict[str, Any]:
-    """Return the state of a Generator, and the state of its seed, for `spawn`."""
+def states_of(generator: Any) -> dict[str, Any]:
+    """Return the state of a generator; for `spawn`, a Generator's seed has one, too."""
+    if isinstance(generator, np.random.RandomState):
+        return {"state": generator.get_state(legacy=False)}
     bits = generator.bit_generator
     return {"state": bits.state, "seed": _seed_of(bits)}
 

@@ -58,15 +58,12 @@ def as_keys(value: Any, implementation: str, shape: tuple[int, ...]) -> Any:
 
 def is_any(value: Any) -> bool:
     """Return whether the value is a JAX array or a `jax.ShapeDtypeStruct`."""
-    jax = sys.modules.get("jax")
-    classes = getattr(jax, "Array", ()), getattr(jax, "ShapeDtypeStruct", ())
-    return attributes.is_instance(value, classes)
+    return is_array(value) or is_abstract(value)
 
 
 def is_array(value: Any) -> bool:
     """Return whether the value is a JAX array, a typed key or a tracer."""
-    array = getattr(sys.modules.get("jax"), "Array", None)
-    return array is not None and attributes.is_instance(value, array)
+    return attributes.is_instance(value, getattr(sys.modules.get("jax"), "Array", ()))
 
 
 def is_key(value: Any) -> bool:
@@ -227,13 +224,8 @@ def wrap_key(data: Any, implementation: str) -> Any:
 
 def is_abstract(value: Any) -> bool:
     """Return whether the value is a `jax.ShapeDtypeStruct`, without elements."""
-    struct = getattr(sys.modules.get("jax"), "ShapeDtypeStruct", None)
-    return struct is not None and attributes.is_instance(value, struct)
-
-
-def abstract(shape: tuple[int, ...], dtype: Any, *, weak: bool) -> Any:
-    """Return a `jax.ShapeDtypeStruct`."""
-    return sys.modules["jax"].ShapeDtypeStruct(shape, dtype, weak_type=weak)
+    struct = getattr(sys.modules.get("jax"), "ShapeDtypeStruct", ())
+    return attributes.is_instance(value, struct)
 
 
 def like(current: Any, array: Any, *, weak: bool = False) -> Any:
@@ -306,8 +298,8 @@ def _default_device(current: Any) -> contextlib.AbstractContextManager[Any]:
 def unchecked() -> Iterator[None]:
     """Let JAX copy arrays that hold NaN or infinity, whatever its debug flags are."""
     jax: Any = sys.modules.get("jax")
-    if not hasattr(jax, "debug_infs"):  # Also while JAX is being imported.
-        yield
-        return
-    with jax.debug_nans(False), jax.debug_infs(False):
+    with contextlib.ExitStack() as stack:
+        if hasattr(jax, "debug_infs"):  # Not while JAX is being imported.
+            stack.enter_context(jax.debug_nans(False))
+            stack.enter_context(jax.debug_infs(False))
         yield

@@ -13,10 +13,10 @@ from ..errors import MismatchError, ReadError, reason
 from ..format import dtypes
 from ..format.manifest import LeafGroup
 from . import jax_arrays
-from .code_kinds import Opaque
 from .jax_arrays import KeyData
 from .kind import ArrayKind, Encoded, Form, Kind, Spec, cast, dtype_of
 from .numpy_kinds import NUMPY
+from .python_kinds import Opaque
 
 
 def _build(groups: Sequence[LeafGroup], decoded: Sequence[list[Any]], key: str) -> None:
@@ -34,8 +34,6 @@ def _build(groups: Sequence[LeafGroup], decoded: Sequence[list[Any]], key: str) 
                 f"JAX would silently make 32 bits wide. Set jax_enable_x64, as the run "
                 f"that saved it did."
             )
-    if not pairs:
-        return
     placed = iter(jax_arrays.put([array for _, arrays in pairs for array in arrays]))
     for group, arrays in pairs:
         arrays[:] = itertools.islice(placed, len(arrays))
@@ -61,8 +59,7 @@ class _Placed(Kind):
     def where(self, current: Any) -> str | None:
         return str(current.sharding or "the default device")
 
-    def device_key(self, current: Any) -> Any:
-        return jax_arrays.device_key(current)
+    device_key = staticmethod(jax_arrays.device_key)
 
     def fit(self, current: Any, value: Any, kind: Kind, taken: Spec | None) -> Any:
         if taken is None:
@@ -83,12 +80,9 @@ class _Abstract(_Placed, Opaque):
     is_abstract = True
 
     def spec(self, value: Any) -> Spec:
-        if jax_arrays.is_key(value):
-            return KEY.spec(value)
-        return JAX.spec(value)
+        return (KEY if jax_arrays.is_key(value) else JAX).spec(value)
 
-    def misplaced(self, current: Any) -> str | None:
-        return jax_arrays.misplaced(current)
+    misplaced = staticmethod(jax_arrays.misplaced)
 
 
 class _Arrays(_Placed, ArrayKind):
@@ -99,7 +93,7 @@ class _Arrays(_Placed, ArrayKind):
     fetch = staticmethod(jax_arrays.fetch)
     build = staticmethod(_build)
     library = "JAX"
-    traits: Callable[[Any], Any] | None = operator.attrgetter(
+    spec_key: Callable[[Any], Any] | None = operator.attrgetter(
         "dtype", "shape", "weak_type"
     )
 
@@ -114,8 +108,7 @@ class _Arrays(_Placed, ArrayKind):
             return ABSTRACT
         return KEY if jax_arrays.is_key(value) else JAX
 
-    def problem(self, value: Any) -> str | None:
-        return jax_arrays.problem(value)
+    problem = staticmethod(jax_arrays.problem)
 
     def encode(self, value: Any, fetched: Any) -> Encoded:
         weak = True if value.weak_type else None
@@ -144,7 +137,7 @@ class _Arrays(_Placed, ArrayKind):
 class _Keys(_Arrays):
     name = "key"
     is_known_by_identity = False
-    traits: Callable[[Any], Any] | None = ArrayKind.traits
+    spec_key: Callable[[Any], Any] | None = ArrayKind.spec_key
     recognise = Kind.recognise
 
     def encode(self, value: Any, fetched: Any) -> Encoded:

@@ -33,7 +33,8 @@ class Form(Struct, frozen=True, gc=False):
 Encoded = tuple[Form, np.ndarray | None, Any]
 # Element type and shape in which a leaf is stored, and its size in bytes.
 Layout = tuple[np.dtype[Any], tuple[int, ...], int]
-_NO_BYTES: Layout = (np.dtype(np.uint8), (0,), 0)
+NO_BYTES: Layout = (np.dtype(np.uint8), (0,), 0)
+_NO_MEMORY = np.empty(0, np.uint8)
 MAX_AXES = 32  # Limit of NumPy before version 2.
 
 
@@ -42,16 +43,16 @@ class Stored(NamedTuple):
 
     Attributes:
       layout: How each leaf is stored.
-      memory: uint8[n], which the leaves may keep.
+      memory: uint8[n], which the leaves may keep; None if they have no bytes.
       offset: Where in `memory` the first leaf starts.
-      is_plain: Whether they stay NumPy arrays: `build` is not called.
+      is_numpy: Whether they stay NumPy arrays: `build` is not called.
       is_mapped: Whether arrays stay in `memory`, even if they are not aligned.
     """
 
     layout: Layout
-    memory: np.ndarray
+    memory: np.ndarray | None
     offset: int
-    is_plain: bool = False
+    is_numpy: bool = False
     is_mapped: bool = False
 
     def elements(
@@ -60,14 +61,15 @@ class Stored(NamedTuple):
         """Return the elements of each leaf, sharing the memory."""
         dtype, shape, size = self.layout
         count, offset = len(group.names), self.offset
+        memory = _NO_MEMORY if self.memory is None else self.memory
         is_c = group.order == "C" and strides is None
         if count > 1 and is_c and len(shape) < MAX_AXES:
             # Rows of one array: several times faster than making each array.
-            rows = np.ndarray((count, *shape), dtype, self.memory, offset)
+            rows = np.ndarray((count, *shape), dtype, memory, offset)
             return list(rows) if shape else [rows[i, ...] for i in range(count)]
         starts = range(offset, offset + count * size, size) if size else [0] * count
         return [
-            np.ndarray(shape, dtype, self.memory, start, strides, group.order)
+            np.ndarray(shape, dtype, memory, start, strides, group.order)
             for start in starts
         ]
 
@@ -141,7 +143,7 @@ class Kind:
         same function are built together. None if not needed.
       library: Name of the library to blame if `build` fails; "" to blame the save.
       refusals: Exceptions that `encode` raises for leaves that cannot be saved.
-      traits: Returns a quickly computed key of an array: arrays with equal keys have
+      spec_key: Returns a quickly computed key of an array: arrays with equal keys have
         the same `spec` and the same sharding check.
     """
 
@@ -162,7 +164,7 @@ class Kind:
     build: Callable[[Sequence[LeafGroup], Sequence[list[Any]], str], None] | None = None
     library = ""
     refusals: tuple[type[Exception], ...] = ()
-    traits: Callable[[Any], Any] | None = None
+    spec_key: Callable[[Any], Any] | None = None
 
     # Saving
 
@@ -200,7 +202,7 @@ class Kind:
           ValueError, TypeError, KeyError: the manifest does not describe such leaves.
         """
         if group.dtype is None:
-            return _NO_BYTES
+            return NO_BYTES
         dtype, shape = self.storage(group)
         if self.is_raw and (dtype != np.uint8 or len(shape) != 1):
             raise ValueError("bytes that are an array")
@@ -295,7 +297,7 @@ class ArrayKind(Kind):
 
     is_array = True
     is_foreign = True
-    traits: Callable[[Any], Any] | None = operator.attrgetter("dtype", "shape")
+    spec_key: Callable[[Any], Any] | None = operator.attrgetter("dtype", "shape")
 
     def make(self, array: np.ndarray, current: Any = None) -> Any:
         """Return the elements as an array of the library.

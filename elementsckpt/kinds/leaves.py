@@ -27,12 +27,11 @@ import numpy as np
 from ..errors import CheckpointError, ReadError, StateError, reason
 from ..format import dtypes, scalars
 from ..format.manifest import OWN_VALUE, LeafGroup, part_of
-from .code_kinds import FUNCTION, OBJECT
 from .jax_kinds import ABSTRACT, JAX, KEY, KEY_DATA
 from .kind import Encoded, Kind, Layout, Stored, UnstorableError
 from .numpy_kinds import NUMPY, VIEW
-from .python_kinds import BYTEARRAY, BYTES, PYTHON, STR
-from .torch_kinds import ODD_TENSOR, TENSOR
+from .python_kinds import BYTEARRAY, BYTES, FUNCTION, OBJECT, PYTHON, STR
+from .torch_kinds import OPAQUE_TENSOR, TENSOR
 
 PLAIN: dict[type, Kind] = {}  # Types that are leaves, whatever their value.
 _BY_NAME: dict[str, Kind] = {}
@@ -50,7 +49,7 @@ def register(*kinds: Kind) -> None:
 
 register(PYTHON, STR, BYTES, BYTEARRAY)
 register(NUMPY, VIEW)
-register(TENSOR, ODD_TENSOR)  # Before JAX's, as these are asked once for each type.
+register(TENSOR, OPAQUE_TENSOR)  # Before JAX's, as these are asked once for each type.
 register(JAX, KEY, KEY_DATA, ABSTRACT)
 register(FUNCTION, OBJECT)
 
@@ -104,38 +103,29 @@ def refusal(value: Any, name: str, error: Exception) -> StateError:
     )
 
 
-def encode_named(
-    value: Any, kind: Kind, name: str, fetched: np.ndarray | None = None
+def encode(
+    value: Any, kind: Kind, fetched: np.ndarray | None = None, name: str = "A leaf"
 ) -> Encoded:
-    """Encode a leaf like `encode`, with its full name in errors.
-
-    Raises:
-      StateError: it cannot be saved.
-      UnstorableError: it must be pickled.
-    """
-    try:
-        return encode(value, kind, fetched)
-    except kind.refusals as error:
-        raise refusal(value, name, error) from error
-
-
-def encode(value: Any, kind: Kind, fetched: np.ndarray | None = None) -> Encoded:
     """Describe a leaf and give its storage, without copying arrays.
 
     Args:
       value: The leaf.
       kind: Its kind.
       fetched: The result of the kind's `fetch` for it, if it was called for many.
+      name: Its full name, for errors.
 
     Raises:
-      UnstorableError: only pickle can hold it.
+      StateError: it cannot be saved.
+      UnstorableError: it must be pickled.
     """
-    if fetched is None and kind.fetch is not None:
-        (fetched,) = kind.fetch([value])
     try:
+        if fetched is None and kind.fetch is not None:
+            (fetched,) = kind.fetch([value])
         return kind.encode(value, fetched)
     except (dtypes.UnknownDtypeError, scalars.NotScalarError, KeyError) as error:
         raise UnstorableError(value) from error
+    except kind.refusals as error:
+        raise refusal(value, name, error) from error
 
 
 def fetch(values: Sequence[Any], kinds: Sequence[Kind]) -> list[np.ndarray | None]:
@@ -175,30 +165,15 @@ def part(group: LeafGroup, start: int, stop: int) -> LeafGroup:
     return part
 
 
-_NO_MEMORY = np.empty(0, np.uint8)
-
-
-def decode(
-    group: LeafGroup,
-    layout: Layout,
-    memory: np.ndarray | None,
-    offset: int,
-    *,
-    plain: bool = False,
-    mapped: bool = False,
-) -> list[Any]:
-    """Return the leaves of a group, sharing `memory` where they can.
+def decode(group: LeafGroup, stored: Stored) -> list[Any]:
+    """Return the leaves of a group, sharing the memory where they can.
 
     Arrays come as NumPy arrays, from which the kind's `build` makes arrays of its
     library. Pickled leaves come as their payload, functions as their import path.
 
     Args:
       group: Their entry in the manifest.
-      layout: How each is stored.
-      memory: uint8[n], which the leaves may keep; None if they have no bytes.
-      offset: Where in `memory` the first leaf starts.
-      plain: Whether all arrays stay NumPy arrays.
-      mapped: Whether arrays stay in `memory`, even if they are not aligned.
+      stored: Their bytes.
 
     Raises:
       ValueError, TypeError, KeyError: the manifest does not describe such leaves.
@@ -207,8 +182,7 @@ def decode(
         type(group.value) is not list or len(group.value) != len(group.names)
     ):
         raise ValueError("a group has more or fewer values than leaves")
-    memory = _NO_MEMORY if memory is None else memory
-    return named(group).decode(group, Stored(layout, memory, offset, plain, mapped))
+    return named(group).decode(group, stored)
 
 
 def build(found: Iterable[tuple[LeafGroup, list[Any]]], key: str, where: str) -> None:

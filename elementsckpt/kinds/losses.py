@@ -116,10 +116,9 @@ def _is_ez_pickle(cls: Any) -> bool:
 
 
 def _beyond_arguments(attributes: Mapping[str, Any]) -> list[str]:
-    kept = {"_ezpickle_args": (), "_ezpickle_kwargs": {}} | {
-        name: item for name, item in attributes.items() if name.startswith("_ezpickle_")
-    }
-    given = [*kept["_ezpickle_args"], *kept["_ezpickle_kwargs"].values()]
+    kept = {x: y for x, y in attributes.items() if x.startswith("_ezpickle_")}
+    keywords = kept.get("_ezpickle_kwargs", {})
+    given = [*kept.get("_ezpickle_args", ()), *keywords.values()]
     known = set(map(id, given))
     return [x for x, y in attributes.items() if x not in kept and id(y) not in known]
 
@@ -192,7 +191,8 @@ def _loses_items(value: Any, found: Mapping[str, Any], made: _Made) -> bool:
         return False
     if isinstance(value, bytearray) and any(x == value for x in made.given):
         return False  # It is pickled as bytes.
-    if not (all(map(_is_bare, parts)) and all(map(_holds_nothing, made.given))):
+    bare = [*map(_is_bare, parts), *(_says_nothing_else(x, None) for x in made.given)]
+    if not all(bare):
         return False  # These parts may hold the items.
     return made.is_constructor or _is_data(held)
 
@@ -201,7 +201,7 @@ def _parts_beside_attributes(
     value: Any, found: Mapping[str, Any], state: Any
 ) -> list[Any]:
     """Return the parts of a state, unless it only sets attributes."""
-    saved = None if state is None else _by_name(state)
+    saved = _by_name(state)
     is_set = saved is not None and saved.keys() <= found.keys()
     if state is None or (is_set and not hasattr(type(value), "__setstate__")):
         return []
@@ -216,11 +216,6 @@ def _held(value: Any) -> list[Any]:
         return _first(dict.values(value))
     base = next((x for x in _CONTAINERS if isinstance(value, x)), None)
     return [] if base is None else _first(base.__iter__(value))
-
-
-def _holds_nothing(argument: Any) -> bool:
-    """Return whether an argument cannot hold items of an object."""
-    return _says_nothing_else(argument, None)
 
 
 def _given(value: Any, function: Any, given: list[Any]) -> tuple[list[Any], bool]:
@@ -255,10 +250,9 @@ def _is_counted(item: Any) -> bool:
 
 def _is_data(item: Any) -> bool:
     """Return whether it is an array or a generator, or a container of these."""
-    if isinstance(item, dict):
-        return any(map(_is_state, _first(item.values())))
-    if isinstance(item, (list, tuple, collections.deque)):
-        return any(map(_is_state, _first(item)))
+    if isinstance(item, (dict, list, tuple, collections.deque)):
+        items = item.values() if isinstance(item, dict) else item
+        return any(map(_is_state, _first(items)))
     return _is_state(item)
 
 
@@ -267,10 +261,7 @@ def _first(items: Iterable[Any]) -> list[Any]:
 
 
 def _is_state(item: Any) -> bool:
-    if isinstance(item, random.Random) or generators.kind_of(item) is not None:
-        return True
     torch: Any = sys.modules.get("torch")
-    generator = getattr(torch, "Generator", None)
-    if generator is not None and isinstance(item, generator):
+    if isinstance(item, (random.Random, getattr(torch, "Generator", ()))):
         return True
-    return leaves.kind_of(item).is_array
+    return generators.kind_of(item) is not None or leaves.kind_of(item).is_array

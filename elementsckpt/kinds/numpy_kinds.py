@@ -9,8 +9,10 @@ import numpy as np
 
 from ..format import dtypes
 from ..format.manifest import LeafGroup
+from . import views
 from .kind import (
     MAX_AXES,
+    NO_BYTES,
     ArrayKind,
     Encoded,
     Form,
@@ -19,7 +21,6 @@ from .kind import (
     Spec,
     Stored,
     cast,
-    dtype_of,
 )
 
 _ALIGN = 16  # Alignment of the memory that NumPy allocates, in bytes.
@@ -27,13 +28,15 @@ _ALIGN = 16  # Alignment of the memory that NumPy allocates, in bytes.
 
 class _Arrays(ArrayKind):
     name = "numpy"
-    types = (np.ndarray, np.memmap)
+    types: tuple[type, ...] = (np.ndarray, np.memmap)
     is_foreign = False
     build = None  # type: ignore[assignment]
 
     def encode(self, value: Any, fetched: np.ndarray | None) -> Encoded:
         code = dtypes.encode(value.dtype)
-        order: Literal["C", "F"] = "C" if has_c_order(value) else "F"
+        # What has neither order is stored in C order.
+        is_c = value.flags.c_contiguous or not value.flags.f_contiguous
+        order: Literal["C", "F"] = "C" if is_c else "F"
         storage = value if order == "C" else value.T
         if type(code) is dict and "string" in code:
             storage = _encode_strings(storage)
@@ -63,29 +66,18 @@ class _Arrays(ArrayKind):
         return array if array.dtype.kind == "O" else cast(array, current.dtype)
 
 
-class _Views(Kind):
+class _Views(_Arrays):
     name = "view"  # See `state.view_leaves`, which makes them.
+    types = ()
 
     def layout(self, group: LeafGroup) -> Layout:
-        return np.dtype(np.uint8), (0,), 0
+        return NO_BYTES
 
     def decode(self, group: LeafGroup, stored: Stored) -> list[Any]:
         return [None] * len(group.names)
 
-    def is_numpy(self, group: LeafGroup) -> bool:
-        return True
-
-    def specs(self, group: LeafGroup) -> list[Spec]:
-        return [Spec("array", dtype_of(group.dtype), group.shape)] * len(group.names)
-
 
 NUMPY, VIEW = _Arrays(), _Views()
-
-
-def has_c_order(array: np.ndarray) -> bool:
-    """Return whether the array is stored in C order; if not, its transpose is."""
-    flags = array.flags
-    return flags.c_contiguous or not flags.f_contiguous
 
 
 def has_bytes(array: np.ndarray) -> bool:
@@ -137,7 +129,7 @@ def _aligned(arrays: list[np.ndarray], stored: Stored) -> list[np.ndarray]:
     depends on the alignment.
     """
     (_, _, size), memory, offset = stored[:3]
-    if not arrays or arrays[0].size < 2 or not size:
+    if not arrays or arrays[0].size < 2 or memory is None or not size:
         return arrays
     first, count = arrays[0], len(arrays)
     is_c = first.flags.c_contiguous and first.ndim < MAX_AXES
@@ -161,6 +153,5 @@ def _copied(array: np.ndarray) -> np.ndarray:
     """
     if array.dtype.names is None:
         return array.copy("K")
-    rows = array if array.flags.c_contiguous else array.T
-    content = rows.reshape(-1).view(np.uint8).copy()
+    content = views.memory_of(array).copy()
     return np.ndarray(array.shape, array.dtype, content, 0, array.strides)

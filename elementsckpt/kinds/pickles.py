@@ -11,6 +11,7 @@ import copyreg
 import functools
 import importlib
 import io
+import operator
 import pickle
 import sys
 import types
@@ -18,7 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..user import attributes
-from . import closures, losses, reductions, references, torch_pickles
+from . import closures, losses, reductions, references, torch_kinds
 
 _IN_MEMORY = (io.BytesIO, io.StringIO)
 # Modules that pickles in older saves refer to, and where they are now.
@@ -62,7 +63,12 @@ def dump(
       Exception: an object's own pickling may raise anything.
     """
     file = io.BytesIO()
-    _pickler_class()(file, out_of_band, lost, by_path).dump(value)
+    # True: buffers go into the pickle. Arrays are stored outside by persistent_id.
+    pickler = _pickler_class()(
+        file, protocol=reductions.PROTOCOL, buffer_callback=lambda _: True
+    )
+    pickler.out_of_band, pickler.lost, pickler.by_path = out_of_band, lost, by_path
+    pickler.dump(value)
     return file.getvalue()
 
 
@@ -91,25 +97,14 @@ def _cloudpickle() -> Any:
 
 
 class _Pickling(pickle.Pickler):
-    """Our methods of a pickler, which otherwise is cloudpickle's."""
+    """Our methods of a pickler, which otherwise is cloudpickle's; see `dump`."""
 
-    def __init__(
-        self,
-        file: Any,
-        out_of_band: Callable[[Any], Place | None],
-        lost: Callable[[type, list[str]], None] | None,
-        by_path: bool,
-    ) -> None:
-        # True: buffers go into the pickle. Arrays are stored outside by persistent_id.
-        super().__init__(
-            file, protocol=reductions.PROTOCOL, buffer_callback=lambda _: True
-        )
-        self._out_of_band = out_of_band
-        self._lost = lost
-        self._by_path = by_path
+    out_of_band: Callable[[Any], Place | None]
+    lost: Callable[[type, list[str]], None] | None
+    by_path: bool
 
     def persistent_id(self, value: Any) -> Place | None:
-        return self._out_of_band(value)
+        return self.out_of_band(value)
 
     def reducer_override(self, value: Any) -> Any:
         if attributes.is_instance(value, io.IOBase) and type(value) not in _IN_MEMORY:
@@ -117,37 +112,35 @@ class _Pickling(pickle.Pickler):
         # Everything with an import path is pickled by reference: jitted functions, for
         # example, are objects whose content pickle would save.
         path = references.path_of(value) if callable(value) else None
-        if self._by_path and references.is_jax_array_class(value):
+        if self.by_path and references.is_jax_array_class(value):
             return getattr, (sys.modules["jax"], "Array")
         if path is not None:
             return path.partition(":")[2]
         name = references.name_in_main(value)
-        if name is not None and self._by_path:
+        if name is not None and self.by_path:
             return _in_main, (name,)
         if name is not None:
             return _of_main, (name, _cloudpickle().dumps(value))
-        reduced: Any = torch_pickles.reduce(value)
+        reduced: Any = torch_kinds.reduce(value)
         if reduced is None and type(value) not in self.dispatch_table:
             reduced = reductions.reduce(value)
         if reduced is None:
             reduction: Any = super().reducer_override(value)
-            if self._by_path and type(value) is types.FunctionType:
+            if self.by_path and type(value) is types.FunctionType:
                 return closures.reduce(value, reduction)
-            if self._lost is None or reduction is not NotImplemented:
+            if self.lost is None or reduction is not NotImplemented:
                 return reduction
         if not self._may_lose(type(value)):
             return NotImplemented if reduced is None else reduced
         if reduced is None:
             reduce = self.dispatch_table.get(type(value))
-            if reduce is None:
-                reduced = value.__reduce_ex__(reductions.PROTOCOL)
-            else:
-                reduced = reduce(value)
+            own = operator.methodcaller("__reduce_ex__", reductions.PROTOCOL)
+            reduced = (reduce or own)(value)
         self._tell_of_losses(value, reduced)
         return reduced
 
     def _may_lose(self, cls: Any) -> bool:
-        if self._lost is None:
+        if self.lost is None:
             return False
         if self.dispatch_table.get(cls) is not copyreg.dispatch_table.get(cls):
             return False  # Cloudpickle has its own reduction.
@@ -159,8 +152,8 @@ class _Pickling(pickle.Pickler):
         found = []
         with contextlib.suppress(Exception):  # and so may attributes.
             found = losses.lost(value, reduction)
-        if found and self._lost is not None:
-            self._lost(type(value), found)
+        if found and self.lost is not None:
+            self.lost(type(value), found)
 
 
 def _of_main(name: str, pickled: bytes) -> Any:

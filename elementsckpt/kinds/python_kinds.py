@@ -1,4 +1,7 @@
-"""Values of Python, scalars of NumPy, text and bytes."""
+"""Values of Python, scalars of NumPy, text and bytes; functions and pickled objects.
+
+The module `pickles` reads and writes the pickles.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import numpy as np
 
 from ..format import scalars
 from ..format.manifest import LeafGroup
+from . import references
 from .kind import Encoded, Form, Kind, Spec, Stored, cast
 
 NUMBERS = (int, float, complex)  # Each can be converted to those after it.
@@ -108,3 +112,34 @@ def encode_bytes(data: Any, name: str) -> Encoded:
     """Describe bytes that are stored unchanged."""
     storage = np.frombuffer(data, np.uint8)
     return Form(name, _BYTE, storage.shape), storage, None
+
+
+# Only a trusted save may hold these.
+
+
+class _Functions(Kind):
+    name = "function"
+    is_code = True
+
+    def recognise(self, value: Any) -> Kind | None:
+        is_found = callable(value) and references.path_of(value) is not None
+        return self if is_found else None
+
+    def encode(self, value: Any, fetched: np.ndarray | None) -> Encoded:
+        return Form("function"), None, references.path_of(value)
+
+    def decode(self, group: LeafGroup, stored: Stored) -> list[Any]:
+        return [str(path) for path in group.value]
+
+
+class Opaque(Kind):
+    """Objects that only pickle holds; the kinds of libraries can derive from it."""
+
+    is_raw = True
+    is_opaque = True
+    is_code = True
+    is_frozen = True
+    is_immutable = True
+
+
+FUNCTION, OBJECT = _Functions(), Opaque()

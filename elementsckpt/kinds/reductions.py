@@ -33,13 +33,14 @@ class _Way(NamedTuple):
 
     Attributes:
       take: Returns the content of an object.
-      make: Returns an object of a class, with the content if it is immutable.
       fill: Puts the content into an object; None if it is immutable.
+      make: Returns an immutable object of a class with the content; None for the
+        `__new__` of the builtin type.
     """
 
     take: Callable[[Any], Any]
-    make: Callable[..., Any]
     fill: Callable[[Any, Any], None] | None = None
+    make: Callable[[Any, Any], Any] | None = None
 
 
 def reduce(value: Any) -> tuple[Any, ...] | None:
@@ -103,8 +104,9 @@ def _own_method(cls: Any, base: Any, name: str) -> Any:
 
 def make(base: Any, cls: Any, *content: Any) -> Any:
     """Return an object of the class without running code of the class."""
-    function = _WAYS[base].make if base in _WAYS else base.__new__
-    return function(cls, *content)
+    way = _WAYS.get(base)
+    function = way.make if way is not None else None
+    return (function or base.__new__)(cls, *content)
 
 
 def restore(value: Any, whole: tuple[Any, Any, Any]) -> None:
@@ -207,66 +209,48 @@ def _fill_ordered(value: Any, content: Any) -> None:
         collections.OrderedDict.__setitem__(value, key, item)
 
 
-def _fill_default(value: Any, content: Any) -> None:
-    factory, items = content
-    collections.defaultdict.__init__(value, factory, items)
+def _take_default(value: Any) -> Any:
+    cls: Any = collections.defaultdict
+    return cls.default_factory.__get__(value), dict(dict.items(value))
 
 
-def _take_scalar(value: Any) -> Any:
-    return np.asarray(value)[()]
+def _take_deque(value: Any) -> Any:
+    cls: Any = collections.deque
+    return list(cls.__iter__(value)), cls.maxlen.__get__(value)
 
 
-_DEFAULT: Any = collections.defaultdict
-_DEQUE: Any = collections.deque
-_DICT = _Way(
-    lambda value: dict(dict.items(value)),
-    dict.__new__,
-    lambda value, content: dict.update(value, content),
-)
+def _filling(cls: Any) -> Callable[[Any, Any], None]:
+    """Return what fills an object by the constructor of its builtin type."""
+    return lambda value, content: cls.__init__(value, *content)
+
+
+def _iterating(cls: Any) -> Callable[[Any], Any]:
+    """Return what takes the items that the builtin type iterates over."""
+    return lambda value: list(cls.__iter__(value))
+
+
+_DICT = _Way(lambda value: dict(dict.items(value)), dict.update)
 _ARRAY = _Way(
     lambda value: np.ndarray.view(value, np.ndarray),
-    lambda cls, content: np.ndarray.view(content, cls),
+    make=lambda cls, content: np.ndarray.view(content, cls),
 )
 # Derived types come before their bases.
 _WAYS: dict[Any, _Way] = {
     collections.Counter: _DICT,
-    collections.defaultdict: _Way(
-        lambda value: (
-            _DEFAULT.default_factory.__get__(value),
-            dict(dict.items(value)),
-        ),
-        collections.defaultdict.__new__,
-        _fill_default,
-    ),
+    collections.defaultdict: _Way(_take_default, _filling(collections.defaultdict)),
     collections.OrderedDict: _Way(
-        lambda value: list(collections.OrderedDict.items(value)),
-        collections.OrderedDict.__new__,
-        _fill_ordered,
+        lambda value: list(collections.OrderedDict.items(value)), _fill_ordered
     ),
     dict: _DICT,
-    list: _Way(
-        lambda value: list(list.__iter__(value)),
-        list.__new__,
-        lambda value, content: list.extend(value, content),
-    ),
-    set: _Way(
-        lambda value: list(set.__iter__(value)),
-        set.__new__,
-        lambda value, content: set.update(value, content),
-    ),
-    frozenset: _Way(lambda value: list(frozenset.__iter__(value)), frozenset.__new__),
-    collections.deque: _Way(
-        lambda value: (
-            list(collections.deque.__iter__(value)),
-            _DEQUE.maxlen.__get__(value),
-        ),
-        collections.deque.__new__,
-        lambda value, content: collections.deque.__init__(value, *content),
-    ),
-    tuple: _Way(_take_tuple, _make_tuple),
+    list: _Way(_iterating(list), list.extend),
+    set: _Way(_iterating(set), set.update),
+    frozenset: _Way(_iterating(frozenset)),
+    collections.deque: _Way(_take_deque, _filling(collections.deque)),
+    tuple: _Way(_take_tuple, make=_make_tuple),
     np.ma.MaskedArray: _ARRAY,
     np.ndarray: _ARRAY,
     np.generic: _Way(
-        _take_scalar, lambda cls, content: type(content).__new__(cls, content)
+        lambda value: np.asarray(value)[()],
+        make=lambda cls, content: type(content).__new__(cls, content),
     ),
 }

@@ -6,6 +6,7 @@ process has imported already, or from the component's current state.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 import types
@@ -19,19 +20,8 @@ from .classes import Change
 
 FROZEN_DICT = "flax.core.frozen_dict:FrozenDict"
 # Builtins that a defaultdict of a foreign save may call.
-_FACTORIES: tuple[type, ...] = (
-    int,
-    float,
-    complex,
-    bool,
-    str,
-    bytes,
-    list,
-    dict,
-    set,
-    tuple,
-)
-_FACTORY_NAMES = {factory: factory.__name__ for factory in _FACTORIES}
+_BUILTINS = (int, float, complex, bool, str, bytes, list, dict, set, tuple)
+_FACTORIES: dict[str, type] = {factory.__name__: factory for factory in _BUILTINS}
 
 
 def name_of(cls: type) -> str:
@@ -71,12 +61,12 @@ def find_in_main(name: str) -> Any:
 
 def factory_name(factory: Any) -> str | None:
     """Return the name of a builtin that defaultdicts use, or None."""
-    return _FACTORY_NAMES.get(factory) if isinstance(factory, type) else None
+    return next((name for name, x in _FACTORIES.items() if x is factory), None)
 
 
 def factory(name: str) -> type:
     """Return the builtin of this name; KeyError if it is not in `_FACTORIES`."""
-    return {name: factory for factory, name in _FACTORY_NAMES.items()}[name]
+    return _FACTORIES[name]
 
 
 def _find(path: str) -> Any:
@@ -122,8 +112,6 @@ class Resolver:
         self.reasons: dict[str, str] = {}
         self._imports = imports
         self._current = current
-        self._known: list[Any] | None = None
-        self._functions: dict[str | None, Any] | None = None
 
     def container(self, node: Node) -> type | None:
         """Return the class of a NamedTuple, dataclass or FrozenDict, or None.
@@ -138,13 +126,13 @@ class Resolver:
         for cls in self._candidates(node.name):
             change = classes.compare(cls, node)
             if change is not None and change.is_nothing:
-                return cls  # type: ignore[no-any-return]
+                return change.cls
             found.append(change)
-        for change in found:
-            if change is not None and change.is_bridgeable and self._imports:
+        for change in found if self._imports else ():
+            if change is not None and change.is_bridgeable:
                 if change.gained or change.lost:
                     self.changes[node.name] = change
-                return change.cls  # type: ignore[no-any-return]
+                return change.cls
         if found:
             self.reasons[node.name] = self._reason(found[0])
         return None
@@ -166,7 +154,7 @@ class Resolver:
         if found is not None:
             yield found
         name = path.partition(":")[2]
-        for known in self._from_current():
+        for known in self._known:
             if known is not found and attributes.text(known, "__qualname__") == name:
                 yield known
 
@@ -178,10 +166,11 @@ class Resolver:
         """
         if self._imports:
             return self._find(path)
-        if self._functions is None:
-            known = filter(callable, self._from_current())
-            self._functions = {path_of(x): x for x in known}
         return self._functions.get(path)
+
+    @functools.cached_property
+    def _functions(self) -> dict[str | None, Any]:
+        return {path_of(x): x for x in filter(callable, self._known)}
 
     def _find(self, path: str) -> Any:
         if self._imports and not path.startswith("__main__:"):
@@ -191,8 +180,8 @@ class Resolver:
                 return None
         return _find(path)
 
-    def _from_current(self) -> list[Any]:
-        if self._known is None:
-            found = self._current() if self._current else []
-            self._known = list({id(x): x for x in found}.values())
-        return self._known
+    @functools.cached_property
+    def _known(self) -> list[Any]:
+        """The classes and functions in the current state."""
+        found = self._current() if self._current else []
+        return list({id(x): x for x in found}.values())

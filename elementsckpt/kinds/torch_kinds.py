@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,25 +12,24 @@ import numpy as np
 from ..format import dtypes
 from ..format.manifest import LeafGroup
 from . import torch_tensors
-from .code_kinds import Opaque
 from .kind import ArrayKind, Encoded, Form, Kind, Spec, Stored, cast, dtype_of
+from .python_kinds import Opaque
 
 
 class _Tensors(ArrayKind):
     name = "torch"
     refusals = (RuntimeError,)  # Raised by tensors whose elements cannot be read.
+    problem = staticmethod(torch_tensors.problem)
+    numbers = staticmethod(torch_tensors.numbers)
 
     def recognise(self, value: Any) -> Kind | None:
-        if torch_tensors.is_tensor(value):
-            return ODD_TENSOR if torch_tensors.attributes(value) else TENSOR
-        return ODD_TENSOR if torch_tensors.is_any_tensor(value) else None
-
-    def problem(self, value: Any) -> str | None:
-        return torch_tensors.problem(value)
+        if torch_tensors.is_tensor(value) and not torch_tensors.attributes(value):
+            return TENSOR
+        return OPAQUE_TENSOR if torch_tensors.is_any_tensor(value) else None
 
     def encode(self, value: Any, fetched: np.ndarray | None) -> Encoded:
         code, shape = torch_tensors.code(value), tuple(value.shape)
-        form = Form("torch", code, shape, value=torch_tensors.traits(value))
+        form = Form("torch", code, shape, value=torch_tensors.properties(value))
         return form, torch_tensors.fetch(value), None
 
     def storage(self, group: LeafGroup) -> tuple[np.dtype[Any], tuple[int, ...]]:
@@ -36,7 +37,7 @@ class _Tensors(ArrayKind):
 
     def decode(self, group: LeafGroup, stored: Stored) -> list[Any]:
         dtype, shape, size = stored.layout
-        if stored.is_plain:
+        if stored.is_numpy:
             dtype = dtypes.decode(group.dtype)
         strides = torch_tensors.strides_in(group.value, shape)
         if strides is not None:
@@ -47,15 +48,11 @@ class _Tensors(ArrayKind):
         self, groups: Sequence[LeafGroup], decoded: Sequence[list[Any]], key: str
     ) -> None:
         for group, arrays in zip(groups, decoded, strict=True):
-            code, traits = group.dtype, group.value
-            arrays[:] = [torch_tensors.build(x, code, traits) for x in arrays]
+            code, properties = group.dtype, group.value
+            arrays[:] = [torch_tensors.build(x, code, properties) for x in arrays]
 
     def is_numpy(self, group: LeafGroup) -> bool:
-        try:
-            dtypes.decode(group.dtype)
-        except ImportError:
-            return False
-        return True
+        return isinstance(dtype_of(group.dtype), np.dtype)
 
     def spec(self, value: Any) -> Spec:
         code = torch_tensors.code(value)
@@ -65,10 +62,7 @@ class _Tensors(ArrayKind):
         return str(current.device)
 
     def device_key(self, current: Any) -> Any:
-        return current.device, torch_tensors.traits(current)
-
-    def numbers(self, value: Any) -> np.ndarray:
-        return torch_tensors.numbers(value)
+        return current.device, torch_tensors.properties(current)
 
     def comparable(self, value: Any) -> Any:
         return value.detach().contiguous()  # Whatever its strides.
@@ -84,12 +78,59 @@ class _Tensors(ArrayKind):
         return torch_tensors.like(current, array)
 
 
-class _OddTensors(Opaque):
-    def is_vacant(self, value: Any) -> bool:
-        return torch_tensors.is_uninitialized(value)
-
-    def problem(self, value: Any) -> str | None:
-        return torch_tensors.problem(value)
+class _OpaqueTensors(Opaque):
+    is_vacant = staticmethod(torch_tensors.is_uninitialized)
+    problem = staticmethod(torch_tensors.problem)
 
 
-TENSOR, ODD_TENSOR = _Tensors(), _OddTensors()
+TENSOR, OPAQUE_TENSOR = _Tensors(), _OpaqueTensors()
+
+
+# Pickles of tensors for which torch's own pickling would lose something.
+
+
+def reduce(value: Any) -> tuple[Any, ...] | None:
+    """Return how to pickle a value if it is a tensor that torch changes, else None.
+
+    Torch loses the class of a parameter, `requires_grad` of a sparse tensor, and
+    whether a tensor of another class is a leaf of the graph. The elements of a plain
+    tensor with attributes stay a tensor, which is stored like others.
+    """
+    if not torch_tensors.is_any_tensor(value):
+        return None
+    torch = sys.modules["torch"]
+    cls, parameter = type(value), torch.nn.Parameter
+    if torch_tensors.is_tensor(value):
+        attributes = torch_tensors.attributes(value)
+        return _with(_plain(value), attributes) if attributes else None
+    says_itself = cls.__reduce_ex__ not in (
+        torch.Tensor.__reduce_ex__,
+        parameter.__reduce_ex__,
+    )
+    if isinstance(value, parameter) and (cls is parameter or says_itself):
+        return None
+    if value.requires_grad:
+        bare = value.detach()
+        if type(bare) is not cls:
+            bare = bare.as_subclass(cls)
+        made = operator.methodcaller("requires_grad_"), (bare,)
+        return _with(made, {} if says_itself else vars(value))
+    if isinstance(value, parameter):
+        bare = value.detach().as_subclass(torch.Tensor)
+        return _with((operator.methodcaller("as_subclass", cls), (bare,)), vars(value))
+    return None
+
+
+def _plain(tensor: Any) -> tuple[Any, ...]:
+    """Return how to make a plain tensor from one without attributes."""
+    torch = sys.modules["torch"]
+    bare = tensor.detach().requires_grad_(tensor.requires_grad)
+    if isinstance(tensor, torch.nn.Parameter):
+        bare = torch.nn.Parameter(bare, requires_grad=tensor.requires_grad)
+    return torch._utils._set_obj_state, (bare, None)
+
+
+def _with(made: tuple[Any, ...], attributes: dict[str, Any]) -> tuple[Any, ...]:
+    """Return how to make a tensor and set its attributes, which may refer to it."""
+    set_state = sys.modules["torch"]._utils._set_obj_state
+    return *made, attributes or None, None, None, set_state

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import logging
+import math
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -13,31 +14,24 @@ import numpy as np
 
 from ..user.attributes import is_instance
 
-# Names of element types in torch, to their codes in the manifest and the NumPy types
-# that hold their bytes. NumPy lacks bfloat16 and float8; integers hold these.
-_CODES = {
-    "bool": ("|b1", "|b1"),
-    "uint8": ("|u1", "|u1"),
-    "uint16": ("<u2", "<u2"),
-    "uint32": ("<u4", "<u4"),
-    "uint64": ("<u8", "<u8"),
-    "int8": ("|i1", "|i1"),
-    "int16": ("<i2", "<i2"),
-    "int32": ("<i4", "<i4"),
-    "int64": ("<i8", "<i8"),
-    "float16": ("<f2", "<f2"),
-    "float32": ("<f4", "<f4"),
-    "float64": ("<f8", "<f8"),
-    "complex32": ("complex32", "<u4"),
-    "complex64": ("<c8", "<c8"),
-    "complex128": ("<c16", "<c16"),
-    "bfloat16": ("bfloat16", "<u2"),
-    "float8_e4m3fn": ("float8_e4m3fn", "|u1"),
-    "float8_e4m3fnuz": ("float8_e4m3fnuz", "|u1"),
-    "float8_e5m2": ("float8_e5m2", "|u1"),
-    "float8_e5m2fnuz": ("float8_e5m2fnuz", "|u1"),
-    "float8_e8m0fnu": ("float8_e8m0fnu", "|u1"),
+# Element types that NumPy has, and the NumPy types that hold the bytes of the others.
+_SHARED_TYPES = (
+    *("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32"),
+    *("int64", "float16", "float32", "float64", "complex64", "complex128"),
+)
+_HOLDERS = {
+    "bfloat16": "<u2",
+    "complex32": "<u4",
+    "float8_e4m3fn": "|u1",
+    "float8_e4m3fnuz": "|u1",
+    "float8_e5m2": "|u1",
+    "float8_e5m2fnuz": "|u1",
+    "float8_e8m0fnu": "|u1",
 }
+# Names of element types in torch, to their codes in the manifest and the NumPy types
+# that hold their bytes.
+_CODES = {name: (name, held) for name, held in _HOLDERS.items()}
+_CODES |= {name: (np.dtype(name).str, np.dtype(name).str) for name in _SHARED_TYPES}
 _NAMES = {code: name for name, (code, _) in _CODES.items()}
 _DEVICE, _STRIDES = "device=", "strides="
 _ALIGN = 64  # Alignment of the memory that torch allocates on the CPU, in bytes.
@@ -51,8 +45,8 @@ _logger = logging.getLogger("elementsckpt")
 
 def is_tensor(value: Any) -> bool:
     """Return whether the value is a plain dense tensor or parameter."""
-    torch = sys.modules.get("torch")
-    if torch is None or not hasattr(torch, "nn"):
+    torch = _torch()
+    if torch is None:
         return False
     if type(value) not in (torch.Tensor, torch.nn.Parameter) and not _is_mapped(value):
         return False
@@ -62,12 +56,16 @@ def is_tensor(value: Any) -> bool:
 
 def name_of(value: Any) -> str | None:
     """Return the name of an element type or device; None for anything else."""
-    torch = sys.modules.get("torch")
-    if torch is None or not hasattr(torch, "nn"):
+    torch = _torch()
+    if torch is None or not is_instance(value, (torch.dtype, torch.device)):
         return None
-    if is_instance(value, torch.dtype):
-        return str(value).rpartition(".")[2]
-    return str(value) if is_instance(value, torch.device) else None
+    return str(value).removeprefix("torch.")
+
+
+def _torch() -> Any:
+    """Return torch if it has been imported completely, else None."""
+    torch = sys.modules.get("torch")
+    return torch if hasattr(torch, "nn") else None
 
 
 def _is_mapped(value: Any) -> bool:
@@ -104,7 +102,8 @@ def problem(value: Any) -> str | None:
     """
     if not is_any_tensor(value):
         return None
-    names = {x.__name__ for x in type(value).__mro__ if _is_torch(x)}
+    bases = [(x.__module__.partition(".")[0], x.__name__) for x in type(value).__mro__]
+    names = {name for package, name in bases if package == "torch"}
     if names & _SHARDED:
         return (
             f"is a {type(value).__name__}, and this process holds only its own shard: "
@@ -119,10 +118,6 @@ def problem(value: Any) -> str | None:
     if is_tensor(value) and _name(value) not in _CODES:
         return f"is a tensor of {value.dtype}: convert it to another dtype first"
     return None
-
-
-def _is_torch(cls: type) -> bool:
-    return cls.__module__.partition(".")[0] == "torch"
 
 
 def code(tensor: Any) -> str:
@@ -152,13 +147,12 @@ def fetch(tensor: Any) -> np.ndarray:
     return array.reshape(shape)
 
 
-def numbers(tensor: Any) -> np.ndarray:
+def numbers(value: Any) -> np.ndarray:
     """Return the elements in C order, wider if NumPy may lack their type."""
-    torch, (code, storage) = sys.modules["torch"], _CODES[_name(tensor)]
-    dtype = tensor.dtype
-    if code != storage:
+    torch, dtype = sys.modules["torch"], value.dtype
+    if _name(value) in _HOLDERS:
         dtype = torch.complex64 if dtype.is_complex else torch.float32
-    return fetch(tensor.detach().to(dtype).contiguous())
+    return fetch(value.detach().to(dtype).contiguous())
 
 
 def fetch_as(current: Any, value: Any) -> np.ndarray:
@@ -176,12 +170,13 @@ def fetch_as(current: Any, value: Any) -> np.ndarray:
 def _strides(tensor: Any) -> tuple[int, ...] | None:
     """Return the strides of a dense tensor that is not in C order, or None."""
     shape, strides = tuple(tensor.shape), tuple(tensor.stride())
-    size, usual = 1, []
-    for length in reversed(shape):
-        usual.append(size)
-        size *= length
-    is_usual = not size or strides == tuple(reversed(usual))
+    is_usual = 0 in shape or strides == _c_strides(shape)
     return None if is_usual or not _is_dense(shape, strides) else strides
+
+
+def _c_strides(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the strides, in elements, of C order."""
+    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
 def _is_dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
@@ -199,7 +194,7 @@ def _axes(strides: Sequence[int]) -> list[int]:
     return sorted(range(len(strides)), key=lambda axis: -strides[axis])
 
 
-def traits(tensor: Any) -> tuple[str, ...]:
+def properties(tensor: Any) -> tuple[str, ...]:
     """Return the properties of a tensor besides its elements.
 
     Returns:
@@ -218,49 +213,52 @@ def traits(tensor: Any) -> tuple[str, ...]:
     return found if device.type == "cpu" else (*found, f"{_DEVICE}{device}")
 
 
-def strides_in(traits: Sequence[str], shape: Sequence[int]) -> tuple[int, ...] | None:
+def strides_in(
+    properties: Sequence[str], shape: Sequence[int]
+) -> tuple[int, ...] | None:
     """Return the strides, in elements, of tensors that are not in C order, or None.
 
     Raises:
       ValueError: no dense tensor of this shape has them.
     """
-    for trait in map(str, traits or ()):
-        if trait.startswith(_STRIDES):
-            strides = tuple(map(int, trait.removeprefix(_STRIDES).split(",")))
-            if min(strides) < 0 or not _is_dense(shape, strides):
-                raise ValueError("strides of elements that do not lie side by side")
-            return strides
-    return None
+    text = _value_of(properties, _STRIDES)
+    if text is None:
+        return None
+    strides = tuple(map(int, text.split(",")))
+    if min(strides) < 0 or not _is_dense(shape, strides):
+        raise ValueError("strides of elements that do not lie side by side")
+    return strides
 
 
-def build(array: np.ndarray, code: str, traits: Sequence[str]) -> Any:
+def _value_of(properties: Sequence[str], prefix: str) -> str | None:
+    texts = map(str, properties or ())
+    return next((x.removeprefix(prefix) for x in texts if x.startswith(prefix)), None)
+
+
+def build(array: np.ndarray, code: str, properties: Sequence[str]) -> Any:
     """Return a tensor; on the CPU, it shares the array's memory if that is aligned.
 
     Args:
       array: Its elements.
       code: Its dtype as `format.dtypes` encodes it.
-      traits: Its other properties, as `traits` returns them.
+      properties: Its other properties, as `properties` returns them.
     """
     torch = importlib.import_module("torch")
     dtype = getattr(torch, _NAMES[code], None)
     if dtype is None:
         raise ImportError(f"torch has no {code!r}")
-    requires_grad = "requires_grad" in traits
+    requires_grad = "requires_grad" in properties
     if requires_grad and not (dtype.is_floating_point or dtype.is_complex):
         raise ValueError(f"a tensor of {code} that requires a gradient")
     tensor = torch.empty(array.shape, dtype=dtype, device="cpu")
     if array.size:
-        strides = strides_in(traits, array.shape)
-        tensor = _shared(array if strides is None else array.transpose(_axes(strides)))
-        tensor = tensor.view(dtype)
-        if strides is None:
-            tensor = tensor.reshape(array.shape)
-        else:
-            tensor = tensor.as_strided(array.shape, strides)
-    for trait in map(str, traits):
-        if trait.startswith(_DEVICE):
-            tensor = tensor.to(_device(trait.removeprefix(_DEVICE)))
-    if "parameter" in traits:
+        strides = strides_in(properties, array.shape) or _c_strides(array.shape)
+        flat = _shared(array.transpose(_axes(strides))).view(dtype)
+        tensor = flat.as_strided(array.shape, strides)
+    device = _value_of(properties, _DEVICE)
+    if device is not None:
+        tensor = tensor.to(_device(device))
+    if "parameter" in properties:
         return torch.nn.Parameter(tensor, requires_grad=requires_grad)
     return tensor.requires_grad_(requires_grad)
 
@@ -277,7 +275,7 @@ def _shared(array: np.ndarray) -> Any:
 
 def like(current: Any, array: np.ndarray) -> Any:
     """Return the array as a tensor with the dtype, properties and device of another."""
-    return build(array, code(current), traits(current))
+    return build(array, code(current), properties(current))
 
 
 @functools.cache
@@ -294,4 +292,4 @@ def _device(name: str) -> Any:
 
 
 def _name(tensor: Any) -> str:
-    return str(tensor.dtype).rpartition(".")[2]
+    return str(tensor.dtype).removeprefix("torch.")

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import itertools
 import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from msgspec import Struct
 
 # Bits of `flags.num`; with the last one, a request for writable memory would warn.
 _C, _F, _WRITEABLE, _WARNS = 0x1, 0x2, 0x400, 1 << 31
@@ -75,21 +75,6 @@ _base_of = operator.attrgetter("base")
 _grid_of = operator.attrgetter("dtype", "shape", "strides")
 
 
-class Found(Struct):
-    """Which arrays share memory, by their positions in the list of arrays.
-
-    Attributes:
-      views: Arrays that are views of others.
-      spans: Memory, uint8[n], that several arrays share while none covers all of it. It
-        is the base of these arrays; its position comes after all arrays.
-      apart: Groups of arrays that share memory in a way that a save does not keep.
-    """
-
-    views: dict[int, View] = {}
-    spans: list[np.ndarray] = []
-    apart: list[list[int]] = []
-
-
 def find(
     groups: Sequence[Sequence[np.ndarray]], others: Sequence[np.ndarray] = ()
 ) -> Found:
@@ -103,18 +88,18 @@ def find(
     arrays = list(itertools.chain.from_iterable(groups))
     # An array without a base has its own memory; most often, all arrays have.
     if not any(map(operator.is_not, map(_base_of, arrays), itertools.repeat(None))):
-        return Found()
+        return Found([], [], 0)
     places = np.concatenate([_places(group) for group in groups])
     lows, highs = places[:, 1:].T
     order = np.argsort(lows, kind="stable")
     meets = lows[order][1:] < np.maximum.accumulate(highs[order])[:-1]
     if not meets.any():
-        return Found()
-    finder = _Finder(arrays, places.tolist(), len(arrays) - len(others))
+        return Found([], [], 0)
+    found = Found(arrays, places.tolist(), len(arrays) - len(others))
     for members in np.split(order, np.flatnonzero(~meets) + 1):
         if len(members) > 1:
-            finder.add(members.tolist())
-    return finder.found
+            found.add(members.tolist())
+    return found
 
 
 def _places(group: Sequence[np.ndarray]) -> np.ndarray:
@@ -149,23 +134,31 @@ def _address(array: np.ndarray) -> int:
     return address
 
 
-class _Finder:
-    """Finds views among arrays that may overlap.
+class Found:
+    """Which arrays share memory, by their positions in the list of arrays.
 
     Args:
       arrays: All arrays.
       places: Their addresses.
       count: How many of the first arrays can be views or bases.
+
+    Attributes:
+      views: Arrays that are views of others.
+      spans: Memory, uint8[n], that several arrays share while none covers all of it. It
+        is the base of these arrays; its position comes after all arrays.
+      unshared: Groups of arrays that share memory in a way that a save does not keep.
     """
 
     def __init__(
         self, arrays: Sequence[np.ndarray], places: Sequence[list[int]], count: int
     ) -> None:
-        self.found = Found()
+        self.views: dict[int, View] = {}
+        self.spans: list[np.ndarray] = []
+        self.unshared: list[list[int]] = []
         self._count = count
         self._arrays = arrays
         self._places = places
-        self._regular: dict[Any, bool] = {}
+        self._is_regular_grid = functools.cache(lambda grid: Grid(*grid).is_regular)
 
     def add(self, members: list[int]) -> None:
         """Examine arrays whose ranges of memory overlap, in the order of addresses."""
@@ -173,7 +166,7 @@ class _Finder:
             return
         for part in self._connected(members):
             if len(part) > 1 and not self._link(part) and not self._span(part):
-                self.found.apart.append(part)
+                self.unshared.append(part)
 
     def _link(self, members: Sequence[int]) -> bool:
         """Note the arrays as views of one that covers all of the memory, if any."""
@@ -203,32 +196,28 @@ class _Finder:
         used = sum(array.nbytes for array in owners)
         if end - begin > 2 * used + _SLACK_BYTES:
             return False
-        self.found.spans.append(np.asarray(_Memory(begin, end - begin, owners)))
-        base = len(self._arrays) + len(self.found.spans) - 1
+        self.spans.append(np.asarray(_Memory(begin, end - begin, owners)))
+        base = len(self._arrays) + len(self.spans) - 1
         self._note(members, base, begin)
         return True
 
     def _note(self, members: Sequence[int], base: int, begin: int) -> None:
         """Note views of a base that begins at an address, and arrays that cannot be."""
-        kept, apart = [], []
-        for member in members:
-            if self._is_regular(member):
-                offset = self._places[member][0] - begin
-                strides = self._arrays[member].strides
-                self.found.views[member] = View(base, offset, strides)
-                kept.append(member)
-            else:
-                apart.append(member)
-        if apart:
+        kept = [member for member in members if self._is_regular(member)]
+        for member in kept:
+            offset, strides = (
+                self._places[member][0] - begin,
+                self._arrays[member].strides,
+            )
+            self.views[member] = View(base, offset, strides)
+        if len(kept) < len(members):
             known = [base] if base < len(self._arrays) else kept
-            self.found.apart.append(known + apart)
+            others = [member for member in members if member not in self.views]
+            self.unshared.append(known + others)
 
     def _is_regular(self, member: int) -> bool:
         grid = _grid_of(self._arrays[member])
-        known = self._regular.get(grid)
-        if known is None:
-            known = self._regular[grid] = Grid(*grid).is_regular
-        return known and member < self._count
+        return member < self._count and self._is_regular_grid(grid)
 
     def _bounds(self, members: Sequence[int]) -> tuple[int, int]:
         places = [self._places[member] for member in members]
@@ -239,9 +228,11 @@ class _Finder:
         groups = {member: [member] for member in members}
         # Two arrays with the grids and the distance of another pair give its result.
         known: dict[Any, bool] = {}
-        grids = {member: _grid_of(self._arrays[member]) for member in members}
-        numbers = {grid: n for n, grid in enumerate(dict.fromkeys(grids.values()))}
-        marks = {member: numbers[grid] for member, grid in grids.items()}
+        numbers: dict[Any, int] = {}
+        marks = {
+            member: numbers.setdefault(_grid_of(self._arrays[member]), len(numbers))
+            for member in members
+        }
         left = _MOST_PAIRS
         for index, one in enumerate(members):
             address, _, end = self._places[one]
@@ -305,7 +296,7 @@ def restore(
         if offset + low < 0 or offset + high > base.nbytes or not grid.is_regular:
             raise ValueError("an array that is not in the memory of another")
     base = _aligned(base, {(offset, grid.dtype.alignment) for offset, grid in views})
-    memory = _memory_of(base)
+    memory = memory_of(base)
     made = [
         np.ndarray(grid.shape, grid.dtype, memory, offset, grid.strides)
         for offset, grid in views
@@ -315,7 +306,7 @@ def restore(
 
 def _aligned(base: np.ndarray, needs: set[tuple[int, int]]) -> np.ndarray:
     """Return the array, copied if places in its memory are not aligned as needed."""
-    memory = _memory_of(base)
+    memory = memory_of(base)
     needs.add((0, base.dtype.alignment))
 
     def fits(address: int) -> bool:
@@ -331,7 +322,7 @@ def _aligned(base: np.ndarray, needs: set[tuple[int, int]]) -> np.ndarray:
     return np.ndarray(base.shape, base.dtype, room, begin, order=order)
 
 
-def _memory_of(array: np.ndarray) -> np.ndarray:
+def memory_of(array: np.ndarray) -> np.ndarray:
     """Return the bytes of a contiguous array in the order of memory."""
     rows = array if array.flags.c_contiguous else array.T
     return rows.reshape(-1).view(np.uint8)

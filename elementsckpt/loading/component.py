@@ -15,7 +15,7 @@ from ..errors import MismatchError, reason
 from ..format.manifest import Component, Tree
 from ..kinds import leaves
 from ..kinds.kind import Spec
-from ..state import skeletons, tree, unflattening, view_leaves, walking, wholes
+from ..state import replacing, skeletons, tree, unflattening, view_leaves, walking
 from ..state.homonyms import Keys
 from . import refusals
 from .decoding import Decoder
@@ -140,10 +140,12 @@ class SavedComponent:
         saved = self._tree
         return not (any(x.attributes for x in saved.nodes) or tree.has_pickles(saved))
 
-    def structure(self) -> wholes.Structure:
+    def structure(self) -> replacing.Structure:
         """Return the structure of its containers."""
         with damage(self._where):
-            return wholes.describe(self._tree)
+            saved = self._tree
+            count = len(tree.leaf_names(saved))
+            return replacing.describe(saved.root, saved.nodes, count)
 
     def barred(self, numbers: Iterable[int]) -> dict[int, str]:
         """Return the leaves and containers that need pickle if it is not allowed.

@@ -11,9 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import CheckpointError, naming
-from ..state import flattening, growth, matching, replacing, tree, unflattening, wholes
+from ..state import flattening, growth, matching, replacing, tree, unflattening
 from ..state.matching import Plan
-from ..state.replacing import Whole
 from . import patterns, refusals, remedies
 from .component import SavedComponent
 from .loaded import Loaded, full_names
@@ -129,9 +128,9 @@ def fill(component: Selectable, loaded: Loaded) -> Any:
         {*plan.as_saved, *added, *(held - barred.keys())},
     )
     known = {x: _known(plan, x, numbers, values) for x, numbers in others.items()}
-    shared, whole = component.shared(), Whole(places, known)
+    key, shared = component.key, component.shared()
     try:
-        state = replacing.apply(plan, values, component.key, shared, whole)
+        state = replacing.apply(plan, values, key, shared, places=places, others=known)
     except CheckpointError:
         raise
     except (ValueError, TypeError, KeyError, OverflowError) as error:
@@ -143,13 +142,13 @@ def _whole(
     component: Selectable, plan: Plan, loaded: Loaded
 ) -> tuple[Mapping[int, int], Mapping[int, Mapping[str, int]]]:
     """Return the containers that are loaded whole, and the attributes of some."""
-    if component.is_plain and not wholes.have_attributes(plan.flat):
+    if component.is_plain and not replacing.have_attributes(plan.flat):
         return {}, {}  # The most frequent case.
     saved, found = component.structure(), loaded.found
     is_part = loaded.request.selects(component.key)
-    places = wholes.find(plan, saved, is_part=is_part)
+    places = replacing.find_whole(plan, saved, is_part=is_part)
     is_told = found.head is not None and found.head.version >= _FIRST_TO_TELL
-    return places, wholes.attributes(plan, places, saved, is_told=is_told)
+    return places, replacing.attributes_of_whole(plan, places, saved, is_told=is_told)
 
 
 def _warn_of_barred(names: Iterable[str], loaded: Loaded) -> None:

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from ..format.manifest import Component, LeafGroup, Node, Tree
 from ..kinds import leaves, pickles
+from ..kinds.kind import Stored
 from ..kinds.references import Resolver
 from ..state import tree, unflattening, view_leaves, walking
 from ..storage.reader import Reader
@@ -152,7 +153,7 @@ class Decoder(Struct):
         if self.entry.shards is None:  # `verify` has counted the bytes of shards.
             self.notes.bytes_read += sum(size for _, _, size in wants)
         decoded = [
-            leaves.decode(group, layout, memory, at, plain=not is_whole, mapped=mapped)
+            leaves.decode(group, Stored(layout, memory, at, not is_whole, mapped))
             for group, layout, (memory, at), is_whole in zip(
                 groups, layouts, memories, whole, strict=True
             )

@@ -11,7 +11,7 @@ from typing import Any
 from ..foreign import elements
 from ..format import manifest
 from ..kinds.kind import Spec
-from ..state import flattening, unflattening, wholes
+from ..state import flattening, replacing, unflattening
 from ..state.homonyms import Keys
 from .loaded import Notes
 from .refusals import damage
@@ -83,9 +83,9 @@ class ElementsComponent:
 
     is_plain = True
 
-    def structure(self) -> wholes.Structure:
+    def structure(self) -> replacing.Structure:
         """Return an empty structure: elements saves no attributes of containers."""
-        return wholes.Structure(0, [], [])
+        return replacing.Structure(0, [], [])
 
     def barred(self, numbers: Iterable[int]) -> dict[int, str]:
         """Return no leaves: all have been unpickled already."""

@@ -101,7 +101,7 @@ class ComponentSave:
         self._writers = writers
         self._notices = notices
         self._phases = phases
-        self._apart: list[str] = []
+        self._unshared: list[str] = []
 
     def take(self, savefn: Callable[[], Any]) -> None:
         """Take what the component's function returns."""
@@ -110,7 +110,7 @@ class ComponentSave:
         if isinstance(state, Folder):
             self.take_folder(self._write(state))
             return
-        if isinstance(state, flattening.Apart):
+        if isinstance(state, flattening.ValueState):
             self.entry.skeleton = state.skeleton
         if inspect.isgenerator(state):
             if self.writer is not None:
@@ -189,14 +189,15 @@ class ComponentSave:
             self.entry.trees.append(encode_tree(self._add(state, prefix)))
 
     def _add(self, state: Any, prefix: str) -> Tree:
-        is_apart = isinstance(state, flattening.Apart)
-        flat = flattening.flatten(state.state if is_apart else state, self.key)
+        is_value = isinstance(state, flattening.ValueState)
+        flat = flattening.flatten(state.state if is_value else state, self.key)
         losses: Losses = {}
         encoded = grouping.encode(flat, self.key, losses)
         saved, storages, owners = encoded.tree, encoded.storages, encoded.owners
-        self._apart += [tree.full_name(self.key, prefix + x) for x in encoded.apart]
+        names = [prefix + name for name in encoded.unshared]
+        self._unshared += [tree.full_name(self.key, name) for name in names]
         self._tell_of_losses(losses, prefix)
-        if is_apart:
+        if is_value:
             state.check(self.key, saved)
         for group, arrays in zip(saved.leaves, storages, strict=True):
             self.entry.leaf_count += len(group.names)
@@ -209,7 +210,7 @@ class ComponentSave:
         return saved
 
     def _tell_of_memory(self) -> None:
-        if not self._apart:
+        if not self._unshared:
             return
         self._notices.warn(
             ("memory", self.key),
@@ -217,7 +218,7 @@ class ComponentSave:
             "does not reach the others. That is kept for arrays without objects that "
             "are parts of one another. Save one, and make the others from it in "
             "load().",
-            _some(self._apart),
+            _some(self._unshared),
         )
 
     def _tell_of_losses(self, losses: Losses, prefix: str) -> None:

@@ -25,5 +25,4 @@ __all__ = [
     "unsaved",
     "view_leaves",
     "walking",
-    "wholes",
 ]

@@ -6,7 +6,6 @@ has them, and a save does not. But code may be bound to arrays, which only the r
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import functools
@@ -15,6 +14,7 @@ import types
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from ..kinds import closures
 from ..user import attributes
 
 ARGUMENT = "an argument of a functools.partial"
@@ -50,15 +50,15 @@ def is_code(value: Any) -> bool:
 
 def is_linen(value: Any) -> bool:
     """Return whether the value is a module of Flax Linen."""
-    linen = sys.modules.get("flax.linen")
-    return linen is not None and attributes.is_instance(value, linen.Module)
+    module = getattr(sys.modules.get("flax.linen"), "Module", ())
+    return attributes.is_instance(value, module)
 
 
 def is_nnx(value: Any) -> bool:
     """Return whether the value is an object of Flax NNX that has a state."""
     nnx = sys.modules.get("flax.nnx")
-    base = getattr(nnx, "Pytree", None) or getattr(nnx, "Object", None)
-    return base is not None and attributes.is_instance(value, base)
+    base = getattr(nnx, "Pytree", None) or getattr(nnx, "Object", ())
+    return attributes.is_instance(value, base)
 
 
 def problem(value: Any) -> str | None:
@@ -75,7 +75,7 @@ def bound(value: Any) -> Bound:
     """Return the objects that code is bound to openly, not in closures."""
     if attributes.is_instance(value, functools.partial):
         return _partial(value)
-    if is_linen(value):
+    if is_linen(value) and value.scope is None:
         return _linen(value)
     if type(value) is types.MethodType:
         function = value.__func__
@@ -101,8 +101,6 @@ def _partial(value: functools.partial[Any]) -> Bound:
 
 
 def _linen(value: Any) -> Bound:
-    if value.scope is not None:
-        return Bound([], [], lambda _: value)
     fields = [field.name for field in dataclasses.fields(value) if field.init]
     names = [name for name in fields if name not in ("parent", "name")]
 
@@ -157,13 +155,8 @@ def _attributes(value: Any) -> dict[str, Any]:
 
 
 def _of_function(function: types.FunctionType) -> dict[str, Any]:
-    found = {}
-    names, cells = function.__code__.co_freevars, function.__closure__ or ()
-    for name, cell in zip(names, cells, strict=True):
-        with contextlib.suppress(ValueError):  # It is empty.
-            found[f"{name!r}, which it closes over"] = cell.cell_contents
-    defaults = [
-        *(function.__defaults__ or ()),
-        *(function.__kwdefaults__ or {}).values(),
-    ]
+    cells = closures.closed_over(function).items()
+    found = {f"{name!r}, which it closes over": content for name, content in cells}
+    defaults = [*(function.__defaults__ or ())]
+    defaults += (function.__kwdefaults__ or {}).values()
     return found | {"a default of its arguments": defaults}

@@ -20,14 +20,12 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from ..format import scalars
 from ..format.manifest import Node
 from ..kinds import classes, generators, leaves, references
 from ..user import attributes
 
-_KINDS: dict[type, str] = {
+KINDS: dict[type, str] = {
     dict: "dict",
     collections.OrderedDict: "ordered",
     collections.Counter: "counter",
@@ -38,20 +36,24 @@ _KINDS: dict[type, str] = {
 }
 NAMED = frozenset({"namedtuple", "dataclass", "frozen"})  # They have a class.
 RANDOM = frozenset({"generator", "randomstate"})
-LOOSE = frozenset({"ordered", "counter", "namedtuple"})  # They take attributes.
+MAPPINGS = frozenset({"dict", "ordered", "counter", "default"})
+SEQUENCES = frozenset({"list", "tuple", "deque"})
+WITH_ATTRIBUTES = frozenset({"ordered", "counter", "namedtuple"})  # If they have any.
 # If they are nested, C frees them by recursion.
 FRAGILE = frozenset({"default", "deque"})
-_Apart = tuple[Node, Sequence[Any], Sequence[Any]]
 
 
 def kind_of(value: Any) -> str | None:
     """Return the kind of container that the value is; None for a leaf."""
     cls: Any = type(value)
-    kind = _KINDS.get(cls)
+    kind = KINDS.get(cls)
     if kind is not None or cls in leaves.PLAIN:
         return kind
     if classes.is_namedtuple(cls):
-        return "namedtuple" if _is_plain_namedtuple(value, cls) else None
+        if tuple.__len__(value) != len(cls._fields):
+            return None
+        is_plain = not attributes.own(value) or classes.leaves_state_to_pickle(cls)
+        return "namedtuple" if is_plain else None
     if classes.is_plain_dataclass(cls):
         return "dataclass"
     if references.name_of(cls) == references.FROZEN_DICT:
@@ -59,15 +61,8 @@ def kind_of(value: Any) -> str | None:
     return generators.kind_of(value)
 
 
-def _is_plain_namedtuple(value: Any, cls: Any) -> bool:
-    """Return whether it consists of fields and attributes only."""
-    if tuple.__len__(value) != len(cls._fields):
-        return False
-    return not attributes.own(value) or classes.leaves_state_to_pickle(cls)
-
-
 def attributes_of(value: Any) -> dict[str, Any]:
-    """Return the attributes of a container of a kind in `LOOSE`.
+    """Return the attributes of a container of a kind in `WITH_ATTRIBUTES`.
 
     Raises:
       NotScalarError: the name of one is not text.
@@ -79,13 +74,51 @@ def attributes_of(value: Any) -> dict[str, Any]:
     return found
 
 
-def _mapping(kind: str) -> Callable[[Any], _Apart]:
-    def take_apart(value: Any) -> _Apart:
-        cls = type(value)  # An attribute of the value may be called `values`.
-        keys = list(value)
-        return Node(kind, keys=encode_keys(keys)), keys, list(cls.values(value))
+def take_apart(value: Any, kind: str) -> tuple[Node, Sequence[Any], Sequence[Any]]:
+    """Return a container's node without children, their keys, and the children.
 
-    return take_apart
+    Raises:
+      NotScalarError: a key, or a factory, cannot be described; the container must be
+        pickled.
+    """
+    node, cls = Node(kind), type(value)
+    if kind in MAPPINGS:  # An attribute of the value may be called `values`.
+        keys, children = list(value), list(cls.values(value))
+        if kind == "default" and value.default_factory is not None:
+            node.value = references.factory_name(value.default_factory)
+            if node.value is None:
+                raise scalars.NotScalarError(value.default_factory)
+    elif kind in SEQUENCES:
+        node.value = value.maxlen if kind == "deque" else None
+        return node, range(len(value)), list(value)
+    elif kind in RANDOM:
+        states = generators.states_of(value)
+        return node, list(states), list(states.values())
+    else:
+        node.name = references.name_of(cls)
+        if kind == "namedtuple":
+            node.keys = list(cls._fields)
+            return node, node.keys, list(tuple.__iter__(value))
+        if kind == "frozen":
+            keys, children = list(value), [value[key] for key in value]
+        else:
+            node.value, found = _dataclass(value)
+            keys, children = list(found), list(found.values())
+    node.keys = encode_keys(keys)
+    return node, keys, children
+
+
+def _dataclass(value: Any) -> tuple[list[str], dict[Any, Any]]:
+    """Return the fields of a dataclass, and those that are set and other attributes."""
+    declared = [field.name for field in dataclasses.fields(value)]
+    found = {name: attributes.get(value, name, _UNSET) for name in declared}
+    found = {name: x for name, x in found.items() if x is not _UNSET}
+    others = attributes_of(value)
+    found |= {name: x for name, x in others.items() if name not in declared}
+    return declared, found
+
+
+_UNSET = object()
 
 
 def encode_keys(keys: list[Any]) -> list[Any]:
@@ -97,89 +130,6 @@ def encode_keys(keys: list[Any]) -> list[Any]:
     except (TypeError, UnicodeEncodeError):
         pass
     return [scalars.encode(key) for key in keys]
-
-
-def _default(value: collections.defaultdict[Any, Any]) -> _Apart:
-    node, keys, children = _mapping("default")(value)
-    factory = value.default_factory
-    node.value = references.factory_name(factory) if factory is not None else None
-    if factory is not None and node.value is None:
-        raise scalars.NotScalarError(factory)
-    return node, keys, children
-
-
-def _frozen(value: Any) -> _Apart:
-    keys = list(value)
-    node = Node("frozen", keys=encode_keys(keys), name=references.FROZEN_DICT)
-    return node, keys, [value[key] for key in keys]
-
-
-def _sequence(kind: str) -> Callable[[Any], _Apart]:
-    return lambda value: (Node(kind), range(len(value)), list(value))
-
-
-def _deque(value: collections.deque[Any]) -> _Apart:
-    return Node("deque", value=value.maxlen), range(len(value)), list(value)
-
-
-def _namedtuple(value: Any) -> _Apart:
-    keys = list(type(value)._fields)
-    node = Node("namedtuple", keys=keys, name=_class_name(value))
-    return node, keys, list(tuple.__iter__(value))
-
-
-def _dataclass(value: Any) -> _Apart:
-    declared = [field.name for field in dataclasses.fields(value)]
-    fields = {name: attributes.get(value, name, _UNSET) for name in declared}
-    children = {name: x for name, x in fields.items() if x is not _UNSET}
-    others = attributes_of(value)
-    children |= {name: x for name, x in others.items() if name not in fields}
-    keys = list(children)
-    node = Node("dataclass", keys=encode_keys(keys), name=_class_name(value))
-    node.value = declared
-    return node, keys, list(children.values())
-
-
-_UNSET = object()
-
-
-def _class_name(value: Any) -> str:
-    return references.name_of(type(value))
-
-
-def _generator(value: np.random.Generator) -> _Apart:
-    children = generators.states_of(value)
-    return Node("generator"), list(children), list(children.values())
-
-
-def _randomstate(value: np.random.RandomState) -> _Apart:
-    return Node("randomstate"), ["state"], [value.get_state(legacy=False)]
-
-
-_TAKE_APART: dict[str, Callable[[Any], _Apart]] = {
-    "dict": _mapping("dict"),
-    "ordered": _mapping("ordered"),
-    "counter": _mapping("counter"),
-    "default": _default,
-    "frozen": _frozen,
-    "list": _sequence("list"),
-    "tuple": _sequence("tuple"),
-    "deque": _deque,
-    "namedtuple": _namedtuple,
-    "dataclass": _dataclass,
-    "generator": _generator,
-    "randomstate": _randomstate,
-}
-
-
-def take_apart(value: Any, kind: str) -> _Apart:
-    """Return a container's node without children, their keys, and the children.
-
-    Raises:
-      NotScalarError: a key, or a factory, cannot be described; the container must be
-        pickled.
-    """
-    return _TAKE_APART[kind](value)
 
 
 # Back
@@ -197,15 +147,14 @@ def put_together(node: Node, children: list[Any], cls: type | None) -> Any:
       ValueError, TypeError, KeyError, AttributeError: no container has this node.
     """
     kind = "dict" if node.kind in NAMED and cls is None else node.kind
-    count = len(children) - len(node.attributes)
-    if count == len(children):
+    if not node.attributes:
         return _PUT_TOGETHER[kind](node, children, cls)
-    if node.kind not in LOOSE:
+    if node.kind not in WITH_ATTRIBUTES:
         raise ValueError(f"a {node.kind} with attributes")
+    names = scalars.decode_keys(node.attributes)
+    count = len(children) - len(names)
     made = _PUT_TOGETHER[kind](node, children[:count], cls)
-    others = dict(
-        zip(scalars.decode_keys(node.attributes), children[count:], strict=True)
-    )
+    others = dict(zip(names, children[count:], strict=True))
     if node.kind == "namedtuple" and cls is None:
         return {**others, **made}
     attributes.give(made, others)
@@ -217,7 +166,7 @@ def child_keys(node: Node) -> list[Any]:
 
     The names of the last children, its attributes, are in `attributes`.
     """
-    if node.kind in ("list", "tuple", "deque"):
+    if node.kind in SEQUENCES:
         return list(range(len(node.children) - len(node.attributes)))
     if node.kind == "generator":
         return ["state", "seed"]
@@ -228,11 +177,6 @@ def child_keys(node: Node) -> list[Any]:
 
 def _table(node: Node, children: list[Any]) -> dict[Any, Any]:
     return scalars.build_dict(scalars.decode_all(node.keys), children)
-
-
-def _put_default(node: Node, children: list[Any], _: Any) -> Any:
-    factory = None if node.value is None else references.factory(node.value)
-    return collections.defaultdict(factory, _table(node, children))
 
 
 def _put_counter(node: Node, children: list[Any], _: Any) -> Any:
@@ -249,20 +193,18 @@ def _put_frozen(node: Node, children: list[Any], cls: Any) -> Any:
 
 
 def _put_namedtuple(node: Node, children: list[Any], cls: Any) -> Any:
-    if len(children) != len(node.keys):
-        raise ValueError("a NamedTuple has more or fewer items than fields")
-    if list(cls._fields) == node.keys:
+    if list(cls._fields) == node.keys and len(children) == len(node.keys):
         return tuple.__new__(cls, children)
     return classes.build_namedtuple(cls, _table(node, children))
 
 
 _PUT_TOGETHER: dict[str, Callable[[Node, list[Any], Any], Any]] = {
     "dict": lambda node, children, _: _table(node, children),
-    "ordered": lambda node, children, _: collections.OrderedDict(
-        _table(node, children)
-    ),
+    "ordered": lambda node, items, _: collections.OrderedDict(_table(node, items)),
     "counter": _put_counter,
-    "default": _put_default,
+    "default": lambda node, children, _: collections.defaultdict(
+        node.value and references.factory(node.value), _table(node, children)
+    ),
     "frozen": _put_frozen,
     "list": lambda node, children, _: children,
     "tuple": lambda node, children, _: tuple(children),

@@ -15,8 +15,8 @@ from ..errors import StateError
 from ..format import scalars
 from ..format.manifest import Node, Tree
 from ..kinds import leaves
-from ..kinds.code_kinds import OBJECT
 from ..kinds.kind import Kind, Spec
+from ..kinds.python_kinds import OBJECT
 from ..user import attributes
 from . import containers, tree
 from .homonyms import Keys
@@ -56,7 +56,7 @@ class Flat(Struct):
 
         This is for states that were flattened without their attributes.
         """
-        if self.nodes[number].kind not in containers.LOOSE:
+        if self.nodes[number].kind not in containers.WITH_ATTRIBUTES:
             return None
         value = self.containers[number]
         return attributes.own(value) if attributes.takes(value) else None
@@ -71,12 +71,12 @@ class Flat(Struct):
                 found[number] = keys
                 continue
             pairs = zip(
-                self.nodes[~number].children, self._keys_in(~number), strict=True
+                self.keys_in(~number), self.nodes[~number].children, strict=True
             )
-            stack += [(child, (*keys, *key)) for child, key in pairs]
+            stack += [(child, (*keys, *key)) for key, child in pairs]
         return found
 
-    def _keys_in(self, number: int) -> list[Keys]:
+    def keys_in(self, number: int) -> list[Keys]:
         """Return what leads from a container to each of its children."""
         return [(key,) for key in containers.child_keys(self.nodes[number])]
 
@@ -96,7 +96,7 @@ class Flat(Struct):
         return new
 
 
-class Apart(Struct):
+class ValueState(Struct):
     """The state of a value, and what else a save needs.
 
     Attributes:
@@ -126,7 +126,7 @@ def flatten(
     Raises:
       StateError: the state is nested too deeply.
     """
-    flattener = _Flattener(aliases and not by_name, loose=not by_name)
+    flattener = _Flattener(aliases and not by_name, with_attributes=not by_name)
     try:
         (flattener.flat.root,) = flattener.visit([""], [state])
     except RecursionError as error:
@@ -142,10 +142,10 @@ class _CycleError(Exception):
 
 
 class _Flattener:
-    def __init__(self, aliases: bool, *, loose: bool) -> None:
+    def __init__(self, aliases: bool, *, with_attributes: bool) -> None:
         self.flat = Flat()
         self._aliases = aliases
-        self._loose = loose  # Whether attributes are flattened, too.
+        self._with_attributes = with_attributes
         self._seen: dict[int, int] = {}  # Numbers by id of objects that `flat` holds.
         self._open: set[int] = set()
 
@@ -191,12 +191,11 @@ class _Flattener:
         self._open.add(identity)
         try:
             node, keys, children = containers.take_apart(value, kind)
-            prefix = f"{name}/" if name else ""
-            names = [prefix + (k if type(k) is str else tree.part(k)) for k in keys]
-            if self._loose and kind in containers.LOOSE:
+            names = tree.names_below(name, keys)
+            if self._with_attributes and kind in containers.WITH_ATTRIBUTES:
                 others = containers.attributes_of(value)
                 node.attributes = containers.encode_keys([*others])
-                names += [f"{prefix}.{name}" for name in others]
+                names += tree.names_below(name, [f".{other}" for other in others])
                 children = [*children, *others.values()]
             node.children = self.visit(names, children)
         except (_CycleError, scalars.NotScalarError) as error:

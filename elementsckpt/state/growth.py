@@ -10,16 +10,13 @@ import copy
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..format import scalars
 from ..format.manifest import Node
 from ..kinds import leaves
 from ..user import attributes
 from . import containers, matching, tree
+from .containers import MAPPINGS, SEQUENCES
 from .selection import Selection
 from .walking import Place
-
-_MAPPINGS = frozenset({"dict", "ordered", "default", "counter"})
-_SEQUENCES = frozenset({"list", "tuple", "deque"})
 
 
 class _Found(NamedTuple):
@@ -53,15 +50,15 @@ def find(
     state = plan.flat.object_at(plan.flat.root)
     found: list[_Found] = []
     for name, place in places:
-        if place.number >= 0:
-            new = left.get((name, place.number))
-        else:
-            new = selection.renamed(name) if selection.matches(name) else None
+        new = left.get((name, place.number))
+        if place.number < 0 and selection.matches(name):
+            new = selection.renamed(name)
         moved = None if new is None else _moved(place, name, new)
-        if new is not None and moved is not None:
-            begin = _begin(state, moved, is_complete=is_complete)
-            if begin is not None:
-                found.append(_Found(moved, new, begin))
+        if new is None or moved is None:
+            continue
+        begin = _begin(state, moved, is_complete=is_complete)
+        if begin is not None:
+            found.append(_Found(moved, new, begin))
     _note(plan, _of_whole_lists(found))
 
 
@@ -75,7 +72,7 @@ def _moved(place: Place, old: str, new: str) -> Place | None:
         end = "".join(f"/{tree.part(x)}" for x in after)
         middle = new[len(start) : len(new) - len(end)]
         is_other = new == f"{start}{middle}{end}" and middle
-        if is_other and place.nodes[index].kind in _MAPPINGS:
+        if is_other and place.nodes[index].kind in MAPPINGS:
             if type(key) is str and ("/" in key or "/" not in middle):
                 return place._replace(keys=(*before, middle, *after))
             if type(key) is int and middle.isdecimal():
@@ -87,13 +84,13 @@ def _begin(state: Any, place: Place, *, is_complete: bool) -> int | None:
     """Return the number of keys up to the first missing object, or None."""
     for depth, (node, key) in enumerate(zip(place.nodes, place.keys, strict=False)):
         kind = containers.kind_of(state)
-        if leaves.is_vacant(state) or (kind in _SEQUENCES and not len(state)):
+        if leaves.is_vacant(state) or (kind in SEQUENCES and not len(state)):
             return _unless_named(place, depth)
-        if kind in _MAPPINGS and node.kind in _MAPPINGS:
+        if kind in MAPPINGS and node.kind in MAPPINGS:
             if key not in state:
                 is_closed = is_complete and not depth
                 return None if is_closed else _unless_named(place, depth + 1)
-        elif kind not in _SEQUENCES or kind != node.kind or key >= len(state):
+        elif kind not in SEQUENCES or kind != node.kind or key >= len(state):
             return None
         state = state[key]
     return _unless_named(place, len(place.keys)) if leaves.is_vacant(state) else None
@@ -115,7 +112,7 @@ def _of_whole_lists(found: list[_Found]) -> list[_Found]:
     def is_whole(place: Place, depth: int) -> bool:
         node = place.nodes[depth]
         items = counts[place.keys[:depth]]
-        return node.kind in _MAPPINGS or len(items) == len(node.children)
+        return node.kind in MAPPINGS or len(items) == len(node.children)
 
     kept = [
         x
@@ -162,15 +159,14 @@ def _grown(
         below.setdefault(place.keys[depth], []).append(place)
     kind = containers.kind_of(state)
     is_whole = len(below) == len(first.nodes[depth].children)
-    if leaves.is_vacant(state) or (kind in _SEQUENCES and not len(state)):
+    if leaves.is_vacant(state) or (kind in SEQUENCES and not len(state)):
         items = {key: _grown(None, x, depth + 1, values) for key, x in below.items()}
         made = _made(first.nodes[depth], items)
         return _noted(made, first, depth, values) if is_whole else made
     other = list(state) if kind == "tuple" else copy.copy(state)
     attributes.give(other, attributes.own(state))  # Some copies lack them.
     for key, some in below.items():
-        is_there = kind not in _MAPPINGS or key in state
-        there = state[key] if is_there else None
+        there = None if kind in MAPPINGS and key not in state else state[key]
         other[key] = _grown(there, some, depth + 1, values)
     if is_whole and not len(state):
         return _noted(other, first, depth, values)
@@ -187,9 +183,6 @@ def _noted(made: Any, place: Place, depth: int, values: Mapping[int, Any]) -> An
 
 def _made(node: Node, items: Mapping[Any, Any]) -> Any:
     """Return a container like a saved one with these items."""
-    if node.kind in _MAPPINGS:
-        keys = [scalars.encode(key) for key in items]
-        like = Node(node.kind, keys=keys, value=node.value)
-        return containers.put_together(like, list(items.values()), None)
-    children = [items[key] for key in containers.child_keys(node)]
-    return containers.put_together(node, children, None)
+    keys = list(items) if node.kind in MAPPINGS else containers.child_keys(node)
+    like = Node(node.kind, keys=containers.encode_keys(keys), value=node.value)
+    return containers.put_together(like, [items[key] for key in keys], None)

@@ -15,6 +15,13 @@ from . import tree
 Keys = tuple[Any, ...]
 
 
+_FORMS: tuple[Callable[[Keys], Any], ...] = (
+    lambda keys: tuple((type(key), key) for key in keys),
+    lambda keys: tuple(tree.part(key).count("/") for key in keys),
+    lambda keys: None,  # Those that are left.
+)
+
+
 def match(
     saved: Sequence[tuple[str, Keys]], current: Sequence[tuple[str, Keys]]
 ) -> tuple[dict[int, int], dict[str, str]]:
@@ -64,7 +71,7 @@ def _matched(saved: Mapping[int, Keys], current: Mapping[int, Keys]) -> dict[int
     name, and one leaf on each side is a pair.
     """
     pairs: dict[int, int] = {}
-    for form in (_typed, _slashes, _nothing):
+    for form in _FORMS:
         those = _alone(saved.keys() - pairs.keys(), saved, form)
         these = _alone(current.keys() - {*pairs.values()}, current, form)
         pairs |= {those[x]: these[x] for x in those.keys() & these.keys()}
@@ -78,15 +85,3 @@ def _alone(
     forms = {number: form(keys[number]) for number in numbers}
     counts = collections.Counter(forms.values())
     return {form: number for number, form in forms.items() if counts[form] == 1}
-
-
-def _typed(keys: Keys) -> Any:
-    return tuple((type(key), key) for key in keys)
-
-
-def _slashes(keys: Keys) -> Any:
-    return tuple(tree.part(key).count("/") for key in keys)
-
-
-def _nothing(keys: Keys) -> Any:
-    return None

@@ -29,8 +29,8 @@ class Plan(Struct):
       replace: Pairs of the number in `flat` and the saved number.
       taken: Specs of saved leaves whose type the current leaf takes, by the number of
         the current leaf.
-      undecided: Like `replace`, with names and specs: numbers that fit if the
-        conversion loses nothing.
+      undecided: Like `replace`, with names: numbers that fit if the conversion loses
+        nothing.
       problems: Leaves that do not fit, by name, and what is wrong.
       kept: Names of leaves that only the current state has because code is bound to
         them.
@@ -46,7 +46,7 @@ class Plan(Struct):
     used: set[str] = set()
     replace: list[tuple[int, int]] = []
     taken: dict[int, Spec] = {}
-    undecided: list[tuple[int, int, str, Spec]] = []
+    undecided: list[tuple[int, int, str]] = []
     loaded: list[str] = []
     missing: list[str] = []
     unexpected: list[str] = []
@@ -115,7 +115,7 @@ def plan(
     if current.keys() - {*before}:
         known = {*before, *(name for name, _, _ in saved)}
         left = [(name, n) for n, name in enumerate(now) if name not in known]
-        left = [x for x in left if selection.matches(x[0])]
+        left = [(name, n) for name, n in left if selection.matches(name)]
         result.missing = [name for name, target in left if target not in flat.in_code]
         result.kept = [name for name, target in left if target in flat.in_code]
     return result
@@ -172,18 +172,23 @@ def _match(
     name, target, number, saved = pair
     current, kind = result.flat.values[target], result.flat.kinds[target]
     form = None
-    if kind.traits is not None:  # Most leaves have the form of an earlier one.
-        form = id(saved), kind, kind.traits(current)
+    if kind.spec_key is not None:  # Most leaves have the form of an earlier one.
+        form = id(saved), kind, kind.spec_key(current)
     takes = fitting.get(form)
     if takes is None:
-        leaf = current, kind
         expected = kind.spec(current)
         takes = specs.takes(saved, expected)
         fits = takes or saved.is_like(expected)
         if not fits and specs.may_be_exact(saved, expected):
-            result.undecided.append((target, number, name, saved))
+            result.undecided.append((target, number, name))
             return
-        problem = _problem(result, (name, saved, takes), leaf, selection)
+        can_cast = not fits and specs.can_cast(saved, expected)
+        if fits or (selection.cast and can_cast):
+            problem = None if takes else specs.problem(expected)
+            problem = problem or _misplaced(result, name, current, kind)
+        else:
+            result.castable = result.castable or can_cast
+            problem = f"expected {expected}"
         if problem is not None:
             result.problems[name] = f"saved {saved}, {problem}"
             result.left[name] = number
@@ -196,25 +201,11 @@ def _match(
     result.loaded.append(name)
 
 
-def _problem(
-    result: Plan,
-    pair: tuple[str, Spec, bool],
-    leaf: tuple[Any, Kind],
-    selection: Selection,
-) -> str | None:
-    """Return why a saved leaf cannot replace a current one, or None."""
-    name, saved, takes = pair
-    current, kind = leaf
-    expected = kind.spec(current)
-    if not takes and not saved.is_like(expected):
-        can_cast = specs.can_cast(saved, expected)
-        if not (selection.cast and can_cast):
-            result.castable = result.castable or can_cast
-            return f"expected {expected}"
-    problem = None if takes else specs.problem(expected)
-    sharding = None if problem else kind.misplaced(current)
+def _misplaced(result: Plan, name: str, current: Any, kind: Kind) -> str | None:
+    """Return why the sharding of a current leaf does not allow its shape, or None."""
+    sharding = kind.misplaced(current)
     if sharding is None:
-        return problem
+        return None
     result.misplaced.append(name)
     return f"which {sharding} does not divide"
 
@@ -226,7 +217,7 @@ def decide(plan: Plan, values: Mapping[int, Any]) -> None:
       plan: The plan, which is changed.
       values: The undecided numbers, by the number of the saved leaf.
     """
-    for target, number, name, _ in plan.undecided:
+    for target, number, name in plan.undecided:
         expected = plan.flat.spec(target)
         is_exact = specs.is_exact(values[number], expected)
         problem = specs.problem(expected) if is_exact else f"expected {expected}"

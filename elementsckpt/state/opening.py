@@ -1,6 +1,8 @@
 """One container of a pytree, opened: its children, and how to rebuild it with others.
 
-This opens containers of Python, NamedTuples and dataclasses.
+This opens containers of Python, NamedTuples and dataclasses. Their other attributes are
+part of the state if they are data. Functions, and objects that only pickle could hold,
+are treated as static fields: a load keeps those of the current value.
 """
 
 from __future__ import annotations
@@ -15,10 +17,12 @@ from typing import Any
 
 from msgspec import Struct
 
+from ..errors import StateError
 from ..format import scalars
 from ..kinds import classes, leaves, references
+from ..kinds.kind import UnstorableError
 from ..user import attributes
-from . import beside, containers, tree
+from . import containers, flattening, tree
 
 
 class Opened(Struct):
@@ -29,19 +33,19 @@ class Opened(Struct):
         whose only child has the name of the box.
       children: The children.
       rebuild: Returns a container like it with other children.
-      is_plain: Whether a save can hold the container itself, if it can hold its
+      is_storable: Whether a save can hold the container itself, if it can hold its
         children.
       is_random: Whether it is a random generator, which any save can hold.
       is_code: Whether it is code, whose children are the objects that it is bound to.
       static: Its static parts, to compare with other containers of its class.
       others: Its attributes that are part of the state; None if it cannot have any.
-      rest: Its other attributes.
+      rest: Its other attributes, except cached properties.
     """
 
     keys: Sequence[Any] | None
     children: Sequence[Any]
     rebuild: Callable[[list[Any]], Any]
-    is_plain: bool = False
+    is_storable: bool = False
     is_random: bool = False
     is_code: bool = False
     static: Any = None
@@ -59,12 +63,13 @@ class Opened(Struct):
 
 
 def _mapping(value: Any, by_name: bool) -> Opened:
-    if set(map(type, value)) <= {str}:
-        names = keys = sorted(value) if by_name else list(value)
-        is_plain = True
-    else:
-        names, keys = _named(list(value), by_name)
-        is_plain = all(map(_is_scalar, keys)) and all(map(_is_name, names, keys))
+    keys = list(value)
+    names = keys if {*map(type, keys)} <= {str} else unique(keys)
+    if by_name and names is keys:
+        names = keys = sorted(keys)
+    elif by_name:
+        pairs = sorted(zip(names, keys, strict=True), key=lambda x: tree.part(x[0]))
+        names, keys = [name for name, _ in pairs], [key for _, key in pairs]
 
     def rebuild(children: list[Any]) -> Any:
         other = type(value).copy(value)  # Keeps its own order.
@@ -72,34 +77,19 @@ def _mapping(value: Any, by_name: bool) -> Opened:
             other[key] = child
         return other
 
-    is_plain = is_plain and not by_name and _has_plain_factory(value)
-    opened = Opened(names, [value[key] for key in keys], rebuild, is_plain)
+    is_storable = not by_name and _has_plain_factory(value)
+    is_storable = is_storable and (names is keys or _are_storable(names, keys))
+    opened = Opened(names, [value[key] for key in keys], rebuild, is_storable)
     return with_attributes(opened, value)
 
 
-def _named(keys: list[Any], by_name: bool) -> tuple[list[Any], list[Any]]:
-    """Return names for keys that are not all text, and the keys."""
-    names = unique(keys)
-    if not by_name:
-        return names, keys
-    pairs = sorted(zip(names, keys, strict=True), key=lambda pair: tree.part(pair[0]))
-    return [name for name, _ in pairs], [key for _, key in pairs]
-
-
-def _is_name(name: Any, key: Any) -> bool:
-    """Return whether a key has the name that it has in any state."""
-    return tree.part(name) == tree.part(key)
-
-
-def _is_scalar(key: Any) -> bool:
-    """Return whether a save can hold the key itself."""
-    if type(key) is str:
-        return True
+def _are_storable(names: list[Any], keys: list[Any]) -> bool:
+    """Return whether a save can hold the keys, and names them like this."""
     try:
-        scalars.encode(key)
+        containers.encode_keys(keys)
     except scalars.NotScalarError:
         return False
-    return True
+    return [*map(tree.part, names)] == [*map(tree.part, keys)]
 
 
 def _has_plain_factory(value: Any) -> bool:
@@ -107,25 +97,17 @@ def _has_plain_factory(value: Any) -> bool:
     return factory is None or references.factory_name(factory) is not None
 
 
-def _sequence(make: Callable[[list[Any]], Any]) -> Callable[[Any, bool], Opened]:
-    return lambda value, _: Opened(range(len(value)), value, make, True)
-
-
-def _deque(value: collections.deque[Any], _: bool) -> Opened:
-    def rebuild(children: list[Any]) -> Any:
-        return collections.deque(children, value.maxlen)
-
-    return Opened(range(len(value)), value, rebuild, True)
+def _sequence(value: Any, by_name: bool) -> Opened:
+    cls: Any = type(value)
+    make = cls
+    if cls is collections.deque:
+        make = functools.partial(cls, maxlen=value.maxlen)
+    return Opened(range(len(value)), value, make, is_storable=True)
 
 
 OPENERS: dict[type, Callable[[Any, bool], Opened]] = {
-    dict: _mapping,
-    collections.OrderedDict: _mapping,
-    collections.Counter: _mapping,
-    collections.defaultdict: _mapping,
-    list: _sequence(list),
-    tuple: _sequence(tuple),
-    collections.deque: _deque,
+    cls: _mapping if kind in containers.MAPPINGS else _sequence
+    for cls, kind in containers.KINDS.items()
 }
 
 
@@ -144,7 +126,7 @@ def dataclass(value: Any) -> Opened:
     cls: Any = type(value)
     fields = [x.name for x in dataclasses.fields(value) if not _is_static(x)]
     found = {name: attributes.get(value, name, _UNSET) for name in fields}
-    names = [name for name in fields if found[name] is not _UNSET]
+    found = {name: x for name, x in found.items() if x is not _UNSET}
     declared = fields_of(cls) or frozenset()
 
     def rebuild(children: list[Any]) -> Any:
@@ -156,12 +138,12 @@ def dataclass(value: Any) -> Opened:
             other = copy.copy(value)  # Runs no __init__, either.
             for name in own.keys() - declared:
                 attributes.in_dict(other).pop(name, None)
-        for name, child in zip(names, children, strict=True):
+        for name, child in zip(found, children, strict=True):
             object.__setattr__(other, name, child)
         return other
 
-    children = [found[name] for name in names]
-    opened = Opened(names, children, rebuild, static=_static(value, names))
+    static = _static(value, found)
+    opened = Opened(list(found), list(found.values()), rebuild, static=static)
     return with_attributes(opened, value, declared)
 
 
@@ -176,7 +158,7 @@ def fields_of(cls: Any) -> frozenset[str] | None:
     return None if classes.builtin_base(cls) is object else frozenset()
 
 
-def _static(value: Any, names: Sequence[str]) -> Any:
+def _static(value: Any, names: Collection[str]) -> Any:
     """Return the values of a dataclass's other fields, for comparison."""
     others = [x.name for x in dataclasses.fields(value) if x.name not in names]
     found = {name: attributes.get(value, name) for name in others}
@@ -204,8 +186,7 @@ def stateful(value: Any, kind: str) -> Opened:
     def rebuild(parts: list[Any]) -> Any:
         return containers.put_together(node, parts, type(value))
 
-    is_random = kind in containers.RANDOM
-    return Opened(keys, children, rebuild, is_random=is_random)
+    return Opened(keys, children, rebuild, is_random=kind in containers.RANDOM)
 
 
 def with_attributes(
@@ -220,13 +201,37 @@ def with_attributes(
     """
     if not attributes.takes(value):
         return opened
-    if opened.is_plain:  # It is saved itself, with all attributes.
+    if opened.is_storable:  # It is saved itself, with all attributes.
         opened.others = attributes.own(value)
         return opened
-    opened.others, opened.rest = beside.of(value, restored)
-    if opened.rest:  # These cannot be compared, so it equals no other container.
+    cls: Any = type(value)
+    others: dict[str, Any] = {}
+    rest: dict[Any, Any] = {}
+    for name, item in attributes.own(value).items():
+        if name in restored:
+            continue
+        if type(name) is str and _is_data(item):
+            others[name] = item
+        elif not isinstance(attributes.get(cls, name), functools.cached_property):
+            rest[name] = item
+    opened.others, opened.rest = others, rest
+    if rest:  # These cannot be compared, so it equals no other container.
         opened.static = object()
     return opened
+
+
+def _is_data(value: Any) -> bool:
+    """Return whether a save can hold the value as data: no pickle, no code to run."""
+    try:
+        flat = flattening.flatten(value, "")
+        for kind, leaf in zip(flat.kinds, flat.values, strict=True):
+            if kind.is_code:
+                return False
+            if not kind.is_foreign:
+                leaves.encode(leaf, kind)
+    except (StateError, UnstorableError):
+        return False
+    return True
 
 
 def unique(keys: list[Any]) -> list[Any]:

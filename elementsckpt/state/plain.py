@@ -15,9 +15,21 @@ from ..kinds import jax_arrays, leaves
 from ..user import attributes
 from . import callables, opening, pytrees, unsaved
 
+_ABSTRACT = (
+    ", a shape without elements: load something into it, or set the value to arrays, "
+    "before it is saved"
+)
+
+
+Keys = Mapping[str, tuple[str, tuple[int, ...]]]
+
 
 class Plain(Struct):
     """A tree as builtin containers, for a save.
+
+    Args:
+      keys: Generator and shape of typed keys, by the names of leaves that may be the
+        data of such keys.
 
     Attributes:
       state: The tree as nested dicts, lists and the like, with the same leaves.
@@ -32,6 +44,7 @@ class Plain(Struct):
         they are not code.
     """
 
+    keys: Keys
     state: Any = None
     is_whole: bool = True
     outline: list[Any] = []
@@ -52,41 +65,15 @@ class Plain(Struct):
                 _refuse(path, unsaved.problem(parts))
                 yield path, parts
 
-
-Keys = Mapping[str, tuple[str, tuple[int, ...]]]
-
-
-def plain(value: Any, keys: Keys = types.MappingProxyType({})) -> Plain:
-    """Return a tree as builtin containers.
-
-    Args:
-      value: The tree.
-      keys: Generator and shape of typed keys, by the names of leaves that may be the
-        data of such keys.
-
-    Raises:
-      StateError: a leaf has a shape and no elements, or a module of Flax is bound to
-        its variables.
-    """
-    apart = Plain()
-    (apart.state,) = _Plainer(apart, keys).visit([""], [value])
-    return apart
-
-
-class _Plainer:
-    def __init__(self, apart: Plain, keys: Keys) -> None:
-        self._apart = apart
-        self._keys = keys
-
     def visit(self, names: Iterable[str], values: Iterable[Any]) -> list[Any]:
         """Return the children of a container as builtin containers and leaves."""
-        found, leaf_names, keys = [], self._apart.names, self._keys
+        found, leaf_names, keys = [], self.names, self.keys
         for name, value in zip(names, values, strict=True):
             opened = None
             if type(value) not in leaves.PLAIN:
                 opened = pytrees.open_node(value, by_name=False)
-                if opened is None:
-                    _refuse_abstract(name, value)
+                if opened is None and leaves.kind_of(value).is_abstract:
+                    _refuse(name, f"is {value}{_ABSTRACT}")
             if opened is not None and not opened.is_random:
                 found.append(self._container(name, value, opened))
                 continue
@@ -99,19 +86,19 @@ class _Plainer:
     def _container(self, name: str, value: Any, opened: opening.Opened) -> Any:
         children = self.visit(pytrees.names_in(name, opened), opened.children)
         others = opened.others or {}
-        entry = type(value), opened.keys, len(self._apart.names), opened.static
-        self._apart.outline.append((*entry, [*others]))
-        if opened.is_plain:
+        entry = type(value), opened.keys, len(self.names), opened.static
+        self.outline.append((*entry, [*others]))
+        if opened.is_storable:
             return opened.rebuilt(children)
-        self._apart.is_whole = False
+        self.is_whole = False
         left = [str(x) for x, item in opened.rest.items() if not callable(item)]
         if left:
-            self._apart.unsaved.append((name, left))
+            self.unsaved.append((name, left))
         if opened.is_code or isinstance(value, functools.partial):
             _refuse(name, unsaved.problem([value, *callables.wrapped(value)]))
-            self._apart.code.append((name, value))
+            self.code.append((name, value))
         elif opened.static is not None:
-            self._apart.static.append((name, value, opened))
+            self.static.append((name, value, opened))
         if opened.keys is None:
             return children[0]
         items = zip(opened.keys, children, strict=True)
@@ -122,14 +109,22 @@ class _Plainer:
         return carrier
 
 
+def plain(value: Any, keys: Keys = types.MappingProxyType({})) -> Plain:
+    """Return a tree as builtin containers.
+
+    Args:
+      value: The tree.
+      keys: As in `Plain`.
+
+    Raises:
+      StateError: a leaf has a shape and no elements, or a module of Flax is bound to
+        its variables.
+    """
+    made = Plain(keys)
+    (made.state,) = made.visit([""], [value])
+    return made
+
+
 def _refuse(name: str, problem: str | None) -> None:
     if problem is not None:
         raise StateError(f"{name or 'The value'} {problem}.")
-
-
-def _refuse_abstract(name: str, value: Any) -> None:
-    if leaves.kind_of(value).is_abstract:
-        raise StateError(
-            f"{name or 'The value'} is {value}, a shape without elements: load "
-            f"something into it, or set the value to arrays, before it is saved."
-        )

@@ -8,18 +8,20 @@ load. But the arrays that code is bound to are leaves.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+import functools
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from msgspec import field
 
 from ..format.manifest import Node
 from ..kinds import classes, leaves
-from ..kinds.code_kinds import FUNCTION
-from . import callables, containers, flattening, tree
+from ..kinds.python_kinds import FUNCTION
+from ..user import attributes
+from . import callables, containers, flattening, opening, tree
 from .homonyms import Keys
-from .opening import OPENERS, Opened, dataclass, namedtuple, stateful, unique
-from .registered import is_registered, open_registered
+from .opening import OPENERS, Opened, unique
 
 
 class Flat(flattening.Flat):
@@ -27,7 +29,7 @@ class Flat(flattening.Flat):
 
     opened: list[Opened] = field(default_factory=list)
 
-    def _keys_in(self, number: int) -> list[Keys]:
+    def keys_in(self, number: int) -> list[Keys]:
         node = self.nodes[number]  # A box adds no key.
         return [(key,) for key in node.keys] or [()] * len(node.children)
 
@@ -72,10 +74,7 @@ def _visit(flat: Flat, names: Iterable[str], values: Iterable[Any]) -> list[int]
 
 def names_in(name: str, opened: Opened) -> list[str]:
     """Return the names of the children of a container of this name."""
-    if opened.keys is None:
-        return [name]
-    prefix = f"{name}/" if name else ""
-    return [prefix + (x if type(x) is str else tree.part(x)) for x in opened.keys]
+    return [name] if opened.keys is None else tree.names_below(name, opened.keys)
 
 
 def open_node(value: Any, *, by_name: bool) -> Opened | None:
@@ -94,20 +93,20 @@ def open_node(value: Any, *, by_name: bool) -> Opened | None:
         return _code(value)
     if not kind.is_opaque:
         return None
-    return open_registered(value, by_name) or _unregistered(value)
+    return _registered(value, by_name) or _unregistered(value)
 
 
 def _unregistered(value: Any) -> Opened | None:
     """Open a container that is not registered with JAX; return None for a leaf."""
     cls: Any = type(value)
     if classes.is_namedtuple(cls):
-        return namedtuple(value, cls)
+        return opening.namedtuple(value, cls)
     if callables.is_code(value):
         return _code(value)
     if dataclasses.is_dataclass(cls):
-        return dataclass(value)
+        return opening.dataclass(value)
     kind = containers.kind_of(value)
-    return None if kind is None else stateful(value, kind)
+    return None if kind is None else opening.stateful(value, kind)
 
 
 def _code(value: Any) -> Opened:
@@ -141,9 +140,93 @@ def _is_tree(owner: Any) -> bool:
 def holds_arrays(value: Any) -> bool:
     """Return whether a tree holds arrays, or code that cannot be saved."""
     kind = leaves.kind_of(value)
-    if kind.is_array or kind.is_abstract:
+    if kind.is_array or kind.is_abstract or callables.problem(value) is not None:
         return True
-    if callables.problem(value) is not None:
-        return True
-    opened = None if type(value) in leaves.PLAIN else open_node(value, by_name=True)
+    opened = open_node(value, by_name=True)
     return opened is not None and any(map(holds_arrays, opened.children))
+
+
+# Containers that are registered with JAX
+
+
+def is_registered(value: Any) -> bool:
+    """Return whether JAX can open the value."""
+    return _registered(value, by_name=True) is not None
+
+
+def _registered(value: Any, by_name: bool) -> Opened | None:
+    """Open a container that is registered with JAX; return None for others."""
+    jax = sys.modules.get("jax")
+    if jax is None or not hasattr(jax, "tree_util"):
+        return None
+    if jax.tree_util.all_leaves([value]):  # Flattening a leaf may warn.
+        return None
+    pairs, structure = jax.tree_util.tree_flatten_with_path(
+        value, is_leaf=lambda part: part is not value
+    )
+    keys: Any = [_key(path[0]) for path, _ in pairs]
+    children = [child for _, child in pairs]
+    rebuild = structure.unflatten
+    if not by_name and isinstance(value, Mapping):
+        keys, children, rebuild = _in_own_order(value, keys, children, rebuild)
+    cls: Any = type(value)
+    if len(keys) == 1 and _is_box(cls):
+        return Opened(None, children, rebuild, static=structure)
+    opened = Opened(unique(keys), children, rebuild, static=structure)
+    return _with_lost(opened, value, keys)
+
+
+def _with_lost(opened: Opened, value: Any, keys: list[Any]) -> Opened:
+    """Add attributes that the class's own flattening does not restore."""
+    cls: Any = type(value)
+    fields = opening.fields_of(cls)
+    if fields is None:  # The class defines all of its content itself.
+        return opened
+    found = attributes.own(value).keys()
+    if found <= fields:
+        opened.others = {} if attributes.takes(value) else None
+        return opened
+    kept = fields | attributes.own(opened.rebuild([*opened.children])).keys()
+    lost = {*keys} & (found - kept)
+    rebuild = opened.rebuild
+
+    def giving(parts: list[Any]) -> Any:
+        made = rebuild(parts)
+        pairs = zip(keys, parts, strict=True)
+        attributes.give(made, {key: part for key, part in pairs if key in lost})
+        return made
+
+    if lost:  # With chex, they are children.
+        opened.rebuild = giving
+    return opening.with_attributes(opened, value, kept | lost)
+
+
+def _in_own_order(
+    value: Mapping[Any, Any], keys: list[Any], children: list[Any], rebuild: Any
+) -> tuple[list[Any], list[Any], Callable[[list[Any]], Any]]:
+    """Return keys and children in the order of the mapping; JAX sorts them."""
+    places = {key: place for place, key in enumerate(keys)}
+    own = [key for key in value if key in places]
+    if len(own) < len(keys):
+        return keys, children, rebuild
+
+    def close_in_order(parts: list[Any]) -> Any:
+        by_key = dict(zip(own, parts, strict=True))
+        return rebuild([by_key[key] for key in keys])
+
+    return own, [children[places[key]] for key in own], close_in_order
+
+
+@functools.cache
+def _is_box(cls: Any) -> bool:
+    """Return whether the class is one of Flax's boxes around one value."""
+    names = [x.__name__ for x in cls.__mro__ if x.__module__.startswith("flax.")]
+    return not {"Variable", "VariableState", "AxisMetadata"}.isdisjoint(names)
+
+
+def _key(entry: Any) -> Any:
+    """Return the key in an entry of a path of JAX."""
+    for attribute in ("name", "key", "idx"):
+        if hasattr(entry, attribute):
+            return getattr(entry, attribute)
+    return str(entry)

@@ -11,23 +11,20 @@ from __future__ import annotations
 
 import enum
 import heapq
-import itertools
 import types
-from collections.abc import Callable, Iterator, Sequence, Set
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from typing import Any
 
 import numpy as np
-from msgspec import Struct
 
 from ..errors import StateError
 from ..kinds import leaves, pickles, reductions, references
-from ..kinds.code_kinds import encode_pickle
 from ..kinds.kind import Encoded, Kind, UnstorableError
 from ..kinds.numpy_kinds import NUMPY, has_bytes
+from ..kinds.python_kinds import OBJECT, encode_bytes
 from . import tree
-from .circles import in_circles
 from .flattening import Flat
-from .units import Array, Unit, several
+from .units import Array, Unit, in_circles, several
 
 _ATOMS = frozenset(
     {type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented)}
@@ -36,113 +33,77 @@ _ATOMS = frozenset(
 _ONLY_ONE = (type, types.ModuleType, enum.Enum, np.dtype)  # Unpickled as themselves.
 
 
-class Stored(Struct):
-    """A pickled leaf, or a leaf that only pickles refer to.
-
-    Attributes:
-      number: Its number, in the numbering of the state's leaves.
-      name: Its name.
-      encoded: What to store. The value of a pickle is the list of numbers of the leaves
-        and containers that it refers to.
-    """
-
-    number: int
-    name: str
-    encoded: Encoded
-
-
-class Pickled(NamedTuple):
-    """Pickled leaves, and the arrays in them.
-
-    Attributes:
-      leaves: The leaves; and, with new numbers, the objects that they share and arrays
-        of other libraries than NumPy in them.
-      arrays: NumPy arrays in them, with numbers and names.
-      inside: NumPy arrays that stay in the pickles, with the name of such a pickle.
-      next_number: The first number that no leaf has.
-    """
-
-    leaves: list[Stored]
-    arrays: list[tuple[int, str, np.ndarray]]
-    inside: list[tuple[str, np.ndarray]]
-    next_number: int
-
-
 # Classes whose pickles leave out attributes, to the names of the leaves that hold such
 # objects, and the names of the attributes.
 Losses = dict[type, tuple[list[str], list[str]]]
 
 
-def pickle_leaves(
-    flat: Flat,
-    names: Sequence[str],
-    numbers: Sequence[int],
-    key: str,
-    losses: Losses,
-) -> Pickled:
-    """Pickle some leaves of a state.
+class Pickling:
+    """Pickles some leaves of a state.
 
     Args:
       flat: The state.
-      names: Names of its leaves.
-      numbers: Numbers of the leaves to pickle.
       key: The component's key, for errors.
       losses: Collects what pickles leave out.
+      new_numbers: Numbers for leaves that only pickles refer to.
 
-    Raises:
-      StateError: one cannot be pickled, or an array in it cannot be stored.
+    Attributes:
+      stored: Number, name and content of the leaves; of the objects that they share;
+        and of arrays of other libraries than NumPy in them. The value of a pickle is
+        the list of numbers of the leaves and containers that it refers to.
+      arrays: NumPy arrays in them, with numbers and names.
+      inside: NumPy arrays that stay in the pickles, by identity, with the name of such
+        a pickle.
     """
-    return _Pickling(flat, names, numbers, key, losses).run()
 
-
-class _Pickling:
     def __init__(
-        self,
-        flat: Flat,
-        names: Sequence[str],
-        numbers: Sequence[int],
-        key: str,
-        losses: Losses,
+        self, flat: Flat, key: str, losses: Losses, new_numbers: Iterator[int]
     ) -> None:
-        self._key = key
-        self._losses = losses
-        self._count = itertools.count(len(flat.names))
-        self._leaves = [
-            Unit(number, names[number], flat.values[number], 1 << bit)
-            for bit, number in enumerate(numbers)
-        ]
-        self._flat = flat
-        self._in_state = _identities(flat, set(numbers))
+        self.stored: list[tuple[int, str, Encoded]] = []
+        self.arrays: list[tuple[int, str, np.ndarray]] = []
+        self.inside: dict[int, tuple[str, np.ndarray]] = {}
+        self._flat, self._key, self._losses = flat, key, losses
+        self._new_numbers = new_numbers
+        self._leaves: list[Unit] = []
+        self._in_state: dict[int, int] = {}
         self._arrays: dict[int, Array] = {}
-        self._inside: dict[int, tuple[str, np.ndarray]] = {}
         # Objects by id, kept alive so that the id stays unique, and their holders.
         self._held: dict[int, tuple[Any, int]] = {}
         self._parts: dict[int, Unit] = {}
         self._waiting: list[tuple[int, int, Unit]] = []
 
-    def run(self) -> Pickled:
+    def run(self, names: Mapping[int, str]) -> None:
+        """Pickle leaves.
+
+        Args:
+          names: Numbers and names of the leaves.
+
+        Raises:
+          StateError: one cannot be pickled, or an array in it cannot be stored.
+        """
+        self._leaves = [
+            Unit(number, name, self._flat.values[number], 1 << bit)
+            for bit, (number, name) in enumerate(names.items())
+        ]
+        self._in_state = _identities(self._flat, names.keys())
         self._trace(self._leaves)
         self._copy_circles()
         self._separate()
-        result = Pickled([], [], list(self._inside.values()), 0)
         for unit in [*self._leaves, *self._parts.values()]:
-            result.leaves.extend(self._stored(unit, result.arrays))
-        return result._replace(next_number=next(self._count))
+            self._store(unit)
 
-    def _stored(
-        self, unit: Unit, arrays: list[tuple[int, str, np.ndarray]]
-    ) -> Iterator[Stored]:
-        """Yield new arrays that a unit refers to, and the unit; list NumPy arrays."""
+    def _store(self, unit: Unit) -> None:
+        """List a unit, after the arrays that no unit before it refers to."""
         for thing in unit.positions:
             if isinstance(thing, Array) and thing.number < 0:
-                thing.number = next(self._count)
+                thing.number = next(self._new_numbers)
                 if thing.encoded is None:
-                    arrays.append((thing.number, thing.name, thing.value))
+                    self.arrays.append((thing.number, thing.name, thing.value))
                 else:
-                    yield Stored(thing.number, thing.name, thing.encoded)
+                    self.stored.append((thing.number, thing.name, thing.encoded))
         parts = [x.number if isinstance(x, Array) else x for x in unit.positions]
-        encoded = encode_pickle(unit.payload, parts)
-        yield Stored(unit.number, unit.name, encoded)
+        form, storage, _ = encode_bytes(unit.payload, OBJECT.name)
+        self.stored.append((unit.number, unit.name, (form, storage, parts)))
 
     def _trace(self, units: Sequence[Unit]) -> None:
         """Pickle leaves, and note which objects each of them holds."""
@@ -157,12 +118,10 @@ class _Pickling:
         references = {unit.number: unit.numbers() for unit in self._leaves}
         circular = in_circles(self._flat, references)
         if circular:
-            for identity, number in list(self._in_state.items()):
-                if number in circular:
-                    del self._in_state[identity]
-            self._trace(
-                [x for x in self._leaves if not circular.isdisjoint(x.numbers())]
-            )
+            in_state = self._in_state.items()
+            self._in_state = {x: n for x, n in in_state if n not in circular}
+            units = [x for x in self._leaves if not circular.isdisjoint(x.numbers())]
+            self._trace(units)
         for unit in self._leaves:
             unit.containers = frozenset(x for x in unit.numbers() if x < 0)
 
@@ -195,7 +154,7 @@ class _Pickling:
 
         def lost(cls: type, attributes: list[str]) -> None:
             names, _ = self._losses.setdefault(cls, ([], attributes))
-            if unit.name not in names and not unit.is_part:
+            if unit.name not in names and not several(unit.holders):
                 names.append(unit.name)
 
         try:
@@ -216,32 +175,30 @@ class _Pickling:
         kind = leaves.kind_of(item)
         is_all = item is unit.value
         name = unit.name if is_all else f"{unit.name}/{len(unit.positions)}"
-        leaves.check(item, kind, tree.full_name(self._key, name))
+        full_name = tree.full_name(self._key, name)
+        leaves.check(item, kind, full_name)
         if self._stays(item, kind, unit):
             return None
         array = self._arrays.get(id(item))
         if array is None:
-            try:
-                encoded = None
-                if kind is not NUMPY:
-                    full_name = tree.full_name(self._key, name)
-                    encoded = leaves.encode_named(item, kind, full_name)
-                array = Array(item, name, encoded)
-            except UnstorableError:
-                return None
+            array = Array(item, name)
+            if kind is not NUMPY:
+                try:
+                    array.encoded = leaves.encode(item, kind, name=full_name)
+                except UnstorableError:
+                    return None
             self._arrays[id(item)] = array
         return unit.position(array)
 
     def _stays(self, item: Any, kind: Kind, unit: Unit) -> bool:
         """Return whether an object stays in the pickle, and note arrays that stay."""
-        if not kind.is_array:
-            if issubclass(type(item), np.ndarray) and not reductions.takes(item):
-                self._inside[id(item)] = unit.name, np.ndarray.view(item, np.ndarray)
-            return True
         if kind is NUMPY and not has_bytes(item):
-            self._inside[id(item)] = unit.name, item
-            return True
-        return False
+            self.inside[id(item)] = unit.name, item
+        elif kind.is_array:
+            return False
+        elif issubclass(type(item), np.ndarray) and not reductions.takes(item):
+            self.inside[id(item)] = unit.name, np.ndarray.view(item, np.ndarray)
+        return True
 
     # Objects that several leaves hold
 
@@ -259,7 +216,7 @@ class _Pickling:
             return None
         if holders not in self._parts:
             name = f"{unit.name}/{len(unit.positions)}"
-            self._parts[holders] = Unit(next(self._count), name, [], holders)
+            self._parts[holders] = Unit(next(self._new_numbers), name, [], holders)
             self._wait(self._parts[holders])
         part = self._parts[holders]
         part.narrow(unit)

@@ -7,7 +7,6 @@ code. Only a value without a template needs it.
 from __future__ import annotations
 
 import base64
-import collections
 import itertools
 from collections.abc import Iterator
 from typing import Any
@@ -17,16 +16,11 @@ from msgspec import Struct
 from ..errors import reason
 from ..kinds import leaves, pickles
 from ..user import attributes
-from . import pytrees
+from . import opening, pytrees
 
 _MOST_BYTES = 4 << 20  # It is in the manifest, which all readers read.
-_MOST_ARRAY_BYTES = (
-    64 << 10
-)  # Of one in a static field, or that a function closes over.
-_CONTAINERS = (
-    *(dict, collections.OrderedDict, collections.Counter, collections.defaultdict),
-    *(list, tuple, collections.deque),
-)
+# Size of an array in a static field, or that a function closes over.
+_MOST_ARRAY_BYTES = 64 << 10
 
 
 class _Place(Struct, frozen=True, eq=False):
@@ -55,9 +49,7 @@ def dump(value: Any) -> tuple[str, str]:
 
 
 def _skeleton(value: Any, numbers: Iterator[int]) -> Any:
-    opened = None
-    if type(value) not in leaves.PLAIN:
-        opened = pytrees.open_node(value, by_name=False)
+    opened = pytrees.open_node(value, by_name=False)
     if opened is None or opened.is_random:
         return _Place(next(numbers))
     children = [_skeleton(child, numbers) for child in opened.children]
@@ -93,7 +85,7 @@ def _leaves(state: Any) -> Iterator[Any]:
     stack = [(state, False)]
     while stack:
         value, is_whole = stack.pop()
-        if is_whole or type(value) not in _CONTAINERS:
+        if is_whole or type(value) not in opening.OPENERS:
             yield value
             continue
         children = type(value).values(value) if isinstance(value, dict) else value

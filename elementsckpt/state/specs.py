@@ -64,9 +64,7 @@ def can_cast(saved: Spec, expected: Spec) -> bool:
     """Return whether a saved leaf fits with `cast=True`."""
     if {saved.kind, expected.kind} == {"array", "key"}:
         return _is_data(saved, expected) or _is_data(expected, saved)
-    if (saved.kind, saved.shape) != ("array", expected.shape):
-        return False
-    if expected.kind != "array":
+    if not saved.kind == expected.kind == "array" or saved.shape != expected.shape:
         return False
     kinds = [_kind(spec.dtype) for spec in (saved, expected)]
     if set(kinds) & set("VUS"):  # NumPy would mix up fields and cut off text.
@@ -90,13 +88,11 @@ _RANKS = "buifc"  # Each kind may be cast to those after it.
 
 def _kind(dtype: Any) -> str:
     """Return NumPy's letter for the kind of a dtype; a "+" marks other libraries'."""
-    name = str(dtype)
-    if name.startswith(("bfloat", "float")):
-        kind = "f"
-    else:
-        kind = name[0] if name.startswith(("int", "uint", "complex")) else ""
-    is_own = isinstance(dtype, np.dtype) and dtype.type.__module__ == "numpy"
-    return str(dtype.kind) if is_own else f"{kind or '?'}+"
+    if isinstance(dtype, np.dtype) and dtype.type.__module__ == "numpy":
+        return str(dtype.kind)
+    name = str(dtype).removeprefix("b")  # As in "bfloat16".
+    is_number = name.startswith(("float", "int", "uint", "complex"))
+    return f"{name[0] if is_number else '?'}+"
 
 
 _BY_KIND = {"b": bool, "u": int, "i": int, "f": float, "c": complex}
@@ -124,7 +120,8 @@ def _number_type(spec: Spec) -> Any:
 
 def is_exact(number: Any, expected: Spec) -> bool:
     """Return whether a number can be converted to the expected type without loss."""
-    number = _item(number)
+    if type(number) not in (bool, *NUMBERS):
+        number = leaves.kind_of(number).numbers(number).item()
     try:
         with np.errstate(all="ignore"):
             other = _number_type(expected)(number)
@@ -133,12 +130,6 @@ def is_exact(number: Any, expected: Spec) -> bool:
     except OverflowError:
         return False
     return bool(other == number) or repr(other) == repr(number)  # NaN.
-
-
-def _item(number: Any) -> Any:
-    if type(number) in (bool, *NUMBERS):
-        return number
-    return leaves.kind_of(number).numbers(number).item()
 
 
 def device_key(current: Any, kind: Kind) -> Any:

@@ -22,6 +22,12 @@ def part(key: Any) -> str:
         return hex(key) if isinstance(key, int) else type(key).__name__
 
 
+def names_below(name: str, keys: Iterable[Any]) -> list[str]:
+    """Return the names of what has these keys in a container of this name."""
+    prefix = f"{name}/" if name else ""
+    return [prefix + (key if type(key) is str else part(key)) for key in keys]
+
+
 def full_name(key: str, name: str) -> str:
     """Return the name of a leaf, or of a container, with its component's key."""
     return f"{key}/{name}" if name else key
@@ -58,7 +64,7 @@ def held(node: Node) -> int:
 def held_elsewhere(tree: Tree) -> set[int]:
     """Return the numbers of the leaves in pickles or in attributes of containers."""
     holding = [part for parts in _parts_by_pickle(tree).values() for part in parts]
-    for node in tree.nodes if any(node.attributes for node in tree.nodes) else ():
+    for node in tree.nodes:
         holding += node.children[held(node) :]
     return {number for number in needed(tree, holding) if number >= 0}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,10 +12,7 @@ from ..format import scalars
 from ..format.manifest import Node
 from . import containers, tree
 
-_NOTHING: Mapping[int, Any] = {}
-
-
-LEFT_OUT: Any = object()  # In place of a state of which no leaf is read.
+LEFT_OUT: Any = object()  # In place of a state without any leaf that is read.
 
 
 def unflatten(
@@ -22,7 +20,7 @@ def unflatten(
     nodes: Sequence[Node],
     values: Sequence[Any],
     find_class: Callable[[int, Node], type | None],
-    made: Mapping[int, Any] = _NOTHING,
+    made: Mapping[int, Any] = types.MappingProxyType({}),
 ) -> Any:
     """Build a state.
 
@@ -82,22 +80,16 @@ def unflatten_some(root: int, nodes: Sequence[Node], values: Mapping[int, Any]) 
     check(nodes)
     built: dict[int, Any] = dict(values)
     for number, node in enumerate(nodes):
-        keys = containers.child_keys(node)
-        pairs = zip(keys, node.children[: tree.held(node)], strict=True)
-        there = [(key, built[child]) for key, child in pairs if child in built]
-        if not there:
+        names = containers.child_keys(node)
+        keys, children = _there(names, node.children[: tree.held(node)], built)
+        if not keys:
             continue
-        items = scalars.build_dict(
-            [key for key, _ in there], [value for _, value in there]
-        )
-        whole = len(items) == len(keys)
-        if whole and node.kind not in containers.NAMED:
+        items = [built[child] for child in children]
+        if len(keys) == len(names) and node.kind not in containers.NAMED:
             bare = structs.replace(node, attributes=[])
-            built[-number - 1] = containers.put_together(
-                bare, list(items.values()), None
-            )
+            built[~number] = containers.put_together(bare, items, None)
         else:
-            built[-number - 1] = items
+            built[~number] = scalars.build_dict(keys, items)
     return built.get(root)
 
 
@@ -117,16 +109,15 @@ def unflatten_rest(root: int, nodes: Sequence[Node], values: Mapping[int, Any]) 
     check(nodes)
     built: dict[int, Any] = dict(values)
     for number, node in enumerate(nodes):
-        held = node.children[: tree.held(node)]
-        keys, names = node.keys, node.attributes
-        others = node.children[len(held) :]
+        count = tree.held(node)
+        keys, held = node.keys, node.children[:count]
         if keys:
             keys, held = _there(keys, held, built)
-        names, others = _there(names, others, built)
+        names, others = _there(node.attributes, node.children[count:], built)
         children = [*held, *others]
         bare = structs.replace(node, keys=keys, children=children, attributes=names)
         items = [built.get(child) for child in children]
-        built[-number - 1] = containers.put_together(bare, items, None)
+        built[~number] = containers.put_together(bare, items, None)
     return built.get(root, LEFT_OUT)
 
 

@@ -1,12 +1,17 @@
-"""One pickle, and the objects that it refers to."""
+"""One pickle and the objects that it refers to, and which of these are in circles."""
 
 from __future__ import annotations
 
+import contextlib
+import graphlib
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
 
 from ..kinds.kind import Encoded
+from .flattening import Flat
 
 
 class Unit(Struct, eq=False):
@@ -33,11 +38,6 @@ class Unit(Struct, eq=False):
     positions: dict[Any, int] = {}
     places: dict[int, int] = {}
     containers: frozenset[int] | None = None
-
-    @property
-    def is_part(self) -> bool:
-        """Whether several leaves hold it."""
-        return several(self.holders)
 
     def numbers(self) -> list[int]:
         """Return the numbers of the leaves and containers that it refers to."""
@@ -70,9 +70,42 @@ class Array(Struct, eq=False):
 
     value: Any
     name: str
-    encoded: Encoded | None  # None for NumPy arrays, which may be views.
+    encoded: Encoded | None = None  # None for NumPy arrays, which may be views.
     number: int = -1
 
 
 def several(holders: int) -> bool:
     return holders & (holders - 1) != 0
+
+
+def in_circles(flat: Flat, references: Mapping[int, Sequence[int]]) -> set[int]:
+    """Return the containers that contain themselves through pickled leaves.
+
+    Containers between two such containers are returned, too.
+
+    Args:
+      flat: The state.
+      references: Numbers of the objects that each pickled leaf refers to.
+    """
+    graph = {leaf: [x for x in found if x < 0] for leaf, found in references.items()}
+    if not any(graph.values()):
+        return set()
+    back: dict[int, list[int]] = {}
+    for number, node in enumerate(flat.nodes, 1):
+        graph[-number] = [x for x in node.children if x < 0 or x in references]
+    for number, below in graph.items():
+        for child in below:
+            back.setdefault(child, []).append(number)
+    return {number for number in _stuck(graph) & _stuck(back) if number < 0}
+
+
+def _stuck(graph: Mapping[int, Sequence[int]]) -> set[int]:
+    """Return the nodes that come after themselves, or after a node that does."""
+    sorter = graphlib.TopologicalSorter(graph)
+    with contextlib.suppress(graphlib.CycleError):
+        sorter.prepare()
+    left = {*graph, *itertools.chain.from_iterable(graph.values())}
+    while ready := sorter.get_ready():
+        left.difference_update(ready)
+        sorter.done(*ready)
+    return left

@@ -16,9 +16,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..kinds import leaves
-from ..kinds.code_kinds import FUNCTION
+from ..kinds.python_kinds import FUNCTION
 from ..user import attributes
-from . import callables, opening, pytrees, registered
+from . import callables, opening, pytrees
 
 _DEPTH = 2  # How deep to look into nested objects and closures.
 
@@ -82,7 +82,7 @@ def _content(value: Any) -> Any:
         if issubclass(cls, base):
             return base.values(value) if base is dict else base.__iter__(value)
     is_dataclass = attributes.get(cls, "__dataclass_fields__") is not None
-    if (is_dataclass and not callable(value)) or registered.is_registered(value):
+    if (is_dataclass and not callable(value)) or pytrees.is_registered(value):
         return attributes.own(value).values()
     return None
 
@@ -114,7 +114,7 @@ def arrays_in_code(code: Any) -> list[str]:
     if _is_stateless(code):
         return []
     is_partial = attributes.is_instance(code, functools.partial)
-    if is_partial and registered.is_registered(code):
+    if is_partial and pytrees.is_registered(code):
         return list(dict.fromkeys(_arrays_in([code.func])))
     opened = pytrees.open_node(code, by_name=True)
     is_open = opened is not None and bool(opened.children)

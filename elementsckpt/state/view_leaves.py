@@ -5,6 +5,7 @@ Each group of leaves comes with the number of its first leaf.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -122,13 +123,12 @@ def _narrow(
         return 0, leaf
     if leaf.block < 0 or not 0 <= low < high <= size:  # `views.restore` refuses it.
         return 0, leaf
-    number, begin, end = leaf.block, 0, blocks[leaf.block].content_size
-    while end <= low:
-        number, begin = number + 1, end
-        end += blocks[number].content_size
-    first = number
-    while end < high:
-        number += 1
+    begin, end, first = 0, 0, leaf.block
+    for number in itertools.count(first):
+        if end <= low:
+            begin, first = end, number
+        if end >= high:
+            break
         end += blocks[number].content_size
     if end > size:  # Other leaves are in the block, too.
         return 0, leaf

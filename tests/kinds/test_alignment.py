@@ -13,6 +13,7 @@ import elementsckpt
 from elementsckpt import Checkpoint
 from elementsckpt.format.manifest import LeafGroup
 from elementsckpt.kinds import leaves
+from elementsckpt.kinds.kind import Stored
 
 from support import boxes
 
@@ -133,7 +134,8 @@ def test_an_array_comes_back_from_behind_any_bytes(make):
     )
     for count in COUNTS:
         memory = np.concatenate([np.full(count, 7, np.uint8), content])
-        decoded = [leaves.decode(group, leaves.layout_of(group), memory, count)]
+        stored = Stored(leaves.layout_of(group), memory, count)
+        decoded = [leaves.decode(group, stored)]
         leaves.build([(group, decoded[0])], "box", "box")
         assert bits(decoded[0][0]) == bits(x)
 

@@ -135,7 +135,7 @@ def test_a_package_says_its_duty_and_what_it_hands_on(package):
 
 
 def test_what_is_above_asks_the_kind_of_a_leaf_and_not_its_library():
-    names = {"jax_arrays", "jax_kinds", "torch_kinds", "torch_pickles", "torch_tensors"}
+    names = {"jax_arrays", "jax_kinds", "torch_kinds", "torch_tensors"}
     libraries = {f"elementsckpt.kinds.{name}" for name in names}
     found = {x for x in MODULES if home(x) != "kinds" and libraries & {*siblings(x)}}
     assert {x.partition(".")[2] for x in found} == {
