@@ -12,7 +12,7 @@ import weakref
 from pathlib import Path
 
 from ..directory.listing import SaveEntry
-from ..storage import disk, paths
+from ..storage import descriptors, paths
 from ..system import forks, job
 from . import provenance
 
@@ -35,7 +35,7 @@ class WriterLock:
         self._directory = directory
         self._is_tried = False
         self._is_told = False  # Which process has it.
-        self._folder = disk.open_folder(directory)
+        self._folder = descriptors.open_folder(directory)
         forks.watch(self)
 
     def acquire(self, newest: SaveEntry | None) -> None:
@@ -49,7 +49,9 @@ class WriterLock:
         is_new = not self._is_tried
         if is_new:
             folder = self._folder
-            self.is_contested = folder is not None and disk.lock(folder.fd) is False
+            self.is_contested = (
+                folder is not None and descriptors.lock(folder.fd) is False
+            )
             self._is_tried = True
         if self.is_contested and not self._is_told:
             who = _writer(newest)
@@ -59,7 +61,9 @@ class WriterLock:
 
     def is_of(self, directory: Path) -> bool:
         """Return whether it is of this directory, not of one that was moved away."""
-        return self._folder is not None and disk.is_at(self._folder.fd, directory)
+        return self._folder is not None and descriptors.is_at(
+            self._folder.fd, directory
+        )
 
     def _after_fork(self) -> None:
         if self._folder is not None:

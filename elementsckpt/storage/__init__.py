@@ -6,4 +6,14 @@ is to give a draft the manifest that makes it a save. What a dead process left i
 **swept**. Only `disk` opens or changes files.
 """
 
-__all__ = ["disk", "fileview", "paths", "places", "reader", "store"]
+__all__ = [
+    "descriptors",
+    "disk",
+    "files",
+    "fileview",
+    "folders",
+    "paths",
+    "places",
+    "reader",
+    "store",
+]

@@ -21,7 +21,7 @@ from ..errors import CheckpointError, SaveExistsError, WriteError
 from ..format import names
 from ..format.manifest import Component, Segment
 from ..system import forks, job
-from . import disk, removal
+from . import descriptors, disk, files, folders, removal
 from .filetree import FolderWriter
 from .paths import contents, leads_nowhere, names_in
 from .segments import SaveFolder, SegmentSink
@@ -48,7 +48,7 @@ class Draft:
     """
 
     def __init__(
-        self, path: Path, made: list[Path], file: disk.Descriptor, *, fsync: bool
+        self, path: Path, made: list[Path], file: descriptors.Descriptor, *, fsync: bool
     ) -> None:
         self.path = path
         self.source = SaveFolder(path)
@@ -163,7 +163,7 @@ class Draft:
         """Whether it is a save, which others may rely on already."""
         if self._is_refused:
             return False
-        return disk.is_at(self._file.fd, self.path / names.MANIFEST)
+        return descriptors.is_at(self._file.fd, self.path / names.MANIFEST)
 
 
 def _above(path: Path) -> Iterator[Path]:
@@ -187,7 +187,7 @@ def begin(
     for attempt in range(_ATTEMPTS):
         name = names.save_name(now + timedelta(microseconds=attempt), step)
         path = directory / (f".{name}" if is_hidden else name)
-        file: disk.Descriptor | None = None
+        file: descriptors.Descriptor | None = None
         try:
             made += _make_folders(directory)
             file = _make_draft(path)
@@ -209,12 +209,12 @@ class _TakenError(Exception):
     """There is something of this name, or another process swept it away."""
 
 
-def _make_draft(path: Path) -> disk.Descriptor:
+def _make_draft(path: Path) -> descriptors.Descriptor:
     """Make a folder that has its locked draft from the first moment."""
     hidden = path.with_name(f".{path.name.lstrip('.')}")
     if os.path.lexists(path):
         raise _TakenError
-    file: disk.Descriptor | None = None
+    file: descriptors.Descriptor | None = None
     try:
         disk.make_folder(hidden)
         file = disk.create(hidden / names.DRAFT)
@@ -236,21 +236,21 @@ def _make_draft(path: Path) -> disk.Descriptor:
         raise
 
 
-def _remove_new(file: disk.Descriptor | None, hidden: Path, path: Path) -> None:
+def _remove_new(file: descriptors.Descriptor | None, hidden: Path, path: Path) -> None:
     """Remove what was made of a save folder, wherever it is by now."""
     if file is None:
         removal.try_to_sweep(hidden)  # It may be somebody else's.
         return
     for folder in (hidden, path):
-        if disk.is_at(file.fd, folder / names.DRAFT):
+        if descriptors.is_at(file.fd, folder / names.DRAFT):
             removal.remove(folder)
 
 
-def _is_lost(file: disk.Descriptor) -> bool:
+def _is_lost(file: descriptors.Descriptor) -> bool:
     """Return whether a sweep was faster than the lock of a new draft."""
     for _ in range(_ATTEMPTS):
-        if disk.lock(file.fd) is not False or disk.is_removed(file.fd):
-            return disk.is_removed(file.fd)
+        if descriptors.lock(file.fd) is not False or descriptors.is_removed(file.fd):
+            return descriptors.is_removed(file.fd)
         time.sleep(_PAUSE_S)  # Another process may only look whether it is locked.
     return True
 
@@ -264,14 +264,14 @@ def begin_at(path: Path, *, fsync: bool) -> Draft:
     if names_in(path):
         removal.sweep(path)
     made = _make_folders(path.parent)
-    file: disk.Descriptor | None = None
+    file: descriptors.Descriptor | None = None
     is_lost = False
     try:
         file = _make_draft_at(path, made)
         is_lost = _is_lost(file)
         if is_lost:
             raise _busy(path)
-        if disk.names_in(path) != [
+        if folders.names_in(path) != [
             names.DRAFT
         ]:  # Another save was faster, and is complete.
             raise _full(path)
@@ -289,14 +289,14 @@ def begin_at(path: Path, *, fsync: bool) -> Draft:
         raise
 
 
-def _remove_draft(file: disk.Descriptor, path: Path) -> None:
+def _remove_draft(file: descriptors.Descriptor, path: Path) -> None:
     """Remove a draft that is new, and not what others have put beside it."""
-    if disk.is_at(file.fd, path / names.DRAFT):
+    if descriptors.is_at(file.fd, path / names.DRAFT):
         with contextlib.suppress(CheckpointError):
             disk.remove(path / names.DRAFT)
 
 
-def _make_draft_at(path: Path, made: list[Path]) -> disk.Descriptor:
+def _make_draft_at(path: Path, made: list[Path]) -> descriptors.Descriptor:
     """Make the draft in a folder, and the folder if it is not there, or not any more.
 
     A sweep may take it for a leftover, as long as it is empty.
@@ -305,11 +305,11 @@ def _make_draft_at(path: Path, made: list[Path]) -> disk.Descriptor:
         with contextlib.suppress(FileExistsError):
             disk.make_folder(path)
             made.append(path)
-        if disk.is_missing(path):
+        if folders.is_missing(path):
             continue
         if _is_being_written(path):
             raise _busy(path)
-        if not os.path.isdir(path) or disk.names_in(path):
+        if not os.path.isdir(path) or folders.names_in(path):
             raise _full(path)
         try:
             return disk.create(path / names.DRAFT)
@@ -322,8 +322,8 @@ def _make_draft_at(path: Path, made: list[Path]) -> disk.Descriptor:
 
 def _is_being_written(path: Path) -> bool:
     try:
-        with disk.File(path / names.DRAFT, to_lock=True) as file:
-            return disk.lock(file.fd) is False
+        with files.File(path / names.DRAFT, to_lock=True) as file:
+            return descriptors.lock(file.fd) is False
     except CheckpointError:
         return False
 

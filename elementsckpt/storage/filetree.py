@@ -15,7 +15,7 @@ from ..errors import CheckpointError, DamagedError, StateError, WriteError
 from ..format import manifest
 from ..format.manifest import Component, File, Files, digest_of
 from ..system.threads import run
-from . import disk
+from . import disk, files, folders
 
 _LINES = 10  # In an error.
 _logger = logging.getLogger("elementsckpt")
@@ -67,17 +67,17 @@ class FolderWriter:
                 f"{self._path} is not a folder any more. Write files to the folder "
                 f"that the function gets, and leave the folder itself in place."
             )
-        files, problems = [], []
-        for path, status in disk.below(self._path):
+        found, problems = [], []
+        for path, status in folders.below(self._path):
             problem = _problem(path, status)
             if problem:
                 problems.append(f"{manifest.escape(path)} {problem}")
             elif stat.S_ISDIR(status.st_mode):
                 self._folders.append(self._path / path)
             else:
-                files.append(File(path, status.st_size, ""))
+                found.append(File(path, status.st_size, ""))
         self._refuse(sorted(problems))
-        return sorted(files, key=lambda file: file.path)
+        return sorted(found, key=lambda file: file.path)
 
     def _refuse(self, problems: Sequence[str]) -> None:
         if not problems:
@@ -109,7 +109,7 @@ class FolderWriter:
     def _settle(self, number: int, entry: File) -> bool:
         """Complete the entry of a file; tell whether an earlier save has the file."""
         path = self._path / entry.path
-        with disk.File(path) as file:
+        with files.File(path) as file:
             entry.size, entry.digest = file.size, digest_of(file.read, file.size)
             source = self._earlier.get(entry.digest)
             if source is not None and self._reuse(source, number, file, entry):
@@ -119,7 +119,7 @@ class FolderWriter:
                 disk.sync(file.fd, path=path)
         return False
 
-    def _reuse(self, source: Path, number: int, file: disk.File, entry: File) -> bool:
+    def _reuse(self, source: Path, number: int, file: files.File, entry: File) -> bool:
         """Replace a file by a link to an earlier one, if that is as good."""
         try:
             signature = self._checked(source, entry)
@@ -143,7 +143,7 @@ class FolderWriter:
 
     def _checked(self, source: Path, entry: File) -> tuple[int, ...]:
         """Check a file of an earlier save; return its signature."""
-        with disk.File(source) as earlier:
+        with files.File(source) as earlier:
             check(earlier, entry)
             if self._fsync:  # It may be in a copy that nobody has synced.
                 disk.sync(earlier.fd, path=source)
@@ -152,7 +152,7 @@ class FolderWriter:
 
 def signature_of(path: Path) -> tuple[int, ...]:
     """Return what tells a file from what takes its place, or writes to it."""
-    with disk.File(path) as file:
+    with files.File(path) as file:
         return file.signature
 
 
@@ -168,7 +168,7 @@ def _problem(path: str, status: os.stat_result) -> str:
     return ""
 
 
-def check(file: disk.File, entry: File, *, content: bool = True) -> None:
+def check(file: files.File, entry: File, *, content: bool = True) -> None:
     """Check that a file is what its entry in the manifest says.
 
     Args:

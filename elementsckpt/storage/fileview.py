@@ -19,7 +19,7 @@ from ..errors import DamagedError, ReadError, SaveNotFoundError, WriteError, rea
 from ..format import names
 from ..format.manifest import File, Files
 from ..system.threads import run
-from . import disk, drafts
+from . import disk, drafts, files, folders
 from .drafts import Draft
 from .filetree import check, signature_of
 
@@ -95,7 +95,7 @@ class FolderReader:
         """
         self._folders()
         for name in self.names:
-            disk.File(self._own / name).close()
+            files.File(self._own / name).close()
 
     def link(self, parent: Path) -> None:
         """Make the folder of a function, if links can be made."""
@@ -129,7 +129,7 @@ class FolderReader:
             self._refuse_others()
 
     def _verify(self, entry: File) -> tuple[int, ...]:
-        with disk.File(self.path / entry.path) as file:
+        with files.File(self.path / entry.path) as file:
             file.path = self._own / entry.path  # What errors name.
             check(file, entry, content=self._verifies)
             return file.signature
@@ -140,13 +140,10 @@ class FolderReader:
         Raises:
           DamagedError: one is something else, such as a link.
         """
-        disk.require_folder(self._own)
-        folders = {"": None}
-        for folder in (x for name in self.names for x in _above(name)):
-            if folder not in folders:
-                disk.require_folder(self._own / folder)
-                folders[folder] = None
-        return list(folders)
+        found = {"": None} | {x: None for name in self.names for x in _above(name)}
+        for folder in found:
+            folders.require_folder(self._own / folder)
+        return list(found)
 
     def check(self) -> None:
         """Check that in the folder are the files that were verified, as they were.
@@ -180,7 +177,7 @@ class FolderReader:
 
     def _refuse_removed(self) -> None:
         save = self._own.parent
-        if self._refusal and disk.is_missing(save / names.MANIFEST):
+        if self._refusal and folders.is_missing(save / names.MANIFEST):
             raise SaveNotFoundError(
                 f"{save} was removed while {self.key!r} was loaded from it, which may "
                 f"have seen some of its files only. They could not be linked elsewhere "
@@ -191,7 +188,7 @@ class FolderReader:
         files = set(self.names)
         found = [
             name
-            for name, status in disk.below(self._own)
+            for name, status in folders.below(self._own)
             if name not in files and not stat.S_ISDIR(status.st_mode)
         ]
         if found:

@@ -9,7 +9,8 @@ from pathlib import Path
 from ..errors import WriteError
 from ..format import names
 from ..user.notices import Notices
-from . import disk, drafts, removal
+from . import disk, drafts, folders, removal
+from .descriptors import Descriptor
 from .drafts import Draft
 from .segments import SaveFolder
 
@@ -34,7 +35,7 @@ class LocalStore:
         Raises:
           ReadError: the system refused.
         """
-        return [path.name for path in disk.folders_in(self.path)]
+        return folders.folders_in(self.path)
 
     def open(self, name: str) -> SaveFolder:
         """Return the folder with this name; nothing is read yet."""
@@ -68,7 +69,7 @@ class LocalStore:
         """Remove a folder that a process left that died; failing only warns."""
         removal.try_to_sweep(self.path / name, self._notices)
 
-    def _create_latest(self, draft: Path) -> disk.Descriptor:
+    def _create_latest(self, draft: Path) -> Descriptor:
         try:
             return disk.create(draft)
         except WriteError as error:

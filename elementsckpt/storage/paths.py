@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import CheckpointError
 from ..format import names
 from ..user.arguments import shown
-from . import disk
+from . import folders
 
 AnyPath = str | os.PathLike[str]
 
@@ -121,10 +121,10 @@ def describe(path: Path) -> str:
 
 def leads_nowhere(path: Path) -> str:
     """Say which link in a path leads to nothing; "" if none does."""
-    link = disk.dangling(path)
-    if link is None:
-        return ""
-    return f"{link} is a link to {os.readlink(link)}, which is not there"
+    for link in filter(os.path.islink, (path, *path.parents)):
+        if not os.path.exists(link):
+            return f"{link} is a link to {os.readlink(link)}, which is not there"
+    return ""
 
 
 def contents(path: Path) -> str:
@@ -140,6 +140,6 @@ def contents(path: Path) -> str:
 def names_in(path: Path) -> list[str]:
     """Return the names in a folder, none if it cannot be listed."""
     try:
-        return disk.names_in(path)
+        return folders.names_in(path)
     except CheckpointError:
         return []

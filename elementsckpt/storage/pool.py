@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import ReadError
-from . import disk
+from .descriptors import Descriptor
+from .files import File
 from .store import OpenSegment
 
 _FILES_SHARE = 4  # Of the descriptors that this process may have.
@@ -89,7 +90,7 @@ def _count() -> int:
     return len(_used)
 
 
-def map_file(file: disk.File) -> np.ndarray | None:
+def map_file(file: File) -> np.ndarray | None:
     """Map a file, copy-on-write; None if no more can be mapped, so that it is read."""
     if _MAPS_NEED_THEM and not _may_map(file):
         return None
@@ -103,14 +104,14 @@ def map_file(file: disk.File) -> np.ndarray | None:
     return np.frombuffer(content, np.uint8)
 
 
-def _may_map(file: disk.File) -> bool:
+def _may_map(file: File) -> bool:
     """Tell whether there are descriptors for this map, and for others after it."""
     if len(_maps) >= _budget(_MAPS_SHARE):
         return False
-    taken: list[disk.Descriptor] = []  # They close when this returns.
+    taken: list[Descriptor] = []  # They close when this returns.
     try:
         while len(taken) <= _SPARED:
-            taken.append(disk.Descriptor(os.dup, file.fd))
+            taken.append(Descriptor(os.dup, file.fd))
     except OSError:
         return False
     return True

@@ -245,7 +245,7 @@ class Reader:
         return number, end
 
     def _refuse_overlap(self, wants: Sequence[Want]) -> None:
-        """Refuse leaves that share bytes, which could take more memory than there is."""
+        """Refuse leaves that share bytes: their copies could multiply the memory."""
         free = 0, 0  # The first block, and offset in it, that no leaf has claimed.
         for want in sorted(want for want in wants if want[2]):
             if want[0] < 0:

@@ -17,7 +17,7 @@ from pathlib import Path
 from ..errors import CheckpointError, WriteError
 from ..format import names
 from ..user.notices import Notices
-from . import disk
+from . import descriptors, disk, files, folders
 from .paths import names_in
 
 TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOENT}
@@ -68,12 +68,14 @@ def try_to_sweep(path: Path, notices: Notices | None = None) -> None:
 
 def _sweep_if_free(path: Path, notices: Notices) -> None:
     try:
-        file = disk.File(path / names.DRAFT, to_lock=True)
+        file = files.File(path / names.DRAFT, to_lock=True)
     except CheckpointError:
         return
     with file:
         # Else it is being written, or has just been committed.
-        if not (disk.lock(file.fd) and disk.is_at(file.fd, path / names.DRAFT)):
+        if not (
+            descriptors.lock(file.fd) and descriptors.is_at(file.fd, path / names.DRAFT)
+        ):
             return
         where = _sweep(path, notices)
     if os.path.lexists(where):  # NFS and FUSE keep what is open.
@@ -122,7 +124,7 @@ def _remove(path: Path, notices: Notices, *, keep_folder: bool, fsync: bool) -> 
     """Remove a save folder, as far as that goes; return where it is, or was."""
     where = path
     try:
-        here = disk.names_in(path)
+        here = folders.names_in(path)
         is_save = names.MANIFEST in here
         if is_save:
             _require_removable(path, here)
@@ -141,7 +143,7 @@ def _remove(path: Path, notices: Notices, *, keep_folder: bool, fsync: bool) -> 
 
 def _tell_of_others(where: Path, path: Path, notices: Notices) -> None:
     """Give a folder its old name, if files are left that are not of the save."""
-    left = disk.names_in(where)
+    left = folders.names_in(where)
     if left and names.DRAFT not in left:
         about = "files of others"
         notices.warn(about, "Files that are not of the save stay in %s.", path)
@@ -189,7 +191,7 @@ def _remove_contents(path: Path, here: Sequence[str], *, fsync: bool) -> None:
         if name not in last:
             _remove_entry(path / name)
     has_folders = any(map(names.FOLDER.fullmatch, here))
-    left = disk.names_in(path) if has_folders else []
+    left = folders.names_in(path) if has_folders else []
     is_stuck = any(map(names.FOLDER.fullmatch, left))
     if any(name in here for name in last) and not is_stuck:
         if fsync:
@@ -255,7 +257,7 @@ def _all_of(path: Path) -> Iterator[tuple[Path, bool]]:
     if os.path.isdir(path):
         disk.make_removable(path)
         yield path, True
-        for name, status in disk.below(path):
+        for name, status in folders.below(path):
             is_folder = stat.S_ISDIR(status.st_mode)
             if is_folder:
                 disk.make_removable(path / name)

@@ -10,8 +10,8 @@ import numpy as np
 from ..errors import DamagedError
 from ..format import names
 from ..format.manifest import Segment, digest_of
-from . import disk, pool
-from .disk import Buffer
+from . import disk, files, folders, pool
+from .descriptors import Buffer, Descriptor
 from .paths import names_in
 
 _MANIFEST_BYTES = 1 << 32
@@ -28,7 +28,7 @@ class SegmentSink:
     def __init__(self, path: Path, *, fsync: bool) -> None:
         self._path = path
         self._fsync = fsync
-        self._file: disk.Descriptor | None = disk.create(path)
+        self._file: Descriptor | None = disk.create(path)
 
     def write(self, data: Buffer, offset: int) -> None:
         """Write all of `data`; several threads may write at the same time."""
@@ -54,7 +54,7 @@ class SegmentSink:
         self._file = None
 
 
-class SegmentFile(disk.File):
+class SegmentFile(files.File):
     """A segment file that is open for reading, its size and header verified.
 
     Args:
@@ -130,7 +130,7 @@ class SaveFolder:
 
     def is_missing(self) -> bool:
         """Return True only if there certainly is nothing of this name."""
-        return disk.is_missing(self.path)
+        return folders.is_missing(self.path)
 
     def signature(self) -> tuple[int, int, int] | None:
         """Return what changes with the manifest, or None if it cannot be had."""
@@ -142,15 +142,17 @@ class SaveFolder:
 
     def has_no_manifest(self) -> bool:
         """Return True only if there certainly is no manifest."""
-        return disk.is_missing(self._manifest)
+        return folders.is_missing(self._manifest)
 
     def manifest(self) -> bytearray:
         """Return the content of the manifest, if it can be one.
 
         Raises:
-          DamagedError, ReadError: as from `disk.read_file`.
+          DamagedError, ReadError: as from `files.read_file`.
         """
-        return disk.read_file(self._manifest, limit_bytes=_MANIFEST_BYTES, is_text=True)
+        return files.read_file(
+            self._manifest, limit_bytes=_MANIFEST_BYTES, is_text=True
+        )
 
     @property
     def _manifest(self) -> Path:
@@ -172,7 +174,7 @@ class SaveFolder:
 
     def lacks(self, segment: Segment) -> bool:
         """Return True only if a segment certainly is not there."""
-        return disk.is_missing(self.path / segment.file)
+        return folders.is_missing(self.path / segment.file)
 
     def may_have_changed(self, segment: Segment) -> bool:
         """Return whether a segment may have been written to since the commit."""

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from ..format.manifest import Component, Segment
-from .disk import Buffer
+from .descriptors import Buffer
 
 
 class Store(Protocol):

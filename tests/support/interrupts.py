@@ -187,7 +187,8 @@ HOLDING = frozenset(
     | {
         f"elementsckpt.{package}.{name}"
         for package, modules in {
-            "storage": "disk drafts removal local segments filetree fileview reader",
+            "storage": "disk descriptors files folders drafts removal local segments "
+            "filetree fileview reader",
             "directory": "listing",
             "saving": "save component component_writer writer segment_writer arenas "
             "reuse history",
