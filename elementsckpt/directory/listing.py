@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ..errors import CheckpointError, DamagedError, ReadError, reason
 from ..foreign import elements
-from ..format import manifest, names, scalars
+from ..format import codec, manifest, names, scalars
 from ..format.manifest import Head
 from ..storage import paths, places, reader
 from ..storage.store import Source
@@ -265,7 +265,7 @@ def read_entry(source: Source) -> SaveEntry:
     is_link = source.is_link
     try:
         content = source.manifest()
-        head = manifest.decode_head(content, where)
+        head = codec.decode_head(content, where)
         _check(head, where)
     except CheckpointError as error:
         here = source.names()

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import xxhash
 
+from ..format.digests import digest
 from ..format.header import Tensors
-from ..format.manifest import digest
 from ..format.sizes import Sizes
 from .arenas import Arenas
 

@@ -21,8 +21,9 @@ from msgspec import Struct
 from ..errors import CheckpointError, DamagedError, WriteError
 from ..format import manifest
 from ..format.compression import Compress
+from ..format.digests import digest
 from ..format.header import is_dated
-from ..format.manifest import Files, Segment, digest
+from ..format.manifest import Files, Segment
 from ..format.sizes import DEFAULT, Sizes
 from ..storage.reader import stored_bytes, verify_stored
 from ..storage.store import Draft, OpenSegment, Source

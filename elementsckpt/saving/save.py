@@ -16,7 +16,7 @@ from msgspec import Struct
 from ..directory import retention
 from ..directory.listing import Directory, SaveEntry, next_sequence
 from ..directory.retention import Keep
-from ..format import manifest, names
+from ..format import codec, manifest, names
 from ..format.compression import Compress
 from ..format.manifest import Lineage, Manifest
 from ..format.sizes import DEFAULT, Sizes
@@ -292,7 +292,7 @@ class Saving:
             sequence = next_sequence(self._here.saves)
             written = self._manifest
             written.sequence = max(written.sequence, sequence)
-            content = manifest.encode(written)
+            content = codec.encode(written)
             draft.commit(content)
         return content
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from ..errors import CheckpointError, DamagedError, StateError, WriteError
 from ..format import manifest
-from ..format.manifest import Component, File, Files, digest_of
+from ..format.digests import digest_of
+from ..format.manifest import Component, File, Files
 from ..system.threads import run
 from . import disk, files, folders
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from ..errors import DamagedError
 from ..format.compression import unpack
-from ..format.manifest import Block, Component, digest
+from ..format.digests import digest
+from ..format.manifest import Block, Component
 from ..system.memory import require_memory
 from ..system.threads import run
 from . import pool

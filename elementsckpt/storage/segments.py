@@ -9,7 +9,8 @@ import numpy as np
 
 from ..errors import DamagedError
 from ..format import names
-from ..format.manifest import Segment, digest_of
+from ..format.digests import digest_of
+from ..format.manifest import Segment
 from . import disk, files, folders, pool
 from .descriptors import Buffer, Descriptor
 from .paths import names_in

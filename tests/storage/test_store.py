@@ -7,8 +7,9 @@ import pytest
 
 from elementsckpt import DamagedError, SaveExistsError, WriteError
 from elementsckpt.format import names
+from elementsckpt.format.digests import digest
 from elementsckpt.format.header import Header, Tensors
-from elementsckpt.format.manifest import Segment, digest
+from elementsckpt.format.manifest import Segment
 from elementsckpt.storage.local import LocalStore
 
 from support.memory_store import MemoryStore
