@@ -133,8 +133,8 @@ class Directory:
             cache: dict[str, tuple[Hashable, SaveEntry]] = {}
             visible = [name for name in here if name[0] != "."]
             found = [self._entry(name, cache) for name in visible]
-            # Other processes save and prune. While we look, a new save may not be
-            # finished yet, and the one before it may be gone when it is.
+            # Other processes save and prune. While this looks, a new save may be
+            # unfinished, and the one before it may be gone when it is finished.
             if None not in found or self.store.names() == here:
                 break
         self._cache = cache
@@ -180,15 +180,28 @@ class Directory:
         return entry if entry.is_ours else None
 
     def _without_manifest(self, source: Source) -> SaveEntry | None:
-        entry = without_manifest(source)
-        if entry is None and _lacks_manifest(source):
+        """Return a save of elements, or one that cannot be read."""
+        try:
+            if elements.is_save(source):
+                return SaveEntry(source)
+        except CheckpointError as refused:
+            return SaveEntry(source, error=refused)
+        if not names.SAVE.fullmatch(source.path.name):
+            return None
+        if source.is_dangling:
+            error = DamagedError(
+                f"{source.path} is a link to a folder that is not there. Bring the "
+                f"folder back, or remove the link."
+            )
+            return SaveEntry(source, error=error, is_link=True)
+        if _lacks_manifest(source):
             self._notices.warn(
                 ("no manifest", source.path),
                 "%s is not a save: it has no %s. If that file was deleted, restore it "
                 "from a copy, else remove the folder.",
                 *(source.path, names.MANIFEST),
             )
-        return entry
+        return None
 
     def note(self, path: Path, head: Head) -> SaveEntry:
         """Note a save that was just written, so that `look` need not read it."""
@@ -205,9 +218,6 @@ class Directory:
         `prune` does not count it among the saves to keep, and does not remove it.
         """
         self._damaged.add(paths.real(path))
-
-    def _is_damaged(self, save: SaveEntry) -> bool:
-        return bool(self._damaged) and paths.real(save.path) in self._damaged
 
     def prune(
         self,
@@ -228,19 +238,22 @@ class Directory:
         Returns:
           Paths of the removed saves.
         """
-        ours = [x for x in saves if x.is_original and not self._is_damaged(x)]
+        damaged = self._damaged
+        ours = [
+            save
+            for save in saves
+            if save.is_original and not (damaged and paths.real(save.path) in damaged)
+        ]
         heads = [save.head for save in ours if save.head is not None]
         stays = retention.staying(keep, heads)
         kept = itertools.compress(ours, stays)
         gone = [save.path for save, stay in zip(ours, stays, strict=True) if not stay]
         if gone and any(save.source.has_no_manifest() for save in kept):
-            # Since it was found, somebody removed what stays, so that others do.
+            # A save that stays was removed since it was found, so others stay instead.
             return self.prune(keep, self.saves(), written=written, fsync=fsync)
         # A save stays while a generator still reads it; the next save prunes it.
-        return self._remove(
-            (x for x in gone if x != written and not reader.is_streaming(x)),
-            fsync=fsync,
-        )
+        gone = [x for x in gone if x != written and not reader.is_streaming(x)]
+        return [path for path in gone if self.store.remove(path.name, fsync=fsync)]
 
     def delete(self, saves: Iterable[SaveEntry], *, fsync: bool) -> list[Path]:
         """Remove these saves and point `latest` to the newest one left.
@@ -248,15 +261,12 @@ class Directory:
         Returns:
           Paths of the removed saves.
         """
-        removed = self._remove((save.path for save in saves), fsync=fsync)
+        found = [save.path for save in saves]
+        removed = [path for path in found if self.store.remove(path.name, fsync=fsync)]
         left = [save for save in self.saves() if save.error is None]
         if removed and left:
             self.store.point_latest(left[-1].path.name, fsync=fsync)
         return removed
-
-    def _remove(self, saves: Iterable[Path], *, fsync: bool) -> list[Path]:
-        """Remove saves as far as possible, and return the paths of those removed."""
-        return [path for path in saves if self.store.remove(path.name, fsync=fsync)]
 
 
 def read_entry(source: Source) -> SaveEntry:
@@ -294,29 +304,13 @@ def _check(head: Head, where: str) -> None:
         raise DamagedError(f"{where} is not a manifest: {reason(error)}.") from error
 
 
-def without_manifest(source: Source) -> SaveEntry | None:
-    """Return a save without a manifest: of elements, or one that cannot be read."""
-    try:
-        if elements.is_save(source):
-            return SaveEntry(source)
-    except CheckpointError as refused:
-        return SaveEntry(source, error=refused)
-    if source.is_dangling and names.SAVE.fullmatch(source.path.name):
-        error = DamagedError(
-            f"{source.path} is a link to a folder that is not there. Bring the folder "
-            f"back, or remove the link."
-        )
-        return SaveEntry(source, error=error, is_link=True)
-    return None
-
-
 def _lacks_manifest(source: Source) -> bool:
     """Return whether a folder has segments of ours, but no manifest and no draft of it.
 
     The manifest was deleted, or power loss kept the segments and not the draft. An
     unfinished save has a draft.
     """
-    found = source.names() if names.SAVE.fullmatch(source.path.name) else []
+    found = source.names()
     has_segments = any(names.sequence_of(name) is not None for name in found)
     is_ours = names.DRAFT not in found and has_segments
     return is_ours and source.has_no_manifest()  # It may be finished now.
