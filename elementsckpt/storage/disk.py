@@ -24,7 +24,7 @@ from .files import OPEN_FILES, status
 T = TypeVar("T")
 
 _WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
-_CREATE = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
 # Errors of file systems that do not sync folders.
 _NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 # Errors of a sync that are about the data; others are about the call.
@@ -128,11 +128,10 @@ def require_space(path: Path, size_bytes: int) -> int:
     return max(free_bytes, size_bytes)
 
 
-def create(path: Path, *, exclusive: bool = True) -> Descriptor:
-    """Open a file for writing, new unless `exclusive` is False."""
-    flags = _CREATE | (os.O_EXCL if exclusive else os.O_TRUNC)
+def create(path: Path) -> Descriptor:
+    """Open a new file for writing; none must have this name."""
     try:
-        return Descriptor(syscall, os.open, path, flags, 0o666)
+        return Descriptor(syscall, os.open, path, _CREATE, 0o666)
     except OSError as error:
         raise _refused(path, error) from error
 

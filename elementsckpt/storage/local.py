@@ -62,7 +62,7 @@ class LocalStore:
         path = self.path / name
         if os.path.islink(path):  # A person has just moved the save.
             return False
-        removal.remove(path, fsync=fsync, notices=self._notices)
+        removal.remove(path, self._notices, fsync=fsync)
         return not os.path.lexists(path)
 
     def sweep(self, name: str) -> None:
