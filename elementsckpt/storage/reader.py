@@ -1,4 +1,4 @@
-"""Segment files → blocks: read in parallel into the leaves' own memory, and verify."""
+"""Segment files → blocks: read in parallel into the leaves' own memory and verified."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Reader:
       source: The save.
       component: Its entry in the manifest.
       name_of: Returns the name of a leaf in a block, by number of block, for errors.
-      less: How to load less of it, as for `require_memory`.
+      less: Advice on how to load less of it, as for `require_memory`.
     """
 
     def __init__(
@@ -113,21 +113,21 @@ class Reader:
         self._component = component
         self._name_of = name_of
         self._files = Opened()
-        self._verified: set[int] = set()  # Segments whose headers were.
+        self._verified: set[int] = set()  # Segments whose headers were verified.
         self._maps: dict[int, np.ndarray] = {}
-        self._checked: set[int] = set()  # Blocks in these that were verified.
+        self._checked: set[int] = set()  # Blocks in the maps that were verified.
         self._recent: dict[int, np.ndarray] = {}
         self._total = sum(block.content_size for block in component.blocks)
         self._loaded = 0
 
     def held_bytes(self, *, mapped: bool) -> int:
-        """Return how much memory all of it takes; what is mapped takes none."""
+        """Return how much memory all leaves take; mapped ones take none."""
         blocks = self._component.blocks
         return sum(x.content_size for x in blocks if x.unpacked or not mapped)
 
     @property
     def is_repeating(self) -> bool:
-        """Whether it has read more than there is, so something more than once."""
+        """Whether it has read more bytes than there are, so some more than once."""
         return self._loaded > self._total
 
     def hold(self) -> None:
@@ -135,7 +135,7 @@ class Reader:
         _streams.append(weakref.ref(self, _streams.remove))
 
     def open(self) -> None:
-        """Open the files, as many as may be open at a time.
+        """Open the files, up to as many as may be open at a time.
 
         Raises:
           DamagedError: one is not what the manifest says.
@@ -181,7 +181,7 @@ class Reader:
           wants: What to read.
 
         Returns:
-          Where each is; nobody else writes there.
+          The memory of each, which nothing else writes to.
 
         Raises:
           DamagedError: files are not what the manifest says.
@@ -200,12 +200,12 @@ class Reader:
             number, offset, size = want
             data = shared.get(number)
             if data is not None and 0 < size <= data.size - offset:
-                memories.append((data, offset))  # Most of many small leaves.
+                memories.append((data, offset))  # As for most small leaves.
             else:
                 memories.append(self._allocate(want, to_read, shared))
-        if to_read:  # Not for most of many small shards.
+        if to_read:  # Most of many small shards have nothing to read.
             size = sum(memory.size for memory in to_read.values())
-            # All of blocks that leaves share.
+            # With all of the blocks that leaves share.
             require_memory(size, self.source.path, self._less)
             self._loaded += size
             run(lambda item: self._load(*item), to_read.items())
@@ -313,7 +313,7 @@ class Reader:
         return file
 
     def close(self) -> None:
-        """Close the files and let go of the save."""
+        """Close the files; the save may be pruned from now on."""
         with contextlib.suppress(ValueError):
             _streams.remove(weakref.ref(self))
         self._files.close()

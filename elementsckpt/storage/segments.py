@@ -1,4 +1,4 @@
-"""Save folders that are read, and their segment files: written, and opened."""
+"""Save folders that are read, and segment files, written and read."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class SegmentSink:
     """A segment file that is being written.
 
     Args:
-      path: The file, which is made.
-      fsync: Whether it is durable when it is finished.
+      path: The file, which must not exist.
+      fsync: Whether `finish` makes it durable.
     """
 
     def __init__(self, path: Path, *, fsync: bool) -> None:
@@ -38,7 +38,7 @@ class SegmentSink:
         try:
             disk.write(file.fd, data, offset, path=self._path)
         finally:
-            del file  # Or an error would keep it open.
+            del file  # Otherwise an error would keep it open.
 
     def finish(self) -> None:
         """Make the file durable, if it is to be."""
@@ -56,7 +56,7 @@ class SegmentSink:
 
 
 class SegmentFile(files.File):
-    """A segment file that is open for reading, its size and header verified.
+    """A segment file that is open for reading; its size and header are verified.
 
     Args:
       path: The file.
@@ -97,7 +97,7 @@ class SegmentFile(files.File):
         return self
 
     def sync(self) -> None:
-        """Make the file durable, which others may have written.
+        """Make the file durable; another process may have written it.
 
         Raises:
           WriteError: the disk refused.
@@ -105,7 +105,7 @@ class SegmentFile(files.File):
         disk.sync(self.fd, path=self.path)
 
     def map(self) -> np.ndarray | None:
-        """Map the file, copy-on-write; None if no more can be mapped."""
+        """Map the file copy-on-write; return None if no more files can be mapped."""
         return pool.map_file(self)
 
 
@@ -121,7 +121,7 @@ class SaveFolder:
 
     @property
     def is_link(self) -> bool:
-        """Whether the path is a link, maybe to a folder."""
+        """Whether the path is a link, perhaps to a folder."""
         return os.path.islink(self.path)
 
     @property
@@ -134,7 +134,7 @@ class SaveFolder:
         return folders.is_missing(self.path)
 
     def signature(self) -> tuple[int, int, int] | None:
-        """Return what changes with the manifest, or None if it cannot be had."""
+        """Return a value that changes with the manifest; None if there is none."""
         try:
             status = os.lstat(self._manifest)
         except OSError:
