@@ -219,6 +219,9 @@ class Directory:
         """
         self._damaged.add(paths.real(path))
 
+    def _is_damaged(self, save: SaveEntry) -> bool:
+        return bool(self._damaged) and paths.real(save.path) in self._damaged
+
     def prune(
         self,
         keep: Keep,
@@ -238,12 +241,7 @@ class Directory:
         Returns:
           Paths of the removed saves.
         """
-        damaged = self._damaged
-        ours = [
-            save
-            for save in saves
-            if save.is_original and not (damaged and paths.real(save.path) in damaged)
-        ]
+        ours = [x for x in saves if x.is_original and not self._is_damaged(x)]
         heads = [save.head for save in ours if save.head is not None]
         stays = retention.staying(keep, heads)
         kept = itertools.compress(ours, stays)

@@ -78,9 +78,7 @@ def _encode(value: Any, where: str) -> Any:
         return _encode_mapping(plain, where)
     if type(plain) is list:
         return [_encode(item, f"{where}[{i}]") for i, item in enumerate(plain)]
-    if plain is None or type(plain) is bool:
-        return plain
-    if type(plain) in _PLAIN:
+    if plain is None or type(plain) is bool or type(plain) in _PLAIN:
         return scalars.encode(plain)
     raise _refused(f"{where} is of type {type(value).__name__}", _remedy(value))
 

@@ -45,13 +45,8 @@ class Descriptor:
 
     @property
     def fd(self) -> int:
-        """Its number; a thread that uses the number must hold the object meanwhile."""
+        """Its number, or -1; a thread that uses it must hold the object meanwhile."""
         return self._numbers[-1] if self._numbers else -1
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it has not been closed."""
-        return self.fd >= 0
 
 
 def open_folder(path: Path) -> Descriptor | None:

@@ -155,7 +155,7 @@ class Draft:
         try:
             file, manifest = self._file, self.path / names.MANIFEST
             is_save = not self._is_refused and descriptors.is_at(file.fd, manifest)
-            if file.is_open and not is_save:
+            if file.fd >= 0 and not is_save:
                 keep = self.path not in self._made
                 removal.remove(self.path, Notices(), keep_folder=keep, fsync=self.fsync)
                 _remove_folders(self._made)

@@ -6,9 +6,12 @@ import errno
 import os
 import stat
 from pathlib import Path
+from typing import TypeVar
 
 from ..errors import CheckpointError, DamagedError, ReadError, reason
 from .descriptors import CALL_BYTES, Buffer, Descriptor
+
+AnyFile = TypeVar("AnyFile", bound="File")
 
 _READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
 # Links could lead out of the save folder, and opening a FIFO could wait for ever.
@@ -82,7 +85,7 @@ class File(Descriptor):
                 )
             view, offset = view[done:], offset + done
 
-    def __enter__(self) -> File:
+    def __enter__(self: AnyFile) -> AnyFile:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -12,8 +12,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import stat
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path, PurePosixPath
 
 from ..errors import DamagedError, ReadError, SaveNotFoundError, WriteError, reason
 from ..format import names
@@ -134,13 +135,14 @@ class FolderReader:
             check(file, entry, content=self._verifies)
             return file.signature
 
-    def _folders(self) -> list[str]:
+    def _folders(self) -> list[PurePosixPath]:
         """Return the folders that hold the files, outer ones first.
 
         Raises:
           DamagedError: one is something else, such as a link.
         """
-        found = {"": None} | {x: None for name in self.names for x in _above(name)}
+        above = (reversed(PurePosixPath(name).parents) for name in self.names)
+        found = dict.fromkeys([PurePosixPath(), *chain.from_iterable(above)])
         for folder in found:
             folders.require_folder(self._own / folder)
         return list(found)
@@ -159,21 +161,16 @@ class FolderReader:
                 found = signature_of(self.path / name)
             if found != signature:
                 self._refuse_removed()
-                raise self._changed(name, found, signature)
+                is_shared = found is not None and found[0] == signature[0]
+                harm = ", so the save is damaged, and others that share the file"
+                raise DamagedError(
+                    f"{self._own / name} has changed while {self.key!r} was loaded"
+                    f"{harm if is_shared or self._refusal else ''}. What loads it must "
+                    f"not write to the folder that it gets: let it copy first."
+                )
         if self._refusal:
             self._refuse_removed()
             self._refuse_others()
-
-    def _changed(
-        self, name: str, found: tuple[int, ...] | None, verified: tuple[int, ...]
-    ) -> DamagedError:
-        harm = ""
-        if self._refusal or (found is not None and found[0] == verified[0]):
-            harm = ", so the save is damaged, and others that share the file"
-        return DamagedError(
-            f"{self._own / name} has changed while {self.key!r} was loaded{harm}. What "
-            f"loads it must not write to the folder that it gets: let it copy first."
-        )
 
     def _refuse_removed(self) -> None:
         save = self._own.parent
@@ -201,11 +198,3 @@ class FolderReader:
 
     def close(self) -> None:
         """Close nothing, as nothing is open."""
-
-
-def _above(path: str) -> Iterator[str]:
-    """Yield the folders that a path leads through, the outermost first."""
-    end = path.find("/")
-    while end >= 0:
-        yield path[:end]
-        end = path.find("/", end + 1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,22 +35,23 @@ class SegmentSink:
 
     def write(self, data: Buffer, offset: int) -> None:
         """Write all of `data`; several threads may write at the same time."""
-        file = self._file
-        assert file is not None
-        try:
-            disk.write(file.fd, data, offset, path=self._path)
-        finally:
-            del file  # Otherwise an error would keep it open.
+        with self._open() as fd:
+            disk.write(fd, data, offset, path=self._path)
 
     def finish(self) -> None:
         """Make the file durable, if it is to be."""
+        if self._fsync:
+            with self._open() as fd:
+                disk.sync(fd, path=self._path)
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[int]:
         file = self._file
         assert file is not None
         try:
-            if self._fsync:
-                disk.sync(file.fd, path=self._path)
+            yield file.fd
         finally:
-            del file
+            del file  # Otherwise an error would keep it open.
 
     def close(self) -> None:
         """Close the file, as soon as no thread is in `write` any more."""
@@ -92,9 +95,6 @@ class SegmentFile(files.File):
                 f"{self.path} is damaged in its first {segment.start} bytes: their "
                 f"digest is {found}, expected {segment.digest}."
             )
-
-    def __enter__(self) -> SegmentFile:
-        return self
 
     def sync(self) -> None:
         """Make the file durable; another process may have written it.

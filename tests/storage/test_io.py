@@ -286,7 +286,7 @@ def test_a_file_that_is_closed_again_closes_nothing_of_others(tmp_path):
     file = opened(tmp_path)
     fd = file.fd
     file.close()
-    assert (file.is_open, is_open(fd)) == (False, False)
+    assert (file.fd, is_open(fd)) == (-1, False)
     other = os.dup2(0, fd)
     for _ in range(3):
         file.close()
