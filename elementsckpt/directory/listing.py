@@ -66,7 +66,7 @@ class SaveEntry:
     def is_removable(self) -> bool:
         """Whether it was written here; a guess from its name if it is damaged."""
         is_damaged = self.error is not None and not self.is_link
-        return self.is_original or (is_damaged and _is_name_of_ours(self))
+        return self.is_original or (is_damaged and names.is_save(self.path.name))
 
     @property
     def rank(self) -> tuple[Any, ...]:
@@ -74,10 +74,6 @@ class SaveEntry:
         explicit = self.head is not None and self.head.explicit
         group = 0 if not self.sequence else 1 if explicit else 2
         return group, self.sequence, self.is_original, self.path.name
-
-
-def _is_name_of_ours(save: SaveEntry) -> bool:
-    return names.SAVE.fullmatch(save.path.name) is not None
 
 
 class Listing(NamedTuple):
@@ -159,7 +155,7 @@ class Directory:
         """Remove what processes left here that died in the middle of a save."""
         here = self.look() if here is None else here
         for name in sorted(here.others):
-            if names.SAVE.fullmatch(name) or names.HIDDEN.fullmatch(name):
+            if names.is_save(name.removeprefix(".")):
                 self.store.sweep(name)
 
     def _entry(
@@ -186,7 +182,7 @@ class Directory:
                 return SaveEntry(source)
         except CheckpointError as refused:
             return SaveEntry(source, error=refused)
-        if not names.SAVE.fullmatch(source.path.name):
+        if not names.is_save(source.path.name):
             return None
         if source.is_dangling:
             error = DamagedError(
@@ -279,9 +275,9 @@ def read_entry(source: Source) -> SaveEntry:
         here = source.names()
         sequences = [x for x in map(names.sequence_of, here) if x is not None]
         is_ours = bool(sequences) or manifest.FORMAT.encode() in content
+        is_ours = is_ours or names.is_save(source.path.name)
         sequence = max([_written(content), *sequences])
-        entry = SaveEntry(source, None, error, sequence, is_link, is_ours)
-        return dataclasses.replace(entry, is_ours=is_ours or _is_name_of_ours(entry))
+        return SaveEntry(source, None, error, sequence, is_link, is_ours)
     return SaveEntry(source, head, None, head.sequence, is_link)
 
 
@@ -316,7 +312,7 @@ def _lacks_manifest(source: Source) -> bool:
 
 def _between(save: SaveEntry, others: list[SaveEntry]) -> SaveEntry:
     """Order a damaged save after the saves that have earlier names, or later."""
-    if not _is_name_of_ours(save):
+    if not names.is_save(save.path.name):
         return save
     before = [x.sequence for x in others if x.path.name < save.path.name]
     least = max(before, default=0) + 0.5

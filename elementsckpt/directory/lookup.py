@@ -127,7 +127,7 @@ def named(
 
 def _may_be_pin(text: str) -> bool:
     """Return whether to look among the pins, which takes reading all manifests."""
-    return "/" not in text and not names.SAVE.fullmatch(text)
+    return "/" not in text and not names.is_save(text)
 
 
 def _required_best(directory: Directory, keep: Keep) -> SaveEntry:

@@ -12,9 +12,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import stat
-from collections.abc import Sequence
-from itertools import chain
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from ..errors import DamagedError, ReadError, SaveNotFoundError, WriteError, reason
 from ..format import names
@@ -135,16 +134,18 @@ class FolderReader:
             check(file, entry, content=self._verifies)
             return file.signature
 
-    def _folders(self) -> list[PurePosixPath]:
+    def _folders(self) -> list[str]:
         """Return the folders that hold the files, outer ones first.
 
         Raises:
           DamagedError: one is something else, such as a link.
         """
-        above = (reversed(PurePosixPath(name).parents) for name in self.names)
-        found = dict.fromkeys([PurePosixPath(), *chain.from_iterable(above)])
-        for folder in found:
-            folders.require_folder(self._own / folder)
+        found = {"": None}
+        folders.require_folder(self._own)
+        for folder in (x for name in self.names for x in _above(name)):
+            if folder not in found:
+                folders.require_folder(self._own / folder)
+                found[folder] = None
         return list(found)
 
     def check(self) -> None:
@@ -198,3 +199,11 @@ class FolderReader:
 
     def close(self) -> None:
         """Close nothing, as nothing is open."""
+
+
+def _above(path: str) -> Iterator[str]:
+    """Yield the folders that a path leads through, the outermost first."""
+    end = path.find("/")
+    while end >= 0:
+        yield path[:end]
+        end = path.find("/", end + 1)

@@ -41,11 +41,11 @@ def sweep(path: Path, notices: Notices) -> None:
       WriteError: the disk refused.
     """
     found = names_in(path)
-    is_hidden = names.HIDDEN.fullmatch(path.name) is not None
+    is_hidden = path.name.startswith(".") and names.is_save(path.name[1:])
     if os.path.islink(path) or not all(map(names.is_of_save, found)):
         return
     if not found:
-        if is_hidden or names.SAVE.fullmatch(path.name):
+        if is_hidden or names.is_save(path.name):
             with contextlib.suppress(WriteError):  # There is nothing in it to remove.
                 disk.remove_folder(path)
     elif names.DRAFT not in found:
@@ -148,7 +148,7 @@ def _tell_of_others(where: Path, path: Path, notices: Notices) -> None:
 
 def _hide(path: Path, *, fsync: bool) -> Path:
     """Give a save folder a hidden name; return where it is then."""
-    if not names.SAVE.fullmatch(path.name):
+    if not names.is_save(path.name):
         return path
     hidden = path.with_name(f".{path.name}")
     try:
