@@ -151,9 +151,8 @@ class Directory:
         here = {name for name in self.store.names() if name[0] != "."}
         return before if here - {own} == known else self.look()
 
-    def sweep(self, here: Listing | None = None) -> None:
-        """Remove what processes left here that died in the middle of a save."""
-        here = self.look() if here is None else here
+    def sweep(self, here: Listing) -> None:
+        """Remove the unfinished saves that dead processes left here."""
         for name in sorted(here.others):
             if names.is_save(name.removeprefix(".")):
                 self.store.sweep(name)

@@ -46,20 +46,19 @@ def _refused(problem: str, remedy: str = "") -> MetadataError:
     )
 
 
-def encode(value: Any, where: str = "metadata") -> Any:
+def encode(value: Any) -> Any:
     """Return metadata as JSON.
 
     Args:
       value: Mappings, sequences and scalars, nested in any way: JSON types, tuples,
         dataclasses, namespaces, paths, enumerations, scalars of NumPy and JAX, element
         types, devices of torch.
-      where: Name of `value` in errors.
 
     Raises:
       MetadataError: something else is in it; the message says where.
     """
     try:
-        return _encode({} if value is None else value, where)
+        return _encode({} if value is None else value, "metadata")
     except RecursionError as error:
         raise _refused("it holds itself") from error
 

@@ -78,12 +78,11 @@ class FolderWriter:
                 self._folders.append(self._path / path)
             else:
                 found.append(File(path, status.st_size, ""))
-        self._refuse(sorted(problems))
+        if problems:
+            self._refuse(sorted(problems))
         return sorted(found, key=lambda file: file.path)
 
     def _refuse(self, problems: Sequence[str]) -> None:
-        if not problems:
-            return
         more = len(problems) - _LINES
         lines = [*problems[:_LINES], *([f"and {more} more"] if more > 0 else [])]
         listed = "".join(f"\n  {line}" for line in lines)

@@ -160,7 +160,7 @@ class SaveFolder:
         return self.path / names.MANIFEST
 
     def names(self) -> list[str]:
-        """Return the names of what is in it, none if it cannot be listed."""
+        """Return the names in the folder; none if it cannot be listed."""
         return names_in(self.path)
 
     def open(self, segment: Segment, *, is_verified: bool = False) -> SegmentFile:

@@ -36,7 +36,7 @@ DEPENDENCIES = {"numpy", "cloudpickle", "zstandard", "xxhash", "msgspec"}
 OPTIONAL = {"jax", "jaxlib", "torch", "optax", "flax", "equinox", "chex", "ml_dtypes"}
 
 # What changes the disk, and the calls that open a file: disk.py has these to itself,
-# but for opening to read, of which test_faults looks at the flags.
+# except opening to read, whose flags test_faults checks.
 READERS = {"elementsckpt.storage.descriptors", "elementsckpt.storage.files"}
 OS_CALLS = {
     *("open", "write", "writev", "pwrite", "pwritev", "sendfile", "copy_file_range"),

@@ -920,7 +920,8 @@ def test_a_save_outlives_sweeps_of_others(tmp_path, inject, before, background):
         result = call(*args)
         if call is before and not done:
             done.append(args)
-            Directory(tmp_path).sweep()
+            directory = Directory(tmp_path)
+            directory.sweep(directory.look())
         return result
 
     inject(sweep)
