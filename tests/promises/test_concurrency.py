@@ -800,8 +800,12 @@ class Sweeper(threading.Thread):
     """Removes what dead processes left in a directory, with a pause in the midst."""
 
     def __init__(self, directory):
-        super().__init__(target=Directory(directory).sweep)
+        super().__init__()
+        self._directory = Directory(directory)
         self._paused, self._resumed = threading.Event(), threading.Event()
+
+    def run(self):
+        self._directory.sweep(self._directory.look())
 
     def pause(self):
         if threading.current_thread() is self:
