@@ -158,7 +158,7 @@ class Draft:
             if file.fd >= 0 and not is_save:
                 keep = self.path not in self._made
                 removal.remove(self.path, Notices(), keep_folder=keep, fsync=self.fsync)
-                _remove_folders(self._made)
+                _remove_folders([x for x in self._made if x != self.path])
         finally:
             self._file.close()
 
