@@ -26,6 +26,11 @@ class _Version(Struct):
     version: int
 
 
+# Made on import, when annotations are resolved: programs may patch `datetime` later.
+_HEAD = json.Decoder(Head)
+_MANIFEST = json.Decoder(Manifest)
+
+
 class _InvalidError(Exception):
     """A manifest has a good digest and claims what cannot be; says what that is."""
 
@@ -52,7 +57,7 @@ def decode(content: bytes | bytearray, where: str) -> Manifest:
       DamagedError: it is not what was written.
       VersionError: it is in a newer version of the format.
     """
-    manifest = _decode(Manifest, content, where)
+    manifest = _decode(_MANIFEST, content, where)
     try:
         for component in manifest.components:
             if component.files is None:
@@ -70,10 +75,10 @@ def decode(content: bytes | bytearray, where: str) -> Manifest:
 
 def decode_head(content: bytes | bytearray, where: str) -> Head:
     """Decode a manifest like `decode`, without the contents of its components."""
-    return _decode(Head, content, where)
+    return _decode(_HEAD, content, where)
 
 
-def _decode(schema: type[T], content: bytes | bytearray, where: str) -> T:
+def _decode(decoder: json.Decoder[T], content: bytes | bytearray, where: str) -> T:
     body, tail = memoryview(content)[:-_TAIL_BYTES], content[-_TAIL_BYTES:]
     if tail != _TAIL % digest(body).encode():  # All versions have it.
         raise DamagedError(f"{where} is damaged: its digest does not match.")
@@ -84,7 +89,7 @@ def _decode(schema: type[T], content: bytes | bytearray, where: str) -> T:
                 f"{where} is in version {version} of the format, and this elementsckpt "
                 f"reads versions up to {VERSION}: update elementsckpt to load it."
             )
-        return json.decode(content, type=schema)
+        return decoder.decode(content)
     except (MsgspecError, RecursionError, UnicodeError) as error:
         raise DamagedError(f"{where} is not a manifest: {reason(error)}.") from error
 
