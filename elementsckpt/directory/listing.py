@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ..errors import CheckpointError, DamagedError, ReadError, reason
 from ..foreign import elements
-from ..format import manifest, names, scalars
+from ..format import codec, manifest, names, scalars
 from ..format.manifest import Head
 from ..storage import paths, places, reader
 from ..storage.store import Source
@@ -66,7 +66,7 @@ class SaveEntry:
     def is_removable(self) -> bool:
         """Whether it was written here; a guess from its name if it is damaged."""
         is_damaged = self.error is not None and not self.is_link
-        return self.is_original or (is_damaged and _is_name_of_ours(self))
+        return self.is_original or (is_damaged and names.is_save(self.path.name))
 
     @property
     def rank(self) -> tuple[Any, ...]:
@@ -74,10 +74,6 @@ class SaveEntry:
         explicit = self.head is not None and self.head.explicit
         group = 0 if not self.sequence else 1 if explicit else 2
         return group, self.sequence, self.is_original, self.path.name
-
-
-def _is_name_of_ours(save: SaveEntry) -> bool:
-    return names.SAVE.fullmatch(save.path.name) is not None
 
 
 class Listing(NamedTuple):
@@ -133,8 +129,8 @@ class Directory:
             cache: dict[str, tuple[Hashable, SaveEntry]] = {}
             visible = [name for name in here if name[0] != "."]
             found = [self._entry(name, cache) for name in visible]
-            # Other processes save and prune. While we look, a new save may not be
-            # finished yet, and the one before it may be gone when it is.
+            # Other processes save and prune. While this looks, a new save may be
+            # unfinished, and the one before it may be gone when it is finished.
             if None not in found or self.store.names() == here:
                 break
         self._cache = cache
@@ -155,11 +151,10 @@ class Directory:
         here = {name for name in self.store.names() if name[0] != "."}
         return before if here - {own} == known else self.look()
 
-    def sweep(self, here: Listing | None = None) -> None:
-        """Remove what processes left here that died in the middle of a save."""
-        here = self.look() if here is None else here
+    def sweep(self, here: Listing) -> None:
+        """Remove the unfinished saves that dead processes left here."""
         for name in sorted(here.others):
-            if names.SAVE.fullmatch(name) or names.HIDDEN.fullmatch(name):
+            if names.is_save(name.removeprefix(".")):
                 self.store.sweep(name)
 
     def _entry(
@@ -180,15 +175,28 @@ class Directory:
         return entry if entry.is_ours else None
 
     def _without_manifest(self, source: Source) -> SaveEntry | None:
-        entry = without_manifest(source)
-        if entry is None and _lacks_manifest(source):
+        """Return a save of elements, or one that cannot be read."""
+        try:
+            if elements.is_save(source):
+                return SaveEntry(source)
+        except CheckpointError as refused:
+            return SaveEntry(source, error=refused)
+        if not names.is_save(source.path.name):
+            return None
+        if source.is_dangling:
+            error = DamagedError(
+                f"{source.path} is a link to a folder that is not there. Bring the "
+                f"folder back, or remove the link."
+            )
+            return SaveEntry(source, error=error, is_link=True)
+        if _lacks_manifest(source):
             self._notices.warn(
                 ("no manifest", source.path),
                 "%s is not a save: it has no %s. If that file was deleted, restore it "
                 "from a copy, else remove the folder.",
                 *(source.path, names.MANIFEST),
             )
-        return entry
+        return None
 
     def note(self, path: Path, head: Head) -> SaveEntry:
         """Note a save that was just written, so that `look` need not read it."""
@@ -234,13 +242,11 @@ class Directory:
         kept = itertools.compress(ours, stays)
         gone = [save.path for save, stay in zip(ours, stays, strict=True) if not stay]
         if gone and any(save.source.has_no_manifest() for save in kept):
-            # Since it was found, somebody removed what stays, so that others do.
+            # A save that stays was removed since it was found, so others stay instead.
             return self.prune(keep, self.saves(), written=written, fsync=fsync)
         # A save stays while a generator still reads it; the next save prunes it.
-        return self._remove(
-            (x for x in gone if x != written and not reader.is_streaming(x)),
-            fsync=fsync,
-        )
+        gone = [x for x in gone if x != written and not reader.is_streaming(x)]
+        return [path for path in gone if self.store.remove(path.name, fsync=fsync)]
 
     def delete(self, saves: Iterable[SaveEntry], *, fsync: bool) -> list[Path]:
         """Remove these saves and point `latest` to the newest one left.
@@ -248,15 +254,12 @@ class Directory:
         Returns:
           Paths of the removed saves.
         """
-        removed = self._remove((save.path for save in saves), fsync=fsync)
+        found = [save.path for save in saves]
+        removed = [path for path in found if self.store.remove(path.name, fsync=fsync)]
         left = [save for save in self.saves() if save.error is None]
         if removed and left:
             self.store.point_latest(left[-1].path.name, fsync=fsync)
         return removed
-
-    def _remove(self, saves: Iterable[Path], *, fsync: bool) -> list[Path]:
-        """Remove saves as far as possible, and return the paths of those removed."""
-        return [path for path in saves if self.store.remove(path.name, fsync=fsync)]
 
 
 def read_entry(source: Source) -> SaveEntry:
@@ -265,15 +268,15 @@ def read_entry(source: Source) -> SaveEntry:
     is_link = source.is_link
     try:
         content = source.manifest()
-        head = manifest.decode_head(content, where)
+        head = codec.decode_head(content, where)
         _check(head, where)
     except CheckpointError as error:
         here = source.names()
         sequences = [x for x in map(names.sequence_of, here) if x is not None]
         is_ours = bool(sequences) or manifest.FORMAT.encode() in content
+        is_ours = is_ours or names.is_save(source.path.name)
         sequence = max([_written(content), *sequences])
-        entry = SaveEntry(source, None, error, sequence, is_link, is_ours)
-        return dataclasses.replace(entry, is_ours=is_ours or _is_name_of_ours(entry))
+        return SaveEntry(source, None, error, sequence, is_link, is_ours)
     return SaveEntry(source, head, None, head.sequence, is_link)
 
 
@@ -294,29 +297,13 @@ def _check(head: Head, where: str) -> None:
         raise DamagedError(f"{where} is not a manifest: {reason(error)}.") from error
 
 
-def without_manifest(source: Source) -> SaveEntry | None:
-    """Return a save without a manifest: of elements, or one that cannot be read."""
-    try:
-        if elements.is_save(source):
-            return SaveEntry(source)
-    except CheckpointError as refused:
-        return SaveEntry(source, error=refused)
-    if source.is_dangling and names.SAVE.fullmatch(source.path.name):
-        error = DamagedError(
-            f"{source.path} is a link to a folder that is not there. Bring the folder "
-            f"back, or remove the link."
-        )
-        return SaveEntry(source, error=error, is_link=True)
-    return None
-
-
 def _lacks_manifest(source: Source) -> bool:
     """Return whether a folder has segments of ours, but no manifest and no draft of it.
 
     The manifest was deleted, or power loss kept the segments and not the draft. An
     unfinished save has a draft.
     """
-    found = source.names() if names.SAVE.fullmatch(source.path.name) else []
+    found = source.names()
     has_segments = any(names.sequence_of(name) is not None for name in found)
     is_ours = names.DRAFT not in found and has_segments
     return is_ours and source.has_no_manifest()  # It may be finished now.
@@ -324,7 +311,7 @@ def _lacks_manifest(source: Source) -> bool:
 
 def _between(save: SaveEntry, others: list[SaveEntry]) -> SaveEntry:
     """Order a damaged save after the saves that have earlier names, or later."""
-    if not _is_name_of_ours(save):
+    if not names.is_save(save.path.name):
         return save
     before = [x.sequence for x in others if x.path.name < save.path.name]
     least = max(before, default=0) + 0.5

@@ -33,10 +33,8 @@ def find(path: Path, directory: Directory | None = None) -> list[SaveEntry]:
     """
     own = directory is not None and directory.path == path
     here = None if own else _save_at(path)
-    if here is not None and here.error is None and here.head is not None:
-        return [here]
     # A save given by path is never replaced by another, not even by one inside it.
-    if here is not None and here.error is not None and here.is_ours:
+    if here is not None and (here.head or (here.error and here.is_ours)):
         return [here]
     root = directory if own and directory is not None else Directory(path)
     try:
@@ -129,7 +127,7 @@ def named(
 
 def _may_be_pin(text: str) -> bool:
     """Return whether to look among the pins, which takes reading all manifests."""
-    return "/" not in text and not names.SAVE.fullmatch(text)
+    return "/" not in text and not names.is_save(text)
 
 
 def _required_best(directory: Directory, keep: Keep) -> SaveEntry:

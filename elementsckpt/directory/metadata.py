@@ -22,11 +22,7 @@ _PLAIN: dict[type, Callable[[Any], Any]] = {
     int: int.__index__,
     float: float.__float__,
 }
-
-
-_CHANGES = 5
-
-
+_CHANGES = 5  # In a message.
 # Attributes of objects that can be made dicts, and how to make them.
 _DICTS = {
     "flag_values_dict": "the result of its flag_values_dict()",
@@ -37,44 +33,34 @@ _DICTS = {
 }
 
 
-class _UnstorableError(Exception):
-    """A value cannot be saved as metadata.
-
-    Args:
-      problem: Where it is and what it is.
-      remedy: What the user can do.
-    """
-
-    def __init__(self, problem: str, remedy: str = "") -> None:
-        super().__init__(problem)
-        self.remedy = remedy or (
-            "It may hold mappings, sequences, dataclasses, namespaces, paths, "
-            "enumerations, numbers and text: leave the rest out, or put its name in "
-            "its place"
-        )
+_REMEDY = (
+    "It may hold mappings, sequences, dataclasses, namespaces, paths, enumerations, "
+    "numbers and text: leave the rest out, or put its name in its place"
+)
 
 
-def encode(value: Any, where: str = "metadata") -> Any:
+def _refused(problem: str, remedy: str = "") -> MetadataError:
+    advice = remedy or _REMEDY
+    return MetadataError(
+        f"Metadata cannot be saved: {problem}. {advice}. Nothing was written."
+    )
+
+
+def encode(value: Any) -> Any:
     """Return metadata as JSON.
 
     Args:
       value: Mappings, sequences and scalars, nested in any way: JSON types, tuples,
         dataclasses, namespaces, paths, enumerations, scalars of NumPy and JAX, element
         types, devices of torch.
-      where: Name of `value` in errors.
 
     Raises:
       MetadataError: something else is in it; the message says where.
     """
     try:
-        try:
-            return _encode({} if value is None else value, where)
-        except RecursionError as error:
-            raise _UnstorableError("it holds itself") from error
-    except _UnstorableError as error:
-        raise MetadataError(
-            f"Metadata cannot be saved: {error}. {error.remedy}. Nothing was written."
-        ) from error
+        return _encode({} if value is None else value, "metadata")
+    except RecursionError as error:
+        raise _refused("it holds itself") from error
 
 
 def _encode(value: Any, where: str) -> Any:
@@ -86,19 +72,14 @@ def _encode(value: Any, where: str) -> Any:
         found = f"{type(error).__name__}: {reason(error)}"
         is_known = type(value).__module__.startswith(("absl.", "omegaconf."))
         remedy = _remedy(value) if is_known else "Set what is missing, or leave it out"
-        raise _UnstorableError(
-            f"reading {where} failed with {found}", remedy
-        ) from error
+        raise _refused(f"reading {where} failed with {found}", remedy) from error
     if type(plain) is dict:
         return _encode_mapping(plain, where)
     if type(plain) is list:
         return [_encode(item, f"{where}[{i}]") for i, item in enumerate(plain)]
-    if plain is None or type(plain) is bool:
-        return plain
-    if type(plain) in _PLAIN:
+    if plain is None or type(plain) is bool or type(plain) in _PLAIN:
         return scalars.encode(plain)
-    name = type(value).__name__
-    raise _UnstorableError(f"{where} is of type {name}", _remedy(value))
+    raise _refused(f"{where} is of type {type(value).__name__}", _remedy(value))
 
 
 def _simplified(value: Any) -> Any:
@@ -113,15 +94,21 @@ def _simplified(value: Any) -> Any:
     value = _number(_named(value))
     if value is None or isinstance(value, bool):
         return value
-    for base, plain in _PLAIN.items():  # Also converts subclasses.
-        if isinstance(value, base):
-            return plain(value)
+    value = _plain(value)
+    if type(value) in _PLAIN:
+        return value
     value = _opened(value)
     if isinstance(value, Mapping):
         return dict(value.items())
-    is_sequence = isinstance(value, Sequence)
-    if is_sequence and not isinstance(value, (bytes, bytearray)):
-        return list(value)
+    is_list = isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray))
+    return list(value) if is_list else value
+
+
+def _plain(value: Any) -> Any:
+    """Return text or a number of a derived class as Python's; others unchanged."""
+    for base, make in _PLAIN.items():
+        if isinstance(value, base):
+            return make(value)
     return value
 
 
@@ -172,18 +159,13 @@ def _opened(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = [field.name for field in dataclasses.fields(value)]
         return {name: getattr(value, name) for name in names}
-    if isinstance(value, _namespaces()):
+    arguments = getattr(sys.modules.get("argparse"), "Namespace", types.SimpleNamespace)
+    if isinstance(value, (types.SimpleNamespace, arguments)):
         return vars(value)
-    is_type = isinstance(value, type)
     has = [attributes.get(value, name) for name in ("keys", "__getitem__")]
-    if None not in has and not is_type:
+    if None not in has and not isinstance(value, type):
         return dict(value)  # Such as ml_collections.ConfigDict.
     return value
-
-
-def _namespaces() -> tuple[type, ...]:
-    found = getattr(sys.modules.get("argparse"), "Namespace", None)
-    return (types.SimpleNamespace, *([found] if found else []))
 
 
 def _encode_mapping(value: dict[Any, Any], where: str) -> Any:
@@ -191,7 +173,7 @@ def _encode_mapping(value: dict[Any, Any], where: str) -> Any:
     for key, item in value.items():
         code = _encode(key, f"the key {key!r} of {where}")
         if isinstance(code, list):
-            raise _UnstorableError(f"the key {key!r} of {where} is a sequence")
+            raise _refused(f"the key {key!r} of {where} is a sequence")
         items.append([code, _encode(item, f"{where}[{key!r}]")])
     if any(type(key) is not str or key.startswith("$") for key, _ in items):
         return {"$dict": items}
@@ -276,21 +258,15 @@ def encode_metrics(metrics: Mapping[str, Any] | None) -> dict[str, Any]:
     encoded = {}
     named: Mapping[Any, Any] = metrics or {}
     for name, value in named.items():
-        number = _number(value)
-        if isinstance(number, bool):
-            number = int(number)
-        if not isinstance(name, str) or not isinstance(number, (int, float)):
+        number = _plain(_number(value))
+        if not isinstance(name, str) or type(number) not in (int, float):
             raise MetadataError(
                 f"metrics[{name!r}] is {_described(value)}: pass a number, by a name "
                 f"that is text. What is not a number can be in metadata. Nothing was "
                 f"written."
             )
-        encoded[name] = scalars.encode(_PLAIN[_base(number)](number))
+        encoded[name] = scalars.encode(number)
     return encoded
-
-
-def _base(number: float) -> type:
-    return int if isinstance(number, int) else float
 
 
 def _described(value: Any) -> str:

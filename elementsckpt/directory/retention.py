@@ -119,13 +119,10 @@ def _check_count(name: str, count: Any) -> None:
 
 
 def _check_every(every: Any) -> None:
-    if every is None:
-        return
     if isinstance(every, timedelta):
         if every <= timedelta(0):
             raise ValueError(f"every={shown(every)}: pass a time longer than zero.")
-        return
-    if not is_integer(every) or every < 1:
+    elif every is not None and (not is_integer(every) or every < 1):
         raise ValueError(
             f"every={shown(every)}: pass an int, for multiples of so many steps, or a "
             f"datetime.timedelta."

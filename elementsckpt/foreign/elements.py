@@ -13,13 +13,14 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, DamagedError, PickleError, reason
 from ..kinds import pickles
-from ..storage import disk
+from ..storage import folders
+from ..storage.files import read_file, status
 from ..storage.store import Source
 from ..system.memory import require_memory
 
@@ -35,12 +36,12 @@ def is_save(source: Source) -> bool:
       ReadError, DamagedError: the system refused to list it.
     """
     path = source.path
-    return not disk.is_missing(path / _DONE) and bool(_pickles(path))
+    return not folders.is_missing(path / _DONE) and bool(_pickles(path))
 
 
 def time_of(path: Path) -> datetime:
     """Return when a save was completed."""
-    return disk.changed_at(path / _DONE)
+    return datetime.fromtimestamp(status(path / _DONE).st_mtime, timezone.utc)
 
 
 def files(path: Path) -> dict[str, list[Path]]:
@@ -68,7 +69,7 @@ def size_bytes(files: list[Path]) -> int:
     total = 0
     for file in files:
         with contextlib.suppress(CheckpointError):
-            total += disk.size_of(file)
+            total += status(file).st_size
     return total
 
 
@@ -89,7 +90,7 @@ def read(file: Path, key: str, *, allow_pickle: bool) -> Any:
     from .limits import ForbiddenError
 
     require_memory(_COPIES * size_bytes([file]), file, "")
-    content = bytes(disk.read_file(file, end=b"."))
+    content = bytes(read_file(file, end=b"."))
     try:
         load = pickles.load if allow_pickle else restricted_pickle.load_restricted
         return load(content)
@@ -130,4 +131,4 @@ def shards(files: list[Path], key: str, *, allow_pickle: bool) -> Iterator[Any]:
 
 
 def _pickles(path: Path) -> list[str]:
-    return [name for name in disk.names_in(path) if name.endswith(".pkl")]
+    return [name for name in folders.names_in(path) if name.endswith(".pkl")]

@@ -1,21 +1,15 @@
-"""The schema of `manifest.json`: the specification in code, and its validation.
+"""The schema of `manifest.json`: the specification in code.
 
-The file is one JSON object. Each field and each component has a line of its own, so
-that people can read it. The last field is the digest of all bytes before it.
+`codec` reads and writes the file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
-import xxhash
 from msgspec import Meta, Raw, Struct
-
-from ..errors import DamagedError, VersionError, reason
-from .names import FOLDER, SEGMENT
 
 FORMAT: Literal["elementsckpt"] = "elementsckpt"
 VERSION = 2  # docs/format.md says what each version added; all of them load.
@@ -30,9 +24,6 @@ _MAX_AXES = 64  # As in NumPy; with more, counting the elements takes long.
 _SHAPE = Annotated[tuple[_INDEX, ...], Meta(max_length=_MAX_AXES)]
 _DIGEST = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
 _PID = Annotated[int, Meta(gt=0, lt=1 << 31)]
-_PIECE_BYTES = 1 << 20
-_TAIL = b',\n"digest":"%s"}\n'
-_TAIL_BYTES = len(_TAIL) - 2 + 32
 
 
 class LeafGroup(
@@ -47,7 +38,7 @@ class LeafGroup(
       order: "F" if the bytes of each leaf are the transposed array in C order.
       block: First block with their bytes, or -1 if they have none. A single leaf that
         does not fit into the rest of that block continues in the following ones.
-      offset: Where in that block the first leaf starts, in bytes.
+      offset: Offset of the first leaf in that block, in bytes.
       value: What else the kind needs; a list with one item for each leaf if the kind
         is in `OWN_VALUE`.
       names: Leaf names: the paths inside the component, joined by "/". They are for
@@ -200,7 +191,7 @@ class Component(Struct, forbid_unknown_fields=True):
         Raises:
           msgspec.ValidationError: it does not follow the schema.
         """
-        return _TREE.decode(self.trees[index])
+        return msgspec.json.decode(self.trees[index], type=Tree)
 
 
 class Lineage(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -284,85 +275,19 @@ class Manifest(Head, kw_only=True, forbid_unknown_fields=True):
     digest: _DIGEST = "0" * 32
 
     def head(self) -> Head:
-        """Return the part that `decode_head` would return."""
-        fields = {name: getattr(self, name) for name in Head.__struct_fields__}
-        fields["components"] = [
-            Summary(item.key, item.shards, item.leaf_count, item.size_bytes)
-            for item in self.components
-        ]
-        return Head(**fields)
-
-
-class _Version(Struct):
-    format: str
-    version: int
-
-
-_TREE = msgspec.json.Decoder(Tree)
-_VERSION = msgspec.json.Decoder(_Version)
-_HEAD = msgspec.json.Decoder(Head)
-_MANIFEST = msgspec.json.Decoder(Manifest)
-_ENCODE = msgspec.json.Encoder().encode
-
-
-def encode(manifest: Manifest) -> bytes:
-    """Return the content of a manifest file."""
-    lines = []
-    for field in manifest.__struct_fields__:
-        value = getattr(manifest, field)
-        if field == "components":
-            lines.append(b'"components":[\n%s\n]' % b",\n".join(map(_ENCODE, value)))
-        elif field != "digest":
-            lines.append(b'"%s":%s' % (field.encode(), _ENCODE(value)))
-    body = b"{\n" + b",\n".join(lines)
-    return body + _TAIL % digest(body).encode()
+        """Return the part that `codec.decode_head` would return."""
+        return msgspec.convert(self, Head, from_attributes=True)
 
 
 def encode_tree(tree: Tree) -> Raw:
     """Return the tree as JSON, as a manifest holds it."""
-    return Raw(_ENCODE(tree))
+    return Raw(msgspec.json.encode(tree))
 
 
 def part_of(group: LeafGroup, start: int, stop: int) -> LeafGroup:
-    """Return a group of some leaves of a group, with the block and offset of that."""
+    """Return some leaves of a group as a group; its block and offset stay the same."""
     own = group.value[start:stop] if group.kind in OWN_VALUE else group.value
     return msgspec.structs.replace(group, value=own, names=group.names[start:stop])
-
-
-def decode(content: bytes | bytearray, where: str) -> Manifest:
-    """Decode and check a manifest; errors call it `where`.
-
-    Raises:
-      DamagedError: it is not what was written.
-      VersionError: it is in a newer version of the format.
-    """
-    manifest: Manifest = _decode(_MANIFEST, content, where)
-    for component in manifest.components:
-        _check(component, where)
-    _refuse_twice(_names(manifest), where)
-    return manifest
-
-
-def decode_head(content: bytes | bytearray, where: str) -> Head:
-    """Decode a manifest like `decode`, without the contents of its components."""
-    head: Head = _decode(_HEAD, content, where)
-    return head
-
-
-def _decode(decoder: Any, content: bytes | bytearray, where: str) -> Any:
-    body, tail = memoryview(content)[:-_TAIL_BYTES], content[-_TAIL_BYTES:]
-    if tail != _TAIL % digest(body).encode():  # All versions have it.
-        raise DamagedError(f"{where} is damaged: its digest does not match.")
-    try:
-        version = _VERSION.decode(content).version
-        if version > VERSION:
-            raise VersionError(
-                f"{where} is in version {version} of the format, and this elementsckpt "
-                f"reads versions up to {VERSION}: update elementsckpt to load it."
-            )
-        return decoder.decode(content)
-    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
-        raise DamagedError(f"{where} is not a manifest: {reason(error)}.") from error
 
 
 def key_id(key: Any) -> str:
@@ -375,99 +300,3 @@ def escape(text: str) -> str:
     if text.isascii():
         return text
     return text.encode("utf-8", "backslashreplace").decode()
-
-
-def digest(data: Any) -> str:
-    """Return the xxh3-128 of bytes, as 32 hexadecimal digits."""
-    return xxhash.xxh3_128_hexdigest(data)
-
-
-def digest_of(read: Callable[[memoryview, int], None], size: int) -> str:
-    """Return the digest of the first bytes of a file, with little of it in memory.
-
-    Args:
-      read: Fills memory with the bytes of the file from a position on.
-      size: How many bytes of the file.
-    """
-    found = xxhash.xxh3_128()
-    memory = memoryview(bytearray(min(size, _PIECE_BYTES)))
-    for start in range(0, size, _PIECE_BYTES):
-        piece = memory[: size - start]
-        read(piece, start)
-        found.update(piece)
-    return found.hexdigest()
-
-
-def _names(manifest: Manifest) -> list[str]:
-    """Return the files and folders that the components name in the save folder."""
-    names = [x.file for component in manifest.components for x in component.segments]
-    return names + [x.files.folder for x in manifest.components if x.files is not None]
-
-
-def _refuse_twice(names: Sequence[str], where: str) -> None:
-    """Refuse a name that occurs twice: the file would be loaded twice."""
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            raise _invalid(where, f"names {name!r} twice")
-        seen.add(name)
-
-
-def _check(component: Component, where: str) -> None:
-    """Refuse files outside the folder, blocks outside their file, and overlaps.
-
-    As each byte is in one block at most, this also bounds the memory of a load.
-    """
-    if component.files is not None:
-        _check_files(component, component.files, where)
-        return
-    for segment in component.segments:
-        if not SEGMENT.fullmatch(segment.file):
-            raise _invalid(where, f"names {segment.file!r}, which is not a segment")
-        if segment.start > segment.size:
-            raise _invalid(where, f"has data of {segment.file} beyond its end")
-    ends = [segment.start for segment in component.segments]
-    for block in sorted(component.blocks, key=lambda b: (b.segment, b.offset)):
-        if block.segment >= len(ends):
-            raise _invalid(where, "has a block in a segment that it lacks")
-        end = block.offset + block.size
-        if block.content_size > MAX_BLOCK_BYTES:
-            size = f"{block.content_size} bytes, more than {MAX_BLOCK_BYTES}"
-            raise _invalid(where, f"has a block of {size}")
-        if block.offset < ends[block.segment] or end > _size(component, block):
-            file = component.segments[block.segment].file
-            raise _invalid(
-                where,
-                f"has a block at bytes {block.offset} to {end} of {file} that overlaps "
-                f"another, or an end of the file",
-            )
-        ends[block.segment] = end
-    content = sum(block.content_size for block in component.blocks)
-    # Gaps align the leaves; a gap is never larger than the leaf after it.
-    if not component.size_bytes <= content <= 2 * component.size_bytes:
-        size = f"{content} bytes, for leaves of {component.size_bytes}"
-        raise _invalid(where, f"has blocks of {size}")
-    count = 1 if component.shards is None else component.shards
-    if len(component.trees) != count:
-        raise _invalid(where, f"has {len(component.trees)} trees, expected {count}")
-
-
-def _check_files(component: Component, files: Files, where: str) -> None:
-    """Refuse paths outside the folder, and paths that occur twice."""
-    if component.segments or component.blocks or component.trees or component.shards:
-        raise _invalid(where, "has a component with files and a state")
-    if not FOLDER.fullmatch(files.folder):
-        raise _invalid(where, f"names {files.folder!r}, which is not a folder of files")
-    paths = [file.path for file in files.files]
-    _refuse_twice(paths, where)
-    for path in paths:
-        if "\0" in path or {"", ".", ".."} & set(path.split("/")):
-            raise _invalid(where, f"names a file {path!r} outside of {files.folder}")
-
-
-def _invalid(where: str, how: str) -> DamagedError:
-    return DamagedError(f"{where} is damaged, or not what it claims to be: it {how}.")
-
-
-def _size(component: Component, block: Block) -> int:
-    return component.segments[block.segment].size

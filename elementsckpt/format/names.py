@@ -20,7 +20,6 @@ DRAFT = ".manifest.json"
 LATEST = "latest"
 
 SAVE = re.compile(r"\d{8}T\d{6}F\d{6}(?:-(-?\d+))?")
-HIDDEN = re.compile(rf"\.{SAVE.pattern}")
 # Segments, and folders of files, by names that a manifest may have.
 SEGMENT = re.compile(r"[A-Za-z0-9_%~-]+-[0-9]{6,20}-[0-9]{5,20}\.safetensors")
 FOLDER = re.compile(r"[A-Za-z0-9_%~-]+\.files")
@@ -32,6 +31,11 @@ def save_name(now: datetime, step: int | None) -> str:
     """Return the name of a save folder, as elements forms it."""
     stamp = now.strftime("%Y%m%dT%H%M%SF%f")
     return stamp if step is None else f"{stamp}-{step:012d}"
+
+
+def is_save(folder: str) -> bool:
+    """Return whether this is the name of a save folder, as `save_name` forms it."""
+    return SAVE.fullmatch(folder) is not None
 
 
 def step_of(save: str) -> int | None:

@@ -13,6 +13,7 @@ import collections
 import math
 import struct
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -162,17 +163,14 @@ def _decode_numpy(code: Any) -> Any:
     return np.ndarray((), dtype, memory)[()]
 
 
-def _encode_items(name: str) -> Callable[[Any], Any]:
-    return lambda value: {name: [encode(item) for item in value]}
+def _encode_items(name: str, value: Any) -> Any:
+    return {name: [encode(item) for item in value]}
 
 
-def _decode_set(container: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def decode_set(code: Any) -> Any:
-        items = [decode(item) for item in code]
-        _refuse_twins(items)
-        return container(items)
-
-    return decode_set
+def _decode_set(container: Callable[[Any], Any], code: Any) -> Any:
+    items = [decode(item) for item in code]
+    _refuse_twins(items)
+    return container(items)
 
 
 _ENCODERS: dict[type, Callable[[Any], Any]] = {
@@ -185,9 +183,9 @@ _ENCODERS: dict[type, Callable[[Any], Any]] = {
     bytes: lambda value: {"$bytes": base64.b64encode(value).decode()},
     bytearray: lambda value: {"$bytearray": base64.b64encode(value).decode()},
     type(...): lambda value: {"$ellipsis": None},
-    tuple: _encode_items("$tuple"),
-    set: _encode_items("$set"),
-    frozenset: _encode_items("$frozenset"),
+    tuple: partial(_encode_items, "$tuple"),
+    set: partial(_encode_items, "$set"),
+    frozenset: partial(_encode_items, "$frozenset"),
 }
 
 _DECODERS: dict[str, Callable[[Any], Any]] = {
@@ -200,6 +198,6 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "$ellipsis": lambda code: ...,
     "$numpy": _decode_numpy,
     "$tuple": lambda code: tuple(decode(item) for item in code),
-    "$set": _decode_set(set),
-    "$frozenset": _decode_set(frozenset),
+    "$set": partial(_decode_set, set),
+    "$frozenset": partial(_decode_set, frozenset),
 }

@@ -12,7 +12,7 @@ from typing import Any
 from ..components.targets import Target
 from ..directory.listing import SaveEntry
 from ..foreign import elements
-from ..format import manifest, names, scalars
+from ..format import codec, manifest, names, scalars
 from ..format.manifest import Component
 from ..kinds.references import Resolver
 from ..state import flattening
@@ -52,7 +52,7 @@ class OpenSave:
             self._files = elements.files(found.path)
             return
         where = str(found.path / names.MANIFEST)
-        entries = manifest.decode(found.source.manifest(), where).components
+        entries = codec.decode(found.source.manifest(), where).components
         with damage(where):
             keys = scalars.decode_keys(entry.key for entry in entries)
         self._entries = dict(zip(keys, entries, strict=True))

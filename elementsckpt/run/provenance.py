@@ -18,7 +18,7 @@ from ..directory.listing import SaveEntry
 from ..directory.metadata import changes
 from ..format import manifest, names, scalars
 from ..reports import SaveReport
-from ..storage import disk, paths
+from ..storage import files, folders, paths
 
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _FILE_BYTES = 1 << 26  # Of packed references in a very large repository.
@@ -47,7 +47,7 @@ class Provenance:
     def lineage(self) -> manifest.Lineage:
         """Return the lineage for a save by this process."""
         begun, self._begun = self._begun, None
-        if begun is not None and not disk.is_missing(begun / names.MANIFEST):
+        if begun is not None and not folders.is_missing(begun / names.MANIFEST):
             self._lineage = replace(self._lineage, parent=_text(begun))
         self._lineage = replace(
             self._lineage,
@@ -168,7 +168,7 @@ def commit() -> str | None:
     with contextlib.suppress(OSError, ValueError, TypeError):  # No save fails for it.
         here = paths.real(script).parent if script else Path.cwd()
         for folder in (here, *here.parents):
-            if not disk.is_missing(folder / ".git"):
+            if not folders.is_missing(folder / ".git"):
                 return _head(folder / ".git")
     return None
 
@@ -204,7 +204,7 @@ def _reference(name: str, common: Path) -> str:
 
 
 def _read(path: Path) -> str:
-    content = disk.read_file(path, limit_bytes=_FILE_BYTES)
+    content = files.read_file(path, limit_bytes=_FILE_BYTES)
     return os.fsdecode(bytes(content)).rstrip("\r\n")
 
 

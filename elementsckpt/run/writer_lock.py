@@ -12,7 +12,7 @@ import weakref
 from pathlib import Path
 
 from ..directory.listing import SaveEntry
-from ..storage import disk, paths
+from ..storage import descriptors, paths
 from ..system import forks, job
 
 _logger = logging.getLogger("elementsckpt")
@@ -33,7 +33,7 @@ class WriterLock:
         self.is_contested: bool | None = None
         self._directory = directory
         self._is_named = False  # Whether a warning named the other process.
-        self._folder = disk.open_folder(directory)
+        self._folder = descriptors.open_folder(directory)
         forks.watch(self)
 
     def acquire(self, newest: SaveEntry | None) -> None:
@@ -46,7 +46,9 @@ class WriterLock:
         """
         is_new, folder = self.is_contested is None, self._folder
         if is_new:
-            self.is_contested = folder is not None and disk.lock(folder.fd) is False
+            self.is_contested = (
+                folder is not None and descriptors.lock(folder.fd) is False
+            )
         if self.is_contested and not self._is_named:
             who = _writer(newest)
             self._is_named = who is not None
@@ -54,8 +56,10 @@ class WriterLock:
                 _warn(self._directory, who or "Another process")
 
     def is_of(self, directory: Path) -> bool:
-        """Return whether this is the directory that it locks, and not a new one."""
-        return self._folder is not None and disk.is_at(self._folder.fd, directory)
+        """Return whether it is of this directory, not of one that was moved away."""
+        return self._folder is not None and descriptors.is_at(
+            self._folder.fd, directory
+        )
 
     def _after_fork(self) -> None:
         if self._folder is not None:

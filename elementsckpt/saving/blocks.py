@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import xxhash
 
+from ..format.digests import digest
 from ..format.header import Tensors
-from ..format.manifest import digest
 from .arenas import Arenas
 
 _PREFIX_BYTES = 4 << 10

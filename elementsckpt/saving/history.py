@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..directory.listing import SaveEntry
 from ..errors import CheckpointError
-from ..format import manifest, names, scalars
+from ..format import codec, manifest, names, scalars
 from ..format.manifest import Component
 from ..storage.store import Draft
 from .earlier import CHECK_EVERY, EarlierSave
@@ -71,7 +71,7 @@ class History:
             components = {}
             with contextlib.suppress(CheckpointError):
                 where = str(found.path / names.MANIFEST)
-                saved = manifest.decode(found.source.manifest(), where)
+                saved = codec.decode(found.source.manifest(), where)
                 components = {manifest.key_id(x.key): x for x in saved.components}
             self._manifest = found.path, components
         component = self._manifest[1].get(mark)

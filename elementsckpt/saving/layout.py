@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from ..format.digests import digest
 from ..format.header import ALIGN, Header, Naming, Tensors, round_up
-from ..format.manifest import Segment, digest
+from ..format.manifest import Segment
 from ..format.sizes import Sizes
 from .blocks import Block, LeafBlock, packed
 from .reuse import Moved

@@ -17,7 +17,8 @@ import numpy as np
 from ..errors import DamagedError
 from ..format import manifest
 from ..format.compression import Compress
-from ..format.manifest import Segment, digest
+from ..format.digests import digest
+from ..format.manifest import Segment
 from ..storage.store import Draft
 from .blocks import Block, Content, prefix_hash
 from .earlier import EarlierSave, EarlierSegment, NoLinksError

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..directory import retention
 from ..directory.listing import Directory, SaveEntry, next_sequence
-from ..format import manifest, names
+from ..format import codec, manifest, names
 from ..format.manifest import Manifest
 from ..reports import SaveReport
 from ..storage.store import Draft
@@ -245,7 +245,7 @@ class Saving:
             sequence = next_sequence(self._here.saves)
             written = self._manifest
             written.sequence = max(written.sequence, sequence)
-            content = manifest.encode(written)
+            content = codec.encode(written)
             draft.commit(content)
         return content
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..format import compression, manifest
+from ..format import compression, digests, manifest
 from ..format.compression import Compress
 from ..format.header import ALIGN, Header, Naming, Tensors, room_for, round_up
 from ..format.manifest import Segment
@@ -185,7 +185,7 @@ class PackedSegment(SegmentWriter):
         return self._header
 
     def segment(self) -> Segment:
-        digest = manifest.digest(self._header)
+        digest = digests.digest(self._header)
         return Segment(self._name, self._size, len(self._header), digest)
 
 

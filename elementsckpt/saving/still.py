@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from ..format import manifest
+from ..format.digests import digest
 from ..format.manifest import Component, Manifest
 from ..user.notices import Notices
 
@@ -70,4 +70,4 @@ def _digest(component: Component) -> str:
     """Return a digest of all that a component's state holds."""
     parts = [bytes(tree) for tree in component.trees]
     parts += [block.digest.encode() for block in component.blocks]
-    return manifest.digest(b"\n".join(parts))
+    return digest(b"\n".join(parts))

@@ -1,9 +1,19 @@
-"""A place for saves: written, committed, read and removed there.
+"""Places for saves: here saves are written, committed, read and removed.
 
-A **store** is such a place, in the terms of `store`; that of a directory is `local`. A
-**draft** is a save that is being written, a **source** one that is read; to **commit**
-is to give a draft the manifest that makes it a save. What a dead process left is
-**swept**. Only `disk` opens or changes files.
+A **store** is such a place; `store` is its protocol, and `local` is the store of a
+directory. A **draft** is a save that is being written, and a **source** reads one. To
+**commit** a draft is to give it the manifest that makes it a save. To **sweep** is to
+remove what a dead process left. Only `disk` changes files.
 """
 
-__all__ = ["disk", "fileview", "paths", "places", "reader", "store"]
+__all__ = [
+    "descriptors",
+    "disk",
+    "files",
+    "fileview",
+    "folders",
+    "paths",
+    "places",
+    "reader",
+    "store",
+]

@@ -2,9 +2,9 @@
 
 A draft is a folder with a locked `.manifest.json` and no `manifest.json`. Renaming the
 one to the other is the commit; the lock tells a save in progress from what a process
-that died has left. Folders come into being under a hidden name, and vanish under one
-where they can be renamed, so that whatever has a name without a dot is a save, was made
-by this library for one, or belongs to somebody else and is left alone.
+that died has left. Folders are made under a hidden name, and removed under one where
+folders can be renamed. So a folder whose name begins without a dot is a save, was made
+by this library for one, or belongs to others and is left alone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from ..errors import CheckpointError, SaveExistsError, WriteError
 from ..format import names
 from ..format.manifest import Component, Segment
 from ..system import forks, job
-from . import disk, removal
+from ..user.notices import Notices
+from . import descriptors, disk, files, folders, removal
+from .descriptors import Descriptor
 from .filetree import FolderWriter
 from .paths import contents, leads_nowhere, names_in
 from .segments import SaveFolder, SegmentSink
@@ -37,18 +39,18 @@ class Draft:
 
     Args:
       path: The folder.
-      made: Folders that were made for it, outermost first.
+      made: Folders that were made for it, outermost first; perhaps this one, too.
       file: Its open and locked manifest draft.
       fsync: Whether to make it durable.
 
     Attributes:
       source: Where what has been written can be read.
       fsync: Whether it is made durable.
-      unlock: Leaves it to be swept; in `finally`, no handler comes before it.
+      unlock: Leaves it to be swept; in `finally`, no handler runs before it.
     """
 
     def __init__(
-        self, path: Path, made: list[Path], file: disk.Descriptor, *, fsync: bool
+        self, path: Path, made: list[Path], file: Descriptor, *, fsync: bool
     ) -> None:
         self.path = path
         self.source = SaveFolder(path)
@@ -56,12 +58,12 @@ class Draft:
         self._made = made
         self._file = file
         self.fsync = fsync
-        self._room_bytes = 0  # As far as it has been looked for.
-        self._is_refused = False  # It has its name, which could not be made durable.
+        self._room_bytes = 0  # Free, as far as is known, and not yet promised.
+        self._is_refused = False  # The manifest's name could not be made durable.
         forks.watch(self)
 
     def _after_fork(self) -> None:
-        # It is the parent's, to finish or abandon, and so is the lock.
+        # The parent finishes or abandons the draft, and keeps the lock.
         self._file.close()
 
     def require_room(self, size_bytes: int) -> None:
@@ -135,9 +137,9 @@ class Draft:
     def _relied_on(self) -> list[Path]:
         """Return the folders whose entries lead to this one, innermost first.
 
-        The directory, its parent, and the parents of folders made for this save; once
-        in a process, all up to where the file system begins, as another process may
-        have made some of them that died, or synced nothing.
+        The directory, its parent, and the parents of folders made for this save. The
+        first save of a process adds all folders up to the mount point: another process
+        may have made some, and died before it synced them, or synced nothing.
         """
         directory = self.path.parent
         made = [folder.parent for folder in reversed(self._made)]
@@ -151,23 +153,18 @@ class Draft:
         interrupt is not locked, so that it can be swept.
         """
         try:
-            if self._file.is_open and not self.is_committed:
-                keep_folder = self.path not in self._made
-                removal.remove(self.path, keep_folder=keep_folder, fsync=self.fsync)
+            file, manifest = self._file, self.path / names.MANIFEST
+            is_save = not self._is_refused and descriptors.is_at(file.fd, manifest)
+            if file.fd >= 0 and not is_save:
+                keep = self.path not in self._made
+                removal.remove(self.path, Notices(), keep_folder=keep, fsync=self.fsync)
                 _remove_folders([x for x in self._made if x != self.path])
         finally:
             self._file.close()
 
-    @property
-    def is_committed(self) -> bool:
-        """Whether it is a save, which others may rely on already."""
-        if self._is_refused:
-            return False
-        return disk.is_at(self._file.fd, self.path / names.MANIFEST)
-
 
 def _above(path: Path) -> Iterator[Path]:
-    """Yield folders up to one that is known to be reached, or the file system's top."""
+    """Yield a folder and its parents, up to a durable one or the mount point."""
     for folder in (path, *path.parents):
         yield folder
         if folder in _reached or os.path.ismount(folder):
@@ -179,79 +176,75 @@ def begin(
 ) -> Draft:
     """Begin a save in a directory, under a name that no other has.
 
-    With `is_hidden` it never becomes one: it keeps a name under which it is swept if
-    the process dies.
+    With `is_hidden` the folder keeps its hidden name, under which it is swept if the
+    process dies. It never becomes a save.
     """
     made: list[Path] = []
     now = datetime.now(timezone.utc)
-    for attempt in range(_ATTEMPTS):
-        name = names.save_name(now + timedelta(microseconds=attempt), step)
-        path = directory / (f".{name}" if is_hidden else name)
-        file: disk.Descriptor | None = None
-        try:
-            made += _make_folders(directory)
+    file: Descriptor | None = None
+    try:
+        for attempt in range(_ATTEMPTS):
+            name = names.save_name(now + timedelta(microseconds=attempt), step)
+            path = directory / (f".{name}" if is_hidden else name)
+            _make_folders(directory, made)
             file = _make_draft(path)
-            return Draft(path, [*made, path], file, fsync=fsync)
-        except _TakenError:
-            pass
-        except BaseException:
             if file is not None:
-                file.close()
-            _remove_folders(made)
-            raise
+                return Draft(path, [*made, path], file, fsync=fsync)
+    except BaseException:
+        if file is not None:
+            file.close()
+        _remove_folders(made)
+        raise
     raise WriteError(
         f"Cannot make a save folder in {directory}: {_ATTEMPTS} times something was in "
         f"the way, or the directory vanished. Check what it is and who else uses it."
     )
 
 
-class _TakenError(Exception):
-    """There is something of this name, or another process swept it away."""
+def _make_draft(path: Path) -> Descriptor | None:
+    """Make a folder that has its locked draft from the first moment.
 
-
-def _make_draft(path: Path) -> disk.Descriptor:
-    """Make a folder that has its locked draft from the first moment."""
+    Returns:
+      The draft; None if the name is taken, or another process swept the folder away.
+    """
     hidden = path.with_name(f".{path.name.lstrip('.')}")
-    if os.path.lexists(path):
-        raise _TakenError
-    file: disk.Descriptor | None = None
+    file: Descriptor | None = None
     try:
-        disk.make_folder(hidden)
+        if os.path.lexists(path) or not disk.make_folder(hidden):
+            return None
         file = disk.create(hidden / names.DRAFT)
         if _is_lost(file):
-            raise _TakenError
+            return None
         if hidden != path:
             disk.rename(hidden, path)
         return file
     except BaseException as error:
         try:
-            if not isinstance(error, _TakenError):
-                _remove_new(file, hidden, path)
+            _remove_new(file, hidden, path)
         finally:
             if file is not None:
                 file.close()
-        cause = error.__cause__ or error
-        if isinstance(cause, OSError) and cause.errno in removal.TAKEN:
-            raise _TakenError from error
+        if isinstance(error, WriteError) and error.errno in removal.TAKEN:
+            return None
         raise
 
 
-def _remove_new(file: disk.Descriptor | None, hidden: Path, path: Path) -> None:
+def _remove_new(file: Descriptor | None, hidden: Path, path: Path) -> None:
     """Remove what was made of a save folder, wherever it is by now."""
     if file is None:
-        removal.try_to_sweep(hidden)  # It may be somebody else's.
+        removal.try_to_sweep(hidden, Notices())  # It may be of another process.
         return
     for folder in (hidden, path):
-        if disk.is_at(file.fd, folder / names.DRAFT):
-            removal.remove(folder)
+        if descriptors.is_at(file.fd, folder / names.DRAFT):
+            removal.remove(folder, Notices())
 
 
-def _is_lost(file: disk.Descriptor) -> bool:
+def _is_lost(file: Descriptor) -> bool:
     """Return whether a sweep was faster than the lock of a new draft."""
     for _ in range(_ATTEMPTS):
-        if disk.lock(file.fd) is not False or disk.is_removed(file.fd):
-            return disk.is_removed(file.fd)
-        time.sleep(_PAUSE_S)  # Another process may only look whether it is locked.
+        if descriptors.lock(file.fd) is not False or descriptors.is_removed(file.fd):
+            return descriptors.is_removed(file.fd)
+        time.sleep(_PAUSE_S)  # Another process may just be testing the lock.
     return True
 
 
@@ -262,26 +255,25 @@ def begin_at(path: Path, *, fsync: bool) -> Draft:
       SaveExistsError: it holds something already.
     """
     if names_in(path):
-        removal.sweep(path)
-    made = _make_folders(path.parent)
-    file: disk.Descriptor | None = None
-    is_lost = False
+        removal.sweep(path, Notices())
+    made: list[Path] = []
+    file: Descriptor | None = None
     try:
+        _make_folders(path.parent, made)
         file = _make_draft_at(path, made)
-        is_lost = _is_lost(file)
-        if is_lost:
+        if _is_lost(file):
             raise _busy(path)
-        if disk.names_in(path) != [
-            names.DRAFT
-        ]:  # Another save was faster, and is complete.
+        # Another save may have been faster, and be complete.
+        if folders.names_in(path) != [names.DRAFT]:
             raise _full(path)
         return Draft(path, made, file, fsync=fsync)
     except BaseException as error:
         try:
-            if file is not None and not is_lost:
+            if file is not None:
                 _remove_draft(file, path)
-            elif not isinstance(error, CheckpointError):  # It came as a file was made.
-                removal.try_to_sweep(path)
+            elif not isinstance(error, CheckpointError):
+                # An interrupt may have come when the file had just been made.
+                removal.try_to_sweep(path, Notices())
         finally:
             if file is not None:
                 file.close()
@@ -289,27 +281,26 @@ def begin_at(path: Path, *, fsync: bool) -> Draft:
         raise
 
 
-def _remove_draft(file: disk.Descriptor, path: Path) -> None:
+def _remove_draft(file: Descriptor, path: Path) -> None:
     """Remove a draft that is new, and not what others have put beside it."""
-    if disk.is_at(file.fd, path / names.DRAFT):
+    if descriptors.is_at(file.fd, path / names.DRAFT):
         with contextlib.suppress(CheckpointError):
             disk.remove(path / names.DRAFT)
 
 
-def _make_draft_at(path: Path, made: list[Path]) -> disk.Descriptor:
-    """Make the draft in a folder, and the folder if it is not there, or not any more.
+def _make_draft_at(path: Path, made: list[Path]) -> Descriptor:
+    """Make the draft in a folder, and the folder if it is missing.
 
-    A sweep may take it for a leftover, as long as it is empty.
+    While the folder is empty, a sweep may take it for a leftover and remove it.
     """
     while True:
-        with contextlib.suppress(FileExistsError):
-            disk.make_folder(path)
+        if disk.make_folder(path):
             made.append(path)
-        if disk.is_missing(path):
+        if folders.is_missing(path):
             continue
         if _is_being_written(path):
             raise _busy(path)
-        if not os.path.isdir(path) or disk.names_in(path):
+        if not os.path.isdir(path) or folders.names_in(path):
             raise _full(path)
         try:
             return disk.create(path / names.DRAFT)
@@ -322,8 +313,8 @@ def _make_draft_at(path: Path, made: list[Path]) -> disk.Descriptor:
 
 def _is_being_written(path: Path) -> bool:
     try:
-        with disk.File(path / names.DRAFT, to_lock=True) as file:
-            return disk.lock(file.fd) is False
+        with files.File(path / names.DRAFT, to_lock=True) as file:
+            return descriptors.lock(file.fd) is False
     except CheckpointError:
         return False
 
@@ -357,11 +348,10 @@ def _occupied(path: Path) -> str:
     return leads_nowhere(path) or "it is a file"
 
 
-def _make_folders(path: Path) -> list[Path]:
-    """Make a folder and its parents; return those that were made, outermost first."""
+def _make_folders(path: Path, made: list[Path]) -> None:
+    """Make a folder and its parents; add those that were made, outermost first."""
     if os.path.isdir(path):
-        return []
-    made: list[Path] = []
+        return
     missing = [p for p in [path, *path.parents] if not os.path.exists(p)]
     why = leads_nowhere(path)
     if why:
@@ -370,15 +360,9 @@ def _make_folders(path: Path) -> list[Path]:
             f"another directory.",
             errno.ENOENT,
         )
-    try:
-        for folder in reversed(missing):
-            with contextlib.suppress(FileExistsError):
-                disk.make_folder(folder)
-                made.append(folder)
-    except BaseException:
-        _remove_folders(made)
-        raise
-    return made
+    for folder in reversed(missing):
+        if disk.make_folder(folder):
+            made.append(folder)
 
 
 def _remove_folders(made: list[Path]) -> None:

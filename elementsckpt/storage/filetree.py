@@ -13,9 +13,10 @@ from pathlib import Path
 
 from ..errors import CheckpointError, DamagedError, StateError, WriteError
 from ..format import manifest
-from ..format.manifest import Component, File, Files, digest_of
+from ..format.digests import digest_of
+from ..format.manifest import Component, File, Files
 from ..system.threads import run
-from . import disk
+from . import disk, files, folders
 
 _LINES = 10  # In an error.
 _logger = logging.getLogger("elementsckpt")
@@ -31,9 +32,10 @@ class FolderWriter:
       fsync: Whether to make it durable.
 
     Attributes:
-      bytes_written: Size of the files that were written, when `finish` has returned.
-      bytes_reused: Size of those that an earlier save holds already, likewise.
-      is_damaged: Whether one that it should hold was found damaged, likewise.
+      bytes_written: Size of the files that were written. This and the next two are set
+        when `finish` has returned.
+      bytes_reused: Size of the files that an earlier save holds already.
+      is_damaged: Whether a file of the earlier save was found damaged.
 
     Raises:
       StateError: something in it cannot be part of a save.
@@ -61,30 +63,28 @@ class FolderWriter:
         component.size_bytes = sum(file.size for file in self._files)
 
     def _list(self) -> list[File]:
-        """List the files; what is in the folder may be anything."""
+        """Return the entries of the files; the folder may hold anything."""
         if os.path.islink(self._path) or not os.path.isdir(self._path):
             raise StateError(
                 f"{self._path} is not a folder any more. Write files to the folder "
                 f"that the function gets, and leave the folder itself in place."
             )
-        files, problems = [], []
-        for path, status in disk.below(self._path):
+        found, problems = [], []
+        for path, status in folders.below(self._path):
             problem = _problem(path, status)
             if problem:
                 problems.append(f"{manifest.escape(path)} {problem}")
             elif stat.S_ISDIR(status.st_mode):
                 self._folders.append(self._path / path)
             else:
-                files.append(File(path, status.st_size, ""))
-        self._refuse(sorted(problems))
-        return sorted(files, key=lambda file: file.path)
+                found.append(File(path, status.st_size, ""))
+        if problems:
+            self._refuse(sorted(problems))
+        return sorted(found, key=lambda file: file.path)
 
     def _refuse(self, problems: Sequence[str]) -> None:
-        if not problems:
-            return
-        lines = list(problems[:_LINES])
-        if len(problems) > _LINES:
-            lines.append(f"and {len(problems) - _LINES} more")
+        more = len(problems) - _LINES
+        lines = [*problems[:_LINES], *([f"and {more} more"] if more > 0 else [])]
         listed = "".join(f"\n  {line}" for line in lines)
         raise StateError(f"{self._path} holds what cannot be part of a save:{listed}")
 
@@ -98,28 +98,26 @@ class FolderWriter:
         for folder in self._folders:
             disk.make_removable(folder)
         reused = run(lambda item: self._settle(*item), enumerate(self._files))
-        pairs = zip(self._files, reused, strict=True)
-        self.bytes_reused = sum(file.size for file, is_reused in pairs if is_reused)
-        size_bytes = sum(file.size for file in self._files)
-        self.bytes_written = size_bytes - self.bytes_reused
-        self._component.size_bytes = size_bytes
+        self.bytes_reused = sum(reused)
+        self._component.size_bytes = sum(file.size for file in self._files)
+        self.bytes_written = self._component.size_bytes - self.bytes_reused
         if self._fsync:
             run(disk.sync_folder, self._folders)
 
-    def _settle(self, number: int, entry: File) -> bool:
-        """Complete the entry of a file; tell whether an earlier save has the file."""
+    def _settle(self, number: int, entry: File) -> int:
+        """Complete the entry of a file; return how many bytes of it are reused."""
         path = self._path / entry.path
-        with disk.File(path) as file:
+        with files.File(path) as file:
             entry.size, entry.digest = file.size, digest_of(file.read, file.size)
             source = self._earlier.get(entry.digest)
             if source is not None and self._reuse(source, number, file, entry):
-                return True
+                return file.size
             disk.make_read_only(file.fd, path=path)
             if self._fsync:
                 disk.sync(file.fd, path=path)
-        return False
+        return 0
 
-    def _reuse(self, source: Path, number: int, file: disk.File, entry: File) -> bool:
+    def _reuse(self, source: Path, number: int, file: files.File, entry: File) -> bool:
         """Replace a file by a link to an earlier one, if that is as good."""
         try:
             signature = self._checked(source, entry)
@@ -136,23 +134,23 @@ class FolderWriter:
             _logger.debug("Not reused, but written again: %s", error)
             return False
         if signature_of(hidden) != signature:
-            disk.remove(hidden)  # Somebody has just replaced it.
+            disk.remove(hidden)  # The earlier file has just been replaced.
             return False
         disk.rename(hidden, file.path)
         return True
 
     def _checked(self, source: Path, entry: File) -> tuple[int, ...]:
         """Check a file of an earlier save; return its signature."""
-        with disk.File(source) as earlier:
+        with files.File(source) as earlier:
             check(earlier, entry)
-            if self._fsync:  # It may be in a copy that nobody has synced.
+            if self._fsync:  # It may be in a copy that was never synced.
                 disk.sync(earlier.fd, path=source)
             return earlier.signature
 
 
 def signature_of(path: Path) -> tuple[int, ...]:
-    """Return what tells a file from what takes its place, or writes to it."""
-    with disk.File(path) as file:
+    """Return what changes when a file is written to or replaced."""
+    with files.File(path) as file:
         return file.signature
 
 
@@ -168,7 +166,7 @@ def _problem(path: str, status: os.stat_result) -> str:
     return ""
 
 
-def check(file: disk.File, entry: File, *, content: bool = True) -> None:
+def check(file: files.File, entry: File, *, content: bool = True) -> None:
     """Check that a file is what its entry in the manifest says.
 
     Args:

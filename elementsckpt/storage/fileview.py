@@ -1,10 +1,10 @@
 """The files that a component wrote to a save → the folder that its function loads.
 
-The function opens files by their names, when it likes. Meanwhile others may put files
-into the folder of the save, or remove the save. So the function gets a folder of its
-own beside the save, with a link to each file: a draft that never becomes a save, and
-like these is swept if the process dies. Where no links can be made it gets the folder
-of the save, and what is there before and after must be the files of the save alone.
+The function opens files by their names, at any time. Meanwhile other processes may put
+files into the folder of the save, or remove the save. So the function gets a folder of
+its own beside the save, with a link to each file. That folder is a draft that never
+becomes a save; it is swept if the process dies. Where links cannot be made, the
+function gets the folder of the save, which must hold no other files, before and after.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..errors import DamagedError, ReadError, SaveNotFoundError, WriteError, rea
 from ..format import names
 from ..format.manifest import File, Files
 from ..system.threads import run
-from . import disk, drafts
+from . import disk, drafts, files, folders
 from .drafts import Draft
 from .filetree import check, signature_of
 
@@ -30,15 +30,15 @@ def isolate(save: Path, readers: Sequence[FolderReader]) -> Draft | None:
     """Give each function a folder in which it finds its files, and no others.
 
     Returns:
-      What these folders are in, to be abandoned when the functions are done; None if
-      nothing can be made there.
+      The draft that holds these folders, to be abandoned when the functions are done;
+      None if nothing can be written there.
 
     Raises:
-      DamagedError, ReadError: files cannot be had.
+      DamagedError, ReadError: files cannot be read.
     """
     for reader in readers:
         reader.require()
-    try:  # Where the folder is, to which the path may be a link.
+    try:  # Beside the folder itself, as the path may be a link.
         directory = save.resolve().parent
         draft = drafts.begin(directory, None, fsync=False, is_hidden=True)
     except WriteError as error:
@@ -64,10 +64,10 @@ class FolderReader:
       verify: Whether to verify the content of files, not just their sizes.
 
     Attributes:
-      path: The folder in the save, or that of a function, which has links to its files.
+      path: The folder that the function gets: links to the files, or that of the save.
       names: Paths of the files in it.
       size_bytes: Size of the files.
-      held_bytes: How much memory it takes.
+      held_bytes: How much memory a load takes.
     """
 
     streams = False
@@ -85,20 +85,20 @@ class FolderReader:
         self._refusal = ""  # Why the function gets the folder in the save.
 
     def open(self) -> None:
-        """Nothing is opened: who loads the folder opens its files by their names."""
+        """Open nothing: the function opens the files by their names."""
 
     def require(self) -> None:
-        """Refuse what cannot be the folder that was saved, before there are links.
+        """Refuse what cannot be the folder that was saved, before links are made.
 
         Raises:
           DamagedError, ReadError: a file or folder is something else, or refused.
         """
         self._folders()
         for name in self.names:
-            disk.File(self._own / name).close()
+            files.File(self._own / name).close()
 
     def link(self, parent: Path) -> None:
-        """Make the folder of a function, if links can be made."""
+        """Make the folder with links, if links can be made."""
         self.path = parent / self._own.name
         try:
             for folder in self._folders():
@@ -112,7 +112,7 @@ class FolderReader:
         disk.link(self._own / name, self.path / name)
 
     def refuse(self, error: WriteError) -> None:
-        """Take note of why there are no links."""
+        """Note why there are no links."""
         self._refusal = reason(error.__cause__ or error)
         _logger.debug("No links to the files of %r: %s", self.key, error)
 
@@ -121,7 +121,7 @@ class FolderReader:
 
         Raises:
           DamagedError: it is not what was written.
-          ReadError: there are others, and they could not be left out.
+          ReadError: there are other files, which could not be left out.
         """
         self._folders()
         self._signatures = run(self._verify, self._files)
@@ -129,32 +129,32 @@ class FolderReader:
             self._refuse_others()
 
     def _verify(self, entry: File) -> tuple[int, ...]:
-        with disk.File(self.path / entry.path) as file:
-            file.path = self._own / entry.path  # What errors name.
+        with files.File(self.path / entry.path) as file:
+            file.path = self._own / entry.path  # The path that errors name.
             check(file, entry, content=self._verifies)
             return file.signature
 
     def _folders(self) -> list[str]:
-        """Return the folders of the files, the outer ones first.
+        """Return the folders that hold the files, outer ones first.
 
         Raises:
           DamagedError: one is something else, such as a link.
         """
-        disk.require_folder(self._own)
-        folders = {"": None}
+        found = {"": None}
+        folders.require_folder(self._own)
         for folder in (x for name in self.names for x in _above(name)):
-            if folder not in folders:
-                disk.require_folder(self._own / folder)
-                folders[folder] = None
-        return list(folders)
+            if folder not in found:
+                folders.require_folder(self._own / folder)
+                found[folder] = None
+        return list(found)
 
     def check(self) -> None:
-        """Check that in the folder are the files that were verified, as they were.
+        """Check that the folder holds the files that were verified, unchanged.
 
         Raises:
-          DamagedError: one has changed, so the function has seen something else.
-          ReadError: there are others, where these could not be isolated.
-          SaveNotFoundError: the save was removed, likewise.
+          DamagedError: one has changed, so the function may have read other content.
+          ReadError: there are no links, and there are other files.
+          SaveNotFoundError: there are no links, and the save was removed.
         """
         for name, signature in zip(self.names, self._signatures, strict=True):
             found = None
@@ -162,25 +162,20 @@ class FolderReader:
                 found = signature_of(self.path / name)
             if found != signature:
                 self._refuse_removed()
-                raise self._changed(name, found, signature)
+                is_shared = found is not None and found[0] == signature[0]
+                harm = ", so the save is damaged, and others that share the file"
+                raise DamagedError(
+                    f"{self._own / name} has changed while {self.key!r} was loaded"
+                    f"{harm if is_shared or self._refusal else ''}. What loads it must "
+                    f"not write to the folder that it gets: let it copy first."
+                )
         if self._refusal:
             self._refuse_removed()
             self._refuse_others()
 
-    def _changed(
-        self, name: str, found: tuple[int, ...] | None, verified: tuple[int, ...]
-    ) -> DamagedError:
-        harm = ""
-        if self._refusal or (found is not None and found[0] == verified[0]):
-            harm = ", so the save is damaged, and others that share the file"
-        return DamagedError(
-            f"{self._own / name} has changed while {self.key!r} was loaded{harm}. What "
-            f"loads it must not write to the folder that it gets: let it copy first."
-        )
-
     def _refuse_removed(self) -> None:
         save = self._own.parent
-        if self._refusal and disk.is_missing(save / names.MANIFEST):
+        if self._refusal and folders.is_missing(save / names.MANIFEST):
             raise SaveNotFoundError(
                 f"{save} was removed while {self.key!r} was loaded from it, which may "
                 f"have seen some of its files only. They could not be linked elsewhere "
@@ -191,7 +186,7 @@ class FolderReader:
         files = set(self.names)
         found = [
             name
-            for name, status in disk.below(self._own)
+            for name, status in folders.below(self._own)
             if name not in files and not stat.S_ISDIR(status.st_mode)
         ]
         if found:
@@ -203,7 +198,7 @@ class FolderReader:
             )
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Close nothing, as nothing is open."""
 
 
 def _above(path: str) -> Iterator[str]:

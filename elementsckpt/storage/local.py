@@ -9,7 +9,8 @@ from pathlib import Path
 from ..errors import WriteError
 from ..format import names
 from ..user.notices import Notices
-from . import disk, drafts, removal
+from . import disk, drafts, folders, removal
+from .descriptors import Descriptor
 from .drafts import Draft
 from .segments import SaveFolder
 
@@ -21,12 +22,12 @@ class LocalStore:
 
     Args:
       path: The directory, which need not exist.
-      notices: What is said of it, and was.
+      notices: Logs warnings about it.
     """
 
-    def __init__(self, path: Path, notices: Notices | None = None) -> None:
+    def __init__(self, path: Path, notices: Notices) -> None:
         self.path = path
-        self._notices = Notices() if notices is None else notices
+        self._notices = notices
 
     def names(self) -> list[str]:
         """Return the names of folders and links, hidden ones too.
@@ -34,7 +35,7 @@ class LocalStore:
         Raises:
           ReadError: the system refused.
         """
-        return [path.name for path in disk.folders_in(self.path)]
+        return folders.folders_in(self.path)
 
     def open(self, name: str) -> SaveFolder:
         """Return the folder with this name; nothing is read yet."""
@@ -59,22 +60,22 @@ class LocalStore:
           Whether it is gone.
         """
         path = self.path / name
-        if os.path.islink(path):  # A person has just moved the save.
+        if os.path.islink(path):  # A user has just moved the save.
             return False
-        removal.remove(path, fsync=fsync, notices=self._notices)
+        removal.remove(path, self._notices, fsync=fsync)
         return not os.path.lexists(path)
 
     def sweep(self, name: str) -> None:
-        """Remove a folder that a process left that died; failing only warns."""
+        """Remove a save folder that a dead process left; failing only warns."""
         removal.try_to_sweep(self.path / name, self._notices)
 
-    def _create_latest(self, draft: Path) -> disk.Descriptor:
+    def _create_latest(self, draft: Path) -> Descriptor:
         try:
             return disk.create(draft)
         except WriteError as error:
             if error.errno != errno.EEXIST:
                 raise
-        disk.remove(draft)  # Of a process that died, or is as far as this one.
+        disk.remove(draft)  # Another process has died, or is doing the same.
         return disk.create(draft)
 
     def point_latest(self, name: str, *, fsync: bool) -> None:

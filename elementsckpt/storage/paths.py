@@ -1,4 +1,4 @@
-"""Paths that the user gives, and what is said of them in errors."""
+"""Paths that the user gives, and texts about them for errors."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 from ..errors import CheckpointError
 from ..format import names
 from ..user.arguments import shown
-from . import disk
+from . import folders
 
 AnyPath = str | os.PathLike[str]
 
-# What begins a URL. `pathlib` leaves one slash of two, and prefixes may come before it.
+# The start of a URL. `pathlib` keeps one slash of two, and a URL can have a prefix.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/|://")
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]*)\})")
 _MOST_NAMES = 8  # In a message.
@@ -24,9 +24,10 @@ def local(path: AnyPath) -> Path:
     """Return a path as an absolute one on this machine, `~` and variables expanded.
 
     Raises:
-      ValueError: it is none, or a URL, or names a variable or a home that is not there.
+      ValueError: it is not a path, is a URL, or names a variable or a home folder that
+        does not exist.
     """
-    # Paths of other libraries may return a copy that they made, instead of a URL.
+    # `os.fspath` of other libraries' paths may return a copy of what the URL leads to.
     if isinstance(path, os.PathLike):
         _refuse_url(str(path))
     expanded = _with_variables(_with_home(_text_of(path)))
@@ -37,26 +38,22 @@ def local(path: AnyPath) -> Path:
 def _text_of(path: AnyPath) -> str:
     text: Any = os.fspath(path) if isinstance(path, os.PathLike) else path
     if not isinstance(text, str):
-        raise ValueError(f"{shown(path)} is no path: pass text or a pathlib.Path.")
+        raise ValueError(f"{shown(path)} is not a path: pass text or a pathlib.Path.")
     if not text:
         raise ValueError(
             "The path is empty text. Pass '.' if the working directory is meant."
         )
     _refuse_url(text)
-    if "\0" in text or not _is_encodable(text):
+    try:
+        is_possible = b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        is_possible = False
+    if not is_possible:
         raise ValueError(
-            f"{shown(path)} is no path, as it holds a character that no file can have "
-            f"in its name. Pass one without."
+            f"{shown(path)} is not a path: it has a character that file names cannot "
+            f"have. Leave it out."
         )
     return text
-
-
-def _is_encodable(text: str) -> bool:
-    try:
-        os.fsencode(text)
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _refuse_url(text: str) -> None:
@@ -121,10 +118,10 @@ def describe(path: Path) -> str:
 
 def leads_nowhere(path: Path) -> str:
     """Say which link in a path leads to nothing; "" if none does."""
-    link = disk.dangling(path)
-    if link is None:
-        return ""
-    return f"{link} is a link to {os.readlink(link)}, which is not there"
+    for link in filter(os.path.islink, (path, *path.parents)):
+        if not os.path.exists(link):
+            return f"{link} is a link to {os.readlink(link)}, which is not there"
+    return ""
 
 
 def contents(path: Path) -> str:
@@ -140,6 +137,6 @@ def contents(path: Path) -> str:
 def names_in(path: Path) -> list[str]:
     """Return the names in a folder, none if it cannot be listed."""
     try:
-        return disk.names_in(path)
+        return folders.names_in(path)
     except CheckpointError:
         return []

@@ -1,4 +1,4 @@
-"""Which store a place is: the one line that a new kind of store needs is here."""
+"""The store of each place; a new kind of store needs one line here."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ def open_store(place: Path, notices: Notices) -> Store:
 
     Args:
       place: The directory, which need not exist.
-      notices: What is said of it, and was.
+      notices: Logs warnings about it.
     """
     return LocalStore(place, notices)
 
 
 def open_source(place: Path) -> Source:
-    """Return what is at a place, as a save; nothing is read yet."""
+    """Return the source of the save at a place; nothing is read yet."""
     return open_store(place.parent, Notices()).open(place.name)

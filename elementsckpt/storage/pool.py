@@ -1,7 +1,7 @@
-"""Files that stay open to be read again: one budget for all that a process reads.
+"""Files that stay open to be read again, with one budget for the whole process.
 
-What is open can be read although its save has been removed, so as much is kept open as
-leaves enough descriptors to the program.
+An open file can be read after its save was removed. So as many files stay open as leave
+enough descriptors to the program.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from typing import Any
 import numpy as np
 
 from ..errors import ReadError
-from . import disk
+from .descriptors import Descriptor
+from .files import File
 from .store import OpenSegment
 
 _FILES_SHARE = 4  # Of the descriptors that this process may have.
 _MAPS_SHARE = 2
 _MAPS_NEED_THEM = sys.version_info < (3, 13)
-_SPARED = 16  # So many a map leaves free, whoever has the others.
-# Owners of open files, by number of the owner and of the file; what was used last is at
-# the end. Changed by atomic calls only, as threads, signal handlers and forked children
-# use it. Owners may have gone, and with them their files.
+_SPARED = 16  # Descriptors that a map must leave free, whoever has the others.
+# Owners of open files, by number of the owner and of the file, the last used at the
+# end. Changed by atomic calls only, as threads, signal handlers and forked children use
+# it. An owner may be gone, and its files with it.
 _used: collections.OrderedDict[tuple[int, int], weakref.ref[Opened]]
 _used = collections.OrderedDict()
 _maps: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
@@ -38,14 +39,14 @@ _owners = itertools.count()
 
 
 class Opened:
-    """The files of one owner, closed when it is gone."""
+    """The open files of one owner, closed when this object is collected."""
 
     def __init__(self) -> None:
         self._owner = next(_owners)
         self._files: dict[int, OpenSegment] = {}
 
     def get(self, number: int, opens: Callable[[int], OpenSegment]) -> OpenSegment:
-        """Return a file, open; it stays so while the caller holds it.
+        """Return an open file; it stays open while the caller holds it.
 
         Args:
           number: Number of the file.
@@ -56,7 +57,7 @@ class Opened:
         if file is None:
             file = self._files[number] = _opened(number, opens)
             _used[key] = weakref.ref(self)
-        with contextlib.suppress(KeyError):  # It may have been let go.
+        with contextlib.suppress(KeyError):  # Another thread may have let it go.
             _used.move_to_end(key)
         while _count() > _budget(_FILES_SHARE):
             _let_go()
@@ -67,7 +68,7 @@ class Opened:
         self._files.pop(number, None)
 
     def close(self) -> None:
-        """Close the files; nobody may be reading them."""
+        """Close the files, which must not be in use."""
         for number in tuple(self._files):
             _used.pop((self._owner, number), None)
             file = self._files.pop(number, None)
@@ -81,7 +82,7 @@ def has_room() -> bool:
 
 
 def _count() -> int:
-    """Return how many files are open; below the budget, also those that have gone."""
+    """Return how many files are open, an upper bound while it is below the budget."""
     if len(_used) >= _budget(_FILES_SHARE):
         for key, owner in list(_used.items()):
             if owner() is None:
@@ -89,8 +90,8 @@ def _count() -> int:
     return len(_used)
 
 
-def map_file(file: disk.File) -> np.ndarray | None:
-    """Map a file, copy-on-write; None if no more can be mapped, so that it is read."""
+def map_file(file: File) -> np.ndarray | None:
+    """Map a file copy-on-write; return None if it must be read instead."""
     if _MAPS_NEED_THEM and not _may_map(file):
         return None
     protection = mmap.PROT_READ | mmap.PROT_WRITE
@@ -103,14 +104,14 @@ def map_file(file: disk.File) -> np.ndarray | None:
     return np.frombuffer(content, np.uint8)
 
 
-def _may_map(file: disk.File) -> bool:
-    """Tell whether there are descriptors for this map, and for others after it."""
+def _may_map(file: File) -> bool:
+    """Return whether there are descriptors for this map and enough others."""
     if len(_maps) >= _budget(_MAPS_SHARE):
         return False
-    taken: list[disk.Descriptor] = []  # They close when this returns.
+    taken: list[Descriptor] = []  # Closed when this returns.
     try:
         while len(taken) <= _SPARED:
-            taken.append(disk.Descriptor(os.dup, file.fd))
+            taken.append(Descriptor(os.dup, file.fd))
     except OSError:
         return False
     return True

@@ -1,4 +1,4 @@
-"""Segment files → blocks: read in parallel into the leaves' own memory, and verify."""
+"""Segment files → blocks: read in parallel into the leaves' own memory and verified."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import numpy as np
 
 from ..errors import DamagedError
 from ..format.compression import unpack
-from ..format.manifest import Block, Component, digest
+from ..format.digests import digest
+from ..format.manifest import Block, Component
 from ..system.memory import require_memory
 from ..system.threads import run
 from . import pool
@@ -24,18 +25,16 @@ _streams: list[weakref.ref[Reader]] = []
 
 
 def is_streaming(folder: Path) -> bool:
-    """Tell whether this process still reads a generator from the save folder."""
+    """Return whether this process still reads a generator from the save folder."""
     streams = [ref() for ref in tuple(_streams)]
-    return any(
-        stream is not None and stream.source.path == folder for stream in streams
-    )
+    return folder in [stream.source.path for stream in streams if stream is not None]
 
 
-# Bytes of a leaf to read: number of the block in which they begin, where in it, and
-# how many they are.
+# Bytes of a leaf to read: the number of the block in which they begin, their offset in
+# it, and how many they are.
 Want = tuple[int, int, int]
-# Where the bytes of a leaf are: uint8[n] that it may keep, None without any, and where
-# in it the leaf begins.
+# Where the bytes of a leaf are: uint8[n], which the leaf may keep, or None if it has no
+# bytes; and the offset of the leaf in it.
 Memory = tuple[np.ndarray | None, int]
 
 
@@ -45,10 +44,10 @@ def read_block(file: OpenSegment, block: Block, memory: np.ndarray) -> None:
     Raises:
       DamagedError: it is not what the manifest says.
     """
-    if not block.unpacked:
-        file.read(memory, block.offset)
-    else:
+    if block.unpacked:
         _unpack(file.path, block, stored_bytes(file, block), memory)
+    else:
+        file.read(memory, block.offset)
     _verify(file.path, block, memory)
 
 
@@ -99,7 +98,7 @@ class Reader:
       source: The save.
       component: Its entry in the manifest.
       name_of: Returns the name of a leaf in a block, by number of block, for errors.
-      less: How to load less of it, as for `require_memory`.
+      less: Advice on how to load less of it, as for `require_memory`.
     """
 
     def __init__(
@@ -114,21 +113,21 @@ class Reader:
         self._component = component
         self._name_of = name_of
         self._files = Opened()
-        self._verified: set[int] = set()  # Segments whose headers were.
+        self._verified: set[int] = set()  # Segments whose headers were verified.
         self._maps: dict[int, np.ndarray] = {}
-        self._checked: set[int] = set()  # Blocks in these that were verified.
+        self._checked: set[int] = set()  # Blocks in the maps that were verified.
         self._recent: dict[int, np.ndarray] = {}
         self._total = sum(block.content_size for block in component.blocks)
         self._loaded = 0
 
     def held_bytes(self, *, mapped: bool) -> int:
-        """Return how much memory all of it takes; what is mapped takes none."""
+        """Return how much memory all leaves take; mapped ones take none."""
         blocks = self._component.blocks
         return sum(x.content_size for x in blocks if x.unpacked or not mapped)
 
     @property
     def is_repeating(self) -> bool:
-        """Whether it has read more than there is, so something more than once."""
+        """Whether it has read more bytes than there are, so some more than once."""
         return self._loaded > self._total
 
     def hold(self) -> None:
@@ -136,7 +135,7 @@ class Reader:
         _streams.append(weakref.ref(self, _streams.remove))
 
     def open(self) -> None:
-        """Open the files, as many as may be open at a time.
+        """Open the files, up to as many as may be open at a time.
 
         Raises:
           DamagedError: one is not what the manifest says.
@@ -182,7 +181,7 @@ class Reader:
           wants: What to read.
 
         Returns:
-          Where each is; nobody else writes there.
+          The memory of each, which nothing else writes to.
 
         Raises:
           DamagedError: files are not what the manifest says.
@@ -201,12 +200,12 @@ class Reader:
             number, offset, size = want
             data = shared.get(number)
             if data is not None and 0 < size <= data.size - offset:
-                memories.append((data, offset))  # Most of many small leaves.
+                memories.append((data, offset))  # As for most small leaves.
             else:
                 memories.append(self._allocate(want, to_read, shared))
-        if to_read:  # Not for most of many small shards.
+        if to_read:  # Most of many small shards have nothing to read.
             size = sum(memory.size for memory in to_read.values())
-            # All of blocks that leaves share.
+            # With all of the blocks that leaves share.
             require_memory(size, self.source.path, self._less)
             self._loaded += size
             run(lambda item: self._load(*item), to_read.items())
@@ -226,72 +225,62 @@ class Reader:
             if data is None:
                 data = shared[number] = to_read[number] = _memory(whole)
             return data, offset
-        ends = self._ends(want)
+        last, end = self._end(want)
+        if offset or end != self._component.blocks[last].content_size:
+            raise ValueError("a leaf begins or ends within a block of its own")
         data = _memory(size)
         begin = 0
-        for index, end in enumerate(ends, number):
+        for index in range(number, last + 1):
+            end = begin + self._component.blocks[index].content_size
             to_read[index] = data[begin:end]
             begin = end
         return data, 0
 
-    def _ends(self, want: Want) -> list[int]:
-        """Return where the blocks of a leaf that has its own end in it."""
-        ends: list[int] = []
+    def _end(self, want: Want) -> tuple[int, int]:
+        """Return the number of the block in which a leaf ends, and its end in it."""
         number, offset, size = want
-        end = 0
-        while end < size:
-            end += self._component.blocks[number].content_size
-            ends.append(end)
+        end = offset + size
+        while end > self._component.blocks[number].content_size:
+            end -= self._component.blocks[number].content_size
             number += 1
-        if end != size or offset:
-            raise ValueError("a leaf begins or ends within a block of its own")
-        return ends
+        return number, end
 
     def _refuse_overlap(self, wants: Sequence[Want]) -> None:
-        """Refuse bytes of two leaves: so leaves cannot multiply the memory."""
-        free = 0, 0  # The first block, and place in it, that no leaf has claimed.
-        for number, offset, size in sorted(wants):
-            if not size:
-                continue
-            if number < 0:
+        """Refuse leaves that share bytes: their copies could multiply the memory."""
+        free = 0, 0  # The first block, and offset in it, that no leaf has claimed.
+        for want in sorted(want for want in wants if want[2]):
+            if want[0] < 0:
                 raise IndexError("a leaf has no block")
-            if (number, offset) < free:
+            if want[:2] < free:
                 raise ValueError("two leaves claim the same bytes")
-            end = offset + size
-            while end > self._component.blocks[number].content_size:
-                end -= self._component.blocks[number].content_size
-                number += 1
-            free = number, end
+            free = self._end(want)
 
     def _map(self, want: Want, to_check: dict[int, np.ndarray]) -> Memory | None:
-        """Give a leaf its place in a mapped file; None if it has no single one."""
+        """Return where a leaf is in a mapped file; None if it must be read."""
         begin, offset, size = want
-        if size == 0 or begin < 0:
+        if not size:
             return None
-        first = self._component.blocks[begin]
-        end, number = 0, begin
-        while end < offset + size:
-            block = self._component.blocks[number]
-            place = block.segment, block.offset
-            if block.unpacked or place != (first.segment, first.offset + end):
+        blocks = self._component.blocks[begin : self._end(want)[0] + 1]
+        segment, start = blocks[0].segment, blocks[0].offset
+        place = start
+        for block in blocks:
+            if block.unpacked or (block.segment, block.offset) != (segment, place):
                 return None
-            end, number = end + block.size, number + 1
-        data = self._mapped_file(first.segment, begin)
+            place += block.size
+        data = self._mapped_file(segment, begin)
         if data is None:
             return None
-        for index in range(begin, number):
-            block = self._component.blocks[index]
-            to_check[index] = data[block.offset : block.offset + block.size]
-        return data, first.offset + offset
+        for number, block in enumerate(blocks, begin):
+            to_check[number] = data[block.offset : block.offset + block.size]
+        return data, start + offset
 
     def _mapped_file(self, number: int, block: int) -> np.ndarray | None:
         if number not in self._maps:
             with self._naming(block):
                 data = self._file(number).map()
-            if data is None:
-                return None
-            self._maps[number] = data
-        return self._maps[number]
+            if data is not None:
+                self._maps[number] = data
+        return self._maps.get(number)
 
     def _load(self, number: int, memory: np.ndarray) -> None:
         block = self._component.blocks[number]
@@ -324,7 +313,7 @@ class Reader:
         return file
 
     def close(self) -> None:
-        """Close the files and let go of the save."""
+        """Close the files; the save may be pruned from now on."""
         with contextlib.suppress(ValueError):
             _streams.remove(weakref.ref(self))
         self._files.close()

@@ -17,63 +17,59 @@ from pathlib import Path
 from ..errors import CheckpointError, WriteError
 from ..format import names
 from ..user.notices import Notices
-from . import disk
+from . import descriptors, disk, files, folders
 from .paths import names_in
 
 TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOENT}
-# What is said of folders that get no other name, as by an overlay of its lower layers.
+# Errors where a folder cannot be renamed, such as one of an overlay's lower layers.
 _NO_RENAME = {errno.EXDEV, errno.EBUSY, errno.EINVAL, errno.EPERM, errno.EACCES}
 _NO_RENAME |= {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _logger = logging.getLogger("elementsckpt")
 
 
-def sweep(path: Path, notices: Notices | None = None) -> None:
+def sweep(path: Path, notices: Notices) -> None:
     """Remove the folder if it is a save that a dead process left unfinished.
 
-    An empty one is that, too: a save that is being written has its draft as soon as it
-    has its name. Only `begin_at` makes its folder first, and makes it again.
+    An empty one is such a save, too: a save that is being written has its draft as soon
+    as it has its name. Only `begin_at` makes its folder first, and makes it again.
 
     Args:
       path: The folder.
-      notices: What was said of the directory before.
+      notices: Logs warnings about the directory.
 
     Raises:
       WriteError: the disk refused.
     """
     found = names_in(path)
-    is_hidden = names.HIDDEN.fullmatch(path.name) is not None
+    is_hidden = path.name.startswith(".") and names.is_save(path.name[1:])
     if os.path.islink(path) or not all(map(names.is_of_save, found)):
         return
-    if not found and (is_hidden or names.SAVE.fullmatch(path.name)):
-        with contextlib.suppress(WriteError):  # There is nothing in it to remove.
-            disk.remove_folder(path)
-        return
-    if not is_hidden and (names.DRAFT not in found or names.MANIFEST in found):
-        return
-    said = Notices() if notices is None else notices
-    if names.DRAFT in found:
-        _sweep_if_free(path, said)
-    else:
-        _sweep(path, said)
+    if not found:
+        if is_hidden or names.is_save(path.name):
+            with contextlib.suppress(WriteError):  # There is nothing in it to remove.
+                disk.remove_folder(path)
+    elif names.DRAFT not in found:
+        if is_hidden:
+            _sweep(path, notices)
+    elif is_hidden or names.MANIFEST not in found:
+        _sweep_if_free(path, notices)
 
 
-def try_to_sweep(path: Path, notices: Notices | None = None) -> None:
+def try_to_sweep(path: Path, notices: Notices) -> None:
     """Sweep; failing only warns."""
-    said = Notices() if notices is None else notices
-    try:
-        sweep(path, said)
-    except CheckpointError as error:
-        tell_of_remains(path, error, said)
+    with _warning(path, notices):
+        sweep(path, notices)
 
 
 def _sweep_if_free(path: Path, notices: Notices) -> None:
+    draft = path / names.DRAFT
     try:
-        file = disk.File(path / names.DRAFT, to_lock=True)
+        file = files.File(draft, to_lock=True)
     except CheckpointError:
         return
     with file:
-        # Else it is being written, or has just been committed.
-        if not (disk.lock(file.fd) and disk.is_at(file.fd, path / names.DRAFT)):
+        # Otherwise it is being written, or has just been committed.
+        if not (descriptors.lock(file.fd) and descriptors.is_at(file.fd, draft)):
             return
         where = _sweep(path, notices)
     if os.path.lexists(where):  # NFS and FUSE keep what is open.
@@ -82,47 +78,47 @@ def _sweep_if_free(path: Path, notices: Notices) -> None:
 
 def _sweep(path: Path, notices: Notices) -> Path:
     _logger.info("Removing %s, which was left there unfinished.", path)
-    return _remove(path, notices, keep_folder=False, fsync=False)
+    return _remove(path, notices)
 
 
 def remove(
-    path: Path,
-    *,
-    keep_folder: bool = False,
-    fsync: bool = False,
-    notices: Notices | None = None,
+    path: Path, notices: Notices, *, keep_folder: bool = False, fsync: bool = False
 ) -> None:
-    """Remove a save folder of ours; failing only warns.
+    """Remove a save folder; failing only warns.
 
     It gets a hidden name first, so a save is removed at once or not at all. At a path
     that the caller named, or where folders cannot be renamed, it becomes a draft again,
     which can be swept, and the draft goes last. Folders that components wrote go with
-    all that is in them. Files that are not ours stay, in a folder of the old name.
+    all that is in them. Files that are not of the save stay, in a folder of the old
+    name.
 
     Args:
       path: The folder.
+      notices: Logs warnings about the directory.
       keep_folder: Whether only its contents go.
       fsync: Whether the first step is made durable before the next.
-      notices: What was said of the directory before.
     """
-    notices = Notices() if notices is None else notices
-    try:
+    with _warning(path, notices):
         _remove(path, notices, keep_folder=keep_folder, fsync=fsync)
+
+
+@contextlib.contextmanager
+def _warning(path: Path, notices: Notices) -> Iterator[None]:
+    """Warn of a folder that cannot be removed, once for each reason."""
+    try:
+        yield
     except (CheckpointError, OSError) as error:
-        tell_of_remains(path, error, notices)
+        about = "remains", getattr(error, "errno", None)
+        notices.warn(about, "Could not remove %s: %s", path, error)
 
 
-def tell_of_remains(path: Path, error: Exception, notices: Notices) -> None:
-    """Warn of a folder that cannot be removed; for the same reason others cannot."""
-    about = "remains", getattr(error, "errno", None)
-    notices.warn(about, "Could not remove %s: %s", path, error)
-
-
-def _remove(path: Path, notices: Notices, *, keep_folder: bool, fsync: bool) -> Path:
-    """Remove a save folder, as far as that goes; return where it is, or was."""
+def _remove(
+    path: Path, notices: Notices, *, keep_folder: bool = False, fsync: bool = False
+) -> Path:
+    """Remove a save folder as far as possible; return where it is, or was."""
     where = path
     try:
-        here = disk.names_in(path)
+        here = folders.names_in(path)
         is_save = names.MANIFEST in here
         if is_save:
             _require_removable(path, here)
@@ -134,14 +130,15 @@ def _remove(path: Path, notices: Notices, *, keep_folder: bool, fsync: bool) -> 
         if not keep_folder and not _remove_emptied(where):
             _tell_of_others(where, path, notices)
     except CheckpointError as error:
-        if not isinstance(error.__cause__, FileNotFoundError):  # Else it is gone.
+        # What is not found was removed by another process.
+        if not isinstance(error.__cause__, FileNotFoundError):
             raise
     return where
 
 
 def _tell_of_others(where: Path, path: Path, notices: Notices) -> None:
     """Give a folder its old name, if files are left that are not of the save."""
-    left = disk.names_in(where)
+    left = folders.names_in(where)
     if left and names.DRAFT not in left:
         about = "files of others"
         notices.warn(about, "Files that are not of the save stay in %s.", path)
@@ -151,7 +148,7 @@ def _tell_of_others(where: Path, path: Path, notices: Notices) -> None:
 
 def _hide(path: Path, *, fsync: bool) -> Path:
     """Give a save folder a hidden name; return where it is then."""
-    if not names.SAVE.fullmatch(path.name):
+    if not names.is_save(path.name):
         return path
     hidden = path.with_name(f".{path.name}")
     try:
@@ -170,7 +167,7 @@ def _take_back(where: Path, path: Path, *, fsync: bool) -> None:
     try:
         disk.rename(where / names.MANIFEST, where / names.DRAFT)
     except WriteError:
-        # Else another process, which removes it too, was faster.
+        # Otherwise another process, which removes it too, was faster.
         if where != path and os.path.lexists(where / names.MANIFEST):
             with contextlib.suppress(WriteError):
                 disk.rename(where, path)
@@ -180,17 +177,16 @@ def _take_back(where: Path, path: Path, *, fsync: bool) -> None:
 
 
 def _remove_contents(path: Path, here: Sequence[str], *, fsync: bool) -> None:
-    """Remove what is of a save, the draft at last, so that it can be swept till then.
+    """Remove what is of a save, the draft last: with a draft, the rest can be swept.
 
-    It stays if a folder of a component does, in which files are open somewhere.
+    The draft stays while a component's folder does, in which files are still open.
     """
     last = names.DRAFT, names.MANIFEST
     for name in sorted(filter(names.is_of_save, here)):
         if name not in last:
             _remove_entry(path / name)
-    has_folders = any(map(names.FOLDER.fullmatch, here))
-    left = disk.names_in(path) if has_folders else []
-    is_stuck = any(map(names.FOLDER.fullmatch, left))
+    own = filter(names.FOLDER.fullmatch, here)
+    is_stuck = any(os.path.lexists(path / name) for name in own)
     if any(name in here for name in last) and not is_stuck:
         if fsync:
             disk.sync_folder(path)
@@ -198,21 +194,18 @@ def _remove_contents(path: Path, here: Sequence[str], *, fsync: bool) -> None:
 
 
 def _require_removable(path: Path, here: Sequence[str]) -> None:
-    """Refuse to begin what could not end: a half of a save is neither there nor gone.
-
-    In a directory of several users, a save of another one can be such.
+    """Refuse to remove a save that would stay in part, such as one of another user.
 
     Raises:
       WriteError: a folder may not be emptied, or removed.
     """
-    folders = filter(names.FOLDER.fullmatch, here)
-    own = [path / name for name in folders if _is_folder(path / name)]
+    own = (path / name for name in here if names.FOLDER.fullmatch(name))
     inner = [x for folder in own for x, is_folder in _all_of(folder) if is_folder]
     disk.require_removable(path, inner)
 
 
 def _remove_emptied(path: Path) -> bool:
-    """Remove a folder; False if it is not empty, as others write to it."""
+    """Remove a folder; return False if it is not empty, as others write to it."""
     try:
         disk.remove_folder(path)
     except WriteError as error:
@@ -225,7 +218,8 @@ def _remove_emptied(path: Path) -> bool:
 def _remove_entry(path: Path) -> None:
     """Remove a file, a link, or the folder of a component; other folders stay."""
     if names.FOLDER.fullmatch(path.name) and _is_folder(path):
-        _remove_folder(path)
+        for inner, is_folder in reversed(list(_all_of(path))):
+            (_remove_emptied if is_folder else disk.remove)(inner)
         return
     try:
         disk.remove(path)
@@ -238,24 +232,17 @@ def _is_folder(path: Path) -> bool:
     return os.path.isdir(path) and not os.path.islink(path)
 
 
-def _remove_folder(path: Path) -> None:
-    """Remove a folder with all that is in it; links are removed, not followed."""
-    for inner, is_folder in reversed(list(_all_of(path))):
-        (_remove_emptied if is_folder else disk.remove)(inner)
-
-
 def _all_of(path: Path) -> Iterator[tuple[Path, bool]]:
-    """Yield a folder and what is in it, what contains something before that.
-
-    What is in a folder can be removed when it has been yielded.
+    """Yield a folder and all that is in it; links are not followed.
 
     Yields:
-      A path, and whether it is a folder.
+      A path, and whether it is a folder; a folder before its contents, which may be
+      removed from then on.
     """
-    if os.path.isdir(path):
+    if _is_folder(path):
         disk.make_removable(path)
         yield path, True
-        for name, status in disk.below(path):
+        for name, status in folders.below(path):
             is_folder = stat.S_ISDIR(status.st_mode)
             if is_folder:
                 disk.make_removable(path / name)

@@ -1,17 +1,20 @@
-"""Save folders that are read, and their segment files: written, and opened."""
+"""Save folders that are read, and segment files, written and read."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import DamagedError
 from ..format import names
-from ..format.manifest import Segment, digest_of
-from . import disk, pool
-from .disk import Buffer
+from ..format.digests import digest_of
+from ..format.manifest import Segment
+from . import disk, files, folders, pool
+from .descriptors import Buffer, Descriptor
 from .paths import names_in
 
 _MANIFEST_BYTES = 1 << 32
@@ -21,41 +24,42 @@ class SegmentSink:
     """A segment file that is being written.
 
     Args:
-      path: The file, which is made.
-      fsync: Whether it is durable when it is finished.
+      path: The file, which must not exist.
+      fsync: Whether `finish` makes it durable.
     """
 
     def __init__(self, path: Path, *, fsync: bool) -> None:
         self._path = path
         self._fsync = fsync
-        self._file: disk.Descriptor | None = disk.create(path)
+        self._file: Descriptor | None = disk.create(path)
 
     def write(self, data: Buffer, offset: int) -> None:
         """Write all of `data`; several threads may write at the same time."""
-        file = self._file
-        assert file is not None
-        try:
-            disk.write(file.fd, data, offset, path=self._path)
-        finally:
-            del file  # Or an error would keep it open.
+        with self._open() as fd:
+            disk.write(fd, data, offset, path=self._path)
 
     def finish(self) -> None:
         """Make the file durable, if it is to be."""
+        if self._fsync:
+            with self._open() as fd:
+                disk.sync(fd, path=self._path)
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[int]:
         file = self._file
         assert file is not None
         try:
-            if self._fsync:
-                disk.sync(file.fd, path=self._path)
+            yield file.fd
         finally:
-            del file
+            del file  # Otherwise an error would keep it open.
 
     def close(self) -> None:
         """Close the file, as soon as no thread is in `write` any more."""
         self._file = None
 
 
-class SegmentFile(disk.File):
-    """A segment file that is open for reading, its size and header verified.
+class SegmentFile(files.File):
+    """A segment file that is open for reading; its size and header are verified.
 
     Args:
       path: The file.
@@ -92,11 +96,8 @@ class SegmentFile(disk.File):
                 f"digest is {found}, expected {segment.digest}."
             )
 
-    def __enter__(self) -> SegmentFile:
-        return self
-
     def sync(self) -> None:
-        """Make the file durable, which others may have written.
+        """Make the file durable; another process may have written it.
 
         Raises:
           WriteError: the disk refused.
@@ -104,7 +105,7 @@ class SegmentFile(disk.File):
         disk.sync(self.fd, path=self.path)
 
     def map(self) -> np.ndarray | None:
-        """Map the file, copy-on-write; None if no more can be mapped."""
+        """Map the file copy-on-write; return None if no more files can be mapped."""
         return pool.map_file(self)
 
 
@@ -120,7 +121,7 @@ class SaveFolder:
 
     @property
     def is_link(self) -> bool:
-        """Whether the path is a link, maybe to a folder."""
+        """Whether the path is a link, perhaps to a folder."""
         return os.path.islink(self.path)
 
     @property
@@ -130,10 +131,10 @@ class SaveFolder:
 
     def is_missing(self) -> bool:
         """Return True only if there certainly is nothing of this name."""
-        return disk.is_missing(self.path)
+        return folders.is_missing(self.path)
 
     def signature(self) -> tuple[int, int, int] | None:
-        """Return what changes with the manifest, or None if it cannot be had."""
+        """Return a value that changes with the manifest; None if there is none."""
         try:
             status = os.lstat(self._manifest)
         except OSError:
@@ -142,22 +143,24 @@ class SaveFolder:
 
     def has_no_manifest(self) -> bool:
         """Return True only if there certainly is no manifest."""
-        return disk.is_missing(self._manifest)
+        return folders.is_missing(self._manifest)
 
     def manifest(self) -> bytearray:
         """Return the content of the manifest, if it can be one.
 
         Raises:
-          DamagedError, ReadError: as from `disk.read_file`.
+          DamagedError, ReadError: as from `files.read_file`.
         """
-        return disk.read_file(self._manifest, limit_bytes=_MANIFEST_BYTES, is_text=True)
+        return files.read_file(
+            self._manifest, limit_bytes=_MANIFEST_BYTES, is_text=True
+        )
 
     @property
     def _manifest(self) -> Path:
         return self.path / names.MANIFEST
 
     def names(self) -> list[str]:
-        """Return the names of what is in it, none if it cannot be listed."""
+        """Return the names in the folder; none if it cannot be listed."""
         return names_in(self.path)
 
     def open(self, segment: Segment, *, is_verified: bool = False) -> SegmentFile:
@@ -172,7 +175,7 @@ class SaveFolder:
 
     def lacks(self, segment: Segment) -> bool:
         """Return True only if a segment certainly is not there."""
-        return disk.is_missing(self.path / segment.file)
+        return folders.is_missing(self.path / segment.file)
 
     def may_have_changed(self, segment: Segment) -> bool:
         """Return whether a segment may have been written to since the commit."""

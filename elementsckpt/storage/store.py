@@ -1,7 +1,7 @@
-"""What a place that holds saves must be able to do, be it a directory or a bucket.
+"""The protocol of a place that holds saves, such as a directory or a bucket.
 
-The seam is the save, not the file: what is above speaks of saves, segments and ranges
-of bytes. `LocalStore` is the one for directories.
+The seam is the save, not the file: higher packages speak of saves, segments and ranges
+of bytes. `LocalStore` implements it for directories.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from typing import Protocol
 import numpy as np
 
 from ..format.manifest import Component, Segment
-from .disk import Buffer
+from .descriptors import Buffer
 
 
 class Store(Protocol):
     """A place that holds saves by name.
 
     Attributes:
-      path: Where it is, as users know it.
+      path: Its path, as users know it.
     """
 
     path: Path
 
     def names(self) -> list[str]:
-        """Return the names of what may be saves, or drafts, or anything else.
+        """Return all names: of saves, of drafts, and of anything else.
 
         Raises:
           ReadError: the place refused.
         """
 
     def open(self, name: str) -> Source:
-        """Return what has this name, or would have it; nothing is read yet."""
+        """Return the source of this name, which need not exist; nothing is read yet."""
 
     def begin(self, step: int | None, *, fsync: bool) -> Draft:
         """Begin a save under a name that no other has.
@@ -62,24 +62,23 @@ class Store(Protocol):
         """
 
     def sweep(self, name: str) -> None:
-        """Remove what a process left under a name that died in the middle of a save.
+        """Remove the unfinished save that a dead process left under a name.
 
-        Nothing is done if it is something else, or is being written; failing only
-        warns.
+        Anything else stays, such as a save that is being written. Failing only warns.
         """
 
     def point_latest(self, name: str, *, fsync: bool) -> None:
-        """Write down which save is the newest, for people; failing only warns."""
+        """Record the name of the newest save, for people; failing only warns."""
 
 
 class Draft(Protocol):
     """A save that is being written.
 
     Attributes:
-      path: Where the save will be.
-      source: Where what has been written can be read.
+      path: Path of the save.
+      source: Reads what has been written.
       fsync: Whether the save is durable when it is committed.
-      unlock: Leaves it to be swept.
+      unlock: Frees the lock, so that the draft can be swept.
     """
 
     path: Path
@@ -90,17 +89,17 @@ class Draft(Protocol):
     def source(self) -> Source: ...
 
     def require_room(self, size_bytes: int) -> None:
-        """Refuse to begin what cannot end, as there is less room.
+        """Refuse a save for which there is too little room, before it is written.
 
         Raises:
-          WriteError: there is less room.
+          WriteError: there is too little room.
         """
 
     def segment(self, name: str) -> Sink:
-        """Return a new segment, to be written."""
+        """Return a new segment to write to."""
 
     def reuse(self, source: Source, segment: Segment) -> None:
-        """Make a segment of another save one of this save, too.
+        """Make a segment of another save a segment of this save, too.
 
         Raises:
           WriteError: the place refused, or the other save is gone.
@@ -135,9 +134,10 @@ class FolderWriter(Protocol):
     """Makes files that a component wrote itself a part of a save.
 
     Attributes:
-      bytes_written: Size of the files that were written, when `finish` has returned.
-      bytes_reused: Size of those that an earlier save holds already, likewise.
-      is_damaged: Whether one that it should hold was found damaged, likewise.
+      bytes_written: Size of the files that were written. This and the next two are set
+        when `finish` has returned.
+      bytes_reused: Size of the files that an earlier save holds already.
+      is_damaged: Whether a file of the earlier save was found damaged.
     """
 
     bytes_written: int
@@ -160,19 +160,19 @@ class Sink(Protocol):
         """Write all of `data`; several threads may write at the same time."""
 
     def finish(self) -> None:
-        """Take note that all is written, and make it durable if the save is to be."""
+        """End the segment, which is complete; make it durable if the save is to be."""
 
     def close(self) -> None:
-        """Let go of it, as soon as no thread is in `write` any more."""
+        """Release it, as soon as no thread is in `write` any more."""
 
 
 class Source(Protocol):
-    """A save to be looked at and read, or what else has its name.
+    """Reads a save, or whatever has its name.
 
     Attributes:
-      path: Where it is.
-      is_link: Whether the name only leads to a save elsewhere.
-      is_dangling: Whether it leads nowhere.
+      path: Its path.
+      is_link: Whether the name is a link, perhaps to a save elsewhere.
+      is_dangling: Whether the name is a link to nothing.
     """
 
     path: Path
@@ -187,7 +187,7 @@ class Source(Protocol):
         """Return True only if there certainly is nothing of this name."""
 
     def signature(self) -> Hashable | None:
-        """Return what changes whenever the manifest does; None if it cannot be had."""
+        """Return a value that changes with the manifest; None if there is none."""
 
     def has_no_manifest(self) -> bool:
         """Return True only if there certainly is no manifest."""
@@ -196,11 +196,11 @@ class Source(Protocol):
         """Return the content of the manifest, if it can be one.
 
         Raises:
-          DamagedError, ReadError: it is something else, or refused.
+          DamagedError, ReadError: it cannot be one, or the place refused.
         """
 
     def names(self) -> list[str]:
-        """Return the names of what is in the save; none if they cannot be had."""
+        """Return the names in the save; none if they cannot be listed."""
 
     def lacks(self, segment: Segment) -> bool:
         """Return True only if a segment certainly is not there."""
@@ -225,8 +225,8 @@ class OpenSegment(Protocol):
     """A segment that is open for reading, also if the save is removed meanwhile.
 
     Attributes:
-      path: Where it is, for errors.
-      close: Lets go of it.
+      path: Its path, for errors.
+      close: Closes it.
     """
 
     path: Path
@@ -236,14 +236,14 @@ class OpenSegment(Protocol):
         """Fill `memory`, uint8[n] and writable, with the bytes from `offset` on.
 
         Raises:
-          DamagedError: it ends before, or cannot be read.
+          DamagedError: it ends too early, or cannot be read.
         """
 
     def map(self) -> np.ndarray | None:
-        """Map it, copy-on-write, uint8[size]; None where it must be read."""
+        """Map it copy-on-write, uint8[size]; return None where it must be read."""
 
     def sync(self) -> None:
-        """Make durable what others may have written.
+        """Make the segment durable; another process may have written it.
 
         Raises:
           WriteError: the place refused.

@@ -17,7 +17,7 @@ from ..checkpoint import Checkpoint
 from ..components import protocols
 from ..components.files import Folder
 from ..components.rng import GlobalRNG
-from ..storage import disk
+from ..storage import disk, files, folders
 from . import fingerprints
 from .fingerprints import Fingerprint
 
@@ -193,8 +193,10 @@ def _written(folder: Folder) -> dict[str, bytes]:
     with disk.scratch() as path:
         if folder.write is not None:
             folder.write(path)
-        found = (name for name, status in disk.below(path) if S_ISREG(status.st_mode))
-        return {name: bytes(disk.read_file(path / name)) for name in found}
+        found = (
+            name for name, status in folders.below(path) if S_ISREG(status.st_mode)
+        )
+        return {name: bytes(files.read_file(path / name)) for name in found}
 
 
 def _checkpoint_in(made: Any) -> Checkpoint:

@@ -8,7 +8,7 @@ import pytest
 
 import elementsckpt
 from elementsckpt import Checkpoint
-from elementsckpt.storage import disk
+from elementsckpt.storage import files, folders
 
 from support import boxes
 from support.boxes import make_boxes
@@ -54,7 +54,7 @@ def meanwhile(monkeypatch):
 
     def arrange(action, times=1):
         left = [action] * times
-        original = disk.folders_in
+        original = folders.folders_in
 
         def folders_in(path):
             found = original(path)
@@ -62,7 +62,7 @@ def meanwhile(monkeypatch):
                 left.pop()()
             return found
 
-        monkeypatch.setattr(disk, "folders_in", folders_in)
+        monkeypatch.setattr(folders, "folders_in", folders_in)
 
     return arrange
 
@@ -214,7 +214,7 @@ def test_a_link_to_a_save_that_is_not_there_never_means_a_fresh_start(tmp_path):
 @pytest.fixture
 def opened(monkeypatch):
     """Return a list that gets the folder of each manifest that is opened."""
-    folders, file = [], disk.File
+    folders, file = [], files.File
 
     class Noted(file):
         def __init__(self, path, **options):
@@ -222,7 +222,7 @@ def opened(monkeypatch):
             if path.name == "manifest.json":
                 folders.append(path.parent)
 
-    monkeypatch.setattr(disk, "File", Noted)
+    monkeypatch.setattr(files, "File", Noted)
     return folders
 
 

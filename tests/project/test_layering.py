@@ -35,7 +35,9 @@ DEPENDENCIES = {"numpy", "cloudpickle", "zstandard", "xxhash", "msgspec"}
 # Reached through importlib, and only while the state holds their objects.
 OPTIONAL = {"jax", "jaxlib", "torch", "optax", "flax", "equinox", "chex", "ml_dtypes"}
 
-# What changes the disk, and the calls that open a file: disk.py has these to itself.
+# What changes the disk, and the calls that open a file: disk.py has these to itself,
+# except opening to read, whose flags test_faults checks.
+READERS = {"elementsckpt.storage.descriptors", "elementsckpt.storage.files"}
 OS_CALLS = {
     *("open", "write", "writev", "pwrite", "pwritev", "sendfile", "copy_file_range"),
     *("truncate", "ftruncate", "posix_fallocate", "fsync", "fdatasync", "sync"),
@@ -169,7 +171,7 @@ def test_only_disk_touches_files(module):
             case ast.Attribute(value=value, attr=name) if name in PATH_CALLS:
                 if ast.unparse(value) != "disk":
                     found.add(name)
-    assert not found
+    assert found <= ({"os.open"} if module in READERS else set())
 
 
 # What asks the file system, by paths; other calls of `os.path` only work on text.

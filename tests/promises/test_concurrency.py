@@ -22,7 +22,7 @@ import elementsckpt
 from elementsckpt import Checkpoint, SaveExistsError, WriteError, checkpoint
 from elementsckpt.directory.listing import Directory
 from elementsckpt.run import background, saver
-from elementsckpt.storage import disk, drafts, removal
+from elementsckpt.storage import descriptors, disk, drafts, files, folders, removal
 
 from support.boxes import Box, environment, make, make_boxes, python, visible
 from support.deadlines import deadline
@@ -131,7 +131,7 @@ def test_objects_that_share_a_directory_may_remove_each_others_saves(tmp_path):
 def test_first_saves_at_once_are_not_taken_for_two_processes(
     tmp_path, monkeypatch, told, who
 ):
-    opened = disk.open_folder
+    opened = descriptors.open_folder
     cps = [make(tmp_path, n, keep=None) for n in range(2)]
     both = threading.Barrier(2, timeout=60)
     saves = iter([cps[1].save])
@@ -143,7 +143,7 @@ def test_first_saves_at_once_are_not_taken_for_two_processes(
             next(saves, int)()
         return opened(path)
 
-    monkeypatch.setattr(disk, "open_folder", open_folder)
+    monkeypatch.setattr(descriptors, "open_folder", open_folder)
     at_once(*(cp.save for cp in cps)) if who == "threads" else cps[0].save()
     assert len(cps[0].saves()) == 2
     assert told() == []
@@ -727,7 +727,7 @@ def test_a_save_that_goes_while_it_is_listed_is_neither_damaged_nor_missed(
     trainer = make(tmp_path, "old", keep=1)
     trainer.save()
     trainer.agent.state = "new"
-    listed, read_file, left = disk.folders_in, disk.read_file, [trainer.save]
+    listed, read_file, left = folders.folders_in, files.read_file, [trainer.save]
 
     def folders_in(path):
         found = listed(path)
@@ -741,8 +741,8 @@ def test_a_save_that_goes_while_it_is_listed_is_neither_damaged_nor_missed(
         return read_file(path, **options)
 
     cp = make(tmp_path)
-    monkeypatch.setattr(disk, "folders_in", folders_in)
-    monkeypatch.setattr(disk, "read_file", read)
+    monkeypatch.setattr(folders, "folders_in", folders_in)
+    monkeypatch.setattr(files, "read_file", read)
     caplog.clear()
     if verb == "load":
         assert cp.load().fell_back_from is None
@@ -764,14 +764,14 @@ def test_a_save_that_goes_while_it_is_listed_is_neither_damaged_nor_missed(
 def test_a_named_save_that_goes_while_it_is_opened_is_not_found(tmp_path, monkeypatch):
     trainer = make(tmp_path, "old", keep=1)
     path = trainer.save().path
-    read_file, left = disk.read_file, [trainer.save]
+    read_file, left = files.read_file, [trainer.save]
 
     def read(path, **options):
         if left:
             left.pop()()
         return read_file(path, **options)
 
-    monkeypatch.setattr(disk, "read_file", read)
+    monkeypatch.setattr(files, "read_file", read)
     with pytest.raises(elementsckpt.SaveNotFoundError, match=path.name):
         elementsckpt.info(path)
 
@@ -799,8 +799,12 @@ class Sweeper(threading.Thread):
     """Removes what dead processes left in a directory, with a pause in the midst."""
 
     def __init__(self, directory):
-        super().__init__(target=Directory(directory).sweep)
+        super().__init__()
+        self._directory = Directory(directory)
         self._paused, self._resumed = threading.Event(), threading.Event()
+
+    def run(self):
+        self._directory.sweep(self._directory.look())
 
     def pause(self):
         if threading.current_thread() is self:
@@ -819,7 +823,7 @@ class Sweeper(threading.Thread):
 def test_a_sweep_that_is_slow_to_lock_removes_no_save_that_is_complete_by_then(
     tmp_path, inject, monkeypatch
 ):
-    sweeper, lock = Sweeper(tmp_path), disk.lock
+    sweeper, lock = Sweeper(tmp_path), descriptors.lock
 
     def commit_in_the_pause(call, *args):
         if call is os.replace and args[1].name == "manifest.json":
@@ -827,7 +831,7 @@ def test_a_sweep_that_is_slow_to_lock_removes_no_save_that_is_complete_by_then(
         return unsynced(call, *args)
 
     inject(commit_in_the_pause)
-    monkeypatch.setattr(disk, "lock", lambda fd: sweeper.pause() or lock(fd))
+    monkeypatch.setattr(descriptors, "lock", lambda fd: sweeper.pause() or lock(fd))
     path = make(tmp_path, 1).save().path
     sweeper.end()
     assert elementsckpt.read(path) == {"agent": 1}
@@ -919,7 +923,8 @@ def test_a_save_outlives_sweeps_of_others(tmp_path, inject, before, background):
         result = call(*args)
         if call is before and not done:
             done.append(args)
-            Directory(tmp_path).sweep()
+            directory = Directory(tmp_path)
+            directory.sweep(directory.look())
         return result
 
     inject(sweep)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from elementsckpt import Checkpoint, DamagedError, WriteError
-from elementsckpt.format.manifest import digest
+from elementsckpt.format.digests import digest
 from elementsckpt.saving.earlier import CHECK_EVERY
 from elementsckpt.storage import disk
 

@@ -22,7 +22,7 @@ RAW = {"keep": None, "fsync": False, "compress": None}
 def hashed(monkeypatch):
     """Return a list that gets the size of all that is hashed."""
     sizes = []
-    real = elementsckpt.format.manifest.digest
+    real = elementsckpt.format.digests.digest
 
     def digest(data):
         sizes.append(memoryview(data).nbytes)

@@ -375,14 +375,14 @@ def test_a_sweep_does_not_take_the_folder_of_a_save_that_begins(
     path = tmp_path / "20260101T000000F000000"
     if exists:
         path.mkdir()
-    swept = []
+    swept, directory = [], listing.Directory(tmp_path)
 
     def sweep(made, *args):
         if made is call is os.open and args[0].parent == path and not swept:
-            swept.append(listing.Directory(tmp_path).sweep())
+            swept.append(directory.sweep(directory.look()))
         result = made(*args)
         if made is call is os.mkdir and not swept:
-            swept.append(listing.Directory(tmp_path).sweep())
+            swept.append(directory.sweep(directory.look()))
         return result
 
     monkeypatch.setattr(disk, "syscall", sweep)

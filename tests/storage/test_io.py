@@ -9,7 +9,7 @@ import pytest
 
 import elementsckpt
 from elementsckpt import Checkpoint
-from elementsckpt.storage import disk
+from elementsckpt.storage import files
 
 from support.boxes import Box, Stream, load_agent, make
 from support.folders import HEADERS, MB, Calls, component_of, noise
@@ -263,7 +263,7 @@ def test_looking_reads_no_arrays(tmp_path, reads):
 def opened(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"content")
-    return disk.File(path)
+    return files.File(path)
 
 
 def is_open(fd):
@@ -286,7 +286,7 @@ def test_a_file_that_is_closed_again_closes_nothing_of_others(tmp_path):
     file = opened(tmp_path)
     fd = file.fd
     file.close()
-    assert (file.is_open, is_open(fd)) == (False, False)
+    assert (file.fd, is_open(fd)) == (-1, False)
     other = os.dup2(0, fd)
     for _ in range(3):
         file.close()
@@ -308,5 +308,5 @@ def test_what_cannot_be_opened_leaves_nothing_open(tmp_path):
     before = os.listdir("/proc/self/fd")
     for path in (tmp_path / "missing", tmp_path):
         with pytest.raises(elementsckpt.DamagedError):
-            disk.File(path)
+            files.File(path)
     assert os.listdir("/proc/self/fd") == before

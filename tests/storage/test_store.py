@@ -7,13 +7,18 @@ import pytest
 
 from elementsckpt import DamagedError, SaveExistsError, WriteError
 from elementsckpt.format import names
+from elementsckpt.format.digests import digest
 from elementsckpt.format.header import Header, Tensors
-from elementsckpt.format.manifest import Segment, digest
+from elementsckpt.format.manifest import Segment
 from elementsckpt.storage.local import LocalStore
+from elementsckpt.user.notices import Notices
 
 from support.memory_store import MemoryStore
 
-STORES = {"local": LocalStore, "memory": lambda path: MemoryStore(path.name)}
+STORES = {
+    "local": lambda path: LocalStore(path, Notices()),
+    "memory": lambda path: MemoryStore(path.name),
+}
 CONTENT = np.arange(1000, dtype=np.uint8)
 FILE = names.segment("agent", 1, 0)
 

@@ -187,7 +187,8 @@ HOLDING = frozenset(
     | {
         f"elementsckpt.{package}.{name}"
         for package, modules in {
-            "storage": "disk drafts removal local segments filetree fileview reader",
+            "storage": "disk descriptors files folders drafts removal local segments "
+            "filetree fileview reader",
             "directory": "listing",
             "saving": "save component component_writer writer segment_writer arenas "
             "reuse history",
@@ -318,7 +319,8 @@ class Attack:
 
     def _check(self, cp, directory):
         library_threads.join()
-        listing.Directory(directory).sweep()  # As another process would.
+        others = listing.Directory(directory)
+        others.sweep(others.look())  # As another process would.
         names = [x for x in os.listdir(directory) if x[0] == "." and x != ".latest"]
         assert names == [], "a draft cannot be swept"
         possible = {OLD, NEW} if self._verb.saves else {OLD}

@@ -9,7 +9,7 @@ import numpy as np
 
 from elementsckpt.errors import DamagedError, SaveExistsError, WriteError
 from elementsckpt.format import names
-from elementsckpt.format.manifest import digest_of
+from elementsckpt.format.digests import digest_of
 
 TIME = iter(range(1, 1 << 40))
 

@@ -72,7 +72,7 @@ def a_text_as_the_step_of_a_save(tmp, cp):
     cp.load(step="7")
 
 
-@refused(ValueError, "b'run' is no path: pass text or a pathlib.Path.")
+@refused(ValueError, "b'run' is not a path: pass text or a pathlib.Path.")
 def a_path_of_bytes(tmp, _):
     elementsckpt.info(b"run")
 
@@ -86,8 +86,8 @@ def an_empty_path(tmp, _):
 
 @refused(
     ValueError,
-    r"'a\x00b' is no path, as it holds a character that no file can have in its name. "
-    "Pass one without.",
+    r"'a\x00b' is not a path: it has a character that file names cannot have. "
+    "Leave it out.",
 )
 def a_path_that_no_file_can_have(tmp, _):
     Checkpoint("a\x00b")

@@ -14,7 +14,7 @@ from elementsckpt import (
     SaveExistsError,
     SaveNotFoundError,
 )
-from elementsckpt.storage import disk
+from elementsckpt.storage import descriptors, disk
 
 from support.boxes import Box, make
 
@@ -179,7 +179,7 @@ def a_path_to_which_is_being_saved(tmp, _):
 
 @says(SaveExistsError, BUSY)
 def a_path_to_which_somebody_else_is_faster_to_save(tmp, monkeypatch):
-    monkeypatch.setattr(disk, "lock", lambda _: False)
+    monkeypatch.setattr(descriptors, "lock", lambda _: False)
     yield
     make(state=1).save(tmp / "save")
 

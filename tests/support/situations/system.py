@@ -22,7 +22,7 @@ from elementsckpt import (
     WriteError,
 )
 from elementsckpt.loading import open_save
-from elementsckpt.storage import disk
+from elementsckpt.storage import descriptors, disk, files
 from elementsckpt.system.job import Group
 
 from support.boxes import make
@@ -140,7 +140,7 @@ def more_than_there_is_memory(tmp, monkeypatch):
 def a_manifest_that_does_not_fit_into_memory(tmp, monkeypatch):
     path = make(tmp, 1).save(tmp / "save").path
     yield
-    monkeypatch.setattr(disk.File, "read", failing(MemoryError()))
+    monkeypatch.setattr(files.File, "read", failing(MemoryError()))
     elementsckpt.info(path)
 
 
@@ -225,7 +225,7 @@ def a_path_to_which_another_process_of_the_job_has_saved(tmp, monkeypatch):
 )
 def a_path_to_which_another_process_of_the_job_is_saving(tmp, monkeypatch):
     as_process_1(monkeypatch, None)
-    monkeypatch.setattr(disk, "lock", lambda _: False)
+    monkeypatch.setattr(descriptors, "lock", lambda _: False)
     yield
     make(state=1).save(tmp / "save")
 
