@@ -139,9 +139,12 @@ def create(path: Path) -> Descriptor:
 def write(fd: int, data: Buffer, offset: int, *, path: Path) -> None:
     """Write all of `data` at `offset`; a short write is continued."""
     view = memoryview(data)
-    while view:
-        done = _change(path, os.pwrite, fd, view[:CALL_BYTES], offset)
-        view, offset = view[done:], offset + done
+    try:
+        while view:
+            done = syscall(os.pwrite, fd, view[:CALL_BYTES], offset)
+            view, offset = view[done:], offset + done
+    except OSError as error:
+        raise _refused(path, error) from error
 
 
 def sync(fd: int, *, path: Path) -> None:
