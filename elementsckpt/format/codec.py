@@ -26,7 +26,6 @@ class _Version(Struct):
     version: int
 
 
-# Made on import, when annotations are resolved: programs may patch `datetime` later.
 _HEAD = json.Decoder(Head)
 _MANIFEST = json.Decoder(Manifest)
 

@@ -5,11 +5,15 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Raw, Struct
+
+if TYPE_CHECKING:
+    from datetime import datetime
+else:  # A program may have replaced the other name, as freezegun does.
+    from _datetime import datetime
 
 FORMAT: Literal["elementsckpt"] = "elementsckpt"
 VERSION = 2  # docs/format.md says what each version added; all of them load.

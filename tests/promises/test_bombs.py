@@ -9,7 +9,7 @@ import xxhash
 
 import elementsckpt
 from elementsckpt import Checkpoint, DamagedError, ReadError
-from elementsckpt.format.manifest import digest
+from elementsckpt.format.digests import digest
 
 from support.boxes import Box, LazyStream, make, python
 from support.faults import use_sizes
@@ -156,7 +156,7 @@ def peak_of(save, script):
     """Return by how many bytes a script makes memory grow at most."""
     start = """
 import pathlib, re, sys
-import elementsckpt
+import elementsckpt.checkpoint
 
 def memory(field):
     status = pathlib.Path("/proc/self/status").read_text()

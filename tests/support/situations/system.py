@@ -365,6 +365,7 @@ refusing(
     call=os.fsync,
 )
 refusing(errno.EMFILE, "Too many open files", FILES, call=os.open)
+refusing(errno.ENOSPC, "No space left on device", SPACE, call=os.pwrite)
 
 
 @says(
