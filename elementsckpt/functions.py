@@ -1,4 +1,4 @@
-"""The functional form: saves and loads functions and pytrees, without an object."""
+"""The functional form: `save` and `load` of functions, by key, and of one pytree."""
 
 from __future__ import annotations
 

@@ -37,7 +37,8 @@ class SaveReport(Struct, frozen=True):
         - "flatten": flattening states, and fetching arrays from devices.
         - "copy": copying leaves that may change before they are written, and looking
           up blocks.
-        - "find": hashing, and looking up blocks that an earlier save holds.
+        - "find": hashing, looking up blocks that an earlier save holds, and linking,
+          checking and syncing its segments; hashing and syncing files of `Files`.
         - "write": compressing and writing, while complete files are synced.
         - "sync": with `fsync`, waiting for the disk after everything is written.
         - "commit": writing the manifest, and making it and the folders durable.

@@ -149,7 +149,11 @@ class Directory:
         """
         known = {save.path.name for save in before.saves}
         here = {name for name in self.store.names() if name[0] != "."}
-        return before if here - {own} == known else self.look()
+        new = here - known - {own}
+        is_same = known <= here and new <= before.others
+        if is_same and not any(self.store.open(name).signature() for name in new):
+            return before
+        return self.look()
 
     def sweep(self, here: Listing) -> None:
         """Remove the unfinished saves that dead processes left here."""

@@ -104,11 +104,6 @@ class Segment(Struct, array_like=True, forbid_unknown_fields=True):
     start: _INDEX
     digest: _DIGEST
 
-    @property
-    def sequence(self) -> int:
-        """Number of the save that wrote it, from its name."""
-        return int(self.file.rsplit("-", 2)[1])
-
 
 class Block(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
     """A byte range of a segment.

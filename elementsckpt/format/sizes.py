@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from .manifest import MAX_BLOCK_BYTES
+
 
 class Sizes(Struct, frozen=True):
     """Sizes in bytes, one value for a whole save; a reader accepts any sizes.
@@ -13,7 +15,8 @@ class Sizes(Struct, frozen=True):
         copying to writing.
       small: Leaves smaller than this share blocks.
       shared_least: A shared block from this size on ends where a leaf's hash says so.
-      shared_more: Average size of a shared block beyond `shared_least`.
+      shared_more: Average size of a shared block beyond `shared_least`. If `block` is
+        less than both together, most blocks end where they are full.
       leaf_least: Least size that a leaf counts for in a shared block.
       segment: A segment ends before this size, unless a leaf is larger.
       segment_leaves: Most leaves of a segment; other tools refuse headers of more than
@@ -23,6 +26,9 @@ class Sizes(Struct, frozen=True):
       segments: How many segments of earlier saves may be in use, whatever their size.
       arena: Memory for copies is allocated in pieces of this size.
       shards: Most bytes that a save may copy of the shards of a generator.
+
+    Raises:
+      ValueError: these do not go together.
     """
 
     block: int = 1 << 20
@@ -36,6 +42,10 @@ class Sizes(Struct, frozen=True):
     segments: int = 64
     arena: int = 16 << 20
     shards: int = 48 << 20
+
+    def __post_init__(self) -> None:
+        if not self.small <= self.block <= min(self.arena, MAX_BLOCK_BYTES):
+            raise ValueError("a block holds each small leaf, and fits into an arena")
 
 
 DEFAULT = Sizes()

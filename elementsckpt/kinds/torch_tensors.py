@@ -112,7 +112,7 @@ def problem(value: Any) -> str | None:
             f"StateDictOptions(full_state_dict=True)"
         )
     if names & _EMPTY:
-        return "is a FakeTensor, which has no data: save what FakeTensorMode is not for"
+        return "is a FakeTensor, which has no data: make it without FakeTensorMode"
     if value.is_meta:
         return "is a tensor without data, on the device meta: initialize it first"
     if is_tensor(value) and _name(value) not in _CODES:

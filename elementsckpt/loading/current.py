@@ -94,7 +94,7 @@ def _note(key: str, plan: Plan, loaded: Loaded) -> None:
     loaded.unexpected += full_names(key, plan.unexpected)
     for name in plan.kept:
         _logger.warning(
-            "%s is not in %s: it stays what the code that is bound to it has.",
+            "%s is not in %s: its current value, to which code is bound, is kept.",
             tree.full_name(key, name),
             loaded.found.path,
         )
@@ -154,7 +154,7 @@ def _whole(
 def _warn_of_barred(names: Iterable[str], loaded: Loaded) -> None:
     for name in names:
         _logger.warning(
-            "%s was saved with pickle, so what has it now stays. Pass "
+            "%s was saved with pickle, so its current value is kept. Pass "
             "allow_pickle=True if you trust who wrote %s.",
             name,
             loaded.found.path,

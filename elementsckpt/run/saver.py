@@ -250,6 +250,10 @@ class Saver:
         )
 
     def _note(self, report: SaveReport) -> None:
+        """Take note of a finished save, and say where its time went."""
+        long = [f"{x} {y:.2f}" for x, y in report.phases.items() if y >= 0.005]
+        where, seconds = ", ".join(long) or "nothing took long", report.seconds
+        _logger.info("Saved %s in %.2f s: %s.", report.path, seconds, where)
         if self._directory is not None and report.path.parent == self._directory.path:
             self._provenance.saved(report)
 
@@ -327,7 +331,7 @@ class StagedSave(contextlib.AbstractContextManager[Any]):
     def __enter__(self) -> Any:
         try:
             self._saving = self._saver.begin(self._request)
-            folders = tuple(map(self._saving.stage, self._keys))
+            folders = tuple(self._saving.stage(self._keys))
             return folders if len(folders) > 1 else folders[0]
         except BaseException:
             self._abandon()

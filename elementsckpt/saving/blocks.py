@@ -190,7 +190,7 @@ class Leaf:
         """Return a range of rows, or elements, as a tensor."""
         size, shape = (stop - start) * self._unit, self._shape
         if self._tag is None:
-            return packed(size)
+            return opaque_bytes(size)
         if not self.is_all(start, stop):
             shape = (stop - start, *(() if self._is_flat else shape[1:]))
         return Tensors(self._tag, shape, 0, size, 1)
@@ -273,6 +273,6 @@ def flat_bytes(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
-def packed(size: int) -> Tensors:
-    """Return what other tools see of bytes that they cannot make sense of."""
+def opaque_bytes(size: int) -> Tensors:
+    """Return what other tools see of bytes whose meaning they do not know."""
     return Tensors("U8", (size,), 0, size, 1)

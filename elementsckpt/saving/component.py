@@ -53,7 +53,7 @@ def collect(
       StateError: a state cannot be saved.
       WriteError: the disk refused.
     """
-    # The staged first, so that they have the stems that `stem` gave them.
+    # The staged first, so that they have the stems that `Saving.stage` gave them.
     stem_of = stems(list(dict.fromkeys([*staged, *savefns])))
     collected = []
     for key, savefn in savefns.items():

@@ -8,7 +8,7 @@ from ..format.digests import digest
 from ..format.header import ALIGN, Header, Naming, Tensors, round_up
 from ..format.manifest import Segment
 from ..format.sizes import Sizes
-from .blocks import Block, LeafBlock, packed
+from .blocks import Block, LeafBlock, opaque_bytes
 from .reuse import Moved
 
 Item = Block | Moved
@@ -67,7 +67,7 @@ def frame(item: Item, size: int) -> tuple[list[str], list[Tensors]]:
     """Return name and tensor of a block that is stored as a zstd frame."""
     names = source(item).names
     name = names[0] if len(names) == 1 else f"{names[0]} ... {names[-1]}"
-    return [f"{name}.zst"], [packed(size)]
+    return [f"{name}.zst"], [opaque_bytes(size)]
 
 
 def runs_of(items: Iterable[Item]) -> Iterator[Run]:

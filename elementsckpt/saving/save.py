@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -133,15 +133,16 @@ class Saving:
             setattr(self._manifest, field, getattr(label, field))
         self._manifest.time = datetime.now(timezone.utc)
 
-    def stage(self, key: str) -> Path:
-        """Return the folder of a component whose files others write, before `take`.
+    def stage(self, keys: Sequence[str]) -> list[Path]:
+        """Return the folders of components whose files others write, before `take`.
 
-        If nothing is written, it is not there.
+        If nothing is written, they are not there.
         """
-        name = names.folder(names.stems([key])[key])
-        path = self._drafts[0].folder(name) if self._drafts else self.path / name
-        self._staged[key] = path
-        return path
+        for key, stem in names.stems(keys).items():
+            name = names.folder(stem)
+            path = self._drafts[0].folder(name) if self._drafts else self.path / name
+            self._staged[key] = path
+        return list(self._staged.values())
 
     @property
     def newest(self) -> SaveEntry | None:

@@ -57,11 +57,11 @@ class Still:
             return
         notices.warn(
             ("still", key),
-            "The value of %r is the very one that was saved at steps %s before step "
-            "%s. Assign each new one to its .value, or what was trained is not saved; "
-            "leave it if it is to stay as it is.",
+            "The value of %r has been the same object at steps %s and %s. If training "
+            "makes new values, assign each to its .value, or it is not saved; if the "
+            "value is constant, nothing is wrong.",
             key,
-            " and ".join(map(str, last.steps[:-1])),
+            ", ".join(map(str, last.steps[:-1])),
             step,
         )
 

@@ -24,7 +24,7 @@ class Notices:
         """
         if about not in self._said:
             self._said.add(about)
-            _logger.warning(f"{message} This is said once.", *args)
+            _logger.warning(f"{message} This warning is logged once.", *args)
 
     def settle(self, about: Hashable) -> None:
         """Note that the subject is in order now, so that `warn` logs it again."""

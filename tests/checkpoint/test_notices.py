@@ -128,7 +128,7 @@ def test_what_goes_wrong_at_each_save_is_said_once(
     for number in range(SAVES):
         save(number)
     (said,) = warnings(caplog)
-    assert said.endswith("This is said once.")
+    assert said.endswith("This warning is logged once.")
 
 
 def test_what_was_right_meanwhile_is_said_again(tmp_path, monkeypatch, caplog):

@@ -368,7 +368,7 @@ def test_saves_without_the_arrays_of_code_load(tmp_path, caplog):
     assert cp.load().loaded == ("state/w",)
     assert_same(w(1.0), cp.state.value["w"])
     assert cp.state.value["f"] is template["f"]
-    assert f"state/f/0 is not in {cp.latest()}: it stays what the code" in caplog.text
+    assert f"state/f/0 is not in {cp.latest()}: its current value, to" in caplog.text
 
 
 @dataclasses.dataclass

@@ -368,7 +368,9 @@ def test_attributes_that_need_pickle_stay_where_it_is_not_allowed(tmp_path, capl
     cp.load(path, strict=False)
     found = cp.agent.state["x"]
     assert (found["w"].tolist(), found.note, found.f()) == ([1, 1], 1, 2)
-    assert "agent/x/.f was saved with pickle, so what has it now stays" in caplog.text
+    assert (
+        "agent/x/.f was saved with pickle, so its current value is kept" in caplog.text
+    )
     cp.load(path, strict=False, allow_pickle=True)
     assert cp.agent.state["x"].f() == 1
 

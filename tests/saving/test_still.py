@@ -42,8 +42,8 @@ def test_a_value_that_nobody_sets_is_said_once(tmp_path, caplog, name, backgroun
     save_at(cp, 20, 30, 40)
     (message,) = said(caplog)
     assert message.startswith(
-        "The value of 'state' is the very one that was saved at steps 0 and 10 before "
-        "step 20. Assign each new one to its .value"
+        "The value of 'state' has been the same object at steps 0, 10 and 20. If "
+        "training makes new values, assign each to its .value"
     )
 
 

@@ -126,7 +126,7 @@ def a_torch_tensor_of_which_others_have_a_part(tmp, _):
 
 @says(
     StateError,
-    "agent/w is a FakeTensor, which has no data: save what FakeTensorMode is not for.",
+    "agent/w is a FakeTensor, which has no data: make it without FakeTensorMode.",
 )
 def a_fake_torch_tensor(tmp, _):
     torch = pytest.importorskip("torch")
