@@ -152,3 +152,13 @@ def test_each_run_is_told_for_itself(tmp_path, caplog):
         cp = make(tmp_path / name, 0, keep=Keep(metric="return"))
         cp.save(metrics={"return": math.nan})
     assert len(warnings(caplog)) == 2
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_a_save_says_where_its_time_went(tmp_path, caplog, background):
+    caplog.set_level("INFO", "elementsckpt")
+    cp = make(tmp_path, np.zeros(9), background=background)
+    report = cp.save()
+    cp.wait()
+    (said,) = [x for x in caplog.messages if x.startswith("Saved")]
+    assert said.startswith(f"Saved {report.path} in ")

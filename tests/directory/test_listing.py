@@ -8,6 +8,7 @@ import pytest
 
 import elementsckpt
 from elementsckpt import Checkpoint
+from elementsckpt.directory.listing import Directory
 from elementsckpt.storage import files, folders
 
 from support import boxes
@@ -263,3 +264,35 @@ def test_a_pin_is_found_by_its_name_whatever_else_is_there(tmp_path, monkeypatch
     assert make(tmp_path).load("good").step == 1
     with pytest.raises(elementsckpt.SaveNotFoundError, match="near it are 'good'"):
         make(tmp_path).load("goo")
+
+
+def test_what_else_is_beside_the_saves_is_looked_at_once(tmp_path, monkeypatch):
+    looks = []
+    original = Directory.look
+    monkeypatch.setattr(
+        Directory, "look", lambda self: looks.append(1) or original(self)
+    )
+    cp = make(tmp_path)
+    save(cp, 1)
+    alone = looks.copy()
+    (tmp_path / "tensorboard").mkdir()
+    looks.clear()
+    save(cp, 2)
+    assert looks == alone == [1]
+
+
+def test_a_save_that_others_make_meanwhile_comes_first(tmp_path):
+    cp, other = make(tmp_path), make(tmp_path)
+
+    class Slow:
+        def save(self):
+            save(other, 2)
+            return 1
+
+        def load(self, data):
+            pass
+
+    (tmp_path / "tensorboard").mkdir()
+    cp.slow = Slow()
+    save(cp, 1)
+    assert steps(cp) == [2, 1]

@@ -1,5 +1,6 @@
 """Files that others write, in a block that becomes a save when it ends."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -357,3 +358,16 @@ def test_what_failed_in_the_background_meanwhile_is_raised_when_the_save_is_made
     with pytest.raises(elementsckpt.WriteError, match="injected"):
         stage(cp, save_meanwhile)
     assert loaded(tmp_path) == ({"x": b"x"}, 0)
+
+
+def test_keys_that_begin_alike_have_folders_of_their_own(tmp_path):
+    cp, keys = Checkpoint(tmp_path, fsync=False), ["я" * 20 + end for end in "12"]
+    got = {}
+    for key in keys:
+        load = functools.partial(got.__setitem__, key)
+        setattr(cp, key, Files(load=lambda folder, load=load: load(contents(folder))))
+    with cp.staging(*keys) as folders:
+        for key, folder in zip(keys, folders, strict=True):
+            (folder / "x").write_text(key)
+    cp.load()
+    assert got == {key: {"x": key.encode()} for key in keys}

@@ -22,7 +22,9 @@ def save_at(cp, *steps):
 
 
 def said(caplog):
-    return [x.getMessage() for x in caplog.records if "very one" in x.getMessage()]
+    return [
+        x.getMessage() for x in caplog.records if "the same object" in x.getMessage()
+    ]
 
 
 VALUES = {
