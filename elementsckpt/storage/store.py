@@ -36,7 +36,7 @@ class Store(Protocol):
         """Return the source of this name, which need not exist; nothing is read yet."""
 
     def begin(self, step: int | None, *, fsync: bool) -> Draft:
-        """Begin a save under a name that no other has.
+        """Begin a save under a name that no other has, one of `names.save_name`.
 
         Args:
           step: Step of the run, which is a part of the name.
@@ -102,7 +102,8 @@ class Draft(Protocol):
         """Make a segment of another save a segment of this save, too.
 
         Raises:
-          WriteError: the place refused, or the other save is gone.
+          WriteError: the place refused, or the other save is gone. Only with the errno
+            ENOENT or EMLINK is another segment tried in this save.
         """
 
     def drop(self, segment: str) -> None:
@@ -157,7 +158,10 @@ class Sink(Protocol):
     """A segment that is being written."""
 
     def write(self, data: Buffer, offset: int) -> None:
-        """Write all of `data`; several threads may write at the same time."""
+        """Write all of `data`; several threads may write at the same time.
+
+        Ranges come in any order, the one at offset 0 last. Gaps between them are zeros.
+        """
 
     def finish(self) -> None:
         """End the segment, which is complete; make it durable if the save is to be."""
@@ -234,6 +238,8 @@ class OpenSegment(Protocol):
 
     def read(self, memory: Buffer, offset: int) -> None:
         """Fill `memory`, uint8[n] and writable, with the bytes from `offset` on.
+
+        Several threads may read at the same time.
 
         Raises:
           DamagedError: it ends too early, or cannot be read.

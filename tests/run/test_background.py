@@ -313,6 +313,8 @@ def test_what_is_reused_needs_no_room_in_staging(tmp_path, gate):
 
 def test_jax_arrays_need_no_room_in_staging(tmp_path, gate):
     jax = pytest.importorskip("jax")
+    if jax.__version_info__ < (0, 6):
+        pytest.skip("donated arrays are copied before JAX 0.6")
     state = [jax.device_put(noise(n, MB)) for n in range(20)]
     _, size = written_on_return(background(tmp_path, state, staging_bytes=0))
     assert size == 0
