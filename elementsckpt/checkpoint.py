@@ -468,7 +468,13 @@ class Checkpoint(Registry):
                     loading.hand_over(loaded)
             if not request.dry_run:
                 is_own = candidates.are_own(loaded.found.path)
-                self._saver.loaded(loaded.found, is_own=is_own, is_whole=is_whole)
+                self._saver.loaded(
+                    loaded.found,
+                    keys,
+                    exact=request.exact_keys if is_own else (),
+                    is_own=is_own,
+                    is_whole=is_whole,
+                )
         return loaded.report(time.monotonic() - start)
 
     def copy_of(

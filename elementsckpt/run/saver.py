@@ -6,7 +6,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -291,15 +291,26 @@ class Saver:
 
     # Resuming
 
-    def loaded(self, found: SaveEntry, *, is_own: bool, is_whole: bool) -> None:
+    def loaded(
+        self,
+        found: SaveEntry,
+        keys: Iterable[str],
+        *,
+        exact: Iterable[str],
+        is_own: bool,
+        is_whole: bool,
+    ) -> None:
         """Take note of where the state comes from, and go on with the run there.
 
         Args:
           found: The save.
+          keys: The components that were loaded.
+          exact: Those that are now as they are there, in the directory.
           is_own: Whether it is in the directory.
           is_whole: Whether all was loaded.
         """
         self._provenance.loaded(found, is_own=is_own)
+        self._history.loaded(found, keys, exact)
         if is_own and is_whole and found.head is not None:
             self._provenance.resumed(
                 found.path,

@@ -95,7 +95,8 @@ class _Encoder:
         for number, kind in enumerate(flat.kinds):
             value = flat.values[number]
             if kind is NUMPY:
-                arrays[_FORM_OF(value)].append(number)
+                form = _FORM_OF(value)
+                arrays[(form, number) if number in flat.rings else form].append(number)
             elif kind is PYTHON and not is_long(value):
                 plain.append(number)
             elif kind.is_foreign:
@@ -250,8 +251,12 @@ class _Encoder:
     def _add(self, number: int, name: str, encoded: Encoded) -> _Group:
         form, storage, value = encoded
         # An element type with parts has no hash, so each leaf is its own group.
-        key = number if type(form.dtype) is dict else form
-        group = self._group(form, key)
+        ring = self._flat.rings.get(number)
+        is_alone = ring is not None or type(form.dtype) is dict
+        group = self._group(form, number if is_alone else form)
+        is_whole = form.kind != "view" and form.order == "C"
+        if ring is not None and is_whole and ring.is_in_order:
+            group.leaves.ring = ring.added, ring.axis
         group.numbers.append(number)
         group.leaves.names.append(name)
         if storage is not None:
