@@ -84,6 +84,7 @@ class Saver:
       components: As given.
       lock: Held by who saves or loads, or changes the directory.
       is_background: Whether saves are finished in the background.
+      options: As given.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class Saver:
     ) -> None:
         self.is_background = copy_bytes is not None
         self._directory = directory
-        self._options = options
+        self.options = options
         self.components = components
         self._timing = timing
         self._metadata = metadata
@@ -138,7 +139,7 @@ class Saver:
                     failure = error
                 was_over = self._timing.is_over
                 values = protocols.identities(request.components)
-                in_background = self.is_background and self._options.write
+                in_background = self.is_background and self.options.write
                 try:
                     report = self._save(request, values, in_background=in_background)
                 except BaseException:
@@ -215,7 +216,7 @@ class Saver:
             request.begun.describe(label)
             return request.begun
         saving = Saving(
-            self._options,
+            self.options,
             label,
             target=request.target,
             listing=self._directory,
@@ -224,7 +225,7 @@ class Saver:
             phases=request.phases,
         )
         try:
-            if request.target is None and self._options.write:
+            if request.target is None and self.options.write:
                 self._writer_lock = lock_for_writing(saving.path.parent, saving.newest)
                 if not self._writer_lock.is_contested:
                     self._provenance.compare(saving.newest, label.step)
@@ -237,7 +238,7 @@ class Saver:
     def _label(self, request: SaveRequest) -> SaveLabel:
         """Return what a new save says about itself, when it is its turn."""
         encoded, step = encode_metrics(request.metrics), self._timing.current_step()
-        keep, found = self._options.keep, decode_metrics(encoded)
+        keep, found = self.options.keep, decode_metrics(encoded)
         retention.warn(keep, found, step, self._notices)
         return SaveLabel(
             step=step,
@@ -317,7 +318,7 @@ class Saver:
                 found.head,
                 self.components,
                 self._metadata,
-                writes=self._options.write,
+                writes=self.options.write,
             )
             self._timing.resumed(found.head.schedule, found.step)
         step = "" if found.step is None else f", of step {found.step}"

@@ -214,7 +214,7 @@ class ComponentSave:
         for name, (first, last) in untrue.items():
             self._notices.warn(
                 ("ring", self.key, name),
-                "%s has changed between rows %s and %s, where its Ring added none since "
+                "%s has changed in rows %s to %s, where its Ring has added none since "
                 "the last save. From now on it is saved whole. Count in `added` each "
                 "row that is written, or save the array without Ring.",
                 *(tree.full_name(self.key, name), first, last),

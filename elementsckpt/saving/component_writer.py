@@ -123,7 +123,8 @@ class ComponentWriter:
         if earlier is None or leaf.ring is None:
             return
         unchanged = earlier.unchanged(leaf.ring, [block.size for block in leaf.blocks])
-        for position in rings.due(unchanged, self.index.turn):
+        every = self._settings.options.ring_check
+        for position in rings.due(unchanged, self.index.turn, every):
             block = leaf.blocks[position]
             if digest(block.data()) != earlier.digests[position]:
                 self.untrue_rings[name] = earlier.rows(position)

@@ -10,8 +10,6 @@ from msgspec import Struct
 from ..format.manifest import Block, LeafGroup
 from ..kinds import leaves
 
-CHECK_EVERY = 64  # Of the blocks without new rows, each save reads one in this many.
-
 
 class EarlierRing(Struct, frozen=True):
     """A ring buffer in an earlier save.
@@ -40,7 +38,8 @@ class EarlierRing(Struct, frozen=True):
           sizes: Of its blocks there.
         """
         old, ring = self.group.ring, group.ring
-        assert old is not None and ring is not None
+        assert old is not None
+        assert ring is not None
         (before, _), (now, axis) = old, ring
         form = self.group.kind, self.group.dtype, self.group.shape, self.group.value
         is_same = form == (group.kind, group.dtype, group.shape, group.value)
@@ -82,7 +81,9 @@ def rings_of(
       prefix: Start of their names in the component.
     """
     for group in groups:
-        if group.ring is not None and group.block >= 0:
+        if group.ring is None or group.block < 0:
+            continue
+        if group.ring[1] < len(group.shape) and 0 not in group.shape:
             some = _blocks_of(group, blocks)
             digests = [block.digest for block in some]
             sizes = [block.content_size for block in some]
@@ -99,7 +100,13 @@ def _blocks_of(group: LeafGroup, blocks: Sequence[Block]) -> Sequence[Block]:
     return []
 
 
-def due(positions: Sequence[int], turn: int) -> list[int]:
-    """Return those of the blocks without new rows that it is the turn of."""
-    found = [x for x in positions if x % CHECK_EVERY == turn % CHECK_EVERY]
+def due(positions: Sequence[int], turn: int, every: int) -> list[int]:
+    """Return which of the blocks without new rows are to be looked at.
+
+    Args:
+      positions: The blocks.
+      turn: A number that grows by one from save to save.
+      every: One in this many is looked at, but at least one.
+    """
+    found = [x for x in positions if x % every == turn % every]
     return found or [positions[turn % len(positions)]] if positions else []

@@ -34,7 +34,7 @@ class Flat(Struct):
       kinds: Kinds of the leaves.
       values: The leaves.
       in_code: Numbers of the leaves that code is bound to, which a save may lack.
-      rings: Those that were given as a `Ring`, by number; `values` has the array.
+      rings: What was given as a `Ring`, by the id of its array, which is in `values`.
     """
 
     root: int = 0
@@ -164,7 +164,7 @@ class _Flattener:
                 outer = containers.kind_of(value)
                 if outer is None:
                     if type(value) is Ring:
-                        flat.rings[count], value = value, value.array
+                        flat.rings[id(value.array)], value = value, value.array
                     kind = leaves.kind_of(value)
                 else:
                     number = self._container(value, name, outer)
@@ -221,7 +221,6 @@ class _Flattener:
         flat = self.flat
         del flat.nodes[node_count:], flat.containers[node_count:]
         del flat.names[leaf_count:], flat.kinds[leaf_count:], flat.values[leaf_count:]
-        flat.rings = {n: ring for n, ring in flat.rings.items() if n < leaf_count}
         self._seen = {
             identity: number
             for identity, number in self._seen.items()

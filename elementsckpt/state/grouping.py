@@ -17,6 +17,7 @@ from ..kinds import leaves, views
 from ..kinds.kind import Encoded, Form, UnstorableError
 from ..kinds.numpy_kinds import NUMPY, has_bytes
 from ..kinds.python_kinds import FORM, PYTHON, is_long
+from ..kinds.ring import Ring
 from . import tree, view_leaves
 from .flattening import Flat
 from .sharing import Losses, Pickling
@@ -96,7 +97,8 @@ class _Encoder:
             value = flat.values[number]
             if kind is NUMPY:
                 form = _FORM_OF(value)
-                arrays[(form, number) if number in flat.rings else form].append(number)
+                is_alone = id(value) in flat.rings
+                arrays[(form, number) if is_alone else form].append(number)
             elif kind is PYTHON and not is_long(value):
                 plain.append(number)
             elif kind.is_foreign:
@@ -251,11 +253,10 @@ class _Encoder:
     def _add(self, number: int, name: str, encoded: Encoded) -> _Group:
         form, storage, value = encoded
         # An element type with parts has no hash, so each leaf is its own group.
-        ring = self._flat.rings.get(number)
+        ring = None if storage is None else self._ring(number, form, storage)
         is_alone = ring is not None or type(form.dtype) is dict
         group = self._group(form, number if is_alone else form)
-        is_whole = form.kind != "view" and form.order == "C"
-        if ring is not None and is_whole and ring.is_in_order:
+        if ring is not None:
             group.leaves.ring = ring.added, ring.axis
         group.numbers.append(number)
         group.leaves.names.append(name)
@@ -264,6 +265,14 @@ class _Encoder:
         if form.kind in OWN_VALUE:
             group.leaves.value.append(value)
         return group
+
+    def _ring(self, number: int, form: Form, storage: np.ndarray) -> Ring | None:
+        """Return the ring buffer that a leaf is, if its rows are stored in order."""
+        if not self._flat.rings or number >= len(self._flat.values):
+            return None
+        ring = self._flat.rings.get(id(self._flat.values[number]))
+        is_regular = form.order == "C" and storage.shape == form.shape
+        return ring if ring is not None and is_regular and ring.is_in_order else None
 
     def _group(self, form: Form, key: Any) -> _Group:
         group = self._groups.get(key)
