@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     )
     from .functions import exists, load_pytree, save_pytree
     from .inspection import info, read
+    from .kinds.ring import Ring
     from .reports import ComponentInfo, Lineage, LoadReport, SaveInfo, SaveReport
     from .run.schedule import Every
 
@@ -63,6 +64,7 @@ __all__ = [
     "MissingKeyError",
     "PickleError",
     "ReadError",
+    "Ring",
     "SaveExistsError",
     "SaveInfo",
     "SaveNotFoundError",
@@ -93,6 +95,7 @@ _HOMES = {
     "errors": [name for name in __all__ if name.endswith("Error")],
     "functions": ["exists", "load_pytree", "save_pytree"],
     "inspection": ["info", "read"],
+    "kinds.ring": ["Ring"],
     "reports": ["ComponentInfo", "Lineage", "LoadReport", "SaveInfo", "SaveReport"],
     "run.schedule": ["Every"],
 }

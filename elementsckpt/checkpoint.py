@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, overload
 
+from msgspec.structs import replace
+
 from .components import copies
 from .components.registry import Registry
 from .directory import lookup, retention
@@ -468,7 +470,13 @@ class Checkpoint(Registry):
                     loading.hand_over(loaded)
             if not request.dry_run:
                 is_own = candidates.are_own(loaded.found.path)
-                self._saver.loaded(loaded.found, is_own=is_own, is_whole=is_whole)
+                self._saver.loaded(
+                    loaded.found,
+                    keys,
+                    exact=request.exact_keys if is_own else (),
+                    is_own=is_own,
+                    is_whole=is_whole,
+                )
         return loaded.report(time.monotonic() - start)
 
     def copy_of(
@@ -702,14 +710,19 @@ class Checkpoint(Registry):
             self.close()
 
     def _elsewhere(self, directory: Path) -> Checkpoint:
-        """Return a Checkpoint with these settings for another directory."""
-        return Checkpoint(
+        """Return a Checkpoint with these settings to try another directory.
+
+        It looks at all of each `Ring`.
+        """
+        other = Checkpoint(
             directory,
             step=self._step,
             background=self._saver.is_background,
             compress=self._options.compress,
             fsync=False,
         )
+        other._saver.options = replace(other._saver.options, ring_check=1)
+        return other
 
     def _required_directory(self) -> Directory:
         if self._directory is None:

@@ -45,6 +45,8 @@ class LeafGroup(
       offset: Offset of the first leaf in that block, in bytes.
       value: What else the kind needs; a list with one item for each leaf if the kind
         is in `OWN_VALUE`.
+      ring: Of a ring buffer, how many rows had been written to it, and the axis along
+        which they lie; None of others. Such a leaf is a group of its own.
       names: Leaf names: the paths inside the component, joined by "/". They are for
         people: a leaf is identified by its position.
     """
@@ -56,6 +58,7 @@ class LeafGroup(
     block: Annotated[int, Meta(ge=-1)] = -1
     offset: _INDEX = 0
     value: Any = None
+    ring: tuple[Annotated[int, Meta(ge=0)], _INDEX] | None = None
     names: list[str]
 
 

@@ -74,6 +74,13 @@ class Request(Struct, frozen=True):
         if self.keys is not None:
             force_setattr(self, "keys", self._wanted(self.keys))
 
+    @property
+    def exact_keys(self) -> list[str]:
+        """Components that are loaded as they are in the save, under the same key."""
+        is_exact = self.regex is None and not self.rename and self.strict
+        pairs = (self.keys or {}).items() if is_exact and not self.cast else ()
+        return [ours for ours, theirs in pairs if ours == theirs]
+
     def of_save(self, keys: Iterable[str], *, is_trusted: bool) -> Request:
         """Return the request for one save.
 

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,7 @@ class Saver:
       components: As given.
       lock: Held by who saves or loads, or changes the directory.
       is_background: Whether saves are finished in the background.
+      options: As given.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class Saver:
     ) -> None:
         self.is_background = copy_bytes is not None
         self._directory = directory
-        self._options = options
+        self.options = options
         self.components = components
         self._timing = timing
         self._metadata = metadata
@@ -138,7 +139,7 @@ class Saver:
                     failure = error
                 was_over = self._timing.is_over
                 values = protocols.identities(request.components)
-                in_background = self.is_background and self._options.write
+                in_background = self.is_background and self.options.write
                 try:
                     report = self._save(request, values, in_background=in_background)
                 except BaseException:
@@ -215,7 +216,7 @@ class Saver:
             request.begun.describe(label)
             return request.begun
         saving = Saving(
-            self._options,
+            self.options,
             label,
             target=request.target,
             listing=self._directory,
@@ -224,7 +225,7 @@ class Saver:
             phases=request.phases,
         )
         try:
-            if request.target is None and self._options.write:
+            if request.target is None and self.options.write:
                 self._writer_lock = lock_for_writing(saving.path.parent, saving.newest)
                 if not self._writer_lock.is_contested:
                     self._provenance.compare(saving.newest, label.step)
@@ -237,7 +238,7 @@ class Saver:
     def _label(self, request: SaveRequest) -> SaveLabel:
         """Return what a new save says about itself, when it is its turn."""
         encoded, step = encode_metrics(request.metrics), self._timing.current_step()
-        keep, found = self._options.keep, decode_metrics(encoded)
+        keep, found = self.options.keep, decode_metrics(encoded)
         retention.warn(keep, found, step, self._notices)
         return SaveLabel(
             step=step,
@@ -291,22 +292,33 @@ class Saver:
 
     # Resuming
 
-    def loaded(self, found: SaveEntry, *, is_own: bool, is_whole: bool) -> None:
+    def loaded(
+        self,
+        found: SaveEntry,
+        keys: Iterable[str],
+        *,
+        exact: Iterable[str],
+        is_own: bool,
+        is_whole: bool,
+    ) -> None:
         """Take note of where the state comes from, and go on with the run there.
 
         Args:
           found: The save.
+          keys: The components that were loaded.
+          exact: Those that are now as they are there, in the directory.
           is_own: Whether it is in the directory.
           is_whole: Whether all was loaded.
         """
         self._provenance.loaded(found, is_own=is_own)
+        self._history.loaded(found, keys, exact)
         if is_own and is_whole and found.head is not None:
             self._provenance.resumed(
                 found.path,
                 found.head,
                 self.components,
                 self._metadata,
-                writes=self._options.write,
+                writes=self.options.write,
             )
             self._timing.resumed(found.head.schedule, found.step)
         step = "" if found.step is None else f", of step {found.step}"

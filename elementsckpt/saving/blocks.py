@@ -13,6 +13,7 @@ import xxhash
 
 from ..format.digests import digest
 from ..format.header import Tensors
+from ..format.manifest import LeafGroup
 from .arenas import Arenas
 
 _PREFIX_BYTES = 4 << 10
@@ -129,6 +130,7 @@ class Leaf:
     Attributes:
       blocks: Its blocks, while their content is needed.
       is_packed: Whether to compress them; None if that was not asked yet.
+      ring: Its entry in the manifest if it is a ring buffer.
     """
 
     def __init__(
@@ -148,6 +150,7 @@ class Leaf:
         self.hold = hold
         self.owner = None if owner is None else weakref.ref(owner)
         self.is_packed: bool | None = None
+        self.ring: LeafGroup | None = None
         self.blocks: list[LeafBlock] = []
         self._storage: np.ndarray | None = storage
         self._name = name
@@ -205,7 +208,7 @@ class Leaf:
             return None
         return self.owner, found
 
-    def recall(self, digests: Sequence[str] | None) -> None:
+    def recall(self, digests: Sequence[str | None] | None) -> None:
         """Set the digests of its blocks, if they are known."""
         for block, known in zip(self.blocks, digests or [], strict=False):
             block.digest = known
@@ -257,6 +260,7 @@ class LeafBlock(Block):
 
     def copy_to(self, memory: Arenas) -> bool:
         self._copy = memory.copy(self.data())
+        self.digest = None  # What was recalled may be of other content.
         return self._copy is not None
 
     def let_go(self) -> None:

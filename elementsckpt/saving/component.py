@@ -207,7 +207,18 @@ class ComponentSave:
             self.pickled.append(tree.full_name(self.key, prefix + name))
         if self.writer is not None:
             saved.leaves = self.writer.add(saved.leaves, storages, owners, prefix)
+            self._tell_of_rings(self.writer.untrue_rings)
         return saved
+
+    def _tell_of_rings(self, untrue: Mapping[str, tuple[int, int]]) -> None:
+        for name, (first, last) in untrue.items():
+            self._notices.warn(
+                ("ring", self.key, name),
+                "%s has changed in rows %s to %s, where its Ring has added none since "
+                "the last save. From now on it is saved whole. Count in `added` each "
+                "row that is written, or save the array without Ring.",
+                *(tree.full_name(self.key, name), first, last),
+            )
 
     def _tell_of_memory(self) -> None:
         if not self._unshared:

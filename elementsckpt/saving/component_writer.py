@@ -16,15 +16,18 @@ from typing import Any
 import numpy as np
 
 from ..format import manifest, names
+from ..format.digests import digest
 from ..format.header import Naming
 from ..format.manifest import Component, LeafGroup, Segment
 from ..storage.store import FolderWriter
 from ..system.threads import run
+from . import rings
 from .blocks import Block, Hold, Leaf, LeafBlock
 from .cutting import Cutter
 from .layout import Item, Layout, divide, runs_of
 from .options import Settings
 from .reuse import BlockIndex, Moved, Reused, by_segment, remaining
+from .rings import EarlierRing
 from .segment_writer import PackedSegment, RawSegment, SegmentWriter, Written
 
 
@@ -41,6 +44,8 @@ class ComponentWriter:
       owners: Digests of the blocks of immutable arrays, by the arrays' ids.
       bytes_written: Size of the files that were written.
       bytes_reused: Size of the blocks and files that were not.
+      untrue_rings: Ring buffers that have changed without new rows: the first and the
+        last of the rows where that was found, by name.
     """
 
     def __init__(self, stem: str, index: BlockIndex, settings: Settings) -> None:
@@ -65,6 +70,8 @@ class ComponentWriter:
         self._folder: FolderWriter | None = None
         self.is_closed = False
         self._repeated: set[str] = set()  # Names, if leaves may be called by them.
+        self.untrue_rings: dict[str, tuple[int, int]] = {}
+        self._rings: list[tuple[str, LeafGroup]] = []  # With the starts of their names.
 
     def make_folder(self) -> Path:
         """Make a folder for files that the component writes itself."""
@@ -105,7 +112,33 @@ class ComponentWriter:
             owner = leaf.owner and leaf.owner()
             if owner is not None:
                 leaf.recall(self.index.digests(owner))
+            if leaf.ring is not None:
+                self._rings.append((prefix, leaf.ring))
+                self._recall_ring(prefix + leaf.ring.names[0], leaf)
         return placed
+
+    def _recall_ring(self, name: str, leaf: Leaf) -> None:
+        """Take the blocks without new rows for unchanged, after a check of some."""
+        earlier = self.index.rings.get(name)
+        if earlier is None or leaf.ring is None:
+            return
+        unchanged = earlier.unchanged(leaf.ring, [block.size for block in leaf.blocks])
+        every = self._settings.options.ring_check
+        for position in rings.due(unchanged, self.index.turn, every):
+            block = leaf.blocks[position]
+            if digest(block.data()) != earlier.digests[position]:
+                self.untrue_rings[name] = earlier.rows(position)
+                return
+        digests: list[str | None] = [None] * len(leaf.blocks)
+        for position in unchanged:
+            digests[position] = earlier.digests[position]
+        leaf.recall(digests)
+
+    @property
+    def rings(self) -> dict[str, EarlierRing]:
+        """Its ring buffers by name, when `Writer.finish` has returned."""
+        pairs = (rings.rings_of([x], self.blocks, prefix) for prefix, x in self._rings)
+        return dict(itertools.chain.from_iterable(pairs))
 
     def stream(self) -> None:
         """Expect shards."""

@@ -130,6 +130,7 @@ class Cutter:
             is_only = len(large) == 1
             part = group if is_only else part_of(group, index, index + 1)
             part.block, part.offset = self.count, 0
+            leaf.ring = None if part.ring is None else part
             made = leaf.cut(self.count)
             self.count += len(made)
             blocks += made

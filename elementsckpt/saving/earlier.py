@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import weakref
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from ..format.manifest import Files, Segment
 from ..storage.reader import stored_bytes, verify_stored
 from ..storage.store import Draft, OpenSegment, Source
 from ..system.threads import run
+from .rings import EarlierRing
 
 # Of the blocks that are reused, each save reads one in this many, others each time.
 CHECK_EVERY = 16
@@ -41,6 +43,7 @@ class EarlierSave(Struct):
       turn: Which of the blocks the next save that reuses them checks.
       owners: Digests of the blocks of immutable arrays, by the arrays' ids.
       files: The folder that it wrote itself, or None.
+      rings: Its ring buffers, by name.
       is_durable: Whether this process made it durable. If another one did, these may be
         copies that were never synced.
     """
@@ -53,6 +56,7 @@ class EarlierSave(Struct):
     turn: int
     owners: dict[int, tuple[weakref.ref[Any], list[str]]] = {}
     files: Files | None = None
+    rings: Mapping[str, EarlierRing] = {}
     is_durable: bool = False
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+
+from msgspec import structs
 
 from ..directory.listing import SaveEntry
 from ..errors import CheckpointError
@@ -15,6 +17,7 @@ from ..storage.store import Draft
 from .earlier import CHECK_EVERY, EarlierSave
 from .options import SaveOptions
 from .reuse import BlockIndex
+from .rings import EarlierRing, rings_of
 from .still import Still
 
 
@@ -31,6 +34,10 @@ class History:
         self._components: dict[str, EarlierSave] = {}
         self._manifest: tuple[Path, dict[str, Component]] = (Path(), {})
         self._lost = -1  # Saves up to this sequence are not to be relied on.
+        # The save that a component was written to, or loaded from, last: its ring
+        # buffers have changed since then only where rows were added.
+        self._last: dict[str, tuple[Path, int]] = {}
+        self._untrue: set[tuple[str, str]] = set()  # Keys, and names of ring buffers.
         self.still = Still()
 
     def known(
@@ -63,7 +70,9 @@ class History:
                 remembered = self._read(found, mark)
             if remembered is None:
                 continue
-            return BlockIndex(remembered, draft, options)
+            rings = remembered.rings if self._last.get(key) == saved else {}
+            rings = {x: y for x, y in rings.items() if (key, x) not in self._untrue}
+            return BlockIndex(structs.replace(remembered, rings=rings), draft, options)
         return BlockIndex()
 
     def _read(self, found: SaveEntry, mark: str) -> EarlierSave | None:
@@ -87,17 +96,47 @@ class History:
             prefix_hashes,
             turn=_any_turn(),
             files=component.files,
+            rings=dict(_rings_in(component)),
         )
 
     def remember(self, components: dict[str, EarlierSave]) -> None:
         """Take note of what was just saved."""
         self._components |= components
+        self._last |= {key: _place_of(earlier) for key, earlier in components.items()}
         self._manifest = Path(), {}
+
+    def loaded(
+        self, found: SaveEntry, keys: Iterable[str], exact: Iterable[str]
+    ) -> None:
+        """Take note of the save that components were loaded from.
+
+        Args:
+          found: The save.
+          keys: The components.
+          exact: Those that are now as they are in the save.
+        """
+        for key in keys:
+            self._last.pop(key, None)
+        if found.head is not None:
+            saved = found.path, found.head.sequence
+            self._last |= dict.fromkeys(exact, saved)
+
+    def mistrust(self, key: str, names: Iterable[str]) -> None:
+        """Save ring buffers of a component whole from now on."""
+        self._untrue |= {(key, name) for name in names}
 
     def distrust(self, sequence: int) -> None:
         """Reuse nothing of saves up to this sequence any more."""
         self._lost = sequence
         self._components.clear()
+
+
+def _rings_in(component: Component) -> Iterator[tuple[str, EarlierRing]]:
+    for index, content in enumerate(component.trees):
+        if b'"ring":' in bytes(content):
+            prefix = "" if component.shards is None else f"{index}/"
+            groups = component.tree(index).leaves
+            yield from rings_of(groups, component.blocks, prefix)
 
 
 def _place_of(earlier: EarlierSave) -> tuple[Path, int]:

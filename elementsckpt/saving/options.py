@@ -23,6 +23,8 @@ class SaveOptions(Struct, frozen=True):
       fsync: Whether a save is durable when it is finished.
       compress: Which leaves are compressed.
       sizes: How large blocks and segments are.
+      ring_check: Of the blocks of a `Ring` without new rows, one in this many is looked
+        at, others in each save.
     """
 
     keep: Keep = Keep(latest=None)
@@ -30,6 +32,7 @@ class SaveOptions(Struct, frozen=True):
     fsync: bool = True
     compress: Compress = "auto"
     sizes: Sizes = DEFAULT
+    ring_check: int = 64
 
 
 class SaveLabel(Struct, frozen=True):

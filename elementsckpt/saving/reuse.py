@@ -23,6 +23,7 @@ from ..storage.store import Draft
 from .blocks import Block, Content, prefix_hash
 from .earlier import EarlierSave, EarlierSegment, NoLinksError
 from .options import SaveOptions
+from .rings import EarlierRing
 
 _DEFAULT = SaveOptions()
 _logger = logging.getLogger("elementsckpt")
@@ -96,6 +97,11 @@ class BlockIndex:
         files = self.earlier.files
         folder = self.earlier.source.path / files.folder
         return {file.digest: folder / file.path for file in files.files}
+
+    @property
+    def rings(self) -> Mapping[str, EarlierRing]:
+        """The ring buffers of the save."""
+        return {} if self.earlier is None else self.earlier.rings
 
     @property
     def is_damaged(self) -> bool:

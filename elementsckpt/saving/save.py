@@ -265,8 +265,10 @@ class Saving:
             self._drafts.pop().abandon()
 
     def _note_damage(self) -> None:
-        """Take note of earlier saves that were found damaged."""
+        """Take note of earlier saves that were found damaged, and of untrue rings."""
         for item in self._collected:
+            if item.writer is not None:
+                self._history.mistrust(item.key, item.writer.untrue_rings)
             if item.writer is not None and item.writer.found_damaged is not None:
                 self._directory.distrust(item.writer.found_damaged)
 
@@ -285,6 +287,7 @@ class Saving:
                     item.writer.index.turn + 1,
                     item.writer.owners,
                     item.entry.files,
+                    item.writer.rings,
                     is_durable=self._options.fsync,
                 )
                 for item in self._collected

@@ -17,6 +17,7 @@ from ..format.manifest import Node, Tree
 from ..kinds import leaves
 from ..kinds.kind import Kind, Spec
 from ..kinds.python_kinds import OBJECT
+from ..kinds.ring import Ring
 from ..user import attributes
 from . import containers, tree
 from .homonyms import Keys
@@ -33,6 +34,7 @@ class Flat(Struct):
       kinds: Kinds of the leaves.
       values: The leaves.
       in_code: Numbers of the leaves that code is bound to, which a save may lack.
+      rings: What was given as a `Ring`, by the id of its array, which is in `values`.
     """
 
     root: int = 0
@@ -42,6 +44,7 @@ class Flat(Struct):
     kinds: list[Kind] = []
     values: list[Any] = []
     in_code: set[int] = set()
+    rings: dict[int, Ring] = {}
 
     def object_at(self, number: int) -> Any:
         """Return the leaf or the container of this number."""
@@ -160,6 +163,8 @@ class _Flattener:
             if kind is None:  # Not a builtin leaf.
                 outer = containers.kind_of(value)
                 if outer is None:
+                    if type(value) is Ring:
+                        flat.rings[id(value.array)], value = value, value.array
                     kind = leaves.kind_of(value)
                 else:
                     number = self._container(value, name, outer)

@@ -17,6 +17,7 @@ from ..kinds import leaves, views
 from ..kinds.kind import Encoded, Form, UnstorableError
 from ..kinds.numpy_kinds import NUMPY, has_bytes
 from ..kinds.python_kinds import FORM, PYTHON, is_long
+from ..kinds.ring import Ring
 from . import tree, view_leaves
 from .flattening import Flat
 from .sharing import Losses, Pickling
@@ -95,7 +96,9 @@ class _Encoder:
         for number, kind in enumerate(flat.kinds):
             value = flat.values[number]
             if kind is NUMPY:
-                arrays[_FORM_OF(value)].append(number)
+                form = _FORM_OF(value)
+                is_alone = id(value) in flat.rings
+                arrays[(form, number) if is_alone else form].append(number)
             elif kind is PYTHON and not is_long(value):
                 plain.append(number)
             elif kind.is_foreign:
@@ -250,8 +253,11 @@ class _Encoder:
     def _add(self, number: int, name: str, encoded: Encoded) -> _Group:
         form, storage, value = encoded
         # An element type with parts has no hash, so each leaf is its own group.
-        key = number if type(form.dtype) is dict else form
-        group = self._group(form, key)
+        ring = None if storage is None else self._ring(number, form, storage)
+        is_alone = ring is not None or type(form.dtype) is dict
+        group = self._group(form, number if is_alone else form)
+        if ring is not None:
+            group.leaves.ring = ring.added, ring.axis
         group.numbers.append(number)
         group.leaves.names.append(name)
         if storage is not None:
@@ -259,6 +265,14 @@ class _Encoder:
         if form.kind in OWN_VALUE:
             group.leaves.value.append(value)
         return group
+
+    def _ring(self, number: int, form: Form, storage: np.ndarray) -> Ring | None:
+        """Return the ring buffer that a leaf is, if its rows are stored in order."""
+        if not self._flat.rings or number >= len(self._flat.values):
+            return None
+        ring = self._flat.rings.get(id(self._flat.values[number]))
+        is_regular = form.order == "C" and storage.shape == form.shape
+        return ring if ring is not None and is_regular and ring.is_in_order else None
 
     def _group(self, form: Form, key: Any) -> _Group:
         group = self._groups.get(key)

@@ -18,6 +18,7 @@ from msgspec import field
 from ..format.manifest import Node
 from ..kinds import classes, leaves
 from ..kinds.python_kinds import FUNCTION
+from ..kinds.ring import Ring
 from ..user import attributes
 from . import callables, containers, flattening, opening, tree
 from .homonyms import Keys
@@ -52,7 +53,8 @@ def flatten(value: Any) -> Flat:
 def _visit(flat: Flat, names: Iterable[str], values: Iterable[Any]) -> list[int]:
     """Add the children of a container; return their numbers."""
     numbers = []
-    for name, value in zip(names, values, strict=True):
+    for name, given in zip(names, values, strict=True):
+        value = given.array if type(given) is Ring else given
         kind = leaves.PLAIN.get(type(value))
         opened = None if kind is not None else open_node(value, by_name=True)
         if opened is not None:

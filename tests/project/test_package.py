@@ -23,6 +23,7 @@ EXPORTS = {
     "Keep",
     "Files",
     "GlobalRNG",
+    "Ring",
     "Saveable",
     "checkpoint",
     "info",
