@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import timezone
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from ..storage import folders
 from ..storage.files import read_file, status
 from ..storage.store import Source
 from ..system.memory import require_memory
+from ..user.times import datetime
 
 _SHARD = re.compile(r"(.+)-(\d{4,})\.pkl")
 _DONE = "done"

@@ -51,8 +51,12 @@ def is_worth_it(parts: Sequence[Any]) -> bool:
       parts: Samples from different places of a leaf, uint8[n] each.
     """
     try:
+        zstandard = _zstandard()
+    except MemoryError:
+        return False
+    try:
         return _shrinks(parts)
-    except (_zstandard().ZstdError, MemoryError):
+    except (zstandard.ZstdError, MemoryError):
         return False
 
 
@@ -125,7 +129,15 @@ def _decompressor() -> Any:
 
 @lru_cache
 def _zstandard() -> Any:
-    """Import zstandard when it is needed: most saves hold nothing to compress."""
-    import zstandard
+    """Import zstandard when it is needed: most saves hold nothing to compress.
 
+    Raises:
+      MemoryError: there is too little for its library.
+    """
+    try:
+        import zstandard
+    except ImportError as error:
+        if "failed to map" in str(error):
+            raise MemoryError from error
+        raise
     return zstandard

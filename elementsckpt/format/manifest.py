@@ -5,15 +5,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-if TYPE_CHECKING:
-    from datetime import datetime
-else:  # A program may have replaced the other name, as freezegun does.
-    from _datetime import datetime
+from ..user.times import datetime
 
 FORMAT: Literal["elementsckpt"] = "elementsckpt"
 VERSION = 2  # docs/format.md says what each version added; all of them load.

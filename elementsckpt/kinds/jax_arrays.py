@@ -242,8 +242,17 @@ def like(current: Any, array: Any, *, weak: bool = False) -> Any:
         if is_key(current):
             keys = wrap_key(jax.device_put(_own(array)), implementation(current))
             return jax.device_put(keys, sharding)
-        placed = jax.device_put(_own(array), sharding)
+        placed = _place(array, sharding)
         return weaken(placed) if weak else placed
+
+
+def _place(array: np.ndarray, sharding: Any) -> Any:
+    jax = sys.modules["jax"]
+    if keeps_donated() or not isinstance(sharding, jax.sharding.Sharding):
+        return jax.device_put(_own(array), sharding)
+    # JAX may share the memory of a shard that begins where the array does not.
+    make = jax.make_array_from_callback
+    return make(array.shape, sharding, lambda index: _own(array[index]))
 
 
 def misplaced(current: Any) -> str | None:

@@ -6,7 +6,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import timezone
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from ..reports import SaveReport
 from ..storage.store import Draft
 from ..system.phases import Phases
 from ..user.notices import Notices
+from ..user.times import datetime
 from .arenas import Arenas
 from .component import ComponentSave, collect
 from .earlier import EarlierSave

@@ -46,7 +46,7 @@ def find(
       is_complete: Whether the outermost mapping cannot get new keys.
     """
     old_names = {new: old for old, new in plan.renamed.items()}
-    left = {(old_names.get(new, new), n): new for new, n in plan.left.items()}
+    left = {(old_names.get(new, new), n): new for new, n in plan.left}
     state = plan.flat.object_at(plan.flat.root)
     found: list[_Found] = []
     for name, place in places:
@@ -124,10 +124,15 @@ def _of_whole_lists(found: list[_Found]) -> list[_Found]:
 
 def _note(plan: matching.Plan, found: Sequence[_Found]) -> None:
     plan.added = [place for place, _, _ in found]
-    names = {name for place, name, _ in found if place.number >= 0}
-    plan.loaded += [name for name in plan.left if name in names]
-    plan.unexpected = [name for name in plan.unexpected if name not in names]
-    plan.problems = {x: y for x, y in plan.problems.items() if x not in names}
+    placed = {(name, place.number) for place, name, _ in found}
+    plan.loaded += [name for name, number in plan.left if (name, number) in placed]
+    left = [name for name, number in plan.left if (name, number) not in placed]
+    plan.unexpected = [name for name in left if name not in plan.problems]
+    plan.problems = {
+        name: problem
+        for name, problem in plan.problems.items()
+        if name in left or name not in dict(plan.left)
+    }
     # Values of None that they replace are not missing.
     filled = {"/".join(map(tree.part, x.place.keys[: x.begin])) for x in found}
     plan.missing = [name for name in plan.missing if name not in filled]

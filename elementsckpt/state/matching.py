@@ -35,7 +35,7 @@ class Plan(Struct):
       kept: Names of leaves that only the current state has because code is bound to
         them.
       misplaced: Names of leaves that would fit if they had another sharding.
-      left: Numbers of saved leaves that do not fit or that only the save has, by name.
+      left: Names and numbers of saved leaves that do not fit or that only the save has.
       added: Places of saved leaves that the current state lacks and takes.
       castable: Whether `cast=True` would make some of the leaves fit.
     """
@@ -53,7 +53,7 @@ class Plan(Struct):
     problems: dict[str, str] = {}
     kept: list[str] = []
     misplaced: list[str] = []
-    left: dict[str, int] = {}
+    left: list[tuple[str, int]] = []
     added: list[walking.Place] = []
     castable: bool = False
     renamed: dict[str, str] = {}
@@ -109,7 +109,7 @@ def plan(
             result.problems[name] = unclear[name]
         elif target is None:
             result.unexpected.append(name)
-            result.left[name] = number
+            result.left.append((name, number))
         else:
             _match(result, (name, target, number, spec), selection, fitting)
     if current.keys() - {*before}:
@@ -191,7 +191,7 @@ def _match(
             problem = f"expected {expected}"
         if problem is not None:
             result.problems[name] = f"saved {saved}, {problem}"
-            result.left[name] = number
+            result.left.append((name, number))
             return
         if form is not None:
             fitting[form] = takes

@@ -148,9 +148,14 @@ def describe(root: int, nodes: Sequence[Node], leaf_count: int) -> Structure:
 
 def _held(node: Node) -> dict[Any, int]:
     """Return the children of a node by name, without its attributes."""
-    is_box = node.kind == "" and node.children and not node.keys
-    names = [_BOX] if is_box else map(tree.part, containers.child_keys(node))
-    return dict(zip(names, node.children, strict=False))
+    if node.kind == "" and node.children and not node.keys:
+        return {_BOX: node.children[0]}
+    keys = containers.child_keys(node)
+    names = list(map(tree.part, keys))
+    if len({*names}) == len(names):
+        return dict(zip(names, node.children, strict=False))
+    typed = [(type(key), name) for key, name in zip(keys, names, strict=True)]
+    return dict(zip(typed, node.children, strict=False))
 
 
 def have_attributes(flat: flattening.Flat) -> bool:

@@ -14,7 +14,7 @@ import errno
 import os
 import time
 from collections.abc import Iterator, Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta, timezone
 from pathlib import Path
 
 from ..errors import CheckpointError, SaveExistsError, WriteError
@@ -22,6 +22,7 @@ from ..format import names
 from ..format.manifest import Component, Segment
 from ..system import forks, job
 from ..user.notices import Notices
+from ..user.times import datetime
 from . import descriptors, disk, files, folders, removal
 from .descriptors import Descriptor
 from .filetree import FolderWriter

@@ -5,4 +5,4 @@ A **hint** is advice in an error message, built from the names in use. A **notic
 warning that is logged once, not at each save.
 """
 
-__all__ = ["arguments", "attributes", "hints", "notices"]
+__all__ = ["arguments", "attributes", "hints", "notices", "times"]

@@ -669,12 +669,45 @@ print(*(float(x.max()) for x in [*saved.values(), *again.values()]))
 """
 
 
-def test_donation_to_what_was_compiled_before_changes_neither_save_nor_what_loads(
-    tmp_path, monkeypatch
-):
+SHARDED = """
+import sys
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+import elementsckpt
+
+grow = jax.jit(lambda tree: jax.tree.map(lambda x: x + 3, tree), donate_argnums=0)
+rows = NamedSharding(Mesh(np.array(jax.devices()), "x"), PartitionSpec("x"))
+sizes = 3, 7, 31, 301, 3003, 30_003
+tree = {n: jax.device_put(jnp.zeros((4, n)), rows) for n in sizes}
+elementsckpt.save_pytree(sys.argv[1], tree, fsync=False)
+grown = jax.block_until_ready(grow(elementsckpt.load_pytree(sys.argv[1], tree)))
+others = [np.full(x.shape, 9.0) for x in tree.values() for _ in range(99)]
+print(len(jax.devices()), *{float(y) for x in grown.values() for y in np.unique(x)})
+"""
+
+
+@pytest.fixture
+def compilation_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+
+@pytest.mark.usefixtures("compilation_cache")
+def test_donation_to_what_was_compiled_before_changes_neither_save_nor_what_loads(
+    tmp_path,
+):
     for directory in "compiles", "has it":
         words = printed(DONATING, tmp_path / directory)
         assert words == ["3.0", "3.0", "6.0", "6.0"] * 2
+
+
+@pytest.mark.usefixtures("compilation_cache")
+def test_no_shard_of_what_loads_is_in_memory_that_jax_does_not_keep(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
+    for directory in "compiles", "has it":
+        assert printed(SHARDED, tmp_path / directory) == ["4", "3.0"]

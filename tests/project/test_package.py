@@ -104,6 +104,22 @@ for name in elementsckpt.__all__:
     assert set(printed(script)) <= {"elementsckpt", "importlib", "warnings"}
 
 
+def test_a_program_may_replace_datetime_before_the_first_use(tmp_path):
+    script = """
+import datetime, sys, elementsckpt
+
+class Fake(datetime.datetime):
+    pass
+
+datetime.datetime = Fake
+cp = elementsckpt.Checkpoint(sys.argv[1])
+cp.step = elementsckpt.Counter(3)
+cp.save()
+print(cp.saves()[0].step)
+"""
+    assert printed(script, tmp_path) == ["3"]
+
+
 def test_testing_is_there_when_it_is_asked_for_and_not_before():
     script = """
 import sys, elementsckpt
