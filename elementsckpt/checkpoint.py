@@ -552,7 +552,7 @@ class Checkpoint(Registry):
                     if save is not None:
                         self._load(request, save)
                         return True
-                elif directory.saves():
+                elif directory.has_saves():
                     self._load(request, announce=agreement.tell)
                     return True
                 agreement.tell(None)
@@ -577,7 +577,9 @@ class Checkpoint(Registry):
         Like `latest` and `saves`, it does not wait for a save in the background.
         """
         if path is None:
-            job.warn_of_looking(self._required_directory().path, self._notices)
+            directory = self._required_directory()
+            job.warn_of_looking(directory.path, self._notices)
+            return directory.has_saves()
         with contextlib.suppress(SaveNotFoundError):
             return bool(self._candidates(path, None))
         return False

@@ -11,9 +11,9 @@ from typing import Any
 from .components import rng
 from .components.targets import Target, of_loadfns
 from .components.value import Value, flatten, of_functions, of_tree, state_of
+from .directory import lookup
 from .directory.lookup import find
 from .directory.metadata import encode
-from .errors import SaveNotFoundError
 from .format import compression
 from .loading import load as loading
 from .loading import verbs
@@ -191,6 +191,4 @@ def load_pytree(
 
 def exists(path: AnyPath) -> bool:
     """Return whether there is a save at the path or in it, even a damaged one."""
-    with contextlib.suppress(SaveNotFoundError):
-        return bool(find(local(path)))
-    return False
+    return lookup.exists(local(path))

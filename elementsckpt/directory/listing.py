@@ -22,6 +22,7 @@ from . import metadata, retention
 from .retention import Keep
 
 _PASSES = 10
+RECENT = 32  # Saves that a save looks at, of those that it knows.
 
 
 @dataclass(frozen=True)
@@ -121,14 +122,32 @@ class Directory:
         """Return the saves here, oldest first, damaged ones included."""
         return self.look().saves
 
-    def look(self) -> Listing:
-        """Return what is here now."""
+    def has_saves(self) -> bool:
+        """Return whether there is a save here, even a damaged one.
+
+        The newest is enough, so the others are not looked at.
+        """
+        visible = [name for name in self.store.names() if name[0] != "."]
+        newest_first = sorted(visible, reverse=True)
+        if any(self._entry(name, self._cache) is not None for name in newest_first):
+            return True
+        return bool(self.saves())  # Other processes save and prune.
+
+    def look(self, *, recent: int | None = None) -> Listing:
+        """Return what is here now.
+
+        Args:
+          recent: How many of the last names to look at. Saves of earlier names that
+            were seen before are taken to be as they were. None to look at all.
+        """
         # Threads, signal handlers and forked children call this, so it takes no lock.
         for _ in range(_PASSES):
             here = self.store.names()
             cache: dict[str, tuple[Hashable, SaveEntry]] = {}
-            visible = [name for name in here if name[0] != "."]
-            found = [self._entry(name, cache) for name in visible]
+            visible = sorted(name for name in here if name[0] != ".")
+            count = 0 if recent is None else max(0, len(visible) - recent)
+            found = [self._known(name, cache) for name in visible[:count]]
+            found += [self._entry(name, cache) for name in visible[count:]]
             # Other processes save and prune. While this looks, a new save may be
             # unfinished, and the one before it may be gone when it is finished.
             if None not in found or self.store.names() == here:
@@ -153,13 +172,23 @@ class Directory:
         is_same = known <= here and new <= before.others
         if is_same and not any(self.store.open(name).signature() for name in new):
             return before
-        return self.look()
+        return self.look(recent=RECENT)
 
     def sweep(self, here: Listing) -> None:
         """Remove the unfinished saves that dead processes left here."""
         for name in sorted(here.others):
             if names.is_save(name.removeprefix(".")):
                 self.store.sweep(name)
+
+    def _known(
+        self, name: str, cache: dict[str, tuple[Hashable, SaveEntry]]
+    ) -> SaveEntry | None:
+        """Return what is known of a save, without looking."""
+        known = self._cache.get(name)
+        if known is None or known[1].error is not None or not names.is_save(name):
+            return self._entry(name, cache)
+        cache[name] = known
+        return known[1]
 
     def _entry(
         self, name: str, cache: dict[str, tuple[Hashable, SaveEntry]]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..directory import retention
-from ..directory.listing import Directory, SaveEntry, next_sequence
+from ..directory.listing import RECENT, Directory, SaveEntry, next_sequence
 from ..format import codec, manifest, names
 from ..format.manifest import Manifest
 from ..reports import SaveReport
@@ -80,7 +80,7 @@ class Saving:
         self._directory = directory
         self._history = history or History()
         with self._phases("begin"):
-            self._here = directory.look()
+            self._here = directory.look(recent=RECENT)
         self._staged: dict[str, Path] = {}
         self._collected: list[ComponentSave] = []
         self._writer: Writer | None = None

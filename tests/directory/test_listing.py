@@ -1,5 +1,6 @@
 """Which saves there are, while others save and prune, and after crashes."""
 
+import functools
 import os
 import shutil
 
@@ -8,8 +9,8 @@ import pytest
 
 import elementsckpt
 from elementsckpt import Checkpoint
-from elementsckpt.directory.listing import Directory
 from elementsckpt.storage import files, folders
+from elementsckpt.storage.segments import SaveFolder
 
 from support import boxes
 from support.boxes import make_boxes
@@ -266,19 +267,58 @@ def test_a_pin_is_found_by_its_name_whatever_else_is_there(tmp_path, monkeypatch
         make(tmp_path).load("goo")
 
 
-def test_what_else_is_beside_the_saves_is_looked_at_once(tmp_path, monkeypatch):
-    looks = []
-    original = Directory.look
-    monkeypatch.setattr(
-        Directory, "look", lambda self: looks.append(1) or original(self)
-    )
+@pytest.fixture
+def looks(monkeypatch):
+    """The names of the saves whose manifests were looked for, in order."""
+    found = []
+    original = SaveFolder.signature
+
+    def signature(self):
+        found.append(self.path.name)
+        return original(self)
+
+    monkeypatch.setattr(SaveFolder, "signature", signature)
+    return found
+
+
+def test_what_else_is_beside_the_saves_costs_no_second_look(tmp_path, looks):
     cp = make(tmp_path)
-    save(cp, 1)
-    alone = looks.copy()
+    old = save(cp, 1).name
     (tmp_path / "tensorboard").mkdir()
     looks.clear()
     save(cp, 2)
-    assert looks == alone == [1]
+    assert looks.count(old) == 1
+
+
+def test_a_save_looks_at_no_more_saves_if_there_are_more(tmp_path, looks):
+    cp = make(tmp_path)
+    counts = []
+    for step in range(100):
+        looks.clear()
+        save(cp, step)
+        counts.append(len(looks))
+    assert counts[-1] == counts[50] < 50
+
+
+def test_what_others_change_in_old_saves_is_seen(tmp_path):
+    cp = make(tmp_path)
+    paths = [save(cp, step) for step in range(50)]
+    (paths[3] / "manifest.json").write_bytes(b"damaged")
+    shutil.rmtree(paths[5])
+    save(cp, 50)
+    expected = [step for step in range(51) if step not in (3, 5)]
+    assert steps(cp) == expected
+
+
+def test_whether_there_is_a_save_is_told_by_one(tmp_path, looks):
+    cp = make(tmp_path)
+    for step in range(20):
+        save(cp, step)
+    cp = make(tmp_path)
+    for exists in (cp.exists, functools.partial(elementsckpt.exists, tmp_path)):
+        looks.clear()
+        assert exists()
+        assert len(looks) <= 2
 
 
 def test_a_save_that_others_make_meanwhile_comes_first(tmp_path):
