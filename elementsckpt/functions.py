@@ -191,4 +191,4 @@ def load_pytree(
 
 def exists(path: AnyPath) -> bool:
     """Return whether there is a save at the path or in it, even a damaged one."""
-    return lookup.exists(local(path))
+    return lookup.has_saves(local(path))

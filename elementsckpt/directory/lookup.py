@@ -53,7 +53,7 @@ def find(path: Path, directory: Directory | None = None) -> list[SaveEntry]:
     return saves
 
 
-def exists(path: Path) -> bool:
+def has_saves(path: Path) -> bool:
     """Return whether there is a save at a path, or in it, even a damaged one."""
     here = _save_at(path)
     if here is not None and (here.head or (here.error and here.is_ours)):
