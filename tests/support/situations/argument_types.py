@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 import elementsckpt
 from elementsckpt import (
     Checkpoint,
@@ -10,6 +12,7 @@ from elementsckpt import (
     Every,
     GlobalRNG,
     MismatchError,
+    Ring,
     Saveable,
     StateError,
 )
@@ -206,3 +209,26 @@ def a_list_as_a_step_of_a_schedule(tmp, _):
 @refused(ValueError, "seconds_blocked=nan: pass a number of seconds, from 0 on.")
 def a_time_that_is_no_number(tmp, _):
     Every(10).mark(10, seconds_blocked=float("nan"))
+
+
+@refused(
+    ValueError,
+    "Ring([1, 2]): pass an array of NumPy or JAX, or a tensor of torch, with at least "
+    "one axis.",
+)
+def a_list_as_a_ring(tmp, _):
+    Ring([1, 2], 0)
+
+
+@refused(
+    ValueError,
+    "added=1.5: pass how many rows have been written since the buffer was made, an "
+    "integer from 0 on.",
+)
+def a_fraction_of_a_row_in_a_ring(tmp, _):
+    Ring(np.zeros(3), 1.5)
+
+
+@refused(ValueError, "axis=2: pass an axis of the array, from 0 to 1.")
+def an_axis_that_a_ring_lacks(tmp, _):
+    Ring(np.zeros((3, 2)), 1, axis=2)
