@@ -23,12 +23,18 @@ def replay(setting: Setting) -> Row:
     state = buffer.save()
     cp = checkpoint(setting.folder / "replay", buffer.save)
     cp.save()
+    rings = checkpoint(setting.folder / "rings", buffer.save_rings)
+
+    def saved_rings(_: Path) -> elementsckpt.Checkpoint:
+        rings.save()  # What the other cases have changed.
+        return rings
+
     elements = setting.peers["elements"]
     return Row(
         f"replay of {size_bytes(state) / 1e9:.1f} GB, part of it changed",
         "A ring buffer of frames, actions and rewards, all random bits. Only the first "
-        "save has no save before it in its directory. Hashing alone is of the same "
-        "bytes in memory.",
+        "save has no save before it in its directory. A `Ring` says which rows are new. "
+        "Hashing alone is of the same bytes in memory.",
         {
             "first save": written(lambda folder: checkpoint(folder, buffer.save)),
             **{
@@ -37,6 +43,9 @@ def replay(setting: Setting) -> Row:
                 )
                 for name, fraction in CHANGED.items()
             },
+            "1 % changed, of a Ring": written(
+                saved_rings, before=partial(buffer.overwrite, 0.01)
+            ),
             "0 % changed, unchecked": unchecked(written(lambda _: cp)),
             "hashing alone": timed(lambda _: raw.digest(state)),
             "elements": elements and timed(partial(elements.save, state)),
@@ -44,6 +53,7 @@ def replay(setting: Setting) -> Row:
         [
             Target("1 % changed", "first save", 0.2),
             Target("1 % changed", "first save", 0.03, "MB written"),
+            Target("1 % changed, of a Ring", "first save", 0.05),
         ],
     )
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from elementsckpt import Ring
+
 State = dict[str, Any]  # Names to arrays, nested or flat.
 
 FRAME = 64, 64, 3
@@ -79,7 +81,7 @@ class Replay:
 
     def __init__(self, capacity: int) -> None:
         random = np.random.default_rng(0)
-        self._position = 0
+        self._added = capacity
         self._columns = {
             "image": random.integers(0, 256, (capacity, *FRAME), np.uint8),
             "action": random.standard_normal((capacity, 16), "f4"),
@@ -89,15 +91,19 @@ class Replay:
     def save(self) -> State:
         return self._columns
 
+    def save_rings(self) -> State:
+        """Return the same, as ring buffers that say which rows are new."""
+        return {x: Ring(column, self._added) for x, column in self._columns.items()}
+
     def overwrite(self, fraction: float) -> None:
         """Give every number of the oldest rows another value."""
         capacity = len(self._columns["reward"])
-        rows = np.arange(self._position, self._position + round(fraction * capacity))
+        rows = np.arange(self._added, self._added + round(fraction * capacity))
         for start in range(0, len(rows), 1000):
             index = rows[start : start + 1000] % capacity
             for column in self._columns.values():
                 column[index] += np.ones((), column.dtype)
-        self._position = (self._position + len(rows)) % capacity
+        self._added += len(rows)
 
 
 def game_frames(count: int) -> np.ndarray:
