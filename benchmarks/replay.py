@@ -33,8 +33,8 @@ def replay(setting: Setting) -> Row:
     return Row(
         f"replay of {size_bytes(state) / 1e9:.1f} GB, part of it changed",
         "A ring buffer of frames, actions and rewards, all random bits. Only the first "
-        "save has no save before it in its directory. A `Ring` says which rows are new. "
-        "Hashing alone is of the same bytes in memory.",
+        "save has no save before it in its directory. A `Ring` says which rows are "
+        "new. Hashing alone is of the same bytes in memory.",
         {
             "first save": written(lambda folder: checkpoint(folder, buffer.save)),
             **{
