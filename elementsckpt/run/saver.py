@@ -20,9 +20,9 @@ from ..directory.listing import Directory, SaveEntry
 from ..directory.metadata import decode_metrics, encode_metrics, merge
 from ..reports import SaveReport
 from ..saving.arenas import Arenas
+from ..saving.earlier import LostError
 from ..saving.history import History
 from ..saving.options import SaveLabel, SaveOptions
-from ..saving.reuse import LostError
 from ..saving.save import Saving
 from ..system import forks
 from ..system.phases import Phases

@@ -60,6 +60,10 @@ class EarlierSave(Struct):
     is_durable: bool = False
 
 
+class LostError(DamagedError):
+    """A block that was to be reused is damaged, and its content gone from memory."""
+
+
 class NoLinksError(Exception):
     """The place refused to reuse for a reason that all segments share."""
 
@@ -84,25 +88,39 @@ class EarlierSegment:
         self._earlier = earlier
         self._draft = draft
         self._is_kept: bool | None = None
+        self._is_checked = False
 
     @property
     def data_bytes(self) -> int:
         """Size of the blocks in it, live and dead."""
         return self.entry.size - self.entry.start
 
-    def keep(self) -> bool:
-        """Reuse and check it, once; return whether its blocks may be used.
+    def keep(self, *, is_checked: bool = True) -> bool:
+        """Reuse it, and check it, each once; return whether its blocks may be used.
+
+        Args:
+          is_checked: Whether to check it; if not, another call has to do that.
 
         Raises:
           NoLinksError: nothing can be reused here.
+          LostError: it is damaged, and blocks in it were used before the check.
           WriteError: it is damaged, and cannot be given up.
         """
         if self._is_kept is None:
             self._is_kept = False
-            self._is_kept = self._keep()
+            self._is_kept = self._reuse()
+        if self._is_kept and is_checked and not self._is_checked:
+            self._is_checked = True
+            self._is_kept = self._is_good()
+            if self.live_bytes and not self._is_kept:
+                raise LostError(
+                    f"{self._earlier.source.path / self.entry.file} was to be reused, "
+                    f"and is damaged. The save was not made. Save again: the next one "
+                    f"does without."
+                )
         return self._is_kept
 
-    def _keep(self) -> bool:
+    def _reuse(self) -> bool:
         source = self._earlier.source
         try:
             self._draft.reuse(source, self.entry)
@@ -112,6 +130,9 @@ class EarlierSegment:
             self.is_damaged = source.lacks(self.entry)  # Or the save is gone.
             _logger.debug("Not reused, but written again: %s", error)
             return False
+        return True
+
+    def _is_good(self) -> bool:
         try:
             with self._draft.source.open(self.entry) as file:
                 self.is_dated = is_dated(file.read)
@@ -119,7 +140,8 @@ class EarlierSegment:
         except CheckpointError as error:
             self.is_damaged = isinstance(error, DamagedError)
             again = "Not reused, but written again, as all of %s: %s"
-            _logger.warning(again, source.path / self.entry.file, error)
+            where = self._earlier.source.path / self.entry.file
+            _logger.warning(again, where, error)
             self.drop()
             return False
         return True

@@ -21,16 +21,12 @@ from ..format.digests import digest
 from ..format.manifest import Segment
 from ..storage.store import Draft
 from .blocks import Block, Content, prefix_hash
-from .earlier import EarlierSave, EarlierSegment, NoLinksError
+from .earlier import EarlierSave, EarlierSegment, LostError, NoLinksError
 from .options import SaveOptions
 from .rings import EarlierRing
 
 _DEFAULT = SaveOptions()
 _logger = logging.getLogger("elementsckpt")
-
-
-class LostError(DamagedError):
-    """A block that was to be reused is damaged, and its content gone from memory."""
 
 
 class BlockRef(NamedTuple):
@@ -142,12 +138,17 @@ class BlockIndex:
                 return None
             return refs.pop(block.number if block.number in refs else next(iter(refs)))
 
-    def keep(self, ref: BlockRef) -> bool:
-        """Make the segment a part of the new save, once; False if it cannot be."""
+    def keep(self, ref: BlockRef, *, is_checked: bool = True) -> bool:
+        """Make the segment a part of the new save, once; False if it cannot be.
+
+        Args:
+          ref: The block that is in it.
+          is_checked: Whether to check it; if not, `check` has to follow.
+        """
         segment = self._segments[ref.segment]
         with self._lock:
             try:
-                is_kept = segment.keep()
+                is_kept = segment.keep(is_checked=is_checked)
             except NoLinksError as error:
                 _logger.debug("Nothing is reused in this save: %s", error)
                 self._refs.clear()
@@ -155,6 +156,16 @@ class BlockIndex:
             if is_kept:
                 segment.live_bytes += ref.block.size
             return is_kept
+
+    def check(self) -> None:
+        """Check the segments that are kept and were not checked.
+
+        Raises:
+          LostError: one is damaged.
+        """
+        for segment in self._segments:
+            if segment.live_bytes:
+                segment.keep()
 
     def not_worth(self, refs: Iterable[BlockRef] = ()) -> set[int]:
         """Return the segments of which the new save would use too little.

@@ -23,10 +23,10 @@ from ..user.notices import Notices
 from ..user.times import datetime
 from .arenas import Arenas
 from .component import ComponentSave, collect
-from .earlier import EarlierSave
+from .earlier import EarlierSave, LostError
 from .history import History
 from .options import SaveLabel, SaveOptions, Settings
-from .reuse import BlockIndex, LostError
+from .reuse import BlockIndex
 from .writer import Writer
 
 # Those on which what is in a state can depend.

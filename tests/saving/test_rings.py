@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import elementsckpt
-from elementsckpt import Checkpoint, Ring, Value
+from elementsckpt import Checkpoint, DamagedError, Ring, Value
 
 from support.faults import use_small_segments
 from support.strategies import PROPERTY
@@ -330,3 +330,25 @@ def test_check_resume_looks_at_all_of_a_ring(caplog):
 
     elementsckpt.testing.check_resume(make, step)
     assert said(caplog)
+
+
+@MANNERS
+def test_damage_to_the_last_save_costs_one_save_at_most(tmp_path, background):
+    cp = opened(tmp_path, background)
+    cp.buffer.add(400)
+    cp.save()
+    path = (cp.wait() or cp.saves()[-1]).path
+    for file in path.glob("*.safetensors"):
+        content = bytearray(file.read_bytes())
+        content[-500:] = bytes(500)
+        file.write_bytes(content)
+    cp.buffer.add(3)
+    report = cp.save()
+    if background:  # The rows were taken as known before that was found.
+        with pytest.raises(DamagedError, match="Save again: the next one does without"):
+            cp.wait()
+        assert not report.path.exists()
+        report = cp.save()
+        cp.wait()
+    frames = elementsckpt.read(report.path)["buffer"]["frames"]
+    assert np.array_equal(frames, cp.buffer.frames)
