@@ -7,6 +7,7 @@ Transfers are explicit, so `jax_transfer_guard="disallow"` allows them.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -251,8 +252,13 @@ def _place(array: np.ndarray, sharding: Any) -> Any:
     if keeps_donated() or not isinstance(sharding, jax.sharding.Sharding):
         return jax.device_put(_own(array), sharding)
     # JAX may share the memory of a shard that begins where the array does not.
-    make = jax.make_array_from_callback
-    return make(array.shape, sharding, lambda index: _own(array[index]))
+    on_one = functools.partial(
+        jax.sharding.SingleDeviceSharding, memory_kind=sharding.memory_kind
+    )
+    places = sharding.addressable_devices_indices_map(array.shape).items()
+    shards = [jax.device_put(_own(array[x]), on_one(device)) for device, x in places]
+    make = jax.make_array_from_single_device_arrays
+    return make(array.shape, sharding, shards)
 
 
 def misplaced(current: Any) -> str | None:
