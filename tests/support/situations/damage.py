@@ -10,9 +10,16 @@ import shutil
 import numpy as np
 
 import elementsckpt
-from elementsckpt import Checkpoint, DamagedError, Files, ReadError, SaveNotFoundError
+from elementsckpt import (
+    Checkpoint,
+    DamagedError,
+    Files,
+    ReadError,
+    Ring,
+    SaveNotFoundError,
+)
 
-from support.boxes import Stream, make
+from support.boxes import Box, Stream, make
 from support.faults import use_small_segments
 from support.folders import flip, flip_block, forge, noise
 
@@ -532,3 +539,23 @@ def a_reused_block_that_is_lost(tmp, monkeypatch):
     for file in path.glob("*.safetensors"):
         flip(file, 600, keep_time=True)
     cp.save()
+
+
+@says(
+    DamagedError,
+    "{tmp}/…/agent-….safetensors was to be reused, and is damaged. The save was not "
+    "made. Save again: the next one does without.",
+)
+def rows_of_a_ring_that_are_lost(tmp, monkeypatch):
+    use_small_segments(monkeypatch.setattr)
+    rows = noise(0, 8 * 2048).reshape(8, -1)
+    cp = Checkpoint(tmp, fsync=False, background=True, compress=None)
+    cp.agent = Box(Ring(rows, 8))
+    path = cp.save().path
+    cp.wait()
+    cp.agent.state = Ring(rows, 9)
+    for file in path.glob("*.safetensors"):
+        flip(file)
+    yield
+    cp.save()
+    cp.wait()
