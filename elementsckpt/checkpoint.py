@@ -467,12 +467,12 @@ class Checkpoint(Registry):
             with contextlib.closing(loaded):
                 if not request.dry_run:
                     announce(loaded.found.path)
+                    self._saver.forget(keys)
                     loading.hand_over(loaded)
             if not request.dry_run:
                 is_own = candidates.are_own(loaded.found.path)
                 self._saver.loaded(
                     loaded.found,
-                    keys,
                     exact=request.exact_keys if is_own else (),
                     is_own=is_own,
                     is_whole=is_whole,

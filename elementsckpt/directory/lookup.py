@@ -34,7 +34,7 @@ def find(path: Path, directory: Directory | None = None) -> list[SaveEntry]:
     own = directory is not None and directory.path == path
     here = None if own else _save_at(path)
     # A save given by path is never replaced by another, not even by one inside it.
-    if here is not None and (here.head or (here.error and here.is_ours)):
+    if here is not None and _is_written_by_us(here):
         return [here]
     root = directory if own and directory is not None else Directory(path)
     try:
@@ -56,7 +56,7 @@ def find(path: Path, directory: Directory | None = None) -> list[SaveEntry]:
 def has_saves(path: Path) -> bool:
     """Return whether there is a save at a path, or in it, even a damaged one."""
     here = _save_at(path)
-    if here is not None and (here.head or (here.error and here.is_ours)):
+    if here is not None and _is_written_by_us(here):
         return True
     try:
         return Directory(path).has_saves() or here is not None
@@ -64,6 +64,10 @@ def has_saves(path: Path) -> bool:
         if here is None:
             raise
         return True
+
+
+def _is_written_by_us(here: SaveEntry) -> bool:
+    return here.head is not None or (here.error is not None and here.is_ours)
 
 
 NAMES = ("latest", "best")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from typing import Any
 
-from ..user.arguments import shown
+from ..user.arguments import is_integer, shown
 from . import leaves
 
 
@@ -51,7 +51,7 @@ class Ring:
                 f"added={shown(added)}: pass how many rows have been written since the "
                 f"buffer was made, an integer from 0 on."
             )
-        if not 0 <= axis < array.ndim:
+        if not is_integer(axis) or not 0 <= axis < array.ndim:
             raise ValueError(
                 f"axis={shown(axis)}: pass an axis of the array, from 0 to "
                 f"{array.ndim - 1}."

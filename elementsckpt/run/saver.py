@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -108,6 +110,8 @@ class Saver:
         self._background: Background[SaveReport] = Background()
         self._memory = Arenas(copy_bytes or 0, options.sizes.arena)
         self._history = History()
+        # The objects that were saved or loaded last, by key.
+        self._owners: dict[str, Callable[[], Any]] = {}
         self._provenance = Provenance()
         self._writer_lock: WriterLock | None = None  # From the first save on.
         self.lock = threading.RLock()
@@ -169,6 +173,7 @@ class Saver:
         is_again: bool = False,
     ) -> SaveReport:
         """Save, and a second time if what was to be reused is lost."""
+        self._forget_replaced(request.components)
         saving = self._begin(request)
         try:
             if in_background:
@@ -187,6 +192,14 @@ class Saver:
                 raise
             _logger.warning("Saving again without reuse: %s", error)
         return self._save(request, values, in_background=in_background, is_again=True)
+
+    def _forget_replaced(self, components: Mapping[str, Component]) -> None:
+        """Rely on nothing for components that are other objects than before."""
+        for key, component in components.items():
+            known = self._owners.get(key)
+            if known is None or known() is not component.owner:
+                self._history.forget([key])
+        self._owners |= _references(components)
 
     def _take(
         self, saving: Saving, request: SaveRequest, values: Mapping[str, int]
@@ -292,10 +305,13 @@ class Saver:
 
     # Resuming
 
+    def forget(self, keys: Iterable[str]) -> None:
+        """Take note that components are about to be loaded."""
+        self._history.forget(keys)
+
     def loaded(
         self,
         found: SaveEntry,
-        keys: Iterable[str],
         *,
         exact: Iterable[str],
         is_own: bool,
@@ -305,13 +321,13 @@ class Saver:
 
         Args:
           found: The save.
-          keys: The components that were loaded.
-          exact: Those that are now as they are there, in the directory.
+          exact: The components that are now as they are there, in the directory.
           is_own: Whether it is in the directory.
           is_whole: Whether all was loaded.
         """
         self._provenance.loaded(found, is_own=is_own)
-        self._history.loaded(found, keys, exact)
+        self._history.loaded(found, exact)
+        self._owners |= _references({key: self.components[key] for key in exact})
         if is_own and is_whole and found.head is not None:
             self._provenance.resumed(
                 found.path,
@@ -323,6 +339,18 @@ class Saver:
             self._timing.resumed(found.head.schedule, found.step)
         step = "" if found.step is None else f", of step {found.step}"
         _logger.info("Loaded %s%s.", found.path, step)
+
+
+def _references(components: Mapping[str, Component]) -> dict[str, Callable[[], Any]]:
+    """Return weak references to the objects, where they take any."""
+    found: dict[str, Callable[[], Any]] = {}
+    for key, component in components.items():
+        owner = component.owner
+        try:
+            found[key] = weakref.ref(owner)
+        except TypeError:
+            found[key] = functools.partial(lambda x: x, owner)
+    return found
 
 
 class StagedSave(contextlib.AbstractContextManager[Any]):

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from msgspec import structs
+from msgspec import MsgspecError, structs
 
 from ..directory.listing import SaveEntry
 from ..errors import CheckpointError
@@ -105,21 +105,16 @@ class History:
         self._last |= {key: _place_of(earlier) for key, earlier in components.items()}
         self._manifest = Path(), {}
 
-    def loaded(
-        self, found: SaveEntry, keys: Iterable[str], exact: Iterable[str]
-    ) -> None:
-        """Take note of the save that components were loaded from.
-
-        Args:
-          found: The save.
-          keys: The components.
-          exact: Those that are now as they are in the save.
-        """
+    def forget(self, keys: Iterable[str]) -> None:
+        """Take note that components may be other than what was saved or loaded last."""
         for key in keys:
             self._last.pop(key, None)
+
+    def loaded(self, found: SaveEntry, keys: Iterable[str]) -> None:
+        """Take note that components are as they are in a save."""
         if found.head is not None:
             saved = found.path, found.head.sequence
-            self._last |= dict.fromkeys(exact, saved)
+            self._last |= dict.fromkeys(keys, saved)
 
     def mistrust(self, key: str, names: Iterable[str]) -> None:
         """Save ring buffers of a component whole from now on."""
@@ -132,11 +127,14 @@ class History:
 
 
 def _rings_in(component: Component) -> Iterator[tuple[str, EarlierRing]]:
-    for index, content in enumerate(component.trees):
-        if b'"ring":' in bytes(content):
-            prefix = "" if component.shards is None else f"{index}/"
-            groups = component.tree(index).leaves
-            yield from rings_of(groups, component.blocks, prefix)
+    """Yield the rings of a component; of a manifest that is not valid, some or none."""
+    # As `loading` refuses what these are raised for; a save only does without.
+    with contextlib.suppress(MsgspecError, ValueError, TypeError, LookupError):
+        for index, content in enumerate(component.trees):
+            if b'"ring":' in bytes(content):
+                prefix = "" if component.shards is None else f"{index}/"
+                groups = component.tree(index).leaves
+                yield from rings_of(groups, component.blocks, prefix)
 
 
 def _place_of(earlier: EarlierSave) -> tuple[Path, int]:

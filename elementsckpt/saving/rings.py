@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from ..format.manifest import Block, LeafGroup
 from ..kinds import leaves
@@ -25,10 +25,11 @@ class EarlierRing(Struct, frozen=True):
     sizes: Sequence[int]
 
     def rows(self, position: int) -> tuple[int, int]:
-        """Return the first and the last row in a block, along the first axis."""
-        row_bytes = sum(self.sizes) // self.group.shape[0]
-        start = sum(self.sizes[:position])
-        return start // row_bytes, (start + self.sizes[position] - 1) // row_bytes
+        """Return the first and the last row in a block; if it goes around, of all."""
+        capacity, spans = self._capacity, self._spans()
+        first, count = spans[position]
+        last = first + count - 1
+        return (first, last) if last < capacity else (0, capacity - 1)
 
     def unchanged(self, group: LeafGroup, sizes: Sequence[int]) -> list[int]:
         """Return which blocks have no new rows in a later save, by position.
@@ -37,37 +38,53 @@ class EarlierRing(Struct, frozen=True):
           group: The ring in the later save.
           sizes: Of its blocks there.
         """
-        old, ring = self.group.ring, group.ring
-        assert old is not None
-        assert ring is not None
-        (before, _), (now, axis) = old, ring
-        form = self.group.kind, self.group.dtype, self.group.shape, self.group.value
-        is_same = form == (group.kind, group.dtype, group.shape, group.value)
-        count, capacity = now - before, group.shape[axis]
-        if not is_same or old[1] != axis or self.sizes != sizes:
+        (before, _), (now, _) = _ring(self.group), _ring(group)
+        count, form = now - before, structs.replace
+        is_same = form(self.group, ring=None, block=0) == form(
+            group, ring=None, block=0
+        )
+        is_same = is_same and _ring(self.group)[1] == _ring(group)[1]
+        if not is_same or self.sizes != sizes or not 0 <= count < self._capacity:
             return []
-        if not 0 <= count < capacity:
-            return []
-        row_bytes = sum(sizes) // math.prod(group.shape[: axis + 1])
-        found, start = [], 0
-        for position, size in enumerate(sizes):
-            if not _overlaps(
-                (start // row_bytes) % capacity,
-                -(-(start + size) // row_bytes) - start // row_bytes,
-                before % capacity,
-                count,
-                capacity,
-            ):
-                found.append(position)
+        new = before % self._capacity, count
+        return [
+            position
+            for position, span in enumerate(self._spans())
+            if not _overlap(span, new, self._capacity)
+        ]
+
+    @property
+    def _capacity(self) -> int:
+        return self.group.shape[_ring(self.group)[1]]
+
+    def _spans(self) -> list[tuple[int, int]]:
+        """Return the first row in each block, and how many follow with it."""
+        steps = math.prod(self.group.shape[: _ring(self.group)[1] + 1])
+        step_bytes, start = sum(self.sizes) // steps, 0
+        spans = []
+        for size in self.sizes:
+            first, end = start // step_bytes, -(-(start + size) // step_bytes)
+            spans.append((first % self._capacity, end - first))
             start += size
-        return found
+        return spans
 
 
-def _overlaps(first: int, count: int, other: int, others: int, capacity: int) -> bool:
-    """Return whether two ranges of positions in a ring have one in common."""
-    if not count or not others:
+def _form(group: LeafGroup) -> LeafGroup:
+    """Return a ring without its rows: the same for rings that differ only in them."""
+    return structs.replace(group, ring=(0, _ring(group)[1]), block=0)
+
+
+def _ring(group: LeafGroup) -> tuple[int, int]:
+    assert group.ring is not None
+    return group.ring
+
+
+def _overlap(one: tuple[int, int], other: tuple[int, int], capacity: int) -> bool:
+    """Return whether two ranges, first position and size, have a position in common."""
+    (first, count), (begin, size) = one, other
+    if not count or not size:
         return False
-    return (other - first) % capacity < count or (first - other) % capacity < others
+    return (begin - first) % capacity < count or (first - begin) % capacity < size
 
 
 def rings_of(

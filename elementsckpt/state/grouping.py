@@ -97,7 +97,7 @@ class _Encoder:
             value = flat.values[number]
             if kind is NUMPY:
                 form = _FORM_OF(value)
-                is_alone = id(value) in flat.rings
+                is_alone = bool(flat.rings) and id(value) in flat.rings
                 arrays[(form, number) if is_alone else form].append(number)
             elif kind is PYTHON and not is_long(value):
                 plain.append(number)

@@ -94,7 +94,8 @@ def plan(
     current = dict(zip(now, itertools.count()))
     targets: Sequence[int | None]
     unclear: dict[str, str] = {}
-    if len({*before}) == len(before) and len(current) == len(now):
+    names = {*before}
+    if len(names) == len(before) and len(current) == len(now):
         targets = list(map(current.get, before))
     else:  # Rarely.
         keys = _keys(result, find_keys())
@@ -112,8 +113,8 @@ def plan(
             result.left.append((name, number))
         else:
             _match(result, (name, target, number, spec), selection, fitting)
-    if current.keys() - {*before}:
-        known = {*before, *(name for name, _, _ in saved)}
+    if current.keys() - names:
+        known = names.union(name for name, _, _ in saved)
         left = [(name, n) for n, name in enumerate(now) if name not in known]
         left = [(name, n) for name, n in left if selection.matches(name)]
         result.missing = [name for name, target in left if target not in flat.in_code]

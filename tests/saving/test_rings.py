@@ -12,6 +12,7 @@ import elementsckpt
 from elementsckpt import Checkpoint, DamagedError, Ring, Value
 
 from support.faults import use_small_segments
+from support.folders import forge
 from support.strategies import PROPERTY
 
 ROWS, COLUMNS = 300, 256  # A row is a kilobyte, a block two rows.
@@ -174,6 +175,22 @@ def added_goes_back(cp, directory):
     cp.buffer.added -= 1
 
 
+def replaced(cp, directory):
+    before = cp.buffer
+    cp.buffer = Buffer()
+    cp.buffer.frames, cp.buffer.added = before.frames.copy(), before.added
+
+
+def a_load_that_fails_halfway(cp, directory):
+    other = opened(f"{directory}-3")
+    other.buffer.add(401)
+    path = other.save().path
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Buffer, "load", lambda self, data: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            cp.load(path)
+
+
 def never_saved_as_a_ring(cp, directory):
     cp.buffer.is_ring = False
     cp.save()
@@ -193,6 +210,8 @@ def all_rows_are_new(cp, directory):
         another_capacity,
         another_type,
         added_goes_back,
+        replaced,
+        a_load_that_fails_halfway,
         never_saved_as_a_ring,
         all_rows_are_new,
     ],
@@ -351,4 +370,24 @@ def test_damage_to_the_last_save_costs_one_save_at_most(tmp_path, background):
         report = cp.save()
         cp.wait()
     frames = elementsckpt.read(report.path)["buffer"]["frames"]
+    assert np.array_equal(frames, cp.buffer.frames)
+
+
+def test_a_forged_ring_in_the_last_save_stops_no_save(tmp_path):
+    cp = opened(tmp_path)
+    cp.buffer.add(400)
+    path = cp.save().path
+
+    def change(content):
+        (leaf,) = (
+            x
+            for x in content["components"][0]["trees"][0]["leaves"]
+            if x["names"] == ["frames"]
+        )
+        leaf["shape"] = [1 << 61, 1 << 61]
+
+    forge(path, change)
+    cp = opened(tmp_path)
+    cp.buffer.add(401)
+    _, frames = saved(cp)
     assert np.array_equal(frames, cp.buffer.frames)

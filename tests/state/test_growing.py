@@ -10,21 +10,8 @@ import pytest
 
 from elementsckpt import Checkpoint, MismatchError
 
-from support.boxes import Box
+from support.boxes import Box, Lazy
 from support.strategies import assert_same
-
-
-class Lazy:
-    """A component with a state dict, which it gives out as it is."""
-
-    def __init__(self, state):
-        self.state = state
-
-    def state_dict(self):
-        return self.state
-
-    def load_state_dict(self, state):
-        self.state = state
 
 
 class Lazier(Lazy):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from elementsckpt import Checkpoint, MismatchError, load_pytree, save_pytree
 
-from support.boxes import make
+from support.boxes import Lazy, make
 from support.strategies import PROPERTY
 
 KEYS = st.sampled_from(["", "a", "a/b", "/a", "b", "0", 0, "1", 1, 1.5, "1.5", None])
@@ -80,19 +80,6 @@ def test_renamed_leaves_are_told_apart(tmp_path):
     assert cp.agent.state == {"new": {"a": {"b": 2}, "a/b": 1}}
 
 
-class Grows:
-    """A component whose state takes new leaves, as that of an optimizer."""
-
-    def __init__(self, state):
-        self.state = state
-
-    def state_dict(self):
-        return self.state
-
-    def load_state_dict(self, state):
-        self.state = state
-
-
 @pytest.mark.parametrize(
     ("saved", "current"),
     [
@@ -104,9 +91,9 @@ class Grows:
 )
 def test_all_of_one_name_are_added(tmp_path, saved, current):
     cp = Checkpoint(tmp_path, fsync=False)
-    cp.c = Grows({**saved, "step": 1})
+    cp.c = Lazy({**saved, "step": 1})
     cp.save()
-    cp.c = grown = Grows({**current, "step": 0})
+    cp.c = grown = Lazy({**current, "step": 0})
     if current == {"a": {"b": 0}}:  # One of two is there.
         with pytest.raises(MismatchError, match="2 saved leaves have this name"):
             cp.load(regex="")

@@ -55,6 +55,19 @@ class LazyStream:
         self.got = data
 
 
+class Lazy:
+    """A component with a state dict, which it gives out as it is."""
+
+    def __init__(self, state):
+        self.state = state
+
+    def state_dict(self):
+        return self.state
+
+    def load_state_dict(self, state):
+        self.state = state
+
+
 def make(directory=None, state=None, **options):
     """Return a checkpoint of one box, its agent."""
     cp = Checkpoint(directory, **options)
