@@ -463,12 +463,12 @@ class Checkpoint(Registry):
             targets = {key: self._components[key].target for key in keys}
             find = functools.partial(self._candidates, path, step, keys.values())
             candidates = Candidates(find, self._directory)
-            loaded = loading.read(request, targets, candidates, phases)
-            with contextlib.closing(loaded):
-                if not request.dry_run:
-                    announce(loaded.found.path)
-                    self._saver.forget(keys)
-                    loading.hand_over(loaded)
+
+            def before(save: Path) -> None:
+                announce(save)
+                self._saver.forget(keys)
+
+            loaded = loading.load(request, targets, candidates, phases, before)
             if not request.dry_run:
                 is_own = candidates.are_own(loaded.found.path)
                 self._saver.loaded(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -101,9 +100,7 @@ def load(
         verbs.FUNCTIONS, keys, mmap=mmap, verify=verify, allow_pickle=allow_pickle
     )
     targets, candidates = of_loadfns(loadfns), Candidates(partial(find, local(path)))
-    loaded = loading.read(request, targets, candidates, Phases())
-    with contextlib.closing(loaded):
-        loading.hand_over(loaded)
+    loaded = loading.load(request, targets, candidates, Phases())
     return loaded.report(time.monotonic() - start)
 
 

@@ -2,13 +2,14 @@
 
 `read` finds the first save that is not damaged and opens it. It decides how to read
 each component, refuses leaves that do not fit, and reads and verifies the others. Only
-then `hand_over` calls the components' `load()`.
+then `load` calls the components' `load()`.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ..components import rng, torch_states
@@ -33,6 +34,46 @@ _FIRST_WITH_CLASSES = 2  # Of the versions of the format.
 _logger = logging.getLogger("elementsckpt")
 
 
+def load(
+    request: Request,
+    targets: Mapping[str, Target],
+    candidates: Candidates,
+    phases: Phases,
+    before: Callable[[Path], object] = lambda path: None,
+) -> Loaded:
+    """Read components, and call the `load()` of each with what was read for it.
+
+    Args:
+      request: As for `read`, like the next three. A dry run calls nothing.
+      targets: The targets.
+      candidates: The saves.
+      phases: The clock.
+      before: Called with the path of the save before the components' `load()`.
+
+    Raises:
+      DamagedError: as for `read`; the component, or another process, has written to its
+        folder, which is a part of the save.
+      SaveNotFoundError: the save was removed, with the folder of a component.
+      CheckpointError: as for `read`.
+      Exception: what a component's own `load()` raises, with a note of its key.
+    """
+    loaded: Loaded | None = None
+    try:
+        loaded = read(request, targets, candidates, phases)
+        if not request.dry_run:
+            before(loaded.found.path)
+            _hand_over(loaded)
+        return loaded
+    finally:
+        # The traceback of an error keeps what was read, and a locked draft stays.
+        if loaded is not None:
+            try:
+                loaded.close()
+            finally:
+                if loaded.draft is not None:  # An interrupt may have come before.
+                    loaded.draft.unlock()
+
+
 def read(
     request: Request,
     targets: Mapping[str, Target],
@@ -49,7 +90,7 @@ def read(
       phases: The clock of the load.
 
     Returns:
-      What was read. The caller must close it if the components have targets.
+      What was read. The caller must close it if a target has a `load()`.
 
     Raises:
       DamagedError: all saves are damaged.
@@ -75,15 +116,7 @@ def read(
     return candidates.first_good(read_one, phases)
 
 
-def hand_over(loaded: Loaded) -> None:
-    """Call the `load()` of each component with what was read for it.
-
-    Raises:
-      DamagedError: the component, or another process, has written to its folder, which
-        is a part of the save.
-      SaveNotFoundError: the save was removed, with the folder of a component.
-      Exception: what a component's own `load()` raises, with a note of its key.
-    """
+def _hand_over(loaded: Loaded) -> None:
     targets = loaded.targets.items()
     loads = {key: target.load for key, target in targets if target.load is not None}
     with loaded.notes.phases("load"):

@@ -107,15 +107,11 @@ class Loaded(Struct):
         return self.request.keys or {}
 
     def close(self) -> None:
-        """Release the save; the traceback of an error may keep this object alive."""
-        try:
-            if self.draft is not None:
-                self.draft.abandon()
-            for close in self.streams.values():
-                close()
-        finally:
-            if self.draft is not None:  # An interrupt may have come before.
-                self.draft.unlock()
+        """Release the save."""
+        if self.draft is not None:
+            self.draft.abandon()
+        for close in self.streams.values():
+            close()
 
     def report(self, seconds: float) -> LoadReport:
         """Return what the caller of `load` gets."""

@@ -38,15 +38,11 @@ class EarlierRing(Struct, frozen=True):
           group: The ring in the later save.
           sizes: Of its blocks there.
         """
-        (before, _), (now, _) = _ring(self.group), _ring(group)
-        count, form = now - before, structs.replace
-        is_same = form(self.group, ring=None, block=0) == form(
-            group, ring=None, block=0
-        )
-        is_same = is_same and _ring(self.group)[1] == _ring(group)[1]
-        if not is_same or self.sizes != sizes or not 0 <= count < self._capacity:
+        count = _ring(group)[0] - _ring(self.group)[0]
+        is_same = _form(self.group) == _form(group) and self.sizes == sizes
+        if not is_same or not 0 <= count < self._capacity:
             return []
-        new = before % self._capacity, count
+        new = _ring(self.group)[0] % self._capacity, count
         return [
             position
             for position, span in enumerate(self._spans())
@@ -70,7 +66,7 @@ class EarlierRing(Struct, frozen=True):
 
 
 def _form(group: LeafGroup) -> LeafGroup:
-    """Return a ring without its rows: the same for rings that differ only in them."""
+    """Return a ring without the count of its rows and its place among the blocks."""
     return structs.replace(group, ring=(0, _ring(group)[1]), block=0)
 
 
