@@ -14,7 +14,8 @@ from msgspec.structs import replace
 from .components import copies
 from .components.registry import Registry
 from .directory import lookup, retention
-from .directory.listing import Directory, SaveEntry
+from .directory.entries import SaveEntry
+from .directory.listing import Directory
 from .directory.metadata import encode
 from .directory.retention import Keep
 from .errors import CheckpointError, DamagedError, SaveNotFoundError
@@ -586,9 +587,9 @@ class Checkpoint(Registry):
 
     def latest(self) -> Path | None:
         """Return the newest save whose manifest is not damaged, or None."""
-        found = self._required_directory().saves()
         with contextlib.suppress(DamagedError):
-            return lookup.newest(found[::-1]).path if found else None
+            found = lookup.latest(self._required_directory())
+            return None if found is None else found.path
         return None
 
     def best(self) -> Path | None:

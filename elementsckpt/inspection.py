@@ -13,7 +13,7 @@ from typing import Any
 from msgspec.structs import asdict
 
 from .directory import lookup, metadata
-from .directory.listing import SaveEntry
+from .directory.entries import SaveEntry
 from .foreign import elements
 from .format import names, scalars
 from .format.manifest import Head
@@ -125,7 +125,7 @@ def describe(found: SaveEntry) -> SaveInfo:
 
 
 def _describe_head(path: Path, head: Head) -> SaveInfo:
-    keys = scalars.decode_keys(item.key for item in head.components)
+    keys = scalars.decode_keys(item.key for item in head.summaries)
     return SaveInfo(
         path=path,
         step=head.step,
@@ -135,7 +135,7 @@ def _describe_head(path: Path, head: Head) -> SaveInfo:
         metadata=metadata.decode(head.metadata),
         components={
             key: ComponentInfo(item.size_bytes, item.leaf_count, item.shards)
-            for key, item in zip(keys, head.components, strict=True)
+            for key, item in zip(keys, head.summaries, strict=True)
         },
         lineage=Lineage(**asdict(head.lineage), libraries=head.libraries),
         pin=head.pin,

@@ -5,76 +5,23 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-import re
-from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from ..errors import CheckpointError, DamagedError, ReadError, reason
+from ..errors import CheckpointError, DamagedError, ReadError
 from ..foreign import elements
-from ..format import codec, manifest, names, scalars
+from ..format import manifest, names
 from ..format.manifest import Head
 from ..storage import paths, places, reader
 from ..storage.store import Source
 from ..user.notices import Notices
-from . import metadata, retention
+from . import retention
+from .entries import SaveEntry, read_entry
 from .retention import Keep
 
 _PASSES = 10
 RECENT = 32  # Saves that a save looks at, of those that it knows.
-
-
-@dataclass(frozen=True)
-class SaveEntry:
-    """A save found in a directory.
-
-    Attributes:
-      source: Reads it.
-      head: The head of its manifest; None if elements wrote it or it is damaged.
-      error: Why it is damaged, or None.
-      sequence: Its number; 0 if elements wrote it. For a damaged save it is a guess,
-        and can end in one half, between two others.
-      is_link: Whether its name is a link to a save elsewhere.
-      is_ours: Whether this library wrote it; a guess if it is damaged.
-    """
-
-    source: Source
-    head: Head | None = None
-    error: CheckpointError | None = None
-    sequence: float = 0
-    is_link: bool = False
-    is_ours: bool = True
-
-    @property
-    def path(self) -> Path:
-        """Path of the save, as users know it."""
-        return self.source.path
-
-    @property
-    def step(self) -> int | None:
-        """Step of the run, or None; a save of elements has it in its name."""
-        return names.step_of(self.path.name) if self.head is None else self.head.step
-
-    @property
-    def is_original(self) -> bool:
-        """Whether it was written here, under this name, as one of a sequence."""
-        if self.head is None or self.head.explicit or self.is_link:
-            return False
-        return manifest.escape(self.path.name) == self.head.name
-
-    @property
-    def is_removable(self) -> bool:
-        """Whether it was written here; a guess from its name if it is damaged."""
-        is_damaged = self.error is not None and not self.is_link
-        return self.is_original or (is_damaged and names.is_save(self.path.name))
-
-    @property
-    def rank(self) -> tuple[Any, ...]:
-        """Sorts oldest first; a copy comes before its original."""
-        explicit = self.head is not None and self.head.explicit
-        group = 0 if not self.sequence else 1 if explicit else 2
-        return group, self.sequence, self.is_original, self.path.name
 
 
 class Listing(NamedTuple):
@@ -104,8 +51,8 @@ class Directory:
     def __init__(self, path: Path, notices: Notices | None = None) -> None:
         self._notices = Notices() if notices is None else notices
         self.store = places.open_store(path, self._notices)
-        # Manifests can be large, so each one is read once, unless it changes.
-        self._cache: dict[str, tuple[Hashable, SaveEntry]] = {}
+        # Heads are read once, unless manifests change; see `SaveEntry.signature`.
+        self._cache: dict[str, SaveEntry] = {}
         self._damaged: set[Path] = set()
 
     @property
@@ -133,6 +80,13 @@ class Directory:
             return True
         return bool(self.saves())  # Other processes save and prune.
 
+    def known(self) -> list[SaveEntry]:
+        """Return the saves like `saves`, those seen before as they were then.
+
+        Numbers and names of saves do not change.
+        """
+        return self.look(recent=0).saves
+
     def look(self, *, recent: int | None = None) -> Listing:
         """Return what is here now.
 
@@ -143,7 +97,7 @@ class Directory:
         # Threads, signal handlers and forked children call this, so it takes no lock.
         for _ in range(_PASSES):
             here = self.store.names()
-            cache: dict[str, tuple[Hashable, SaveEntry]] = {}
+            cache: dict[str, SaveEntry] = {}
             visible = sorted(name for name in here if name[0] != ".")
             count = 0 if recent is None else max(0, len(visible) - recent)
             found = [self._known(name, cache) for name in visible[:count]]
@@ -180,31 +134,22 @@ class Directory:
             if names.is_save(name.removeprefix(".")):
                 self.store.sweep(name)
 
-    def _known(
-        self, name: str, cache: dict[str, tuple[Hashable, SaveEntry]]
-    ) -> SaveEntry | None:
+    def _known(self, name: str, cache: dict[str, SaveEntry]) -> SaveEntry | None:
         """Return what is known of a save, without looking."""
         known = self._cache.get(name)
-        if known is None or known[1].error is not None or not names.is_save(name):
+        if known is None or known.error is not None or not names.is_save(name):
             return self._entry(name, cache)
         cache[name] = known
-        return known[1]
+        return known
 
-    def _entry(
-        self, name: str, cache: dict[str, tuple[Hashable, SaveEntry]]
-    ) -> SaveEntry | None:
-        source = self.store.open(name)
-        signature = source.signature()
-        if signature is None and source.has_no_manifest():
+    def _entry(self, name: str, cache: dict[str, SaveEntry]) -> SaveEntry | None:
+        source, entry = self.store.open(name), self._cache.get(name)
+        if entry is None or entry.has_changed():
+            entry = read_entry(source)
+        if entry is None:
             return self._without_manifest(source)
-        known = self._cache.get(name)
-        if known is None or signature is None or known[0] != signature:
-            known = signature, read_entry(source)
-        entry = known[1]
-        if entry.error is not None and source.has_no_manifest():
-            return self._without_manifest(source)  # The manifest was just removed.
-        if not isinstance(entry.error, ReadError):
-            cache[name] = known
+        if entry.signature is not None and not isinstance(entry.error, ReadError):
+            cache[name] = entry
         return entry if entry.is_ours else None
 
     def _without_manifest(self, source: Source) -> SaveEntry | None:
@@ -234,10 +179,15 @@ class Directory:
     def note(self, path: Path, head: Head) -> SaveEntry:
         """Note a save that was just written, so that `look` need not read it."""
         source = self.store.open(path.name)
-        entry = SaveEntry(source, head, sequence=head.sequence)
-        signature = source.signature()
-        if signature is not None:
-            self._cache = {**self._cache, path.name: (signature, entry)}
+        entry = SaveEntry(
+            source,
+            head,
+            sequence=head.sequence,
+            signature=source.signature(),
+            is_verified=True,
+        )
+        if entry.signature is not None:
+            self._cache = {**self._cache, path.name: entry}
         return entry
 
     def distrust(self, path: Path) -> None:
@@ -246,6 +196,14 @@ class Directory:
         `prune` does not count it among the saves to keep, and does not remove it.
         """
         self._damaged.add(paths.real(path))
+
+    def is_whole(self, save: SaveEntry) -> bool:
+        """Return whether a save's manifest is good beyond its head, too."""
+        is_whole = save.is_whole()
+        if is_whole and not save.is_verified and save.signature is not None:
+            found = dataclasses.replace(save, is_verified=True)
+            self._cache = {**self._cache, save.path.name: found}
+        return is_whole
 
     def _is_damaged(self, save: SaveEntry) -> bool:
         return bool(self._damaged) and paths.real(save.path) in self._damaged
@@ -272,14 +230,22 @@ class Directory:
         ours = [x for x in saves if x.is_original and not self._is_damaged(x)]
         heads = [save.head for save in ours if save.head is not None]
         stays = retention.staying(keep, heads)
-        kept = itertools.compress(ours, stays)
-        gone = [save.path for save, stay in zip(ours, stays, strict=True) if not stay]
+        kept = list(itertools.compress(ours, stays))
+        # A save stays while a generator still reads it; the next save prunes it.
+        gone = [
+            save
+            for save, stay in zip(ours, stays, strict=True)
+            if not (stay or save.path == written or reader.is_streaming(save.path))
+        ]
         if gone and any(save.source.has_no_manifest() for save in kept):
             # A save that stays was removed since it was found, so others stay instead.
             return self.prune(keep, self.saves(), written=written, fsync=fsync)
-        # A save stays while a generator still reads it; the next save prunes it.
-        gone = [x for x in gone if x != written and not reader.is_streaming(x)]
-        return [path for path in gone if self.store.remove(path.name, fsync=fsync)]
+        damaged = [x for x in (*kept[-1:], *gone) if gone and not self.is_whole(x)]
+        if damaged:  # Only the heads were read. Such a save stays, and does not count.
+            self._damaged.update(paths.real(save.path) for save in damaged)
+            return self.prune(keep, saves, written=written, fsync=fsync)
+        found = [save.path for save in gone]
+        return [path for path in found if self.store.remove(path.name, fsync=fsync)]
 
     def delete(self, saves: Iterable[SaveEntry], *, fsync: bool) -> list[Path]:
         """Remove these saves and point `latest` to the newest one left.
@@ -293,41 +259,6 @@ class Directory:
         if removed and left:
             self.store.point_latest(left[-1].path.name, fsync=fsync)
         return removed
-
-
-def read_entry(source: Source) -> SaveEntry:
-    """Return a save that has a file with the name of the manifest."""
-    content, where = bytearray(), str(source.path / names.MANIFEST)
-    is_link = source.is_link
-    try:
-        content = source.manifest()
-        head = codec.decode_head(content, where)
-        _check(head, where)
-    except CheckpointError as error:
-        here = source.names()
-        sequences = [x for x in map(names.sequence_of, here) if x is not None]
-        is_ours = bool(sequences) or manifest.FORMAT.encode() in content
-        is_ours = is_ours or names.is_save(source.path.name)
-        sequence = max([_written(content), *sequences])
-        return SaveEntry(source, None, error, sequence, is_link, is_ours)
-    return SaveEntry(source, head, None, head.sequence, is_link)
-
-
-def _written(content: bytearray) -> int:
-    """Return the sequence in a damaged manifest, or 0."""
-    # The first match: metadata comes later in the file and may have the same field.
-    match = re.search(rb'"sequence":\s*(\d{1,12})\b', content)
-    return int(match[1]) if match else 0
-
-
-def _check(head: Head, where: str) -> None:
-    """Refuse metrics that are not numbers and keys that are not text."""
-    try:
-        metadata.decode_metrics(head.metrics)
-        scalars.decode_keys(item.key for item in head.components)
-        scalars.decode_keys(head.keys)
-    except Exception as error:
-        raise DamagedError(f"{where} is not a manifest: {reason(error)}.") from error
 
 
 def _lacks_manifest(source: Source) -> bool:

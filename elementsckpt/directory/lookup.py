@@ -15,7 +15,8 @@ from ..storage.paths import AnyPath, local
 from ..user import hints
 from ..user.arguments import integer, is_integer, shown
 from . import retention
-from .listing import Directory, SaveEntry, read_entry
+from .entries import SaveEntry, read_entry
+from .listing import Directory
 from .retention import Keep
 
 _logger = logging.getLogger("elementsckpt")
@@ -203,10 +204,12 @@ def deletable(
             f"{found[0].path} was not written as one of the saves in {directory.path}, "
             f"so it is not removed. Remove the folder yourself."
         )
-    good = [save for save in here if save.error is None]
-    if good and all(save in chosen for save in good):
+    good = [save for save in reversed(here) if save.error is None]
+    lost = [save for save in good if save in chosen and directory.is_whole(save)]
+    left = (save for save in good if save not in chosen)
+    if lost and not any(map(directory.is_whole, left)):
         raise ValueError(
-            f"{good[-1].path} is the only complete save, so it is not removed. Make "
+            f"{lost[0].path} is the only complete save, so it is not removed. Make "
             f"another one first, or remove the folder yourself."
         )
     return chosen
@@ -288,10 +291,28 @@ def newest(saves: list[SaveEntry]) -> SaveEntry:
     ) from saves[0].error
 
 
+def latest(directory: Directory) -> SaveEntry | None:
+    """Return the newest save whose manifest is not damaged, or None without saves.
+
+    Of saves that were seen before, this looks at the one that it returns alone.
+
+    Raises:
+      DamagedError, VersionError, ReadError: as from `newest`.
+    """
+    saves = directory.known()[::-1]
+    if saves and newest(saves).has_changed():
+        saves = directory.saves()[::-1]
+    while saves:
+        found = newest(saves)
+        if directory.is_whole(found):
+            return found
+        saves = saves[saves.index(found) + 1 :]
+    return None
+
+
 def _save_at(path: Path) -> SaveEntry | None:
     source = places.open_source(path)
-    if not source.has_no_manifest():
-        found = read_entry(source)
-        if found.error is None or not source.has_no_manifest():
-            return found  # Otherwise the manifest was just removed.
-    return SaveEntry(source) if elements.is_save(source) else None
+    found = read_entry(source)
+    if found is None and elements.is_save(source):
+        return SaveEntry(source)
+    return found

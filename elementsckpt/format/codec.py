@@ -1,32 +1,53 @@
 """A manifest ⇄ the content of `manifest.json`, and what a manifest must not claim.
 
 The file is one JSON object. Each field and each component has a line of its own, so
-that people can read it. The last field is the digest of all bytes before it.
+that people can read it. The last field is the digest of all bytes before it. The fields
+before the components are the head, which ends with such a digest, too, so that a
+directory is listed without reading the rest.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import msgspec
 from msgspec import MsgspecError, Struct, json
 
 from ..errors import DamagedError, VersionError, reason
 from .digests import digest
-from .manifest import MAX_BLOCK_BYTES, VERSION, Component, Files, Head, Manifest
+from .manifest import (
+    MAX_BLOCK_BYTES,
+    VERSION,
+    Component,
+    Files,
+    Head,
+    Manifest,
+    Summary,
+)
 from .names import FOLDER, SEGMENT
 
 T = TypeVar("T", bound=Head)
 _TAIL = b',\n"digest":"%s"}\n'
 _TAIL_BYTES = len(_TAIL) - 2 + 32
+_HEAD_TAIL = b',\n"head_digest":"%s"'
+# In JSON, lines end only between fields: those within text are escaped.
+_HEAD_END = re.compile(rb'(,\n"rest_bytes":(\d{1,12})),\n"head_digest":"([^"]*)"')
 
 
 class _Version(Struct):
     version: int
 
 
+class _Headless(Head, kw_only=True):
+    components: list[Summary]
+
+
+_VERSION = json.Decoder(_Version)
 _HEAD = json.Decoder(Head)
+_HEADLESS = json.Decoder(_Headless)
 _MANIFEST = json.Decoder(Manifest)
 
 
@@ -36,16 +57,13 @@ class _InvalidError(Exception):
 
 def encode(manifest: Manifest) -> bytes:
     """Return the content of a manifest file."""
-    lines = []
-    for field in manifest.__struct_fields__:
-        value = getattr(manifest, field)
-        if field == "components":
-            lines.append(
-                b'"components":[\n%s\n]' % b",\n".join(map(json.encode, value))
-            )
-        elif field != "digest":
-            lines.append(b'"%s":%s' % (field.encode(), json.encode(value)))
-    body = b"{\n" + b",\n".join(lines)
+    head, components = manifest.head(), map(json.encode, manifest.components)
+    rest = b',\n"components":[\n%s\n]' % b",\n".join(components)
+    fields: dict[str, Any] = {x: getattr(head, x) for x in head.__struct_fields__}
+    fields["rest_bytes"] = len(rest) + _TAIL_BYTES
+    lines = [b'"%s":%s' % (x.encode(), json.encode(y)) for x, y in fields.items()]
+    start = b"{\n" + b",\n".join(lines)
+    body = start + _HEAD_TAIL % digest(start).encode() + rest
     return body + _TAIL % digest(body).encode()
 
 
@@ -56,8 +74,11 @@ def decode(content: bytes | bytearray, where: str) -> Manifest:
       DamagedError: it is not what was written.
       VersionError: it is in a newer version of the format.
     """
-    manifest = _decode(_MANIFEST, content, where)
+    verify(content, where)
+    manifest = _parse(_MANIFEST, content, where)
     try:
+        if manifest.head_digest and manifest.summaries != manifest.head().summaries:
+            raise _InvalidError("has other components in its head")
         for component in manifest.components:
             if component.files is None:
                 _check_blocks(component)
@@ -72,17 +93,55 @@ def decode(content: bytes | bytearray, where: str) -> Manifest:
     return manifest
 
 
-def decode_head(content: bytes | bytearray, where: str) -> Head:
-    """Decode a manifest like `decode`, without the contents of its components."""
-    return _decode(_HEAD, content, where)
+def decode_head(start: bytes | bytearray, size: int, where: str) -> Head | None:
+    """Decode the head of a manifest, from its first bytes.
+
+    Args:
+      start: The first bytes.
+      size: Size of the manifest.
+      where: What errors call it.
+
+    Returns:
+      The head; or None if its end is not in these bytes, or it has none, as in version
+      1: then all of the manifest is needed.
+
+    Raises:
+      DamagedError, VersionError: as from `decode`; of what is in these bytes alone.
+    """
+    end = _HEAD_END.search(start)
+    if len(start) == size:
+        verify(start, where)
+    elif end is None:
+        return None
+    if end is None:
+        old = _parse(_HEADLESS, start, where)
+        old.summaries = old.components
+        return msgspec.convert(old, Head, from_attributes=True)
+    body = memoryview(start)[: end.end(1)]
+    if end[3] != digest(body).encode():
+        raise DamagedError(f"{where} is damaged: the digest of its head differs.")
+    expected = end.end() + int(end[2])
+    if size != expected:
+        raise DamagedError(
+            f"{where} is damaged: it has {size} bytes, expected {expected}."
+        )
+    return _parse(_HEAD, bytes(body) + b"}", where)
 
 
-def _decode(decoder: json.Decoder[T], content: bytes | bytearray, where: str) -> T:
+def verify(content: bytes | bytearray, where: str) -> None:
+    """Verify the digest of a manifest, which is there in all versions.
+
+    Raises:
+      DamagedError: it does not match.
+    """
     body, tail = memoryview(content)[:-_TAIL_BYTES], content[-_TAIL_BYTES:]
-    if tail != _TAIL % digest(body).encode():  # All versions have it.
+    if tail != _TAIL % digest(body).encode():
         raise DamagedError(f"{where} is damaged: its digest does not match.")
+
+
+def _parse(decoder: json.Decoder[T], content: bytes | bytearray, where: str) -> T:
     try:
-        version = json.decode(content, type=_Version).version
+        version = _VERSION.decode(content).version
         if version > VERSION:
             raise VersionError(
                 f"{where} is in version {version} of the format, and this elementsckpt "

@@ -213,17 +213,17 @@ class Lineage(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     commit: str | None = None
 
 
-class Summary(Struct):
-    """The part of a component that `info` shows."""
+class Summary(Struct, kw_only=True, omit_defaults=True):
+    """The part of a component that is in the head, too."""
 
     key: Any
-    shards: _INDEX | None
+    shards: _INDEX | None = None
     leaf_count: _INDEX
     size_bytes: _INDEX
 
 
 class Head(Struct, kw_only=True):
-    """A manifest without the contents of its components.
+    """The part of a manifest that lists and ranks saves, with a digest of its own.
 
     Attributes:
       format: Always "elementsckpt".
@@ -242,6 +242,9 @@ class Head(Struct, kw_only=True):
       ranking: Metric by which the run ranks its saves, and "max" or "min", or None.
       schedule: State of the schedule that decides when to save, or None.
       keys: Keys of all components of the run, as scalars; the save may have fewer.
+      bytes_written: Size of the segments and files that the save did not take from an
+        earlier one, or None if that is unknown.
+      summaries: What the components are, without their contents.
     """
 
     format: Literal["elementsckpt"] = FORMAT
@@ -260,22 +263,36 @@ class Head(Struct, kw_only=True):
     ranking: tuple[str, Literal["max", "min"]] | None = None
     schedule: Any = None
     keys: list[Any] = []
-    components: list[Summary]
+    bytes_written: _INDEX | None = None
+    summaries: list[Summary] = []
 
     def marks(self) -> set[str]:
         """Return the `key_id` of each of its components."""
-        return {key_id(item.key) for item in self.components}
+        return {key_id(item.key) for item in self.summaries}
 
 
 class Manifest(Head, kw_only=True, forbid_unknown_fields=True):
-    """A whole manifest."""
+    """A whole manifest.
 
-    components: list[Component]  # type: ignore[assignment]
+    Attributes:
+      rest_bytes: Size of what follows the head in the file; 0 if it has no head.
+      head_digest: Digest of the head; "" if it has no head.
+      components: What is saved.
+      digest: Digest of the manifest.
+    """
+
+    rest_bytes: _INDEX = 0
+    head_digest: str = ""
+    components: list[Component]
     digest: _DIGEST = "0" * 32
 
     def head(self) -> Head:
         """Return the part that `codec.decode_head` would return."""
-        return msgspec.convert(self, Head, from_attributes=True)
+        head = msgspec.convert(self, Head, from_attributes=True)
+        head.summaries = msgspec.convert(
+            self.components, list[Summary], from_attributes=True
+        )
+        return head
 
 
 def encode_tree(tree: Tree) -> Raw:

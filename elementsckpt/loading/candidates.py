@@ -6,7 +6,8 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..directory.listing import Directory, SaveEntry
+from ..directory.entries import SaveEntry
+from ..directory.listing import Directory
 from ..errors import DamagedError
 from ..system.phases import Phases
 from . import refusals

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..components import rng, torch_states
 from ..components.targets import Target
-from ..directory.listing import SaveEntry
+from ..directory.entries import SaveEntry
 from ..errors import PickleError, add_note, naming
 from ..format.manifest import escape
 from ..state import tree

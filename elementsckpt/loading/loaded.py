@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import Struct, field
 
 from ..components.targets import Target
-from ..directory.listing import SaveEntry
+from ..directory.entries import SaveEntry
 from ..kinds.classes import Change
 from ..reports import LoadReport
 from ..state import tree, walking

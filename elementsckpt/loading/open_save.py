@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..components.targets import Target
-from ..directory.listing import SaveEntry
+from ..directory.entries import SaveEntry
 from ..foreign import elements
 from ..format import codec, manifest, names, scalars
 from ..format.manifest import Component

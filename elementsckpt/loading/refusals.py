@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import errors
-from ..directory.listing import SaveEntry
+from ..directory.entries import SaveEntry
 from ..errors import reason
 from ..state import matching, tree
 from ..state.matching import Plan

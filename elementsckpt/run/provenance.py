@@ -14,7 +14,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from ..directory.listing import SaveEntry
+from ..directory.entries import SaveEntry
 from ..directory.metadata import changes
 from ..format import manifest, names, scalars
 from ..reports import SaveReport
@@ -98,7 +98,7 @@ class Provenance:
           metadata: The metadata of this run, encoded, or None.
           writes: Whether this run saves.
         """
-        saved = scalars.decode_keys(item.key for item in head.components)
+        saved = scalars.decode_keys(item.key for item in head.summaries)
         self.left_out = frozenset({*saved, *scalars.decode_keys(head.keys)} - {*keys})
         if self.left_out and writes:
             _logger.warning(

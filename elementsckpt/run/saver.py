@@ -18,7 +18,8 @@ from msgspec.structs import replace
 from ..components import protocols, rng
 from ..components.protocols import Component
 from ..directory import retention
-from ..directory.listing import Directory, SaveEntry
+from ..directory.entries import SaveEntry
+from ..directory.listing import Directory
 from ..directory.metadata import decode_metrics, encode_metrics, merge
 from ..reports import SaveReport
 from ..saving.arenas import Arenas

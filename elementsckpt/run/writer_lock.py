@@ -11,7 +11,7 @@ import os
 import weakref
 from pathlib import Path
 
-from ..directory.listing import SaveEntry
+from ..directory.entries import SaveEntry
 from ..storage import descriptors, paths
 from ..system import forks, job
 

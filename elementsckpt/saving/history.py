@@ -9,7 +9,7 @@ from pathlib import Path
 
 from msgspec import MsgspecError, structs
 
-from ..directory.listing import SaveEntry
+from ..directory.entries import SaveEntry
 from ..errors import CheckpointError
 from ..format import codec, manifest, names, scalars
 from ..format.manifest import Component

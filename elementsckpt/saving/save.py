@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from ..directory import retention
-from ..directory.listing import RECENT, Directory, SaveEntry, next_sequence
+from ..directory.entries import SaveEntry
+from ..directory.listing import RECENT, Directory, next_sequence
 from ..format import codec, manifest, names
 from ..format.manifest import Manifest
 from ..reports import SaveReport
@@ -247,6 +248,7 @@ class Saving:
             sequence = next_sequence(self._here.saves)
             written = self._manifest
             written.sequence = max(written.sequence, sequence)
+            written.bytes_written = self._bytes_written
             content = codec.encode(written)
             draft.commit(content)
         return content
@@ -309,16 +311,20 @@ class Saving:
             failed = "Saved %s, but could not prune: %s"
             self._notices.warn("tidy", failed, self.path, error)
 
+    @property
+    def _bytes_written(self) -> int:
+        writers = [item.writer for item in self._collected if item.writer is not None]
+        return sum(writer.bytes_written for writer in writers)
+
     def report(self, *, is_finished: bool, manifest_bytes: int = 0) -> SaveReport:
         """Return what the caller of `save` gets."""
         writers = [item.writer for item in self._collected if item.writer is not None]
-        written = sum(writer.bytes_written for writer in writers)
         return SaveReport(
             path=self.path,
             step=self._manifest.step,
             sequence=self._manifest.sequence,
             is_finished=is_finished,
-            bytes_written=written + manifest_bytes,
+            bytes_written=self._bytes_written + manifest_bytes,
             bytes_reused=sum(writer.bytes_reused for writer in writers),
             bytes_total=sum(item.entry.size_bytes for item in self._collected),
             pickled=tuple(name for item in self._collected for name in item.pickled),

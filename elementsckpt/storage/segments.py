@@ -16,6 +16,7 @@ from ..format.manifest import Segment
 from . import disk, files, folders, pool
 from .descriptors import Buffer, Descriptor
 from .paths import names_in
+from .store import Start
 
 _MANIFEST_BYTES = 1 << 32
 
@@ -139,11 +140,22 @@ class SaveFolder:
             status = os.lstat(self._manifest)
         except OSError:
             return None
-        return status.st_mtime_ns, status.st_size, status.st_ino
+        return status.st_ino, status.st_size, status.st_mtime_ns
 
     def has_no_manifest(self) -> bool:
         """Return True only if there certainly is no manifest."""
         return folders.is_missing(self._manifest)
+
+    def start(self, size_bytes: int) -> Start:
+        """Return how the manifest begins.
+
+        Raises:
+          DamagedError, ReadError: as from `files.read_file`.
+        """
+        with files.File(self._manifest) as file:
+            content = bytearray(min(size_bytes, file.size))
+            file.read(content, 0)
+            return Start(content, file.size, file.signature)
 
     def manifest(self) -> bytearray:
         """Return the content of the manifest, if it can be one.

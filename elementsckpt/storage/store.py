@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -170,6 +170,20 @@ class Sink(Protocol):
         """Release it, as soon as no thread is in `write` any more."""
 
 
+class Start(NamedTuple):
+    """How a manifest begins.
+
+    Attributes:
+      content: Its first bytes.
+      size: Its size in bytes.
+      signature: Changes with the manifest, as `Source.signature`.
+    """
+
+    content: bytearray
+    size: int
+    signature: Hashable
+
+
 class Source(Protocol):
     """Reads a save, or whatever has its name.
 
@@ -195,6 +209,13 @@ class Source(Protocol):
 
     def has_no_manifest(self) -> bool:
         """Return True only if there certainly is no manifest."""
+
+    def start(self, size_bytes: int) -> Start:
+        """Return how the manifest begins, with as many bytes of it as there are.
+
+        Raises:
+          DamagedError, ReadError: as from `manifest`.
+        """
 
     def manifest(self) -> bytearray:
         """Return the content of the manifest, if it can be one.

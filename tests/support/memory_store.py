@@ -10,6 +10,7 @@ import numpy as np
 from elementsckpt.errors import DamagedError, SaveExistsError, WriteError
 from elementsckpt.format import names
 from elementsckpt.format.digests import digest_of
+from elementsckpt.storage.store import Start
 
 TIME = iter(range(1, 1 << 40))
 
@@ -139,6 +140,10 @@ class Source:
 
     def has_no_manifest(self):
         return names.MANIFEST not in self.files
+
+    def start(self, size_bytes):
+        content = self.manifest()
+        return Start(content[:size_bytes], len(content), self.signature())
 
     def manifest(self):
         if self.has_no_manifest():
