@@ -1,12 +1,10 @@
 """Torch modules, optimizers and schedulers as components, and devices of tensors."""
 
 import contextlib
-import json
 import logging
 
 import numpy as np
 import pytest
-import xxhash
 
 import elementsckpt
 from elementsckpt import Checkpoint, GlobalRNG, MismatchError
@@ -14,6 +12,8 @@ from elementsckpt.kinds import torch_tensors
 from elementsckpt.testing import ResumeError, check_resume
 
 from support.boxes import Box
+from support.folders import forge, manifest_of
+from support.forgery import component_of
 from support.strategies import assert_same
 
 torch = pytest.importorskip("torch")
@@ -451,8 +451,7 @@ def load(path, state=None, **options):
 
 
 def groups(path):
-    (component,) = json.loads((path / "manifest.json").read_bytes())["components"]
-    return component["trees"][0]["leaves"]
+    return component_of(manifest_of(path))["trees"][0]["leaves"]
 
 
 def on_device(directory, device):
@@ -460,15 +459,14 @@ def on_device(directory, device):
     state = {"t": torch.arange(3.0), "p": nn.Parameter(torch.ones(2, 2))}
     save = Checkpoint(directory, fsync=False)
     save.box = Box(state)
-    manifest = save.save().path / "manifest.json"
-    content = json.loads(manifest.read_bytes())
-    for group in content["components"][0]["trees"][0]["leaves"]:
-        group["value"] = [*(group.get("value") or []), f"device={device}"]
-    del content["digest"]
-    body = json.dumps(content).encode()[:-1]
-    digest = xxhash.xxh3_128_hexdigest(body).encode()
-    manifest.write_bytes(body + b',\n"digest":"%s"}\n' % digest)
-    return manifest.parent
+    path = save.save().path
+
+    def change(content):
+        for group in content["components"][0]["trees"][0]["leaves"]:
+            group["value"] = [*(group.get("value") or []), f"device={device}"]
+
+    forge(path, change)
+    return path
 
 
 def test_tensors_come_back_on_their_device(tmp_path, lazy):

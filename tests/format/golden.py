@@ -1,6 +1,6 @@
 """The states of the golden saves, one for each version, and the script that wrote them.
 
-`python tests/format/golden.py tests/data/golden-2` writes the newest again. Only a
+`python tests/format/golden.py tests/data/golden-2-head` writes the newest again. Only a
 change of the format before its release is a reason for that.
 """
 

@@ -20,6 +20,8 @@ from elementsckpt.format import manifest
 
 from support.boxes import blocks, make
 from support.faults import Policy
+from support.folders import forge, manifest_of
+from support.forgery import set_in
 
 DATA = pathlib.Path(__file__).parents[1] / "data"
 
@@ -341,26 +343,17 @@ def test_blocks_are_at_most_1_mib_and_data_is_aligned(tmp_path, compress):
 )
 def test_blocks_of_more_than_the_limit_are_refused(tmp_path, field):
     path = write(tmp_path / "save", {"w": np.ones(3)})
-    file = path / "manifest.json"
-    content = json.loads(file.read_bytes())
+    block = manifest_of(path)["components"][0]["blocks"][0]
     for index, value in field.items():
-        content["components"][0]["blocks"][0][index] = value
-    del content["digest"]
-    body = json.dumps(content)[:-1].encode()
-    digest = xxhash.xxh3_128_hexdigest(body).encode()
-    file.write_bytes(body + b',\n"digest":"%s"}\n' % digest)
+        block[index] = value
+    forge(path, set_in("components", 0, "blocks", 0, block))
     with pytest.raises(elementsckpt.DamagedError, match="blocks"):
         elementsckpt.read(path)
 
 
 def test_a_newer_version_is_refused_with_both_versions(tmp_path):
     path = write(tmp_path / "save", {"w": np.zeros(3)})
-    file = path / "manifest.json"
-    body = file.read_bytes().rpartition(b',\n"digest":')[0]
-    body = body.replace(b'"version":2', b'"version":7')
-    body = body.replace(b'"format":', b'"shape_of_things":"to come",\n"format":')
-    digest = xxhash.xxh3_128_hexdigest(body).encode()
-    file.write_bytes(body + b',\n"digest":"%s"}\n' % digest)
+    forge(path, lambda x: x.update(version=7, shape_of_things="to come"))
     with pytest.raises(elementsckpt.VersionError, match=r"version 7.*up to 2"):
         elementsckpt.read(path)
 

@@ -9,7 +9,6 @@ import shutil
 
 import numpy as np
 import pytest
-import xxhash
 
 import elementsckpt
 from elementsckpt import (
@@ -23,7 +22,7 @@ from elementsckpt import (
 from support.boxes import Box, LazyStream, block_with, make_boxes, protected
 from support.deadlines import deadline
 from support.faults import use_one_thread
-from support.folders import forge, manifest_of
+from support.folders import forge, manifest_of, signed
 
 
 class Stream(LazyStream):
@@ -315,14 +314,6 @@ def test_nonsense_manifests_are_damaged_saves(save):
         for function in (elementsckpt.info, elementsckpt.read):
             error = attempt(function, save)
             assert error is None or save.name in str(error)
-
-
-def signed(manifest):
-    """Encode a manifest with the digest that docs/format.md asks for."""
-    fields = {key: value for key, value in manifest.items() if key != "digest"}
-    body = json.dumps(fields)[:-1].encode()
-    digest = xxhash.xxh3_128_hexdigest(body)
-    return body + b',\n"digest":"' + digest.encode() + b'"}\n'
 
 
 def places(value, path=()):

@@ -1,7 +1,6 @@
 """One test for each promise of docs/guarantees.md that has no file of its own."""
 
 import errno
-import json
 import logging
 import os
 import pathlib
@@ -12,13 +11,12 @@ from datetime import datetime, timezone
 
 import numpy as np
 import pytest
-import xxhash
 
 import elementsckpt
 from elementsckpt.storage import disk
 
 from support.boxes import Box, python
-from support.folders import Clock
+from support.folders import Clock, forge, manifest_of, sealed, texts_of
 
 
 def checkpoint(directory, keep=2, background=False, compress="auto", **states):
@@ -40,17 +38,6 @@ def flip_last_byte(save, key="agent"):
     content[-1] ^= 1
     file.unlink()
     file.write_bytes(content)
-
-
-def rewrite(save, change):
-    """Change a manifest and sign it, as somebody would who forges one."""
-    file = save / "manifest.json"
-    content = json.loads(file.read_bytes())
-    del content["digest"]
-    change(content)
-    body = json.dumps(content).encode()[:-1]
-    digest = xxhash.xxh3_128_hexdigest(body).encode()
-    file.write_bytes(body + b',\n"digest":"%s"}\n' % digest)
 
 
 @pytest.mark.parametrize("background", [False, True])
@@ -133,7 +120,7 @@ def test_promise_3_order_is_by_sequence(tmp_path):
             content["name"] = new.name
             content["time"] = f"2000-01-0{3 - number}T00:00:00+00:00"
 
-        rewrite(new, backdate)
+        forge(new, backdate)
     again = checkpoint(tmp_path, keep=2, agent=None)
     assert again.load_or_save()
     assert again.agent.state == 2
@@ -202,7 +189,7 @@ def test_promise_5_nothing_is_loaded_unless_everything_can_be(
         def lie(content):
             content["components"][1]["trees"][0]["leaves"][0]["kind"] = "nothing"
 
-        rewrite(save, lie)
+        forge(save, lie)
         other.last = Box()
     elif fault == "files":
         cp.policy = other.policy = elementsckpt.Files(
@@ -231,7 +218,7 @@ def test_promise_7_a_foreign_save_cannot_name_classes_to_call(tmp_path):
                 kind=kind, name="subprocess:Popen"
             )
 
-        rewrite(save, name_popen)
+        forge(save, name_popen)
         mine.load(save)
         assert mine.agent.state == state
         assert not marker.exists()
@@ -246,7 +233,7 @@ def test_promise_7_a_foreign_save_imports_nothing(tmp_path):
             kind="namedtuple", name="numpy:f2py.anything"
         )
 
-    rewrite(save, name_lazy)
+    forge(save, name_lazy)
     script = (
         "import sys, elementsckpt\n"
         "elementsckpt.checkpoint.load(sys.argv[1], {'agent': print})\n"
@@ -288,11 +275,11 @@ def test_promise_7_a_foreign_save_runs_no_code(tmp_path):
 def test_promise_7_a_foreign_save_cannot_name_functions_to_call(tmp_path):
     cp = checkpoint(tmp_path / "theirs", agent={"activation": os.path.join})
     save = cp.save().path
-    rewrite(save, lambda x: _leaf(x).update(value=["posix:system"]))
+    forge(save, lambda x: _leaf(x).update(value=["posix:system"]))
     mine = checkpoint(tmp_path / "mine", agent={"activation": os.path.join})
     with pytest.raises(elementsckpt.PickleError, match="is the function posix"):
         mine.load(save)
-    rewrite(save, lambda x: _leaf(x).update(value=["posixpath:join"]))
+    forge(save, lambda x: _leaf(x).update(value=["posixpath:join"]))
     mine.load(save)
     assert mine.agent.state == {"activation": os.path.join}
 
@@ -378,7 +365,7 @@ def test_promise_8_hostile_manifests_are_refused(tmp_path, name):
     compress = 1 if name in HOSTILE_FRAMES else None
     own = checkpoint(tmp_path / "own", agent=state, compress=compress)
     save = own.save(tmp_path / "save").path
-    rewrite(save, (HOSTILE | HOSTILE_FRAMES)[name])
+    forge(save, (HOSTILE | HOSTILE_FRAMES)[name])
     mine = checkpoint(tmp_path / "mine", agent=None)
     for mmap in (False, True):
         with pytest.raises(elementsckpt.CheckpointError) as caught:
@@ -398,7 +385,7 @@ def test_promise_8_containers_that_double_do_not_hang(tmp_path):
         tree["nodes"] = [{"kind": "list", "children": [0]}, *nodes]
         tree["root"] = -200
 
-    rewrite(save, double)
+    forge(save, double)
     loaded = {}
     elementsckpt.checkpoint.load(save, {"agent": lambda data: loaded.update(data=data)})
     assert loaded["data"][0] is loaded["data"][1]
@@ -409,10 +396,9 @@ def test_promise_8_containers_that_double_do_not_hang(tmp_path):
 def test_promise_8_deep_manifests_are_refused(tmp_path):
     save = checkpoint(tmp_path / "own", agent=1).save(tmp_path / "save").path
     deep = "[" * 100_000 + "]" * 100_000
-    body = (save / "manifest.json").read_bytes().rpartition(b',\n"digest"')[0]
-    body = body.replace(b'"metadata":{}', b'"metadata":' + deep.encode())
-    digest = xxhash.xxh3_128_hexdigest(body).encode()
-    (save / "manifest.json").write_bytes(body + b',\n"digest":"%s"}\n' % digest)
+    head, rest = texts_of(manifest_of(save))
+    head = head.replace(b'"metadata":{}', b'"metadata":' + deep.encode())
+    (save / "manifest.json").write_bytes(sealed(head, rest))
     with pytest.raises(elementsckpt.CheckpointError):
         elementsckpt.info(save)
 

@@ -163,11 +163,40 @@ def forge(save, change):
     """
     file = save / "manifest.json"
     content = json.loads(file.read_bytes())
-    del content["digest"]
     change(content)
-    body = json.dumps(content).encode()[:-1]
-    digest = xxhash.xxh3_128_hexdigest(body).encode()
-    file.write_bytes(body + b',\n"digest":"%s"}\n' % digest)
+    file.write_bytes(signed(content))
+
+
+def signed(content):
+    """Encode a manifest with the digests that docs/format.md asks for."""
+    return sealed(*texts_of(content))
+
+
+def texts_of(content):
+    """Return the head and the rest of a manifest, without what `sealed` adds.
+
+    The head says of components what the rest says.
+    """
+    fields = {key: content[key] for key in content if key not in _LAST}
+    if "summaries" in fields and isinstance(content.get("components"), list):
+        found = [x for x in content["components"] if isinstance(x, dict)]
+        fields["summaries"] = [{k: x[k] for k in _SUMMARY if k in x} for x in found]
+    head = ",\n".join(f"{json.dumps(k)}:{json.dumps(v)}" for k, v in fields.items())
+    found = content.get("components")
+    rest = f',\n"components":{json.dumps(found)}' if "components" in content else ""
+    return b"{\n" + head.encode(), rest.encode()
+
+
+_LAST = "rest_bytes", "head_digest", "components", "digest"
+_SUMMARY = "key", "shards", "leaf_count", "size_bytes"
+
+
+def sealed(head, rest):
+    """Return a manifest of which this is the content, with its digests."""
+    tail = b',\n"digest":"%s"}\n'
+    head += b',\n"rest_bytes":%d' % (len(rest) + len(tail % bytes(32)))
+    head += b',\n"head_digest":"%s"' % xxhash.xxh3_128_hexdigest(head).encode()
+    return head + rest + tail % xxhash.xxh3_128_hexdigest(head + rest).encode()
 
 
 # Calls, each class in the place of `disk.syscall`

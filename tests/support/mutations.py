@@ -19,6 +19,7 @@ import elementsckpt
 from elementsckpt import Checkpoint, CheckpointError, Every, Files, Keep
 
 from support.boxes import Box, LazyStream
+from support.folders import sealed, texts_of
 from support.strategies import Pair, Point
 
 MANIFEST = "manifest.json"
@@ -154,21 +155,12 @@ def mutate(content: Content, choose: Choose) -> Content:
         else:
             _change_file(content, choose)
     _correct(document, content)
-    text = _text_of(document)
+    head, rest = texts_of(document)
     if not choose(8):
-        text = _change_bytes(text, choose)
-    return {**content, MANIFEST: sign(text)}
-
-
-def sign(text: bytes) -> bytes:
-    """Return a manifest with the digest that it should have."""
-    digest = xxhash.xxh3_128_hexdigest(text).encode()
-    return text + b',\n"digest":"%s"}\n' % digest
-
-
-def _text_of(document: Any) -> bytes:
-    fields = {key: value for key, value in document.items() if key != "digest"}
-    return json.dumps(fields, ensure_ascii=False).encode("utf-8", "replace")[:-1]
+        head = _change_bytes(head, choose)
+    if not choose(8):
+        rest = _change_bytes(rest, choose)
+    return {**content, MANIFEST: sealed(head, rest)}
 
 
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:
