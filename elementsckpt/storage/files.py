@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -137,21 +139,40 @@ def read_file(
         the arguments ask for.
       ReadError: the system refused, or it does not fit into memory.
     """
-    with File(path) as file:
+    with _open_to_hold(path) as file:
         if limit_bytes is not None and file.size > limit_bytes:
             raise DamagedError(
                 f"{path} is damaged: it has {file.size} bytes, more than {limit_bytes}."
             )
+        found = bytearray(min(len(end), file.size))
+        file.read(found, file.size - len(found))
+        if found != end:
+            raise DamagedError(f"{path} is damaged: it does not end with {end!r}.")
+        if is_text:
+            return _text(file)
+        content = bytearray(file.size)
+        file.read(content, 0)
+        return content
+
+
+def read_start(path: Path, size_bytes: int) -> tuple[bytearray, File]:
+    """Return the first bytes of a regular file, and the file, which is closed.
+
+    Raises:
+      DamagedError, ReadError: as from `read_file`.
+    """
+    with _open_to_hold(path) as file:
+        content = bytearray(min(size_bytes, file.size))
+        file.read(content, 0)
+        return content, file
+
+
+@contextlib.contextmanager
+def _open_to_hold(path: Path) -> Iterator[File]:
+    """Open a file of which content will be in memory."""
+    with File(path) as file:
         try:
-            found = bytearray(min(len(end), file.size))
-            file.read(found, file.size - len(found))
-            if found != end:
-                raise DamagedError(f"{path} is damaged: it does not end with {end!r}.")
-            if is_text:
-                return _text(file)
-            content = bytearray(file.size)
-            file.read(content, 0)
-            return content
+            yield file
         except MemoryError as error:
             raise ReadError(
                 f"{path} does not fit into memory: it has {file.size:,} bytes. The "

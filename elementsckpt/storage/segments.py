@@ -152,10 +152,8 @@ class SaveFolder:
         Raises:
           DamagedError, ReadError: as from `files.read_file`.
         """
-        with files.File(self._manifest) as file:
-            content = bytearray(min(size_bytes, file.size))
-            file.read(content, 0)
-            return Start(content, file.size, file.signature)
+        content, file = files.read_start(self._manifest, size_bytes)
+        return Start(content, file.size, file.signature)
 
     def manifest(self) -> bytearray:
         """Return the content of the manifest, if it can be one.

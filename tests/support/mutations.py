@@ -155,7 +155,7 @@ def mutate(content: Content, choose: Choose) -> Content:
         else:
             _change_file(content, choose)
     _correct(document, content)
-    head, rest = texts_of(document)
+    head, rest = texts_of(document, lies=not choose(8))
     if not choose(8):
         head = _change_bytes(head, choose)
     if not choose(8):

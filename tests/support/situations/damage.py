@@ -21,7 +21,15 @@ from elementsckpt import (
 
 from support.boxes import Box, Stream, make
 from support.faults import use_small_segments
-from support.folders import flip, flip_block, forge, noise
+from support.folders import (
+    flip,
+    flip_block,
+    forge,
+    manifest_of,
+    noise,
+    sealed,
+    texts_of,
+)
 
 from .pickles import of_elements
 from .table import refuse, says
@@ -40,6 +48,12 @@ def saved(tmp, change):
 
 def forged(tmp, change):
     return saved(tmp, lambda path: forge(path, lambda x: change(x["components"])))
+
+
+def make_hole(path, size):
+    """Make a file of zeros, which take no space on the disk."""
+    os.truncate(path, 0)
+    os.truncate(path, size)
 
 
 def raw(path):
@@ -87,14 +101,14 @@ def two_saves_that_changed(tmp, _):
     OTHER,
 )
 def a_huge_manifest(tmp, _):
-    cp = saved(tmp, lambda path: os.truncate(path / "manifest.json", (1 << 32) + 1))
+    cp = saved(tmp, lambda path: make_hole(path / "manifest.json", (1 << 32) + 1))
     yield
     cp.load()
 
 
 @says(DamagedError, "{tmp}/…/manifest.json is damaged: byte … of it is zero.", OTHER)
 def a_manifest_with_a_hole(tmp, _):
-    cp = saved(tmp, lambda path: os.truncate(path / "manifest.json", 1 << 31))
+    cp = saved(tmp, lambda path: make_hole(path / "manifest.json", 1 << 31))
     yield
     cp.load()
 
@@ -327,6 +341,41 @@ def a_block_that_is_too_large(tmp, _):
 )
 def blocks_that_overlap(tmp, _):
     cp = forged(tmp, lambda x: x[0]["blocks"][0].__setitem__(1, 0))
+    yield
+    cp.load()
+
+
+@says(DamagedError, CLAIMS, "has other components in its head.", OTHER)
+def a_head_of_other_components(tmp, _):
+    cp = make(tmp, {"n": 1})
+    path = cp.save().path
+    content = manifest_of(path)
+    content["summaries"][0]["leaf_count"] = 2
+    (path / "manifest.json").write_bytes(sealed(*texts_of(content, lies=True)))
+    yield
+    cp.load()
+
+
+@says(
+    DamagedError,
+    "{tmp}/…/manifest.json is damaged: the digest of its head differs.",
+    OTHER,
+)
+def a_head_that_changed(tmp, _):
+    cp = make(tmp, {str(n): n for n in range(5000)})
+    flip(cp.save().path / "manifest.json", 30)
+    yield
+    cp.load()
+
+
+@says(
+    DamagedError,
+    "{tmp}/…/manifest.json is damaged: it has 9000 bytes, expected ….",
+    OTHER,
+)
+def a_manifest_that_is_truncated(tmp, _):
+    cp = make(tmp, {str(n): n for n in range(5000)})
+    os.truncate(cp.save().path / "manifest.json", 9000)
     yield
     cp.load()
 
