@@ -57,14 +57,16 @@ class _InvalidError(Exception):
 
 def encode(manifest: Manifest) -> bytes:
     """Return the content of a manifest file."""
-    head, components = manifest.head(), map(json.encode, manifest.components)
-    rest = b',\n"components":[\n%s\n]' % b",\n".join(components)
+    head = manifest.head()
     fields: dict[str, Any] = {x: getattr(head, x) for x in head.__struct_fields__}
-    fields["rest_bytes"] = len(rest) + _TAIL_BYTES
+    # Components can be large, so they are copied once.
+    parts = [x for item in manifest.components for x in (b",\n", json.encode(item))]
+    parts = [b',\n"components":[\n', *parts[1:], b"\n]"]
+    fields["rest_bytes"] = sum(map(len, parts)) + _TAIL_BYTES
     lines = [b'"%s":%s' % (x.encode(), json.encode(y)) for x, y in fields.items()]
     start = b"{\n" + b",\n".join(lines)
-    body = start + _HEAD_TAIL % digest(start).encode() + rest
-    return body + _TAIL % digest(body).encode()
+    parts = [start, _HEAD_TAIL % digest(start).encode(), *parts]
+    return b"".join([*parts, _TAIL % digest(*parts).encode()])
 
 
 def decode(content: bytes | bytearray, where: str) -> Manifest:

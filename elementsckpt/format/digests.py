@@ -10,9 +10,14 @@ import xxhash
 _PIECE_BYTES = 1 << 20
 
 
-def digest(data: Any) -> str:
+def digest(data: Any, *more: Any) -> str:
     """Return the xxh3-128 of bytes, as 32 hexadecimal digits."""
-    return xxhash.xxh3_128_hexdigest(data)
+    if not more:
+        return xxhash.xxh3_128_hexdigest(data)
+    found = xxhash.xxh3_128(data)
+    for part in more:
+        found.update(part)
+    return found.hexdigest()
 
 
 def digest_of(read: Callable[[memoryview, int], None], size: int) -> str:
