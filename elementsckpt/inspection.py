@@ -34,12 +34,12 @@ def info(path: AnyPath) -> SaveInfo:
     """Return the description of a save, without reading or verifying arrays.
 
     Args:
-      path: A save, or a directory, for its newest save with a valid manifest.
+      path: A save, or a directory, for its newest save whose manifest has a good head.
 
     Raises:
       SaveNotFoundError: there is no save.
-      DamagedError, VersionError: the part of the manifest that this reads is not valid.
-        `read` and `load` verify the parts about structure and files.
+      DamagedError, VersionError: the head of the manifest is not valid. `read` and `load`
+        verify the rest, which is about structure and files.
     """
     return describe(lookup.newest(lookup.find(local(path))))
 

@@ -155,6 +155,20 @@ def test_a_manifest_has_another_signature_when_it_was_written_anew(store):
     assert len(signatures) == 3
 
 
+@pytest.mark.parametrize("size", [1, 8, 100])
+def test_a_manifest_is_read_from_its_start(store, size):
+    source = store.open(make(store)[0])
+    start = source.start(size)
+    assert bytes(start.content) == b'{"n": 1}'[:size]
+    assert start.size == 8
+    assert start.signature == source.signature()
+
+
+def test_what_is_not_there_has_no_start(store):
+    with pytest.raises(DamagedError):
+        store.open("nothing").start(8)
+
+
 # Segments
 
 
