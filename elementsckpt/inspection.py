@@ -38,8 +38,8 @@ def info(path: AnyPath) -> SaveInfo:
 
     Raises:
       SaveNotFoundError: there is no save.
-      DamagedError, VersionError: the head of the manifest is not valid. `read` and `load`
-        verify the rest, which is about structure and files.
+      DamagedError, VersionError: the head of the manifest is not valid. `read` and
+        `load` verify the rest, which is about structure and files.
     """
     return describe(lookup.newest(lookup.find(local(path))))
 

@@ -72,12 +72,16 @@ class SaveEntry:
         return self.source.signature() != self.signature
 
     def is_whole(self) -> bool:
-        """Return whether its manifest is good beyond its head, too."""
+        """Return whether its manifest is good beyond its head, too.
+
+        Raises:
+          ReadError: the system refused.
+        """
         if self.head is None or self.is_verified:
             return self.error is None
         try:
             codec.verify(self.source.manifest(), str(self.path / names.MANIFEST))
-        except CheckpointError:
+        except DamagedError:
             return False
         return True
 

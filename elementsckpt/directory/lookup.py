@@ -19,6 +19,7 @@ from .entries import SaveEntry, read_entry
 from .listing import Directory
 from .retention import Keep
 
+_PASSES = 10
 _logger = logging.getLogger("elementsckpt")
 
 
@@ -299,15 +300,20 @@ def latest(directory: Directory) -> SaveEntry | None:
     Raises:
       DamagedError, VersionError, ReadError: as from `newest`.
     """
-    saves = directory.known()[::-1]
-    if saves and newest(saves).has_changed():
-        saves = directory.saves()[::-1]
-    while saves:
-        found = newest(saves)
-        if directory.is_whole(found):
-            return found
-        saves = saves[saves.index(found) + 1 :]
-    return None
+    found = None
+    for look in (directory.known, *[directory.saves] * _PASSES):
+        saves = look()[::-1]
+        while saves:
+            found = newest(saves)
+            is_whole = directory.is_whole(found)
+            if found.has_changed():  # Another process has removed it, say.
+                break
+            if is_whole:
+                return found
+            saves = saves[saves.index(found) + 1 :]
+        else:
+            return None
+    return found
 
 
 def _save_at(path: Path) -> SaveEntry | None:

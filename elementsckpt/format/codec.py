@@ -34,7 +34,7 @@ _TAIL = b',\n"digest":"%s"}\n'
 _TAIL_BYTES = len(_TAIL) - 2 + 32
 _HEAD_TAIL = b',\n"head_digest":"%s"'
 # In JSON, lines end only between fields: those within text are escaped.
-_HEAD_END = re.compile(rb'(,\n"rest_bytes":(\d{1,12})),\n"head_digest":"([^"]*)"')
+_HEAD_END = re.compile(rb',\n"rest_bytes":(\d{1,12}),\n"head_digest":"([^"]*)"')
 
 
 class _Version(Struct):
@@ -76,11 +76,11 @@ def decode(content: bytes | bytearray, where: str) -> Manifest:
       DamagedError: it is not what was written.
       VersionError: it is in a newer version of the format.
     """
-    verify(content, where)
+    head = decode_head(content, len(content), where)
     manifest = _parse(_MANIFEST, content, where)
     try:
-        if manifest.head_digest and manifest.summaries != manifest.head().summaries:
-            raise _InvalidError("has other components in its head")
+        if head != manifest.head():
+            raise _InvalidError("is not what its head says")
         for component in manifest.components:
             if component.files is None:
                 _check_blocks(component)
@@ -120,9 +120,9 @@ def decode_head(start: bytes | bytearray, size: int, where: str) -> Head | None:
         old.summaries = old.components
         return msgspec.convert(old, Head, from_attributes=True)
     body = memoryview(start)[: end.end(1)]
-    if end[3] != digest(body).encode():
+    if end[2] != digest(body).encode():
         raise DamagedError(f"{where} is damaged: the digest of its head differs.")
-    expected = end.end() + int(end[2])
+    expected = end.end() + int(end[1])
     if size != expected:
         raise DamagedError(
             f"{where} is damaged: it has {size} bytes, expected {expected}."

@@ -261,7 +261,35 @@ def test_a_process_does_not_read_again_what_it_prunes(tmp_path, reads):
     assert not reads
 
 
+def test_the_newest_is_the_one_that_another_process_makes_meanwhile(
+    tmp_path, monkeypatch
+):
+    other = make(tmp_path, LEAVES, keep=1)
+    other.save()
+    verify, more = codec.verify, [1, 2, 3]
+
+    def slow(content, where):
+        if more:
+            more.pop()
+            other.save()
+        verify(content, where)
+
+    monkeypatch.setattr(codec, "verify", slow)
+    assert make(tmp_path, LEAVES).latest() == other.latest()
+    assert not more
+
+
 # What a head claims
+
+
+def test_a_field_that_is_there_twice_is_refused(tmp_path):
+    path = make(tmp_path, {"w": np.ones(3)}).save(tmp_path / "save").path
+    head, rest = texts_of(manifest_of(path))
+    rest += b',\n"head_digest":"",\n"summaries":[],\n"sequence":9'
+    (path / names.MANIFEST).write_bytes(sealed(head, rest))
+    assert elementsckpt.info(path).sequence == 1
+    with pytest.raises(DamagedError, match="is not what its head says"):
+        elementsckpt.read(path)
 
 
 LIES = {
@@ -282,5 +310,5 @@ def test_a_head_that_says_of_components_what_they_are_not_is_refused(tmp_path, c
     head, rest = texts_of(content, lies=True)
     (path / names.MANIFEST).write_bytes(sealed(head, rest))
     elementsckpt.info(path)
-    with pytest.raises(DamagedError, match="other components in its head"):
+    with pytest.raises(DamagedError, match="is not what its head says"):
         elementsckpt.read(path)

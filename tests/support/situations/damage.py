@@ -345,7 +345,7 @@ def blocks_that_overlap(tmp, _):
     cp.load()
 
 
-@says(DamagedError, CLAIMS, "has other components in its head.", OTHER)
+@says(DamagedError, CLAIMS, "is not what its head says.", OTHER)
 def a_head_of_other_components(tmp, _):
     cp = make(tmp, {"n": 1})
     path = cp.save().path
