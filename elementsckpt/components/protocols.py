@@ -65,6 +65,12 @@ class Component(NamedTuple):
         return self.owner.value if type(self.owner) is Key else self.registered
 
     @property
+    def content(self) -> Any:
+        """The object, or what it holds if it is a `Value`."""
+        is_value = attributes.is_instance(self.owner, Value)
+        return self.owner.value if is_value else self.registered
+
+    @property
     def save(self) -> Callable[[], Any]:
         """The method that returns the state."""
         return getattr(self.owner, self.save_name)  # type: ignore[no-any-return]

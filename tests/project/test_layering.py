@@ -18,6 +18,7 @@ PACKAGE = ROOT / "elementsckpt"
 FLOORS = [
     {"testing"},
     {"checkpoint"},
+    {"engine"},
     {"functions", "inspection", "run"},
     {"saving", "loading"},
     {"directory", "components"},
