@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, overload
 
@@ -28,10 +29,9 @@ from .run import signals
 from .run.schedule import Every
 from .run.timing import Timing
 from .saving.options import SaveOptions
-from .storage.paths import AnyPath, local
 from .system import memory
 from .user import arguments
-from .user.arguments import flag, shown
+from .user.arguments import AnyPath, flag, local, shown
 from .user.notices import Notices
 
 if TYPE_CHECKING:
@@ -360,12 +360,12 @@ class Checkpoint(Registry):
     ) -> SaveRequest:
         self._require_components()
         return self._engine.request(
-            self._select(keys),
-            metrics,
-            metadata,
+            target,
             pin,
-            target=target,
-            is_whole=keys is None,
+            components=self._select(keys),
+            metrics=metrics,
+            metadata=metadata,
+            is_whole=target is None and keys is None,
             is_last=is_last,
         )
 
@@ -484,13 +484,10 @@ class Checkpoint(Registry):
           ComponentError: the component cannot be copied.
           CheckpointError: as for `load`.
         """
-        value, engine = self._select([arguments.key(key)])[key].value, self._engine
+        self._select([arguments.key(key)])
         copied = Checkpoint(self._path, keep=self._options.keep)
-        engine.copy(copied, key, value)
-        with engine.saver.lock:
-            engine.saver.join()
-            copied.load(path, [key], step=step, allow_pickle=allow_pickle)
-        return getattr(copied, key)
+        load = partial(copied.load, path, [key], step=step, allow_pickle=allow_pickle)
+        return self._engine.load_copy(key, copied, load)
 
     def load_or_save(
         self, *, strict: bool = True, cast: bool = False, rename: Rename | None = None

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .components import copies, protocols
+from .components import protocols
+from .components.files import Files
 from .components.protocols import Component
+from .components.registry import Registry
+from .components.rng import GlobalRNG
+from .components.wrappers import Saveable
 from .directory import lookup
 from .directory.listing import Directory, SaveEntry
 from .directory.metadata import encode
-from .errors import DamagedError, SaveNotFoundError
+from .errors import ComponentError, DamagedError, SaveNotFoundError, reason
 from .inspection import describe
+from .kinds import jax_arrays
 from .loading import load as loading
 from .loading.candidates import Candidates
 from .loading.request import Request
@@ -23,9 +29,10 @@ from .reports import LoadReport, SaveInfo
 from .run.saver import Saver, SaveRequest, StagedSave
 from .run.timing import Timing
 from .saving.options import SaveOptions
-from .storage.paths import AnyPath, local
 from .system import job
 from .system.phases import Phases
+from .user import attributes
+from .user.arguments import AnyPath, local
 from .user.notices import Notices
 
 
@@ -83,34 +90,21 @@ class Engine:
         return self._directory
 
     component = staticmethod(protocols.component)
-    copy = staticmethod(copies.register)
 
     # Saving
 
     def request(
-        self,
-        components: Mapping[str, Component],
-        metrics: Mapping[str, Any] | None,
-        metadata: Any,
-        pin: str | None = None,
-        *,
-        target: Path | None = None,
-        is_whole: bool = True,
-        is_last: bool = False,
+        self, target: Path | None, pin: str | None, **fields: Any
     ) -> SaveRequest:
-        """Return a request for a save of these components; the rest is as there."""
+        """Return a request for a save; `fields` are the others that it has.
+
+        Raises:
+          ValueError: the pin is not valid, or there is no directory and no target.
+        """
         if target is None:
             self._required_directory()
         pin = lookup.checked_pin(pin, target)
-        return SaveRequest(
-            components,
-            target,
-            metrics,
-            metadata,
-            pin,
-            is_whole=is_whole and target is None,
-            is_last=is_last,
-        )
+        return SaveRequest(target=target, pin=pin, **fields)
 
     def stage(self, keys: Sequence[str], request: SaveRequest) -> StagedSave:
         """Return a context in which the files of some components are written."""
@@ -177,6 +171,20 @@ class Engine:
                 save()
                 return False
 
+    def load_copy(self, key: str, copied: Registry, load: Callable[[], object]) -> Any:
+        """Return a copy of a component, loaded: as for `Checkpoint.copy_of`.
+
+        Args:
+          key: The key of the component.
+          copied: Where to register the copy.
+          load: Loads what is registered there.
+        """
+        _copy(key, self._components[key].value, copied)
+        with self.saver.lock:
+            self.saver.join()
+            load()
+        return getattr(copied, key)
+
     def _candidates(
         self, path: AnyPath | None, step: int | None, keys: Iterable[str] = ()
     ) -> list[SaveEntry]:
@@ -238,3 +246,37 @@ class Engine:
             if not options.write:
                 return []
             return directory.delete(found, fsync=options.fsync)
+
+
+def _copy(key: str, value: Any, registry: Registry) -> None:
+    """Register a copy of a component, to load a save into the copy.
+
+    Raises:
+      ComponentError: the component cannot be copied.
+    """
+    why_not = _why_not(value)
+    if why_not is not None:
+        raise ComponentError(
+            f"{key!r} is made of {why_not}. Use "
+            f"elementsckpt.read(path, keys=[{key!r}])."
+        )
+    try:
+        with jax_arrays.unchecked():
+            setattr(registry, key, copy.deepcopy(value))
+    except Exception as error:
+        raise ComponentError(
+            f"{key!r} cannot be copied: {reason(error)}. Make another "
+            f"{type(value).__name__}, register it with a Checkpoint() of its own, "
+            f"and load(path, keys=[{key!r}])."
+        ) from error
+
+
+def _why_not(value: Any) -> str | None:
+    """Return what a component refers to if its state is elsewhere, or None."""
+    if attributes.is_instance(value, GlobalRNG):
+        return "the global generators of the process: loading a copy would set them"
+    if attributes.is_instance(value, Files) or (
+        attributes.is_instance(value, Saveable) and not value.is_of_attributes
+    ):
+        return "functions, which load into what they belong to, not into a copy"
+    return None

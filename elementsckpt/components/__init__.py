@@ -7,7 +7,6 @@ load knows of a component.
 """
 
 __all__ = [
-    "copies",
     "files",
     "protocols",
     "registry",
@@ -15,4 +14,5 @@ __all__ = [
     "targets",
     "torch_states",
     "value",
+    "wrappers",
 ]

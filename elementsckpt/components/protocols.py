@@ -22,7 +22,7 @@ from ..state import callables
 from ..user import attributes
 from . import rng
 from .targets import Target, of_value
-from .value import NnxState, Value, is_tree, state_of
+from .value import NnxState, Value, is_pytree, state_of
 
 PROTOCOLS = (
     ("save", "load"),
@@ -38,7 +38,7 @@ _PLACE = re.compile(
 _MOST_NAMES = 12
 
 
-class Key(Value):
+class TypedKey(Value):
     """A typed key that is registered; the attribute returns the current key."""
 
 
@@ -62,7 +62,7 @@ class Component(NamedTuple):
     @property
     def value(self) -> Any:
         """What the attribute returns: the object, or the current key in its place."""
-        return self.owner.value if type(self.owner) is Key else self.registered
+        return self.owner.value if type(self.owner) is TypedKey else self.registered
 
     @property
     def content(self) -> Any:
@@ -118,7 +118,7 @@ def component(key: str, value: Any) -> Component:
       ComponentError: it has none; the message says why.
     """
     is_key = leaves.kind_of(value) is KEY
-    owner = Key(value) if is_key else rng.owner_of(value)
+    owner = TypedKey(value) if is_key else rng.owner_of(value)
     if owner is not None:
         return Component(value, owner)
     reasons = []
@@ -161,7 +161,7 @@ def _remedy(key: str, value: Any) -> str:
             f"functions: {wrapped}Saveable(function_that_returns_its_content, "
             f"function_that_fills_it)"
         )
-    if is_tree(value):
+    if is_pytree(value):
         return f"As a pytree, which cannot change itself, wrap it: {wrapped}Value(it)"
     names = [] if callable(value) else _candidates(value)
     if names:

@@ -11,7 +11,7 @@ from msgspec import Struct
 from ..state.flattening import Flat
 from ..user import attributes
 from .files import Files
-from .value import Value, is_empty, of_functions, template
+from .value import Value, is_empty, template, values_of
 
 
 class Target(Struct, frozen=True):
@@ -50,6 +50,6 @@ def of_value(value: Value, state: Callable[[], Any] | None = None) -> Target:
 
 def of_loadfns(loadfns: Mapping[str, Callable[[Any], Any]]) -> dict[str, Target]:
     """Return functions that take a state as targets, by key."""
-    values = of_functions(loadfns, Value.load)
+    values = values_of(loadfns, Value.load)
     targets = {key: Target(load) for key, load in loadfns.items()}
     return targets | {key: of_value(value) for key, value in values.items()}
