@@ -35,7 +35,7 @@ from .user.arguments import AnyPath, flag, local, shown
 from .user.notices import Notices
 
 if TYPE_CHECKING:
-    from .components.protocols import Component
+    from .components.component import Component
     from .engine import Engine
     from .functions import exists, load, save
     from .run.saver import SaveRequest

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from .components import protocols
+from .components.component import Component
 from .components.files import Files
-from .components.protocols import Component
 from .components.registry import Registry
 from .components.rng import GlobalRNG
 from .components.wrappers import Saveable

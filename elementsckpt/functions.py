@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from .components import rng
-from .components.targets import Target, of_loadfns
+from .components.component import Target, of_loadfns
 from .components.value import Value, flatten, of_pytree, state_of, values_of
 from .directory import lookup
 from .directory.lookup import find

@@ -7,11 +7,11 @@ load knows of a component.
 """
 
 __all__ = [
+    "component",
     "files",
     "protocols",
     "registry",
     "rng",
-    "targets",
     "torch_states",
     "value",
     "wrappers",

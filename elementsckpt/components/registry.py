@@ -11,7 +11,7 @@ from ..user.hints import listed
 from .files import Files
 
 if TYPE_CHECKING:
-    from .protocols import Component
+    from .component import Component
 
 # Names in other libraries, and what this library has in their place.
 _CALLED_HERE = {

@@ -12,7 +12,7 @@ from .schedule import Every
 from .signals import Watch
 
 if TYPE_CHECKING:
-    from ..components.protocols import Component
+    from ..components.component import Component
 
 
 class Timing:

@@ -142,7 +142,8 @@ def test_what_is_above_asks_the_kind_of_a_leaf_and_not_its_library():
     libraries = {f"elementsckpt.kinds.{name}" for name in names}
     found = {x for x in MODULES if home(x) != "kinds" and libraries & {*siblings(x)}}
     assert {x.partition(".")[2] for x in found} == {
-        "components.protocols",  # Keys and modules are registered as they are.
+        "components.component",  # Modules are registered as they are,
+        "components.protocols",  # and typed keys.
         "components.torch_states",
         "engine",  # JAX looks for NaN in what is loaded, unless told not to.
         "components.value",  # What callbacks of JAX make of keys,
