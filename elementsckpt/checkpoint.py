@@ -525,6 +525,7 @@ class Checkpoint(Registry):
         return self._engine.load_or_save(request, self._save_first)
 
     def _save_first(self) -> None:
+        """Write the first save of a run, if that can be done without `staging`."""
         if not self._staged_only():
             self.save()
 
@@ -634,7 +635,10 @@ class Checkpoint(Registry):
 
         The object stays usable.
         """
-        self._timing.unwatch() if self._made is None else self._made.saver.close()
+        if self._made is None:
+            self._timing.unwatch()
+        else:
+            self._made.saver.close()
 
     def __enter__(self: _Self) -> _Self:
         return self
