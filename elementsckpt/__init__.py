@@ -19,71 +19,40 @@ TYPE_CHECKING = False  # As that of typing, which takes milliseconds to import.
 if TYPE_CHECKING:
     from . import checkpoint as checkpoint
     from . import testing as testing
-    from .checkpoint import Checkpoint
-    from .components.files import Files
-    from .components.rng import GlobalRNG
-    from .components.value import Value
-    from .components.wrappers import Counter, Saveable
-    from .directory.retention import Keep
-    from .errors import (
-        CheckpointError,
-        ComponentError,
-        DamagedError,
-        MetadataError,
-        MismatchError,
-        MissingKeyError,
-        PickleError,
-        ReadError,
-        SaveExistsError,
-        SaveNotFoundError,
-        StateError,
-        VersionError,
-        WriteError,
-    )
-    from .functions import exists, load_pytree, save_pytree
-    from .inspection import info, read
-    from .kinds.ring import Ring
-    from .reports import ComponentInfo, Lineage, LoadReport, SaveInfo, SaveReport
-    from .run.schedule import Every
+    from .checkpoint import Checkpoint as Checkpoint
+    from .components.files import Files as Files
+    from .components.rng import GlobalRNG as GlobalRNG
+    from .components.value import Value as Value
+    from .components.wrappers import Counter as Counter
+    from .components.wrappers import Saveable as Saveable
+    from .directory.retention import Keep as Keep
+    from .errors import CheckpointError as CheckpointError
+    from .errors import ComponentError as ComponentError
+    from .errors import DamagedError as DamagedError
+    from .errors import MetadataError as MetadataError
+    from .errors import MismatchError as MismatchError
+    from .errors import MissingKeyError as MissingKeyError
+    from .errors import PickleError as PickleError
+    from .errors import ReadError as ReadError
+    from .errors import SaveExistsError as SaveExistsError
+    from .errors import SaveNotFoundError as SaveNotFoundError
+    from .errors import StateError as StateError
+    from .errors import VersionError as VersionError
+    from .errors import WriteError as WriteError
+    from .functions import exists as exists
+    from .functions import load_pytree as load_pytree
+    from .functions import save_pytree as save_pytree
+    from .inspection import info as info
+    from .inspection import read as read
+    from .kinds.ring import Ring as Ring
+    from .reports import ComponentInfo as ComponentInfo
+    from .reports import Lineage as Lineage
+    from .reports import LoadReport as LoadReport
+    from .reports import SaveInfo as SaveInfo
+    from .reports import SaveReport as SaveReport
+    from .run.schedule import Every as Every
 
-__all__ = [
-    "Checkpoint",
-    "CheckpointError",
-    "ComponentError",
-    "ComponentInfo",
-    "Counter",
-    "DamagedError",
-    "Every",
-    "Files",
-    "GlobalRNG",
-    "Keep",
-    "Lineage",
-    "LoadReport",
-    "MetadataError",
-    "MismatchError",
-    "MissingKeyError",
-    "PickleError",
-    "ReadError",
-    "Ring",
-    "SaveExistsError",
-    "SaveInfo",
-    "SaveNotFoundError",
-    "SaveReport",
-    "Saveable",
-    "StateError",
-    "Value",
-    "VersionError",
-    "WriteError",
-    "__version__",
-    "checkpoint",
-    "exists",
-    "info",
-    "load_pytree",
-    "read",
-    "save_pytree",
-]
-
-# Modules by the names that they have, which are imported when they are asked for:
+# Names by the modules that have them, which are imported when the names are asked for:
 # NumPy, which most of them need, takes longer than the rest of a short program.
 _HOMES = {
     "checkpoint": ["Checkpoint"],
@@ -92,14 +61,30 @@ _HOMES = {
     "components.value": ["Value"],
     "components.wrappers": ["Counter", "Saveable"],
     "directory.retention": ["Keep"],
-    "errors": [name for name in __all__ if name.endswith("Error")],
+    "errors": [
+        "CheckpointError",
+        "ComponentError",
+        "DamagedError",
+        "MetadataError",
+        "MismatchError",
+        "MissingKeyError",
+        "PickleError",
+        "ReadError",
+        "SaveExistsError",
+        "SaveNotFoundError",
+        "StateError",
+        "VersionError",
+        "WriteError",
+    ],
     "functions": ["exists", "load_pytree", "save_pytree"],
     "inspection": ["info", "read"],
     "kinds.ring": ["Ring"],
     "reports": ["ComponentInfo", "Lineage", "LoadReport", "SaveInfo", "SaveReport"],
     "run.schedule": ["Every"],
 }
+_NAMES = {name: home for home, names in _HOMES.items() for name in names}
 _MODULES = {"checkpoint", "errors", "functions", "inspection", "reports", "testing"}
+__all__ = sorted([*_NAMES, "__version__", "checkpoint"])
 
 
 if not TYPE_CHECKING:
@@ -107,11 +92,10 @@ if not TYPE_CHECKING:
     def __getattr__(name):
         if name in _MODULES:
             return importlib.import_module(f".{name}", __name__)
-        for home, names in _HOMES.items():
-            if name in names:
-                found = getattr(importlib.import_module(f".{home}", __name__), name)
-                globals()[name] = found
-                return found
+        if name in _NAMES:
+            home = importlib.import_module(f".{_NAMES[name]}", __name__)
+            found = globals()[name] = getattr(home, name)
+            return found
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -1,49 +1,49 @@
-"""The object that holds a run's components, and the functional form's import path."""
+"""The object that holds a run's components, and the functional form's import path.
+
+An object without components needs neither NumPy nor what saves and loads. These are
+imported with `engine`, all at once, when the first component is registered: so neither
+a signal handler nor a forked child imports anything in a save.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import time
+import importlib
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, overload
 
 from msgspec.structs import replace
 
-from .components import copies
 from .components.registry import Registry
-from .directory import lookup, retention
-from .directory.entries import SaveEntry
-from .directory.listing import Directory
-from .directory.metadata import encode
+from .directory import retention
 from .directory.retention import Keep
-from .errors import CheckpointError, DamagedError, SaveNotFoundError
+from .errors import CheckpointError
 from .format import compression
 from .format.sizes import DEFAULT
-from .functions import exists, load, save
-from .inspection import describe
-from .loading import load as loading
 from .loading import verbs
-from .loading.candidates import Candidates
 from .loading.request import Regex, Rename, Request
 from .reports import LoadReport, SaveInfo, SaveReport
 from .run import signals
-from .run.saver import Saver, SaveRequest, StagedSave
 from .run.schedule import Every
 from .run.timing import Timing
-from .saving.arenas import default_bytes
 from .saving.options import SaveOptions
-from .storage.paths import AnyPath, local
-from .system import job
-from .system.phases import Phases
+from .system import memory
 from .user import arguments
-from .user.arguments import flag, shown
+from .user.arguments import AnyPath, flag, local, shown
 from .user.notices import Notices
+
+if TYPE_CHECKING:
+    from .components.component import Component
+    from .engine import Engine
+    from .functions import exists, load, save
+    from .run.saver import SaveRequest
 
 __all__ = ["Checkpoint", "exists", "load", "save"]
 _Self = TypeVar("_Self", bound="Checkpoint")
 MYPY = False  # True for mypy, but not for other type checkers.
+_COPY_SHARE = 8  # Copies in the background take one in so many bytes of memory.
 
 if TYPE_CHECKING:
 
@@ -52,6 +52,13 @@ if TYPE_CHECKING:
 
         @property
         def _of_its_class(self) -> list[Checkpoint]: ...
+
+else:
+
+    def __getattr__(name):
+        if name in __all__:
+            return getattr(importlib.import_module(".functions", __package__), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
@@ -111,10 +118,11 @@ class Checkpoint(Registry):
     """
 
     _OWN = frozenset(
-        {"_step", "_options", "_notices", "_directory", "_timing", "_saver"}
+        {"_step", "_options", "_notices", "_path", "_timing", "_copy_bytes"}
     )
 
     _SIZES = DEFAULT
+    _made: Engine | None = None
 
     if TYPE_CHECKING:  # Only what a subclass declares is an attribute of its objects.
 
@@ -164,39 +172,51 @@ class Checkpoint(Registry):
             )
         self._step = step
         self._notices = Notices()
-        self._directory: Directory | None = None
-        if directory is not None:
-            self._directory = Directory(local(directory), self._notices)
+        self._path = None if directory is None else local(directory)
         self._timing = Timing(every, step, self._components)
-        encoded = None if metadata is None else encode(metadata)
         compress = compression.check(compress)
         write, fsync = flag("write", write), flag("fsync", fsync)
         keep = retention.checked(keep)
         self._options = SaveOptions(keep, write, fsync, compress, self._SIZES)
-        copy_bytes = None
+        self._copy_bytes = None
         if flag("background", background):
-            copy_bytes = default_bytes() if staging_bytes is None else staging_bytes
-        self._saver = Saver(
-            self._directory,
-            self._options,
-            self._components,
-            self._timing,
-            metadata=encoded,
-            copy_bytes=copy_bytes,
-            notices=self._notices,
-        )
+            share = memory.memory_bytes() // _COPY_SHARE
+            self._copy_bytes = share if staging_bytes is None else staging_bytes
+        if metadata is not None:
+            self._make(metadata)
 
     def __repr__(self) -> str:
         where, newest = "no directory", "none"
-        if self._directory is not None:
-            where = repr(str(self._directory.path))
+        if self._path is not None:
+            where = repr(str(self._path))
             with contextlib.suppress(CheckpointError):
-                if found := self._directory.saves():
-                    save = lookup.newest(found[::-1])
+                if (save := self._engine.newest()) is not None:
                     newest = save.path.name
                     if save.step is not None:
                         newest += f", step {save.step}"
         return f"Checkpoint({where}, keys={list(self._components)}, newest: {newest})"
+
+    @property
+    def _engine(self) -> Engine:
+        return self._make() if self._made is None else self._made
+
+    def _make(self, metadata: Any = None) -> Engine:
+        from .engine import Engine  # Brings NumPy: see above.
+
+        made = Engine(
+            self._path,
+            self._options,
+            self._components,
+            self._timing,
+            metadata=metadata,
+            copy_bytes=self._copy_bytes,
+            notices=self._notices,
+        )
+        # Another thread, or a signal handler, may have been faster.
+        return vars(self).setdefault("_made", made)  # type: ignore[no-any-return]
+
+    def _component(self, key: str, value: Any) -> Component:
+        return self._engine.component(key, value)
 
     # Saving
 
@@ -248,9 +268,8 @@ class Checkpoint(Registry):
                 f"takes a mapping, to the keys in the save."
             )
         target = None if path is None else local(path)
-        return self._saver.save(
-            self._request(metrics, metadata, pin, keys=keys, target=target)
-        )
+        request = self._request(metrics, metadata, pin, keys=keys, target=target)
+        return self._engine.saver.save(request)
 
     def staging(
         self,
@@ -289,7 +308,7 @@ class Checkpoint(Registry):
         """
         self._require_stageable(keys)
         request = self._request(metrics, metadata, pin, is_last=True)
-        return StagedSave(self._saver, keys, request)
+        return self._engine.stage(keys, request)
 
     def save_if_due(
         self,
@@ -320,13 +339,14 @@ class Checkpoint(Registry):
         final = flag("final", final)
         is_last = final or self._timing.is_urgent
         if not is_last:
-            self._saver.check()
+            self._engine.saver.check()
         if not self._timing.is_due(final=final):
             return None
         found = metrics() if callable(metrics) else metrics
         if not is_last:
             return self.save(metrics=found, metadata=metadata)
-        return self._saver.save(self._request(found, metadata, is_last=True))
+        request = self._request(found, metadata, is_last=True)
+        return self._engine.saver.save(request)
 
     def _request(
         self,
@@ -339,12 +359,14 @@ class Checkpoint(Registry):
         is_last: bool = False,
     ) -> SaveRequest:
         self._require_components()
-        if target is None:
-            self._required_directory()
-        selected, pin = self._select(keys), lookup.checked_pin(pin, target)
-        is_whole = target is None and keys is None
-        return SaveRequest(
-            selected, target, metrics, metadata, pin, is_whole=is_whole, is_last=is_last
+        return self._engine.request(
+            target,
+            pin,
+            components=self._select(keys),
+            metrics=metrics,
+            metadata=metadata,
+            is_whole=target is None and keys is None,
+            is_last=is_last,
         )
 
     # Loading
@@ -437,48 +459,8 @@ class Checkpoint(Registry):
             allow_pickle=allow_pickle,
             dry_run=dry_run,
         )
-        return self._load(request, path, step, is_whole=keys is None and regex is None)
-
-    def _load(
-        self,
-        request: Request,
-        path: AnyPath | None = None,
-        step: int | None = None,
-        *,
-        is_whole: bool = True,
-        announce: Callable[[Path], None] = lambda path: None,
-    ) -> LoadReport:
-        """Load what is requested.
-
-        Args:
-          request: The request.
-          path: As for `load`.
-          step: As for `load`.
-          is_whole: Whether all of each registered component is requested.
-          announce: Called with the path of the save before components load.
-        """
-        start, phases, keys = time.monotonic(), Phases(), request.keys or {}
-        with self._saver.lock:
-            with phases("wait"):
-                self._saver.join()
-            targets = {key: self._components[key].target for key in keys}
-            find = functools.partial(self._candidates, path, step, keys.values())
-            candidates = Candidates(find, self._directory)
-
-            def before(save: Path) -> None:
-                announce(save)
-                self._saver.forget(keys)
-
-            loaded = loading.load(request, targets, candidates, phases, before)
-            if not request.dry_run:
-                is_own = candidates.are_own(loaded.found.path)
-                self._saver.loaded(
-                    loaded.found,
-                    exact=request.exact_keys if is_own else (),
-                    is_own=is_own,
-                    is_whole=is_whole,
-                )
-        return loaded.report(time.monotonic() - start)
+        is_whole = keys is None and regex is None
+        return self._engine.load(request, path, step, is_whole=is_whole)
 
     def copy_of(
         self,
@@ -502,14 +484,10 @@ class Checkpoint(Registry):
           ComponentError: the component cannot be copied.
           CheckpointError: as for `load`.
         """
-        directory = None if self._directory is None else self._directory.path
-        copied = Checkpoint(directory, keep=self._options.keep)
-        value = self._select([arguments.key(key)])[key].value
-        copies.register(copied, key, value)
-        with self._saver.lock:
-            self._saver.join()
-            copied.load(path, [key], step=step, allow_pickle=allow_pickle)
-        return getattr(copied, key)
+        self._select([arguments.key(key)])
+        copied = Checkpoint(self._path, keep=self._options.keep)
+        load = partial(copied.load, path, [key], step=step, allow_pickle=allow_pickle)
+        return self._engine.load_copy(key, copied, load)
 
     def load_or_save(
         self, *, strict: bool = True, cast: bool = False, rename: Rename | None = None
@@ -544,31 +522,12 @@ class Checkpoint(Registry):
             strict=strict,
             cast=cast,
         )
-        directory = self._required_directory()
-        with self._saver.lock:
-            self._saver.join()
-            with job.Agreement(directory.path, writes=self._options.write) as agreement:
-                if agreement.is_followed:
-                    save = agreement.wait()
-                    if save is not None:
-                        self._load(request, save)
-                        return True
-                elif directory.has_saves():
-                    self._load(request, announce=agreement.tell)
-                    return True
-                agreement.tell(None)
-                if not self._staged_only():
-                    self.save()
-                return False
+        return self._engine.load_or_save(request, self._save_first)
 
-    def _candidates(
-        self, path: AnyPath | None, step: int | None, keys: Iterable[str] = ()
-    ) -> list[SaveEntry]:
-        if path is None and step is None:
-            return lookup.with_keys(self._required_directory(), keys)
-        if self._directory is None and path is not None and step is None:
-            return lookup.find(local(path))
-        return lookup.named(self._required_directory(), path, step, self._options.keep)
+    def _save_first(self) -> None:
+        """Write the first save of a run, if that can be done without `staging`."""
+        if not self._staged_only():
+            self.save()
 
     # Looking
 
@@ -577,20 +536,12 @@ class Checkpoint(Registry):
 
         Like `latest` and `saves`, it does not wait for a save in the background.
         """
-        if path is None:
-            directory = self._required_directory()
-            job.warn_of_looking(directory.path, self._notices)
-            return directory.has_saves()
-        with contextlib.suppress(SaveNotFoundError):
-            return bool(self._candidates(path, None))
-        return False
+        return self._engine.has_saves(path)
 
     def latest(self) -> Path | None:
         """Return the newest save whose manifest is not damaged, or None."""
-        with contextlib.suppress(DamagedError):
-            found = lookup.latest(self._required_directory())
-            return None if found is None else found.path
-        return None
+        found = self._engine.newest()
+        return None if found is None else found.path
 
     def best(self) -> Path | None:
         """Return the best save by the metric of `keep`, or None if no save has it.
@@ -603,17 +554,12 @@ class Checkpoint(Registry):
           ValueError: saves have metrics, but neither `keep` nor a save says which one
             to use.
         """
-        found = lookup.best(self._required_directory(), self._options.keep)
+        found = self._engine.best()
         return None if found is None else found.path
 
     def saves(self) -> list[SaveInfo]:
         """Return the saves in the directory that are not damaged, oldest first."""
-        infos = []
-        for found in self._required_directory().saves():
-            if found.error is None:
-                with contextlib.suppress(DamagedError):
-                    infos.append(describe(found))
-        return infos
+        return self._engine.saves()
 
     # Removing
 
@@ -624,13 +570,7 @@ class Checkpoint(Registry):
           Paths of the removed saves; [] with `write=False`. A save that cannot be
           removed only causes a warning.
         """
-        directory = self._required_directory()
-        with self._saver.lock:
-            self._saver.join()
-            if not self._options.write:
-                return []
-            saves, options = directory.saves(), self._options
-            return directory.prune(options.keep, saves, fsync=options.fsync)
+        return self._engine.prune()
 
     def delete(
         self, path: AnyPath | None = None, *, step: int | None = None
@@ -649,13 +589,7 @@ class Checkpoint(Registry):
           SaveNotFoundError: there is no such save.
           ValueError: it was not written here, or it is the only complete save.
         """
-        with self._saver.lock:
-            self._saver.join()
-            directory = self._required_directory()
-            found = lookup.deletable(directory, path, step, self._options.keep)
-            if not self._options.write:
-                return []
-            return directory.delete(found, fsync=self._options.fsync)
+        return self._engine.delete(path, step)
 
     # Preemption
 
@@ -694,14 +628,17 @@ class Checkpoint(Registry):
         Raises:
           Exception: the error of that save.
         """
-        return self._saver.wait()
+        return None if self._made is None else self._made.saver.wait()
 
     def close(self) -> None:
         """Wait as `wait` does, free memory, and stop watching signals.
 
         The object stays usable.
         """
-        self._saver.close()
+        if self._made is None:
+            self._timing.unwatch()
+        else:
+            self._made.saver.close()
 
     def __enter__(self: _Self) -> _Self:
         return self
@@ -720,17 +657,9 @@ class Checkpoint(Registry):
         other = Checkpoint(
             directory,
             step=self._step,
-            background=self._saver.is_background,
+            background=self._copy_bytes is not None,
             compress=self._options.compress,
             fsync=False,
         )
-        other._saver.options = replace(other._saver.options, ring_check=1)
+        other._options = replace(other._options, ring_check=1)
         return other
-
-    def _required_directory(self) -> Directory:
-        if self._directory is None:
-            raise ValueError(
-                "This Checkpoint has no directory: pass a path, or a directory to "
-                "Checkpoint()."
-            )
-        return self._directory

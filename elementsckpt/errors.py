@@ -31,7 +31,7 @@ from typing import Any
 
 from .user import attributes
 
-_OBEYED = re.compile(
+_CONTROL = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f"  # Control characters except the line break.
     "\u200e\u200f\u2028-\u202e\u2066-\u2069"  # Line separators, text directions.
     "\ud800-\udfff]"  # Lone surrogates, which cannot be written.
@@ -39,7 +39,7 @@ _OBEYED = re.compile(
 
 
 def _printable(text: str) -> str:
-    return _OBEYED.sub(lambda match: repr(match[0])[1:-1], text)
+    return _CONTROL.sub(lambda match: repr(match[0])[1:-1], text)
 
 
 class CheckpointError(Exception):

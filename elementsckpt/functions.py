@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any
 
 from .components import rng
-from .components.targets import Target, of_loadfns
-from .components.value import Value, flatten, of_functions, of_tree, state_of
+from .components.component import Target, of_loadfns
+from .components.value import Value, flatten, of_pytree, state_of, values_of
 from .directory import lookup
 from .directory.lookup import find
 from .directory.metadata import encode
@@ -21,9 +21,9 @@ from .loading.request import Request
 from .reports import LoadReport, SaveReport
 from .saving.options import SaveLabel, SaveOptions
 from .saving.save import Saving
-from .storage.paths import AnyPath, local
 from .system.phases import Phases
 from .user import arguments
+from .user.arguments import AnyPath, local
 
 _TREE = "tree"  # The key of what `save_pytree` saves.
 
@@ -53,7 +53,7 @@ def save(
     Source: elements.checkpoint.save.
     """
     savefns = arguments.functions("savefns", savefns, "save")
-    values = of_functions(savefns, Value.save)
+    values = values_of(savefns, Value.save)
     saving = {key: partial(state_of, value) for key, value in values.items()}
     options = SaveOptions(
         write=arguments.flag("write", write),
@@ -129,7 +129,7 @@ def save_pytree(
 
     Source: orbax.checkpoint.
     """
-    savefns = {_TREE: of_tree(tree).save}
+    savefns = {_TREE: of_pytree(tree).save}
     return save(path, savefns, metadata=metadata, compress=compress, fsync=fsync)
 
 

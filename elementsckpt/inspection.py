@@ -22,9 +22,9 @@ from .loading.candidates import Candidates
 from .loading.refusals import damage
 from .loading.request import Regex, Request
 from .reports import ComponentInfo, Lineage, SaveInfo
-from .storage.paths import AnyPath, local
 from .system.phases import Phases
 from .user import arguments
+from .user.arguments import AnyPath, local
 
 _logger = logging.getLogger("elementsckpt")
 _MOST_NAMES = 20

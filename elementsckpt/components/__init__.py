@@ -7,12 +7,12 @@ load knows of a component.
 """
 
 __all__ = [
-    "copies",
+    "component",
     "files",
     "protocols",
     "registry",
     "rng",
-    "targets",
     "torch_states",
     "value",
+    "wrappers",
 ]

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import array
 import collections
-import functools
 import inspect
 import numbers
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import ComponentError, reason
 from ..kinds import leaves
@@ -21,8 +20,8 @@ from ..kinds.torch_tensors import is_module
 from ..state import callables
 from ..user import attributes
 from . import rng
-from .targets import Target, of_value
-from .value import NnxState, Value, is_tree, state_of
+from .component import Component, TypedKey
+from .value import NnxState, is_pytree
 
 PROTOCOLS = (
     ("save", "load"),
@@ -38,73 +37,6 @@ _PLACE = re.compile(
 _MOST_NAMES = 12
 
 
-class Key(Value):
-    """A typed key that is registered; the attribute returns the current key."""
-
-
-# Methods that may take more entries than the object's current state has.
-_OF_DICTS = frozenset({"load_state_dict", "from_state_dict"})
-
-
-class Component(NamedTuple):
-    """A registered object and the names of its two methods.
-
-    Attributes:
-      registered: The object.
-      owner: The object with the methods: the same, or one that saves and loads it.
-    """
-
-    registered: Any
-    owner: Any
-    save_name: str = "save"
-    load_name: str = "load"
-
-    @property
-    def value(self) -> Any:
-        """What the attribute returns: the object, or the current key in its place."""
-        return self.owner.value if type(self.owner) is Key else self.registered
-
-    @property
-    def save(self) -> Callable[[], Any]:
-        """The method that returns the state."""
-        return getattr(self.owner, self.save_name)  # type: ignore[no-any-return]
-
-    @property
-    def saving(self) -> Callable[[], Any]:
-        """Returns the state for a save; that of a value comes with its skeleton."""
-        if self._is_template and type(self.owner).save is Value.save:
-            return functools.partial(state_of, self.owner)
-        return self.save
-
-    @property
-    def _is_template(self) -> bool:
-        # A subclass may have a load() of its own.
-        return attributes.get(type(self.owner), "load") is Value.load
-
-    @property
-    def target(self) -> Target:
-        """What a load knows of it: the function that takes the state, and more."""
-        if self._is_template:
-            return of_value(self.owner, self.state)
-        load, grows = getattr(self.owner, self.load_name), self.load_name in _OF_DICTS
-        is_complete = grows and is_module(self.value)
-        return Target(load, self.state, grows=grows, is_complete=is_complete)
-
-    def state(self) -> Any:
-        """Return the state now."""
-        return self.save()
-
-
-def identities(components: Mapping[str, Component]) -> dict[str, int]:
-    """Return the identity of the current content of each value, by key."""
-    return {
-        key: id(component.owner.value)
-        for key, component in components.items()
-        if attributes.is_instance(component.owner, Value)
-        and not isinstance(component.owner, NnxState)  # Changes in place.
-    }
-
-
 def component(key: str, value: Any) -> Component:
     """Return the object with the first protocol that it has.
 
@@ -112,7 +44,7 @@ def component(key: str, value: Any) -> Component:
       ComponentError: it has none; the message says why.
     """
     is_key = leaves.kind_of(value) is KEY
-    owner = Key(value) if is_key else rng.owner_of(value)
+    owner = TypedKey(value) if is_key else rng.owner_of(value)
     if owner is not None:
         return Component(value, owner)
     reasons = []
@@ -155,7 +87,7 @@ def _remedy(key: str, value: Any) -> str:
             f"functions: {wrapped}Saveable(function_that_returns_its_content, "
             f"function_that_fills_it)"
         )
-    if is_tree(value):
+    if is_pytree(value):
         return f"As a pytree, which cannot change itself, wrap it: {wrapped}Value(it)"
     names = [] if callable(value) else _candidates(value)
     if names:

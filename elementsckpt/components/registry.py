@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..errors import ComponentError, MissingKeyError
 from ..user import arguments, attributes
 from ..user.hints import listed
-from . import protocols
 from .files import Files
-from .protocols import Component
+
+if TYPE_CHECKING:
+    from .component import Component
 
 # Names in other libraries, and what this library has in their place.
 _CALLED_HERE = {
@@ -48,7 +49,7 @@ _CALLED_HERE = {
 class Registry:
     """Holds components as attributes, and refuses other objects.
 
-    A subclass lists its other attributes in `_OWN`.
+    A subclass lists its other attributes in `_OWN`, and makes components.
     """
 
     _OWN: frozenset[str] = frozenset()
@@ -80,7 +81,10 @@ class Registry:
                 f"another, or use the functions in elementsckpt.checkpoint, which take "
                 f"any text."
             )
-        self._components[key] = protocols.component(key, value)
+        self._components[key] = self._component(key, value)
+
+    def _component(self, key: str, value: Any) -> Component:
+        raise NotImplementedError
 
     def __getattr__(self, key: str) -> Any:
         # copy and pickle also call this before __init__ has run.

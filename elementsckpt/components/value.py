@@ -150,10 +150,10 @@ def _whole(
     return places, others
 
 
-def of_tree(tree: Any) -> Value:
+def of_pytree(pytree: Any) -> Value:
     """Return a value that is saved once, to be loaded into a template."""
     value = Value()  # Without a form, as its structure never changes.
-    value.value, value._has_template = tree, True
+    value.value, value._has_template = pytree, True
     return value
 
 
@@ -162,7 +162,7 @@ def is_empty(value: Value) -> bool:
     return not value._has_template and value.value is None
 
 
-def is_tree(value: Any) -> bool:
+def is_pytree(value: Any) -> bool:
     """Return whether a `Value` suits it: an array, or a container of a known class."""
     kind = leaves.PLAIN.get(type(value)) or leaves.kind_of(value)
     if kind is FUNCTION:
@@ -171,7 +171,7 @@ def is_tree(value: Any) -> bool:
     return not kind.is_opaque if opened is None else not opened.is_code
 
 
-def of_functions(
+def values_of(
     functions: Mapping[str, Callable[..., Any]], method: Callable[..., Any]
 ) -> dict[str, Value]:
     """Return the values that these methods belong to, by key.

@@ -11,9 +11,8 @@ from ..errors import CheckpointError, DamagedError, SaveNotFoundError
 from ..foreign import elements
 from ..format import manifest, names, scalars
 from ..storage import paths, places
-from ..storage.paths import AnyPath, local
 from ..user import hints
-from ..user.arguments import integer, is_integer, shown
+from ..user.arguments import AnyPath, integer, is_integer, local, shown
 from . import retention
 from .entries import SaveEntry, read_entry
 from .listing import Directory

@@ -14,7 +14,6 @@ from ..format import manifest
 from ..format.manifest import Head
 from ..user.arguments import is_integer, shown
 from ..user.notices import Notices
-from . import metadata
 
 Metric = str | Callable[[Mapping[str, float]], float]
 
@@ -195,6 +194,8 @@ def _ranked(keep: Keep, heads: Sequence[Head]) -> list[int]:
 
 def _score(keep: Keep, head: Head) -> float | None:
     """Return the score of a save, higher is better; None if it is never the best."""
+    from . import metadata  # Imported with what finds saves: `Keep` does without NumPy.
+
     try:
         value = _value(keep, metadata.decode_metrics(head.metrics))
     except Exception:  # A save must not fail because of its rank.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..components import rng, torch_states
-from ..components.targets import Target
+from ..components.component import Target
 from ..directory.entries import SaveEntry
 from ..errors import PickleError, add_note, naming
 from ..format.manifest import escape

@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from ..components.targets import Target
+from ..components.component import Target
 from ..directory.entries import SaveEntry
 from ..kinds.classes import Change
 from ..reports import LoadReport

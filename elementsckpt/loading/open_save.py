@@ -9,7 +9,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from ..components.targets import Target
+from ..components.component import Target
 from ..directory.entries import SaveEntry
 from ..foreign import elements
 from ..format import codec, manifest, names, scalars

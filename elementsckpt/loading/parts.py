@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, TypeGuard
 
-from ..components.targets import Target
+from ..components.component import Target
 from ..errors import PickleError
 from ..storage.fileview import FolderReader
 from . import patterns, refusals

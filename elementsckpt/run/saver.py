@@ -15,8 +15,8 @@ from typing import Any
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from ..components import protocols, rng
-from ..components.protocols import Component
+from ..components import rng
+from ..components.component import Component, identities
 from ..directory import retention
 from ..directory.entries import SaveEntry
 from ..directory.listing import Directory
@@ -143,7 +143,7 @@ class Saver:
                         raise
                     failure = error
                 was_over = self._timing.is_over
-                values = protocols.identities(request.components)
+                values = identities(request.components)
                 in_background = self.is_background and self.options.write
                 try:
                     report = self._save(request, values, in_background=in_background)

@@ -16,13 +16,13 @@ from typing import Any
 
 from ..errors import reason
 from ..user.arguments import shown
-from . import sigactions
 from .wakeup import Pipe
 
 # What job schedulers send some time before they kill, or can be told to send.
 _NAMES = ("SIGTERM", "SIGUSR1")
 DEFAULT = tuple(getattr(signal, x) for x in _NAMES if hasattr(signal, x))
 _NO_CODE = int(signal.SIG_DFL), int(signal.SIG_IGN)
+_ACTION_BYTES = 512  # More than a `struct sigaction` has anywhere.
 _LOOK_S = 1.0  # Between two checks whether other code has replaced our handler.
 _logger = logging.getLogger("elementsckpt")
 
@@ -193,7 +193,7 @@ class _Notice:
         finally:
             is_done = signal.getsignal(number) is not self
             if is_done and self._before is not None:
-                sigactions.put(number, self._before)
+                set_action(number, self._before)
 
 
 _code: int | None = None  # Address of Python's handler in C, once it is known.
@@ -204,7 +204,7 @@ def _install(number: int) -> None:
     # A handler above ours need not call it, so another one of ours goes on top.
     if _is_on_top(number):
         return
-    previous, before = signal.getsignal(number), sigactions.get(number)
+    previous, before = signal.getsignal(number), action_of(number)
     name = signal.Signals(number).name
     try:
         signal.signal(number, _Notice(previous, before))
@@ -213,9 +213,8 @@ def _install(number: int) -> None:
             f"{name} cannot be watched: {reason(error)}. Choose signals that may be "
             f"handled, such as SIGTERM."
         ) from error
-    now = sigactions.get(number)
-    _code = None if now is None else sigactions.code_of(now)
-    is_known = before is None or sigactions.code_of(before) in (*_NO_CODE, _code)
+    _code = code_of(action_of(number))
+    is_known = before is None or code_of(before) in (*_NO_CODE, _code)
     if previous is None or not is_known:
         _logger.warning(
             "%s has a handler that Python does not know, such as one by "
@@ -233,8 +232,8 @@ def _is_on_top(number: int) -> bool:
 
 def _code_for(number: int) -> int | None:
     """Return the address of the handler that the system calls, if it is known."""
-    action = sigactions.get(number)
-    return _code if action is None else sigactions.code_of(action)
+    action = action_of(number)
+    return _code if action is None else code_of(action)
 
 
 def _taken_by(number: int) -> str | None:
@@ -252,3 +251,45 @@ def _taken_by(number: int) -> str | None:
         return None
     module = getattr(handler, "__module__", type(handler).__module__)
     return f"{module}.{getattr(handler, '__qualname__', type(handler).__qualname__)}"
+
+
+# The system's action for a signal. Python may not know it: `faulthandler.register`,
+# libraries written in other languages, and programs that embed Python set such.
+
+
+def action_of(number: int) -> bytes | None:
+    """Return the system's action for a signal, or None if it is not known."""
+    sigaction = _sigaction()
+    if sigaction is None:
+        return None
+    import ctypes
+
+    memory = ctypes.create_string_buffer(_ACTION_BYTES)
+    return None if sigaction(int(number), None, memory) else memory.raw
+
+
+def set_action(number: int, action: bytes) -> None:
+    """Set the system's action to one that `action_of` returned, with all its flags."""
+    sigaction = _sigaction()
+    if sigaction is not None:
+        sigaction(int(number), action, None)
+
+
+def code_of(action: bytes | None) -> int | None:
+    """Return the address of the handler of an action, or SIG_DFL or SIG_IGN."""
+    if action is None:
+        return None
+    import ctypes
+
+    return ctypes.c_void_p.from_buffer_copy(action).value or 0
+
+
+@functools.cache
+def _sigaction() -> Any:
+    """Return the function of the C library, or None if it is not found."""
+    try:
+        import ctypes  # Importing it takes a while, and most runs watch no signals.
+
+        return ctypes.CDLL(None).sigaction
+    except (ImportError, OSError, AttributeError):
+        return None

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..components.protocols import Component
-from ..components.value import Value
 from ..errors import ComponentError, reason
 from ..user.arguments import shown
 from .schedule import Every
 from .signals import Watch
+
+if TYPE_CHECKING:
+    from ..components.component import Component
 
 
 class Timing:
@@ -58,9 +59,8 @@ class Timing:
                     f"Pass as step= what int() accepts, such as a Counter."
                 ) from error
         if "step" in self._components:
-            value = self._components["step"].value
             with contextlib.suppress(TypeError, ValueError, OverflowError):
-                return int(value.value if isinstance(value, Value) else value)
+                return int(self._components["step"].content)
         return None
 
     def watch(self, signals: Iterable[int]) -> None:

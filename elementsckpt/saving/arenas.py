@@ -11,10 +11,9 @@ import numpy as np
 
 from ..format.sizes import DEFAULT
 from ..system import forks
-from ..system.memory import has_room, may_map, memory_bytes
+from ..system.memory import has_room, may_map
 
 _ALIGN = 64
-_SHARE = 8
 
 
 class Arenas:
@@ -81,8 +80,3 @@ class Arenas:
         """Make room: all copies made so far are no longer needed."""
         with self._lock:
             self._current = self._used = 0
-
-
-def default_bytes() -> int:
-    """Return an eighth of the memory that the machine, or a job on it, has."""
-    return memory_bytes() // _SHARE

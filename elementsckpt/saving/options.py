@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
@@ -10,8 +10,10 @@ from ..directory.retention import Keep
 from ..format.compression import Compress
 from ..format.manifest import Lineage
 from ..format.sizes import DEFAULT, Sizes
-from ..storage.store import Draft
-from .arenas import Arenas
+
+if TYPE_CHECKING:
+    from ..storage.store import Draft
+    from .arenas import Arenas
 
 
 class SaveOptions(Struct, frozen=True):

@@ -166,7 +166,7 @@ def inverse(
     saved = [name for one in names for name in one.saved]
     found = {}
     for pattern, replacement in rename.items():
-        text = _plain(pattern) if isinstance(pattern, str) else None
+        text = _literal(pattern) if isinstance(pattern, str) else None
         is_here = any(re.search(pattern, name) for name in current)
         if text is None or not is_here or callable(replacement):
             return {}
@@ -177,7 +177,7 @@ def inverse(
     return found if _all_fit(found, names) else {}
 
 
-def _plain(pattern: str) -> str | None:
+def _literal(pattern: str) -> str | None:
     """Return the text that a pattern matches, or None if it matches several."""
     inner = pattern.removeprefix("^").removesuffix("$")
     is_text = re.fullmatch(r"(?:\\\W|[^\\^$*+?{}\[\]|()])*", inner)

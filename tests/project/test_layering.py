@@ -18,6 +18,7 @@ PACKAGE = ROOT / "elementsckpt"
 FLOORS = [
     {"testing"},
     {"checkpoint"},
+    {"engine"},
     {"functions", "inspection", "run"},
     {"saving", "loading"},
     {"directory", "components"},
@@ -141,9 +142,10 @@ def test_what_is_above_asks_the_kind_of_a_leaf_and_not_its_library():
     libraries = {f"elementsckpt.kinds.{name}" for name in names}
     found = {x for x in MODULES if home(x) != "kinds" and libraries & {*siblings(x)}}
     assert {x.partition(".")[2] for x in found} == {
-        "components.copies",  # JAX looks for NaN in what is loaded, unless told not to.
-        "components.protocols",  # Keys and modules are registered as they are.
+        "components.component",  # Modules are registered as they are,
+        "components.protocols",  # and typed keys.
         "components.torch_states",
+        "engine",  # JAX looks for NaN in what is loaded, unless told not to.
         "components.value",  # What callbacks of JAX make of keys,
         "state.plain",
         "state.specs",  # and what keys were before they had a type.
@@ -184,8 +186,9 @@ PATH_QUESTIONS = {
     *("exists", "is_file", "is_dir", "is_symlink", "stat", "lstat", "readlink"),
     *("iterdir", "glob", "rglob", "resolve", "samefile", "read_text", "read_bytes"),
 }
-# What is no save: the system's own files, and the program's repository.
-ELSEWHERE = {"system.memory", "run.schedule", "run.provenance"}
+# What is not a save: the system's own files, the program's repository, and a path that
+# holds a `$`, which may be the name of a folder.
+ELSEWHERE = {"system.memory", "run.schedule", "run.provenance", "user.arguments"}
 ABOVE_STORAGE = [
     name
     for name in MODULES

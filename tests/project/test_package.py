@@ -104,20 +104,95 @@ for name in elementsckpt.__all__:
     assert set(printed(script)) <= {"elementsckpt", "importlib", "warnings"}
 
 
-def test_a_program_may_replace_datetime_before_the_first_use(tmp_path):
-    script = """
-import datetime, sys, elementsckpt
+OF_A_CHECKPOINT = {
+    "checkpoint",
+    "components",
+    "components.files",
+    "components.registry",
+    "directory",
+    "directory.retention",
+    "errors",
+    "format",
+    "format.compression",
+    "format.manifest",
+    "format.sizes",
+    "loading",
+    "loading.request",
+    "loading.verbs",
+    "reports",
+    "run",
+    "run.schedule",
+    "run.signals",
+    "run.timing",
+    "run.wakeup",
+    "saving",
+    "saving.options",
+    "system",
+    "system.forks",
+    "system.memory",
+    "user",
+    "user.arguments",
+    "user.attributes",
+    "user.hints",
+    "user.notices",
+    "user.times",
+}
 
+
+def test_a_checkpoint_without_components_needs_neither_numpy_nor_what_saves(tmp_path):
+    script = """
+import sys, elementsckpt
+every, keep = elementsckpt.Every(2), elementsckpt.Keep(latest=3)
+with elementsckpt.Checkpoint(sys.argv[1], keep, every=every, background=True) as cp:
+    cp.watch_signals()
+    assert not cp.preempted and cp.wait() is None
+assert not {"numpy", "xxhash", "zstandard", "cloudpickle"} & sys.modules.keys()
+own = (name.partition(".") for name in sys.modules)
+print(*(name for package, _, name in own if package == "elementsckpt" and name))
+"""
+    assert {*printed(script, tmp_path)} == OF_A_CHECKPOINT
+
+
+def test_the_first_component_brings_all_that_a_verb_calls(tmp_path):
+    """So a signal handler, or a forked child, imports nothing when it saves."""
+    script = """
+import sys, elementsckpt
+keep = elementsckpt.Keep(best=1, metric="loss", mode="min")
+cp = elementsckpt.Checkpoint(sys.argv[1], keep, every=elementsckpt.Every(1))
+cp.step = elementsckpt.Counter(3)
+cp.policy = elementsckpt.Files(load=print)
+before = {*sys.modules}
+cp.load_or_save()
+with cp.staging("policy", metrics={"loss": 0.5}) as folder:
+    (folder / "weights").write_bytes(b"1")
+del cp.policy
+cp.save_if_due(final=True)
+cp.load(regex=".*", rename={"^$": ""}, strict=False)
+cp.copy_of("step", cp.save(metrics={"loss": 0.25}, pin="good").path)
+assert cp.load_or_save() and cp.exists("good") and cp.best() == cp.latest()
+cp.prune(), cp.save(cp.latest().with_name("other")), cp.wait(), repr(cp), cp.close()
+cp.delete(cp.save(pin="new").path)
+print("nothing", *sys.modules.keys() - before)
+"""
+    assert printed(script, tmp_path)[-1:] == ["nothing"]
+
+
+@pytest.mark.parametrize("line", [0, 1, 2])
+def test_a_program_may_replace_datetime_before_the_first_use(tmp_path, line):
+    lines = [
+        "import datetime, sys, elementsckpt",
+        "cp = elementsckpt.Checkpoint(sys.argv[1])",
+        "cp.step = elementsckpt.Counter(3)",
+        "cp.save()",
+        "print(cp.saves()[0].step)",
+    ]
+    lines[line] += """
 class Fake(datetime.datetime):
     pass
 
 datetime.datetime = Fake
-cp = elementsckpt.Checkpoint(sys.argv[1])
-cp.step = elementsckpt.Counter(3)
-cp.save()
-print(cp.saves()[0].step)
 """
-    assert printed(script, tmp_path) == ["3"]
+    assert printed("\n".join(lines), tmp_path) == ["3"]
 
 
 def test_testing_is_there_when_it_is_asked_for_and_not_before():

@@ -413,7 +413,7 @@ def child():
     cp.save()
     cp.load()
     cp.wait()
-sys.exit(while_held(cp._saver.lock, child))
+sys.exit(while_held(cp._engine.saver.lock, child))
 """,
     "a checkpoint that saves": """
 class Slow(Box):
@@ -460,7 +460,7 @@ cp = make(directory, bytes(10_000), background=True)
 def child():
     cp.save()
     cp.wait()
-sys.exit(while_held(cp._saver._memory._lock, child))
+sys.exit(while_held(cp._engine.saver._memory._lock, child))
 """,
 }
 

@@ -344,7 +344,7 @@ def test_promise_6_a_failure_in_the_background_is_raised_by_what_comes_next(
             inject(unsynced)
             assert tree(situation.root) == before
             continue
-        cp._saver.join()
+        cp._engine.saver.join()
         failed = fault.count >= n and any(
             x.levelname == "ERROR" for x in caplog.records
         )

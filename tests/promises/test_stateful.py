@@ -318,7 +318,7 @@ class Run(RuleBasedStateMachine):
 
     def found_damaged(self):
         """Return what loads found damaged, and what saves did, as far as they read."""
-        found = set(map(pathlib.Path, self.cp._directory._damaged))
+        found = set(map(pathlib.Path, self.cp._engine._directory._damaged))
         assert self.distrusted <= found
         assert all(save.damaged for save in self.saves if save.path in found)
         return found

@@ -22,7 +22,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from elementsckpt.run import sigactions, signals
+from elementsckpt.run import signals
 
 from support.boxes import python
 
@@ -544,7 +544,7 @@ print("alive")
 
 def test_code_that_comes_later_is_told_of_once(caplog, monkeypatch):
     watch = watching((USR1,))
-    before = sigactions.code_of(sigactions.get(USR1))
+    before = signals.code_of(signals.action_of(USR1))
     faulthandler.register(USR1, file=sys.__stderr__)
     for now in itertools.islice(itertools.count(time.monotonic(), 60), 3):
         monkeypatch.setattr(time, "monotonic", lambda now=now: now)
@@ -555,7 +555,7 @@ def test_code_that_comes_later_is_told_of_once(caplog, monkeypatch):
         "any more. Call watch_signals() again, after whatever else handles signals."
     ]
     faulthandler.unregister(USR1)
-    assert sigactions.code_of(sigactions.get(USR1)) == before
+    assert signals.code_of(signals.action_of(USR1)) == before
     watch.stop()
 
 
@@ -567,11 +567,11 @@ def facts(action):
 @GLIBC
 def test_all_that_the_system_was_told_of_a_signal_is_put_back(previous):
     signal.siginterrupt(USR1, False)
-    before = facts(sigactions.get(USR1))
+    before = facts(signals.action_of(USR1))
     watch = watching((USR1,))
-    assert facts(sigactions.get(USR1)) != before
+    assert facts(signals.action_of(USR1)) != before
     watch.stop()
-    assert facts(sigactions.get(USR1)) == before
+    assert facts(signals.action_of(USR1)) == before
 
 
 def test_without_the_functions_of_c_signals_are_noticed_all_the_same():

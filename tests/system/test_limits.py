@@ -15,7 +15,6 @@ import zstandard
 
 import elementsckpt
 from elementsckpt import Checkpoint, ReadError
-from elementsckpt.saving import arenas
 from elementsckpt.system import memory, threads
 
 from support import jobs
@@ -56,7 +55,8 @@ def test_a_limit_counts_wherever_it_is_above_the_process(linux, kind, group):
     linux.set(group, {name: 500 * MB}, **{held: 100 * MB})
     assert memory.memory_bytes() == 500 * MB
     assert memory.left_bytes() == 400 * MB
-    assert arenas.default_bytes() == 500 * MB // 8
+    cp = Checkpoint(background=True)
+    assert cp._engine.saver._memory.limit_bytes == 500 * MB // 8
 
 
 def test_the_least_of_both_versions_counts(linux):
@@ -91,7 +91,8 @@ def test_what_a_group_has_not_heard_of_counts(linux):
 def test_where_processes_are_slowed_down_there_is_less_to_stage(linux):
     linux.is_in(["0::/a"], SECOND)
     linux.set("a", {"memory.max": "max", "memory.high": 400 * MB}, anon=399 * MB)
-    assert arenas.default_bytes() == 50 * MB
+    cp = Checkpoint(background=True)
+    assert cp._engine.saver._memory.limit_bytes == 50 * MB
     assert memory.left_bytes() == 400 * MB  # Nobody is killed there.
 
 
@@ -345,8 +346,7 @@ def test_limits_of_the_process_bound_what_is_staged(monkeypatch):
 
     monkeypatch.setattr(resource, "getrlimit", getrlimit)
     jobs.forget()
-    assert arenas.default_bytes() == 100 * MB
-    assert Checkpoint(background=True)._saver._memory.limit_bytes == 100 * MB
+    assert Checkpoint(background=True)._engine.saver._memory.limit_bytes == 100 * MB
     jobs.forget()
 
 
