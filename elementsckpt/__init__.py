@@ -41,7 +41,8 @@ if TYPE_CHECKING:
         WriteError,
     )
     from .functions import exists, load_pytree, save_pytree
-    from .inspection import info, read
+    from .inspection.infos import info
+    from .inspection.states import read
     from .kinds.ring import Ring
     from .reports import ComponentInfo, Lineage, LoadReport, SaveInfo, SaveReport
     from .run.schedule import Every
@@ -94,7 +95,8 @@ _HOMES = {
     "directory.retention": ["Keep"],
     "errors": [name for name in __all__ if name.endswith("Error")],
     "functions": ["exists", "load_pytree", "save_pytree"],
-    "inspection": ["info", "read"],
+    "inspection.infos": ["info"],
+    "inspection.states": ["read"],
     "kinds.ring": ["Ring"],
     "reports": ["ComponentInfo", "Lineage", "LoadReport", "SaveInfo", "SaveReport"],
     "run.schedule": ["Every"],

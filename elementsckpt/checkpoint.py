@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from .components import copies
 from .components.registry import Registry
-from .directory import lookup, retention
+from .directory import choice, lookup, retention
 from .directory.listing import Directory, SaveEntry
 from .directory.metadata import encode
 from .directory.retention import Keep
@@ -21,7 +21,7 @@ from .errors import CheckpointError, DamagedError, SaveNotFoundError
 from .format import compression
 from .format.sizes import DEFAULT
 from .functions import exists, load, save
-from .inspection import describe
+from .inspection.infos import good_saves
 from .loading import load as loading
 from .loading import verbs
 from .loading.candidates import Candidates
@@ -191,7 +191,7 @@ class Checkpoint(Registry):
             where = repr(str(self._directory.path))
             with contextlib.suppress(CheckpointError):
                 if found := self._directory.saves():
-                    save = lookup.newest(found[::-1])
+                    save = choice.newest(found[::-1])
                     newest = save.path.name
                     if save.step is not None:
                         newest += f", step {save.step}"
@@ -588,7 +588,7 @@ class Checkpoint(Registry):
         """Return the newest save whose manifest is not damaged, or None."""
         found = self._required_directory().saves()
         with contextlib.suppress(DamagedError):
-            return lookup.newest(found[::-1]).path if found else None
+            return choice.newest(found[::-1]).path if found else None
         return None
 
     def best(self) -> Path | None:
@@ -602,17 +602,12 @@ class Checkpoint(Registry):
           ValueError: saves have metrics, but neither `keep` nor a save says which one
             to use.
         """
-        found = lookup.best(self._required_directory(), self._options.keep)
+        found = choice.best(self._required_directory(), self._options.keep)
         return None if found is None else found.path
 
     def saves(self) -> list[SaveInfo]:
         """Return the saves in the directory that are not damaged, oldest first."""
-        infos = []
-        for found in self._required_directory().saves():
-            if found.error is None:
-                with contextlib.suppress(DamagedError):
-                    infos.append(describe(found))
-        return infos
+        return good_saves(self._required_directory())
 
     # Removing
 

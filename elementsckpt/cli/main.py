@@ -1,4 +1,4 @@
-"""Takes the command line apart, calls the verb, and turns what happens into a status."""
+"""Takes the command line apart, calls the verb, and returns the exit status."""
 
 from __future__ import annotations
 
@@ -99,7 +99,9 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _add(verbs: "argparse._SubParsersAction[_Parser]", name: str, verb: ModuleType) -> None:
+def _add(
+    verbs: argparse._SubParsersAction[_Parser], name: str, verb: ModuleType
+) -> None:
     text, _, rest = (verb.__doc__ or "").partition("\n")
     added = verbs.add_parser(
         name,

@@ -96,7 +96,9 @@ class Screen:
             self._write(self.painted(line, "dim" if is_title else ""))
         if left_out:
             names = ", ".join(reversed([x for x in left_out if x]))
-            self.print(f"Hidden: {names}. {advice or 'A wider terminal shows more.'}", "dim")
+            self.print(
+                f"Hidden: {names}. {advice or 'A wider terminal shows more.'}", "dim"
+            )
 
     def painted(self, text: str, style: str) -> str:
         """Return a text in a style, on terminals that have colours."""

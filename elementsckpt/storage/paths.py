@@ -98,6 +98,16 @@ def real(path: AnyPath) -> Path:
     return Path(os.path.realpath(path))
 
 
+def exists(path: Path) -> bool:
+    """Return whether there is anything at a path, also a link to nothing."""
+    return os.path.lexists(path)
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether there is a folder at a path, or a link to one."""
+    return os.path.isdir(path)
+
+
 # For errors
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -131,6 +131,22 @@ class Draft(Protocol):
         """Remove what was written, unless it was committed; failing only warns."""
 
 
+class StoredFile(NamedTuple):
+    """A file in a save.
+
+    Attributes:
+      name: Its path in the save, the parts joined by "/".
+      size_bytes: Its size.
+      identity: Equal for names of one file, in whatever saves.
+      links: How many names it has, here and elsewhere.
+    """
+
+    name: str
+    size_bytes: int
+    identity: Hashable
+    links: int
+
+
 class FolderWriter(Protocol):
     """Makes files that a component wrote itself a part of a save.
 
@@ -206,6 +222,9 @@ class Source(Protocol):
     def names(self) -> list[str]:
         """Return the names in the save; none if they cannot be listed."""
 
+    def files(self) -> list[StoredFile]:
+        """Return the files in the save, as far as they can be listed."""
+
     def lacks(self, segment: Segment) -> bool:
         """Return True only if a segment certainly is not there."""
 
@@ -230,11 +249,15 @@ class OpenSegment(Protocol):
 
     Attributes:
       path: Its path, for errors.
+      signature: Changes when it is written to; equal for the names of one file.
       close: Closes it.
     """
 
     path: Path
     close: Callable[[], object]
+
+    @property
+    def signature(self) -> Hashable: ...
 
     def read(self, memory: Buffer, offset: int) -> None:
         """Fill `memory`, uint8[n] and writable, with the bytes from `offset` on.

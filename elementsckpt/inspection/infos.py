@@ -1,0 +1,127 @@
+"""Describes saves by the heads of their manifests."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from msgspec.structs import asdict
+
+from ..directory import choice, lookup, metadata
+from ..directory.listing import Directory, SaveEntry
+from ..errors import DamagedError, SaveNotFoundError
+from ..foreign import elements
+from ..format import names, scalars
+from ..format.manifest import Head
+from ..loading.refusals import damage
+from ..reports import ComponentInfo, Lineage, SaveInfo, SaveList
+from ..storage import paths
+from ..storage.paths import AnyPath, local
+
+
+def info(path: AnyPath) -> SaveInfo:
+    """Return the description of a save, without reading or verifying arrays.
+
+    Args:
+      path: A save or its address, or a directory, for its newest save with a valid
+        manifest.
+
+    Raises:
+      SaveNotFoundError: there is no save.
+      DamagedError, VersionError: the part of the manifest that this reads is not valid.
+        `read` and `load` verify the parts about structure and files.
+    """
+    return describe(choice.newest(lookup.find(local(path))))
+
+
+def saves(directory: AnyPath) -> SaveList:
+    """Return the saves in a directory, oldest first, damaged ones included.
+
+    Args:
+      directory: The directory.
+
+    Returns:
+      Descriptions of the saves. What is known of a damaged one is its path and, in
+      `error`, what is wrong with its manifest; arrays are not read.
+
+    Raises:
+      SaveNotFoundError: there is no save.
+    """
+    path = local(directory)
+    found = Directory(path).saves()
+    if not found:
+        raise SaveNotFoundError(
+            f"There is no save in {path}: {paths.describe(path)}. Check the path."
+        )
+    return SaveList(describe_any(save) for save in found)
+
+
+def good_saves(directory: Directory) -> SaveList:
+    """Return the saves in a directory whose manifests are not damaged."""
+    infos = SaveList()
+    for found in directory.saves():
+        if found.error is None:
+            with contextlib.suppress(DamagedError):
+                infos.append(describe(found))
+    return infos
+
+
+def describe_any(found: SaveEntry) -> SaveInfo:
+    """Return the description of a save that may be damaged."""
+    error = found.error
+    if error is None:
+        try:
+            return describe(found)
+        except DamagedError as damaged:  # A save of elements was just removed.
+            error = damaged
+    return SaveInfo(found.path, found.step, None, None, error=str(error))
+
+
+def describe(found: SaveEntry) -> SaveInfo:
+    """Return the description of a save that was found.
+
+    Raises:
+      DamagedError: its manifest is not valid, or the save is gone.
+    """
+    head = found.head
+    if head is None:
+        with damage(str(found.path)):  # Elements may just have removed it.
+            return _describe_elements(found)
+    with damage(str(found.path / names.MANIFEST)):
+        return _describe_head(found.path, head)
+
+
+def _describe_head(path: Path, head: Head) -> SaveInfo:
+    keys = scalars.decode_keys(item.key for item in head.components)
+    return SaveInfo(
+        path=path,
+        step=head.step,
+        sequence=head.sequence,
+        time=head.time,
+        metrics=metadata.decode_metrics(head.metrics),
+        metadata=metadata.decode(head.metadata),
+        components={
+            key: ComponentInfo(item.size_bytes, item.leaf_count, item.shards)
+            for key, item in zip(keys, head.components, strict=True)
+        },
+        lineage=Lineage(**asdict(head.lineage), libraries=head.libraries),
+        pin=head.pin,
+    )
+
+
+def _describe_elements(found: SaveEntry) -> SaveInfo:
+    sizes = {
+        key: ComponentInfo(
+            bytes=elements.size_bytes(files),
+            leaves=None,
+            shards=len(files) if elements.is_sharded(files) else None,
+        )
+        for key, files in elements.files(found.path).items()
+    }
+    return SaveInfo(
+        path=found.path,
+        step=found.step,
+        sequence=0,
+        time=elements.time_of(found.path),
+        components=sizes,
+    )
