@@ -41,8 +41,15 @@ if TYPE_CHECKING:
         WriteError,
     )
     from .functions import exists, load_pytree, save_pytree
-    from .inspection.infos import info
+    from .inspection.differences import diff
+    from .inspection.disk_usage import usage
+    from .inspection.following import follow
+    from .inspection.infos import info, saves
+    from .inspection.listed import leaves
+    from .inspection.removal import delete, prune
     from .inspection.states import read
+    from .inspection.statistics import stats
+    from .inspection.verification import verify
     from .kinds.ring import Ring
     from .reports import ComponentInfo, Lineage, LoadReport, SaveInfo, SaveReport
     from .run.schedule import Every
@@ -77,11 +84,20 @@ __all__ = [
     "WriteError",
     "__version__",
     "checkpoint",
+    "delete",
+    "diff",
     "exists",
+    "follow",
     "info",
+    "leaves",
     "load_pytree",
+    "prune",
     "read",
     "save_pytree",
+    "saves",
+    "stats",
+    "usage",
+    "verify",
 ]
 
 # Modules by the names that they have, which are imported when they are asked for:
@@ -95,8 +111,15 @@ _HOMES = {
     "directory.retention": ["Keep"],
     "errors": [name for name in __all__ if name.endswith("Error")],
     "functions": ["exists", "load_pytree", "save_pytree"],
-    "inspection.infos": ["info"],
+    "inspection.differences": ["diff"],
+    "inspection.disk_usage": ["usage"],
+    "inspection.following": ["follow"],
+    "inspection.infos": ["info", "saves"],
+    "inspection.listed": ["leaves"],
+    "inspection.removal": ["delete", "prune"],
     "inspection.states": ["read"],
+    "inspection.statistics": ["stats"],
+    "inspection.verification": ["verify"],
     "kinds.ring": ["Ring"],
     "reports": ["ComponentInfo", "Lineage", "LoadReport", "SaveInfo", "SaveReport"],
     "run.schedule": ["Every"],

@@ -5,19 +5,16 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import pkgutil
 import sys
 from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
 
 from .. import __version__
-from .screen import Screen
+from . import verbs as verb_modules
+from .screen import BROKEN_PIPE, FAILED, INTERRUPTED, Screen
 
-VERBS = (
-    *("ls", "tree", "verify", "diff", "stats", "du", "cat", "export", "convert"),
-    *("prune", "rm", "pin", "unpin", "watch", "report", "doctor", "completion"),
-)
-FOUND, FAILED, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 _EPILOG = """examples:
   elementsckpt ls runs/walker           its saves, with metrics, the best and the latest
   elementsckpt diff runs/walker@best runs/walker    what changed since the best save
@@ -94,8 +91,9 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=__version__)
     verbs = top.add_subparsers(title="verbs", metavar="VERB")
-    for name in VERBS:
-        _add(verbs, name, importlib.import_module(f"{__package__}.verbs.{name}"))
+    for module in pkgutil.iter_modules(verb_modules.__path__):
+        verb = importlib.import_module(f"{verb_modules.__name__}.{module.name}")
+        _add(verbs, module.name, verb)
     return top
 
 
@@ -105,7 +103,7 @@ def _add(
     text, _, rest = (verb.__doc__ or "").partition("\n")
     added = verbs.add_parser(
         name,
-        help=text.rstrip(".").lower()[0:1] + text.rstrip(".")[1:],
+        help=text[:1].lower() + text[1:].rstrip("."),
         description=f"{text}\n{rest}".rstrip(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

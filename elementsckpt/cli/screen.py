@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 from ..reports.outline import Table
 
+FOUND, FAILED, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141  # Exit statuses.
 SCHEMA = 1  # Of the objects that --json prints.
 _STYLES = {
     "bold": "1",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from typing import NamedTuple
 
 from msgspec.structs import asdict
 
 from ..directory import choice, lookup, metadata
 from ..directory.listing import Directory, SaveEntry
+from ..directory.retention import Keep
 from ..errors import DamagedError, SaveNotFoundError
 from ..foreign import elements
 from ..format import names, scalars
@@ -17,6 +19,7 @@ from ..loading.refusals import damage
 from ..reports import ComponentInfo, Lineage, SaveInfo, SaveList
 from ..storage import paths
 from ..storage.paths import AnyPath, local
+from .disk_usage import usage
 
 
 def info(path: AnyPath) -> SaveInfo:
@@ -125,3 +128,40 @@ def _describe_elements(found: SaveEntry) -> SaveInfo:
         time=elements.time_of(found.path),
         components=sizes,
     )
+
+
+class ListedSave(NamedTuple):
+    """A save as a list of all shows it.
+
+    Attributes:
+      info: Its description.
+      bytes_written: Size of the files that it wrote; None if it is damaged.
+      marks: Some of "pin NAME", "best", "latest" and "damaged".
+    """
+
+    info: SaveInfo
+    bytes_written: int | None
+    marks: tuple[str, ...]
+
+
+def listed(directory: AnyPath) -> list[ListedSave]:
+    """Return the saves in a directory with what distinguishes them, oldest first.
+
+    Raises:
+      SaveNotFoundError: there is no save.
+    """
+    infos = saves(directory)
+    here = Directory(local(directory))
+    good = [info.path for info in infos if info.error is None]
+    best = None
+    with contextlib.suppress(ValueError):  # No save says which metric to go by.
+        best = choice.best(here, Keep())
+    written = {x.path: x.bytes_written for x in usage(directory).saves}
+    found = []
+    for info in infos:
+        marks = [f"pin {info.pin}"] if info.pin is not None else []
+        marks += ["best"] if best is not None and best.path == info.path else []
+        marks += ["latest"] if good and good[-1] == info.path else []
+        marks += ["damaged"] if info.error is not None else []
+        found.append(ListedSave(info, written.get(info.path), tuple(marks)))
+    return found

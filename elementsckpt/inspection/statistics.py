@@ -118,7 +118,8 @@ def widened(piece: np.ndarray) -> np.ndarray:
     """Return elements of a dtype that NumPy can compute with: bools as uint8."""
     if piece.dtype.kind == "b":
         return piece.view(np.uint8)
-    if piece.dtype.kind == "V" or (piece.dtype.itemsize == 2 and piece.dtype.kind == "f"):
+    is_half = piece.dtype.kind == "f" and piece.dtype.itemsize == 2
+    if is_half or piece.dtype.kind == "V":
         return piece.astype(np.float32)
     return piece
 

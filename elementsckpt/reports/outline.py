@@ -50,7 +50,7 @@ class Table(Struct, frozen=True):
 
         Args:
           rows: Those to show; all by default.
-          paint: Given a cell, and the same as wide as its column, returns what to print.
+          paint: Given a cell, and the same padded to its column, returns what to print.
         """
         titles = [column.title for column in self.columns]
         shown = [*(self.rows if rows is None else rows)]
