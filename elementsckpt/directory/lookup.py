@@ -58,6 +58,11 @@ def find(path: Path, directory: Directory | None = None) -> list[SaveEntry]:
 
 def has_saves(path: Path) -> bool:
     """Return whether there is a save at a path, or in it, even a damaged one."""
+    try:
+        if addresses.find(path) is not None:
+            return True
+    except SaveNotFoundError:
+        return False
     here = _save_at(path)
     if here is not None and _is_written_by_us(here):
         return True
