@@ -21,12 +21,12 @@ from .errors import CheckpointError, DamagedError, SaveNotFoundError
 from .format import compression
 from .format.sizes import DEFAULT
 from .functions import exists, load, save
-from .inspection.infos import good_saves
+from .inspection.infos import describe_run, good_saves
 from .loading import load as loading
 from .loading import verbs
 from .loading.candidates import Candidates
 from .loading.request import Regex, Rename, Request
-from .reports import LoadReport, SaveInfo, SaveReport
+from .reports import LoadReport, SaveList, SaveReport
 from .run import signals
 from .run.saver import Saver, SaveRequest, StagedSave
 from .run.schedule import Every
@@ -605,7 +605,7 @@ class Checkpoint(Registry):
         found = choice.best(self._required_directory(), self._options.keep)
         return None if found is None else found.path
 
-    def saves(self) -> list[SaveInfo]:
+    def saves(self) -> SaveList:
         """Return the saves in the directory that are not damaged, oldest first."""
         return good_saves(self._required_directory())
 
@@ -696,6 +696,11 @@ class Checkpoint(Registry):
         The object stays usable.
         """
         self._saver.close()
+
+    def _repr_html_(self) -> str:
+        """Return its saves as HTML, for a notebook."""
+        path = None if self._directory is None else self._directory.path
+        return describe_run(path, [*self], self._directory).html()
 
     def __enter__(self: _Self) -> _Self:
         return self

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import NoReturn
 
 from .. import __version__
+from . import completion
 from . import verbs as verb_modules
 from .screen import BROKEN_PIPE, FAILED, INTERRUPTED, Screen
 
@@ -65,6 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
+    line = os.environ.get(completion.VARIABLE)
+    if line is not None and not (arguments or sys.argv[1:]):
+        print("\n".join(completion.words(line, parser())))
+        return 0
     options = parser().parse_args(arguments)
     if not hasattr(options, "verb"):
         parser().print_help()

@@ -10,6 +10,7 @@ import textwrap
 from typing import Any, TextIO
 
 from ..reports.outline import Table
+from ..reports.report import Report
 
 FOUND, FAILED, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141  # Exit statuses.
 SCHEMA = 1  # Of the objects that --json prints.
@@ -75,6 +76,18 @@ class Screen:
         text = json.dumps({"schema": SCHEMA, **value}, allow_nan=False)
         self._out.write(f"{text}\n")
         self._out.flush()
+
+    def write(self, text: str) -> None:
+        """Print a text as it is."""
+        self._out.write(text)
+        self._out.flush()
+
+    def report(self, report: Report) -> None:
+        """Print a report as a person reads it, or as an object."""
+        if self.is_json:
+            self.json(report.to_dict())
+        else:
+            self.print(repr(report))
 
     def print(self, text: str = "", style: str = "") -> None:
         """Print lines, which on a terminal are broken between words."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,12 +12,13 @@ from msgspec.structs import asdict
 from ..directory import choice, lookup, metadata
 from ..directory.listing import Directory, SaveEntry
 from ..directory.retention import Keep
-from ..errors import DamagedError, SaveNotFoundError
+from ..errors import DamagedError, SaveNotFoundError, one_line
 from ..foreign import elements
 from ..format import names, scalars
 from ..format.manifest import Head
 from ..loading.refusals import damage
 from ..reports import ComponentInfo, Lineage, SaveInfo, SaveList
+from ..reports.outline import Outline
 from ..storage import paths
 from ..storage.paths import AnyPath, local
 from .disk_usage import usage
@@ -67,6 +69,25 @@ def good_saves(directory: Directory) -> SaveList:
             with contextlib.suppress(DamagedError):
                 infos.append(describe(found))
     return infos
+
+
+def describe_run(
+    path: Path | None, keys: Sequence[str], directory: Directory | None
+) -> Outline:
+    """Return what to show of a Checkpoint: its directory, components and saves.
+
+    Args:
+      path: Its directory, or None.
+      keys: What is registered.
+      directory: The object for the directory, or None.
+    """
+    rows = [("directory", "none" if path is None else one_line(str(path)))]
+    rows.append(("registered", one_line(", ".join(keys)) or "nothing"))
+    if directory is None:
+        return Outline("Checkpoint", rows)
+    found = [describe_any(save) for save in directory.saves()]
+    listed = SaveList(found).outline()
+    return Outline(f"Checkpoint, {listed.title}", rows, listed.sections)
 
 
 def describe_any(found: SaveEntry) -> SaveInfo:

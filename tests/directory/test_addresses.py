@@ -1,4 +1,4 @@
-"""Addresses: DIR@latest, @best, @STEP, @#SEQUENCE, @pin:NAME and ~N, wherever a save is."""
+"""Addresses such as DIR@best, wherever the path of a save is expected."""
 
 import shutil
 

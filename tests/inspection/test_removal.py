@@ -72,7 +72,7 @@ def test_an_explicit_save_stays(tmp_path):
 
 
 def test_rules_are_needed_and_a_directory(run):
-    with pytest.raises(ValueError, match="pass elementsckpt.Keep"):
+    with pytest.raises(ValueError, match=r"pass elementsckpt\.Keep"):
         elementsckpt.prune(run, 3)
     with pytest.raises(ValueError, match="is a save: pass the directory"):
         elementsckpt.prune(elementsckpt.info(run).path, Keep())

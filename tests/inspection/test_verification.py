@@ -1,4 +1,4 @@
-"""`verify` reads every byte once, and names file, range and leaves of what is damaged."""
+"""`verify` reads every byte once, and names file, range and leaves of damage."""
 
 import subprocess
 import sys
