@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import textwrap
+from collections.abc import Mapping
 from typing import Any, TextIO
 
 from ..reports.outline import Table
@@ -29,9 +30,6 @@ _PAINTED = {
     "nan": "yellow",
     "inf": "yellow",
     "-inf": "yellow",
-    "+": "green",
-    "-": "red",
-    "~": "yellow",
 }
 _MARKS = {"✓": "green", "✗": "red"}
 # What stands for our own signs where the encoding lacks them.
@@ -95,24 +93,24 @@ class Screen:
             for part in self._wrapped(line):
                 self._write(self.painted(part, style))
 
-    def table(self, table: Table, advice: str = "") -> None:
+    def table(self, table: Table, styles: Mapping[str, str] | None = None) -> None:
         """Print a table; where it is too wide, without some columns.
 
         Args:
           table: The table.
-          advice: How to see the columns that are left out.
+          styles: Styles of rows, by their first cell.
         """
         left_out: list[str] = []
         if self.columns is not None:
             table, left_out = table.fitting(self.columns)
-        for number, line in enumerate(table.lines(paint=self._cell)):
-            is_title = not number and any(x.title for x in table.columns)
-            self._write(self.painted(line, "dim" if is_title else ""))
+        lines = table.lines(paint=self._cell)
+        if any(column.title for column in table.columns):
+            self._write(self.painted(lines.pop(0), "dim"))
+        for line, row in zip(lines, table.rows, strict=True):
+            self._write(self.painted(line, (styles or {}).get(row[0], "")))
         if left_out:
             names = ", ".join(reversed([x for x in left_out if x]))
-            self.print(
-                f"Hidden: {names}. {advice or 'A wider terminal shows more.'}", "dim"
-            )
+            self.print(f"Hidden: {names}. A wider terminal shows more.", "dim")
 
     def painted(self, text: str, style: str) -> str:
         """Return a text in a style, on terminals that have colours."""

@@ -41,7 +41,8 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
     rows += [["~", *leaf.cells()] for leaf in report.changed]
     if rows:
         columns = [Column("", is_kept=True), *DIFFERENCES]
-        screen.table(Table(columns, sorted(rows, key=lambda row: row[1])))
+        rows.sort(key=lambda row: row[1])
+        screen.table(Table(columns, rows), {"+": "green", "-": "red"})
     counts = {
         "added": report.added,
         "removed": report.removed,
