@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from .inspection.statistics import stats
     from .inspection.verification import verify
     from .kinds.ring import Ring
+    from .page.report import write_report
     from .reports import ComponentInfo, Lineage, LoadReport, SaveInfo, SaveReport
     from .run.schedule import Every
 
@@ -98,6 +99,7 @@ __all__ = [
     "stats",
     "usage",
     "verify",
+    "write_report",
 ]
 
 # Modules by the names that they have, which are imported when they are asked for:
@@ -121,6 +123,7 @@ _HOMES = {
     "inspection.statistics": ["stats"],
     "inspection.verification": ["verify"],
     "kinds.ring": ["Ring"],
+    "page.report": ["write_report"],
     "reports": ["ComponentInfo", "Lineage", "LoadReport", "SaveInfo", "SaveReport"],
     "run.schedule": ["Every"],
 }

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import operator
 import os
+import secrets
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Set
@@ -251,6 +252,25 @@ def remove(path: Path) -> None:
 def remove_folder(path: Path) -> None:
     """Remove one empty folder."""
     _change(path, os.rmdir, path)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a whole file for people, in the place of what has its name, or not at all.
+
+    Raises:
+      WriteError: the disk refused; what was there stays.
+    """
+    new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    file = create(new)
+    try:
+        write(file.fd, content, 0, path=path)
+        rename(new, path)
+    except BaseException:
+        with contextlib.suppress(WriteError):
+            remove(new)
+        raise
+    finally:
+        file.close()
 
 
 @contextlib.contextmanager
