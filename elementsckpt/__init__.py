@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from .functions import exists, load_pytree, save_pytree
     from .inspection.differences import diff
     from .inspection.disk_usage import usage
+    from .inspection.exports import export
     from .inspection.following import follow
     from .inspection.infos import info, saves
     from .inspection.listed import leaves
@@ -88,6 +89,7 @@ __all__ = [
     "delete",
     "diff",
     "exists",
+    "export",
     "follow",
     "info",
     "leaves",
@@ -115,6 +117,7 @@ _HOMES = {
     "functions": ["exists", "load_pytree", "save_pytree"],
     "inspection.differences": ["diff"],
     "inspection.disk_usage": ["usage"],
+    "inspection.exports": ["export"],
     "inspection.following": ["follow"],
     "inspection.infos": ["info", "saves"],
     "inspection.listed": ["leaves"],
