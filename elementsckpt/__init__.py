@@ -42,9 +42,22 @@ if TYPE_CHECKING:
     from .functions import exists as exists
     from .functions import load_pytree as load_pytree
     from .functions import save_pytree as save_pytree
-    from .inspection import info as info
-    from .inspection import read as read
+    from .inspection.differences import diff as diff
+    from .inspection.disk_usage import usage as usage
+    from .inspection.exports import export as export
+    from .inspection.following import follow as follow
+    from .inspection.infos import info as info
+    from .inspection.infos import saves as saves
+    from .inspection.listed import leaves as leaves
+    from .inspection.pins import pin as pin
+    from .inspection.pins import unpin as unpin
+    from .inspection.removal import delete as delete
+    from .inspection.removal import prune as prune
+    from .inspection.states import read as read
+    from .inspection.statistics import stats as stats
+    from .inspection.verification import verify as verify
     from .kinds.ring import Ring as Ring
+    from .page.report import write_report as write_report
     from .reports import ComponentInfo as ComponentInfo
     from .reports import Lineage as Lineage
     from .reports import LoadReport as LoadReport
@@ -77,8 +90,19 @@ _HOMES = {
         "WriteError",
     ],
     "functions": ["exists", "load_pytree", "save_pytree"],
-    "inspection": ["info", "read"],
+    "inspection.differences": ["diff"],
+    "inspection.disk_usage": ["usage"],
+    "inspection.exports": ["export"],
+    "inspection.following": ["follow"],
+    "inspection.infos": ["info", "saves"],
+    "inspection.listed": ["leaves"],
+    "inspection.pins": ["pin", "unpin"],
+    "inspection.removal": ["delete", "prune"],
+    "inspection.states": ["read"],
+    "inspection.statistics": ["stats"],
+    "inspection.verification": ["verify"],
     "kinds.ring": ["Ring"],
+    "page.report": ["write_report"],
     "reports": ["ComponentInfo", "Lineage", "LoadReport", "SaveInfo", "SaveReport"],
     "run.schedule": ["Every"],
 }

@@ -24,7 +24,7 @@ from .format import compression
 from .format.sizes import DEFAULT
 from .loading import verbs
 from .loading.request import Regex, Rename, Request
-from .reports import LoadReport, SaveInfo, SaveReport
+from .reports import LoadReport, SaveList, SaveReport
 from .run import signals
 from .run.schedule import Every
 from .run.timing import Timing
@@ -557,7 +557,7 @@ class Checkpoint(Registry):
         found = self._engine.best()
         return None if found is None else found.path
 
-    def saves(self) -> list[SaveInfo]:
+    def saves(self) -> SaveList:
         """Return the saves in the directory that are not damaged, oldest first."""
         return self._engine.saves()
 
@@ -639,6 +639,10 @@ class Checkpoint(Registry):
             self._timing.unwatch()
         else:
             self._made.saver.close()
+
+    def _repr_html_(self) -> str:
+        """Return its saves as HTML, for a notebook."""
+        return self._engine.outline([*self]).html()
 
     def __enter__(self: _Self) -> _Self:
         return self

@@ -16,17 +16,18 @@ from .components.files import Files
 from .components.registry import Registry
 from .components.rng import GlobalRNG
 from .components.wrappers import Saveable
-from .directory import lookup
+from .directory import choice, lookup
 from .directory.entries import SaveEntry
 from .directory.listing import Directory
 from .directory.metadata import encode
 from .errors import ComponentError, DamagedError, SaveNotFoundError, reason
-from .inspection import describe
+from .inspection.infos import describe_run, good_saves
 from .kinds import jax_arrays
 from .loading import load as loading
 from .loading.candidates import Candidates
 from .loading.request import Request
-from .reports import LoadReport, SaveInfo
+from .reports import LoadReport, SaveList
+from .reports.outline import Outline
 from .run.saver import Saver, SaveRequest, StagedSave
 from .run.timing import Timing
 from .saving.options import SaveOptions
@@ -210,21 +211,21 @@ class Engine:
     def newest(self) -> SaveEntry | None:
         """Return the newest save whose manifest is not damaged, or None."""
         with contextlib.suppress(DamagedError):
-            return lookup.latest(self._required_directory())
+            return choice.latest(self._required_directory())
         return None
 
     def best(self) -> SaveEntry | None:
         """Return the best save: as for `Checkpoint.best`."""
-        return lookup.best(self._required_directory(), self._options.keep)
+        return choice.best(self._required_directory(), self._options.keep)
 
-    def saves(self) -> list[SaveInfo]:
+    def saves(self) -> SaveList:
         """Return the saves in the directory that are not damaged, oldest first."""
-        infos = []
-        for found in self._required_directory().saves():
-            if found.error is None:
-                with contextlib.suppress(DamagedError):
-                    infos.append(describe(found))
-        return infos
+        return good_saves(self._required_directory())
+
+    def outline(self, keys: Sequence[str]) -> Outline:
+        """Return what to show of the directory and of what is registered."""
+        path = None if self._directory is None else self._directory.path
+        return describe_run(path, keys, self._directory)
 
     # Removing
 

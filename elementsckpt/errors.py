@@ -148,6 +148,11 @@ def naming(key: str) -> Iterator[None]:
         raise
 
 
+def one_line(text: str) -> str:
+    """Return text of a file, or of the user, as it may be shown on one line."""
+    return _printable(text).replace("\n", "\\n")
+
+
 def _escape(record: logging.LogRecord) -> bool:
     if isinstance(record.args, tuple):
         record.args = tuple(map(_line, record.args))
@@ -156,7 +161,7 @@ def _escape(record: logging.LogRecord) -> bool:
 
 def _line(value: object) -> object:
     text = str(value)
-    line = _printable(text).replace("\n", "\\n")
+    line = one_line(text)
     return value if line == text else line
 
 

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointError, DamagedError, SaveNotFoundError
+from ..errors import CheckpointError, SaveNotFoundError
 from ..foreign import elements
 from ..format import manifest, names, scalars
 from ..storage import paths, places
 from ..user import hints
 from ..user.arguments import AnyPath, integer, is_integer, local, shown
-from . import retention
+from . import addresses, choice
 from .entries import SaveEntry, read_entry
 from .listing import Directory
 from .retention import Keep
 
-_PASSES = 10
 _logger = logging.getLogger("elementsckpt")
 
 
@@ -33,6 +32,9 @@ def find(path: Path, directory: Directory | None = None) -> list[SaveEntry]:
       SaveNotFoundError: there is no save.
     """
     own = directory is not None and directory.path == path
+    meant = None if own else addresses.find(path)
+    if meant is not None:
+        return [meant]
     here = None if own else _save_at(path)
     # A save given by path is never replaced by another, not even by one inside it.
     if here is not None and _is_written_by_us(here):
@@ -56,6 +58,11 @@ def find(path: Path, directory: Directory | None = None) -> list[SaveEntry]:
 
 def has_saves(path: Path) -> bool:
     """Return whether there is a save at a path, or in it, even a damaged one."""
+    try:
+        if addresses.find(path) is not None:
+            return True
+    except SaveNotFoundError:
+        return False
     here = _save_at(path)
     if here is not None and _is_written_by_us(here):
         return True
@@ -119,11 +126,11 @@ def named(
     if path is not None and step is not None:
         raise ValueError("Pass either the path or the step, not both.")
     if path is None:
-        return with_step(directory, integer("step", step))
+        return choice.with_step(directory, integer("step", step))
     name = path if isinstance(path, str) and _may_be_pin(path) else None
     if name == "best":
         return [_required_best(directory, keep)]
-    found = [] if name is None else pinned(directory, name)
+    found = [] if name is None else choice.pinned(directory, name)
     if found:
         return found
     try:
@@ -149,7 +156,7 @@ def _may_be_pin(text: str) -> bool:
 
 
 def _required_best(directory: Directory, keep: Keep) -> SaveEntry:
-    found = best(directory, keep)
+    found = choice.best(directory, keep)
     if found is None:
         raise SaveNotFoundError(
             f"No save in {directory.path} has a finite metric to be the best by. Load "
@@ -213,106 +220,6 @@ def deletable(
             f"another one first, or remove the folder yourself."
         )
     return chosen
-
-
-def with_step(directory: Directory, step: int) -> list[SaveEntry]:
-    """Return the saves of a directory with this step, newest first.
-
-    Raises:
-      SaveNotFoundError: there is none; the message lists the steps of the saves.
-    """
-    saves = directory.saves()[::-1]
-    found = [save for save in saves if save.step == step]
-    if not found:
-        steps = sorted({save.step for save in saves if save.step is not None})
-        remedy = f"Choose one of these steps: {_listed(steps)}."
-        raise SaveNotFoundError(
-            f"There is no save of step {step} in {directory.path}. "
-            f"{remedy if steps else 'No save there has a step: pass its path instead.'}"
-        )
-    return found
-
-
-def _listed(steps: Sequence[int]) -> str:
-    some = [*steps[:3], "...", *steps[-3:]] if len(steps) > 7 else steps
-    return ", ".join(map(str, some))
-
-
-def pinned(directory: Directory, name: str) -> list[SaveEntry]:
-    """Return the newest save pinned under this name, in a list; [] if none is."""
-    saves, pin = directory.saves()[::-1], manifest.escape(name)
-    return [save for save in saves if save.head and save.head.pin == pin][:1]
-
-
-def best(directory: Directory, keep: Keep) -> SaveEntry | None:
-    """Return the best save of a directory, or None if no save can be ranked.
-
-    Args:
-      directory: The directory.
-      keep: How to rank. Without a metric, the newest save that records a ranking says.
-
-    Raises:
-      ValueError: saves have metrics, but neither `keep` nor a save says which to use.
-    """
-    saves = [save for save in directory.saves() if save.head is not None]
-    heads = [save.head for save in saves if save.head is not None]
-    ranking = keep if keep.metric is not None else retention.recorded(heads)
-    if ranking is None:
-        names = sorted({name for head in heads for name in head.metrics})
-        if names:
-            raise ValueError(
-                f"Which save in {directory.path} is the best? There are the metrics "
-                f"{', '.join(names)}: pass keep=Keep(metric={names[0]!r}) to "
-                f"Checkpoint(), with mode='min' if less is better."
-            )
-        return None
-    number = retention.best(ranking, heads)
-    return None if number is None else saves[number]
-
-
-def newest(saves: list[SaveEntry]) -> SaveEntry:
-    """Return the newest save that is not damaged.
-
-    Args:
-      saves: The saves, newest first.
-
-    Raises:
-      DamagedError: all are damaged.
-      VersionError, ReadError: the newest undamaged save cannot be read.
-    """
-    for save in saves:
-        if save.error is None:
-            return save
-        if not isinstance(save.error, DamagedError):
-            raise save.error
-    assert saves[0].error is not None
-    raise DamagedError(
-        f"{saves[0].error} Restore it from a copy, or choose another save."
-    ) from saves[0].error
-
-
-def latest(directory: Directory) -> SaveEntry | None:
-    """Return the newest save whose manifest is not damaged, or None without saves.
-
-    Of saves that were seen before, this looks at the one that it returns alone.
-
-    Raises:
-      DamagedError, VersionError, ReadError: as from `newest`.
-    """
-    found = None
-    for look in (directory.known, *[directory.saves] * _PASSES):
-        saves = look()[::-1]
-        while saves:
-            found = newest(saves)
-            is_whole = directory.is_whole(found)
-            if found.has_changed():  # Another process has removed it, say.
-                break
-            if is_whole:
-                return found
-            saves = saves[saves.index(found) + 1 :]
-        else:
-            return None
-    return found
 
 
 def _save_at(path: Path) -> SaveEntry | None:

@@ -145,7 +145,12 @@ def checked(keep: Any) -> Keep:
 
 
 def staying(keep: Keep, heads: Sequence[Head]) -> list[bool]:
-    """Return for each save whether it stays.
+    """Return for each save whether it stays; the arguments are those of `reasons`."""
+    return [bool(found) for found in reasons(keep, heads)]
+
+
+def reasons(keep: Keep, heads: Sequence[Head]) -> list[list[str]]:
+    """Return for each save why it stays: "latest", "best", "every", "pin", "component".
 
     For each component that the run had at the last save, the newest save with that
     component stays. So a save of some components never costs the others.
@@ -155,14 +160,19 @@ def staying(keep: Keep, heads: Sequence[Head]) -> list[bool]:
       heads: Heads of the saves, oldest first.
     """
     newest = len(heads) if keep.latest is None else max(keep.latest, 1)
-    stays = set(range(len(heads))[-newest:])
-    stays |= {n for n, head in enumerate(heads) if head.pin is not None}
-    stays |= set(_ranked(keep, heads)[: keep.best])
-    stays |= set(_spread(keep.every, heads))
     newest_with = {mark: n for n, head in enumerate(heads) for mark in head.marks()}
     wanted = set(map(manifest.key_id, heads[-1].keys)) if heads else set()
-    stays |= {n for mark, n in newest_with.items() if mark in wanted}
-    return [n in stays for n in range(len(heads))]
+    stays = {
+        "latest": set(range(len(heads))[-newest:]),
+        "best": set(_ranked(keep, heads)[: keep.best]),
+        "every": set(_spread(keep.every, heads)),
+        "pin": {n for n, head in enumerate(heads) if head.pin is not None},
+        "component": {n for mark, n in newest_with.items() if mark in wanted},
+    }
+    return [
+        [why for why, numbers in stays.items() if n in numbers]
+        for n in range(len(heads))
+    ]
 
 
 def best(keep: Keep, heads: Sequence[Head]) -> int | None:

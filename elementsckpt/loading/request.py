@@ -147,7 +147,7 @@ def _check_regex(regex: Any) -> None:
         )
     patterns = regex.values() if isinstance(regex, Mapping) else [regex]
     for pattern in patterns if regex is not None else ():
-        _require_pattern(pattern)
+        require_pattern(pattern)
 
 
 def _check_rename(rename: Any) -> None:
@@ -167,10 +167,10 @@ def _check_rename(rename: Any) -> None:
     for pairs in renames if any(by_key) else [rename or {}]:
         for pattern, replacement in pairs.items():
             _require_replacement(replacement)
-            _require_pattern(pattern)
+            require_pattern(pattern)
 
 
-def _require_pattern(pattern: Any) -> None:
+def require_pattern(pattern: Any) -> None:
     try:
         if not isinstance(re.compile(pattern).pattern, str):
             raise TypeError

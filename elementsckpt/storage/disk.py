@@ -11,13 +11,14 @@ import errno
 import fcntl
 import operator
 import os
+import secrets
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Set
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
-from ..errors import WriteError, reason
+from ..errors import CheckpointError, SaveExistsError, WriteError, reason
 from .descriptors import CALL_BYTES, FOLDER, Buffer, Descriptor
 from .files import OPEN_FILES, status
 
@@ -193,6 +194,15 @@ def _link(source: Path, target: Path) -> None:
     os.link(source, target, follow_symlinks=False)
 
 
+def set_time(fd: int, time_ns: int, *, path: Path) -> None:
+    """Set when the file was written to, in nanoseconds since the epoch."""
+    _change(path, _set_time, fd, time_ns)
+
+
+def _set_time(fd: int, time_ns: int) -> None:
+    os.utime(fd, ns=(time_ns, time_ns))
+
+
 def make_read_only(fd: int, *, path: Path) -> None:
     """Make a file read-only for all, where there are modes and it has one name.
 
@@ -251,6 +261,63 @@ def remove(path: Path) -> None:
 def remove_folder(path: Path) -> None:
     """Remove one empty folder."""
     _change(path, os.rmdir, path)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a whole file for people, in the place of what has its name, or not at all.
+
+    Raises:
+      WriteError: the disk refused; what was there stays.
+    """
+    new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    file = create(new)
+    try:
+        write(file.fd, content, 0, path=path)
+        rename(new, path)
+    except BaseException:
+        with contextlib.suppress(WriteError):
+            remove(new)
+        raise
+    finally:
+        file.close()
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """Make a file for other programs, durable, which appears when it is whole.
+
+    Yields:
+      A file to write to. If an error leaves the block, nothing is left.
+
+    Raises:
+      SaveExistsError: there is something at the path.
+      WriteError: the disk refused.
+    """
+    if os.path.lexists(path):
+        raise SaveExistsError(f"{path} is there already: remove it, or choose another.")
+    new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    file = create(new)
+    try:
+        with _refusing(path), os.fdopen(os.dup(file.fd), "wb") as stream:
+            yield stream
+        sync(file.fd, path=path)
+        link(new, path)
+        sync_folder(path.parent)
+    finally:
+        file.close()
+        with contextlib.suppress(WriteError):
+            remove(new)
+
+
+@contextlib.contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    """Turn errors of the system while a file is written into a WriteError."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except OSError as error:
+        raise _refused(path, error) from error
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..errors import WriteError
 from ..format import names
 from ..user.notices import Notices
-from . import disk, drafts, folders, removal
+from . import disk, drafts, folders, removal, rewriting
 from .descriptors import Descriptor
 from .drafts import Draft
 from .segments import SaveFolder
@@ -68,6 +68,10 @@ class LocalStore:
     def sweep(self, name: str) -> None:
         """Remove a save folder that a dead process left; failing only warns."""
         removal.try_to_sweep(self.path / name, self._notices)
+
+    def rewrite(self, name: str, content: bytes) -> None:
+        """Replace the manifest of a save folder, at once or not at all."""
+        rewriting.rewrite(self.path / name, content)
 
     def _create_latest(self, draft: Path) -> Descriptor:
         try:

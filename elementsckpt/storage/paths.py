@@ -17,6 +17,16 @@ def real(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.realpath(path))
 
 
+def exists(path: Path) -> bool:
+    """Return whether there is anything at a path, also a link to nothing."""
+    return os.path.lexists(path)
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether there is a folder at a path, or a link to one."""
+    return os.path.isdir(path)
+
+
 def describe(path: Path) -> str:
     """Say what is at a path at which there is no save."""
     if not os.path.exists(path):

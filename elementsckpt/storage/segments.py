@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import DamagedError
+from ..errors import CheckpointError, DamagedError
 from ..format import names
 from ..format.digests import digest_of
 from ..format.manifest import Segment
 from . import disk, files, folders, pool
 from .descriptors import Buffer, Descriptor
 from .paths import names_in
-from .store import Start
+from .store import Start, StoredFile
 
 _MANIFEST_BYTES = 1 << 32
 
@@ -172,6 +173,17 @@ class SaveFolder:
     def names(self) -> list[str]:
         """Return the names in the folder; none if it cannot be listed."""
         return names_in(self.path)
+
+    def stored_files(self) -> list[StoredFile]:
+        """Return the files in the folder, as far as they can be listed."""
+        found = []
+        with contextlib.suppress(CheckpointError):  # It is being removed.
+            for name, status in folders.below(self.path):
+                if not stat.S_ISDIR(status.st_mode):
+                    identity = status.st_dev, status.st_ino
+                    size, links = status.st_size, status.st_nlink
+                    found.append(StoredFile(name, size, identity, links))
+        return found
 
     def open(self, segment: Segment, *, is_verified: bool = False) -> SegmentFile:
         """Open a segment for reading.

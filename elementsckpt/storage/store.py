@@ -67,6 +67,14 @@ class Store(Protocol):
         Anything else stays, such as a save that is being written. Failing only warns.
         """
 
+    def rewrite(self, name: str, content: bytes) -> None:
+        """Replace the manifest of a save, at once or not at all, and durably.
+
+        Raises:
+          WriteError: the place refused; the save is as it was.
+          DamagedError: it is not a save any more.
+        """
+
     def point_latest(self, name: str, *, fsync: bool) -> None:
         """Record the name of the newest save, for people; failing only warns."""
 
@@ -129,6 +137,22 @@ class Draft(Protocol):
 
     def abandon(self) -> None:
         """Remove what was written, unless it was committed; failing only warns."""
+
+
+class StoredFile(NamedTuple):
+    """A file in a save.
+
+    Attributes:
+      name: Its path in the save, the parts joined by "/".
+      size_bytes: Its size.
+      identity: Equal for names of one file, in whatever saves.
+      links: How many names it has, here and elsewhere.
+    """
+
+    name: str
+    size_bytes: int
+    identity: Hashable
+    links: int
 
 
 class FolderWriter(Protocol):
@@ -227,6 +251,9 @@ class Source(Protocol):
     def names(self) -> list[str]:
         """Return the names in the save; none if they cannot be listed."""
 
+    def stored_files(self) -> list[StoredFile]:
+        """Return the files in the save, as far as they can be listed."""
+
     def lacks(self, segment: Segment) -> bool:
         """Return True only if a segment certainly is not there."""
 
@@ -251,11 +278,15 @@ class OpenSegment(Protocol):
 
     Attributes:
       path: Its path, for errors.
+      signature: Changes when it is written to; equal for the names of one file.
       close: Closes it.
     """
 
     path: Path
     close: Callable[[], object]
+
+    @property
+    def signature(self) -> Hashable: ...
 
     def read(self, memory: Buffer, offset: int) -> None:
         """Fill `memory`, uint8[n] and writable, with the bytes from `offset` on.

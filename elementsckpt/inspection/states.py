@@ -1,4 +1,4 @@
-"""Reads saves without the objects that they are for."""
+"""Reads the states in saves without the objects that they are for."""
 
 from __future__ import annotations
 
@@ -10,38 +10,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from msgspec.structs import asdict
-
-from .directory import lookup, metadata
-from .directory.entries import SaveEntry
-from .foreign import elements
-from .format import names, scalars
-from .format.manifest import Head
-from .loading import load, verbs
-from .loading.candidates import Candidates
-from .loading.refusals import damage
-from .loading.request import Regex, Request
-from .reports import ComponentInfo, Lineage, SaveInfo
-from .system.phases import Phases
-from .user import arguments
-from .user.arguments import AnyPath, local
+from ..directory import lookup
+from ..loading import load, verbs
+from ..loading.candidates import Candidates
+from ..loading.request import Regex, Request
+from ..system.phases import Phases
+from ..user import arguments
+from ..user.arguments import AnyPath, local
 
 _logger = logging.getLogger("elementsckpt")
 _MOST_NAMES = 20
-
-
-def info(path: AnyPath) -> SaveInfo:
-    """Return the description of a save, without reading or verifying arrays.
-
-    Args:
-      path: A save, or a directory, for its newest save whose manifest has a good head.
-
-    Raises:
-      SaveNotFoundError: there is no save.
-      DamagedError, VersionError: the head of the manifest is not valid. `read` and
-        `load` verify the rest, which is about structure and files.
-    """
-    return describe(lookup.newest(lookup.find(local(path))))
 
 
 def read(
@@ -108,53 +86,3 @@ def _tell_of_pickles(names: list[str], path: Path) -> None:
             f" and {more} more" if more > 0 else "",
             path,
         )
-
-
-def describe(found: SaveEntry) -> SaveInfo:
-    """Return the description of a save that was found.
-
-    Raises:
-      DamagedError: its manifest is not valid, or the save is gone.
-    """
-    head = found.head
-    if head is None:
-        with damage(str(found.path)):  # Elements may just have removed it.
-            return _describe_elements(found)
-    with damage(str(found.path / names.MANIFEST)):
-        return _describe_head(found.path, head)
-
-
-def _describe_head(path: Path, head: Head) -> SaveInfo:
-    keys = scalars.decode_keys(item.key for item in head.summaries)
-    return SaveInfo(
-        path=path,
-        step=head.step,
-        sequence=head.sequence,
-        time=head.time,
-        metrics=metadata.decode_metrics(head.metrics),
-        metadata=metadata.decode(head.metadata),
-        components={
-            key: ComponentInfo(item.size_bytes, item.leaf_count, item.shards)
-            for key, item in zip(keys, head.summaries, strict=True)
-        },
-        lineage=Lineage(**asdict(head.lineage), libraries=head.libraries),
-        pin=head.pin,
-    )
-
-
-def _describe_elements(found: SaveEntry) -> SaveInfo:
-    sizes = {
-        key: ComponentInfo(
-            bytes=elements.size_bytes(files),
-            leaves=None,
-            shards=len(files) if elements.is_sharded(files) else None,
-        )
-        for key, files in elements.files(found.path).items()
-    }
-    return SaveInfo(
-        path=found.path,
-        step=found.step,
-        sequence=0,
-        time=elements.time_of(found.path),
-        components=sizes,
-    )

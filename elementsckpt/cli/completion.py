@@ -1,0 +1,119 @@
+"""What completes command lines: scripts for shells, which ask the program for words.
+
+The scripts call `elementsckpt` with the words so far in the environment, as argcomplete
+does. Bash breaks words at "@" and ":", so it is told what to leave out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from collections.abc import Iterable, Sequence
+
+VARIABLE = "_ELEMENTSCKPT_COMPLETE"  # Has the words, a line each, the last unfinished.
+
+SCRIPTS = {
+    "bash": """\
+_elementsckpt() {
+    local cur words cword prefix
+    _get_comp_words_by_ref -n @:# cur words cword 2>/dev/null || {
+        cur=${COMP_WORDS[COMP_CWORD]}; words=("${COMP_WORDS[@]}"); cword=$COMP_CWORD
+    }
+    local IFS=$'\\n'
+    COMPREPLY=($(_ELEMENTSCKPT_COMPLETE="${words[*]:1:cword}" elementsckpt 2>/dev/null))
+    prefix=${cur%"${cur##*[@:]}"}
+    [[ $COMP_WORDBREAKS == *@* || $COMP_WORDBREAKS == *:* ]] &&
+        COMPREPLY=("${COMPREPLY[@]#"$prefix"}")
+}
+complete -o default -o nosort -F _elementsckpt elementsckpt
+""",
+    "zsh": """\
+#compdef elementsckpt
+_elementsckpt() {
+    local -a found
+    found=("${(@f)$(_ELEMENTSCKPT_COMPLETE="${(F)words[2,CURRENT]}" \\
+        elementsckpt 2>/dev/null)}")
+    found=("${(@)found:#}")
+    (( $#found )) && compadd -U -Q -S '' -- "${found[@]}" || _files
+}
+compdef _elementsckpt elementsckpt
+""",
+    "fish": """\
+function __elementsckpt_complete
+    set -l words (commandline -opc) (commandline -ct)
+    _ELEMENTSCKPT_COMPLETE=(string join \\n -- $words[2..-1]) elementsckpt 2>/dev/null
+end
+complete -c elementsckpt -f -a '(__elementsckpt_complete)'
+complete -c elementsckpt -F
+""",
+}
+_MOST = 500
+
+
+def words(line: str, parser: argparse.ArgumentParser) -> list[str]:
+    """Return what may take the place of the last word.
+
+    Args:
+      line: The words, a line each; the last one may be empty.
+      parser: That of the command line.
+    """
+    before = line.split("\n")
+    last = before.pop()
+    verbs = _verbs(parser)
+    verb = next((word for word in before if word in verbs), None)
+    if verb is None:
+        return _starting(last, [*verbs, *_options(parser)])
+    if last.startswith("-"):
+        return _starting(last, _options(verbs[verb]))
+    found = _choices(verbs[verb], last)
+    if verb == "cat" and len(before) == 1 + before.index(verb) + 1:
+        found += _leaves(before[-1], last)
+    if not found:
+        found = _addresses(last)
+    return found[:_MOST]
+
+
+def _verbs(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return dict(action.choices)
+    return {}
+
+
+def _options(parser: argparse.ArgumentParser) -> list[str]:
+    return [x for action in parser._actions for x in action.option_strings]
+
+
+def _choices(parser: argparse.ArgumentParser, last: str) -> list[str]:
+    given = [x.choices for x in parser._actions if not x.option_strings and x.choices]
+    return [word for choices in given for word in _starting(last, choices)]
+
+
+def _starting(text: str, words: Iterable[str]) -> list[str]:
+    return [word for word in words if word.startswith(text)]
+
+
+def _addresses(text: str) -> list[str]:
+    """Return addresses of saves, if there is a directory before an "@"."""
+    directory, at, _ = text.rpartition("@")
+    if not at:
+        return []
+    import elementsckpt
+
+    found: list[str] = []
+    with contextlib.suppress(Exception):  # Completion must not disturb the shell.
+        saves = elementsckpt.saves(directory)
+        names = ["latest", "best"]
+        names += [str(x.step) for x in saves if x.step is not None]
+        names += [f"pin:{x.pin}" for x in saves if x.pin is not None]
+        names += [f"#{x.sequence}" for x in saves if x.sequence is not None]
+        found = [f"{directory}@{name}" for name in dict.fromkeys(names)]
+    return _starting(text, found)
+
+
+def _leaves(save: str, text: str) -> Sequence[str]:
+    import elementsckpt
+
+    with contextlib.suppress(Exception):
+        return _starting(text, [leaf.full_name for leaf in elementsckpt.leaves(save)])
+    return []

@@ -1,0 +1,128 @@
+"""Takes the command line apart, calls the verb, and returns the exit status."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import pkgutil
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import NoReturn
+
+from .. import __version__
+from . import completion
+from . import verbs as verb_modules
+from .screen import BROKEN_PIPE, FAILED, INTERRUPTED, Screen
+
+_EPILOG = """examples:
+  elementsckpt ls runs/walker           its saves, with metrics, the best and the latest
+  elementsckpt diff runs/walker@best runs/walker    what changed since the best save
+  elementsckpt verify runs/walker       every byte of every save
+  elementsckpt report runs/walker       a page about the run
+
+A save is a folder, or an address: DIR@latest, DIR@best, DIR@STEP, DIR@#SEQUENCE or
+DIR@pin:NAME, with ~N for N saves before it. A DIR alone means its newest save.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are as those of the library: what, and the remedy."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: {message}. See {self.prog} --help.", file=sys.stderr)
+        sys.exit(FAILED)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line says.
+
+    Args:
+      arguments: Those after the name of the program; of this process by default.
+
+    Returns:
+      The exit status: 0 fine, 1 something was found, 2 it failed, 130 interrupted, 141
+      nobody reads what it prints.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        status = _run(arguments)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        _drop_output()
+        return BROKEN_PIPE
+    except OSError as error:
+        if not _is_of_output(error):
+            raise
+        _drop_output()
+        print(f"elementsckpt: cannot print: {error.strerror}.", file=sys.stderr)
+        return FAILED
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    line = os.environ.get(completion.VARIABLE)
+    if line is not None and not (arguments or sys.argv[1:]):
+        print("\n".join(completion.words(line, parser())))
+        return 0
+    options = parser().parse_args(arguments)
+    if not hasattr(options, "verb"):
+        parser().print_help()
+        return FAILED
+    from ..errors import CheckpointError
+
+    try:
+        status: int = options.verb.run(options, Screen(is_json=options.json))
+        return status
+    except CheckpointError as error:
+        print(f"elementsckpt: {error}", file=sys.stderr)
+    except ValueError as error:  # What a function says of its arguments.
+        print(f"elementsckpt: {error}", file=sys.stderr)
+    return FAILED
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line, with all verbs."""
+    top = _Parser(
+        prog="elementsckpt",
+        description="Looks at the saves of a run, and tidies them up.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=__version__)
+    verbs = top.add_subparsers(title="verbs", metavar="VERB")
+    for module in pkgutil.iter_modules(verb_modules.__path__):
+        verb = importlib.import_module(f"{verb_modules.__name__}.{module.name}")
+        _add(verbs, module.name, verb)
+    return top
+
+
+def _add(
+    verbs: argparse._SubParsersAction[_Parser], name: str, verb: ModuleType
+) -> None:
+    text, _, rest = (verb.__doc__ or "").partition("\n")
+    added = verbs.add_parser(
+        name,
+        help=text[:1].lower() + text[1:].rstrip("."),
+        description=f"{text}\n{rest}".rstrip(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verb.configure(added)
+    added.add_argument("--json", action="store_true", help="print objects for programs")
+    added.set_defaults(verb=verb)
+
+
+def _is_of_output(error: OSError) -> bool:
+    return error.filename is None and error.errno is not None
+
+
+def _drop_output() -> None:
+    """Let what is still to be printed go nowhere, so that the end raises nothing."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)

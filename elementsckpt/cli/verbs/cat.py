@@ -1,0 +1,55 @@
+"""Print one leaf.
+
+Its dtype, shape and values, or with --npy the array itself, for other programs. The
+leaf is given by its full name, as tree prints it.
+
+Examples:
+  elementsckpt cat runs/walker agent/params/head/bias
+  elementsckpt cat runs/walker agent/params/head/bias --npy > bias.npy
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from ...errors import one_line
+from ...reports.report import to_json
+from ..screen import Screen
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the verb."""
+    parser.add_argument("save", metavar="SAVE")
+    parser.add_argument("leaf", metavar="LEAF")
+    parser.add_argument("--npy", action="store_true", help="write the array as .npy")
+
+
+def run(options: argparse.Namespace, screen: Screen) -> int:
+    """Print a leaf."""
+    import numpy as np
+
+    from ...inspection.values import read_leaf
+
+    info, value = read_leaf(options.save, options.leaf)
+    if options.npy:
+        if not isinstance(value, np.ndarray):
+            raise ValueError(f"{options.leaf} is not an array: leave out --npy.")
+        np.save(sys.stdout.buffer, value, allow_pickle=False)
+        sys.stdout.buffer.flush()
+    elif screen.is_json:
+        screen.json({**info.to_dict(), "value": _plain(value)})
+    else:
+        screen.print(info.outline().title)
+        with np.printoptions(linewidth=screen.columns or 80):
+            shown = str(value) if isinstance(value, np.ndarray) else repr(value)
+        for line in shown.splitlines():
+            screen.print(one_line(line))
+    return 0
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    return to_json(value)

@@ -1,0 +1,62 @@
+"""Write the arrays of a save to a file that other programs read.
+
+The suffix of OUT tells the format: .safetensors or .npz. What the format cannot hold is
+named and left out.
+
+Examples:
+  elementsckpt export runs/walker@best walker.safetensors -r 'params/'
+  elementsckpt export runs/walker walker.npz --rename '^agent/'=
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from ...errors import one_line
+from ...reports import figures
+from ..screen import Screen
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the verb."""
+    parser.add_argument("save", metavar="SAVE")
+    parser.add_argument("output", metavar="OUT")
+    parser.add_argument("--to", metavar="FORMAT", help="safetensors or npz")
+    parser.add_argument("-r", "--regex", help="only leaves whose names this matches")
+    parser.add_argument(
+        "--rename",
+        metavar="A=B",
+        action="append",
+        default=[],
+        help="replace the pattern A in names by B; may be repeated",
+    )
+
+
+def run(options: argparse.Namespace, screen: Screen) -> int:
+    """Write a file."""
+    import elementsckpt
+
+    report = elementsckpt.export(
+        options.save,
+        options.output,
+        format=options.to,
+        regex=options.regex,
+        rename=dict(map(_pair, options.rename)),
+    )
+    if screen.is_json:
+        found = report.to_dict()
+        screen.json({"path": found["path"], "size_bytes": found["size_bytes"]})
+        return 0
+    screen.print(f"{one_line(str(report.path))}  {figures.size(report.size_bytes)}")
+    if report.left_out:
+        names = ", ".join(map(one_line, report.left_out[:8]))
+        more = len(report.left_out) - 8
+        screen.print(f"Left out: {names}{f' and {more} more' if more > 0 else ''}.")
+    return 0
+
+
+def _pair(text: str) -> tuple[str, str]:
+    pattern, is_pair, replacement = text.partition("=")
+    if not is_pair:
+        raise ValueError(f"--rename {text!r}: pass PATTERN=REPLACEMENT")
+    return pattern, replacement

@@ -1,0 +1,52 @@
+"""Remove the saves of a directory that no rule keeps.
+
+The newest save and pinned saves stay in any case. It asks before it removes; where
+nobody can be asked, it needs --yes.
+
+Examples:
+  elementsckpt prune runs/walker --latest 3 -n
+  elementsckpt prune runs/walker --latest 3 --best 2 --metric return --yes
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from .. import asking
+from ..screen import Screen
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the verb."""
+    parser.add_argument("directory", metavar="DIR")
+    parser.add_argument("--latest", type=int, metavar="N", help="keep the N newest")
+    parser.add_argument("--best", type=int, metavar="N", help="keep the N best")
+    parser.add_argument("--metric", metavar="M", help="by which to rank them")
+    parser.add_argument("--mode", choices=["max", "min"], help="what is better")
+    parser.add_argument(
+        "--every", type=int, metavar="N", help="keep those at multiples of N steps"
+    )
+    asking.configure(parser)
+
+
+def run(options: argparse.Namespace, screen: Screen) -> int:
+    """Remove saves."""
+    import elementsckpt
+
+    if options.latest is None and options.best is None and options.every is None:
+        raise ValueError(
+            "no rule says what stays, so nothing was removed: pass --latest N, --best "
+            "N with --metric M, or --every N"
+        )
+    keep = elementsckpt.Keep(
+        latest=1 if options.latest is None else options.latest,
+        best=options.best or 0,
+        metric=options.metric,
+        mode=options.mode or "max",
+        every=options.every,
+    )
+    return asking.run(
+        lambda is_dry_run: elementsckpt.prune(options.directory, keep, is_dry_run),
+        options,
+        screen,
+    )

@@ -1,0 +1,33 @@
+"""Remove one save.
+
+It may be pinned or damaged. The only whole save of a directory is never removed. It
+asks before it removes; where nobody can be asked, it needs --yes.
+
+Examples:
+  elementsckpt rm runs/walker@#12
+  elementsckpt rm runs/walker@4000 --yes
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from .. import asking
+from ..screen import Screen
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the verb."""
+    parser.add_argument("save", metavar="SAVE")
+    asking.configure(parser)
+
+
+def run(options: argparse.Namespace, screen: Screen) -> int:
+    """Remove a save."""
+    import elementsckpt
+
+    return asking.run(
+        lambda is_dry_run: elementsckpt.delete(options.save, is_dry_run),
+        options,
+        screen,
+    )

@@ -1,0 +1,24 @@
+"""Take the pin from a save, which rules may then remove.
+
+Examples:
+  elementsckpt unpin runs/walker@pin:paper
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from ..screen import Screen
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the verb."""
+    parser.add_argument("save", metavar="SAVE")
+
+
+def run(options: argparse.Namespace, screen: Screen) -> int:
+    """Take the pin from a save."""
+    import elementsckpt
+
+    screen.report(elementsckpt.unpin(options.save))
+    return 0

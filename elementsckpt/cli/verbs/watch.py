@@ -1,0 +1,84 @@
+"""Print a line for each new save of a directory.
+
+The first line is about the newest save that there is. With --exec, a command runs for
+each save, with its path as the last argument; it is split as a shell would, but no
+shell runs. Ctrl-C ends it.
+
+Examples:
+  elementsckpt watch runs/walker
+  elementsckpt watch runs/walker --exec 'python evaluate.py --save'
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from ...errors import one_line
+from ...reports import figures
+from ..screen import FAILED, Screen
+from .ls import listed_object
+
+if TYPE_CHECKING:
+    from ...reports import SaveInfo
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the verb."""
+    parser.add_argument("directory", metavar="DIR")
+    parser.add_argument("--exec", metavar="CMD", help="run this for each save")
+
+
+def run(options: argparse.Namespace, screen: Screen) -> int:
+    """Watch a directory."""
+    import elementsckpt
+
+    command = _split(options.exec) if options.exec is not None else []
+    for info in elementsckpt.follow(options.directory, every=False):
+        if screen.is_json:
+            screen.json(listed_object(options.directory, info))
+        else:
+            screen.print(_line(info))
+        if command and not _run([*command, str(info.path)]):
+            return FAILED
+    return 0
+
+
+def _split(command: str) -> list[str]:
+    try:
+        found = shlex.split(command)
+    except ValueError as error:
+        raise ValueError(f"--exec {command!r}: {error}") from error
+    if not found:
+        raise ValueError("--exec is empty: pass a command, or leave it out")
+    return found
+
+
+def _run(command: list[str]) -> bool:
+    """Run a command, and say how it ended; False if it cannot run at all."""
+    try:
+        status = subprocess.run(command, check=False).returncode
+    except OSError as error:
+        print(
+            f"elementsckpt: cannot run {one_line(command[0])}: {error.strerror}.",
+            file=sys.stderr,
+        )
+        return False
+    if status:
+        print(
+            f"elementsckpt: {one_line(command[0])} ended with {status}.",
+            file=sys.stderr,
+        )
+    return True
+
+
+def _line(info: SaveInfo) -> str:
+    step = "" if info.step is None else f"  step {figures.step(info.step)}"
+    time = "" if info.time is None else f"  {figures.time(info.time)}"
+    metrics = figures.metrics(info.metrics)
+    size = figures.size(info.size_bytes)
+    line = f"#{info.sequence}{step}{time}  {size}"
+    return f"{line}  {metrics}" if metrics else line

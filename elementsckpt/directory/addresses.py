@@ -1,0 +1,127 @@
+"""Addresses of saves: `DIR@best`, `DIR@4000`, `DIR@latest~2`.
+
+An address is text for a command line, where there is no object to ask. What is after
+the `@` is `latest`, `best`, a step, `#` and a sequence, or `pin:` and a name; `~N`
+means the save that is N saves before that one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import SaveNotFoundError
+from ..format import manifest
+from ..storage import paths
+from ..user import hints
+from . import choice
+from .entries import SaveEntry
+from .listing import Directory
+from .retention import Keep
+
+_BEFORE = re.compile(r"~(\d{1,9})\Z")
+_MOST_NEAR = 5
+
+
+def find(path: Path) -> SaveEntry | None:
+    """Return the save that an address means, or None if the path is not an address.
+
+    It is cut at the last "@" that has a folder on its left. A path that exists is not
+    an address.
+
+    Raises:
+      SaveNotFoundError: there is no such save; the message has those near it.
+    """
+    text = str(path)
+    if "@" not in text or paths.exists(path):
+        return None
+    cut = len(text)
+    while (cut := text.rfind("@", 0, cut)) > 0:
+        if paths.is_folder(Path(text[:cut])):
+            return _find(Directory(Path(text[:cut])), text[cut + 1 :], text)
+    return None
+
+
+def _find(directory: Directory, name: str, address: str) -> SaveEntry:
+    before = _BEFORE.search(name)
+    saves = directory.saves()
+    if not saves:
+        raise SaveNotFoundError(
+            f"There is no save {address}: {paths.describe(directory.path)}."
+        )
+    place = saves.index(_named(directory, saves, _BEFORE.sub("", name), address))
+    count = int(before[1]) if before else 0
+    if count > place:
+        raise SaveNotFoundError(
+            f"There is no save {address}: only {place} saves are before "
+            f"{saves[place].path}."
+        )
+    return saves[place - count]
+
+
+def _named(
+    directory: Directory, saves: Sequence[SaveEntry], name: str, address: str
+) -> SaveEntry:
+    newest_first = saves[::-1]
+    if name == "latest":
+        return next((x for x in newest_first if x.error is None), newest_first[0])
+    if name == "best":
+        return _best(directory)
+    if name.startswith("pin:"):
+        return _pinned(directory, saves, name.removeprefix("pin:"), address)
+    number = name.removeprefix("#")
+    if not re.fullmatch(r"-?\d{1,40}", number):
+        raise SaveNotFoundError(
+            f"There is no save {address}, and {name!r} is not an address: after the "
+            f"@ comes latest, best, a step such as 4000, a sequence such as #12, or a "
+            f"pin such as pin:paper, and perhaps ~N for N saves before it."
+        )
+    is_step = number == name
+    for save in newest_first:
+        if int(number) == (save.step if is_step else save.sequence):
+            return save
+    here = {save.step if is_step else save.sequence for save in saves}
+    numbers = sorted(int(x) for x in here if x is not None)
+    raise SaveNotFoundError(
+        f"There is no save {address}. "
+        + _near(int(number), numbers, "step" if is_step else "sequence")
+    )
+
+
+def _near(number: int, numbers: Sequence[int], noun: str) -> str:
+    near = sorted(sorted(numbers, key=lambda x: abs(x - number))[:_MOST_NEAR])
+    if not near:
+        return f"No save there has a {noun}."
+    listed = ", ".join(str(x) if noun == "step" else f"#{x}" for x in near)
+    return f"The nearest are {listed}."
+
+
+def _pinned(
+    directory: Directory, saves: Sequence[SaveEntry], name: str, address: str
+) -> SaveEntry:
+    found = choice.pinned(directory, name)
+    if found:
+        return next(x for x in saves if x.path == found[0].path)
+    pins = sorted({x.head.pin for x in saves if x.head and x.head.pin is not None})
+    near = hints.nearest(manifest.escape(name), pins)
+    pins_there = (
+        f"Pins there: {', '.join(near)}." if near else "No save there is pinned."
+    )
+    raise SaveNotFoundError(f"There is no save {address}. {pins_there}")
+
+
+def _best(directory: Directory) -> SaveEntry:
+    try:
+        found = choice.best(directory, Keep())
+    except ValueError as error:  # Metrics, and no save says which to go by.
+        raise SaveNotFoundError(
+            f"No save in {directory.path} records what is best: pass a Checkpoint for "
+            f"it keep=Keep(metric=...), or choose a save by its step."
+        ) from error
+    if found is None:
+        raise SaveNotFoundError(
+            f"No save in {directory.path} has a finite metric to be the best by. "
+            f"Choose one by its step, or the newest by @latest."
+        )
+    return next(x for x in directory.saves() if x.path == found.path)

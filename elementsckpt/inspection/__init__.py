@@ -1,0 +1,7 @@
+"""Looks at saves, and removes them, without objects: functions of the public face.
+
+**Contents** are the leaves of a save by name. A **path** may be an address, such as
+`DIR@best`. Results are reports.
+"""
+
+__all__ = ["infos", "states"]

@@ -1,0 +1,198 @@
+"""Describes saves by the heads of their manifests."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from msgspec.structs import asdict
+
+from ..directory import choice, lookup, metadata
+from ..directory.entries import SaveEntry
+from ..directory.listing import Directory
+from ..directory.retention import Keep
+from ..errors import DamagedError, SaveNotFoundError, one_line
+from ..foreign import elements
+from ..format import names, scalars
+from ..format.manifest import Head
+from ..loading.refusals import damage
+from ..reports import ComponentInfo, Lineage, SaveInfo, SaveList
+from ..reports.outline import Outline
+from ..storage import paths
+from ..user.arguments import AnyPath, local
+from .disk_usage import written_bytes
+
+
+def info(path: AnyPath) -> SaveInfo:
+    """Return the description of a save, without reading or verifying arrays.
+
+    Args:
+      path: A save or its address, or a directory, for its newest save with a valid
+        manifest.
+
+    Raises:
+      SaveNotFoundError: there is no save.
+      DamagedError, VersionError: the part of the manifest that this reads is not valid.
+        `read` and `load` verify the parts about structure and files.
+    """
+    return describe(choice.newest(lookup.find(local(path))))
+
+
+def saves(directory: AnyPath) -> SaveList:
+    """Return the saves in a directory, oldest first, damaged ones included.
+
+    Args:
+      directory: The directory.
+
+    Returns:
+      Descriptions of the saves. What is known of a damaged one is its path and, in
+      `error`, what is wrong with its manifest; arrays are not read.
+
+    Raises:
+      SaveNotFoundError: there is no save.
+    """
+    found = _required(Directory(local(directory)))
+    return SaveList(describe_any(save) for save in found)
+
+
+def _required(directory: Directory) -> list[SaveEntry]:
+    found = directory.saves()
+    if not found:
+        place = directory.path
+        raise SaveNotFoundError(
+            f"There is no save in {place}: {paths.describe(place)}. Check the path."
+        )
+    return found
+
+
+def good_saves(directory: Directory) -> SaveList:
+    """Return the saves in a directory whose manifests are not damaged."""
+    infos = SaveList()
+    for found in directory.saves():
+        if found.error is None:
+            with contextlib.suppress(DamagedError):
+                infos.append(describe(found))
+    return infos
+
+
+def describe_run(
+    path: Path | None, keys: Sequence[str], directory: Directory | None
+) -> Outline:
+    """Return what to show of a Checkpoint: its directory, components and saves.
+
+    Args:
+      path: Its directory, or None.
+      keys: What is registered.
+      directory: The object for the directory, or None.
+    """
+    rows = [("directory", "none" if path is None else one_line(str(path)))]
+    rows.append(("registered", one_line(", ".join(keys)) or "nothing"))
+    if directory is None:
+        return Outline("Checkpoint", rows)
+    found = [describe_any(save) for save in directory.saves()]
+    listed = SaveList(found).outline()
+    return Outline(f"Checkpoint, {listed.title}", rows, listed.sections)
+
+
+def describe_any(found: SaveEntry) -> SaveInfo:
+    """Return the description of a save that may be damaged."""
+    error = found.error
+    if error is None:
+        try:
+            return describe(found)
+        except DamagedError as damaged:  # A save of elements was just removed.
+            error = damaged
+    return SaveInfo(found.path, found.step, None, None, error=str(error))
+
+
+def describe(found: SaveEntry) -> SaveInfo:
+    """Return the description of a save that was found.
+
+    Raises:
+      DamagedError: its manifest is not valid, or the save is gone.
+    """
+    head = found.head
+    if head is None:
+        with damage(str(found.path)):  # Elements may just have removed it.
+            return _describe_elements(found)
+    with damage(str(found.path / names.MANIFEST)):
+        return _describe_head(found.path, head)
+
+
+def _describe_head(path: Path, head: Head) -> SaveInfo:
+    keys = scalars.decode_keys(item.key for item in head.summaries)
+    return SaveInfo(
+        path=path,
+        step=head.step,
+        sequence=head.sequence,
+        time=head.time,
+        metrics=metadata.decode_metrics(head.metrics),
+        metadata=metadata.decode(head.metadata),
+        components={
+            key: ComponentInfo(item.size_bytes, item.leaf_count, item.shards)
+            for key, item in zip(keys, head.summaries, strict=True)
+        },
+        lineage=Lineage(**asdict(head.lineage), libraries=head.libraries),
+        pin=head.pin,
+    )
+
+
+def _describe_elements(found: SaveEntry) -> SaveInfo:
+    sizes = {
+        key: ComponentInfo(
+            bytes=elements.size_bytes(files),
+            leaves=None,
+            shards=len(files) if elements.is_sharded(files) else None,
+        )
+        for key, files in elements.files(found.path).items()
+    }
+    return SaveInfo(
+        path=found.path,
+        step=found.step,
+        sequence=0,
+        time=elements.time_of(found.path),
+        components=sizes,
+    )
+
+
+class ListedSave(NamedTuple):
+    """A save as a list of all shows it.
+
+    Attributes:
+      info: Its description.
+      bytes_written: Size of the files that it wrote; without
+        its manifest; None if it is damaged.
+      marks: Some of "pin NAME", "best", "latest" and "damaged".
+    """
+
+    info: SaveInfo
+    bytes_written: int | None
+    marks: tuple[str, ...]
+
+
+def listed(directory: AnyPath) -> list[ListedSave]:
+    """Return the saves in a directory with what distinguishes them, oldest first.
+
+    Raises:
+      SaveNotFoundError: there is no save.
+    """
+    here = Directory(local(directory))
+    entries = _required(here)
+    good = [entry.path for entry in entries if entry.error is None]
+    best = None
+    with contextlib.suppress(ValueError):  # No save says which metric to go by.
+        best = choice.best(here, Keep())
+    found = []
+    for entry in entries:
+        info = describe_any(entry)
+        marks = [f"pin {info.pin}"] if info.pin is not None else []
+        marks += ["best"] if best is not None and best.path == info.path else []
+        marks += ["latest"] if good and good[-1] == info.path else []
+        marks += ["damaged"] if info.error is not None else []
+        written = None if entry.head is None else entry.head.bytes_written
+        if written is None and info.error is None:  # By an earlier version, say.
+            written = written_bytes(entry)
+        found.append(ListedSave(info, written, tuple(marks)))
+    return found

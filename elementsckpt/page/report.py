@@ -1,0 +1,192 @@
+"""Writes the report page: one HTML file that needs no network and no other file."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import time
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..errors import one_line
+from ..inspection.verification import verify as verify_saves
+from ..reports import figures
+from ..storage import disk
+from ..user.arguments import AnyPath, flag, integer, local
+from .data import gather
+
+_MAX_BYTES = 2_000_000_000
+
+
+def write_report(
+    directory: AnyPath,
+    target: AnyPath = "report.html",
+    *,
+    verify: bool = False,
+    max_bytes: int = _MAX_BYTES,
+) -> Path:
+    """Write a page about the saves of a directory.
+
+    Args:
+      directory: The directory.
+      target: The file to write, which is replaced if it is there.
+      verify: Whether to verify all saves; otherwise the page says that they are not.
+      max_bytes: How many bytes of arrays to read for pictures of values, small leaves
+        first. The page names what was left out.
+
+    Returns:
+      The path of the page.
+
+    Raises:
+      SaveNotFoundError: there is no save.
+      WriteError: the disk refused; what was there stays.
+      ValueError: an argument is not valid.
+    """
+    start, path, file = time.monotonic(), local(directory), local(target)
+    limit, is_verified = integer("max_bytes", max_bytes), flag("verify", verify)
+    data = gather(path, max_bytes=limit)
+    damaged = None
+    if is_verified:
+        checks = verify_saves(path).saves
+        damaged = [one_line(x.path.name) for x in checks if not x.is_good]
+        for save in data["saves"]:
+            if save["name"] in damaged and "damaged" not in save["marks"]:
+                save["marks"].append("damaged")
+    seconds = time.monotonic() - start
+    disk.write_file(file, _page(path, data, damaged, seconds).encode())
+    return file
+
+
+def _page(
+    path: Path, data: Mapping[str, Any], damaged: list[str] | None, seconds: float
+) -> str:
+    folder = resources.files(__package__)
+    style = (folder / "style.css").read_text("utf-8")
+    script = (folder / "script.js").read_text("utf-8")
+    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
+    fields = {
+        "STYLE_HASH": _hash(style),
+        "SCRIPT_HASH": _hash(script),
+        "TITLE": html.escape(one_line("/".join(path.parts[-2:]))),
+        "SUMMARY": html.escape(_summary(data)),
+        "CARDS": _cards(data, damaged),
+        "TABLE": _table(data),
+        "FOOTER": html.escape(_footer(data, seconds, is_verified=damaged is not None)),
+        "DATA": text.replace("<", "\\u003c"),
+        "STYLE": style,
+        "SCRIPT": script,
+    }
+    page = (folder / "template.html").read_text("utf-8")
+    parts: list[str] = []
+    while True:  # From left to right, as what is put in may hold a name of a field.
+        found = [(page.find(name), -len(name), name) for name in fields if name in page]
+        if not found:
+            return "".join([*parts, page])
+        at, _, name = min(found)
+        parts += [page[:at], fields[name]]
+        page = page[at + len(name) :]
+
+
+def _hash(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _summary(data: Mapping[str, Any]) -> str:
+    saves = data["saves"]
+    steps = [int(save["step"]) for save in saves if save["step"] is not None]
+    span = f", steps {min(steps):,} to {max(steps):,}" if steps else ""
+    return f"{data['directory']} · {figures.count(len(saves), 'save')}{span}"
+
+
+def _footer(data: Mapping[str, Any], seconds: float, *, is_verified: bool) -> str:
+    now = figures.time(datetime.now(timezone.utc))
+    read = figures.size(data["bytes_read"])
+    verified = "Every save was verified." if is_verified else "Saves: not verified."
+    return (
+        f"Made {now} by elementsckpt {__version__} in {figures.seconds(seconds)}; "
+        f"{read} of arrays were read. {verified}"
+    )
+
+
+def _cards(data: Mapping[str, Any], damaged: list[str] | None) -> str:
+    saves = data["saves"]
+    disk_size = figures.size(data["bytes_on_disk"])
+    state = figures.size(data["bytes_of_state"])
+    cards = [_card("", disk_size, f"on disk, for {state} of state")]
+    best = next((save for save in saves if "best" in save["marks"]), None)
+    if best is not None:
+        cards.append(_card("good", *_best(best, data["metrics"])))
+    bad = [x["name"] for x in saves if "damaged" in x["marks"]]
+    if bad:
+        cards.append(_card("bad", f"{len(bad):,} damaged", ", ".join(bad[:3])))
+    elif damaged is not None:
+        cards.append(_card("good", "all good", "every byte is as it was written"))
+    else:
+        cards.append(_card("", "not verified", "only the manifests were looked at"))
+    cards.append(_finite_card(data["changes"]))
+    return "".join(cards)
+
+
+def _best(best: Mapping[str, Any], metrics: list[str]) -> tuple[str, str]:
+    step = "" if best["step"] is None else f", at step {int(best['step']):,}"
+    name = next((name for name in metrics if name in best["metrics"]), "")
+    value = best["metrics"].get(name)
+    shown = value if isinstance(value, str) else figures.number(value)
+    return f"#{best['sequence']}", f"the best save{step}, {name} {shown}"
+
+
+def _finite_card(changes: Mapping[str, Any]) -> str:
+    count, unread = changes["not_finite"], changes["unread"]
+    rest = f"; {figures.count(unread, 'leaf')} not read" if unread else ""
+    if count:
+        noun = figures.count(count, "leaf")
+        return _card("bad", noun, f"of the newest save with NaN or infinities{rest}")
+    return _card("" if unread else "good", "finite", f"in the newest save{rest}")
+
+
+def _card(kind: str, title: str, words: str) -> str:
+    title, words = html.escape(title), html.escape(words)
+    return f'<div class="card {kind}"><b>{title}</b><span>{words}</span></div>'
+
+
+def _table(data: Mapping[str, Any]) -> str:
+    names = data["metrics"]
+    titles = ["#", "step", "written (UTC)", "new", "only here", *names]
+    head = "".join(f'<th scope="col">{html.escape(title)}</th>' for title in titles)
+    rows = [f'<thead><tr>{head}<th class="text" scope="col">marks</th></tr></thead>']
+    rows.append("<tbody>")
+    rows += [_row(save, names) for save in data["saves"]]
+    return "\n".join([*rows, "</tbody>"])
+
+
+def _row(save: Mapping[str, Any], names: list[str]) -> str:
+    written, only_here = save["written"], save["only_here"]
+    cells = [
+        "-" if save["sequence"] is None else str(save["sequence"]),
+        "-" if save["step"] is None else f"{int(save['step']):,}",
+        "-" if save["time"] is None else save["time"][:19].replace("T", " "),
+        "-" if written is None else figures.size(written),
+        "-" if only_here is None else figures.size(only_here),
+    ]
+    for name in names:
+        value = save["metrics"].get(name)
+        cells.append(
+            ""
+            if value is None
+            else value
+            if isinstance(value, str)
+            else figures.number(value)
+        )
+    shown = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
+    kinds = {"damaged": "bad", "best": "good"}
+    marks = ", ".join(
+        f'<span class="{kinds.get(mark, "")}">{html.escape(mark)}</span>'
+        for mark in save["marks"]
+    )
+    return f'<tr>{shown}<td class="text">{marks}</td></tr>'

@@ -1,0 +1,155 @@
+"""What a terminal, a pipe and a broken pipe get."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from elementsckpt import Checkpoint, Value
+
+from support.boxes import environment
+
+COMMAND = [sys.executable, "-m", "elementsckpt"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("run")
+    cp = Checkpoint(directory, keep=None, fsync=False)
+    for number in range(3):
+        cp.agent = Value({f"layer{n}/漢字": np.ones(9) * number for n in range(30)})
+        metrics = {f"metric_{n}": n / 3 for n in range(4)}
+        cp.save(metrics=metrics | {"return": float("nan")})
+    return directory
+
+
+def in_terminal(*arguments, columns=80, keys=b"", **variables):
+    """Run a command in a terminal; return its status and what was on the screen."""
+    main, other = pty.openpty()
+    environ = environment(**{"TERM": "xterm", "COLUMNS": str(columns)} | variables)
+    process = subprocess.Popen(
+        [*COMMAND, *map(str, arguments)],
+        env=environ,
+        stdin=other,
+        stdout=other,
+        stderr=other,
+    )
+    os.close(other)
+    if keys:
+        os.write(main, keys)
+    output = b""
+    while True:
+        try:
+            part = os.read(main, 65536)
+        except OSError:  # The last one has closed the terminal.
+            break
+        if not part:
+            break
+        output += part
+    os.close(main)
+    return process.wait(), output.decode()
+
+
+def plain(text):
+    """Return text without colours."""
+    return re.sub(r"\x1b\[\d*m", "", text)
+
+
+@pytest.mark.parametrize("columns", [46, 80, 100])
+@pytest.mark.parametrize("verb", ["ls", "du"])
+def test_no_line_is_wider_than_the_terminal(run, verb, columns):
+    _, output = in_terminal(verb, run, columns=columns)
+    lines = plain(output).splitlines()
+    assert [line for line in lines if len(line) > columns] == []
+
+
+def test_columns_that_drop_out_are_named(run):
+    _, output = in_terminal("ls", run, columns=30)
+    lines = plain(output).splitlines()
+    hidden = [line for line in lines if line.startswith("Hidden: ")]
+    assert hidden
+    assert "latest" in plain(output)
+
+
+def test_colours_are_for_terminals(run):
+    assert "\x1b[" in in_terminal("ls", run)[1]
+    assert "\x1b[" not in in_terminal("ls", run, NO_COLOR="1")[1]
+    piped = subprocess.run(
+        [*COMMAND, "ls", run], env=environment(), capture_output=True
+    )
+    assert b"\x1b" not in piped.stdout
+    forced = subprocess.run(
+        [*COMMAND, "ls", run], env=environment(FORCE_COLOR="1"), capture_output=True
+    )
+    assert b"\x1b[" in forced.stdout
+
+
+def test_a_pipe_is_never_cut(run):
+    narrow = environment(COLUMNS="20")
+    piped = subprocess.run([*COMMAND, "ls", run], env=narrow, capture_output=True)
+    assert b"metric_3" in piped.stdout
+
+
+def test_head_ends_it_silently(run):
+    script = f"{sys.executable} -m elementsckpt ls {run} --json | head -c 10"
+    done = subprocess.run(
+        ["bash", "-c", f"{script}; echo ${{PIPESTATUS[0]}} >&2"],
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr.strip() in ("0", "141")
+    closed = subprocess.run(
+        [
+            "bash",
+            "-c",
+            f"{script.replace('head -c 10', 'true')}; exit ${{PIPESTATUS[0]}}",
+        ],
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert closed.returncode in (0, 141)
+    assert closed.stderr == ""
+
+
+def test_a_full_disk_behind_the_output_is_an_error(run):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*COMMAND, "ls", run],
+            env=environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert done.returncode == 2
+    assert done.stderr == "elementsckpt: cannot print: No space left on device.\n"
+
+
+def test_what_an_encoding_lacks_is_escaped(run):
+    latin = environment(PYTHONIOENCODING="latin-1")
+    done = subprocess.run([*COMMAND, "tree", run], env=latin, capture_output=True)
+    assert b"\\u6f22\\u5b57" in done.stdout
+    done = subprocess.run([*COMMAND, "verify", run], env=latin, capture_output=True)
+    assert b"ok #1" in done.stdout
+    done = subprocess.run([*COMMAND, "stats", run], env=latin, capture_output=True)
+    assert b"\\u258" not in done.stdout
+
+
+def test_removal_asks_on_a_terminal(tmp_path):
+    cp = Checkpoint(tmp_path, keep=None, fsync=False)
+    cp.agent = Value(1)
+    for _ in range(3):
+        cp.save()
+    status, output = in_terminal("prune", tmp_path, "--latest", "1", keys=b"\n")
+    assert status == 2
+    assert "Remove 2 saves? [y/N]" in plain(output)
+    assert "Nothing was removed." in plain(output)
+    assert len(cp.saves()) == 3
+    status, output = in_terminal("prune", tmp_path, "--latest", "1", keys=b"y\n")
+    assert status == 0
+    assert len(cp.saves()) == 1

@@ -1,0 +1,295 @@
+"""Each verb prints what its function returns, for people and for programs."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import elementsckpt
+from elementsckpt import Checkpoint, Keep, Value
+from elementsckpt.cli.main import main
+
+from support.boxes import environment
+from support.folders import flip_block
+
+HOSTILE = "\x1b[31m\u202e<b>\nx"
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Return a directory of four saves: the first pinned, the second the best."""
+    keep = Keep(latest=None, best=1, metric="return")
+    cp = Checkpoint(tmp_path / "run", keep=keep, fsync=False)
+    cp.step = elementsckpt.Counter()
+    table = np.arange(1000.0)
+    for number, value in enumerate([1.0, 9.0, float("nan"), 2.0]):
+        cp.step.value = 1000 * number
+        table[number] = np.nan if number == 3 else -1
+        cp.agent = Value({"w": table, HOSTILE: number})
+        metrics = {"return": value} | ({HOSTILE: 1} if number == 2 else {})
+        cp.save(metrics=metrics, pin="paper" if number == 0 else None)
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def call(capsys):
+    """Return a function that runs a command line: its status, output and errors."""
+
+    def run(*arguments):
+        status = main([str(x) for x in arguments])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+def objects(output):
+    found = [json.loads(line) for line in output.splitlines()]
+    assert all(x.pop("schema") == 1 for x in found)
+    return found
+
+
+def test_ls_lists_saves(run, call):
+    status, out, _ = call("ls", run)
+    assert status == 0
+    lines = out.splitlines()
+    assert lines[0].startswith(f"{run}  4 saves, ")
+    assert lines[1].split()[:5] == ["#", "step", "age", "size", "new"]
+    assert [line.split()[0] for line in lines[2:]] == ["1", "2", "3", "4"]
+    assert lines[2].endswith("pin paper")
+    assert lines[3].endswith("best")
+    assert "nan" in lines[4]
+    assert lines[5].endswith("latest")
+
+
+def test_ls_in_json_has_a_line_for_each_save(run, call):
+    _, out, _ = call("ls", run, "--json")
+    found = objects(out)
+    infos = elementsckpt.saves(run)
+    usage = elementsckpt.usage(run)
+    for one, info, size in zip(found, infos, usage.saves, strict=True):
+        manifest = (info.path / "manifest.json").stat().st_size
+        assert one.pop("bytes_written") == size.bytes_written - manifest
+        assert one.pop("size_bytes") == info.size_bytes
+        one.pop("marks")
+        assert one == info.to_dict()
+    marks = [one["marks"] for one in objects(out)]
+    assert marks == [["pin paper"], ["best"], [], ["latest"]]
+
+
+def test_a_damaged_manifest_is_a_row_and_the_rest_goes_on(run, call):
+    (elementsckpt.info(run).path / "manifest.json").write_text("{}")
+    status, out, _ = call("ls", run)
+    assert status == 0
+    assert out.splitlines()[-1].split()[0] == "-"
+    assert out.splitlines()[-1].endswith("damaged")
+    assert "latest" in out.splitlines()[-2]
+    last = objects(call("ls", run, "--json")[1])[-1]
+    assert (last["step"], last["sequence"]) == (3000, None)
+    assert last["error"]
+
+
+def test_tree_shows_components_and_leaves(run, call):
+    _, out, _ = call("tree", run)
+    assert "agent" in out
+    assert "float64[1000]" in out
+    _, out, _ = call("tree", run, "-d", "1")
+    assert "float64" not in out
+    _, out, _ = call("tree", run, "--json", "-r", "w")
+    (leaf,) = objects(out)
+    assert leaf == elementsckpt.leaves(run, regex="w")[0].to_dict()
+
+
+def test_verify_finds_damage(run, call):
+    assert call("verify", run)[0] == 0
+    flip_block(elementsckpt.info(run).path, 0, key="agent")
+    status, out, _ = call("verify", run)
+    assert status == 1
+    assert "✗ #4  step 3,000" in out
+    assert "damaged: agent/w" in out
+    assert "The newest good one is #3, of step 2,000, which load() takes." in out
+    status, out, _ = call("verify", run, f"{run}@latest", "--json")
+    assert status == 1
+    first, second = objects(out)
+    assert [x["is_good"] for x in first["saves"]] == [True, True, True, False]
+    assert len(second["saves"]) == 1
+
+
+def test_diff_finds_differences(run, call):
+    status, out, _ = call("diff", f"{run}@latest~1", run)
+    assert status == 1
+    assert [line[0] for line in out.splitlines()[1:-2]] == ["~"] * 3
+    assert "0 added, 0 removed, 3 changed, 0 same" in out
+    status, out, _ = call("diff", run, run, "--json")
+    assert status == 0
+    assert objects(out)[0]["is_same"]
+
+
+def test_stats_fails_on_nan_if_told_so(run, call):
+    status, out, _ = call("stats", run)
+    assert status == 0
+    assert "1 with NaN or infinities" in out
+    assert call("stats", run, "--fail-on-nonfinite")[0] == 1
+    assert call("stats", f"{run}@best", "--fail-on-nonfinite")[0] == 0
+    found = objects(call("stats", run, "--json")[1])
+    assert found == elementsckpt.stats(run).to_dict()
+
+
+def test_du_has_a_bar_for_each_save(run, call):
+    _, out, _ = call("du", run)
+    assert out.count("█") >= 4
+    (found,) = objects(call("du", run, "--json")[1])
+    assert found == elementsckpt.usage(run).to_dict()
+
+
+def test_cat_prints_a_leaf(run, call):
+    _, out, _ = call("cat", run, "agent/w")
+    assert out.startswith("agent/w  float64[1000]")
+    (found,) = objects(call("cat", run, "agent/w", "--json")[1])
+    assert found["value"][:5] == [-1, -1, -1, "nan", 4]
+    assert len(found["value"]) == 1000
+    assert call("cat", run, "step")[1].splitlines()[-1] == "3000"
+    status, _, err = call("cat", run, "agent/v")
+    assert status == 2
+    assert "agent/w" in err
+    assert call("cat", run, "step", "--npy")[0] == 2
+
+
+def test_cat_writes_npy(run):
+    script = [sys.executable, "-m", "elementsckpt", "cat", run, "agent/w", "--npy"]
+    out = subprocess.run(script, env=environment(), capture_output=True, check=True)
+    array = np.load(io.BytesIO(out.stdout))
+    np.testing.assert_array_equal(array, elementsckpt.read(run)["agent"]["w"])
+
+
+def test_prune_needs_rules_and_consent(run, call):
+    before = len(elementsckpt.saves(run))
+    for arguments in (["prune", run], ["prune", run, "-n"]):
+        status, _, err = call(*arguments)
+        assert status == 2
+        assert "pass --latest N" in err
+    status, _, err = call("prune", run, "--latest", "1")
+    assert status == 2
+    assert "pass --yes to remove, or -n" in err
+    status, out, _ = call("prune", run, "--latest", "1", "-n")
+    assert status == 0
+    assert "Would remove 2 saves" in out
+    assert len(elementsckpt.saves(run)) == before
+    status, out, _ = call("prune", run, "--latest", "1", "--yes")
+    assert status == 0
+    assert [x.sequence for x in elementsckpt.saves(run)] == [1, 4]
+    status, _, err = call("prune", run, "--best", "1", "--yes")
+    assert status == 2
+    assert "metric" in err
+
+
+def test_rm_removes_one_save(run, call):
+    status, out, _ = call("rm", f"{run}@best", "-n")
+    assert "Would remove 1 save" in out
+    assert call("rm", f"{run}@best")[0] == 2
+    (found,) = objects(call("rm", f"{run}@best", "--yes", "--json")[1])
+    assert len(found["removed"]) == 1
+    assert [x.sequence for x in elementsckpt.saves(run)] == [1, 3, 4]
+    status, _, err = call("rm", run, "--yes")
+    assert status == 2
+    assert "name the one to delete" in err
+
+
+def test_doctor_leaves_no_trace(run, call):
+    before = sorted(run.rglob("*"))
+    status, out, _ = call("doctor", run)
+    assert status == 0
+    assert out.count("✓") == 8
+    assert sorted(run.rglob("*")) == before
+    found = objects(call("doctor", run, "--json")[1])
+    assert {*found[0]} == {"check", "is_good", "found", "advice"}
+
+
+def test_doctor_names_who_writes(run, call):
+    cp = Checkpoint(run, keep=None, fsync=False)
+    cp.agent = Value(1)
+    cp.save()
+    script = [sys.executable, "-m", "elementsckpt", "doctor", run]
+    out = subprocess.run(script, env=environment(), capture_output=True, text=True)
+    assert f"process {os.getpid()} on" in out.stdout
+    assert out.returncode == 0
+
+
+@pytest.mark.parametrize("verb", ["ls", "tree", "verify", "stats", "du", "doctor"])
+def test_a_path_without_a_save_is_an_error_with_a_remedy(tmp_path, call, verb):
+    status, out, err = call(verb, tmp_path / "none")
+    assert (status, out) == (2, "")
+    assert err.startswith("elementsckpt: ")
+    assert "none" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["ls"],
+        ["tree"],
+        ["diff", "a"],
+        ["nonsense"],
+        [],
+        ["tree", "{run}", "-r", "("],
+        ["watch", "{run}", "--exec", ""],
+        ["watch", "{run}", "--exec", "'"],
+    ],
+)
+def test_bad_usage_is_2(run, arguments, capsys):
+    try:
+        status = main([x.format(run=run) for x in arguments])
+    except SystemExit as error:
+        status = error.code
+    assert status == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["ls", "{run}", "-l"],
+        ["tree", "{run}"],
+        ["diff", "{run}@latest~1", "{run}"],
+        ["stats", "{run}"],
+        ["verify", "{run}"],
+        ["du", "{run}"],
+    ],
+)
+def test_no_name_is_obeyed(run, call, arguments):
+    _, out, _ = call(*(x.format(run=run) for x in arguments))
+    assert "\x1b" not in out
+    assert "\u202e" not in out
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["ls", "--help"], ["--version"]])
+def test_help_fits_on_a_screen(arguments, capsys):
+    with pytest.raises(SystemExit) as error:
+        main(arguments)
+    assert error.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 45
+    assert max(map(len, lines)) <= 90
+
+
+def test_watch_prints_a_line_for_each_save_and_runs_a_command(run, tmp_path):
+    command = [sys.executable, "-m", "elementsckpt", "watch", str(run)]
+    command += ["--exec", f"{sys.executable} -c 'import sys; print(sys.argv[1:])' --x"]
+    watching = subprocess.Popen(
+        command, env=environment(), stdout=subprocess.PIPE, text=True
+    )
+    first = watching.stdout.readline()
+    assert first.startswith("#4  step 3,000")
+    assert str(elementsckpt.info(run).path) in watching.stdout.readline()
+    cp = Checkpoint(run, keep=None, fsync=False)
+    cp.agent = Value(1)
+    cp.save()
+    assert watching.stdout.readline().startswith("#5")
+    watching.send_signal(2)
+    watching.stdout.close()
+    assert watching.wait() == 130

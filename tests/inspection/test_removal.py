@@ -1,0 +1,104 @@
+"""`prune` and `delete` remove saves, and say what stays, why, and what is freed."""
+
+import shutil
+
+import pytest
+
+import elementsckpt
+from elementsckpt import Checkpoint, Keep, SaveNotFoundError
+
+from support.boxes import make_boxes
+from support.folders import noise
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Return a directory of five saves; the first is pinned, the second the best."""
+    step = iter(range(0, 50, 10))
+    cp = Checkpoint(tmp_path / "run", keep=None, step=lambda: next(step), fsync=False)
+    cp.box = elementsckpt.Value(noise(1, 5000))
+    for number, value in enumerate([1.0, 9.0, 3.0, 4.0, 5.0]):
+        cp.box.value[number] ^= 1
+        cp.save(metrics={"return": value}, pin="first" if number == 0 else None)
+    return tmp_path / "run"
+
+
+def steps(directory):
+    return [info.step for info in elementsckpt.saves(directory)]
+
+
+def test_what_stays_has_its_reasons(run):
+    keep = Keep(latest=2, best=1, metric="return", every=20)
+    plan = elementsckpt.prune(run, keep, dry_run=True)
+    assert steps(run) == [0, 10, 20, 30, 40]
+    assert {save.step: save.reasons for save in plan.kept} == {
+        0: ("every", "pin"),
+        10: ("best",),
+        20: ("every",),
+        30: ("latest",),
+        40: ("latest", "every", "component"),
+    }
+    assert plan.removed == ()
+    assert plan.is_dry_run
+
+
+def test_a_dry_run_tells_what_then_happens(run):
+    plan = elementsckpt.prune(run, Keep(latest=1), dry_run=True)
+    before = elementsckpt.usage(run).bytes_on_disk
+    done = elementsckpt.prune(run, Keep(latest=1))
+    assert (plan.removed, plan.kept) == (done.removed, done.kept)
+    assert plan.bytes_freed == done.bytes_freed
+    assert before - elementsckpt.usage(run).bytes_on_disk == done.bytes_freed
+    assert steps(run) == [0, 40]
+
+
+def test_what_was_not_written_there_or_is_damaged_stays(run):
+    first, second = (info.path for info in elementsckpt.saves(run)[:2])
+    shutil.copytree(second, run / "copy")
+    (second / "manifest.json").write_text("{}")
+    report = elementsckpt.prune(run, Keep(latest=1))
+    reasons = {save.path: save.reasons for save in report.kept}
+    assert reasons[run / "copy"] == ("foreign",)
+    assert reasons[second] == ("damaged",)
+    assert reasons[first] == ("pin",)
+
+
+def test_an_explicit_save_stays(tmp_path):
+    cp = make_boxes(tmp_path, box=1)
+    cp.save(tmp_path / "mine")
+    cp.save()
+    report = elementsckpt.prune(tmp_path, Keep(latest=1))
+    assert {x.path.name: x.reasons for x in report.kept}["mine"] == ("explicit",)
+
+
+def test_rules_are_needed_and_a_directory(run):
+    with pytest.raises(ValueError, match=r"pass elementsckpt\.Keep"):
+        elementsckpt.prune(run, 3)
+    with pytest.raises(ValueError, match="is a save: pass the directory"):
+        elementsckpt.prune(elementsckpt.info(run).path, Keep())
+    with pytest.raises(SaveNotFoundError):
+        elementsckpt.prune(run.parent, Keep())
+
+
+def test_delete_removes_one_save_and_points_latest_to_the_newest_left(run):
+    plan = elementsckpt.delete(f"{run}@40", dry_run=True)
+    assert steps(run)[-1] == 40
+    done = elementsckpt.delete(f"{run}@40")
+    assert plan.removed == done.removed
+    assert plan.bytes_freed == done.bytes_freed > 0
+    assert done.kept == ()
+    assert steps(run) == [0, 10, 20, 30]
+    assert (run / "latest").read_text() == elementsckpt.info(run).path.name
+    elementsckpt.delete(elementsckpt.info(f"{run}@pin:first").path)  # Pinned or not.
+    assert steps(run) == [10, 20, 30]
+
+
+def test_delete_takes_no_directory_and_never_the_only_whole_save(run):
+    with pytest.raises(ValueError, match="is a directory of saves: name the one"):
+        elementsckpt.delete(run)
+    for step in (0, 10, 20, 30):
+        elementsckpt.delete(f"{run}@{step}")
+    with pytest.raises(ValueError, match="the only complete save"):
+        elementsckpt.delete(f"{run}@40")
+    with pytest.raises(SaveNotFoundError):
+        elementsckpt.delete(f"{run}@50")

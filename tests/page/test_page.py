@@ -1,0 +1,206 @@
+"""The report page in a browser: one file, no error, no request, no name obeyed."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+import elementsckpt
+from elementsckpt import Checkpoint, Keep, SaveNotFoundError, Value, WriteError
+
+from support.folders import flip_block
+
+HOSTILE = "</script><script>alert(1)</script>\u202e\x1b[31m'\"&STYLE DATA\n"
+
+
+def make(directory, count, leaves=4):
+    keep = Keep(latest=None, best=1, metric="return")
+    cp = Checkpoint(directory, keep=keep, fsync=False)
+    cp.step = elementsckpt.Counter()
+    tables = {f"layer{n}/w": np.ones((8, 8), np.float32) * n for n in range(leaves)}
+    for number in range(count):
+        cp.step.value = 2**53 + 1 + number
+        for name in list(tables)[: leaves // 2]:
+            tables[name] = tables[name] + number
+        if number == count - 1:
+            tables["layer0/w"] = tables["layer0/w"] * np.nan
+        cp.agent = Value({**tables, HOSTILE: np.arange(3.0)})
+        value = float("nan") if number == 1 else float(number)
+        metrics = {"return": value, HOSTILE: 1.0}
+        cp.save(metrics=metrics, pin=HOSTILE.replace("/", "") if number == 0 else None)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("runs") / "run", 6)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium")
+    if not (shutil.which("chromium") and shutil.which("chromedriver")):
+        pytest.skip("no Chromium")
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu"):
+        options.add_argument(flag)
+    options.set_capability(
+        "goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"}
+    )
+    service = webdriver.ChromeService(shutil.which("chromedriver"))
+    browser = webdriver.Chrome(options=options, service=service)
+    yield browser
+    browser.quit()
+
+
+def opened(browser, page, width=1180, scheme="light"):
+    """Open a page; return the requests that it made."""
+    browser.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia",
+        {"features": [{"name": "prefers-color-scheme", "value": scheme}]},
+    )
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False},
+    )
+    browser.get_log("performance")
+    browser.get_log("browser")
+    browser.get(page.as_uri())
+    events = [
+        json.loads(x["message"])["message"] for x in browser.get_log("performance")
+    ]
+    return [
+        event["params"]["request"]["url"]
+        for event in events
+        if event["method"] == "Network.requestWillBeSent"
+    ]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [420, 1180])
+def test_a_browser_shows_it_without_an_error_or_a_request(
+    run, tmp_path, browser, width, scheme
+):
+    page = elementsckpt.write_report(run, tmp_path / "page.html")
+    assert opened(browser, page, width, scheme) == [page.as_uri()]
+    assert browser.get_log("browser") == []
+    assert (
+        browser.execute_script("return document.documentElement.dataset.drawn") == "yes"
+    )
+    wide = "return document.documentElement.scrollWidth <= innerWidth"
+    assert browser.execute_script(wide)
+    titles = [x.text for x in browser.find_elements("css selector", "h2")]
+    assert titles == [
+        "Metrics",
+        "What each save wrote",
+        "How much each leaf changed",
+        "Where the bytes of the newest save are",
+        "Where the state comes from",
+        "Saves",
+    ]
+    background = "return getComputedStyle(document.body).backgroundColor"
+    is_dark = browser.execute_script(background) != "rgb(255, 255, 255)"
+    assert is_dark == (scheme == "dark")
+
+
+def test_what_a_screen_reader_needs_is_there(run, tmp_path, browser):
+    opened(browser, elementsckpt.write_report(run, tmp_path / "page.html"))
+    count = "return document.querySelectorAll(arguments[0]).length"
+    assert browser.execute_script(count, "html[lang]") == 1
+    assert browser.execute_script(count, "h1") == 1
+    assert browser.execute_script(count, "main") == 1
+    assert browser.execute_script(count, "th[scope]") >= 6
+    pictures = browser.find_elements("css selector", "svg, canvas")
+    for picture in pictures:
+        is_hidden = picture.get_attribute("aria-hidden") == "true"
+        has_title = bool(picture.find_elements("css selector", "title"))
+        has_label = bool(picture.get_attribute("aria-label"))
+        has_role = picture.get_attribute("role") == "img"
+        assert is_hidden or (has_role and (has_title or has_label))
+
+
+def test_without_a_script_the_table_is_there(run, tmp_path):
+    text = elementsckpt.write_report(run, tmp_path / "page.html").read_text("utf-8")
+    body = text[text.index("<main>") : text.index("</main>")]
+    assert body.count("<tr>") == 7
+    assert f"{2**53 + 1:,}" in body
+    assert "not verified" in body
+
+
+def test_no_name_is_obeyed(run, tmp_path):
+    text = elementsckpt.write_report(run, tmp_path / "page.html").read_text("utf-8")
+    assert text.count("<script") == 2
+    assert "\u202e" not in text
+    assert "\x1b" not in text
+    assert "alert(1)</script>" not in text
+    assert "default-src 'none'" in text
+
+
+def test_damage_is_shown_and_verified_if_asked(tmp_path):
+    run = make(tmp_path / "run", 4)
+    infos = elementsckpt.saves(run)
+    flip_block(infos[0].path, 0, key="agent")
+    (infos[1].path / "manifest.json").write_text("{}")
+    text = elementsckpt.write_report(run, tmp_path / "a.html").read_text("utf-8")
+    assert "1 damaged" in text
+    text = elementsckpt.write_report(run, tmp_path / "b.html", verify=True).read_text()
+    assert "2 damaged" in text
+    assert "not verified" not in text
+
+
+def test_at_most_so_many_bytes_are_read_and_the_rest_is_named(run, tmp_path):
+    page = elementsckpt.write_report(run, tmp_path / "page.html", max_bytes=0)
+    text = page.read_text("utf-8")
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text)[1])
+    assert data["bytes_read"] == 0
+    assert "agent/layer0/w" in data["changes"]["left_out"]
+    assert data["changes"]["rows"] == []
+
+
+def test_it_is_written_whole_or_not_at_all(run, tmp_path, inject):
+    page = tmp_path / "page.html"
+    page.write_text("before")
+
+    def refuse(call, *args):
+        if call.__name__ in ("replace", "pwrite"):
+            raise OSError(28, "No space left on device")
+        return call(*args)
+
+    inject(refuse)
+    with pytest.raises(WriteError):
+        elementsckpt.write_report(run, page)
+    assert page.read_text() == "before"
+    assert [x.name for x in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_a_directory_without_saves_is_an_error(tmp_path):
+    with pytest.raises(SaveNotFoundError):
+        elementsckpt.write_report(tmp_path, tmp_path / "page.html")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_it_is_small_at_20_saves_of_50_leaves(tmp_path):
+    run = make(tmp_path / "run", 20, leaves=50)
+    page = elementsckpt.write_report(run, tmp_path / "page.html")
+    assert page.stat().st_size <= 100_000
+
+
+def test_a_thousand_saves_are_on_canvases_and_small(tmp_path, browser):
+    run = make(tmp_path / "run", 12)
+    template = elementsckpt.saves(run)
+    page = elementsckpt.write_report(run, tmp_path / "page.html")
+    text = page.read_text("utf-8")
+    found = re.search(r'(?s)id="data">(.*?)</script>', text)
+    data = json.loads(found[1])
+    data["saves"] = (data["saves"] * 90)[:1000]
+    many = text.replace(found[1], json.dumps(data).replace("<", "\\u003c"))
+    page.write_text(many, "utf-8")
+    assert len(template) == 12
+    opened(browser, page)
+    assert browser.get_log("browser") == []
+    assert browser.find_elements("css selector", "canvas")
+    nodes = browser.execute_script("return document.querySelectorAll('*').length")
+    assert nodes < 3000
