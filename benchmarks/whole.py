@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -32,18 +32,27 @@ def save_large(setting: Setting) -> Row:
 
 def load_large(setting: Setting) -> Row:
     state, size = large(setting.divisor)
+    cases = loads_and_maps(setting, state)
+    saved = [*(setting.folder / "elementsckpt").rglob("*.safetensors")]
+    cases["hashing of mapped files"] = timed(lambda _: hash_mapped(saved))
     return Row(
         f"load, {size}",
         f"Into fresh memory, from the page cache. Raw is parallel read. "
         f"{setting.not_verified(LARGE)}",
-        loads_and_maps(setting, state),
+        cases,
         [
             Target("elementsckpt", "elements", 0.25),
             Target("elementsckpt", "safetensors", 1.0),
             Target("elementsckpt", "torch DCP", 1.0),
             Target("elementsckpt mmap", "elements", 0.05),
+            Target("elementsckpt mmap", "hashing of mapped files", 1.3),
         ],
     )
+
+
+def hash_mapped(paths: Sequence[Path]) -> None:
+    """Map files anew and hash all of them."""
+    raw.digest({path.name: np.memmap(path, mode="r") for path in paths})
 
 
 def load_cold(setting: Setting) -> Row:
@@ -120,5 +129,8 @@ def load_layer(setting: Setting) -> Row:
         "elements and flax msgpack can only load all of it. "
         f"{setting.not_verified(LARGE)}",
         cases,
-        [Target("elementsckpt", "elements", 0.01)],
+        [
+            Target("elementsckpt", "elements", 0.01),
+            Target("elementsckpt", "safetensors", 1.5),
+        ],
     )
