@@ -68,9 +68,10 @@ def newest(setting: Setting) -> Row:
         command = [sys.executable, "-m", fresh.__name__, verb, str(one), str(many)]
 
         def case(_: Path) -> Sample:
-            found = json.loads(subprocess.check_output(command, cwd=ROOT))
-            kib = found.pop("KiB", None)
-            return found | ({"KiB of each": kib / siblings} if kib is not None else {})
+            sample: Sample = json.loads(subprocess.check_output(command, cwd=ROOT))
+            if "KiB" in sample:
+                sample["KiB of each"] = sample.pop("KiB") / siblings
+            return sample
 
         return case
 
@@ -94,7 +95,9 @@ def siblings(setting: Setting) -> Row:
     directory = setting.folder / "many"
     state = noise(1, 1, 8)
     last = fill(directory, count, state)
-    others = [x.name for x in directory.iterdir() if x.name not in (last.name, "latest")]
+    others = [
+        x.name for x in directory.iterdir() if x.name not in (last.name, "latest")
+    ]
 
     def asking(ask: Callable[[elementsckpt.Checkpoint], Any]) -> Case:
         def case(folder: Path) -> Sample:
@@ -109,7 +112,7 @@ def siblings(setting: Setting) -> Row:
 
         return case
 
-    asked = {
+    asked: dict[str, Case | None] = {
         "load(path)": asking(lambda cp: cp.load(last)),
         "exists()": asking(lambda cp: cp.exists()),
         "latest()": asking(lambda cp: cp.latest()),

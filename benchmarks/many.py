@@ -93,16 +93,11 @@ def put_each(arrays: list[np.ndarray]) -> None:
 
 def torch_tensors(setting: Setting) -> Row:
     count = TORCH_LEAVES // setting.divisor
-    cases: dict[str, Case | None] = {}
-    for name, make in {"NumPy": numpy_arrays, "torch": torch_arrays}.items():
-        state = make(count)
-        directory = setting.folder / name
-        cp = state and checkpoint(directory, partial(dict, state), fsync=False)
-        cases[f"save, {name}"] = cp and timed(partial(saved_by, cp))
-        if cp:
-            cp.save()
-        load = partial(loaded_from, directory)
-        cases[f"load, {name}"] = cp and timed(partial(ignoring, load))
+    cases: dict[str, Case | None] = {"save, torch": None, "load, torch": None}
+    for name, make in {"NumPy": numpy_array, "torch": torch_tensor()}.items():
+        if make is not None:
+            state = in_dicts([make(number) for number in range(count)])
+            cases |= saved_and_loaded(state, setting.folder / name, name)
     return Row(
         f"{count:,} tensors",
         "On the processor, each of 8 bytes, in 1,000 dicts. They are compared with "
@@ -112,24 +107,27 @@ def torch_tensors(setting: Setting) -> Row:
     )
 
 
-def saved_by(cp: elementsckpt.Checkpoint, _: Path) -> elementsckpt.SaveReport:
-    return cp.save()
+def saved_and_loaded(state: State, directory: Path, name: str) -> dict[str, Case]:
+    """Save, and return the cases that save again, and that load."""
+    cp = checkpoint(directory, lambda: state, fsync=False)
+    cp.save()
+    return {
+        f"save, {name}": timed(lambda _: cp.save()),
+        f"load, {name}": timed(lambda _: loaded_from(directory)),
+    }
 
 
-def ignoring(call: Callable[[], object], _: Path) -> None:
-    call()
+def numpy_array(number: int) -> np.ndarray:
+    return np.array([number, number], "f4")
 
 
-def numpy_arrays(count: int) -> State:
-    return in_dicts([np.array([n, n], "f4") for n in range(count)])
-
-
-def torch_arrays(count: int) -> State | None:
+def torch_tensor() -> Callable[[int], Any] | None:
+    """Return what makes a tensor of a number; None if torch is not installed."""
     try:
         import torch
     except ImportError:
         return None
-    return in_dicts([torch.tensor([n, n], dtype=torch.float32) for n in range(count)])
+    return lambda number: torch.tensor([number, number], dtype=torch.float32)
 
 
 def in_dicts(arrays: list[Any]) -> State:
@@ -152,6 +150,7 @@ class DopamineReplay:
 
     def __init__(self, capacity: int) -> None:
         self._random = np.random.default_rng(0)
+        self._kinds = [frame_dtype(2_000 - n) for n in range(CODECS)]
         self._added = capacity
         self.transitions = [self._transition(n) for n in range(capacity)]
 
@@ -160,9 +159,8 @@ class DopamineReplay:
         return [frames[0], number % 18, 0.5 * (number % 3), frames[1], number % 99 == 0]
 
     def _frame(self) -> np.ndarray:
-        size = 2_000 - CODECS // 2 + int(self._random.integers(CODECS))
-        kind = [("data", "u1", (size,)), ("shape", "i4", (3,)), ("dtype", "S3")]
-        data = self._random.integers(0, 256, size, np.uint8)
+        kind = self._kinds[int(self._random.integers(CODECS))]
+        data = self._random.integers(0, 256, kind["data"].shape, np.uint8)
         return np.array((data, (84, 84, 4), "|u1"), kind)
 
     def overwrite(self, fraction: float) -> None:
@@ -171,6 +169,10 @@ class DopamineReplay:
         for _ in range(round(fraction * capacity)):
             self.transitions[self._added % capacity] = self._transition(self._added)
             self._added += 1
+
+
+def frame_dtype(size: int) -> np.dtype:
+    return np.dtype([("data", "u1", (size,)), ("shape", "i4", (3,)), ("dtype", "S3")])
 
 
 def dopamine(setting: Setting) -> Row:

@@ -84,7 +84,7 @@ def blocked_by(cp: elementsckpt.Checkpoint, buffer: Replay) -> Case:
 
 
 def scattered(setting: Setting) -> Row:
-    buffer = Replay(round(0.5e9 / FRAME_BYTES) // setting.divisor)
+    buffer = Replay(round(2e9 / FRAME_BYTES) // setting.divisor)
     state = buffer.save()
     size = size_bytes(state)
     cp = checkpoint(setting.folder / "many", buffer.save, fsync=False)
@@ -106,7 +106,7 @@ def scattered(setting: Setting) -> Row:
     many, fresh = f"load after {SAVES} saves", "load of one save"
     once.save()
     return Row(
-        f"{SAVES} saves of a replay of {size / 1e9:.2g} GB, 1 % of it changed each time",
+        f"{SAVES} saves of a replay of {size / 1e9:.1f} GB, 1 % changed each time",
         "The oldest rows are overwritten, so what the newest save holds was written by "
         "a hundred saves. It is loaded, and so is the only save of a directory.",
         {many: case(cp, facts), fresh: case(once, {})},

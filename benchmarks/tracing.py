@@ -11,6 +11,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,10 +48,16 @@ class Call(NamedTuple):
         return self.name == LISTS and self.text.endswith(" = 0")
 
 
+@cache
 def note() -> str:
     """Return a sentence if calls cannot be counted here."""
-    found = shutil.which("strace")
-    return "" if found else "Calls are not counted, as strace is not installed here."
+    if shutil.which("strace") is None:
+        return "Calls are not counted, as strace is not installed here."
+    try:
+        traced(bool)
+    except PermissionError:
+        return "Calls are not counted, as strace may not attach to processes here."
+    return ""
 
 
 def counts(call: Callable[[], Any]) -> Sample:
@@ -93,7 +100,11 @@ def made_in_vain(calls: Sequence[Call]) -> int:
 
 
 def traced(call: Callable[[], Any]) -> list[Call]:
-    """Return the calls on files and folders that all threads make during `call`."""
+    """Return the calls on files and folders that all threads make during `call`.
+
+    Raises:
+      PermissionError: strace may not attach to this process.
+    """
     with contextlib.suppress(AttributeError):  # Where processes may not trace others.
         ctypes.CDLL(None).prctl(PTRACER, ANYONE, 0, 0, 0)
     begin, end = (Path(f"/{x}-of-what-is-counted") for x in ("begin", "end"))
@@ -104,7 +115,7 @@ def traced(call: Callable[[], Any]) -> list[Call]:
             assert strace.stderr is not None
             said = strace.stderr.readline()
             if "attached" not in said:
-                raise RuntimeError(f"strace may not attach: {said}")
+                raise PermissionError(said)
             try:
                 begin.exists()
                 call()
