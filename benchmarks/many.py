@@ -12,8 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import elementsckpt
-
 from .cases import Case, Row, Sample, Setting, Target, phases, settle, timed
 from .replay import checkpoint, loaded_from
 from .states import State, leaves, tiny
