@@ -4,6 +4,7 @@
 PYTHON = python3
 VENV = .venv
 CONSTRAINTS =
+AGAINST =
 
 # The first of these that works: a name on the PATH can be a shim with nothing behind.
 OLDEST_PYTHON = $(shell for name in python3.10 python3.11 python3.12 python3; do \
@@ -40,8 +41,9 @@ test-oldest:
 	@$(MAKE) --no-print-directory test PYTHON=$(OLDEST_PYTHON) \
 		VENV=.venv-oldest CONSTRAINTS=.ci/oldest.txt
 
+# With AGAINST=main, it says what became slower, and rewrites nothing.
 bench: $(VENV)/.bench
-	$(VENV)/bin/python -m benchmarks --write
+	$(VENV)/bin/python -m benchmarks $(if $(AGAINST),--against $(AGAINST),--write)
 
 soak: $(VENV)/.soak
 	$(VENV)/bin/python -m pytest --every-call -n logical tests/promises/test_faults.py

@@ -10,11 +10,13 @@ from __future__ import annotations
 import argparse
 import gc
 import re
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from . import machine, report
+from .against import compare
 from .cases import Setting
 from .peers import Peer, installed
 from .rounds import measure
@@ -26,15 +28,17 @@ def main() -> None:
     options.folder.mkdir(parents=True, exist_ok=True)
     about = machine.describe(options.folder)
     print("\n".join(f"{key}: {value}" for key, value in about.items()))
+    names = [name for name in ROWS if re.search(options.only, name)]
+    if options.against:
+        sys.exit(compare(options.against, names, options))
     peers = installed()
     # What the imports left behind shall not slow the garbage collector.
     gc.collect()
     gc.freeze()
     rows = []
-    for name in ROWS:
-        if re.search(options.only, name):
-            rows.append(row(name, peers, options))
-            print(report.text(rows[-1]), flush=True)
+    for name in names:
+        rows.append(row(name, peers, options))
+        print(report.text(rows[-1]), flush=True)
     result = {
         "about": about,
         "quick": options.quick,
@@ -60,7 +64,15 @@ def arguments() -> argparse.Namespace:
         action="store_true",
         help="rewrite benchmarks/results and docs/performance.md",
     )
+    parser.add_argument(
+        "--against",
+        help="print what became slower than with this revision, and exit with 1 if "
+        "anything did",
+        metavar="REV",
+    )
     options = parser.parse_args()
+    if options.against and options.write:
+        parser.error("--against compares, and --write rewrites: give one of them.")
     options.rounds = options.rounds or (2 if options.quick else 5)
     return options
 

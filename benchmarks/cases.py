@@ -21,12 +21,20 @@ Case = Callable[[Path], Sample]  # Measures once; may write to the empty folder.
 
 
 class Target(NamedTuple):
-    """`of` is at most `at_most` times `to`, or, without `to`, at most `at_most`."""
+    """`of` is at most `at_most` times `to`, or, without `to`, at most `at_most`.
+
+    Attributes:
+      of, to: Names of cases.
+      at_most: The limit.
+      measure: What is compared.
+      why: Shown where the target is missed: what takes so long, and what was tried.
+    """
 
     of: str
     to: str | None
     at_most: float
     measure: str = "ms"
+    why: str = ""
 
 
 class Row(NamedTuple):

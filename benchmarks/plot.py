@@ -36,7 +36,7 @@ def targets(panel: Axes, rows: Rows) -> None:
     found = [
         (
             label(row, target),
-            target["value"] / target["at_most"],
+            used(target),
         )
         for row in rows
         for target in row["targets"]
@@ -48,6 +48,12 @@ def targets(panel: Axes, rows: Rows) -> None:
     panel.set(title="measured / target: up to 1 is met", xscale="log")
     panel.invert_yaxis()
     panel.tick_params(axis="y", labelsize=8)
+
+
+def used(target: dict[str, Any]) -> float:
+    """Return what part of the limit was used up; of none, how much more than all."""
+    value, at_most = target["value"], target["at_most"]
+    return value / at_most if at_most else 1 + value
 
 
 def label(row: dict[str, Any], target: dict[str, Any]) -> str:

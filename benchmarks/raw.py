@@ -39,6 +39,20 @@ def write(state: State, folder: Path) -> None:
     run(work, files)
 
 
+def write_new_folder(arrays: Sequence[np.ndarray], parent: Path) -> None:
+    """Write all bytes into one file of a new folder, and sync both and `parent`."""
+    folder = parent / "raw"
+    folder.mkdir()
+    with open(folder / "0", "wb", buffering=0) as file:
+        for part in in_calls(arrays):
+            os.writev(file.fileno(), part)
+        os.fsync(file.fileno())
+    for path in (folder, parent):
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+
+
 def read(state: State, folder: Path) -> State:
     """Read what `write` has written into fresh memory in parallel."""
     named = list(leaves(state))

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
+
 import elementsckpt
 
 from . import raw
 from .cases import Case, Row, Sample, Setting, Target, loading, timed
 from .states import FRAME_BYTES, Replay, State, game_frames, large, size_bytes, weights
 
+SAVES = 200
 CHANGED = {"0 %": 0.0, "1 %": 0.01, "10 %": 0.1, "100 %": 1.0}
 
 
@@ -24,6 +27,9 @@ def replay(setting: Setting) -> Row:
     cp = checkpoint(setting.folder / "replay", buffer.save)
     cp.save()
     rings = checkpoint(setting.folder / "rings", buffer.save_rings)
+    behind = checkpoint(setting.folder / "behind", buffer.save_rings, background=True)
+    image, target = state["image"], np.ones_like(state["image"])
+    copy = partial(raw.copy, [image], [target], threads=1)
 
     def saved_rings(_: Path) -> elementsckpt.Checkpoint:
         rings.save()  # What the other cases have changed.
@@ -34,7 +40,8 @@ def replay(setting: Setting) -> Row:
         f"replay of {size_bytes(state) / 1e9:.1f} GB, part of it changed",
         "A ring buffer of frames, actions and rewards, all random bits. Only the first "
         "save has no save before it in its directory. A `Ring` says which rows are "
-        "new. Hashing alone is of the same bytes in memory.",
+        "new; `blocked` is how long its save in the background holds up the caller. "
+        "Copying and hashing alone are of the same bytes in memory.",
         {
             "first save": written(lambda folder: checkpoint(folder, buffer.save)),
             **{
@@ -46,6 +53,8 @@ def replay(setting: Setting) -> Row:
             "1 % changed, of a Ring": written(
                 saved_rings, before=partial(buffer.overwrite, 0.01)
             ),
+            "1 % changed, of a Ring, blocked": blocked_by(behind, buffer),
+            "copying the array": timed(lambda _: copy()),
             "0 % changed, unchecked": unchecked(written(lambda _: cp)),
             "hashing alone": timed(lambda _: raw.digest(state)),
             "elements": elements and timed(partial(elements.save, state)),
@@ -54,6 +63,57 @@ def replay(setting: Setting) -> Row:
             Target("1 % changed", "first save", 0.2),
             Target("1 % changed", "first save", 0.03, "MB written"),
             Target("1 % changed, of a Ring", "first save", 0.05),
+            Target("1 % changed, of a Ring, blocked", "copying the array", 0.05),
+        ],
+    )
+
+
+def blocked_by(cp: elementsckpt.Checkpoint, buffer: Replay) -> Case:
+    """Return the case that measures how long a save in the background blocks."""
+
+    def case(folder: Path) -> Sample:
+        cp.save()  # What the other cases have changed.
+        cp.wait()
+        buffer.overwrite(0.01)
+        sample = timed(lambda _: cp.save())(folder)
+        report = cp.wait()
+        assert report is not None
+        return {"ms": sample["ms"], "MB written": report.bytes_written / 1e6}
+
+    return case
+
+
+def scattered(setting: Setting) -> Row:
+    buffer = Replay(round(2e9 / FRAME_BYTES) // setting.divisor)
+    state = buffer.save()
+    size = size_bytes(state)
+    cp = checkpoint(setting.folder / "many", buffer.save, fsync=False)
+    cp.save()
+    written = []
+    for _ in range(SAVES):
+        buffer.overwrite(0.01)
+        written.append(cp.save().bytes_written)
+    once = checkpoint(setting.folder / "once", buffer.save, fsync=False)
+    facts = {"% written by the mean save": 100 * sum(written) / SAVES / size}
+
+    def case(cp: elementsckpt.Checkpoint, facts: Sample) -> Case:
+        save = cp.latest()
+        assert save is not None
+        files = sum(path.is_file() for path in save.rglob("*"))
+        load = loading(partial(loaded_from, save), state)
+        return lambda folder: {**load(folder), "files": files, **facts}
+
+    many, fresh = f"load after {SAVES} saves", "load of one save"
+    once.save()
+    return Row(
+        f"{SAVES} saves of a replay of {size / 1e9:.1f} GB, 1 % changed each time",
+        "The oldest rows are overwritten, so what the newest save holds was written by "
+        "a hundred saves. It is loaded, and so is the only save of a directory.",
+        {many: case(cp, facts), fresh: case(once, {})},
+        [
+            Target(many, None, 80, "files"),
+            Target(many, None, 1.6, "% written by the mean save"),
+            Target(many, fresh, 1.1),
         ],
     )
 
@@ -139,9 +199,10 @@ def brought_back(state: State, compress: str | None, folder: Path) -> Case:
     directory = folder / str(compress)
     checkpoint(directory, lambda: state, compress=compress).save()
 
-    def load() -> State:
-        loaded: State = {}
-        elementsckpt.checkpoint.load(directory, {"state": loaded.update})
-        return loaded
+    return loading(partial(loaded_from, directory), state)
 
-    return loading(load, state)
+
+def loaded_from(path: Path) -> State:
+    loaded: State = {}
+    elementsckpt.checkpoint.load(path, {"state": loaded.update})
+    return loaded

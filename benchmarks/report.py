@@ -10,7 +10,10 @@ from typing import Any
 
 from .cases import PHASE
 
+TIME = "ms"  # In the name of a measure that is a time.
 UNIT = "elementsckpt"  # What the others are compared with.
+MISSED = "MISSED"
+UNEXPLAINED = "The reason is not known yet."
 QUICK = (
     "Quick: sizes are a tenth, fixed costs weigh ten times as much, and targets, which "
     "are for the full sizes, are only a hint."
@@ -30,6 +33,8 @@ def text(row: dict[str, Any]) -> str:
     for target in row["targets"]:
         _, work, limit, value, verdict = judged(row, target)
         lines.append(f"  {work}: {value} (target {limit}) {verdict}")
+        if verdict == MISSED and target["why"]:
+            lines.append(textwrap.indent(textwrap.fill(target["why"], 84), "    "))
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -49,6 +54,8 @@ def markdown(result: dict[str, Any]) -> str:
             ]
         ),
     ]
+    if misses(result):
+        parts += ["### What is missed, and why", misses(result)]
     for title, rows in groupby(
         result["rows"], lambda row: row["curve"] or row["title"]
     ):
@@ -59,11 +66,23 @@ def markdown(result: dict[str, Any]) -> str:
     return "\n\n".join(part.strip() for part in parts if part.strip())
 
 
+def misses(result: dict[str, Any]) -> str:
+    """Return a list of the targets that are missed, each with the reason."""
+    lines = []
+    for row in result["rows"]:
+        for target in row["targets"]:
+            title, work, limit, value, verdict = judged(row, target)
+            if verdict == MISSED:
+                why = target.get("why") or UNEXPLAINED
+                lines.append(f"- *{title}*: {work} is {value}, not {limit}. {why}")
+    return "\n".join(lines)
+
+
 def table(row: dict[str, Any]) -> list[tuple[str, ...]]:
     """Return a row's heading and lines: median, smallest, largest, and what else."""
     found = [measures for measures in row["cases"].values() if measures]
     main, *others = [x for x in found[0] if PHASE not in x] if found else ["ms"]
-    unit = row["cases"].get(UNIT, {}).get("ms")
+    unit = row["cases"].get(UNIT, {}).get(main) if TIME in main else None
     lines = [("", main, "min", "max", *([f"x {UNIT}"] if unit else []), *others)]
     for name, measures in row["cases"].items():
         if not measures:
@@ -113,9 +132,14 @@ def judged(row: dict[str, Any], target: dict[str, Any]) -> tuple[str, ...]:
     work = (of if to is None else f"{of} / {to}") + measure
     limit = f"<= {target['at_most']:g}"
     if value is None:
-        return row["title"], work, limit, "not installed", ""
-    verdict = "met" if value <= target["at_most"] else "MISSED"
-    return row["title"], work, limit, f"{value:.3g}", verdict
+        return row["title"], work, limit, "not measured", ""
+    verdict = "met" if value <= target["at_most"] else MISSED
+    return row["title"], work, limit, significant(value), verdict
+
+
+def significant(value: float) -> str:
+    """Return three digits, or all before the point."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def number(value: float) -> str:

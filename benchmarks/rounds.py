@@ -58,7 +58,7 @@ def judge(target: Target, cases: dict[str, dict[str, list[float]]]) -> dict[str,
     """Return a target with the value that was reached: a ratio of medians."""
     value = None
     names = [target.of] if target.to is None else [target.of, target.to]
-    if all(cases[name] for name in names):
+    if all(target.measure in cases[name] for name in names):
         of, *to = (median(cases[name][target.measure]) for name in names)
         value = of / to[0] if to else of
     return {**target._asdict(), "value": value}

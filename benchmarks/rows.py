@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from functools import partial
 
-from . import background, footprint, replay, scaling, whole
+from . import background, directories, footprint, many, replay, scaling, small, whole
 from .cases import Row, Setting
 
 ROWS: dict[str, Callable[[Setting], Row]] = {
@@ -15,11 +15,22 @@ ROWS: dict[str, Callable[[Setting], Row]] = {
     "cold": whole.load_cold,
     "tiny-save": whole.save_tiny,
     "tiny-load": whole.load_tiny,
+    "tiny-again": many.save_again,
+    "tiny-jax": many.load_jax,
+    "torch": many.torch_tensors,
+    "dopamine": many.dopamine,
     "layer": whole.load_layer,
     "background-jax": background.background_jax,
     "background-numpy": background.background_numpy,
     "steps": background.step_times,
+    "small-7": partial(small.small, count=7, size_bytes=100_000, at_most=2.5),
+    "small-1": partial(small.small, count=1, size_bytes=10_000, at_most=3.0),
+    "components": small.components,
+    "newest": directories.newest,
+    "siblings": directories.siblings,
+    "numbered": directories.numbered,
     "replay": replay.replay,
+    "scattered": replay.scattered,
     "compress-frames": replay.compress_frames,
     "compress-weights": replay.compress_weights,
     "memory-save": footprint.memory_save,

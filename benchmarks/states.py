@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from elementsckpt import Ring
+import elementsckpt
 
 State = dict[str, Any]  # Names to arrays, nested or flat.
 
@@ -93,7 +93,8 @@ class Replay:
 
     def save_rings(self) -> State:
         """Return the same, as ring buffers that say which rows are new."""
-        return {x: Ring(column, self._added) for x, column in self._columns.items()}
+        ring, added = elementsckpt.Ring, self._added
+        return {x: ring(column, added) for x, column in self._columns.items()}
 
     def overwrite(self, fraction: float) -> None:
         """Give every number of the oldest rows another value."""
