@@ -15,7 +15,8 @@ import threading
 import time
 from collections.abc import Collection
 
-HELPERS = 2  # One hashes while another one writes or syncs.
+# Few, as even they slow down others: by memory, caches and the interpreter's lock.
+HELPERS = max(1, min(4, (os.cpu_count() or 1) // 4))
 PATIENCE_S = 60.0
 _LOOK_S = 0.5  # Between two looks whether the interpreter ends.
 _LOWEST = 19

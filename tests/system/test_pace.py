@@ -123,17 +123,20 @@ def test_what_was_hurried_before_gives_no_way():
     assert lead(own_nice, range(50), at) == [own_nice()] * 50
 
 
-@on_linux
-def test_helpers_that_gave_way_take_no_more_work_when_it_is_hurried():
-    at, held, low = Pace(), Held(), []
+def test_helpers_that_gave_way_take_no_more_work_when_it_is_hurried(monkeypatch):
+    monkeypatch.setattr(pace, "HELPERS", 1)
+    at, held, first, ended = Pace(), Held(), [], threading.Event()
     held.begin = at.hurry
+    at.end = lambda _: ended.set()
 
     def work(number):
-        low.append(own_nice() == 19)
+        first.append(threading.current_thread())
         held(number)
+        if threading.current_thread() is not first[0]:
+            assert ended.wait(60)
 
-    lead(work, range(200), at)
-    assert 1 <= sum(low) <= pace.HELPERS
+    lead(work, range(50), at)
+    assert first.count(first[0]) == 1
 
 
 # As without a pace
