@@ -98,9 +98,11 @@ class Checkpoint(Registry):
         metadata of `save` is merged into it.
       background: Whether `save` returns as soon as later changes cannot reach the save:
         arrays that changed have been copied, JAX arrays are held. A thread does the
-        rest, for one save at a time. An error in the thread is logged at once and
-        raised by the next `save`, `wait` or `close`. When the interpreter ends, it
-        finishes the save first, except in `os._exit`.
+        rest, for one save at a time. On Linux it gives way to the program for up to a
+        minute, or until `wait`, `close`, `load` or `save` waits for it, and takes long
+        on busy cores. An error in the thread is logged at once and raised by the next
+        `save`, `wait` or `close`. When the interpreter ends, it finishes the save
+        first, except in `os._exit`.
       compress: Which leaves are stored as zstd frames. "auto" compresses leaves of 64
         KiB or more that shrink to half or less, None no leaves, and a level from 1 to
         22 all leaves. Only leaves that are not compressed can be mapped.

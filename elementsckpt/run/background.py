@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from ..errors import add_note
 from ..system import forks
+from ..system.pace import Pace, is_ending
 from ..system.threads import start
 
 T = TypeVar("T")
@@ -57,6 +58,7 @@ class Background(Generic[T]):
         """
         while works := self._works[:]:
             (work,) = works
+            work.hurry()
             work.run()
             note(work.outcome)
             try:
@@ -76,6 +78,7 @@ class Background(Generic[T]):
         joined: list[_Work[T]] = []
         while (works := self._works[:]) != joined:  # A handler may have begun another.
             for work in works:
+                work.hurry()
                 work.run()
             joined = works
 
@@ -87,6 +90,7 @@ class _Work(Generic[T]):
         self.is_done = False
         self.outcome: T | BaseException | None = None
         self._calls = [call]
+        self._pace = Pace()
         # Held during the call. A signal handler that interrupts the call must not wait
         # for it; one that interrupts a thread that waits may wait, too.
         self._busy = threading.RLock()
@@ -95,7 +99,7 @@ class _Work(Generic[T]):
 
     def start(self) -> None:
         # An interpreter that ends does not wait for new threads.
-        if not _is_ending() and start(_begin, weakref.ref(self), daemon=False):
+        if not is_ending() and start(_begin, weakref.ref(self), daemon=False):
             self._is_begun.acquire()
         else:
             self.run()
@@ -104,7 +108,12 @@ class _Work(Generic[T]):
         """Make the call, in the thread that was started for it."""
         with self._busy:
             self._is_begun.release()
+            self._pace.lead()
             self.run()
+
+    def hurry(self) -> None:
+        """Let the thread not give way any more, as someone waits for it."""
+        self._pace.hurry()
 
     def run(self) -> None:
         """Wait until the call was made; make it if no thread does."""
@@ -130,16 +139,6 @@ class _Work(Generic[T]):
             return outcome
         finally:
             del outcome  # An error keeps its traceback, and so this frame, alive.
-
-
-def _is_ending() -> bool:
-    """Return whether the main thread has ended.
-
-    Until Python 3.12, an interrupt in its `is_alive` would mark it as ended.
-    """
-    main = threading.main_thread()
-    stopped: bool | None = getattr(main, "_is_stopped", None)
-    return not main.is_alive() if stopped is None else stopped
 
 
 def _begin(ref: weakref.ref[_Work[Any]]) -> None:

@@ -5,4 +5,4 @@ After a **fork**, the child has the locks and files of its parent, but not its t
 one model together.
 """
 
-__all__ = ["forks", "job", "memory", "phases", "threads"]
+__all__ = ["forks", "job", "memory", "pace", "phases", "threads"]

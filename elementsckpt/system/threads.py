@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import operator
 import os
 import sys
 import threading
@@ -10,11 +11,13 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from . import memory
+from . import memory, pace
+from .pace import Pace
 
 _THREADS = min(8, (os.cpu_count() or 1) + 1)
 T = TypeVar("T")
 R = TypeVar("R")
+_Labour = Callable[[Pace | None], None]  # At whose pace.
 
 
 def run(call: Callable[[T], R], items: Iterable[T]) -> list[R]:
@@ -22,7 +25,8 @@ def run(call: Callable[[T], R], items: Iterable[T]) -> list[R]:
 
     The calling thread works, too. It does all of the work if Python can start no other
     thread: in exit hooks, and in threads that outlive the main one. A call that found
-    too little memory is repeated when the other threads have ended.
+    too little memory is repeated when the other threads have ended. If the calling
+    thread leads something at a `Pace`, helpers that give way work alone, to begin with.
 
     Args:
       call: The function.
@@ -41,8 +45,8 @@ def run(call: Callable[[T], R], items: Iterable[T]) -> list[R]:
     errors: list[BaseException] = []
     put_off: list[int] = []
 
-    def labour() -> None:
-        while not errors:
+    def labour(led: Pace | None) -> None:
+        while not errors and (led is None or led.gives_way):
             with lock:
                 number = next(remaining, None)
             if number is None:
@@ -57,8 +61,10 @@ def run(call: Callable[[T], R], items: Iterable[T]) -> list[R]:
 
     helping: list[threading.Lock] = []
     try:
-        _start(labour, min(_THREADS, len(work)) - 1, helping)
-        labour()
+        _rest(labour, len(work), helping)
+        left = operator.length_hint(remaining)
+        _start(labour, min(_THREADS, left) - 1, helping)
+        labour(None)
     except BaseException as error:  # Ctrl-C, anywhere; the others stop, too.
         errors.append(error)
     finally:
@@ -74,20 +80,35 @@ def run(call: Callable[[T], R], items: Iterable[T]) -> list[R]:
     return results
 
 
+def _rest(labour: _Labour, count: int, helping: list[threading.Lock]) -> None:
+    """Have helpers that give way do the work, if there is a pace and time for that."""
+    led = pace.led()
+    if led is None or count < 2 or not led.gives_way:
+        return
+    if _start(labour, min(pace.HELPERS, count), helping, led):
+        led.rest(helping)
+
+
 def _start(
-    labour: Callable[[], None], count: int, helping: list[threading.Lock]
-) -> None:
+    labour: _Labour,
+    count: int,
+    helping: list[threading.Lock],
+    led: Pace | None = None,
+) -> bool:
     """Start up to `count` helper threads; each holds its lock while it works.
+
+    Returns whether there is one.
 
     If an interrupt in `Thread.start` hides a helper from us, the helper comes too late
     to get work, or its lock makes us wait for it. Python keeps threads that never began
     for ever, so a thread holds only a weak reference to the work.
     """
-    for _ in range(count):
+    for number in range(count):
         busy = threading.Lock()
         helping.append(busy)
-        if not start(_help, busy, weakref.ref(labour), daemon=True):
-            return
+        if not start(_help, busy, weakref.ref(labour), led, daemon=True):
+            return number > 0
+    return count > 0
 
 
 def start(call: Callable[..., None], *args: Any, daemon: bool) -> bool:
@@ -111,11 +132,15 @@ def start(call: Callable[..., None], *args: Any, daemon: bool) -> bool:
     return True
 
 
-def _help(busy: threading.Lock, ref: weakref.ref[Callable[[], None]]) -> None:
+def _help(busy: threading.Lock, ref: weakref.ref[_Labour], led: Pace | None) -> None:
     with busy:
+        if led is not None:
+            pace.give_way()
         labour = ref()
         if labour is not None:
-            labour()
+            labour(led)
+    if led is not None:
+        led.end(busy)
 
 
 def _wait(busy: threading.Lock, errors: list[BaseException]) -> None:

@@ -3,6 +3,9 @@
 import copy
 import dataclasses
 import gc
+import os
+import signal
+import sys
 import threading
 import weakref
 
@@ -12,6 +15,7 @@ import pytest
 from elementsckpt import Checkpoint, StateError
 from elementsckpt.storage import disk
 
+from support import library_threads
 from support.boxes import Box, LazyStream, Stream, load_agent, make
 from support.folders import MB, Gate, noise
 from support.strategies import assert_same
@@ -389,3 +393,88 @@ def test_close_leaves_the_object_usable(tmp_path):
 def test_staging_is_a_number_of_bytes(tmp_path, bad):
     with pytest.raises(ValueError, match="staging_bytes"):
         Checkpoint(tmp_path, background=True, staging_bytes=bad)
+
+
+# Giving way
+
+
+class Watched:
+    """Makes the calls, and notes the priorities of the threads that write blocks.
+
+    Args:
+      is_held: Whether helpers wait there for the thread that leads the save.
+    """
+
+    def __init__(self, *, is_held=False):
+        self.found = set()
+        self.has_begun = threading.Event()
+        self._is_held = is_held
+        self._has_led = threading.Event()
+
+    def __call__(self, call, *args):
+        thread = threading.current_thread()
+        if call is os.pwrite and thread.name == "elementsckpt":
+            self.found.add((thread.daemon, own_nice()))
+            self.has_begun.set()
+            if not thread.daemon:
+                self._has_led.set()
+            elif self._is_held:
+                assert self._has_led.wait(60), "the save is not hurried"
+        return None if call is os.fsync else call(*args)
+
+
+def own_nice():
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority")
+def test_what_writes_in_the_background_gives_way(tmp_path, monkeypatch):
+    before = own_nice()
+    monkeypatch.setattr(disk, "syscall", watched := Watched())
+    cp = background(tmp_path, noise(1, 8 * MB))
+    cp.save()
+    library_threads.join()
+    assert (True, 19) in watched.found
+    assert watched.found <= {(True, 19), (False, before)}  # Who leads, the manifest.
+    assert own_nice() == before
+    assert cp.wait().is_finished
+
+
+def test_what_is_not_in_the_background_gives_no_way(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "setpriority", None)
+    cp = make(tmp_path, noise(1, 8 * MB))
+    cp.save()
+    cp.load()
+    assert_same(noise(1, 8 * MB), cp.agent.state)
+
+
+@pytest.mark.parametrize("verb", ["wait", "close", "save", "load"])
+def test_who_waits_hurries_the_save_in_the_background(tmp_path, monkeypatch, verb):
+    cp = background(tmp_path, noise(1, 8 * MB))
+    monkeypatch.setattr(disk, "syscall", watched := Watched(is_held=True))
+    path = cp.save().path
+    assert watched.has_begun.wait(60)
+    getattr(cp, verb)()
+    assert (False, own_nice()) in watched.found
+    cp.close()
+    assert_same(noise(1, 8 * MB), load_agent(path.parent))
+
+
+def test_an_interrupt_while_waiting_leaves_a_save_that_ends(tmp_path, gate):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    cp = background(tmp_path, noise(1, 8 * MB))
+    path = cp.save().path
+    previous = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(KeyboardInterrupt):
+            cp.wait()  # The gate is closed.
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    gate.open()
+    library_threads.join()
+    assert_same(noise(1, 8 * MB), load_agent(path))
+    assert cp.wait().is_finished

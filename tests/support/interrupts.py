@@ -193,7 +193,7 @@ HOLDING = frozenset(
             "saving": "save component component_writer writer segment_writer arenas "
             "reuse history",
             "loading": "component candidates decoding loaded open_save load",
-            "system": "threads forks",
+            "system": "threads forks pace",
             "run": "saver background writer_lock provenance signals timing",
         }.items()
         for name in modules.split()
