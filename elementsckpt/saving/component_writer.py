@@ -22,6 +22,7 @@ from ..format.manifest import Component, LeafGroup, Segment
 from ..storage.store import FolderWriter
 from ..system.threads import run
 from . import rings
+from .arenas import Heap
 from .blocks import Block, Hold, Leaf, LeafBlock
 from .cutting import Cutter
 from .layout import Item, Layout, runs_of
@@ -29,6 +30,9 @@ from .options import Settings
 from .reuse import BlockIndex, Moved, Reused, by_segment, remaining
 from .rings import EarlierRing
 from .segment_writer import SegmentWriter, Written
+
+LITTLE_BYTES = 1 << 20  # Threads take longer to start than to hash or write this.
+_HEAP = Heap()
 
 
 class ComponentWriter:
@@ -197,7 +201,7 @@ class ComponentWriter:
         live = [block for block in self._cut if block.hold is Hold.LIVE]
         if any(block.digest for block in live):
             return False  # What is known of ring buffers need not be copied.
-        return all(block.copy_to(self._memory) for block in live)
+        return all(block.copy_to(_HEAP) for block in live)
 
     def look_up(self) -> None:
         """End the block of small leaves; look for what an earlier save holds.
@@ -208,7 +212,8 @@ class ComponentWriter:
         self._cutter.close()
         self.index.check()
         cut = [] if self.index.is_empty else list(self._cut)
-        refs = zip(cut, run(self.index.find, cut), strict=True)
+        is_little = self.pending_bytes < LITTLE_BYTES
+        refs = zip(cut, run(self.index.find, cut, alone=is_little), strict=True)
         self._found = [Reused(block, ref) for block, ref in refs if ref is not None]
         self.index.want(x.ref for x in self._found)
 

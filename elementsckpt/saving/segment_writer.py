@@ -56,6 +56,7 @@ class SegmentWriter(abc.ABC):
 
     Attributes:
       items: Its blocks, which may be of several components.
+      size_bytes: Their size, if they are not compressed.
       least_bytes: What the segment will take, at the least.
       written_s: When all was written but not durable, by the monotonic clock.
     """
@@ -65,6 +66,7 @@ class SegmentWriter(abc.ABC):
 
     def __init__(self, name: str, runs: Sequence[Run]) -> None:
         self.items = [item for run in runs for item in run.items]
+        self.size_bytes = sum(item.size for item in self.items)
         self._name = name
         self._lock = threading.Lock()
         self._left = len(self.items)

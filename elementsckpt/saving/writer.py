@@ -13,7 +13,7 @@ from ..format import compression, names
 from ..system.phases import Phases
 from ..system.threads import run
 from .blocks import LeafBlock
-from .component_writer import ComponentWriter
+from .component_writer import LITTLE_BYTES, ComponentWriter
 from .options import Settings
 from .reuse import BlockIndex
 from .segment_writer import SegmentWriter, segments_of
@@ -122,7 +122,8 @@ class Writer:
                 component.link()
         with self._phases("write"):
             if self._settings.options.compress == "auto":
-                run(_probe, [blocks for x in components for blocks in x.unprobed()])
+                leaves = [blocks for x in components for blocks in x.unprobed()]
+                run(_probe, leaves, alone=self._pending_bytes < LITTLE_BYTES)
             if is_last:
                 components = self._components
                 for component in components:
@@ -169,7 +170,8 @@ class Writer:
             try:
                 for file in batch:
                     file.open(draft)
-                run(_call, _in_turn(batch))
+                is_little = sum(file.size_bytes for file in batch) < LITTLE_BYTES
+                run(_call, _in_turn(batch), alone=is_little)
                 if draft.fsync:
                     written_s = max(file.written_s for file in batch)
                     self._phases.passed("sync", time.monotonic() - written_s)
