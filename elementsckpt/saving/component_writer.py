@@ -69,7 +69,7 @@ class ComponentWriter:
         self._cut: dict[Block, None] = {}  # Not looked for yet, in order.
         self._new: dict[Block, None] = {}  # Found nowhere.
         self._reused: list[Reused] = []
-        self._dropped: set[int] = set()  # Segments that were kept in vain.
+        self._dropped: set[int] = set()  # Segments that are not worth keeping.
         self._found: list[Reused] = []  # Not linked yet.
         self._moved: list[Moved] = []  # To be written anew.
         self._files: dict[Item, SegmentWriter] = {}  # By what they hold of it.
@@ -219,9 +219,9 @@ class ComponentWriter:
 
     def link(self) -> None:
         """Keep the segments in which enough was found, by all components."""
-        # More of shards may be found in the same segments.
-        thin = self.index.not_worth() if self.is_closed else set()
-        found = [x for x in self._found if x.ref.segment not in thin]
+        if self.is_closed:  # Else more of shards may be found in the same segments.
+            self._dropped = self.index.not_worth() | self.index.scattered()
+        found = [x for x in self._found if x.ref.segment not in self._dropped]
         self.index.unwant(x.ref for x in self._found)
         self._found = []
         kept = run(lambda x: self.index.keep(x.ref), found)
@@ -242,7 +242,7 @@ class ComponentWriter:
 
     def give_up(self) -> None:
         """Write anew what is live in segments that are not worth keeping."""
-        self._dropped = self.index.not_worth() | self._untrue()
+        self._dropped |= self.index.not_worth() | self._untrue()
         self._reused, self._moved = remaining(self._reused, self._dropped, self.index)
         self.index.leave(x.ref for x in self._moved)
 

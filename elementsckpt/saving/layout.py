@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -97,13 +98,25 @@ def _follows(one: Block, other: Block) -> bool:
     return one.leaf is other.leaf and other.number == one.number + 1
 
 
+def _cut(run: Run, most_bytes: int) -> Iterator[Run]:
+    """Cut blocks of a leaf that has others elsewhere, so that it cannot be mapped."""
+    first, last = source(run.items[0]), source(run.items[-1])
+    is_leaf = isinstance(first, LeafBlock) and isinstance(last, LeafBlock)
+    if not is_leaf or first.leaf.is_all(first.start, last.stop):
+        yield run
+        return
+    step = max(1, most_bytes // first.size)
+    for start in range(0, len(run.items), step):
+        yield Run(run.items[start : start + step], run.naming)
+
+
 def divide(
     runs: Iterable[Run], most_bytes: int, most_leaves: int
 ) -> Iterator[list[Run]]:
-    """Divide runs of blocks among segments, never a run between two."""
+    """Divide runs of blocks among segments, never a whole leaf between two."""
     chosen: list[Run] = []
     size = count = 0
-    for run in runs:
+    for run in itertools.chain.from_iterable(_cut(x, most_bytes) for x in runs):
         run_size = sum(item.size for item in run.items)
         run_count = sum(source(item).leaf_count for item in run.items)
         is_full = size + run_size > most_bytes

@@ -6,6 +6,7 @@ in becomes one of the new save, too.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -184,17 +185,22 @@ class BlockIndex:
             self._segments[ref.segment].wanted_bytes -= ref.block.size
 
     def not_worth(self) -> set[int]:
-        """Return the segments of which the new save would use too little.
+        """Return the segments of which the new save would use too little."""
+        return {n for n, x in enumerate(self._segments) if x.used_bytes and x.is_thin}
 
-        Some are mostly dead, or small and many: a component that changes a little each
-        time would otherwise be spread over as many files as it has blocks.
+    def scattered(self) -> set[int]:
+        """Return segments, of the others, whose blocks should be gathered.
+
+        A component that changes a little each time would otherwise be spread over as
+        many files as it has blocks. Those of which least is used are gathered, a few in
+        each save.
         """
-        sizes = ((n, x.used_bytes) for n, x in enumerate(self._segments))
-        live = {n: size for n, size in sizes if size}
-        thin = {n for n, size in live.items() if self._segments[n].is_thin}
-        if len(live) - len(thin) > self._sizes.segments:
-            thin |= {n for n, size in live.items() if size < self._sizes.segment_least}
-        return thin
+        most = self._sizes.segments
+        used = {n: x.used_bytes for n, x in enumerate(self._segments) if not x.is_thin}
+        smallest = sorted(used, key=lambda n: used[n])[: max(0, len(used) - most)]
+        sizes = itertools.accumulate(used[n] for n in smallest)
+        room = sum(used.values()) // most
+        return {n for n, size in zip(smallest, sizes, strict=True) if size <= room}
 
     def segment(self, number: int) -> Segment:
         """Return a segment's entry in the manifest of the earlier save."""
