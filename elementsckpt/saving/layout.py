@@ -101,13 +101,16 @@ def _follows(one: Block, other: Block) -> bool:
 def _cut(run: Run, most_bytes: int) -> Iterator[Run]:
     """Cut blocks of a leaf that has others elsewhere, so that it cannot be mapped."""
     first, last = source(run.items[0]), source(run.items[-1])
-    is_leaf = isinstance(first, LeafBlock) and isinstance(last, LeafBlock)
-    if not is_leaf or first.leaf.is_all(first.start, last.stop):
+    if (
+        isinstance(first, LeafBlock)
+        and isinstance(last, LeafBlock)
+        and not first.leaf.is_all(first.start, last.stop)
+    ):
+        step = max(1, most_bytes // first.size)
+        for start in range(0, len(run.items), step):
+            yield Run(run.items[start : start + step], run.naming)
+    else:
         yield run
-        return
-    step = max(1, most_bytes // first.size)
-    for start in range(0, len(run.items), step):
-        yield Run(run.items[start : start + step], run.naming)
 
 
 def divide(
