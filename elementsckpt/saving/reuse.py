@@ -19,6 +19,7 @@ from ..errors import DamagedError
 from ..format import manifest
 from ..format.compression import Compress
 from ..format.digests import digest
+from ..format.header import ALIGN, round_up
 from ..format.manifest import Segment
 from .blocks import Block, Content, prefix_hash
 from .earlier import (
@@ -47,6 +48,11 @@ class BlockRef(NamedTuple):
     segment: int
     block: manifest.Block
     prefix_hash: int | None
+
+    @property
+    def taken_bytes(self) -> int:
+        """What the block and the gap before the next take of the segment."""
+        return round_up(self.block.size, ALIGN)
 
 
 class BlockIndex:
@@ -161,7 +167,7 @@ class BlockIndex:
                     self._refs.clear()
                 return False
             if is_kept:
-                segment.live_bytes += ref.block.size
+                segment.live_bytes += ref.taken_bytes
             return is_kept
 
     def check(self) -> None:
@@ -177,12 +183,12 @@ class BlockIndex:
     def want(self, refs: Iterable[BlockRef]) -> None:
         """Let `not_worth` count these, until `unwant`."""
         for ref in refs:
-            self._segments[ref.segment].wanted_bytes += ref.block.size
+            self._segments[ref.segment].wanted_bytes += ref.taken_bytes
 
     def unwant(self, refs: Iterable[BlockRef]) -> None:
         """Undo `want`."""
         for ref in refs:
-            self._segments[ref.segment].wanted_bytes -= ref.block.size
+            self._segments[ref.segment].wanted_bytes -= ref.taken_bytes
 
     def not_worth(self) -> set[int]:
         """Return the segments of which the new save would use too little."""
@@ -227,7 +233,7 @@ class BlockIndex:
     def leave(self, refs: Iterable[BlockRef]) -> None:
         """Undo `keep`."""
         for ref in refs:
-            self._segments[ref.segment].live_bytes -= ref.block.size
+            self._segments[ref.segment].live_bytes -= ref.taken_bytes
 
     def drop(self, segments: Iterable[int]) -> None:
         """Give up segments that were kept, if no other component uses them."""

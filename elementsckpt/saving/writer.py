@@ -37,6 +37,7 @@ class Writer:
         self._components: list[ComponentWriter] = []
         self._pending: list[ComponentWriter] = []  # Those with blocks to be written.
         self._exposed: ComponentWriter | None = None  # Its arrays may change.
+        self._copied_bytes = 0  # Of those before it, which are pending.
         count, sequence = itertools.count(), settings.sequence
         self._shared_names = (names.segment(names.SHARED, sequence, n) for n in count)
         settings.arenas.reset()  # The save before may have failed.
@@ -70,8 +71,9 @@ class Writer:
         if exposed.pending_bytes >= limit:
             self.flush([exposed])
             return
+        self._copied_bytes += exposed.pending_bytes
         with self._phases("copy"):
-            is_owned = self._pending_bytes < limit and exposed.copy()
+            is_owned = self._copied_bytes < limit and exposed.copy()
         if not is_owned:
             self.flush()
         exposed.let_go()
@@ -136,6 +138,7 @@ class Writer:
         if self._exposed in components:
             self._exposed = None
         if not self._pending_bytes:
+            self._copied_bytes = 0
             self._settings.arenas.reset()
             self._settings.shards.reset()
 

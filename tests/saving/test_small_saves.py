@@ -165,6 +165,12 @@ def test_the_segment_is_linked_once_while_half_of_it_is_live(tmp_path, inject):
     check(save, saved(cp))
 
 
+def test_what_is_much_smaller_than_the_gaps_is_linked_too(tmp_path):
+    cp = make(tmp_path, {f"c{n}": {"w": np.arange(n, n + 1)} for n in range(30)})
+    first = cp.save().path
+    assert inodes_of(cp.save().path) == inodes_of(first)
+
+
 def test_a_segment_that_is_mostly_dead_is_not_linked(tmp_path, inject):
     cp = make(tmp_path)
     first = cp.save().path
