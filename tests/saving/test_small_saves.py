@@ -13,10 +13,11 @@ from elementsckpt import Checkpoint, DamagedError
 from elementsckpt.format.manifest import Head
 from elementsckpt.storage import folders, segments
 
-from support.boxes import Box
+from support.boxes import Box, Stream
 from support.faults import use_sizes
 from support.folders import (
     Calls,
+    bytes_new_in,
     check_folder,
     flip_block,
     forge,
@@ -64,6 +65,31 @@ def test_small_components_share_a_segment(tmp_path):
     save = cp.save().path
     assert list(inodes_of(save)) == ["shared-000001-00000.safetensors"]
     check(save, saved(cp))
+
+
+def test_what_is_written_is_counted_once(tmp_path):
+    cp = make(tmp_path)
+    first = cp.save()
+    assert first.bytes_written == bytes_new_in(first.path)
+    change(cp, "c4")
+    second = cp.save()
+    assert second.bytes_written == bytes_new_in(second.path, first.path)
+    assert second.bytes_reused == 600_000
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_shards_share_it_too(tmp_path, background):
+    cp = make(tmp_path, background=background)
+    cp.stream = Stream([{"w": noise(n, 100)} for n in range(5)])
+    cp.last = Box({"w": noise(9)})
+    cp.save()
+    cp.wait()
+    assert list(inodes_of(cp.latest())) == ["shared-000001-00000.safetensors"]
+    other = make(tmp_path, dict.fromkeys(KEYS))
+    other.stream, other.last = Stream(), Box()
+    other.load()
+    assert_same(other.stream.state, cp.stream.state)
+    assert_same(saved(other), saved(cp))
 
 
 def test_what_is_in_it_is_called_by_component_and_date(tmp_path):
