@@ -251,12 +251,11 @@ class ComponentWriter:
         """The blocks that are to be written, in order."""
         return sorted([*self._new, *self._moved], key=lambda item: item.number)
 
-    @property
-    def may_share(self) -> bool:
-        """Whether all that it writes may be in one segment with others."""
-        size = sum(item.size for item in self.to_write)
+    def may_share(self, items: Sequence[Item]) -> bool:
+        """Return whether these, all that it writes, may be in a segment with others."""
+        size = sum(item.size for item in items)
         is_whole = self.is_closed and not self._files and not self._settings.is_alone
-        return is_whole and 0 < size < self._settings.options.sizes.segment_least
+        return is_whole and size < self._settings.options.sizes.segment_least
 
     def _untrue(self) -> set[int]:
         """Return the segments in which leaves had their own names, and have others now.

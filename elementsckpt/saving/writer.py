@@ -14,6 +14,7 @@ from ..system.phases import Phases
 from ..system.threads import run
 from .blocks import LeafBlock
 from .component_writer import LITTLE_BYTES, ComponentWriter
+from .layout import Item
 from .options import Settings
 from .reuse import BlockIndex
 from .segment_writer import SegmentWriter, segments_of
@@ -21,6 +22,7 @@ from .segment_writer import SegmentWriter, segments_of
 _OPEN_FILES = 16
 _FILES_IN_TURN = min(8, os.cpu_count() or 1)
 _SAMPLES = 4
+_Work = tuple[ComponentWriter, list[Item]]  # What is to be written of a component.
 
 
 class Writer:
@@ -144,25 +146,28 @@ class Writer:
 
     def _divide(self, components: Sequence[ComponentWriter]) -> list[SegmentWriter]:
         """Divide what is to be written among segments; small components share some."""
+        groups: list[list[_Work]] = []
+        small: list[_Work] = []
+        for component in components:
+            items = component.to_write
+            if items and component.may_share(items):
+                small.append((component, items))
+            elif items:
+                groups.append([(component, items)])
+        return [x for group in (*groups, small) if group for x in self._segments(group)]
+
+    def _segments(self, group: Sequence[_Work]) -> Iterator[SegmentWriter]:
+        """Yield the segments for blocks of one component, or of several small ones."""
         options = self._settings.options
-        small = [component for component in components if component.may_share]
-        others = {*components} - {*small} if len(small) > 1 else {*components}
-        groups = [[x] for x in components if x in others]
-        if len(small) > 1:
-            groups.append(small)
-        files: list[SegmentWriter] = []
-        for group in groups:
-            is_shared = len(group) > 1
-            owners = {item: x for x in group for item in x.to_write}
-            portions = [(x.to_write, x.naming(is_shared=is_shared)) for x in group]
-            names = self._shared_names if is_shared else group[0].names()
-            sizes = options.sizes
-            most_bytes = sizes.segment_least if is_shared else sizes.segment
-            for file in segments_of(portions, names, options, most_bytes):
-                files.append(file)
-                for item in file.items:
-                    owners[item].wrote(item, file)
-        return files
+        is_shared = len(group) > 1
+        most_bytes = options.sizes.segment_least if is_shared else options.sizes.segment
+        names = self._shared_names if is_shared else group[0][0].names()
+        portions = [(items, x.naming(is_shared=is_shared)) for x, items in group]
+        owners = {item: component for component, items in group for item in items}
+        for file in segments_of(portions, names, options, most_bytes):
+            for item in file.items:
+                owners[item].wrote(item, file)
+            yield file
 
     def _write(self, files: Sequence[SegmentWriter]) -> None:
         draft = self._settings.draft
