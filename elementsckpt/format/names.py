@@ -1,12 +1,11 @@
 """Names of the files and folders of a save.
 
 directory/
-  latest                             LATEST
-  20260131T120000F000000-17/         SAVE
-    agent-000017-00000.safetensors   SEGMENT
-    shared-000017-00000.safetensors  SEGMENT of several components, SHARED
-    policy.files/                    FOLDER
-    manifest.json                    MANIFEST, or DRAFT before the commit
+  latest                            LATEST
+  20260131T120000F000000-17/        SAVE
+    agent-000017-00000.safetensors  SEGMENT
+    policy.files/                   FOLDER
+    manifest.json                   MANIFEST, or DRAFT before the commit
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ from urllib.parse import quote
 MANIFEST = "manifest.json"
 DRAFT = ".manifest.json"
 LATEST = "latest"
-SHARED = "shared"
 
 SAVE = re.compile(r"\d{8}T\d{6}F\d{6}(?:-(-?\d+))?")
 # Segments, and folders of files, by names that a manifest may have.
@@ -47,7 +45,7 @@ def step_of(save: str) -> int | None:
 
 
 def segment(stem: str, sequence: int, index: int) -> str:
-    """Return the name of a segment of the component with this stem."""
+    """Return the name of a segment of the component with this stem, and of others."""
     return f"{stem}-{sequence:06d}-{index:05d}.safetensors"
 
 
@@ -71,7 +69,7 @@ def is_of_save(file: str) -> bool:
 def stems(keys: Sequence[str]) -> dict[str, str]:
     """Return the start of file names for each key, safe and unique in any case."""
     found: dict[str, str] = {}
-    taken = {SHARED}
+    taken: set[str] = set()
     for number, key in enumerate(keys):
         # `quote` keeps dots; without them there are no hidden files and no "..".
         safe = quote(key, safe="", errors="surrogatepass").replace(".", "%2E")

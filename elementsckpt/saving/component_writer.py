@@ -9,7 +9,7 @@ from __future__ import annotations
 import collections
 import itertools
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,7 @@ class ComponentWriter:
         self._found: list[Reused] = []  # Not linked yet.
         self._moved: list[Moved] = []  # To be written anew.
         self._files: dict[Item, SegmentWriter] = {}  # By what they hold of it.
+        self._names = 0  # Of segments.
         self._folder: FolderWriter | None = None
         self.is_closed = False
         self._repeated: set[str] = set()  # Names, if leaves may be called by them.
@@ -289,10 +290,10 @@ class ComponentWriter:
         is_plain = is_whole or self._settings.is_alone
         return Naming(sequence, is_plain, self._repeated)
 
-    def names(self) -> Iterator[str]:
-        """Yield names for segments of its own that are written now."""
-        for index in itertools.count(len(set(self._files.values()))):
-            yield names.segment(self._stem, self._settings.sequence, index)
+    def next_name(self) -> str:
+        """Return a name for a segment, of which it has the first block."""
+        self._names += 1
+        return names.segment(self._stem, self._settings.sequence, self._names - 1)
 
     def wrote(self, item: Item, file: SegmentWriter) -> None:
         """Note where a block is written."""

@@ -13,7 +13,7 @@ import functools
 import itertools
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -207,7 +207,7 @@ Portion = tuple[Sequence[Item], Naming]  # Of a component, and how it is called.
 
 def segments_of(
     portions: Sequence[Portion],
-    names: Iterator[str],
+    name: Callable[[Item], str],
     options: SaveOptions,
     most_bytes: int,
 ) -> Iterator[SegmentWriter]:
@@ -215,7 +215,7 @@ def segments_of(
 
     Args:
       portions: The blocks of one component, or of several.
-      names: Names for the segments.
+      name: Returns a name for the segment that begins with a block.
       options: How they are written.
       most_bytes: A segment ends before this size, unless a leaf is larger.
     """
@@ -228,9 +228,9 @@ def segments_of(
         raw += runs_of(plain, naming)
         packed += [Run([x], naming) for x in itertools.compress(items, own)]
     for runs in divide(raw, most_bytes, count):
-        yield RawSegment(next(names), runs)
+        yield RawSegment(name(runs[0].items[0]), runs)
     for runs in divide(packed, most_bytes, count):
-        yield PackedSegment(next(names), runs, compress)
+        yield PackedSegment(name(runs[0].items[0]), runs, compress)
 
 
 def _is_packed(item: Item, compress: Compress) -> bool:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import operator
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from ..format import compression, names
+from ..format import compression
 from ..system.phases import Phases
 from ..system.threads import run
 from .blocks import LeafBlock
@@ -40,8 +39,6 @@ class Writer:
         self._pending: list[ComponentWriter] = []  # Those with blocks to be written.
         self._exposed: ComponentWriter | None = None  # Its arrays may change.
         self._copied_bytes = 0  # Of those before it, which are pending.
-        count, sequence = itertools.count(), settings.sequence
-        self._shared_names = (names.segment(names.SHARED, sequence, n) for n in count)
         settings.arenas.reset()  # The save before may have failed.
         settings.shards.reset()
 
@@ -73,9 +70,12 @@ class Writer:
         if exposed.pending_bytes >= limit:
             self.flush([exposed])
             return
+        if self._copied_bytes + exposed.pending_bytes >= limit:
+            self.flush([x for x in self._pending if x is not exposed])
+            self._copied_bytes = 0
         self._copied_bytes += exposed.pending_bytes
         with self._phases("copy"):
-            is_owned = self._copied_bytes < limit and exposed.copy()
+            is_owned = exposed.copy()
         if not is_owned:
             self.flush()
         exposed.let_go()
@@ -161,10 +161,13 @@ class Writer:
         options = self._settings.options
         is_shared = len(group) > 1
         most_bytes = options.sizes.segment_least if is_shared else options.sizes.segment
-        names = self._shared_names if is_shared else group[0][0].names()
         portions = [(items, x.naming(is_shared=is_shared)) for x, items in group]
         owners = {item: component for component, items in group for item in items}
-        for file in segments_of(portions, names, options, most_bytes):
+
+        def name(first: Item) -> str:
+            return owners[first].next_name()
+
+        for file in segments_of(portions, name, options, most_bytes):
             for item in file.items:
                 owners[item].wrote(item, file)
             yield file
