@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -21,10 +21,12 @@ from .digests import digest
 from .manifest import (
     MAX_BLOCK_BYTES,
     VERSION,
+    Block,
     Component,
     Files,
     Head,
     Manifest,
+    Segment,
     Summary,
 )
 from .names import FOLDER, SEGMENT
@@ -86,7 +88,7 @@ def decode(content: bytes | bytearray, where: str) -> Manifest:
                 _check_blocks(component)
             else:
                 _check_files(component, component.files)
-        _refuse_twice(x.file for item in manifest.components for x in item.segments)
+        _check_shared(manifest.components)
         _refuse_twice(x.files.folder for x in manifest.components if x.files)
     except _InvalidError as error:
         raise DamagedError(
@@ -166,27 +168,21 @@ def _check_blocks(component: Component) -> None:
 
     As each byte is in one block at most, this also bounds the memory of a load.
     """
+    _refuse_twice(segment.file for segment in component.segments)
     for segment in component.segments:
         if not SEGMENT.fullmatch(segment.file):
             raise _InvalidError(f"names {segment.file!r}, which is not a segment")
         if segment.start > segment.size:
             raise _InvalidError(f"has data of {segment.file} beyond its end")
-    ends = [segment.start for segment in component.segments]
-    for block in sorted(component.blocks, key=lambda b: (b.segment, b.offset)):
-        if block.segment >= len(ends):
+    for block in component.blocks:
+        if block.segment >= len(component.segments):
             raise _InvalidError("has a block in a segment that it lacks")
-        size, end = block.content_size, block.offset + block.size
-        if size > MAX_BLOCK_BYTES:
+        if block.content_size > MAX_BLOCK_BYTES:
+            size = block.content_size
             raise _InvalidError(
                 f"has a block of {size} bytes, more than {MAX_BLOCK_BYTES}"
             )
-        segment = component.segments[block.segment]
-        if block.offset < ends[block.segment] or end > segment.size:
-            raise _InvalidError(
-                f"has a block at bytes {block.offset} to {end} of {segment.file} that "
-                f"overlaps another, or an end of the file"
-            )
-        ends[block.segment] = end
+    _check_overlap(component.segments, component.blocks)
     content, leaves = (
         sum(x.content_size for x in component.blocks),
         component.size_bytes,
@@ -197,6 +193,42 @@ def _check_blocks(component: Component) -> None:
     count = 1 if component.shards is None else component.shards
     if len(component.trees) != count:
         raise _InvalidError(f"has {len(component.trees)} trees, expected {count}")
+
+
+def _check_overlap(segments: Sequence[Segment], blocks: Iterable[Block]) -> None:
+    """Refuse blocks that overlap others, or lie outside of their segment."""
+    ends = [segment.start for segment in segments]
+    for block in sorted(blocks, key=lambda b: (b.segment, b.offset)):
+        segment, end = segments[block.segment], block.offset + block.size
+        if block.offset < ends[block.segment] or end > segment.size:
+            raise _InvalidError(
+                f"has a block at bytes {block.offset} to {end} of {segment.file} that "
+                f"overlaps another, or an end of the file"
+            )
+        ends[block.segment] = end
+
+
+def _check_shared(components: Iterable[Component]) -> None:
+    """Refuse components that differ about a segment, or claim the same bytes of it."""
+    components = [x for x in components if x.segments]
+    users = Counter(segment.file for x in components for segment in x.segments)
+    shared: dict[str, int] = {}
+    segments: list[Segment] = []
+    blocks: list[Block] = []
+    for component in components:
+        for segment in component.segments:
+            if users[segment.file] > 1:
+                number = shared.setdefault(segment.file, len(segments))
+                if number == len(segments):
+                    segments.append(segment)
+                if segments[number] != segment:
+                    raise _InvalidError(f"has two descriptions of {segment.file}")
+        files = [segment.file for segment in component.segments]
+        for block in component.blocks:
+            number = shared.get(files[block.segment], -1)
+            if number >= 0:
+                blocks.append(Block(number, block.offset, block.size, block.digest))
+    _check_overlap(segments, blocks)
 
 
 def _check_files(component: Component, files: Files) -> None:

@@ -50,11 +50,13 @@ class Naming(Struct, frozen=True):
       is_plain: Whether leaves have their plain names, if these are unique and do not
         look like dated ones.
       repeated: Names that several leaves of the component have.
+      prefix: Start of dated names, in a segment of several components.
     """
 
     sequence: int
     is_plain: bool
     repeated: Collection[str] = ()
+    prefix: str = ""
 
     def of_leaves(self, names: Sequence[str]) -> Sequence[str]:
         """Return the names in the header of whole leaves that are not compressed."""
@@ -67,15 +69,15 @@ class Naming(Struct, frozen=True):
 
     def of_others(self, names: Sequence[str]) -> list[str]:
         """Return the names in the header of parts of leaves, and of frames."""
-        date = self._dated("")
-        return [name + date for name in names]
+        date, prefix = f"@{self.sequence}", self.prefix
+        return [prefix + name + date for name in names]
 
     def _is_fit(self, name: str) -> bool:
         is_reserved = "@" in name or name.startswith("__")
         return not is_reserved and name not in self.repeated
 
     def _dated(self, name: str) -> str:
-        return f"{name}@{self.sequence}"
+        return f"{self.prefix}{name}@{self.sequence}"
 
 
 def is_dated(read: Callable[[bytearray, int], None]) -> bool:

@@ -45,7 +45,7 @@ def step_of(save: str) -> int | None:
 
 
 def segment(stem: str, sequence: int, index: int) -> str:
-    """Return the name of a segment of the component with this stem."""
+    """Return the name of a segment of the component with this stem, and of others."""
     return f"{stem}-{sequence:06d}-{index:05d}.safetensors"
 
 

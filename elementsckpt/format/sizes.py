@@ -18,12 +18,14 @@ class Sizes(Struct, frozen=True):
       shared_more: Average size of a shared block beyond `shared_least`. If `block` is
         less than both together, most blocks end where they are full.
       leaf_least: Least size that a leaf counts for in a shared block.
-      segment: A segment ends before this size, unless a leaf is larger.
+      segment: A segment ends before this size, unless a leaf that is written as a
+        whole is larger.
       segment_leaves: Most leaves of a segment; other tools refuse headers of more than
         100 MB.
-      segment_least: Segments with fewer live bytes are written anew if more than
-        `segments` others are in use.
-      segments: How many segments of earlier saves may be in use, whatever their size.
+      segment_least: Components of which fewer bytes are new share segments, which end
+        before this size.
+      segments: If a component uses more segments of earlier saves, the smallest of them
+        are gathered, at most the average size of so many in each save.
       arena: Memory for copies is allocated in pieces of this size.
       shards: Most bytes that a save may copy of the shards of a generator.
 
@@ -39,7 +41,7 @@ class Sizes(Struct, frozen=True):
     segment: int = 64 << 20
     segment_leaves: int = 100_000
     segment_least: int = 4 << 20
-    segments: int = 64
+    segments: int = 76
     arena: int = 16 << 20
     shards: int = 48 << 20
 

@@ -48,6 +48,7 @@ class OpenSave:
         self._source = found.source
         self._files: dict[str, list[Path]] = {}
         self._entries: dict[str, Component] = {}
+        self._verified: set[str] = set()  # Segments, which components may share.
         if found.head is None:
             self._files = elements.files(found.path)
             return
@@ -92,7 +93,8 @@ class OpenSave:
         resolver = Resolver(imports=bool(request.allow_pickle), current=current)
         where = f"{saved!r} in {self.path / names.MANIFEST}"
         leaf_names = functools.partial(names_in_block, entry, key)
-        reader = Reader(self._source, entry, leaf_names, request.less)
+        source, verified = self._source, self._verified
+        reader = Reader(source, entry, leaf_names, request.less, verified)
         decoder = Decoder(entry, key, where, reader, resolver, request, notes)
         return SavedComponent(decoder)
 

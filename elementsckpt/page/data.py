@@ -92,13 +92,13 @@ def _component_bytes(contents: Contents) -> dict[str, list[int]]:
     head = contents.found.head
     found = {}
     for key, entry in contents.components.items():
-        written = linked = 0
-        for segment in entry.segments:
-            is_own = head is not None and (
-                names.sequence_of(segment.file) == head.sequence
-            )
-            written += segment.size if is_own else 0
-            linked += 0 if is_own else segment.size
+        own = [
+            head is not None and names.sequence_of(segment.file) == head.sequence
+            for segment in entry.segments
+        ]
+        # Components share segments, so their blocks are counted.
+        written = sum(block.size for block in entry.blocks if own[block.segment])
+        linked = sum(block.size for block in entry.blocks) - written
         if entry.files is not None:
             written += sum(file.size for file in entry.files.files)
         found[one_line(key)] = [written, linked]

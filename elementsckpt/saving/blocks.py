@@ -14,7 +14,7 @@ import xxhash
 from ..format.digests import digest
 from ..format.header import Tensors
 from ..format.manifest import LeafGroup
-from .arenas import Arenas
+from .arenas import Arenas, Heap
 
 _PREFIX_BYTES = 4 << 10
 
@@ -87,7 +87,7 @@ class Block(abc.ABC):
         """Return the bytes, uint8[size]; copied only if they are scattered."""
 
     @abc.abstractmethod
-    def copy_to(self, memory: Arenas) -> bool:
+    def copy_to(self, memory: Arenas | Heap) -> bool:
         """Copy what is not owned; False without room."""
 
     @abc.abstractmethod
@@ -258,7 +258,7 @@ class LeafBlock(Block):
             self.leaf.rows(self.start, self.stop) if self._copy is None else self._copy
         )
 
-    def copy_to(self, memory: Arenas) -> bool:
+    def copy_to(self, memory: Arenas | Heap) -> bool:
         self._copy = memory.copy(self.data())
         self.digest = None  # What was recalled may be of other content.
         return self._copy is not None

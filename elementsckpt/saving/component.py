@@ -44,8 +44,7 @@ def collect(
       known: Returns what an earlier save of a component holds.
       staged: Folders that have been written already, by key, instead of calling these
         components' functions.
-      background: Whether the writer owns what it was given when this returns, instead
-        of having written it.
+      background: Whether the writer owns what it was given when this returns.
       notices: What is said of the run, and was.
       phases: The clock of the save.
 
@@ -57,15 +56,19 @@ def collect(
     stem_of = stems(list(dict.fromkeys([*staged, *savefns])))
     collected = []
     for key, savefn in savefns.items():
-        own = None if writer is None else writer.component(stem_of[key], known(key))
+        own = None
+        if writer is not None:
+            with phases("find"):
+                index = known(key)
+            own = writer.component(stem_of[key], index)
         component = ComponentSave(key, writer, own, notices, phases)
         collected.append(component)
         if key in staged:
             component.take_folder(staged[key])
         else:
             component.take(savefn)
-        if writer is not None:
-            writer.own() if background else writer.flush()
+        if writer is not None and background:
+            writer.own()
     return collected
 
 

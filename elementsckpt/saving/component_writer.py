@@ -22,13 +22,17 @@ from ..format.manifest import Component, LeafGroup, Segment
 from ..storage.store import FolderWriter
 from ..system.threads import run
 from . import rings
+from .arenas import Heap
 from .blocks import Block, Hold, Leaf, LeafBlock
 from .cutting import Cutter
-from .layout import Item, Layout, divide, runs_of
+from .layout import Item, Layout, runs_of
 from .options import Settings
 from .reuse import BlockIndex, Moved, Reused, by_segment, remaining
 from .rings import EarlierRing
-from .segment_writer import PackedSegment, RawSegment, SegmentWriter, Written
+from .segment_writer import SegmentWriter, Written
+
+LITTLE_BYTES = 1 << 20  # Threads take longer to start than to hash or write this.
+_HEAP = Heap()
 
 
 class ComponentWriter:
@@ -65,8 +69,11 @@ class ComponentWriter:
         self._cut: dict[Block, None] = {}  # Not looked for yet, in order.
         self._new: dict[Block, None] = {}  # Found nowhere.
         self._reused: list[Reused] = []
-        self._dropped: set[int] = set()  # Segments that were kept in vain.
-        self._files: list[SegmentWriter] = []
+        self._dropped: set[int] = set()  # Segments that are not worth keeping.
+        self._found: list[Reused] = []  # Not linked yet.
+        self._moved: list[Moved] = []  # To be written anew.
+        self._files: dict[Item, SegmentWriter] = {}  # By what they hold of it.
+        self._names = 0  # Of segments.
         self._folder: FolderWriter | None = None
         self.is_closed = False
         self._repeated: set[str] = set()  # Names, if leaves may be called by them.
@@ -190,8 +197,15 @@ class ComponentWriter:
             if leaf.hold is Hold.LIVE:
                 leaf.let_go()
 
+    def copy(self) -> bool:
+        """Copy what may still change; False if it is to be written instead."""
+        live = [block for block in self._cut if block.hold is Hold.LIVE]
+        if any(block.digest for block in live):
+            return False  # What is known of ring buffers need not be copied.
+        return all(block.copy_to(_HEAP) for block in live)
+
     def look_up(self) -> None:
-        """End the block of small leaves; find what an earlier save holds.
+        """End the block of small leaves; look for what an earlier save holds.
 
         Raises:
           LostError: something is damaged that was to be reused.
@@ -199,11 +213,18 @@ class ComponentWriter:
         self._cutter.close()
         self.index.check()
         cut = [] if self.index.is_empty else list(self._cut)
-        refs = zip(cut, run(self.index.find, cut), strict=True)
-        found = [Reused(block, ref) for block, ref in refs if ref is not None]
-        if self.is_closed:  # Else more may be found in the same segments.
-            thin = self.index.not_worth(x.ref for x in found)
-            found = [x for x in found if x.ref.segment not in thin]
+        is_little = self.pending_bytes < LITTLE_BYTES
+        refs = zip(cut, run(self.index.find, cut, alone=is_little), strict=True)
+        self._found = [Reused(block, ref) for block, ref in refs if ref is not None]
+        self.index.want(x.ref for x in self._found)
+
+    def link(self) -> None:
+        """Keep the segments in which enough was found, by all components."""
+        if self.is_closed:  # Else more of shards may be found in the same segments.
+            self._dropped = self.index.not_worth() | self.index.scattered()
+        found = [x for x in self._found if x.ref.segment not in self._dropped]
+        self.index.unwant(x.ref for x in self._found)
+        self._found = []
         kept = run(lambda x: self.index.keep(x.ref), found)
         for one in itertools.compress(found, kept):
             self._reuse(one)
@@ -220,15 +241,22 @@ class ComponentWriter:
 
     # New → written
 
-    def lay_out(self) -> list[SegmentWriter]:
-        """Divide new blocks among segments."""
-        return self._lay_out(sorted(self._new, key=lambda block: block.number))
+    def give_up(self) -> None:
+        """Write anew what is live in segments that are not worth keeping."""
+        self._dropped |= self.index.not_worth() | self._untrue()
+        self._reused, self._moved = remaining(self._reused, self._dropped, self.index)
+        self.index.leave(x.ref for x in self._moved)
 
-    def lay_out_moved(self) -> list[SegmentWriter]:
-        """Divide what is live in segments that are not worth keeping among others."""
-        self._dropped = self.index.not_worth() | self._untrue()
-        self._reused, moved = remaining(self._reused, self._dropped, self.index)
-        return self._lay_out(moved)
+    @property
+    def to_write(self) -> list[Item]:
+        """The blocks that are to be written, in order."""
+        return sorted([*self._new, *self._moved], key=lambda item: item.number)
+
+    def may_share(self, items: Sequence[Item]) -> bool:
+        """Return whether these, all that it writes, may be in a segment with others."""
+        size = sum(item.size for item in items)
+        is_whole = self.is_closed and not self._files and not self._settings.is_alone
+        return is_whole and size < self._settings.options.sizes.segment_least
 
     def _untrue(self) -> set[int]:
         """Return the segments in which leaves had their own names, and have others now.
@@ -246,39 +274,30 @@ class ComponentWriter:
         written_by = names.sequence_of(segment.file)
         assert written_by is not None
         naming = Naming(written_by, is_plain=True, repeated=self._repeated)
-        layout = Layout(list(runs_of(x.block for x in reused)), naming)
+        layout = Layout(list(runs_of((x.block for x in reused), naming)))
         return layout.segment(segment.file) == segment
 
-    def _lay_out(self, items: Sequence[Item]) -> list[SegmentWriter]:
-        files: list[SegmentWriter] = []
-        packed = [item for item in items if self._is_packed(item)]
-        raw = [item for item in items if not self._is_packed(item)]
-        options, naming = self._settings.options, self._naming()
-        for runs in divide(runs_of(raw), options.sizes):
-            files.append(RawSegment(self._name(len(files)), runs, naming))
-        for runs in divide(([item] for item in packed), options.sizes):
-            name = self._name(len(files))
-            files.append(PackedSegment(name, runs, naming, options.compress))
-        self._files += files
-        return files
+    def naming(self, *, is_shared: bool) -> Naming:
+        """Return what leaves are called; one block changes only as a whole.
 
-    def _naming(self) -> Naming:
-        """Return what leaves are called: a block by itself changes only as a whole."""
+        Args:
+          is_shared: Whether others are in the same segment.
+        """
+        sequence = self._settings.sequence
+        if is_shared:
+            return Naming(sequence, is_plain=False, prefix=f"{self._stem}/")
         is_whole = self.is_closed and self._cutter.count == 1
         is_plain = is_whole or self._settings.is_alone
-        return Naming(self._settings.sequence, is_plain, self._repeated)
+        return Naming(sequence, is_plain, self._repeated)
 
-    def _is_packed(self, item: Item) -> bool:
-        if isinstance(item, Moved):
-            return item.ref.block.unpacked > 0
-        compress = self._settings.options.compress
-        if compress == "auto" and isinstance(item, LeafBlock):
-            return item.leaf.is_packed is True
-        return isinstance(compress, int)
+    def next_name(self) -> str:
+        """Return a name for a segment, of which it has the first block."""
+        self._names += 1
+        return names.segment(self._stem, self._settings.sequence, self._names - 1)
 
-    def _name(self, index: int) -> str:
-        index += len(self._files)
-        return names.segment(self._stem, self._settings.sequence, index)
+    def wrote(self, item: Item, file: SegmentWriter) -> None:
+        """Note where a block is written."""
+        self._files[item] = file
 
     def clear(self) -> None:
         """Let go of what was pending: it is written, or in the earlier save."""
@@ -292,6 +311,7 @@ class ComponentWriter:
             block.let_go()
         self._leaves = []
         self._new = {}
+        self._moved = []
         self.pending_bytes = 0
 
     # Written → listed
@@ -308,9 +328,10 @@ class ComponentWriter:
         self.index.drop(self._dropped)
         found = [self._listed(one) for one in self._reused]
         self.bytes_reused = sum(one.ref.block.size for one in self._reused)
-        for file in self._files:
-            found += file.written()
-            self.bytes_written += file.segment().size
+        found += [file.written(item) for item, file in self._files.items()]
+        for file in set(self._files.values()):
+            if file.items[0] in self._files:  # Else it counts for another component.
+                self.bytes_written += file.segment.size
         numbers: dict[str, int] = {}
         for _, segment, block, prefix_hash in sorted(found, key=lambda one: one.number):
             if segment.file not in numbers:
@@ -319,7 +340,7 @@ class ComponentWriter:
             block.segment = numbers[segment.file]
             self.blocks.append(block)
             self.prefix_hashes.append(prefix_hash)
-        self._files, self._reused = [], []
+        self._files, self._reused = {}, []
         if self._folder is not None:
             self._folder.finish()
             self.bytes_written += self._folder.bytes_written

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import errno
 import logging
+import threading
 import weakref
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,8 +28,9 @@ from .rings import EarlierRing
 
 # Of the blocks that are reused, each save reads one in this many, others each time.
 CHECK_EVERY = 16
-# What says something about one file, not about links: it is gone, or has very many.
-_ONLY_THIS = {errno.ENOENT, errno.EMLINK}
+# What says something about one file, not about links: it is gone, has very many, or
+# another earlier save has one of this name.
+_ONLY_THIS = {errno.ENOENT, errno.EMLINK, errno.EEXIST}
 _logger = logging.getLogger("elementsckpt")
 
 
@@ -68,35 +71,82 @@ class NoLinksError(Exception):
     """The place refused to reuse for a reason that all segments share."""
 
 
+class EarlierSegments:
+    """The segments of earlier saves that a new one can reuse, each of them once.
+
+    Small components share segments.
+
+    Args:
+      draft: The new save.
+
+    Attributes:
+      lock: Held by who keeps one.
+    """
+
+    def __init__(self, draft: Draft) -> None:
+        self.lock = threading.Lock()
+        self._draft = draft
+        self._known: dict[tuple[Path, str], EarlierSegment] = {}
+
+    def of(self, earlier: EarlierSave) -> list[EarlierSegment]:
+        """Return the segments of a component."""
+        found = []
+        for entry in earlier.segments:
+            key = earlier.source.path, entry.file
+            if key not in self._known:
+                self._known[key] = EarlierSegment(earlier, entry, self._draft)
+            found.append(self._known[key])
+        for block in earlier.blocks:
+            found[block.segment].expect(block, earlier.turn)
+        return found
+
+
 class EarlierSegment:
     """A segment of an earlier save, a part of the new one when it is needed.
 
     Attributes:
       entry: Its entry in the manifest of the earlier save.
-      blocks: Its blocks that are live there.
-      live_bytes: Size of those that the new save has kept.
+      live_bytes: Size of the blocks in it that the new save has kept.
+      wanted_bytes: Size of those that it would use besides.
       is_damaged: Whether it was found damaged.
       is_dated: Whether the names in it are dated, if it is kept.
     """
 
     def __init__(self, earlier: EarlierSave, entry: Segment, draft: Draft) -> None:
         self.entry = entry
-        self.blocks: list[manifest.Block] = []
         self.live_bytes = 0
+        self.wanted_bytes = 0
         self.is_damaged = False
         self.is_dated = False
-        self._earlier = earlier
+        self._source, self._is_durable = earlier.source, earlier.is_durable
         self._draft = draft
+        self._blocks: list[manifest.Block] = []  # Those that were not checked.
+        self._due: list[manifest.Block] = []  # Of these.
         self._is_kept: bool | None = None
-        self._is_checked = False
+        self._is_trusted = False  # Blocks are used that were not checked.
+
+    def expect(self, block: manifest.Block, turn: int) -> None:
+        """Expect a block in it, to be checked if it is its turn.
+
+        That follows from its digest, as positions change.
+        """
+        self._blocks.append(block)
+        if int(block.digest, 16) % CHECK_EVERY == turn % CHECK_EVERY:
+            self._due.append(block)
 
     @property
-    def data_bytes(self) -> int:
-        """Size of the blocks in it, live and dead."""
-        return self.entry.size - self.entry.start
+    def used_bytes(self) -> int:
+        """Size of the blocks in it that the new save has kept, or would use."""
+        return self.live_bytes + self.wanted_bytes
+
+    @property
+    def is_thin(self) -> bool:
+        """Whether what is used of it should be written anew."""
+        data_bytes = self.entry.size - self.entry.start
+        return self.is_damaged or 2 * self.used_bytes < data_bytes
 
     def keep(self, *, is_checked: bool = True) -> bool:
-        """Reuse it, and check it, each once; return whether its blocks may be used.
+        """Reuse it once, and check what is new; return whether its blocks may be used.
 
         Args:
           is_checked: Whether to check it; if not, another call has to do that.
@@ -109,19 +159,21 @@ class EarlierSegment:
         if self._is_kept is None:
             self._is_kept = False
             self._is_kept = self._reuse()
-        if self._is_kept and is_checked and not self._is_checked:
-            self._is_checked = True
+        if not is_checked:
+            self._is_trusted = True
+        elif self._is_kept and self._blocks:
             self._is_kept = self._is_good()
-            if self.live_bytes and not self._is_kept:
+            if self._is_trusted and not self._is_kept:
                 raise LostError(
-                    f"{self._earlier.source.path / self.entry.file} was to be reused, "
-                    f"and is damaged. The save was not made. Save again: the next one "
-                    f"does without."
+                    f"{self._source.path / self.entry.file} was to be reused, and is "
+                    f"damaged. The save was not made. Save again: the next one does "
+                    f"without."
                 )
+            self._is_trusted = False
         return self._is_kept
 
     def _reuse(self) -> bool:
-        source = self._earlier.source
+        source = self._source
         try:
             self._draft.reuse(source, self.entry)
         except WriteError as error:
@@ -140,26 +192,21 @@ class EarlierSegment:
         except CheckpointError as error:
             self.is_damaged = isinstance(error, DamagedError)
             again = "Not reused, but written again, as all of %s: %s"
-            where = self._earlier.source.path / self.entry.file
-            _logger.warning(again, where, error)
-            self.drop()
+            _logger.warning(again, self._source.path / self.entry.file, error)
+            if not self.live_bytes:  # Else what other components use is moved.
+                self.drop()
             return False
         return True
 
     def _check(self, file: OpenSegment) -> None:
-        """Read some of the blocks, or all if the file is newer than its save.
-
-        Which blocks it is their turn follows from their digests, as their positions
-        change.
-        """
-        earlier, blocks = self._earlier, self.blocks
-        is_changed = earlier.source.may_have_changed(self.entry)
-        if not is_changed:
-            turn = earlier.turn % CHECK_EVERY
-            blocks = [x for x in blocks if int(x.digest, 16) % CHECK_EVERY == turn]
+        """Read some of the blocks, or all if the file is newer than its save."""
+        is_changed = self._source.may_have_changed(self.entry)
+        blocks = self._blocks if is_changed else self._due
+        self._blocks, self._due = [], []
         run(lambda x: verify_stored(file.path, x, stored_bytes(file, x)), blocks)
-        if self._draft.fsync and (is_changed or not earlier.is_durable):
+        if self._draft.fsync and (is_changed or not self._is_durable):
             file.sync()
+            self._is_durable = not is_changed
 
     def read(self, block: manifest.Block) -> np.ndarray:
         """Return a block as it is stored, verified."""

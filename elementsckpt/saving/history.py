@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from msgspec import MsgspecError, structs
@@ -14,7 +15,7 @@ from ..errors import CheckpointError
 from ..format import codec, manifest, names, scalars
 from ..format.manifest import Component
 from ..storage.store import Draft
-from .earlier import CHECK_EVERY, EarlierSave
+from .earlier import CHECK_EVERY, EarlierSave, EarlierSegments
 from .options import SaveOptions
 from .reuse import BlockIndex
 from .rings import EarlierRing, rings_of
@@ -41,39 +42,48 @@ class History:
         self.still = Still()
 
     def known(
-        self,
-        key: str,
-        saves: Sequence[SaveEntry],
-        draft: Draft,
-        options: SaveOptions,
-    ) -> BlockIndex:
-        """Return what the newest save with this component holds.
+        self, saves: Sequence[SaveEntry], draft: Draft, options: SaveOptions
+    ) -> Callable[[str], BlockIndex]:
+        """Return what finds the newest save with a component, by key.
 
         Args:
-          key: The component's key.
           saves: The saves of the directory, oldest first.
           draft: The new save.
           options: How it is written; what a durable save relies on must be durable.
         """
-        mark = manifest.key_id(scalars.encode(key))
-        for found in reversed(saves):
-            head = found.head
-            if head is None or not found.is_original or head.sequence <= self._lost:
-                continue
-            if mark not in head.marks():
-                continue
-            if options.fsync and not head.durable:
-                continue
-            remembered = self._components.get(key)
-            saved = found.path, head.sequence
-            if not remembered or _place_of(remembered) != saved:
-                remembered = self._read(found, mark)
-            if remembered is None:
-                continue
-            rings = remembered.rings if self._last.get(key) == saved else {}
-            rings = {x: y for x, y in rings.items() if (key, x) not in self._untrue}
-            return BlockIndex(structs.replace(remembered, rings=rings), draft, options)
-        return BlockIndex()
+        segments = EarlierSegments(draft)
+        marks = functools.cache(lambda number: _marks(saves[number]))
+
+        def find(key: str) -> BlockIndex:
+            mark = manifest.key_id(scalars.encode(key))
+            for number in reversed(range(len(saves))):
+                found = saves[number]
+                if self._may_rely_on(found, options) and mark in marks(number):
+                    earlier = self._earlier(key, mark, found)
+                    if earlier is not None:
+                        return BlockIndex(earlier, segments, options)
+            return BlockIndex()
+
+        return find
+
+    def _may_rely_on(self, found: SaveEntry, options: SaveOptions) -> bool:
+        head = found.head
+        if head is None or not found.is_original or head.sequence <= self._lost:
+            return False
+        return head.durable or not options.fsync
+
+    def _earlier(self, key: str, mark: str, found: SaveEntry) -> EarlierSave | None:
+        """Return what a save holds of a component; None if that cannot be read."""
+        remembered = self._components.get(key)
+        assert found.head is not None
+        saved = found.path, found.head.sequence
+        if not remembered or _place_of(remembered) != saved:
+            remembered = self._read(found, mark)
+        if remembered is None:
+            return None
+        rings = remembered.rings if self._last.get(key) == saved else {}
+        rings = {x: y for x, y in rings.items() if (key, x) not in self._untrue}
+        return structs.replace(remembered, rings=rings)
 
     def _read(self, found: SaveEntry, mark: str) -> EarlierSave | None:
         if self._manifest[0] != found.path:
@@ -135,6 +145,10 @@ def _rings_in(component: Component) -> Iterator[tuple[str, EarlierRing]]:
                 prefix = "" if component.shards is None else f"{index}/"
                 groups = component.tree(index).leaves
                 yield from rings_of(groups, component.blocks, prefix)
+
+
+def _marks(found: SaveEntry) -> set[str]:
+    return set() if found.head is None else found.head.marks()
 
 
 def _place_of(earlier: EarlierSave) -> tuple[Path, int]:

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from ..format.digests import digest
 from ..format.header import ALIGN, Header, Naming, Tensors, round_up
 from ..format.manifest import Segment
-from ..format.sizes import Sizes
 from .blocks import Block, LeafBlock, opaque_bytes
 from .reuse import Moved
 
 Item = Block | Moved
-# Blocks that lie together in a leaf.
-Run = list[Item]
+
+
+class Run(NamedTuple):
+    """Blocks that lie together in a leaf, or one block.
+
+    Attributes:
+      items: The blocks.
+      naming: What the tensors are called.
+    """
+
+    items: list[Item]
+    naming: Naming
 
 
 class Layout:
@@ -21,7 +32,6 @@ class Layout:
 
     Args:
       runs: The blocks.
-      naming: What the tensors are called.
 
     Attributes:
       header: What comes before the data.
@@ -29,16 +39,16 @@ class Layout:
       size: Of the file, in bytes.
     """
 
-    def __init__(self, runs: Sequence[Run], naming: Naming) -> None:
-        header = Header(is_dated=not naming.is_plain)
+    def __init__(self, runs: Sequence[Run]) -> None:
+        header = Header(is_dated=not runs[0].naming.is_plain)
         offsets: list[int] = []
         for run in runs:
             begin = round_up(header.end, ALIGN)
             position = begin
-            for item in run:
+            for item in run.items:
                 offsets.append(position)
                 position += item.size
-            header.add(*_tensors_of(run, naming), begin)
+            header.add(*_tensors_of(run), begin)
         self.header = header.encode()
         self.offsets = [len(self.header) + offset for offset in offsets]
         self.size = len(self.header) + header.end
@@ -53,13 +63,13 @@ def source(item: Item) -> Block:
     return item.block if isinstance(item, Moved) else item
 
 
-def _tensors_of(run: Run, naming: Naming) -> tuple[Sequence[str], list[Tensors]]:
+def _tensors_of(run: Run) -> tuple[Sequence[str], list[Tensors]]:
     """Return names and tensors of blocks that lie together in a leaf, or of one."""
-    first, last = source(run[0]), source(run[-1])
+    first, last = source(run.items[0]), source(run.items[-1])
     if not isinstance(first, LeafBlock) or not isinstance(last, LeafBlock):
-        return naming.of_leaves(first.names), first.tensors
+        return run.naming.of_leaves(first.names), first.tensors
     leaf, rows = first.leaf, (first.start, last.stop)
-    call = naming.of_leaves if leaf.is_all(*rows) else naming.of_others
+    call = run.naming.of_leaves if leaf.is_all(*rows) else run.naming.of_others
     return call([leaf.name_of(*rows)]), [leaf.tensor(*rows)]
 
 
@@ -70,16 +80,16 @@ def frame(item: Item, size: int) -> tuple[list[str], list[Tensors]]:
     return [f"{name}.zst"], [opaque_bytes(size)]
 
 
-def runs_of(items: Iterable[Item]) -> Iterator[Run]:
+def runs_of(items: Iterable[Item], naming: Naming) -> Iterator[Run]:
     """Put blocks that follow each other in a leaf together."""
-    run: Run = []
+    together: list[Item] = []
     for item in items:
-        if run and not _follows(source(run[-1]), source(item)):
-            yield run
-            run = []
-        run.append(item)
-    if run:
-        yield run
+        if together and not _follows(source(together[-1]), source(item)):
+            yield Run(together, naming)
+            together = []
+        together.append(item)
+    if together:
+        yield Run(together, naming)
 
 
 def _follows(one: Block, other: Block) -> bool:
@@ -88,15 +98,32 @@ def _follows(one: Block, other: Block) -> bool:
     return one.leaf is other.leaf and other.number == one.number + 1
 
 
-def divide(runs: Iterable[Run], sizes: Sizes) -> Iterator[list[Run]]:
-    """Divide runs of blocks among segments, never a run between two."""
+def _cut(run: Run, most_bytes: int) -> Iterator[Run]:
+    """Cut blocks of a leaf that has others elsewhere, so that it cannot be mapped."""
+    first, last = source(run.items[0]), source(run.items[-1])
+    if (
+        isinstance(first, LeafBlock)
+        and isinstance(last, LeafBlock)
+        and not first.leaf.is_all(first.start, last.stop)
+    ):
+        step = max(1, most_bytes // first.size)
+        for start in range(0, len(run.items), step):
+            yield Run(run.items[start : start + step], run.naming)
+    else:
+        yield run
+
+
+def divide(
+    runs: Iterable[Run], most_bytes: int, most_leaves: int
+) -> Iterator[list[Run]]:
+    """Divide runs of blocks among segments, never a whole leaf between two."""
     chosen: list[Run] = []
     size = count = 0
-    for run in runs:
-        run_size = sum(item.size for item in run)
-        run_count = sum(source(item).leaf_count for item in run)
-        is_full = size + run_size > sizes.segment
-        if chosen and (is_full or count + run_count > sizes.segment_leaves):
+    for run in itertools.chain.from_iterable(_cut(x, most_bytes) for x in runs):
+        run_size = sum(item.size for item in run.items)
+        run_count = sum(source(item).leaf_count for item in run.items)
+        is_full = size + run_size > most_bytes
+        if chosen and (is_full or count + run_count > most_leaves):
             yield chosen
             chosen, size, count = [], 0, 0
         chosen.append(run)

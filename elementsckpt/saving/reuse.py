@@ -6,6 +6,7 @@ in becomes one of the new save, too.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,10 +19,16 @@ from ..errors import DamagedError
 from ..format import manifest
 from ..format.compression import Compress
 from ..format.digests import digest
+from ..format.header import ALIGN, round_up
 from ..format.manifest import Segment
-from ..storage.store import Draft
 from .blocks import Block, Content, prefix_hash
-from .earlier import EarlierSave, EarlierSegment, LostError, NoLinksError
+from .earlier import (
+    EarlierSave,
+    EarlierSegment,
+    EarlierSegments,
+    LostError,
+    NoLinksError,
+)
 from .options import SaveOptions
 from .rings import EarlierRing
 
@@ -42,13 +49,18 @@ class BlockRef(NamedTuple):
     block: manifest.Block
     prefix_hash: int | None
 
+    @property
+    def taken_bytes(self) -> int:
+        """What the block and the gap before the next take of the segment."""
+        return round_up(self.block.size, ALIGN)
+
 
 class BlockIndex:
     """Finds blocks by content in an earlier save of a component.
 
     Args:
       earlier: What that save holds; None for nothing.
-      draft: The new save, which gets the segments.
+      segments: Those of earlier saves, which the new save gets.
       options: How it is written; its blocks should be compressed like this.
 
     Attributes:
@@ -58,22 +70,22 @@ class BlockIndex:
     def __init__(
         self,
         earlier: EarlierSave | None = None,
-        draft: Draft | None = None,
+        segments: EarlierSegments | None = None,
         options: SaveOptions = _DEFAULT,
     ) -> None:
         self.earlier = earlier
         self._sizes = options.sizes
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # Of what can be found,
+        self._keeping = self._lock if segments is None else segments.lock  # and kept.
         self._segments: list[EarlierSegment] = []
         # Of equal blocks each is used once, and one that did not move where it was.
         self._refs: dict[str, dict[int, BlockRef]] = {}
         self._prefix_hashes: set[int | None] | None = set()
-        if earlier is None or draft is None:
+        if earlier is None or segments is None:
             return
-        self._segments = [EarlierSegment(earlier, x, draft) for x in earlier.segments]
+        self._segments = segments.of(earlier)
         pairs = zip(earlier.blocks, earlier.prefix_hashes, strict=True)
         for number, (block, found) in enumerate(pairs):
-            self._segments[block.segment].blocks.append(block)
             if _fits(block, options.compress):
                 ref = BlockRef(block.segment, block, found)
                 self._refs.setdefault(block.digest, {})[number] = ref
@@ -146,15 +158,16 @@ class BlockIndex:
           is_checked: Whether to check it; if not, `check` has to follow.
         """
         segment = self._segments[ref.segment]
-        with self._lock:
+        with self._keeping:
             try:
                 is_kept = segment.keep(is_checked=is_checked)
             except NoLinksError as error:
                 _logger.debug("Nothing is reused in this save: %s", error)
-                self._refs.clear()
+                with self._lock:
+                    self._refs.clear()
                 return False
             if is_kept:
-                segment.live_bytes += ref.block.size
+                segment.live_bytes += ref.taken_bytes
             return is_kept
 
     def check(self) -> None:
@@ -167,24 +180,33 @@ class BlockIndex:
             if segment.live_bytes:
                 segment.keep()
 
-    def not_worth(self, refs: Iterable[BlockRef] = ()) -> set[int]:
-        """Return the segments of which the new save would use too little.
-
-        Some are mostly dead, or small and many: a component that changes a little each
-        time would otherwise be spread over as many files as it has blocks.
-
-        Args:
-          refs: What it would use besides what it has kept.
-        """
-        live = {n: x.live_bytes for n, x in enumerate(self._segments) if x.live_bytes}
+    def want(self, refs: Iterable[BlockRef]) -> None:
+        """Let `not_worth` count these, until `unwant`."""
         for ref in refs:
-            live[ref.segment] = live.get(ref.segment, 0) + ref.block.size
-        thin = {
-            n for n, size in live.items() if 2 * size < self._segments[n].data_bytes
-        }
-        if len(live) - len(thin) > self._sizes.segments:
-            thin |= {n for n, size in live.items() if size < self._sizes.segment_least}
-        return thin
+            self._segments[ref.segment].wanted_bytes += ref.taken_bytes
+
+    def unwant(self, refs: Iterable[BlockRef]) -> None:
+        """Undo `want`."""
+        for ref in refs:
+            self._segments[ref.segment].wanted_bytes -= ref.taken_bytes
+
+    def not_worth(self) -> set[int]:
+        """Return the segments of which the new save would use too little."""
+        return {n for n, x in enumerate(self._segments) if x.used_bytes and x.is_thin}
+
+    def scattered(self) -> set[int]:
+        """Return segments, of the others, whose blocks should be gathered.
+
+        A component that changes a little each time would otherwise be spread over as
+        many files as it has blocks. Those of which least is used are gathered, a few in
+        each save.
+        """
+        most = self._sizes.segments
+        used = {n: x.used_bytes for n, x in enumerate(self._segments) if not x.is_thin}
+        smallest = sorted(used, key=lambda n: used[n])[: max(0, len(used) - most)]
+        sizes = itertools.accumulate(used[n] for n in smallest)
+        room = sum(used.values()) // most
+        return {n for n, size in zip(smallest, sizes, strict=True) if size <= room}
 
     def segment(self, number: int) -> Segment:
         """Return a segment's entry in the manifest of the earlier save."""
@@ -208,10 +230,16 @@ class BlockIndex:
                 f"next one does without."
             ) from error
 
+    def leave(self, refs: Iterable[BlockRef]) -> None:
+        """Undo `keep`."""
+        for ref in refs:
+            self._segments[ref.segment].live_bytes -= ref.taken_bytes
+
     def drop(self, segments: Iterable[int]) -> None:
-        """Give up segments that were kept."""
+        """Give up segments that were kept, if no other component uses them."""
         for number in segments:
-            self._segments[number].drop()
+            if not self._segments[number].live_bytes:
+                self._segments[number].drop()
 
 
 class Reused(NamedTuple):

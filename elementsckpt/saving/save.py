@@ -175,7 +175,7 @@ class Saving:
         self._collected = collect(
             savefns,
             self._writer,
-            self._known,
+            self._known(),
             staged=self._staged,
             background=arenas is not None,
             notices=self._notices,
@@ -198,13 +198,11 @@ class Saving:
         )
         return Writer(settings, self._phases)
 
-    def _known(self, key: str) -> BlockIndex:
-        if self._manifest.explicit:
-            return BlockIndex()  # Such a save is for taking away.
-        with self._phases("find"):
-            return self._history.known(
-                key, self._here.saves, self._drafts[0], self._options
-            )
+    def _known(self) -> Callable[[str], BlockIndex]:
+        """Return what finds blocks of a component in earlier saves."""
+        if self._manifest.explicit or not self._drafts:
+            return lambda _: BlockIndex()  # Such a save is for taking away.
+        return self._history.known(self._here.saves, self._drafts[0], self._options)
 
     def finish(self) -> SaveReport | None:
         """Write the rest, commit and prune; if it fails, leave no trace of the save.

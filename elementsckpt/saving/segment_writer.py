@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import functools
+import itertools
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +23,10 @@ from ..format.compression import Compress
 from ..format.header import ALIGN, Header, Naming, Tensors, room_for, round_up
 from ..format.manifest import Segment
 from ..storage.store import Draft, Sink
-from .layout import Item, Layout, Run, frame, source
+from .blocks import LeafBlock
+from .layout import Item, Layout, Run, divide, frame, runs_of, source
+from .options import SaveOptions
+from .reuse import Moved
 
 _local = threading.local()
 
@@ -50,7 +55,8 @@ class SegmentWriter(abc.ABC):
       runs: Its blocks, those that lie together in a leaf in a list.
 
     Attributes:
-      items: Its blocks.
+      items: Its blocks, which may be of several components.
+      size_bytes: Their size, if they are not compressed.
       least_bytes: What the segment will take, at the least.
       written_s: When all was written but not durable, by the monotonic clock.
     """
@@ -59,12 +65,13 @@ class SegmentWriter(abc.ABC):
     written_s = 0.0
 
     def __init__(self, name: str, runs: Sequence[Run]) -> None:
-        self.items = [item for run in runs for item in run]
+        self.items = [item for run in runs for item in run.items]
+        self.size_bytes = sum(item.size for item in self.items)
         self._name = name
         self._lock = threading.Lock()
         self._left = len(self.items)
         self._sink: Sink | None = None
-        self._blocks: dict[int, manifest.Block] = {}
+        self._blocks: dict[Item, manifest.Block] = {}
 
     def open(self, draft: Draft) -> None:
         """Begin the segment."""
@@ -85,7 +92,7 @@ class SegmentWriter(abc.ABC):
         with _scratch(item.size) as scratch:
             stored, block = self._stored(index, scratch)
             self._sink.write(stored, block.offset)
-        self._blocks[item.number] = block
+        self._blocks[item] = block
         with self._lock:
             self._left -= 1
             is_last = not self._left
@@ -102,25 +109,26 @@ class SegmentWriter(abc.ABC):
     def _end(self) -> bytes:
         """Return the header, when all blocks are written."""
 
-    @abc.abstractmethod
+    @functools.cached_property
     def segment(self) -> Segment:
-        """Return the entry of the manifest, when all is written."""
+        """The entry of the manifest, when all is written."""
+        return self._segment()
 
-    def written(self) -> list[Written]:
-        """Return the blocks, when all is written."""
-        segment = self.segment()
-        return [
-            Written(x.number, segment, self._blocks[x.number], x.prefix_hash)
-            for x in self.items
-        ]
+    @abc.abstractmethod
+    def _segment(self) -> Segment:
+        """Return the entry of the manifest."""
+
+    def written(self, item: Item) -> Written:
+        """Return one of the blocks, when all is written."""
+        return Written(item.number, self.segment, self._blocks[item], item.prefix_hash)
 
 
 class RawSegment(SegmentWriter):
     """A segment that holds leaves as they are; its layout is known from the start."""
 
-    def __init__(self, name: str, runs: Sequence[Run], naming: Naming) -> None:
+    def __init__(self, name: str, runs: Sequence[Run]) -> None:
         super().__init__(name, runs)
-        self._layout = Layout(runs, naming)
+        self._layout = Layout(runs)
         self.least_bytes = self._layout.size
 
     def _stored(self, index: int, scratch: np.ndarray) -> tuple[Any, manifest.Block]:
@@ -131,7 +139,7 @@ class RawSegment(SegmentWriter):
     def _end(self) -> bytes:
         return self._layout.header
 
-    def segment(self) -> Segment:
+    def _segment(self) -> Segment:
         return self._layout.segment(self._name)
 
 
@@ -142,14 +150,17 @@ class PackedSegment(SegmentWriter):
       compress: As in `compression.pack`.
     """
 
-    def __init__(
-        self, name: str, runs: Sequence[Run], naming: Naming, compress: Compress
-    ) -> None:
+    def __init__(self, name: str, runs: Sequence[Run], compress: Compress) -> None:
         super().__init__(name, runs)
-        self._naming = naming
+        self._namings = [run.naming for run in runs for _ in run.items]
         self._compress = compress
-        names = [name for item in self.items for name in frame(item, 0)[0]]
-        self._start = room_for(naming.of_others(names))
+        self._start = room_for(
+            [
+                name
+                for item, naming in zip(self.items, self._namings, strict=True)
+                for name in naming.of_others(frame(item, 0)[0])
+            ]
+        )
         self._size = self._start
         self._packed: list[tuple[int, Sequence[str], list[Tensors]]] = []
         self._header = b""
@@ -161,11 +172,12 @@ class PackedSegment(SegmentWriter):
             packed = compression.pack(stored, self._compress)
             if packed is not None:
                 stored, unpacked = packed, item.size
-        offset = self._append(item, len(stored), is_packed=unpacked > 0)
+        offset = self._append(index, len(stored), is_packed=unpacked > 0)
         return stored, manifest.Block(0, offset, len(stored), digest, unpacked)
 
-    def _append(self, item: Item, size: int, *, is_packed: bool) -> int:
+    def _append(self, index: int, size: int, *, is_packed: bool) -> int:
         """Give a block its place in the file and its entry in the header."""
+        item, naming = self.items[index], self._namings[index]
         block = source(item)
         names, tensors = (
             frame(item, size) if is_packed else (block.names, block.tensors)
@@ -173,20 +185,60 @@ class PackedSegment(SegmentWriter):
         with self._lock:
             offset = round_up(self._size, ALIGN)
             self._size = offset + size
-            self._packed.append((offset - self._start, names, tensors))
+            called = naming.of_others(names)
+            self._packed.append((offset - self._start, called, tensors))
         return offset
 
     def _end(self) -> bytes:
         header = Header(is_dated=True)
         for begin, names, tensors in self._packed:
-            header.add(self._naming.of_others(names), tensors, begin)
+            header.add(names, tensors, begin)
         self._header = header.encode(self._start)
         assert len(self._header) == self._start
         return self._header
 
-    def segment(self) -> Segment:
+    def _segment(self) -> Segment:
         digest = digests.digest(self._header)
         return Segment(self._name, self._size, len(self._header), digest)
+
+
+Portion = tuple[Sequence[Item], Naming]  # Of a component, and how it is called.
+
+
+def segments_of(
+    portions: Sequence[Portion],
+    name: Callable[[Item], str],
+    options: SaveOptions,
+    most_bytes: int,
+) -> Iterator[SegmentWriter]:
+    """Divide blocks among segments.
+
+    Args:
+      portions: The blocks of one component, or of several.
+      name: Returns a name for the segment that begins with a block.
+      options: How they are written.
+      most_bytes: A segment ends before this size, unless a leaf is larger.
+    """
+    compress, count = options.compress, options.sizes.segment_leaves
+    raw: list[Run] = []
+    packed: list[Run] = []
+    for items, naming in portions:
+        own = [_is_packed(item, compress) for item in items]
+        plain = (x for x, is_packed in zip(items, own, strict=True) if not is_packed)
+        raw += runs_of(plain, naming)
+        packed += [Run([x], naming) for x in itertools.compress(items, own)]
+    for runs in divide(raw, most_bytes, count):
+        yield RawSegment(name(runs[0].items[0]), runs)
+    for runs in divide(packed, most_bytes, count):
+        yield PackedSegment(name(runs[0].items[0]), runs, compress)
+
+
+def _is_packed(item: Item, compress: Compress) -> bool:
+    if isinstance(item, Moved):
+        return item.ref.block.unpacked > 0
+    if compress == "auto" and isinstance(item, LeafBlock):
+        return item.leaf.is_packed is True
+    return isinstance(compress, int)
 
 
 @contextlib.contextmanager

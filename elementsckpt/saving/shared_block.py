@@ -10,7 +10,7 @@ import xxhash
 
 from ..format.header import Tensors
 from ..format.sizes import Sizes
-from .arenas import Arenas
+from .arenas import Arenas, Heap
 from .blocks import Block, Hold, flat_bytes
 
 _ALIGN = 64
@@ -88,7 +88,7 @@ class SharedBlock(Block):
         self._is_stable = self._is_stable and is_stable
         return begin
 
-    def copy_to(self, memory: Arenas) -> bool:
+    def copy_to(self, memory: Arenas | Heap) -> bool:
         new = b"".join(map(_bytes_of, self._chunks[self._owned_count :]))
         copied = memory.copy(np.frombuffer(new, np.uint8))
         if copied is None:

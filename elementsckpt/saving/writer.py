@@ -12,14 +12,16 @@ from ..format import compression
 from ..system.phases import Phases
 from ..system.threads import run
 from .blocks import LeafBlock
-from .component_writer import ComponentWriter
+from .component_writer import LITTLE_BYTES, ComponentWriter
+from .layout import Item
 from .options import Settings
 from .reuse import BlockIndex
-from .segment_writer import SegmentWriter
+from .segment_writer import SegmentWriter, segments_of
 
 _OPEN_FILES = 16
 _FILES_IN_TURN = min(8, os.cpu_count() or 1)
 _SAMPLES = 4
+_Work = tuple[ComponentWriter, list[Item]]  # What is to be written of a component.
 
 
 class Writer:
@@ -35,20 +37,49 @@ class Writer:
         self._phases = phases
         self._components: list[ComponentWriter] = []
         self._pending: list[ComponentWriter] = []  # Those with blocks to be written.
+        self._exposed: ComponentWriter | None = None  # Its arrays may change.
+        self._copied_bytes = 0  # Of those before it, which are pending.
         settings.arenas.reset()  # The save before may have failed.
         settings.shards.reset()
 
     def component(self, stem: str, index: BlockIndex) -> ComponentWriter:
-        """Begin a component.
+        """Begin a component, when the one before is safe from later changes.
 
         Args:
           stem: Start of the names of its files.
           index: What an earlier save holds.
+
+        Raises:
+          WriteError, LostError: as for `flush`.
         """
+        self._secure()
         component = ComponentWriter(stem, index, self._settings)
         self._components.append(component)
         self._pending.append(component)
+        self._exposed = component
         return component
+
+    def _secure(self) -> None:
+        """Copy the last component if it is small, to write it with others; or write it.
+
+        What the next one does could change its arrays.
+        """
+        exposed, limit = self._exposed, self._settings.options.sizes.segment_least
+        if exposed is None:
+            return
+        if exposed.pending_bytes >= limit:
+            self.flush([exposed])
+            return
+        if self._copied_bytes + exposed.pending_bytes >= limit:
+            self.flush([x for x in self._pending if x is not exposed])
+            self._copied_bytes = 0
+        self._copied_bytes += exposed.pending_bytes
+        with self._phases("copy"):
+            is_owned = exposed.copy()
+        if not is_owned:
+            self.flush()
+        exposed.let_go()
+        self._exposed = None
 
     def own(self) -> None:
         """Make what was added so far safe from later changes to its arrays.
@@ -62,52 +93,102 @@ class Writer:
         if not is_owned:
             self.flush()
         component.let_go()
+        if component.is_closed:
+            self._exposed = None
+
+    @property
+    def _pending_bytes(self) -> int:
+        return sum(component.pending_bytes for component in self._pending)
 
     @property
     def is_full(self) -> bool:
         """Whether more is pending of shards than should be held."""
-        size = sum(component.pending_bytes for component in self._pending)
-        return size >= self._settings.shards.limit_bytes
+        return self._pending_bytes >= self._settings.shards.limit_bytes
 
-    def flush(self, *, is_last: bool = False) -> None:
-        """Write all that is pending, in parallel, and make it durable.
+    def flush(
+        self, some: Sequence[ComponentWriter] = (), *, is_last: bool = False
+    ) -> None:
+        """Write what is pending, in parallel, and make it durable.
 
         Args:
+          some: Of these components; if there are none, of all.
           is_last: Whether to write, too, what is live in segments not worth keeping.
 
         Raises:
           WriteError: the disk refused.
           LostError: a block to be written anew is damaged.
         """
+        components = some or self._pending
         with self._phases("find"):
-            for component in self._pending:
+            for component in components:
                 component.look_up()
+            for component in components:
+                component.link()
         with self._phases("write"):
             if self._settings.options.compress == "auto":
-                run(_probe, [blocks for x in self._pending for blocks in x.unprobed()])
-            files = [file for x in self._pending for file in x.lay_out()]
+                leaves = [blocks for x in components for blocks in x.unprobed()]
+                run(_probe, leaves, alone=self._pending_bytes < LITTLE_BYTES)
             if is_last:
-                files += [file for x in self._components for file in x.lay_out_moved()]
-            if files:
-                draft = self._settings.draft
-                draft.require_room(sum(file.least_bytes for file in files))
-            for start in range(0, len(files), _OPEN_FILES):
-                batch = files[start : start + _OPEN_FILES]
-                try:
-                    for file in batch:
-                        file.open(draft)
-                    run(_call, _in_turn(batch))
-                    if draft.fsync:
-                        written_s = max(file.written_s for file in batch)
-                        self._phases.passed("sync", time.monotonic() - written_s)
-                finally:
-                    for file in batch:
-                        file.close()
-        for component in self._pending:
+                components = self._components
+                for component in components:
+                    component.give_up()
+            self._write(self._divide(components))
+        for component in components:
             component.clear()
-        self._pending = [x for x in self._pending if not x.is_closed]
-        self._settings.arenas.reset()
-        self._settings.shards.reset()
+        written = {x for x in components if x.is_closed}
+        self._pending = [x for x in self._pending if x not in written]
+        if self._exposed in components:
+            self._exposed = None
+        if not self._pending_bytes:
+            self._copied_bytes = 0
+            self._settings.arenas.reset()
+            self._settings.shards.reset()
+
+    def _divide(self, components: Sequence[ComponentWriter]) -> list[SegmentWriter]:
+        """Divide what is to be written among segments; small components share some."""
+        groups: list[list[_Work]] = []
+        small: list[_Work] = []
+        for component in components:
+            items = component.to_write
+            if items and component.may_share(items):
+                small.append((component, items))
+            elif items:
+                groups.append([(component, items)])
+        return [x for group in (*groups, small) if group for x in self._segments(group)]
+
+    def _segments(self, group: Sequence[_Work]) -> Iterator[SegmentWriter]:
+        """Yield the segments for blocks of one component, or of several small ones."""
+        options = self._settings.options
+        is_shared = len(group) > 1
+        most_bytes = options.sizes.segment_least if is_shared else options.sizes.segment
+        portions = [(items, x.naming(is_shared=is_shared)) for x, items in group]
+        owners = {item: component for component, items in group for item in items}
+
+        def name(first: Item) -> str:
+            return owners[first].next_name()
+
+        for file in segments_of(portions, name, options, most_bytes):
+            for item in file.items:
+                owners[item].wrote(item, file)
+            yield file
+
+    def _write(self, files: Sequence[SegmentWriter]) -> None:
+        draft = self._settings.draft
+        if files:
+            draft.require_room(sum(file.least_bytes for file in files))
+        for start in range(0, len(files), _OPEN_FILES):
+            batch = files[start : start + _OPEN_FILES]
+            try:
+                for file in batch:
+                    file.open(draft)
+                is_little = sum(file.size_bytes for file in batch) < LITTLE_BYTES
+                run(_call, _in_turn(batch), alone=is_little)
+                if draft.fsync:
+                    written_s = max(file.written_s for file in batch)
+                    self._phases.passed("sync", time.monotonic() - written_s)
+            finally:
+                for file in batch:
+                    file.close()
 
     def finish(self) -> None:
         """Write what is left, and list all.

@@ -99,6 +99,8 @@ class Reader:
       component: Its entry in the manifest.
       name_of: Returns the name of a leaf in a block, by number of block, for errors.
       less: Advice on how to load less of it, as for `require_memory`.
+      verified: Names of segments whose headers were verified, which may be shared with
+        readers of other components of the save.
     """
 
     def __init__(
@@ -107,13 +109,14 @@ class Reader:
         component: Component,
         name_of: Callable[[int], str],
         less: str = "",
+        verified: set[str] | None = None,
     ) -> None:
         self.source = source
         self._less = less
         self._component = component
         self._name_of = name_of
         self._files = Opened()
-        self._verified: set[int] = set()  # Segments whose headers were verified.
+        self._verified = set() if verified is None else verified
         self._maps: dict[int, np.ndarray] = {}
         self._checked: set[int] = set()  # Blocks in the maps that were verified.
         self._recent: dict[int, np.ndarray] = {}
@@ -308,8 +311,9 @@ class Reader:
 
     def _open(self, number: int) -> OpenSegment:
         segment = self._component.segments[number]
-        file = self.source.open(segment, is_verified=number in self._verified)
-        self._verified.add(number)
+        is_verified = segment.file in self._verified
+        file = self.source.open(segment, is_verified=is_verified)
+        self._verified.add(segment.file)
         return file
 
     def close(self) -> None:

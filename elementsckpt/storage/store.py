@@ -111,7 +111,7 @@ class Draft(Protocol):
 
         Raises:
           WriteError: the place refused, or the other save is gone. Only with the errno
-            ENOENT or EMLINK is another segment tried in this save.
+            ENOENT, EMLINK or EEXIST is another segment tried in this save.
         """
 
     def drop(self, segment: str) -> None:

@@ -20,7 +20,7 @@ R = TypeVar("R")
 _Labour = Callable[[Pace | None], None]  # At whose pace.
 
 
-def run(call: Callable[[T], R], items: Iterable[T]) -> list[R]:
+def run(call: Callable[[T], R], items: Iterable[T], *, alone: bool = False) -> list[R]:
     """Call a function for each item, in parallel.
 
     The calling thread works, too. It does all of the work if Python can start no other
@@ -31,6 +31,8 @@ def run(call: Callable[[T], R], items: Iterable[T]) -> list[R]:
     Args:
       call: The function.
       items: Its arguments.
+      alone: Whether the calling thread does all, as that takes less time than to start
+        another one.
 
     Returns:
       The results, in order.
@@ -61,9 +63,10 @@ def run(call: Callable[[T], R], items: Iterable[T]) -> list[R]:
 
     helping: list[threading.Lock] = []
     try:
-        _rest(labour, len(work), helping)
+        if not alone:
+            _rest(labour, len(work), helping)
         left = operator.length_hint(remaining)
-        _start(labour, min(_THREADS, left) - 1, helping)
+        _start(labour, 0 if alone else min(_THREADS, left) - 1, helping)
         labour(None)
     except BaseException as error:  # Ctrl-C, anywhere; the others stop, too.
         errors.append(error)

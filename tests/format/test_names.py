@@ -21,6 +21,7 @@ import elementsckpt
 from elementsckpt import Checkpoint
 from elementsckpt.format import header
 from elementsckpt.format.sizes import Sizes
+from elementsckpt.saving.component_writer import ComponentWriter
 from elementsckpt.storage import disk
 
 from support.boxes import Box, Stream, make, make_boxes
@@ -269,6 +270,8 @@ def undated(monkeypatch):
     monkeypatch.setattr(
         header.Header, "__init__", lambda self, is_dated: begin(self, is_dated=False)
     )
+    # What was linked had any names.
+    monkeypatch.setattr(ComponentWriter, "_untrue", lambda self: set())
 
 
 def make_old(save):

@@ -21,7 +21,7 @@ from elementsckpt import (
 
 from support.boxes import Box, LazyStream, block_with, make_boxes, protected
 from support.deadlines import deadline
-from support.faults import use_one_thread
+from support.faults import use_one_thread, use_sizes
 from support.folders import forge, manifest_of, signed
 
 
@@ -67,6 +67,12 @@ def no_hang():
     """Turn waiting for ever into a failure."""
     with deadline(60):
         yield
+
+
+@pytest.fixture(autouse=True)
+def apart(monkeypatch):
+    """Give each component segments of its own; see `test_small_saves` for the rest."""
+    use_sizes(monkeypatch.setattr, segment_least=1)
 
 
 LAYOUTS = {"raw": {"compress": None}, "packed": {"compress": 3}}

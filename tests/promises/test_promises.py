@@ -16,7 +16,7 @@ import elementsckpt
 from elementsckpt.storage import disk
 
 from support.boxes import Box, python
-from support.folders import Clock, forge, manifest_of, sealed, texts_of
+from support.folders import Clock, component_of, forge, manifest_of, sealed, texts_of
 
 
 def checkpoint(directory, keep=2, background=False, compress="auto", **states):
@@ -33,9 +33,11 @@ def save_and_wait(cp):
 
 
 def flip_last_byte(save, key="agent"):
-    (file,) = save.glob(f"{key}-*.safetensors")
+    component = component_of(save, key)
+    number, offset, size = component["blocks"][-1][:3]
+    file = save / component["segments"][number][0]
     content = bytearray(file.read_bytes())
-    content[-1] ^= 1
+    content[offset + size - 1] ^= 1
     file.unlink()
     file.write_bytes(content)
 

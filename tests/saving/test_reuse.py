@@ -314,7 +314,7 @@ def test_a_new_process_knows_what_is_saved_from_the_manifest(tmp_path):
 
 def test_a_component_that_a_save_left_out_is_found_in_the_one_before(tmp_path):
     cp = Checkpoint(tmp_path, **RAW)
-    cp.agent, cp.replay = Box(noise(1)), Box(noise(2))
+    cp.agent, cp.replay = Box(noise(1, 5 * MB)), Box(noise(2, 5 * MB))
     first = cp.save().path
     second = cp.save(keys=["agent"]).path
     third = cp.save().path

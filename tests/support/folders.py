@@ -87,8 +87,9 @@ def segments_of(save):
     for component in manifest_of(save)["components"]:
         for number, (name, size, start, _) in enumerate(component["segments"]):
             live = [x[2] for x in component["blocks"] if x[0] == number]
-            path = save / name
-            facts[name] = SegmentFacts(path, size - start, sum(live), len(live))
+            others = facts.get(name, SegmentFacts(save / name, size - start, 0, 0))
+            bytes_, count = others.live + sum(live), others.count + len(live)
+            facts[name] = others._replace(live=bytes_, count=count)
     return facts
 
 
