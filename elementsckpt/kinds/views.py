@@ -113,8 +113,10 @@ def _are_apart(arrays: Sequence[np.ndarray]) -> bool:
     is_deeper = map(operator.is_not, map(_base_of, below), itertools.repeat(None))
     if not {np.ndarray} >= {*map(type, below)} or any(is_deeper):
         return False
-    pairs = zip(arrays, bases, strict=True)
-    owners = [array if base is None else base for array, base in pairs]
+    owners: Sequence[np.ndarray] = below
+    if len(below) < len(bases):
+        pairs = zip(arrays, bases, strict=True)
+        owners = [array if base is None else base for array, base in pairs]
     return len({*map(id, owners)}) == len(owners)
 
 

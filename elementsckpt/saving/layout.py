@@ -30,7 +30,7 @@ class Layout:
     """
 
     def __init__(self, runs: Sequence[Run], naming: Naming) -> None:
-        header = Header(is_dated=not naming.is_plain)
+        header = Header(naming.date)
         offsets: list[int] = []
         for run in runs:
             begin = round_up(header.end, ALIGN)

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from msgspec import structs
 
 from ..format import compression, digests, manifest
 from ..format.compression import Compress
@@ -146,10 +147,10 @@ class PackedSegment(SegmentWriter):
         self, name: str, runs: Sequence[Run], naming: Naming, compress: Compress
     ) -> None:
         super().__init__(name, runs)
-        self._naming = naming
+        self._date = structs.replace(naming, is_plain=False).date
         self._compress = compress
-        names = [name for item in self.items for name in frame(item, 0)[0]]
-        self._start = room_for(naming.of_others(names))
+        names = [x + self._date for item in self.items for x in frame(item, 0)[0]]
+        self._start = room_for(names)
         self._size = self._start
         self._packed: list[tuple[int, Sequence[str], list[Tensors]]] = []
         self._header = b""
@@ -177,9 +178,9 @@ class PackedSegment(SegmentWriter):
         return offset
 
     def _end(self) -> bytes:
-        header = Header(is_dated=True)
+        header = Header(self._date)
         for begin, names, tensors in self._packed:
-            header.add(self._naming.of_others(names), tensors, begin)
+            header.add(names, tensors, begin)
         self._header = header.encode(self._start)
         assert len(self._header) == self._start
         return self._header

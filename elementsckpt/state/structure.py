@@ -38,7 +38,8 @@ class Structure(Struct):
       kinds: Their kinds, which follow from their types.
       nodes: The containers, likewise.
       levels: The containers by their depth.
-      are_ones: Which of the leaves, level by level, matter as objects, not as values.
+      are_ones: Which of the leaves, level by level, matter as objects, not as
+        values; None for all.
       leaf_order: Where each leaf is among those found level by level; None for there.
       container_order: Likewise for containers.
     """
@@ -47,7 +48,7 @@ class Structure(Struct):
     kinds: list[Kind]
     nodes: list[Node]
     levels: list[_Level]
-    are_ones: list[bool]
+    are_ones: list[bool] | None
     leaf_order: Sequence[int] | None
     container_order: Sequence[int] | None
 
@@ -63,7 +64,8 @@ class Structure(Struct):
             except _OtherError:
                 return None
             level = list(compress(children, known.nested))
-            values += compress(children, map(operator.not_, known.nested))
+            are_leaves = map(operator.not_, known.nested)
+            values += compress(children, are_leaves) if level else children
         if not self._are_apart(containers, values):
             return None
         return Flat(
@@ -77,7 +79,7 @@ class Structure(Struct):
 
     def _are_apart(self, containers: Sequence[Any], values: Sequence[Any]) -> bool:
         """Return whether no container and no leaf is met twice."""
-        ones = compress(values, self.are_ones)
+        ones = compress(values, self.are_ones) if self.are_ones else values
         marks = [*map(id, containers), *map(id, ones)]
         return len(set(marks)) == len(marks)
 
@@ -96,7 +98,7 @@ class _Level(Struct):
       keys: The keys of the mappings, one mapping after another.
       is_keyed: Which of the containers are mappings.
       types: The types of the children.
-      nested: Which of these are containers.
+      nested: Which of these are containers; none if it is empty.
     """
 
     cls: type
@@ -175,12 +177,13 @@ def of(flat: Flat) -> Structure | None:
         children = [x for n in numbers for x in flat.nodes[~n].children]
         leaf_order += [n for n in children if n >= 0]
         numbers = [n for n in children if n < 0]
+    are_ones = [is_one(flat.kinds[n], flat.values[n]) for n in leaf_order]
     return Structure(
         flat.names,
         flat.kinds,
         flat.nodes,
         levels,
-        [is_one(flat.kinds[n], flat.values[n]) for n in leaf_order],
+        None if all(are_ones) else are_ones,
         _inverse(leaf_order),
         _inverse([~n for n in container_order]),
     )
@@ -204,7 +207,7 @@ def _level(flat: Flat, numbers: Sequence[int]) -> _Level | None:
         [cls in _KEYED for cls in types],
         keys,
         [type(flat.object_at(n)) for n in children],
-        [n < 0 for n in children],
+        [n < 0 for n in children] if min(children, default=0) < 0 else [],
     )
 
 
