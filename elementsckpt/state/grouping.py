@@ -254,16 +254,19 @@ class _Encoder:
         are.
         """
         values, described = self._flat.values, dtypes.Descriptions()
-        parts: list[Sequence[int]] = []
-        for numbers in alike:  # Equal dtypes may have different descriptions.
-            found = [values[number].dtype for number in numbers]
-            if len({*map(described.text, {id(x): x for x in found}.values())}) == 1:
-                parts.append(numbers)
-                continue
-            same: dict[bytes, list[int]] = {}
-            for number, dtype in zip(numbers, found, strict=True):
-                same.setdefault(described.text(dtype), []).append(number)
-            parts += same.values()
+        found: dict[Any, Sequence[int]] = {}
+        for place, numbers in enumerate(alike):
+            dtypes_of = [values[number].dtype for number in numbers]
+            _, *form = form_of(values[numbers[0]])
+            texts = {*map(described.text, {id(x): x for x in dtypes_of}.values())}
+            for text in texts:  # Equal dtypes may have different descriptions.
+                some = numbers
+                if len(texts) > 1:
+                    pairs = zip(numbers, dtypes_of, strict=True)
+                    some = [n for n, x in pairs if described.text(x) == text]
+                found[text, *form, place] = some
+        # Not in the order of the state: it would begin otherwise if that does.
+        parts = [found[form] for form in sorted(found)]
         forms = np.repeat(np.arange(len(parts)), [*map(len, parts)])
         numbers = np.concatenate(parts)
         places = np.argsort(numbers)
