@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from msgspec import Struct, structs
 
-from ..format import dtypes, scalars
+from ..format import scalars
 from ..format.manifest import OWN_VALUE, LeafGroup, Node, Tree, escape
 from ..kinds import leaves, views
 from ..kinds.kind import Encoded, Form, UnstorableError
@@ -67,7 +67,7 @@ def _inverse(order: Sequence[int]) -> list[int]:
     """Return the place of each number."""
     places = np.zeros(max(order, default=-1) + 1, np.int64)
     places[order] = range(len(order))
-    return places.tolist()  # type: ignore[no-any-return]
+    return places.tolist()
 
 
 def _renumbered(flat: Flat, places: Sequence[int]) -> list[Node]:
@@ -81,7 +81,9 @@ def _renumbered(flat: Flat, places: Sequence[int]) -> list[Node]:
     # Numbers of containers are negative, and find themselves at the end.
     place_of = [*leaf_places, *range(-len(flat.nodes), 0)].__getitem__
     return [
-        Node(x.kind, [*map(place_of, x.children)], x.keys, x.name, x.value, x.attributes)
+        Node(
+            x.kind, [*map(place_of, x.children)], x.keys, x.name, x.value, x.attributes
+        )
         for x in flat.nodes
     ]
 
@@ -253,31 +255,9 @@ class _Encoder:
         changes in one place of the state changes few blocks, however many forms there
         are.
         """
-        values, described = self._flat.values, dtypes.Descriptions()
-        found: dict[Any, Sequence[int]] = {}
-        for place, numbers in enumerate(alike):
-            dtypes_of = [values[number].dtype for number in numbers]
-            _, *form = form_of(values[numbers[0]])
-            texts = {*map(described.text, {id(x): x for x in dtypes_of}.values())}
-            for text in texts:  # Equal dtypes may have different descriptions.
-                some = numbers
-                if len(texts) > 1:
-                    pairs = zip(numbers, dtypes_of, strict=True)
-                    some = [n for n, x in pairs if described.text(x) == text]
-                found[text, *form, place] = some
-        # Not in the order of the state: it would begin otherwise if that does.
-        parts = [found[form] for form in sorted(found)]
-        forms = np.repeat(np.arange(len(parts)), [*map(len, parts)])
-        numbers = np.concatenate(parts)
-        places = np.argsort(numbers)
-        numbers, forms = numbers[places], forms[places]
-        marks = stretches.of([values[n] for n in numbers.tolist()]) * len(parts) + forms
-        order = np.argsort(marks, kind="stable")
-        ends = np.flatnonzero(np.diff(marks[order])) + 1
-        known: dict[int, Form] = {}
-        for some in np.split(order, ends):
-            part = int(forms[some[0]])
-            known[part] = self._add_alike(numbers[some].tolist(), known.get(part))
+        known: dict[Any, Form] = {}
+        for form, numbers in stretches.divide(alike, self._flat.values):
+            known[form] = self._add_alike(numbers, known.get(form))
 
     def _add_alike(self, numbers: Sequence[int], form: Form | None = None) -> Form:
         """Add NumPy arrays of one form; only the first is examined, if it is unknown.

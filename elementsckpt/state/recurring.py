@@ -60,7 +60,7 @@ def encode(
         known = structure.of(flat)
     else:
         known = last.structure
-        again = last.grouped and last.grouped.encode(flat)
+        again = None if last.grouped is None else last.grouped.encode(flat)
         if again is not None:
             return again, last
     encoded = grouping.encode(flat, key, losses)
@@ -81,7 +81,8 @@ class Grouped(Struct, frozen=True):
 
     def encode(self, flat: Flat) -> EncodedState | None:
         """Return what `grouping.encode` would; None if some leaf has another form."""
-        groups, storages = [], []
+        groups: list[LeafGroup] = []
+        storages: list[list[np.ndarray]] = []
         arrays: list[list[np.ndarray]] = []
         for known, alike in zip(self.tree.leaves, self.alike, strict=True):
             values = alike.pick(flat.values)

@@ -56,7 +56,9 @@ class Structure(Struct):
         """Return what `flattening.flatten` would, or None if the structure differs."""
         if type(state) is not self.levels[0].cls:
             return None
-        level, containers, values = [state], [], []
+        level = [state]
+        containers: list[Any] = []
+        values: list[Any] = []
         for known in self.levels:
             containers += level
             try:
@@ -197,7 +199,7 @@ def _level(flat: Flat, numbers: Sequence[int]) -> _Level | None:
         return None
     # What a scalar is encoded as is the scalar itself if it has one of these types.
     keys = [key for node in nodes for key in node.keys]
-    if not _KEYS >= {*map(type, keys)}:
+    if not {*map(type, keys)} <= _KEYS:
         return None
     children = [n for node in nodes for n in node.children]
     return _Level(
