@@ -7,6 +7,8 @@ of each array are looked at anew, and compared.
 from __future__ import annotations
 
 import copy
+import itertools
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,17 +57,19 @@ def encode(
       StateError: as for `flattening.flatten` and `grouping.encode`.
     """
     flat = None if last is None else last.structure.flatten(state)
-    if last is None or flat is None:
-        flat = flattening.flatten(state, key)
-        known = structure.of(flat)
-    else:
-        known = last.structure
-        again = None if last.grouped is None else last.grouped.encode(flat)
+    if last is not None and flat is not None:
+        if last.grouped is None:
+            encoded = grouping.encode(flat, key, losses)
+            return encoded, Recurring(last.structure, _grouped(flat, encoded))
+        again = last.grouped.encode(flat)
         if again is not None:
             return again, last
+        # What changes each time is not learned each time.
+        return grouping.encode(flat, key, losses), Recurring(last.structure, None)
+    flat = flattening.flatten(state, key)
     encoded = grouping.encode(flat, key, losses)
-    found = None if known is None else Recurring(known, _grouped(flat, encoded))
-    return encoded, found
+    known = structure.of(flat) if last is None else None
+    return encoded, known and Recurring(known, _grouped(flat, encoded))
 
 
 class Grouped(Struct, frozen=True):
@@ -96,7 +100,7 @@ class Grouped(Struct, frozen=True):
                     return None
                 storages.append([])
             else:
-                if [*map(form_of, values)].count(alike.form) < len(values):
+                if not _are_alike(values, alike.form):
                     return None
                 arrays.append(values)
                 storages.append([x.T for x in values] if group.order == "F" else values)
@@ -128,9 +132,9 @@ def _grouped(flat: Flat, encoded: EncodedState) -> Grouped | None:
     for storages, numbers in zip(encoded.storages, encoded.numbers, strict=True):
         form = None
         if storages:
-            forms = [form_of(flat.values[number]) for number in numbers]
-            form = forms[0]
-            if forms.count(form) < len(forms):
+            values = [flat.values[number] for number in numbers]
+            form = form_of(values[0])
+            if not _are_alike(values, form):
                 return None
         is_all = numbers == list(range(len(flat.names)))
         found.append(_Alike(None if is_all else numbers, form))
@@ -138,6 +142,11 @@ def _grouped(flat: Flat, encoded: EncodedState) -> Grouped | None:
     for group in groups:
         group.value = None
     return Grouped(Tree(encoded.tree.root, encoded.tree.nodes, groups), found)
+
+
+def _are_alike(arrays: Sequence[np.ndarray], form: Any) -> bool:
+    """Return whether all arrays have this form; no form of theirs is kept."""
+    return all(map(operator.eq, map(form_of, arrays), itertools.repeat(form)))
 
 
 def _is_simple(group: LeafGroup) -> bool:

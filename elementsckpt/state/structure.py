@@ -22,7 +22,7 @@ from ..kinds.kind import Kind
 from ..user import attributes
 from .flattening import Flat, is_one
 
-_MOST_LEAVES = 200_000  # Of a structure that is kept: it takes some 100 bytes of each.
+_MOST_LEAVES = 100_000  # Of a structure that is kept: 160 to 320 bytes for each.
 # Keys of these types are equal only if they are the same.
 _KEYS = frozenset({str, int, bool, type(None)})
 
