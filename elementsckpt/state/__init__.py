@@ -9,7 +9,6 @@ current one.
 __all__ = [
     "callables",
     "flattening",
-    "grouping",
     "growth",
     "homonyms",
     "matching",
@@ -21,8 +20,6 @@ __all__ = [
     "sharing",
     "skeletons",
     "specs",
-    "stretches",
-    "structure",
     "tree",
     "unflattening",
     "unsaved",

@@ -69,7 +69,8 @@ def encode(
     flat = flattening.flatten(state, key)
     encoded = grouping.encode(flat, key, losses)
     known = structure.of(flat) if last is None else None
-    return encoded, known and Recurring(known, _grouped(flat, encoded))
+    found = None if known is None else Recurring(known, _grouped(flat, encoded))
+    return encoded, found
 
 
 class Grouped(Struct, frozen=True):
