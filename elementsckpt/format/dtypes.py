@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from msgspec import json
 
 # ml_dtypes defines the scalar types that accelerators use and NumPy lacks.
 _EXTENSION = "ml_dtypes"
@@ -57,6 +58,28 @@ def encode(dtype: np.dtype[Any]) -> Any:
 
 
 _CODES: dict[np.dtype[Any], str] = {}
+
+
+class Descriptions:
+    """What describes the dtypes of one state, worked out once for each.
+
+    Equal dtypes may differ in what describes them, and a program can rename fields in
+    place. So a dtype is known by its identity, and only while the state is looked at.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[np.dtype[Any], bytes]] = {}
+
+    def text(self, dtype: np.dtype[Any]) -> bytes:
+        """Return the same text for dtypes with the same encoding only.
+
+        Raises:
+          UnknownDtypeError: as for `encode`.
+        """
+        known = self._known.get(id(dtype))
+        if known is None:
+            known = self._known[id(dtype)] = dtype, json.encode(encode(dtype))
+        return known[1]
 
 
 def _encode(dtype: np.dtype[Any]) -> Any:

@@ -11,8 +11,7 @@ Source: the layout is safetensors' (github.com/huggingface/safetensors).
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from itertools import islice, repeat
-from typing import Any
+from itertools import chain, islice, repeat
 
 from msgspec import Struct, json
 
@@ -58,19 +57,28 @@ class Naming(Struct, frozen=True):
     repeated: Collection[str] = ()
     prefix: str = ""
 
+    @property
+    def date(self) -> str:
+        """What follows all names in the header; "" if not all are dated alike."""
+        return "" if self.is_plain else f"@{self.sequence}"
+
     def of_leaves(self, names: Sequence[str]) -> Sequence[str]:
-        """Return the names in the header of whole leaves that are not compressed."""
+        """Return the names of whole leaves that are not compressed, without `date`."""
         if not self.is_plain:
-            return self.of_others(names)
+            return self._prefixed(names)
         text = "\n".join(names)
         if not self.repeated and "@" not in text and "__" not in text:
             return names
         return [name if self._is_fit(name) else self._dated(name) for name in names]
 
-    def of_others(self, names: Sequence[str]) -> list[str]:
-        """Return the names in the header of parts of leaves, and of frames."""
-        date, prefix = f"@{self.sequence}", self.prefix
-        return [prefix + name + date for name in names]
+    def of_others(self, names: Sequence[str]) -> Sequence[str]:
+        """Return the names of parts of leaves, and of frames, without `date`."""
+        if self.is_plain:
+            return [self._dated(name) for name in names]
+        return self._prefixed(names)
+
+    def _prefixed(self, names: Sequence[str]) -> Sequence[str]:
+        return [self.prefix + name for name in names] if self.prefix else names
 
     def _is_fit(self, name: str) -> bool:
         is_reserved = "@" in name or name.startswith("__")
@@ -91,61 +99,75 @@ def is_dated(read: Callable[[bytearray, int], None]) -> bool:
     return begin == _DATED
 
 
-class _Entry(Struct, gc=False):
-    dtype: str
-    shape: tuple[int, ...]
-    data_offsets: tuple[int, int]
-
-
 class Header:
     """The header of a segment that is being laid out.
 
     Args:
-      is_dated: Whether all names will be dated.
+      date: What follows all names; "" if they are as they are to be.
 
     Attributes:
       end: Where the data ends so far.
     """
 
-    def __init__(self, *, is_dated: bool) -> None:
+    def __init__(self, date: str) -> None:
         self.end = 0
-        self._entries: dict[str, Any] = {}
-        if is_dated:
-            self._entries["__metadata__"] = _ABOUT
+        self._date = date
+        self._taken: set[str] = set()  # Without the date.
+        self._others: set[str] = set()  # Full names in place of those.
+        self._count = 0
+        self._entries: list[bytes] = []
+        if date:
+            self._count = 1
+            self._entries.append(b'"__metadata__":' + json.encode(_ABOUT))
 
     def add(self, names: Sequence[str], runs: Sequence[Tensors], block: int) -> None:
         """Add the tensors of the block that begins at `block`; gaps become padding."""
-        free = iter(self._free(names))
+        new, date = set(names), self._date
+        is_free = new.isdisjoint(self._taken) and new.isdisjoint(self._others)
+        if len(new) < len(names) or not is_free:
+            names, date = self._free(names), ""
+        self._taken |= new
+        free = iter(names)
         for tensors in runs:
-            begin, size = block + tensors.begin, tensors.size
-            if begin > self.end:
-                padding = _Entry("U8", (begin - self.end,), (self.end, begin))
-                self._entries[_PADDING % len(self._entries)] = padding
-            self.end = begin + size * tensors.count
-            begins = range(begin, self.end, size)
-            ends = range(begin + size, self.end + size, size)
-            places = zip(begins, ends, strict=True)
-            made = map(_Entry, repeat(tensors.dtype), repeat(tensors.shape), places)
-            self._entries.update(zip(islice(free, tensors.count), made, strict=True))
+            gap = block + tensors.begin - self.end
+            if gap > 0:
+                padding = Tensors("U8", (gap,), 0, gap, 1)
+                self._add([_PADDING % self._count], padding, "")
+            self._add(list(islice(free, tensors.count)), tensors, date)
 
-    def _free(self, names: Sequence[str]) -> Sequence[str]:
-        """Return the names, and new ones in place of those that are taken."""
-        taken = self._entries
-        if len(set(names)) == len(names) and taken.keys().isdisjoint(names):
-            return names
-        free: dict[str, None] = {}
-        for name in names:
-            if name in taken or name in free:
-                number = len(taken) + len(free)
-                while f"{name}~{number}" in taken or f"{name}~{number}" in free:
+    def _add(self, names: Sequence[str], tensors: Tensors, date: str) -> None:
+        """Add tensors that follow each other, in loops of C."""
+        begin, size = self.end, tensors.size
+        self.end += size * tensors.count
+        self._count += tensors.count
+        # The bytes between two texts of JSON are in none of them.
+        texts = json.encode(names)[2:-2].split(b'","')
+        places = json.encode([*range(begin, self.end + size, size)])[1:-1].split(b",")
+        form = date.encode(), json.encode(tensors.dtype), json.encode(tensors.shape)
+        middle = b'%s":{"dtype":%s,"shape":%s,"data_offsets":[' % form
+        ends, comma, end = places[1:], repeat(b","), repeat(b']},"')
+        parts = zip(texts, repeat(middle), places, comma, ends, end, strict=False)
+        self._entries.append(b'"' + b"".join(chain.from_iterable(parts))[:-2])
+
+    def _free(self, names: Sequence[str]) -> list[str]:
+        """Return full names, with new ones in place of those that are taken."""
+        free: list[str] = []
+        taken = set(self._taken)
+        for plain in names:
+            name = plain + self._date
+            if plain in taken or name in self._others:
+                number = self._count + len(free)
+                while (other := f"{name}~{number}") in self._others or other in taken:
                     number += 1
-                name = f"{name}~{number}"
-            free[name] = None
-        return list(free)
+                name = other
+                self._others.add(name)
+            taken.add(plain)
+            free.append(name)
+        return free
 
     def encode(self, size: int = 0) -> bytes:
         """Return the bytes before the data, padded to `size` or until it is aligned."""
-        text = json.encode(self._entries)
+        text = b"{%s}" % b",".join(self._entries)
         size = max(size, round_up(8 + len(text), ALIGN))
         return (size - 8).to_bytes(8, "little") + text.ljust(size - 8)
 

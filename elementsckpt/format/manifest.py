@@ -59,7 +59,7 @@ class LeafGroup(
     names: list[str]
 
 
-class Node(Struct, omit_defaults=True, forbid_unknown_fields=True):
+class Node(Struct, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """One container: its kind and what it holds.
 
     Attributes:

@@ -89,7 +89,7 @@ def has_bytes(array: np.ndarray) -> bool:
     return True
 
 
-def is_strings(group: LeafGroup) -> bool:
+def is_strings(group: LeafGroup | Form) -> bool:
     """Return whether the leaves are arrays of strings of variable length."""
     return type(group.dtype) is dict and "string" in group.dtype
 

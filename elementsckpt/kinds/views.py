@@ -86,8 +86,7 @@ def find(
     """
     groups = [*groups, *([array] for array in others)]
     arrays = list(itertools.chain.from_iterable(groups))
-    # An array without a base has its own memory; most often, all arrays have.
-    if not any(map(operator.is_not, map(_base_of, arrays), itertools.repeat(None))):
+    if _are_apart(arrays):
         return Found([], [], 0)
     places = np.concatenate([_places(group) for group in groups])
     lows, highs = places[:, 1:].T
@@ -100,6 +99,25 @@ def find(
         if len(members) > 1:
             found.add(members.tolist())
     return found
+
+
+def _are_apart(arrays: Sequence[np.ndarray]) -> bool:
+    """Return whether each array has memory of its own, as most often all have.
+
+    That is so for arrays without a base, and for one that is alone with its base.
+    """
+    bases = [*map(_base_of, arrays)]
+    below = [base for base in bases if base is not None]
+    if not below:
+        return True
+    is_deeper = map(operator.is_not, map(_base_of, below), itertools.repeat(None))
+    if not {np.ndarray} >= {*map(type, below)} or any(is_deeper):
+        return False
+    owners: Sequence[np.ndarray] = below
+    if len(below) < len(bases):
+        pairs = zip(arrays, bases, strict=True)
+        owners = [array if base is None else base for array, base in pairs]
+    return len({*map(id, owners)}) == len(owners)
 
 
 def _places(group: Sequence[np.ndarray]) -> np.ndarray:

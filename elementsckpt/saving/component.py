@@ -6,7 +6,7 @@ The counterpart of `loading.component`: there a component's state comes out of a
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from ..errors import StateError, add_note, naming
 from ..format import scalars
 from ..format.manifest import Component, Tree, encode_tree
 from ..format.names import stems
-from ..state import flattening, grouping, tree
+from ..state import flattening, recurring, tree
+from ..state.recurring import Recurring
 from ..state.sharing import Losses
 from ..system.phases import Phases
 from ..user.notices import Notices
@@ -35,6 +36,7 @@ def collect(
     background: bool,
     notices: Notices,
     phases: Phases,
+    recurring: MutableMapping[str, Recurring | None],
 ) -> list[ComponentSave]:
     """Call each function and give what it returns to the writer.
 
@@ -47,6 +49,7 @@ def collect(
       background: Whether the writer owns what it was given when this returns.
       notices: What is said of the run, and was.
       phases: The clock of the save.
+      recurring: What is known of the states of earlier saves, by key; kept up to date.
 
     Raises:
       StateError: a state cannot be saved.
@@ -61,7 +64,7 @@ def collect(
             with phases("find"):
                 index = known(key)
             own = writer.component(stem_of[key], index)
-        component = ComponentSave(key, writer, own, notices, phases)
+        component = ComponentSave(key, writer, own, notices, phases, recurring)
         collected.append(component)
         if key in staged:
             component.take_folder(staged[key])
@@ -81,6 +84,7 @@ class ComponentSave:
       writer: What writes this one, likewise.
       notices: What is said of the run, and was.
       phases: The clock of the save.
+      recurring: What is known of its state of an earlier save, by key.
 
     Attributes:
       key: Its key.
@@ -96,6 +100,7 @@ class ComponentSave:
         writer: ComponentWriter | None,
         notices: Notices,
         phases: Phases,
+        recurring: MutableMapping[str, Recurring | None],
     ) -> None:
         self.key = key
         self.writer = writer
@@ -104,6 +109,7 @@ class ComponentSave:
         self._writers = writers
         self._notices = notices
         self._phases = phases
+        self._recurring = recurring
         self._unshared: list[str] = []
 
     def take(self, savefn: Callable[[], Any]) -> None:
@@ -193,9 +199,13 @@ class ComponentSave:
 
     def _add(self, state: Any, prefix: str) -> Tree:
         is_value = isinstance(state, flattening.ValueState)
-        flat = flattening.flatten(state.state if is_value else state, self.key)
         losses: Losses = {}
-        encoded = grouping.encode(flat, self.key, losses)
+        encoded, self._recurring[self.key] = recurring.encode(
+            state.state if is_value else state,
+            self.key,
+            losses,
+            self._recurring.get(self.key),
+        )
         saved, storages, owners = encoded.tree, encoded.storages, encoded.owners
         names = [prefix + name for name in encoded.unshared]
         self._unshared += [tree.full_name(self.key, name) for name in names]

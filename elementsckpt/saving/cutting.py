@@ -66,7 +66,9 @@ class Cutter:
             if not arrays or not arrays[0].nbytes:
                 placed.append(group)
                 continue
-            names = [prefix + name or self._stem for name in group.names]
+            names = group.names
+            if prefix or "" in names:
+                names = [prefix + name or self._stem for name in names]
             if arrays[0].nbytes < self._sizes.small:
                 placed += self._gather(group, names, arrays, blocks)
             else:

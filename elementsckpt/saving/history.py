@@ -14,6 +14,7 @@ from ..directory.entries import SaveEntry
 from ..errors import CheckpointError
 from ..format import codec, manifest, names, scalars
 from ..format.manifest import Component
+from ..state.recurring import Recurring
 from ..storage.store import Draft
 from .earlier import CHECK_EVERY, EarlierSave, EarlierSegments
 from .options import SaveOptions
@@ -28,6 +29,7 @@ class History:
     What this process saved itself is remembered; the rest is in the manifests.
 
     Attributes:
+      recurring: What is known of the states of components, by key.
       still: Which values of what this process saved are still the same.
     """
 
@@ -39,6 +41,7 @@ class History:
         # buffers have changed since then only where rows were added.
         self._last: dict[str, tuple[Path, int]] = {}
         self._untrue: set[tuple[str, str]] = set()  # Keys, and names of ring buffers.
+        self.recurring: dict[str, Recurring | None] = {}
         self.still = Still()
 
     def known(

@@ -40,7 +40,7 @@ class Layout:
     """
 
     def __init__(self, runs: Sequence[Run]) -> None:
-        header = Header(is_dated=not runs[0].naming.is_plain)
+        header = Header(runs[0].naming.date)
         offsets: list[int] = []
         for run in runs:
             begin = round_up(header.end, ALIGN)

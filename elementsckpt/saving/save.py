@@ -180,6 +180,7 @@ class Saving:
             background=arenas is not None,
             notices=self._notices,
             phases=self._phases,
+            recurring=self._history.recurring,
         )
         self._manifest.components = [item.entry for item in self._collected]
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from msgspec import structs
 
 from ..format import compression, digests, manifest
 from ..format.compression import Compress
@@ -152,11 +153,15 @@ class PackedSegment(SegmentWriter):
 
     def __init__(self, name: str, runs: Sequence[Run], compress: Compress) -> None:
         super().__init__(name, runs)
-        self._namings = [run.naming for run in runs for _ in run.items]
+        self._namings = [
+            structs.replace(run.naming, is_plain=False)
+            for run in runs
+            for _ in run.items
+        ]
         self._compress = compress
         self._start = room_for(
             [
-                name
+                name + naming.date
                 for item, naming in zip(self.items, self._namings, strict=True)
                 for name in naming.of_others(frame(item, 0)[0])
             ]
@@ -190,7 +195,7 @@ class PackedSegment(SegmentWriter):
         return offset
 
     def _end(self) -> bytes:
-        header = Header(is_dated=True)
+        header = Header(self._namings[0].date)
         for begin, names, tensors in self._packed:
             header.add(names, tensors, begin)
         self._header = header.encode(self._start)

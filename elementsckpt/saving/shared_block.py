@@ -89,7 +89,7 @@ class SharedBlock(Block):
         return begin
 
     def copy_to(self, memory: Arenas | Heap) -> bool:
-        new = b"".join(map(_bytes_of, self._chunks[self._owned_count :]))
+        new = _joined(self._chunks[self._owned_count :])
         copied = memory.copy(np.frombuffer(new, np.uint8))
         if copied is None:
             return False
@@ -101,10 +101,17 @@ class SharedBlock(Block):
     def data(self) -> np.ndarray | bytes:
         if self._owned_count == len(self._chunks) == 1:
             return self._chunks[0]
-        return b"".join(map(_bytes_of, self._chunks))
+        return _joined(self._chunks)
 
     def let_go(self) -> None:
         self._chunks = []
+
+
+def _joined(chunks: Sequence[Any]) -> bytes:
+    try:
+        return b"".join(chunks)
+    except (TypeError, ValueError, BufferError):  # Some are scattered.
+        return b"".join(map(_bytes_of, chunks))
 
 
 def _bytes_of(chunk: np.ndarray | bytes) -> bytes:

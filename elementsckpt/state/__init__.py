@@ -9,12 +9,12 @@ current one.
 __all__ = [
     "callables",
     "flattening",
-    "grouping",
     "growth",
     "homonyms",
     "matching",
     "plain",
     "pytrees",
+    "recurring",
     "replacing",
     "selection",
     "sharing",

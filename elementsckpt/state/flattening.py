@@ -140,6 +140,11 @@ def flatten(
     return flattener.flat
 
 
+def is_one(kind: Kind, value: Any) -> bool:
+    """Return whether a leaf matters as an object, which may have several places."""
+    return not kind.is_value or type(value) is set
+
+
 class _CycleError(Exception):
     """A container holds itself; carries its id."""
 
@@ -173,7 +178,7 @@ class _Flattener:
                         numbers.append(number)
                         continue
                     kind = OBJECT
-            if seen is not None and (not kind.is_value or type(value) is set):
+            if seen is not None and is_one(kind, value):
                 number = seen.setdefault(id(value), count)
                 if number != count:
                     numbers.append(number)

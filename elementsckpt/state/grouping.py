@@ -12,13 +12,13 @@ import numpy as np
 from msgspec import Struct, structs
 
 from ..format import scalars
-from ..format.manifest import OWN_VALUE, LeafGroup, Tree, escape
+from ..format.manifest import OWN_VALUE, LeafGroup, Node, Tree, escape
 from ..kinds import leaves, views
 from ..kinds.kind import Encoded, Form, UnstorableError
-from ..kinds.numpy_kinds import NUMPY, has_bytes
+from ..kinds.numpy_kinds import NUMPY, has_bytes, is_strings
 from ..kinds.python_kinds import FORM, PYTHON, is_long
 from ..kinds.ring import Ring
-from . import tree, view_leaves
+from . import stretches, tree, view_leaves
 from .flattening import Flat
 from .sharing import Losses, Pickling
 
@@ -35,12 +35,14 @@ class EncodedState(NamedTuple):
       storages: The storages of each group; groups of larger alignment come first.
       owners: The owners of each group; None for a leaf without an owner.
       unshared: Names of leaves that share memory and will not share it after a load.
+      numbers: Of the leaves of each group, in the flat state or after it.
     """
 
     tree: Tree
     storages: Storages
     owners: Owners
     unshared: list[str]
+    numbers: list[list[int]]
 
 
 def encode(flat: Flat, key: str, losses: Losses) -> EncodedState:
@@ -58,7 +60,32 @@ def encode(flat: Flat, key: str, losses: Losses) -> EncodedState:
 
 
 # Equal for NumPy arrays of one form, and quickly read.
-_FORM_OF = operator.attrgetter("dtype", "shape", "strides")
+form_of = operator.attrgetter("dtype", "shape", "strides")
+
+
+def _inverse(order: Sequence[int]) -> list[int]:
+    """Return the place of each number."""
+    places = np.zeros(max(order, default=-1) + 1, np.int64)
+    places[order] = range(len(order))
+    return places.tolist()
+
+
+def _renumbered(flat: Flat, places: Sequence[int]) -> list[Node]:
+    """Return the containers with other numbers of leaves; numbers of containers stay.
+
+    The flat state may be needed again, so it stays as it is.
+    """
+    leaf_places = places[: len(flat.names)]
+    if leaf_places == list(range(len(leaf_places))):
+        return flat.nodes
+    # Numbers of containers are negative, and find themselves at the end.
+    place_of = [*leaf_places, *range(-len(flat.nodes), 0)].__getitem__
+    return [
+        Node(
+            x.kind, [*map(place_of, x.children)], x.keys, x.name, x.value, x.attributes
+        )
+        for x in flat.nodes
+    ]
 
 
 class _Group(Struct):
@@ -96,7 +123,7 @@ class _Encoder:
         for number, kind in enumerate(flat.kinds):
             value = flat.values[number]
             if kind is NUMPY:
-                form = _FORM_OF(value)
+                form = form_of(value)
                 is_alone = bool(flat.rings) and id(value) in flat.rings
                 arrays[(form, number) if is_alone else form].append(number)
             elif kind is PYTHON and not is_long(value):
@@ -137,10 +164,15 @@ class _Encoder:
         added: set[int] = set()
         if found.views or found.unshared:
             added = self._add_views(alike, found)
+        structured: list[Sequence[int]] = []
         for numbers in alike:
             rest = [n for n in numbers if n not in added] if added else numbers
-            if rest:
+            if rest and values[rest[0]].dtype.names is not None:
+                structured.append(rest)
+            elif rest:
                 self._add_alike(rest)
+        if structured:
+            self._add_structured(structured)
         for number, name, array in self._parts:
             if number not in added:
                 self._add(number, name, leaves.encode(array, NUMPY))
@@ -171,24 +203,29 @@ class _Encoder:
         """Number the leaves group by group, in the order of their alignment."""
         alignment = operator.attrgetter("alignment")
         groups = sorted(self._groups.values(), key=alignment, reverse=True)
-        order: list[int] = []
-        for group in groups:
-            order += group.numbers
-        places = {number: place for place, number in enumerate(order)}
-        flat = self._flat
-        for node in flat.nodes:
-            node.children = [places.get(n, n) for n in node.children]
+        order = [*itertools.chain.from_iterable(group.numbers for group in groups)]
+        places = _inverse(order)
         for group in groups:
             value = group.leaves.value
             if group.leaves.kind == "pickle":
-                group.leaves.value = [[places.get(n, n) for n in x] for x in value]
+                group.leaves.value = [
+                    [places[n] if n >= 0 else n for n in parts] for parts in value
+                ]
             elif group.leaves.kind == "view":
                 group.leaves.value = [[places[n], *place] for n, *place in value]
-        root = places.get(flat.root, flat.root)  # Numbers of containers stay.
-        saved = Tree(root, flat.nodes, [group.leaves for group in groups])
-        storages = [group.storages for group in groups]
-        owners = [self._owners(group) for group in groups]
-        return EncodedState(saved, storages, owners, self._unshared)
+        root = self._flat.root  # Numbers of containers stay.
+        saved = Tree(
+            places[root] if root >= 0 else root,
+            _renumbered(self._flat, places),
+            [group.leaves for group in groups],
+        )
+        return EncodedState(
+            saved,
+            [group.storages for group in groups],
+            [self._owners(group) for group in groups],
+            self._unshared,
+            [group.numbers for group in groups],
+        )
 
     def _owners(self, group: _Group) -> list[Any]:
         """Return the leaves of a group whose kind is known by identity, else [].
@@ -211,20 +248,37 @@ class _Encoder:
         for number, array in zip(numbers, fetched, strict=True):
             self._add_any(number, array)
 
-    def _add_alike(self, numbers: Sequence[int]) -> None:
-        """Add NumPy arrays of one form; only the first one is examined."""
-        first, *more = numbers
-        group = self._add_any(first)
-        assert group is not None  # They have bytes.
-        if type(group.leaves.dtype) is not str:
-            for number in more:
-                self._add_any(number)
-            return
-        arrays = [self._flat.values[number] for number in more]
-        is_f = group.leaves.order == "F"
-        group.storages.extend([x.T for x in arrays] if is_f else arrays)
-        group.numbers.extend(more)
-        group.leaves.names.extend([self._names[number] for number in more])
+    def _add_structured(self, alike: Sequence[Sequence[int]]) -> None:
+        """Add arrays of structured dtypes, of which there may be as many as leaves.
+
+        Those of one form are a group only within a stretch of the state. So what
+        changes in one place of the state changes few blocks, however many forms there
+        are.
+        """
+        known: dict[Any, Form] = {}
+        for form, numbers in stretches.divide(alike, self._flat.values):
+            known[form] = self._add_alike(numbers, known.get(form))
+
+    def _add_alike(self, numbers: Sequence[int], form: Form | None = None) -> Form:
+        """Add NumPy arrays of one form; only the first is examined, if it is unknown.
+
+        Returns:
+          The form.
+        """
+        arrays = [self._flat.values[number] for number in numbers]
+        names = [self._names[number] for number in numbers]
+        if form is None:
+            form = leaves.encode(arrays[0], NUMPY)[0]
+        if is_strings(form):
+            for number, name, array in zip(numbers, names, arrays, strict=True):
+                self._add(number, name, leaves.encode(array, NUMPY))
+            return form
+        storages = [x.T for x in arrays] if form.order == "F" else arrays
+        group = self._add(numbers[0], names[0], (form, storages[0], None))
+        group.storages += storages[1:]
+        group.numbers += numbers[1:]
+        group.leaves.names += names[1:]
+        return form
 
     def _add_scalars(self, numbers: Sequence[int]) -> None:
         try:

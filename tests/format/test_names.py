@@ -267,9 +267,7 @@ def undated(monkeypatch):
     begin = header.Header.__init__
     monkeypatch.setattr(header.Naming, "of_leaves", lambda self, names: names)
     monkeypatch.setattr(header.Naming, "of_others", lambda self, names: list(names))
-    monkeypatch.setattr(
-        header.Header, "__init__", lambda self, is_dated: begin(self, is_dated=False)
-    )
+    monkeypatch.setattr(header.Header, "__init__", lambda self, date: begin(self, ""))
     # What was linked had any names.
     monkeypatch.setattr(ComponentWriter, "_untrue", lambda self: set())
 

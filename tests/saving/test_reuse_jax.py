@@ -24,9 +24,9 @@ def hashed(monkeypatch):
     sizes = []
     real = elementsckpt.format.digests.digest
 
-    def digest(data):
-        sizes.append(memoryview(data).nbytes)
-        return real(data)
+    def digest(*parts):
+        sizes.extend(memoryview(data).nbytes for data in parts)
+        return real(*parts)
 
     for name, module in list(sys.modules.items()):
         if name.startswith("elementsckpt.") and hasattr(module, "digest"):

@@ -35,8 +35,8 @@ def fsync(request):
 
 
 def header():
-    header = Header(is_dated=True)
-    header.add(["x@1"], [Tensors("U8", (CONTENT.size,), 0, CONTENT.size, 1)], 0)
+    header = Header("@1")
+    header.add(["x"], [Tensors("U8", (CONTENT.size,), 0, CONTENT.size, 1)], 0)
     return header.encode()
 
 
