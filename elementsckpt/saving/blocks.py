@@ -235,7 +235,11 @@ class LeafBlock(Block):
     def __init__(
         self, leaf: Leaf, number: int, start: int, stop: int, size: int
     ) -> None:
-        super().__init__(number, size)
+        # As `Block` does, without the call: there may be 100,000 of them.
+        self.number = number
+        self.size = size
+        self.prefix_hash = None
+        self.digest = None
         self.leaf = leaf
         self.start = start
         self.stop = stop

@@ -62,6 +62,7 @@ class ComponentWriter:
         self._stem = stem
         self._cutter = Cutter(stem, settings.options.sizes)
         self._leaves: list[Leaf] = []  # Those of the blocks that are pending.
+        self._recalled: list[Block] = []  # Whose arrays may change, but have not.
         self._cut: dict[Block, None] = {}  # Not looked for yet, in order.
         self._new: dict[Block, None] = {}  # Found nowhere.
         self._reused: list[Reused] = []
@@ -115,6 +116,8 @@ class ComponentWriter:
             if leaf.ring is not None:
                 self._rings.append((prefix, leaf.ring))
                 self._recall_ring(prefix + leaf.ring.names[0], leaf)
+            if leaf.hold is Hold.LIVE:
+                self._recalled += [block for block in leaf.blocks if block.digest]
         return placed
 
     def _recall_ring(self, name: str, leaf: Leaf) -> None:
@@ -124,9 +127,10 @@ class ComponentWriter:
             return
         unchanged = earlier.unchanged(leaf.ring, [block.size for block in leaf.blocks])
         every = self._settings.options.ring_check
-        for position in rings.due(unchanged, self.index.turn, every):
-            block = leaf.blocks[position]
-            if digest(block.data()) != earlier.digests[position]:
+        due = rings.due(unchanged, self.index.turn, every)
+        found = run(lambda x: digest(leaf.blocks[x].data()), due)
+        for position, one in zip(due, found, strict=True):
+            if one != earlier.digests[position]:
                 self.untrue_rings[name] = earlier.rows(position)
                 return
         digests: list[str | None] = [None] * len(leaf.blocks)
@@ -157,10 +161,9 @@ class ComponentWriter:
         Blocks of ring buffers without new rows are known, so what they are in is
         checked later.
         """
-        for block in [x for x in self._cut if x.digest and x.hold is Hold.LIVE]:
-            ref = self.index.find(block)
-            if ref is not None and self.index.keep(ref, is_checked=False):
-                self._reuse(Reused(block, ref))
+        for one in self.index.recall(self._recalled):
+            self._reuse(one)
+        self._recalled = []
         live = [block for block in self._cut if block.hold is Hold.LIVE]
         owned = run(self._own, live)
         for block, found in zip(live, owned, strict=True):
@@ -291,6 +294,7 @@ class ComponentWriter:
         for block in self._new:
             block.let_go()
         self._leaves = []
+        self._recalled = []
         self._new = {}
         self.pending_bytes = 0
 
