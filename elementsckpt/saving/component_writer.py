@@ -13,12 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..format import manifest, names
 from ..format.digests import digest
 from ..format.header import Naming
 from ..format.manifest import Component, LeafGroup, Segment
+from ..kinds.remote import Storage
 from ..storage.store import FolderWriter
 from ..system.threads import run
 from . import rings
@@ -93,11 +92,13 @@ class ComponentWriter:
     def add(
         self,
         groups: Sequence[LeafGroup],
-        storages: Sequence[Sequence[np.ndarray]],
+        storages: Sequence[Sequence[Storage]],
         owners: Sequence[Sequence[Any]],
         prefix: str,
     ) -> list[LeafGroup]:
         """Give leaves their places; nothing is written and nothing copied yet.
+
+        What is new in a ring buffer on a device is fetched.
 
         Args, Returns:
           As for `Cutter.add`; the groups are returned.
@@ -111,11 +112,13 @@ class ComponentWriter:
         self.pending_bytes += sum(len(x) * x[0].nbytes for x in storages if x)
         for leaf in leaves:
             owner = leaf.owner and leaf.owner()
-            if owner is not None:
-                leaf.recall(self.index.digests(owner))
+            known = None if owner is None else self.index.digests(owner)
+            leaf.recall(known)
             if leaf.ring is not None:
                 self._rings.append((prefix, leaf.ring))
-                self._recall_ring(prefix + leaf.ring.names[0], leaf)
+                if known is None:
+                    self._recall_ring(prefix + leaf.ring.names[0], leaf)
+            leaf.fetch([block for block in leaf.blocks if block.digest is None])
             if leaf.hold is Hold.LIVE:
                 self._recalled += [block for block in leaf.blocks if block.digest]
         return placed
@@ -128,6 +131,7 @@ class ComponentWriter:
         unchanged = earlier.unchanged(leaf.ring, [block.size for block in leaf.blocks])
         every = self._settings.options.ring_check
         due = rings.due(unchanged, self.index.turn, every)
+        leaf.fetch([leaf.blocks[position] for position in due])
         found = run(lambda x: digest(leaf.blocks[x].data()), due)
         for position, one in zip(due, found, strict=True):
             if one != earlier.digests[position]:
