@@ -192,7 +192,8 @@ class Leaf:
         if not isinstance(self._storage, Remote) or not blocks:
             return
         if 2 * len(blocks) > len(self.blocks):
-            self._storage, self.hold = self._storage.whole(), Hold.OWNED
+            # Not owned: digests that were recalled may be of other content.
+            self._storage, self.hold = self._storage.whole(), Hold.STABLE
             return
         ranges = [(block.start, block.stop) for block in blocks]
         fetched = self._fetch(self._storage, ranges)

@@ -30,18 +30,20 @@ def collect(
     savefns: Mapping[str, Callable[[], Any]],
     writer: Writer | None,
     known: Callable[[str], BlockIndex],
+    collected: list[ComponentSave],
     *,
     staged: Mapping[str, Path],
     background: bool,
     notices: Notices,
     phases: Phases,
-) -> list[ComponentSave]:
+) -> None:
     """Call each function and give what it returns to the writer.
 
     Args:
       savefns: What returns the state of a component, by key.
       writer: What writes, or None to do everything but write.
       known: Returns what an earlier save of a component holds.
+      collected: Gets each component before its function is called.
       staged: Folders that have been written already, by key, instead of calling these
         components' functions.
       background: Whether the writer owns what it was given when this returns, instead
@@ -55,7 +57,6 @@ def collect(
     """
     # The staged first, so that they have the stems that `Saving.stage` gave them.
     stem_of = stems(list(dict.fromkeys([*staged, *savefns])))
-    collected = []
     for key, savefn in savefns.items():
         own = None if writer is None else writer.component(stem_of[key], known(key))
         component = ComponentSave(key, writer, own, notices, phases)
@@ -66,7 +67,6 @@ def collect(
             component.take(savefn)
         if writer is not None:
             writer.own() if background else writer.flush()
-    return collected
 
 
 class ComponentSave:

@@ -33,8 +33,9 @@ class Buffer:
         self.frames, self.added = np.array(data["frames"]), data["added"]
 
 
-def opened(directory, background=False, **options):
-    cp = Checkpoint(directory, fsync=False, background=background, compress=None)
+def opened(directory, background=False, keep=1, **options):
+    manner = {"fsync": False, "background": background, "compress": None}
+    cp = Checkpoint(directory, keep, **manner)
     cp.buffer = Buffer(**options)
     return cp
 
