@@ -26,9 +26,8 @@ class Agent(Checkpointable):  # Q-learning that is linear in random Fourier feat
         return np.cos(obs @ self.waves + self.phases) / 8
 
     def act(self, obs, epsilon):
-        if self.rng.random() < epsilon:
-            return int(self.rng.integers(2))
-        return int((self.features(obs) @ self.weights).argmax())
+        best = (self.features(obs) @ self.weights).argmax()
+        return int(self.rng.integers(2) if self.rng.random() < epsilon else best)
 
     def train(self, obs, action, reward, terminal, next_obs):
         future = (self.features(next_obs) @ self.weights).max(-1, keepdims=True)
@@ -39,21 +38,24 @@ class Agent(Checkpointable):  # Q-learning that is linear in random Fourier feat
 
 class Replay(Checkpointable):  # A circular buffer of transitions.
     def __init__(self):
-        self.rng, self.added = np.random.default_rng(0), 0
+        self.rng, self.add_count = np.random.default_rng(0), 0
         self.rows = np.zeros((CAPACITY, 11))
 
+    def to_state_dict(self):  # A save looks only at the rows that are new.
+        return vars(self) | {"rows": elementsckpt.Ring(self.rows, self.add_count)}
+
     def add(self, *transition):
-        self.rows[self.added % CAPACITY] = np.hstack(transition)
-        self.added += 1
+        self.rows[self.add_count % CAPACITY] = np.hstack(transition)
+        self.add_count += 1
 
     def sample(self, size):
-        index = self.rng.integers(min(self.added, CAPACITY), size=size)
+        index = self.rng.integers(min(self.add_count, CAPACITY), size=size)
         return np.split(self.rows[index], [4, 5, 6, 7], axis=1)
 
 
 def play(agent, replay=None):  # One episode; trains if there is a buffer.
     env, total, done = gymnasium.make("CartPole-v1", max_episode_steps=200), 0.0, False
-    obs, _ = env.reset(seed=replay.added if replay else 0)
+    obs, _ = env.reset(seed=replay.add_count if replay else 0)
     while not done:
         action = agent.act(obs, epsilon=0.2 if replay else 0.0)
         next_obs, reward, terminal, truncated, _ = env.step(action)
@@ -72,9 +74,7 @@ while cp.step < ITERATIONS:
     cp.step.increment()
     cp.save(metrics={"return": np.mean(returns)})
     print(f"Iteration {int(cp.step)}: mean return {np.mean(returns):.0f}")
-
 # Restored as a dict, without the objects, and into copies, beside a run that goes on.
-stored = elementsckpt.read(LOGDIR, keys=["replay"])["replay"]
-assert (stored["rows"] == cp.replay.rows).all()
+assert (elementsckpt.read(LOGDIR)["replay"]["rows"] == cp.replay.rows).all()
 curve = [play(cp.copy_of("agent", step=n)) for n in range(ITERATIONS + 1)]
 assert curve[-1] > 5 * curve[0], curve

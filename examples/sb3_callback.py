@@ -70,13 +70,11 @@ class Training:
 
     def save(self):
         model, (_, tensors) = self.model, self.model._get_torch_save_params()
-        buffer = vars(model).get("replay_buffer", types.SimpleNamespace())
-        kinds = (np.ndarray, dict, int)  # The rest of a buffer is how it was made.
         return {
             "parameters": model.get_parameters(),  # Those of optimizers, too.
             "tensors": {name: operator.attrgetter(name)(model) for name in tensors},
             "attributes": {x: vars(model)[x] for x in NAMES if x in vars(model)},
-            "buffer": {k: v for k, v in vars(buffer).items() if isinstance(v, kinds)},
+            "buffer": get_replay(model),
             "actions_rng": model.action_space.np_random.bit_generator.state,
             "episodes": model.env.env_method("get_episode"),
             "numbers": get_numbers(model.env),
@@ -94,6 +92,25 @@ class Training:
         for index, episode in enumerate(data["episodes"]):
             model.env.env_method("set_episode", episode, indices=index)
         set_numbers(model.env, data["numbers"])
+
+
+def get_replay(model):
+    """Return what a replay buffer holds; a save looks only at the rows that are new."""
+    buffer = vars(model).get("replay_buffer", types.SimpleNamespace())
+    kinds = (np.ndarray, dict, int)  # The rest of a buffer is how it was made.
+    found = {k: v for k, v in vars(buffer).items() if isinstance(v, kinds)}
+    # `pos` begins anew each time around, so this counts the steps, each of a row. They
+    # are not the rows of a buffer that was filled by others, and an optimized one has
+    # another row written before its step. Such a buffer is saved as it is.
+    added, size = model.num_timesteps // model.n_envs, found.get("buffer_size")
+    if found.get("optimize_memory_usage") or added % (size or 1) != found.get("pos"):
+        return found
+    is_ring = {
+        k: isinstance(v, np.ndarray) and len(v) == size for k, v in found.items()
+    }
+    return {
+        k: elementsckpt.Ring(v, added) if is_ring[k] else v for k, v in found.items()
+    }
 
 
 class Resumable(gymnasium.Wrapper):
@@ -132,7 +149,7 @@ def set_numbers(env, saved):
 
 ALGORITHMS = {
     "ppo": (PPO, "CartPole-v1", {"n_steps": 128}),
-    "dqn": (DQN, "CartPole-v1", {"learning_starts": 200, "buffer_size": 2000}),
+    "dqn": (DQN, "CartPole-v1", {"learning_starts": 200, "buffer_size": 600}),
     "sac": (SAC, "Pendulum-v1", {"learning_starts": 900, "buffer_size": 2000}),
 }
 

@@ -20,6 +20,7 @@ __all__ = [
     "python_kinds",
     "reductions",
     "references",
+    "remote",
     "ring",
     "torch_tensors",
     "views",

@@ -131,7 +131,7 @@ def _pinned(values: Sequence[Any]) -> Sequence[Any]:
     array. JAX uses the pinned memory again for the next transfer.
     """
     jax = sys.modules["jax"]
-    far = [x for x in values if any(y.platform != "cpu" for y in x.devices())]
+    far = [x for x in values if is_far(x)]
     if not far:
         return values
     try:
@@ -141,6 +141,11 @@ def _pinned(values: Sequence[Any]) -> Sequence[Any]:
         return values
     ids = set(map(id, far))
     return [next(copies) if id(value) in ids else value for value in values]
+
+
+def is_far(value: Any) -> bool:
+    """Return whether an array is on an accelerator."""
+    return any(device.platform != "cpu" for device in value.devices())
 
 
 def _view(value: Any) -> np.ndarray | None:

@@ -12,11 +12,12 @@ import numpy as np
 from ..errors import MismatchError, ReadError, reason
 from ..format import dtypes
 from ..format.manifest import LeafGroup
-from . import jax_arrays
+from . import jax_arrays, jax_parts
 from .jax_arrays import KeyData
 from .kind import ArrayKind, Encoded, Form, Kind, Spec, cast, dtype_of
 from .numpy_kinds import NUMPY
 from .python_kinds import Opaque
+from .remote import Remote
 
 
 def _build(groups: Sequence[LeafGroup], decoded: Sequence[list[Any]], key: str) -> None:
@@ -91,6 +92,7 @@ class _Arrays(_Placed, ArrayKind):
     is_immutable = True  # As they may share memory with NumPy arrays.
     is_known_by_identity = True
     fetch = staticmethod(jax_arrays.fetch)
+    remote: Callable[[Any], Remote | None] | None = staticmethod(jax_parts.remote)
     build = staticmethod(_build)
     library = "JAX"
     spec_key: Callable[[Any], Any] | None = operator.attrgetter(
@@ -113,7 +115,9 @@ class _Arrays(_Placed, ArrayKind):
     def encode(self, value: Any, fetched: Any) -> Encoded:
         weak = True if value.weak_type else None
         form = Form(self.name, dtypes.encode(fetched.dtype), value.shape, value=weak)
-        return form, np.asarray(fetched, order="C"), None
+        if type(fetched) is not Remote:
+            fetched = np.asarray(fetched, order="C")
+        return form, fetched, None
 
     def spec(self, value: Any) -> Spec:
         shape, weak = tuple(value.shape), bool(value.weak_type)
@@ -137,6 +141,7 @@ class _Arrays(_Placed, ArrayKind):
 class _Keys(_Arrays):
     name = "key"
     is_known_by_identity = False
+    remote = None
     spec_key: Callable[[Any], Any] | None = ArrayKind.spec_key
     recognise = Kind.recognise
 

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from ..format import dtypes
 from ..format.manifest import LeafGroup
+from .remote import Remote, Storage
 
 
 class Form(Struct, frozen=True, gc=False):
@@ -30,7 +31,7 @@ class Form(Struct, frozen=True, gc=False):
 
 # Form and storage of a leaf, and its own value in the manifest. The storage is an array
 # whose elements in C order are the leaf's bytes, or None.
-Encoded = tuple[Form, np.ndarray | None, Any]
+Encoded = tuple[Form, Storage | None, Any]
 # Element type and shape in which a leaf is stored, and its size in bytes.
 Layout = tuple[np.dtype[Any], tuple[int, ...], int]
 NO_BYTES: Layout = (np.dtype(np.uint8), (0,), 0)
@@ -138,6 +139,8 @@ class Kind:
       is_known_by_identity: Whether an object has the same elements at each save.
       fetch: Returns several leaves as NumPy arrays, which `encode` gets. Leaves of
         kinds with the same function are fetched together. None if not needed.
+      remote: Returns an array that need not be fetched whole, which `encode` gets
+        instead; None if it has to be, or is in memory.
       build: Turns the results of `decode` for several groups into leaves, in place. It
         gets the groups, their leaves and the component's key. Leaves of kinds with the
         same function are built together. None if not needed.
@@ -161,6 +164,7 @@ class Kind:
     is_immutable = False
     is_known_by_identity = False
     fetch: Callable[[Sequence[Any]], Sequence[np.ndarray]] | None = None
+    remote: Callable[[Any], Remote | None] | None = None
     build: Callable[[Sequence[LeafGroup], Sequence[list[Any]], str], None] | None = None
     library = ""
     refusals: tuple[type[Exception], ...] = ()
@@ -184,7 +188,7 @@ class Kind:
         """Return why a leaf cannot be saved, not even by pickle, or None."""
         return None
 
-    def encode(self, value: Any, fetched: np.ndarray | None) -> Encoded:
+    def encode(self, value: Any, fetched: Any) -> Encoded:
         """Describe a leaf and give its storage, without copying arrays.
 
         Raises:
@@ -314,7 +318,7 @@ class ArrayKind(Kind):
         for arrays in decoded:
             arrays[:] = map(self.make, arrays)
 
-    def encode(self, value: Any, fetched: np.ndarray | None) -> Encoded:
+    def encode(self, value: Any, fetched: Any) -> Encoded:
         array = np.asarray(self.numbers(value), order="C")
         return Form(self.name, dtypes.encode(array.dtype), array.shape), array, None
 

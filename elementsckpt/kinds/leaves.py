@@ -31,6 +31,7 @@ from .jax_kinds import ABSTRACT, JAX, KEY, KEY_DATA
 from .kind import Encoded, Kind, Layout, Stored, UnstorableError
 from .numpy_kinds import NUMPY, VIEW
 from .python_kinds import BYTEARRAY, BYTES, FUNCTION, OBJECT, PYTHON, STR
+from .remote import Storage
 from .torch_kinds import OPAQUE_TENSOR, TENSOR
 
 PLAIN: dict[type, Kind] = {}  # Types that are leaves, whatever their value.
@@ -104,14 +105,15 @@ def refusal(value: Any, name: str, error: Exception) -> StateError:
 
 
 def encode(
-    value: Any, kind: Kind, fetched: np.ndarray | None = None, name: str = "A leaf"
+    value: Any, kind: Kind, fetched: Storage | None = None, name: str = "A leaf"
 ) -> Encoded:
     """Describe a leaf and give its storage, without copying arrays.
 
     Args:
       value: The leaf.
       kind: Its kind.
-      fetched: The result of the kind's `fetch` for it, if it was called for many.
+      fetched: The result of the kind's `fetch` for it, if it was called for many, or
+        of its `remote`.
       name: Its full name, for errors.
 
     Raises:

@@ -26,8 +26,9 @@ class Ring:
       array: NumPy array, JAX array or torch tensor.
       added: How many rows have been written since the buffer was made; a number that
         only grows, also beyond the size of the axis.
-      axis: Along which the rows lie. With another axis than the first, each block has
-        rows of many times, so more of them count as changed.
+      axis: Along which the rows lie. With another axis than the first, a save writes a
+        block or two of 1 MiB for each position of the axes before, however few rows
+        are new.
 
     Raises:
       ValueError: one of these is not what it should be.

@@ -27,10 +27,12 @@ class _Tensors(ArrayKind):
             return TENSOR
         return OPAQUE_TENSOR if torch_tensors.is_any_tensor(value) else None
 
-    def encode(self, value: Any, fetched: np.ndarray | None) -> Encoded:
+    remote = staticmethod(torch_tensors.remote)
+
+    def encode(self, value: Any, fetched: Any) -> Encoded:
         code, shape = torch_tensors.code(value), tuple(value.shape)
         form = Form("torch", code, shape, value=torch_tensors.properties(value))
-        return form, torch_tensors.fetch(value), None
+        return form, torch_tensors.fetch(value) if fetched is None else fetched, None
 
     def storage(self, group: LeafGroup) -> tuple[np.dtype[Any], tuple[int, ...]]:
         return torch_tensors.storage_dtype(group.dtype), group.shape

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..user.attributes import is_instance
+from .remote import Remote
 
 # Element types that NumPy has, and the NumPy types that hold the bytes of the others.
 _SHARED_TYPES = (
@@ -145,6 +146,24 @@ def fetch(tensor: Any) -> np.ndarray:
     data = plain.contiguous().reshape(-1).view(torch.uint8).numpy()
     array: np.ndarray = data.view(storage_dtype(code(tensor)))
     return array.reshape(shape)
+
+
+def remote(tensor: Any) -> Remote | None:
+    """Return a tensor on an accelerator that can be fetched in parts, else None."""
+    if not is_far(tensor) or not tensor.is_contiguous():
+        return None
+    flat = tensor.detach().resolve_conj().resolve_neg().view(-1)
+    return Remote(
+        storage_dtype(code(tensor)),
+        tuple(tensor.shape),
+        whole=lambda: fetch(tensor),
+        parts=lambda ranges, _: [fetch(flat[start:stop]) for start, stop in ranges],
+    )
+
+
+def is_far(tensor: Any) -> bool:
+    """Return whether a tensor is on an accelerator."""
+    return bool(tensor.device.type != "cpu")
 
 
 def numbers(value: Any) -> np.ndarray:

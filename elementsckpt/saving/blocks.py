@@ -14,6 +14,7 @@ import xxhash
 from ..format.digests import digest
 from ..format.header import Tensors
 from ..format.manifest import LeafGroup
+from ..kinds.remote import Remote, Storage, in_memory
 from .arenas import Arenas, Heap
 
 _PREFIX_BYTES = 4 << 10
@@ -122,7 +123,8 @@ class Leaf:
     Args:
       name: What other tools see.
       tag: Its element type in safetensors' terms, or None if it has none.
-      storage: Its elements, whose C order is the order of their bytes.
+      storage: Its elements, whose C order is the order of their bytes. Of those on a
+        device, `fetch` gets what is needed before `save()` returns.
       hold: Who may write to them.
       block_bytes: Size of its blocks.
       owner: Immutable object that has this content, or None; it is not kept alive.
@@ -137,22 +139,23 @@ class Leaf:
         self,
         name: str,
         tag: str | None,
-        storage: np.ndarray,
+        storage: Storage,
         *,
         hold: Hold,
         block_bytes: int,
         owner: Any = None,
     ) -> None:
-        if tag is None and (
-            storage.flags.c_contiguous or storage.itemsize > block_bytes
-        ):
-            storage = flat_bytes(storage)
-        self.hold = hold
+        if tag is None:
+            storage = in_memory(storage)
+            if storage.flags.c_contiguous or storage.itemsize > block_bytes:
+                storage = flat_bytes(storage)
+        # The program may delete what is on a device, as soon as `save()` has returned.
+        self.hold = Hold.LIVE if isinstance(storage, Remote) else hold
         self.owner = None if owner is None else weakref.ref(owner)
         self.is_packed: bool | None = None
         self.ring: LeafGroup | None = None
         self.blocks: list[LeafBlock] = []
-        self._storage: np.ndarray | None = storage
+        self._storage: Storage | None = storage
         self._name = name
         self._tag = tag
         self._shape = storage.shape
@@ -174,11 +177,36 @@ class Leaf:
     def rows(self, start: int, stop: int) -> np.ndarray:
         """Return rows, or elements where a row is larger than a block, as bytes."""
         assert self._storage is not None
+        if isinstance(self._storage, Remote):
+            (fetched,) = self._fetch(self._storage, [(start, stop)])
+            return fetched
         if not self._is_flat:
             return flat_bytes(self._storage[start:stop])
         if self._storage.flags.c_contiguous:
             return flat_bytes(self._storage.reshape(-1)[start:stop])
         return flat_bytes(self._storage.flat[start:stop])
+
+    def fetch(self, blocks: Sequence[LeafBlock]) -> None:
+        """Fetch blocks that are on a device; all of them, if most are asked for."""
+        blocks = [block for block in blocks if block.hold is not Hold.OWNED]
+        if not isinstance(self._storage, Remote) or not blocks:
+            return
+        if 2 * len(blocks) > len(self.blocks):
+            # Not owned: digests that were recalled may be of other content.
+            self._storage, self.hold = self._storage.whole(), Hold.STABLE
+            return
+        ranges = [(block.start, block.stop) for block in blocks]
+        fetched = self._fetch(self._storage, ranges)
+        for block, data in zip(blocks, fetched, strict=True):
+            block.own(data)
+
+    def _fetch(
+        self, storage: Remote, ranges: Sequence[tuple[int, int]]
+    ) -> list[np.ndarray]:
+        """Return ranges of rows, or elements, of an array on a device as bytes."""
+        each = self._unit // storage.itemsize
+        elements = [(start * each, stop * each) for start, stop in ranges]
+        return [flat_bytes(x) for x in storage.parts(elements, self._step * each)]
 
     def name_of(self, start: int, stop: int) -> str:
         """Return the name of a range of rows, or elements, or of all of them."""
@@ -235,7 +263,11 @@ class LeafBlock(Block):
     def __init__(
         self, leaf: Leaf, number: int, start: int, stop: int, size: int
     ) -> None:
-        super().__init__(number, size)
+        # As `Block` does, without the call: there may be 100,000 of them.
+        self.number = number
+        self.size = size
+        self.prefix_hash = None
+        self.digest = None
         self.leaf = leaf
         self.start = start
         self.stop = stop
@@ -257,6 +289,10 @@ class LeafBlock(Block):
         return (
             self.leaf.rows(self.start, self.stop) if self._copy is None else self._copy
         )
+
+    def own(self, data: np.ndarray) -> None:
+        """Have this content, which nothing else will write to."""
+        self._copy = data
 
     def copy_to(self, memory: Arenas | Heap) -> bool:
         self._copy = memory.copy(self.data())

@@ -31,19 +31,21 @@ def collect(
     savefns: Mapping[str, Callable[[], Any]],
     writer: Writer | None,
     known: Callable[[str], BlockIndex],
+    collected: list[ComponentSave],
     *,
     staged: Mapping[str, Path],
     background: bool,
     notices: Notices,
     phases: Phases,
     recurring: MutableMapping[str, Recurring | None],
-) -> list[ComponentSave]:
+) -> None:
     """Call each function and give what it returns to the writer.
 
     Args:
       savefns: What returns the state of a component, by key.
       writer: What writes, or None to do everything but write.
       known: Returns what an earlier save of a component holds.
+      collected: Gets each component before its function is called.
       staged: Folders that have been written already, by key, instead of calling these
         components' functions.
       background: Whether the writer owns what it was given when this returns.
@@ -57,7 +59,6 @@ def collect(
     """
     # The staged first, so that they have the stems that `Saving.stage` gave them.
     stem_of = stems(list(dict.fromkeys([*staged, *savefns])))
-    collected = []
     for key, savefn in savefns.items():
         own = None
         if writer is not None:
@@ -72,7 +73,6 @@ def collect(
             component.take(savefn)
         if writer is not None and background:
             writer.own()
-    return collected
 
 
 class ComponentSave:

@@ -13,12 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..format import manifest, names
 from ..format.digests import digest
 from ..format.header import Naming
 from ..format.manifest import Component, LeafGroup, Segment
+from ..kinds.remote import Storage
 from ..storage.store import FolderWriter
 from ..system.threads import run
 from . import rings
@@ -66,6 +65,7 @@ class ComponentWriter:
         self._stem = stem
         self._cutter = Cutter(stem, settings.options.sizes)
         self._leaves: list[Leaf] = []  # Those of the blocks that are pending.
+        self._recalled: list[Block] = []  # Whose arrays may change, but have not.
         self._cut: dict[Block, None] = {}  # Not looked for yet, in order.
         self._new: dict[Block, None] = {}  # Found nowhere.
         self._reused: list[Reused] = []
@@ -99,11 +99,13 @@ class ComponentWriter:
     def add(
         self,
         groups: Sequence[LeafGroup],
-        storages: Sequence[Sequence[np.ndarray]],
+        storages: Sequence[Sequence[Storage]],
         owners: Sequence[Sequence[Any]],
         prefix: str,
     ) -> list[LeafGroup]:
         """Give leaves their places; nothing is written and nothing copied yet.
+
+        What is new in a ring buffer on a device is fetched.
 
         Args, Returns:
           As for `Cutter.add`; the groups are returned.
@@ -117,11 +119,15 @@ class ComponentWriter:
         self.pending_bytes += sum(len(x) * x[0].nbytes for x in storages if x)
         for leaf in leaves:
             owner = leaf.owner and leaf.owner()
-            if owner is not None:
-                leaf.recall(self.index.digests(owner))
+            known = None if owner is None else self.index.digests(owner)
+            leaf.recall(known)
             if leaf.ring is not None:
                 self._rings.append((prefix, leaf.ring))
-                self._recall_ring(prefix + leaf.ring.names[0], leaf)
+                if known is None:
+                    self._recall_ring(prefix + leaf.ring.names[0], leaf)
+            leaf.fetch([block for block in leaf.blocks if block.digest is None])
+            if leaf.hold is Hold.LIVE:
+                self._recalled += [block for block in leaf.blocks if block.digest]
         return placed
 
     def _recall_ring(self, name: str, leaf: Leaf) -> None:
@@ -131,9 +137,11 @@ class ComponentWriter:
             return
         unchanged = earlier.unchanged(leaf.ring, [block.size for block in leaf.blocks])
         every = self._settings.options.ring_check
-        for position in rings.due(unchanged, self.index.turn, every):
-            block = leaf.blocks[position]
-            if digest(block.data()) != earlier.digests[position]:
+        due = rings.due(unchanged, self.index.turn, every)
+        leaf.fetch([leaf.blocks[position] for position in due])
+        found = run(lambda x: digest(leaf.blocks[x].data()), due)
+        for position, one in zip(due, found, strict=True):
+            if one != earlier.digests[position]:
                 self.untrue_rings[name] = earlier.rows(position)
                 return
         digests: list[str | None] = [None] * len(leaf.blocks)
@@ -164,10 +172,9 @@ class ComponentWriter:
         Blocks of ring buffers without new rows are known, so what they are in is
         checked later.
         """
-        for block in [x for x in self._cut if x.digest and x.hold is Hold.LIVE]:
-            ref = self.index.find(block)
-            if ref is not None and self.index.keep(ref, is_checked=False):
-                self._reuse(Reused(block, ref))
+        for one in self.index.recall(self._recalled):
+            self._reuse(one)
+        self._recalled = []
         live = [block for block in self._cut if block.hold is Hold.LIVE]
         owned = run(self._own, live)
         for block, found in zip(live, owned, strict=True):
@@ -310,6 +317,7 @@ class ComponentWriter:
         for block in self._new:
             block.let_go()
         self._leaves = []
+        self._recalled = []
         self._new = {}
         self._moved = []
         self.pending_bytes = 0

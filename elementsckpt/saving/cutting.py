@@ -15,6 +15,7 @@ from ..format import dtypes
 from ..format.manifest import LeafGroup, part_of
 from ..format.sizes import Sizes
 from ..kinds import leaves
+from ..kinds.remote import Storage, in_memory
 from .blocks import Block, Hold, Leaf
 from .shared_block import SharedBlock
 
@@ -40,7 +41,7 @@ class Cutter:
     def add(
         self,
         groups: Sequence[LeafGroup],
-        storages: Sequence[Sequence[np.ndarray]],
+        storages: Sequence[Sequence[Storage]],
         owners: Sequence[Sequence[Any]],
         prefix: str,
     ) -> tuple[list[LeafGroup], list[Block], list[Leaf]]:
@@ -50,7 +51,7 @@ class Cutter:
           groups: Leaves of one form each; no padding is needed if those of larger
             alignment come first, as sizes are multiples of alignments.
           storages: Of each leaf of each group, its elements, whose C order is the order
-            of the bytes; none where they have no bytes.
+            of the bytes, in memory or on a device; none where they have no bytes.
           owners: Of each leaf of each group, the immutable object whose content that
             is, or None; none where there are none.
           prefix: Start of the leaves' names in segments.
@@ -70,7 +71,8 @@ class Cutter:
             if prefix or "" in names:
                 names = [prefix + name or self._stem for name in names]
             if arrays[0].nbytes < self._sizes.small:
-                placed += self._gather(group, names, arrays, blocks)
+                near = [in_memory(x) for x in arrays]
+                placed += self._gather(group, names, near, blocks)
             else:
                 made = list(self._large(group, names, arrays, its_owners))
                 placed += self._cut(group, made, blocks)
@@ -108,7 +110,7 @@ class Cutter:
         self,
         group: LeafGroup,
         names: Sequence[str],
-        storages: Sequence[np.ndarray],
+        storages: Sequence[Storage],
         owners: Sequence[Any],
     ) -> Iterator[Leaf]:
         tag, hold = dtypes.tag(group.dtype), Hold.LIVE

@@ -78,17 +78,15 @@ class BlockIndex:
         self._lock = threading.Lock()  # Of what can be found,
         self._keeping = self._lock if segments is None else segments.lock  # and kept.
         self._segments: list[EarlierSegment] = []
-        # Of equal blocks each is used once, and one that did not move where it was.
-        self._refs: dict[str, dict[int, BlockRef]] = {}
+        self._blocks: list[manifest.Block] = []
+        self._free = bytearray()  # Of equal blocks each is used once.
+        self._places: dict[str, list[int]] | None = None  # Made when one has moved.
         self._prefix_hashes: set[int | None] | None = set()
         if earlier is None or segments is None:
             return
         self._segments = segments.of(earlier)
-        pairs = zip(earlier.blocks, earlier.prefix_hashes, strict=True)
-        for number, (block, found) in enumerate(pairs):
-            if _fits(block, options.compress):
-                ref = BlockRef(block.segment, block, found)
-                self._refs.setdefault(block.digest, {})[number] = ref
+        self._blocks = earlier.blocks
+        self._free += bytes(_fits(x, options.compress) for x in self._blocks)
         hashes = set(earlier.prefix_hashes)
         self._prefix_hashes = None if None in hashes else hashes
 
@@ -119,7 +117,7 @@ class BlockIndex:
     @property
     def is_empty(self) -> bool:
         """Whether no block can be found."""
-        return not self._refs
+        return 1 not in self._free
 
     def digests(self, owner: Any) -> list[str] | None:
         """Return the digests of the blocks of an immutable array, if it is known."""
@@ -132,7 +130,7 @@ class BlockIndex:
 
         Its content is let go of only if `keep` then keeps the segment.
         """
-        if not self._refs:
+        if self.is_empty:
             return None
         found = block.digest
         if found is None:
@@ -145,30 +143,71 @@ class BlockIndex:
             if block.hold:  # Else it may be other content by the time it is written.
                 block.digest = found
         with self._lock:
-            refs = self._refs.get(found)
-            if not refs:
+            return self._claim(found, block.number)
+
+    def _claim(self, found: str, number: int) -> BlockRef | None:
+        """Return a block of this digest; the one of this number, if it did not move."""
+        blocks, free = self._blocks, self._free
+        if number >= len(free) or not free[number] or blocks[number].digest != found:
+            numbers = self._numbers(found)
+            while numbers and not free[numbers[-1]]:
+                numbers.pop()
+            if not numbers:
                 return None
-            return refs.pop(block.number if block.number in refs else next(iter(refs)))
+            number = numbers.pop()
+        free[number] = 0
+        assert self.earlier is not None
+        block, known = blocks[number], self.earlier.prefix_hashes[number]
+        return BlockRef(block.segment, block, known)
 
-    def keep(self, ref: BlockRef, *, is_checked: bool = True) -> bool:
-        """Make the segment a part of the new save, once; False if it cannot be.
+    def _numbers(self, found: str) -> list[int]:
+        """Return the numbers of the blocks of this digest, the first of these last."""
+        if self._places is None:
+            self._places = {}
+            for number in reversed(range(len(self._blocks))):
+                self._places.setdefault(self._blocks[number].digest, []).append(number)
+        return self._places.get(found, [])
 
-        Args:
-          ref: The block that is in it.
-          is_checked: Whether to check it; if not, `check` has to follow.
+    def keep(self, ref: BlockRef) -> bool:
+        """Make the block's segment a part of the new save, once, and check it.
+
+        Returns:
+          Whether the block may be used.
         """
-        segment = self._segments[ref.segment]
         with self._keeping:
-            try:
-                is_kept = segment.keep(is_checked=is_checked)
-            except NoLinksError as error:
-                _logger.debug("Nothing is reused in this save: %s", error)
-                with self._lock:
-                    self._refs.clear()
-                return False
-            if is_kept:
-                segment.live_bytes += ref.taken_bytes
-            return is_kept
+            return self._keep(ref.segment, ref.taken_bytes, is_checked=True)
+
+    def _keep(self, number: int, live_bytes: int, *, is_checked: bool) -> bool:
+        segment = self._segments[number]
+        try:
+            is_kept = segment.keep(is_checked=is_checked)
+        except NoLinksError as error:
+            _logger.debug("Nothing is reused in this save: %s", error)
+            with self._lock:
+                self._free[:] = bytes(len(self._free))
+            return False
+        if is_kept:
+            segment.live_bytes += live_bytes
+        return is_kept
+
+    def recall(self, blocks: Iterable[Block]) -> list[Reused]:
+        """Find blocks whose digests are known, and keep what they are in.
+
+        `check` has to follow.
+        """
+        with self._lock:
+            pairs = ((x, self._claim(x.digest or "", x.number)) for x in blocks)
+            found = [Reused(block, ref) for block, ref in pairs if ref is not None]
+        live: dict[int, int] = {}
+        for _, ref in found:
+            live[ref.segment] = live.get(ref.segment, 0) + ref.taken_bytes
+        with self._keeping:
+            kept = {
+                number
+                for number, size in live.items()
+                if self._keep(number, size, is_checked=False)
+            }
+        return [x for x in found if x.ref.segment in kept]
 
     def check(self) -> None:
         """Check the segments that are kept and were not checked.

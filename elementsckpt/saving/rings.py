@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 from msgspec import Struct, structs
 
 from ..format.manifest import Block, LeafGroup
@@ -26,8 +27,8 @@ class EarlierRing(Struct, frozen=True):
 
     def rows(self, position: int) -> tuple[int, int]:
         """Return the first and the last row in a block; if it goes around, of all."""
-        capacity, spans = self._capacity, self._spans()
-        first, count = spans[position]
+        capacity = self._capacity
+        first, count = (int(x[position]) for x in self._spans())
         last = first + count - 1
         return (first, last) if last < capacity else (0, capacity - 1)
 
@@ -38,31 +39,31 @@ class EarlierRing(Struct, frozen=True):
           group: The ring in the later save.
           sizes: Of its blocks there.
         """
-        count = _ring(group)[0] - _ring(self.group)[0]
+        before, capacity = _ring(self.group)[0], self._capacity
+        new = _ring(group)[0] - before
         is_same = _form(self.group) == _form(group) and self.sizes == sizes
-        if not is_same or not 0 <= count < self._capacity:
+        if not is_same or not 0 <= new < capacity:
             return []
-        new = _ring(self.group)[0] % self._capacity, count
-        return [
-            position
-            for position, span in enumerate(self._spans())
-            if not _overlap(span, new, self._capacity)
-        ]
+        if not new:
+            return list(range(len(sizes)))
+        # Ranges around the ring overlap where one begins in the other.
+        (first, count), begin = self._spans(), before % capacity
+        is_new = (first - begin) % capacity < new
+        is_new |= (begin - first) % capacity < count
+        unchanged: list[int] = np.flatnonzero(~is_new).tolist()
+        return unchanged
 
     @property
     def _capacity(self) -> int:
         return self.group.shape[_ring(self.group)[1]]
 
-    def _spans(self) -> list[tuple[int, int]]:
+    def _spans(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the first row in each block, and how many follow with it."""
         steps = math.prod(self.group.shape[: _ring(self.group)[1] + 1])
-        step_bytes, start = sum(self.sizes) // steps, 0
-        spans = []
-        for size in self.sizes:
-            first, end = start // step_bytes, -(-(start + size) // step_bytes)
-            spans.append((first % self._capacity, end - first))
-            start += size
-        return spans
+        ends = np.cumsum(self.sizes, dtype=np.int64)
+        step_bytes = int(ends[-1]) // steps
+        first = (ends - self.sizes) // step_bytes
+        return first % self._capacity, -(-ends // step_bytes) - first
 
 
 def _form(group: LeafGroup) -> LeafGroup:
@@ -73,14 +74,6 @@ def _form(group: LeafGroup) -> LeafGroup:
 def _ring(group: LeafGroup) -> tuple[int, int]:
     assert group.ring is not None
     return group.ring
-
-
-def _overlap(one: tuple[int, int], other: tuple[int, int], capacity: int) -> bool:
-    """Return whether two ranges, first position and size, have a position in common."""
-    (first, count), (begin, size) = one, other
-    if not count or not size:
-        return False
-    return (begin - first) % capacity < count or (first - begin) % capacity < size
 
 
 def rings_of(

@@ -172,16 +172,22 @@ class Saving:
             self._manifest.sequence = next_sequence(self._here.saves)
         if self._drafts:
             self._writer = self._new_writer(arenas)
-        self._collected = collect(
-            savefns,
-            self._writer,
-            self._known(),
-            staged=self._staged,
-            background=arenas is not None,
-            notices=self._notices,
-            phases=self._phases,
-            recurring=self._history.recurring,
-        )
+        try:
+            collect(
+                savefns,
+                self._writer,
+                self._known(),
+                self._collected,
+                staged=self._staged,
+                background=arenas is not None,
+                notices=self._notices,
+                phases=self._phases,
+                recurring=self._history.recurring,
+            )
+        finally:  # What was found untrue is, also if the save fails.
+            for item in self._collected:
+                if item.writer is not None:
+                    self._history.mistrust(item.key, item.writer.untrue_rings)
         self._manifest.components = [item.entry for item in self._collected]
 
     def _new_writer(self, arenas: Arenas | None) -> Writer:
@@ -267,10 +273,8 @@ class Saving:
             self._drafts.pop().abandon()
 
     def _note_damage(self) -> None:
-        """Take note of earlier saves that were found damaged, and of untrue rings."""
+        """Take note of earlier saves that were found damaged."""
         for item in self._collected:
-            if item.writer is not None:
-                self._history.mistrust(item.key, item.writer.untrue_rings)
             if item.writer is not None and item.writer.found_damaged is not None:
                 self._directory.distrust(item.writer.found_damaged)
 

@@ -17,12 +17,13 @@ from ..kinds import leaves, views
 from ..kinds.kind import Encoded, Form, UnstorableError
 from ..kinds.numpy_kinds import NUMPY, has_bytes, is_strings
 from ..kinds.python_kinds import FORM, PYTHON, is_long
+from ..kinds.remote import Remote, Storage
 from ..kinds.ring import Ring
 from . import stretches, tree, view_leaves
 from .flattening import Flat
 from .sharing import Losses, Pickling
 
-Storages = list[list[np.ndarray]]  # For each group of leaves; empty without bytes.
+Storages = list[list[Storage]]  # For each group of leaves; empty without bytes.
 Owners = list[list[Any]]  # For each group, the leaves if they are known by identity.
 
 
@@ -93,7 +94,7 @@ class _Group(Struct):
 
     leaves: LeafGroup
     numbers: list[int] = []
-    storages: list[np.ndarray] = []
+    storages: list[Storage] = []
 
     @property
     def alignment(self) -> int:
@@ -244,9 +245,22 @@ class _Encoder:
         for number, value, kind in zip(numbers, values, kinds, strict=True):
             name = tree.full_name(self._key, self._names[number])
             leaves.check(value, kind, name)
-        fetched = leaves.fetch(values, kinds)
-        for number, array in zip(numbers, fetched, strict=True):
+        far = self._remote(numbers) if self._flat.rings else {}
+        near = [n for n in numbers if n not in far] if far else numbers
+        fetched = leaves.fetch(
+            [self._flat.values[n] for n in near], [self._flat.kinds[n] for n in near]
+        )
+        for number, array in [*zip(near, fetched, strict=True), *far.items()]:
             self._add_any(number, array)
+
+    def _remote(self, numbers: Sequence[int]) -> dict[int, Remote]:
+        """Return ring buffers on devices, which are not fetched whole."""
+        found = {}
+        for number in numbers:
+            value, remote = self._flat.values[number], self._flat.kinds[number].remote
+            if id(value) in self._flat.rings and remote is not None:
+                found[number] = remote(value)
+        return {number: array for number, array in found.items() if array is not None}
 
     def _add_structured(self, alike: Sequence[Sequence[int]]) -> None:
         """Add arrays of structured dtypes, of which there may be as many as leaves.
@@ -292,7 +306,7 @@ class _Encoder:
         group.leaves.value.extend(values)
         group.leaves.names.extend([self._names[number] for number in numbers])
 
-    def _add_any(self, number: int, fetched: np.ndarray | None = None) -> _Group | None:
+    def _add_any(self, number: int, fetched: Storage | None = None) -> _Group | None:
         """Add a leaf; return its group, or None if it will be pickled later."""
         value, kind = self._flat.values[number], self._flat.kinds[number]
         name = self._names[number]
@@ -320,7 +334,7 @@ class _Encoder:
             group.leaves.value.append(value)
         return group
 
-    def _ring(self, number: int, form: Form, storage: np.ndarray) -> Ring | None:
+    def _ring(self, number: int, form: Form, storage: Storage) -> Ring | None:
         """Return the ring buffer that a leaf is, if its rows are stored in order."""
         if not self._flat.rings or number >= len(self._flat.values):
             return None

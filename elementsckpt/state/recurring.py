@@ -22,7 +22,7 @@ from ..kinds.numpy_kinds import NUMPY
 from ..kinds.python_kinds import PYTHON, is_long
 from . import flattening, grouping, structure
 from .flattening import Flat
-from .grouping import EncodedState, form_of
+from .grouping import EncodedState, Storages, form_of
 from .sharing import Losses
 from .structure import Structure
 
@@ -87,7 +87,7 @@ class Grouped(Struct, frozen=True):
     def encode(self, flat: Flat) -> EncodedState | None:
         """Return what `grouping.encode` would; None if some leaf has another form."""
         groups: list[LeafGroup] = []
-        storages: list[list[np.ndarray]] = []
+        storages: Storages = []
         arrays: list[list[np.ndarray]] = []
         for known, alike in zip(self.tree.leaves, self.alike, strict=True):
             values = alike.pick(flat.values)

@@ -20,6 +20,7 @@ from msgspec import Struct
 from ..format import scalars
 from ..kinds import leaves, pickles
 from ..kinds.kind import UnstorableError
+from ..kinds.remote import in_memory
 from ..saving import blocks
 from ..state import flattening
 
@@ -86,7 +87,8 @@ def _content(value: Any) -> tuple[str, np.ndarray | bytes] | None:
     spec = str(kind.spec(value))
     if storage is None:
         return spec, msgspec.json.encode(_sorted(own))
-    return spec, blocks.flat_bytes(storage.T if form.order == "F" else storage)
+    array = in_memory(storage)
+    return spec, blocks.flat_bytes(array.T if form.order == "F" else array)
 
 
 def _sorted(code: Any) -> Any:

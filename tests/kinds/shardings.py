@@ -12,18 +12,23 @@ import traceback
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
+import elementsckpt
 from elementsckpt import (
     Checkpoint,
     MismatchError,
     ReadError,
+    Ring,
     Value,
     load_pytree,
     save_pytree,
 )
+from elementsckpt.kinds import jax_arrays
 
 from support.boxes import Box
+from support.faults import use_small_segments
 
 SHAPE = (8, 16)
 CONTENT = np.arange(128).reshape(SHAPE)
@@ -326,6 +331,32 @@ def what_was_one_array_stays_one_where_it_lies_once(folder):
         np.testing.assert_array_equal(array, CONTENT)
 
 
+def ring_buffers_over_devices_are_saved(folder):
+    """As if these were accelerators; where rows lie together, new ones are fetched."""
+    read, count = jax_arrays._read, [0]
+
+    def counted(values, otherwise):
+        count[0] += sum(value.nbytes for value in values)
+        return read(values, otherwise)
+
+    with pytest.MonkeyPatch.context() as patch, jax.transfer_guard("disallow"):
+        use_small_segments(patch.setattr)
+        patch.setattr(jax_arrays, "is_far", lambda value: True)
+        patch.setattr(jax_arrays, "_read", counted)
+        for number, (name, sharding) in enumerate(shardings().items()):
+            rows = np.arange(64 * 512, dtype=np.float32).reshape(64, 512)
+            cp = Checkpoint(folder / str(number), fsync=False, compress=None)
+            cp.buffer = Box()
+            for added, new in ((64, []), (79, range(15))):
+                rows[new] = -added
+                ring = Ring(jax.device_put(rows.copy(), sharding), added)
+                cp.buffer.state, count[0] = ring, 0
+                found = elementsckpt.read(cp.save().path)["buffer"]
+                assert np.array_equal(found, rows), name
+            is_in_parts = "columns" not in name and "tiles over 8" not in name
+            assert (count[0] <= 20 * 2048) == is_in_parts, (name, count[0])
+
+
 CLAIMS = [
     load_pytree_puts_leaves_where_the_template_has_them,
     a_value_puts_leaves_where_its_own_are,
@@ -343,6 +374,7 @@ CLAIMS = [
     donated_arrays_say_where_the_new_ones_go,
     arrays_of_pmap_come_back_as_such,
     what_was_one_array_stays_one_where_it_lies_once,
+    ring_buffers_over_devices_are_saved,
 ]
 
 

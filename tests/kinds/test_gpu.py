@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from elementsckpt import Checkpoint, GlobalRNG, Value
+import elementsckpt
+from elementsckpt import Checkpoint, GlobalRNG, Ring, Value
+from elementsckpt.kinds import jax_arrays
 
-from support.boxes import make, python
+from support.boxes import Box, make, python
 from support.strategies import assert_same
 
 if jax.default_backend() == "cpu":
@@ -218,3 +220,29 @@ def test_all_devices_random_states_are_restored(tmp_path, torch):
     torch.cuda.manual_seed_all(5)
     cp.load()
     assert torch.equal(expected, torch.rand(3, device="cuda"))
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_of_a_ring_only_new_rows_come_from_the_accelerator(
+    tmp_path, background, monkeypatch
+):
+    rows = np.zeros((64, 1 << 18), np.float32)  # 64 blocks.
+    read, count = jax_arrays._read, [0]
+
+    def counted(values, otherwise):
+        count[0] += sum(value.nbytes for value in values)
+        return read(values, otherwise)
+
+    monkeypatch.setattr(jax_arrays, "_read", counted)
+    cp = Checkpoint(tmp_path, fsync=False, background=background, compress=None)
+    cp.replay = Box()
+    for added in range(64, 70):
+        rows[added % 64] = added
+        cp.replay.state = Ring(jax.device_put(rows, DEVICE), added)
+        count[0] = 0
+        with jax.transfer_guard("disallow"):
+            report = cp.save()
+        cp.replay.state.array.delete()
+        cp.wait()
+        assert np.array_equal(elementsckpt.read(report.path)["replay"], rows)
+        assert added == 64 or count[0] <= 3 * 2 * rows[0].nbytes  # Twice: it is nested.

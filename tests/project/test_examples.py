@@ -275,6 +275,33 @@ def signal_at(steps):
 
 
 @pytest.mark.torch
+@pytest.mark.parametrize("optimized", [False, True])
+def test_a_replay_of_stable_baselines_is_rings_if_its_rows_can_be_counted(optimized):
+    stable = pytest.importorskip("stable_baselines3")
+    from stable_baselines3.common import env_util
+
+    get_replay = functions("sb3_callback.py").get_replay
+    envs = env_util.make_vec_env("CartPole-v1", 2)
+    manner = {"handle_timeout_termination": not optimized}
+    model = stable.DQN(
+        *("MlpPolicy", envs),
+        buffer_size=60,
+        optimize_memory_usage=optimized,
+        replay_buffer_kwargs=manner,
+        device="cpu",
+    )
+    model.learn(100)
+    found = get_replay(model)
+    rings = {k: x for k, x in found.items() if type(x) is elementsckpt.Ring}
+    rows = model.num_timesteps // 2
+    assert rows > model.replay_buffer.buffer_size  # It has gone around.
+    assert {x.added for x in rings.values()} == (set() if optimized else {rows})
+    assert ("observations" in rings) is not optimized
+    model.replay_buffer.pos += 1  # As if it was filled by others, too.
+    assert elementsckpt.Ring not in map(type, get_replay(model).values())
+
+
+@pytest.mark.torch
 @pytest.mark.parametrize("algorithm", ["ppo", "dqn"])
 def test_a_model_that_a_signal_stopped_in_a_rollout_goes_on(tmp_path, algorithm):
     pytest.importorskip("stable_baselines3")
