@@ -6,6 +6,7 @@ that people can read it. The last field is the digest of all bytes before it.
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
 from collections.abc import Iterable
 from typing import TypeVar
@@ -19,6 +20,7 @@ from .names import FOLDER, SEGMENT
 
 T = TypeVar("T", bound=Head)
 _TAIL = b',\n"digest":"%s"}\n'
+_PLACE_OF = operator.attrgetter("segment", "offset")
 _TAIL_BYTES = len(_TAIL) - 2 + 32
 
 
@@ -111,10 +113,12 @@ def _check_blocks(component: Component) -> None:
         if segment.start > segment.size:
             raise _InvalidError(f"has data of {segment.file} beyond its end")
     ends = [segment.start for segment in component.segments]
-    for block in sorted(component.blocks, key=lambda b: (b.segment, b.offset)):
+    content, leaves = 0, component.size_bytes
+    for block in sorted(component.blocks, key=_PLACE_OF):
         if block.segment >= len(ends):
             raise _InvalidError("has a block in a segment that it lacks")
-        size, end = block.content_size, block.offset + block.size
+        size, end = block.unpacked or block.size, block.offset + block.size
+        content += size
         if size > MAX_BLOCK_BYTES:
             raise _InvalidError(
                 f"has a block of {size} bytes, more than {MAX_BLOCK_BYTES}"
@@ -126,10 +130,6 @@ def _check_blocks(component: Component) -> None:
                 f"overlaps another, or an end of the file"
             )
         ends[block.segment] = end
-    content, leaves = (
-        sum(x.content_size for x in component.blocks),
-        component.size_bytes,
-    )
     # Gaps align the leaves; a gap is never larger than the leaf after it.
     if not leaves <= content <= 2 * leaves:
         raise _InvalidError(f"has blocks of {content} bytes, for leaves of {leaves}")

@@ -76,7 +76,7 @@ def _make(groups: Sequence[list[Any]], probe: Any) -> None:
     In a round it makes one array of each column, and columns of like length end
     together. What does not pay stays as it is.
     """
-    steps = [_ROUNDS if len(x) >= _MANY else 1 for x in groups]
+    steps = [_ROUNDS if len(x) >= _ROUNDS**2 else 1 for x in groups]
     places = [
         (group, slice(start, None, step))
         for group, step in zip(groups, steps, strict=True)
