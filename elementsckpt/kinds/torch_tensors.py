@@ -104,7 +104,8 @@ def problem(value: Any) -> str | None:
     """
     if not is_any_tensor(value):
         return None
-    names = _names_in_torch(type(value))
+    cls: Any = type(value)
+    names = _names_in_torch(cls)
     if names & _SHARDED:
         return (
             f"is a {type(value).__name__}, and this process holds only its own shard: "
@@ -122,7 +123,7 @@ def problem(value: Any) -> str | None:
 
 
 @functools.lru_cache
-def _names_in_torch(cls: type) -> set[str]:
+def _names_in_torch(cls: Any) -> set[str]:
     """Return the names of those among a class and its bases that are torch's."""
     bases = [(x.__module__.partition(".")[0], x.__name__) for x in cls.__mro__]
     return {name for package, name in bases if package == "torch"}
@@ -162,8 +163,11 @@ def _is_direct(tensor: Any) -> bool:
     """Return whether its elements lie in memory as in a NumPy array in C order."""
     is_here = tensor.device.type == "cpu" and tensor.is_contiguous()
     is_lazy = tensor.is_conj() or tensor.is_neg()
-    return is_here and not is_lazy and _strides(tensor) is None and (
-        _name(tensor) in _DIRECT
+    return (
+        is_here
+        and not is_lazy
+        and _strides(tensor) is None
+        and (_name(tensor) in _DIRECT)
     )
 
 
@@ -267,8 +271,8 @@ def build(
     """Return arrays of one form as tensors.
 
     Args:
-      arrays: The elements of each, in memory that a tensor on the CPU shares if that is
-        aligned.
+      arrays: The elements of each, at equal distances in memory, which tensors on the
+        CPU share if it is aligned.
       code: Their dtype as `format.dtypes` encodes it.
       properties: Their other properties, as `properties` returns them.
     """
@@ -304,6 +308,8 @@ def _made(
     if not is_plain or _name_of(dtype) not in _DIRECT:
         return [make(array) for array in arrays]
     tensors = list(map(torch.from_numpy, arrays))
+    if not any(tensor.data_ptr() % ALIGN for tensor in tensors[:2]):
+        return tensors  # The others follow at the same distance.
     return [
         make(array) if tensor.data_ptr() % ALIGN else tensor
         for array, tensor in zip(arrays, tensors, strict=True)

@@ -326,7 +326,7 @@ class Reader:
 
 
 def _run(call: Callable[[T], object], items: Iterable[T], size: int) -> None:
-    """Call a function for each block, in threads if there are enough bytes for these."""
+    """Call a function for each block, in threads if there are enough bytes."""
     if size >= _PARALLEL_BYTES:
         run(call, items)
         return

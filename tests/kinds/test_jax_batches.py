@@ -17,7 +17,7 @@ def alike(count, dtype="float32", shape=(3,), seed=0):
     """Return arrays of random bits, NaN of all kinds among them."""
     dtype, rng = jnp.dtype(dtype), np.random.default_rng(seed)
     size = count * int(np.prod(shape))
-    most = 2 if dtype == bool else 256
+    most = 2 if dtype.kind == "b" else 256
     bits = rng.integers(0, most, size * dtype.itemsize, np.uint8)
     rows = bits.view(dtype).reshape(count, *shape)
     return [rows[number, ...] for number in range(count)]
