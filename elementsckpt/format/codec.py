@@ -8,6 +8,7 @@ directory is listed without reading the rest.
 
 from __future__ import annotations
 
+import operator
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -33,6 +34,7 @@ from .names import FOLDER, SEGMENT
 
 T = TypeVar("T", bound=Head)
 _TAIL = b',\n"digest":"%s"}\n'
+_PLACE_OF = operator.attrgetter("segment", "offset")
 _TAIL_BYTES = len(_TAIL) - 2 + 32
 _HEAD_TAIL = b',\n"head_digest":"%s"'
 # In JSON, lines end only between fields: those within text are escaped.
@@ -174,19 +176,17 @@ def _check_blocks(component: Component) -> None:
             raise _InvalidError(f"names {segment.file!r}, which is not a segment")
         if segment.start > segment.size:
             raise _InvalidError(f"has data of {segment.file} beyond its end")
+    content, leaves = 0, component.size_bytes
     for block in component.blocks:
+        size = block.unpacked or block.size
+        content += size
         if block.segment >= len(component.segments):
             raise _InvalidError("has a block in a segment that it lacks")
-        if block.content_size > MAX_BLOCK_BYTES:
-            size = block.content_size
+        if size > MAX_BLOCK_BYTES:
             raise _InvalidError(
                 f"has a block of {size} bytes, more than {MAX_BLOCK_BYTES}"
             )
     _check_overlap(component.segments, component.blocks)
-    content, leaves = (
-        sum(x.content_size for x in component.blocks),
-        component.size_bytes,
-    )
     # Gaps align the leaves; a gap is never larger than the leaf after it.
     if not leaves <= content <= 2 * leaves:
         raise _InvalidError(f"has blocks of {content} bytes, for leaves of {leaves}")
@@ -198,7 +198,7 @@ def _check_blocks(component: Component) -> None:
 def _check_overlap(segments: Sequence[Segment], blocks: Iterable[Block]) -> None:
     """Refuse blocks that overlap others, or lie outside of their segment."""
     ends = [segment.start for segment in segments]
-    for block in sorted(blocks, key=lambda b: (b.segment, b.offset)):
+    for block in sorted(blocks, key=_PLACE_OF):
         segment, end = segments[block.segment], block.offset + block.size
         if block.offset < ends[block.segment] or end > segment.size:
             raise _InvalidError(

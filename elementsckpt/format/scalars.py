@@ -98,7 +98,7 @@ def _refuse_twins(keys: Collection[Any]) -> None:
 
     Text cannot be forged like this.
     """
-    if len(keys) <= _MOST_TWINS or all(type(key) is str for key in keys):
+    if len(keys) <= _MOST_TWINS or {*map(type, keys)} == {str}:
         return
     counts = collections.Counter(map(hash, keys))
     if max(counts.values()) > _MOST_TWINS:

@@ -17,6 +17,7 @@ import numpy as np
 from msgspec import Struct
 
 from ..user import attributes
+from . import jax_batches
 
 
 class KeyData(Struct, frozen=True, eq=False):
@@ -105,9 +106,12 @@ def fetch(values: Sequence[Any]) -> list[np.ndarray]:
     array, but see `keeps_donated`. All transfers from other devices start before this
     waits for the first.
     """
-    jax = sys.modules["jax"]
     values = [_data(x) if is_key(x) else x for x in values]
-    return _read(values, lambda others: _read(_pinned(others), jax.device_get))
+    return _read(values, lambda others: jax_batches.fetch(others, _fetch))
+
+
+def _fetch(values: Sequence[Any]) -> list[np.ndarray]:
+    return _read(_pinned(values), sys.modules["jax"].device_get)
 
 
 def _data(key: Any) -> Any:
@@ -190,10 +194,14 @@ def keeps_donated() -> bool:
     return version >= (0, 6)
 
 
-def put(arrays: Sequence[np.ndarray]) -> list[Any]:
-    """Return the arrays as JAX arrays on the default device."""
+def put(groups: Sequence[list[Any]]) -> None:
+    """Make JAX arrays of NumPy arrays on the default device, in place.
+
+    Args:
+      groups: The arrays; those of a group have one dtype and shape.
+    """
     device_put = importlib.import_module("jax").device_put
-    return list(device_put(list(map(_own, arrays))))
+    jax_batches.put(groups, lambda arrays: device_put(list(map(_own, arrays))))
 
 
 def _own(array: np.ndarray) -> np.ndarray:
@@ -215,9 +223,16 @@ def weaken(array: Any) -> Any:
     The result has the same buffers. A computation would be checked by `jax_debug_nans`,
     and good saves hold NaN, too.
     """
-    buffers = [shard.data for shard in array.addressable_shards]
-    weak = array.aval.update(weak_type=True)
-    return type(array)(weak, array.sharding, buffers, committed=_is_committed(array))
+    sharding, buffers = array.sharding, [array]
+    if len(sharding.device_set) > 1:
+        buffers = [shard.data for shard in array.addressable_shards]
+    weak = _weak(array.aval)
+    return type(array)(weak, sharding, buffers, committed=_is_committed(array))
+
+
+@functools.lru_cache
+def _weak(aval: Any) -> Any:
+    return aval.update(weak_type=True)
 
 
 def wrap_key(data: Any, implementation: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,7 +20,7 @@ from .remote import Remote
 
 
 def _build(groups: Sequence[LeafGroup], decoded: Sequence[list[Any]], key: str) -> None:
-    """Make arrays and keys in one transfer.
+    """Make arrays and keys, all together.
 
     Raises:
       MismatchError: JAX would silently halve the width of an element type.
@@ -35,9 +34,8 @@ def _build(groups: Sequence[LeafGroup], decoded: Sequence[list[Any]], key: str) 
                 f"JAX would silently make 32 bits wide. Set jax_enable_x64, as the run "
                 f"that saved it did."
             )
-    placed = iter(jax_arrays.put([array for _, arrays in pairs for array in arrays]))
+    jax_arrays.put([arrays for _, arrays in pairs])
     for group, arrays in pairs:
-        arrays[:] = itertools.islice(placed, len(arrays))
         if group.kind == KEY.name:
             arrays[:] = [_wrap_key(array, group, key) for array in arrays]
         elif group.value:

@@ -128,22 +128,48 @@ def _aligned(arrays: list[np.ndarray], stored: Stored) -> list[np.ndarray]:
     The order in which torch and BLAS add numbers, and so the last bit of the result,
     depends on the alignment.
     """
-    (_, _, size), memory, offset = stored[:3]
-    if not arrays or arrays[0].size < 2 or memory is None or not size:
+    if not arrays or arrays[0].size < 2:
         return arrays
-    first, count = arrays[0], len(arrays)
-    is_c = first.flags.c_contiguous and first.ndim < MAX_AXES
-    if count > 1 and size % _ALIGN and is_c:
-        content = np.ndarray((count, size), np.uint8, memory, offset)
-        room = np.empty((count, size + -size % _ALIGN), np.uint8)
-        room[:, :size] = content
-        strides = (room.strides[0], *first.strides)
-        return list(np.ndarray((count, *first.shape), first.dtype, room, 0, strides))
-    begin = memory.__array_interface__["data"][0] + offset
+    together = aligned(arrays, stored, _ALIGN)
+    if together is not None:
+        return together
+    places = [array.__array_interface__["data"][0] for array in arrays]
     return [
-        _copied(array) if (begin + number * size) % _ALIGN else array
-        for number, array in enumerate(arrays)
+        _copied(array) if place % _ALIGN else array
+        for place, array in zip(places, arrays, strict=True)
     ]
+
+
+def aligned(
+    arrays: list[np.ndarray], stored: Stored, align: int
+) -> list[np.ndarray] | None:
+    """Return several arrays in C order, copied at once where they are not aligned.
+
+    Args:
+      arrays: What `stored.elements` returned.
+      stored: Their bytes.
+      align: What the address of each is to be a multiple of.
+
+    Returns:
+      The arrays, or None if they must be copied one by one.
+    """
+    (_, _, size), memory, offset = stored[:3]
+    if len(arrays) < 2 or memory is None or not size:
+        return None
+    first, count = arrays[0], len(arrays)
+    if not first.flags.c_contiguous or first.ndim >= MAX_AXES:
+        return None
+    begin = memory.__array_interface__["data"][0] + offset
+    if not begin % align and not size % align:
+        return arrays
+    step = size + -size % align
+    room = np.empty(count * step + align, np.uint8)
+    start = -room.__array_interface__["data"][0] % align
+    rows = np.ndarray((count, size), np.uint8, room, start, (step, 1))
+    rows[...] = np.ndarray((count, size), np.uint8, memory, offset)
+    strides = (step, *first.strides)
+    made = np.ndarray((count, *first.shape), first.dtype, room, start, strides)
+    return [made[number, ...] for number in range(count)] if not first.ndim else [*made]
 
 
 def _copied(array: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from ..format import dtypes
 from ..format.manifest import LeafGroup
 from . import torch_tensors
 from .kind import ArrayKind, Encoded, Form, Kind, Spec, Stored, cast, dtype_of
+from .numpy_kinds import aligned
 from .python_kinds import Opaque
 
 
@@ -44,14 +45,17 @@ class _Tensors(ArrayKind):
         strides = torch_tensors.strides_in(group.value, shape)
         if strides is not None:
             strides = tuple(stride * dtype.itemsize for stride in strides)
-        return stored._replace(layout=(dtype, shape, size)).elements(group, strides)
+        stored = stored._replace(layout=(dtype, shape, size))
+        arrays = stored.elements(group, strides)
+        if stored.is_numpy or stored.is_mapped:
+            return arrays
+        return aligned(arrays, stored, torch_tensors.ALIGN) or arrays
 
     def build(
         self, groups: Sequence[LeafGroup], decoded: Sequence[list[Any]], key: str
     ) -> None:
         for group, arrays in zip(groups, decoded, strict=True):
-            code, properties = group.dtype, group.value
-            arrays[:] = [torch_tensors.build(x, code, properties) for x in arrays]
+            arrays[:] = torch_tensors.build(arrays, group.dtype, group.value or ())
 
     def is_numpy(self, group: LeafGroup) -> bool:
         return isinstance(dtype_of(group.dtype), np.dtype)

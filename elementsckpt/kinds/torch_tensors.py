@@ -20,6 +20,8 @@ _SHARED_TYPES = (
     *("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32"),
     *("int64", "float16", "float32", "float64", "complex64", "complex128"),
 )
+# Those that all versions of torch take from NumPy as they are.
+_DIRECT = frozenset(_SHARED_TYPES) - {"uint16", "uint32", "uint64"}
 _HOLDERS = {
     "bfloat16": "<u2",
     "complex32": "<u4",
@@ -35,7 +37,7 @@ _CODES = {name: (name, held) for name, held in _HOLDERS.items()}
 _CODES |= {name: (np.dtype(name).str, np.dtype(name).str) for name in _SHARED_TYPES}
 _NAMES = {code: name for name, (code, _) in _CODES.items()}
 _DEVICE, _STRIDES = "device=", "strides="
-_ALIGN = 64  # Alignment of the memory that torch allocates on the CPU, in bytes.
+ALIGN = 64  # Alignment of the memory that torch allocates on the CPU, in bytes.
 # Tensors whose elements are partly in other processes, or nowhere. They are known by
 # name, so that no module has to be imported.
 _SHARDED = frozenset({"DTensor", "ShardedTensor"})
@@ -103,8 +105,8 @@ def problem(value: Any) -> str | None:
     """
     if not is_any_tensor(value):
         return None
-    bases = [(x.__module__.partition(".")[0], x.__name__) for x in type(value).__mro__]
-    names = {name for package, name in bases if package == "torch"}
+    cls: Any = type(value)
+    names = _names_in_torch(cls)
     if names & _SHARDED:
         return (
             f"is a {type(value).__name__}, and this process holds only its own shard: "
@@ -119,6 +121,13 @@ def problem(value: Any) -> str | None:
     if is_tensor(value) and _name(value) not in _CODES:
         return f"is a tensor of {value.dtype}: convert it to another dtype first"
     return None
+
+
+@functools.lru_cache
+def _names_in_torch(cls: Any) -> set[str]:
+    """Return the names of those among a class and its bases that are torch's."""
+    bases = [(x.__module__.partition(".")[0], x.__name__) for x in cls.__mro__]
+    return {name for package, name in bases if package == "torch"}
 
 
 def code(tensor: Any) -> str:
@@ -138,6 +147,9 @@ def fetch(tensor: Any) -> np.ndarray:
     """
     torch = sys.modules["torch"]
     plain = tensor.as_subclass(torch.Tensor) if _is_mapped(tensor) else tensor
+    if _is_direct(plain):
+        direct: np.ndarray = plain.detach().numpy()
+        return direct
     plain = plain.detach().resolve_conj().resolve_neg().cpu()
     strides = _strides(tensor)
     if strides is not None:
@@ -166,6 +178,18 @@ def is_far(tensor: Any) -> bool:
     return bool(tensor.device.type != "cpu")
 
 
+def _is_direct(tensor: Any) -> bool:
+    """Return whether its elements lie in memory as in a NumPy array in C order."""
+    is_here = tensor.device.type == "cpu" and tensor.is_contiguous()
+    is_lazy = tensor.is_conj() or tensor.is_neg()
+    return (
+        is_here
+        and not is_lazy
+        and _strides(tensor) is None
+        and (_name(tensor) in _DIRECT)
+    )
+
+
 def numbers(value: Any) -> np.ndarray:
     """Return the elements in C order, wider if NumPy may lack their type."""
     torch, dtype = sys.modules["torch"], value.dtype
@@ -188,7 +212,13 @@ def fetch_as(current: Any, value: Any) -> np.ndarray:
 
 def _strides(tensor: Any) -> tuple[int, ...] | None:
     """Return the strides of a dense tensor that is not in C order, or None."""
-    shape, strides = tuple(tensor.shape), tuple(tensor.stride())
+    return _unusual(tuple(tensor.shape), tensor.stride())
+
+
+@functools.lru_cache(1 << 10)
+def _unusual(
+    shape: tuple[int, ...], strides: tuple[int, ...]
+) -> tuple[int, ...] | None:
     is_usual = 0 in shape or strides == _c_strides(shape)
     return None if is_usual or not _is_dense(shape, strides) else strides
 
@@ -254,13 +284,16 @@ def _value_of(properties: Sequence[str], prefix: str) -> str | None:
     return next((x.removeprefix(prefix) for x in texts if x.startswith(prefix)), None)
 
 
-def build(array: np.ndarray, code: str, properties: Sequence[str]) -> Any:
-    """Return a tensor; on the CPU, it shares the array's memory if that is aligned.
+def build(
+    arrays: Sequence[np.ndarray], code: str, properties: Sequence[str]
+) -> list[Any]:
+    """Return arrays of one form as tensors.
 
     Args:
-      array: Its elements.
-      code: Its dtype as `format.dtypes` encodes it.
-      properties: Its other properties, as `properties` returns them.
+      arrays: The elements of each, at equal distances in memory, which tensors on the
+        CPU share if it is aligned.
+      code: Their dtype as `format.dtypes` encodes it.
+      properties: Their other properties, as `properties` returns them.
     """
     torch = importlib.import_module("torch")
     dtype = getattr(torch, _NAMES[code], None)
@@ -269,17 +302,46 @@ def build(array: np.ndarray, code: str, properties: Sequence[str]) -> Any:
     requires_grad = "requires_grad" in properties
     if requires_grad and not (dtype.is_floating_point or dtype.is_complex):
         raise ValueError(f"a tensor of {code} that requires a gradient")
-    tensor = torch.empty(array.shape, dtype=dtype, device="cpu")
-    if array.size:
-        strides = strides_in(properties, array.shape) or _c_strides(array.shape)
-        flat = _shared(array.transpose(_axes(strides))).view(dtype)
-        tensor = flat.as_strided(array.shape, strides)
-    device = _value_of(properties, _DEVICE)
-    if device is not None:
-        tensor = tensor.to(_device(device))
+    tensors = _made(arrays, dtype, properties)
+    name = _value_of(properties, _DEVICE)
+    if name is not None:
+        device = _device(name)
+        tensors = [tensor.to(device) for tensor in tensors]
     if "parameter" in properties:
-        return torch.nn.Parameter(tensor, requires_grad=requires_grad)
-    return tensor.requires_grad_(requires_grad)
+        wrap = functools.partial(torch.nn.Parameter, requires_grad=requires_grad)
+        return [wrap(tensor) for tensor in tensors]
+    return [x.requires_grad_() for x in tensors] if requires_grad else tensors
+
+
+def _made(
+    arrays: Sequence[np.ndarray], dtype: Any, properties: Sequence[str]
+) -> list[Any]:
+    """Return tensors on the CPU."""
+    torch = sys.modules["torch"]
+    first = arrays[0] if arrays else np.empty(0)
+    if not first.size:
+        return [torch.empty(x.shape, dtype=dtype, device="cpu") for x in arrays]
+    strides = strides_in(properties, first.shape)
+    make = functools.partial(_with_strides, dtype=dtype, strides=strides)
+    is_plain = strides is None and first.flags.c_contiguous and first.flags.writeable
+    if not is_plain or _name_of(dtype) not in _DIRECT:
+        return [make(array) for array in arrays]
+    tensors = list(map(torch.from_numpy, arrays))
+    if not any(tensor.data_ptr() % ALIGN for tensor in tensors[:2]):
+        return tensors  # The others follow at the same distance.
+    return [
+        make(array) if tensor.data_ptr() % ALIGN else tensor
+        for array, tensor in zip(arrays, tensors, strict=True)
+    ]
+
+
+def _with_strides(
+    array: np.ndarray, dtype: Any, strides: tuple[int, ...] | None
+) -> Any:
+    """Return a tensor whose elements lie in memory as strides say, or in C order."""
+    strides = _c_strides(array.shape) if strides is None else strides
+    flat = _shared(array.transpose(_axes(strides))).view(dtype)
+    return flat.as_strided(array.shape, strides)
 
 
 def _shared(array: np.ndarray) -> Any:
@@ -289,12 +351,12 @@ def _shared(array: np.ndarray) -> Any:
         data = data.copy()
     tensor = sys.modules["torch"].from_numpy(data)
     # As bytes: torch crashes if it reads 16-byte elements that are not aligned.
-    return tensor.clone() if tensor.data_ptr() % _ALIGN else tensor
+    return tensor.clone() if tensor.data_ptr() % ALIGN else tensor
 
 
 def like(current: Any, array: np.ndarray) -> Any:
     """Return the array as a tensor with the dtype, properties and device of another."""
-    return build(array, code(current), properties(current))
+    return build([array], code(current), properties(current))[0]
 
 
 @functools.cache
@@ -311,4 +373,9 @@ def _device(name: str) -> Any:
 
 
 def _name(tensor: Any) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
+    return _name_of(tensor.dtype)
+
+
+@functools.cache
+def _name_of(dtype: Any) -> str:
+    return str(dtype).removeprefix("torch.")

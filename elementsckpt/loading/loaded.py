@@ -14,7 +14,7 @@ from ..components.component import Target
 from ..directory.entries import SaveEntry
 from ..kinds.classes import Change
 from ..reports import LoadReport
-from ..state import tree, walking
+from ..state import walking
 from ..state.matching import Plan
 from ..state.selection import Selection
 from ..storage.fileview import FolderReader
@@ -133,4 +133,5 @@ class Loaded(Struct):
 
 def full_names(key: str, names: Iterable[str]) -> list[str]:
     """Return names of leaves with the key of their component."""
-    return [tree.full_name(key, name) for name in names]
+    prefix = f"{key}/"
+    return [prefix + name if name else key for name in names]

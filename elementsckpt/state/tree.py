@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
+import operator
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -46,7 +47,7 @@ def hidden(tree: Tree) -> set[int]:
 
     They are parts of pickles, memory of views, or in attributes of containers.
     """
-    odd = any(group.kind in _HOLDERS for group in tree.leaves)
+    odd = not _HOLDERS.isdisjoint(map(_kind_of, tree.leaves))
     if not odd and not any(node.attributes for node in tree.nodes):
         return set()
     placed = {tree.root}
@@ -77,11 +78,17 @@ def attributes_of(node: Node) -> dict[str, int]:
 
 def has_pickles(tree: Tree) -> bool:
     """Return whether some leaves are pickled."""
-    return any(group.kind == "pickle" for group in tree.leaves)
+    return "pickle" in map(_kind_of, tree.leaves)
+
+
+_kind_of = operator.attrgetter("kind")
+_names_of = operator.attrgetter("names")
 
 
 def _parts_by_pickle(tree: Tree) -> dict[int, Sequence[int]]:
     """Return the parts of each pickled leaf: numbers of leaves and containers."""
+    if not has_pickles(tree):
+        return {}
     return {
         first + index: parts
         for first, group in numbered(tree)
@@ -148,11 +155,15 @@ def pick(tree: Tree, numbers: Iterable[int]) -> list[tuple[int, LeafGroup]]:
     wanted = sorted(set(numbers))
     if wanted and wanted[0] < 0:
         raise IndexError("a leaf has a negative number")
-    picked = []
+    picked: list[tuple[int, LeafGroup]] = []
+    counts = map(len, map(_names_of, tree.leaves))
+    firsts = [0, *itertools.accumulate(counts)]
     position = 0
-    for first, group in numbered(tree):
-        end = bisect.bisect_left(wanted, first + len(group.names), position)
-        if end - position == len(group.names):
+    while position < len(wanted) and wanted[position] < firsts[-1]:
+        place = bisect.bisect_right(firsts, wanted[position]) - 1
+        first, stop = firsts[place : place + 2]
+        group, end = tree.leaves[place], bisect.bisect_left(wanted, stop, position)
+        if end - position == stop - first:
             picked.append((first, group))
         else:
             picked += _runs(first, group, wanted[position:end])

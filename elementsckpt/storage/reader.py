@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -19,7 +20,9 @@ from . import pool
 from .pool import Opened
 from .store import OpenSegment, Source
 
+T = TypeVar("T")
 _ALIGN = 64
+_PARALLEL_BYTES = 8 << 20  # To start threads takes as long as to read 1 MiB.
 # Changed by atomic calls only, as threads, signal handlers and forked children use it.
 _streams: list[weakref.ref[Reader]] = []
 
@@ -120,7 +123,7 @@ class Reader:
         self._maps: dict[int, np.ndarray] = {}
         self._checked: set[int] = set()  # Blocks in the maps that were verified.
         self._recent: dict[int, np.ndarray] = {}
-        self._total = sum(block.content_size for block in component.blocks)
+        self._total = sum([block.unpacked or block.size for block in component.blocks])
         self._loaded = 0
 
     def held_bytes(self, *, mapped: bool) -> int:
@@ -171,7 +174,8 @@ class Reader:
         ]
         if verify:
             new = [number for number in to_check if number not in self._checked]
-            run(lambda number: self._check(number, to_check[number]), new)
+            size = sum(to_check[number].size for number in new)
+            _run(lambda number: self._check(number, to_check[number]), new, size)
             self._checked.update(new)
         pairs = zip(wants, mapped, strict=True)
         others = iter(self.read([want for want, memory in pairs if memory is None]))
@@ -207,11 +211,11 @@ class Reader:
             else:
                 memories.append(self._allocate(want, to_read, shared))
         if to_read:  # Most of many small shards have nothing to read.
-            size = sum(memory.size for memory in to_read.values())
-            # With all of the blocks that leaves share.
-            require_memory(size, self.source.path, self._less)
-            self._loaded += size
-            run(lambda item: self._load(*item), to_read.items())
+            with_shared = sum([memory.size for memory in to_read.values()])
+            if with_shared > size:  # All of the blocks that leaves share.
+                require_memory(with_shared, self.source.path, self._less)
+            self._loaded += with_shared
+            _run(lambda item: self._load(*item), to_read.items(), with_shared)
         self._recent = dict(list(shared.items())[-1:])
         return memories
 
@@ -292,8 +296,9 @@ class Reader:
 
     def _check(self, number: int, memory: np.ndarray) -> None:
         block = self._component.blocks[number]
-        with self._naming(number):
-            _verify(self._path(block.segment), block, memory)
+        if digest(memory) != block.digest:  # Hashing is all that takes time here.
+            with self._naming(number):
+                _verify(self._path(block.segment), block, memory)
 
     @contextlib.contextmanager
     def _naming(self, block: int) -> Iterator[None]:
@@ -322,6 +327,15 @@ class Reader:
             _streams.remove(weakref.ref(self))
         self._files.close()
         self._recent = {}
+
+
+def _run(call: Callable[[T], object], items: Iterable[T], size: int) -> None:
+    """Call a function for each block, in threads if there are enough bytes."""
+    if size >= _PARALLEL_BYTES:
+        run(call, items)
+        return
+    for item in items:
+        call(item)
 
 
 def _memory(size: int) -> np.ndarray:

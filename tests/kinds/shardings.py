@@ -357,7 +357,41 @@ def ring_buffers_over_devices_are_saved(folder):
             assert (count[0] <= 20 * 2048) == is_in_parts, (name, count[0])
 
 
+def saved(folder, state):
+    """Return a checkpoint that has saved a state, with a box to load it into."""
+    cp = Checkpoint(folder, fsync=False)
+    cp.box = Box(state)
+    cp.save()
+    cp.box = Box()
+    return cp
+
+
+def many_small_arrays_come_to_the_default_device(folder):
+    state = [jnp.full(3, number) for number in range(1100)]
+    cp = saved(folder, state)
+    device = jax.devices()[3]
+    with jax.default_device(device):
+        cp.load()
+    loaded = cp.box.state
+    assert {place for x in loaded for place in x.devices()} == {device}
+    assert not any(x._committed for x in loaded)
+    assert [x.tolist() for x in loaded] == [x.tolist() for x in state]
+
+
+def many_small_arrays_stay_on_one_device_where_a_mesh_is_set(folder):
+    state = [jnp.full(3, number) for number in range(1100)]
+    cp = saved(folder, state)
+    with getattr(jax, "set_mesh", lambda mesh: mesh)(mesh(8)):
+        cp.load()
+        one = jax.device_put(np.zeros(3))
+    loaded = cp.box.state
+    assert {x.sharding for x in loaded} == {one.sharding}
+    assert [x.tolist() for x in loaded] == [x.tolist() for x in state]
+
+
 CLAIMS = [
+    many_small_arrays_come_to_the_default_device,
+    many_small_arrays_stay_on_one_device_where_a_mesh_is_set,
     load_pytree_puts_leaves_where_the_template_has_them,
     a_value_puts_leaves_where_its_own_are,
     a_load_by_regex_puts_leaves_where_the_current_ones_are,

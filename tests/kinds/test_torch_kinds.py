@@ -9,6 +9,7 @@ import pytest
 import elementsckpt
 from elementsckpt import Checkpoint, StateError, Value
 from elementsckpt.format import dtypes
+from elementsckpt.kinds import torch_tensors
 
 from support.boxes import Box
 from support.strategies import assert_same, round_trip
@@ -355,3 +356,35 @@ def test_reading_says_which_package_narrow_tensors_need(tmp_path):
     cp.save()
     with pytest.raises(elementsckpt.ReadError, match=r"ml_dtypes.*\. Install it, or"):
         elementsckpt.read(tmp_path)
+
+
+# Many of one form
+
+
+def test_many_tensors_are_made_of_their_memory_together(tmp_path, monkeypatch):
+    state = [torch.full((3,), float(number)) for number in range(500)]
+    steps = [torch.tensor(number) for number in range(500)]
+    cp = Checkpoint(tmp_path, fsync=False)
+    cp.box = Box({"moments": state, "steps": steps})
+    cp.save()
+    alone = []
+    monkeypatch.setattr(torch_tensors, "_with_strides", lambda x, **_: alone.append(x))
+    cp.box = Box()
+    cp.load()
+    assert not alone
+    assert_same({"moments": state, "steps": steps}, cp.box.state)
+    for tensor in cp.box.state["moments"]:
+        assert tensor.untyped_storage().nbytes() == tensor.nbytes
+        assert not tensor.data_ptr() % 64
+
+
+def test_writing_to_one_of_many_tensors_changes_no_other(tmp_path):
+    state = [torch.full((3,), float(number)) for number in range(100)]
+    cp = Checkpoint(tmp_path, fsync=False)
+    cp.box = Box(state)
+    cp.save()
+    cp.box = Box()
+    cp.load()
+    cp.box.state[50].add_(1)
+    assert_same([*state[:50], state[50] + 1, *state[51:]], cp.box.state)
+    assert [x._version for x in cp.box.state] == [x == 50 for x in range(100)]

@@ -10,6 +10,7 @@ import pytest
 import elementsckpt
 from elementsckpt import Checkpoint
 from elementsckpt.storage import files
+from elementsckpt.system import threads
 
 from support.boxes import Box, Stream, load_agent, make
 from support.folders import HEADERS, MB, Calls, component_of, noise
@@ -247,6 +248,26 @@ def test_other_components_are_not_read(tmp_path, reads):
     cp.load(keys=["agent"])
     assert not [name for name in reads.bytes if name.startswith("replay")]
     assert MB <= reads.segments <= MB + HEADERS
+
+
+@pytest.mark.parametrize("options", [{"mmap": False}, {"mmap": True}])
+def test_threads_are_started_only_for_much(tmp_path, monkeypatch, options):
+    state = {"little": noise(1, 2 * MB), "much": noise(2, 9 * MB)}
+    path = make(tmp_path, state, **RAW).save().path
+    started = []
+    start = threads.start
+
+    def counting(*args, **kwargs):
+        started.append(args)
+        return start(*args, **kwargs)
+
+    monkeypatch.setattr(threads, "start", counting)
+    found = elementsckpt.read(path, regex="little", **options)
+    assert_same(state["little"], found["agent"]["little"])
+    assert not started
+    found = elementsckpt.read(path, regex="much", **options)
+    assert_same(state["much"], found["agent"]["much"])
+    assert started
 
 
 def test_looking_reads_no_arrays(tmp_path, reads):
