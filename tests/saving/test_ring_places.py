@@ -269,6 +269,10 @@ def test_after_a_fork_each_goes_by_its_own_saves(tmp_path):
 
 def test_modules_of_nnx_may_return_rings(tmp_path):
     nnx = pytest.importorskip("flax.nnx")
+    try:
+        nnx.Variable(jnp.zeros(3))[...] = jnp.ones(3)
+    except Exception:
+        pytest.skip("variables cannot be set by index yet")
 
     class Replay(nnx.Module):
         def __init__(self):
