@@ -8,13 +8,4 @@ HTML for notebooks. Its **outline** is what both show: a title, rows, and tables
 from .report import Report, ReportList
 from .saves import ComponentInfo, Lineage, LoadReport, SaveInfo, SaveList, SaveReport
 
-__all__ = [
-    "ComponentInfo",
-    "Lineage",
-    "LoadReport",
-    "Report",
-    "ReportList",
-    "SaveInfo",
-    "SaveList",
-    "SaveReport",
-]
+__all__ = ["figures", "looking", "outline", "report"]

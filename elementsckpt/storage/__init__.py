@@ -10,10 +10,13 @@ __all__ = [
     "descriptors",
     "disk",
     "files",
+    "filetree",
     "fileview",
     "folders",
     "paths",
     "places",
+    "pool",
     "reader",
     "store",
+    "trials",
 ]
