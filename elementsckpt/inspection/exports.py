@@ -98,7 +98,7 @@ def export(
             name = _renamed(leaf.name if bare and leaf.name else leaf.full_name, rename)
             blocks = readers.setdefault(leaf.key, Blocks(contents, leaf.key))
             tensor = _tensor(name, contents, leaf, blocks)
-            if tensor is None or not write.holds(tensor.dtype):
+            if tensor is None or not write.holds(tensor):
                 left_out.append(leaf.full_name)
             else:
                 tensors.append(tensor)
@@ -174,9 +174,9 @@ class _Safetensors:
     """
 
     @staticmethod
-    def holds(dtype: np.dtype[Any]) -> bool:
+    def holds(tensor: Tensor) -> bool:
         """Return whether the format has this dtype."""
-        return _tag(dtype) is not None
+        return _tag(tensor.dtype) is not None
 
     @staticmethod
     def write(tensors: Iterable[Tensor], stream: BinaryIO) -> None:
@@ -212,9 +212,9 @@ class _Npz:
     """A zip file of npy files, as `numpy.savez` writes it."""
 
     @staticmethod
-    def holds(dtype: np.dtype[Any]) -> bool:
-        """Return whether the format has this dtype."""
-        return not dtype.hasobject
+    def holds(tensor: Tensor) -> bool:
+        """Return whether the format has this dtype and this name."""
+        return not tensor.dtype.hasobject and "\0" not in tensor.name
 
     @staticmethod
     def write(tensors: Iterable[Tensor], stream: BinaryIO) -> None:

@@ -5,7 +5,13 @@ HTML for notebooks. Its **outline** is what both show: a title, rows, and tables
 **Figures** are numbers as text.
 """
 
-from .report import Report, ReportList
-from .saves import ComponentInfo, Lineage, LoadReport, SaveInfo, SaveList, SaveReport
+from .report import Report as Report
+from .report import ReportList as ReportList
+from .saves import ComponentInfo as ComponentInfo
+from .saves import Lineage as Lineage
+from .saves import LoadReport as LoadReport
+from .saves import SaveInfo as SaveInfo
+from .saves import SaveList as SaveList
+from .saves import SaveReport as SaveReport
 
 __all__ = ["figures", "looking", "outline", "report"]
