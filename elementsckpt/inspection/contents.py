@@ -164,8 +164,8 @@ class Contents:
         if not chosen:
             near = hints.nearest(regex, [leaf.full_name for leaf in found], _NEAREST)
             raise MismatchError(
-                f"regex={regex!r} matches no leaf of {self.found.path}. Choose one of the "
-                f"nearest names: {hints.listed(near, 'none, as it has no leaves')}."
+                f"regex={regex!r} matches no leaf of {self.found.path}. Choose one of "
+                f"the nearest names: {hints.listed(near, 'none, as it has no leaves')}."
             )
         return chosen
 
