@@ -14,7 +14,7 @@ from elementsckpt import Checkpoint, DamagedError, Ring, Value
 from support.buffers import COLUMNS, ROWS, Buffer, opened, saved
 from support.faults import use_small_segments
 from support.folders import forge
-from support.strategies import PROPERTY
+from support.strategies import PROPERTY, assert_same
 
 
 @pytest.fixture(autouse=True)
@@ -266,6 +266,26 @@ def test_one_array_in_two_places_is_one_ring(tmp_path):
     one[0] = 5
     assert view[-1, 0] == 5
     assert text == "last"
+
+
+@pytest.mark.parametrize("is_resumed", [False, True])
+def test_rings_of_one_name_are_not_taken_for_each_other(tmp_path, is_resumed):
+    frames = {"a/b": np.zeros((ROWS, COLUMNS)), "a": {"b": np.zeros((ROWS, COLUMNS))}}
+    frames["a"]["b"][201] = 7
+
+    def state():
+        return {"a/b": Ring(frames["a/b"], 9), "a": {"b": Ring(frames["a"]["b"], 9)}}
+
+    cp = Checkpoint(tmp_path, fsync=False)
+    cp.box = Value({"a/b": state()["a/b"]})
+    for _ in range(3):
+        save = cp.save().path
+        if is_resumed:
+            cp = Checkpoint(tmp_path, fsync=False)
+            cp.box = Value(elementsckpt.read(save)["box"])
+            cp.load()
+        cp.box.value = state()
+    assert_same(elementsckpt.read(cp.save().path)["box"], frames)
 
 
 def test_a_number_of_one_element_is_no_ring():
