@@ -354,7 +354,10 @@ def test_damage_to_the_last_save_costs_one_save_at_most(tmp_path, background):
     assert np.array_equal(frames, cp.buffer.frames)
 
 
-def test_a_forged_ring_in_the_last_save_stops_no_save(tmp_path):
+@pytest.mark.parametrize(
+    "fields", [{"shape": [1 << 61, 1 << 61]}, {"dtype": "not_installed_here"}]
+)
+def test_a_ring_of_the_last_save_that_cannot_be_loaded_stops_no_save(tmp_path, fields):
     cp = opened(tmp_path)
     cp.buffer.add(400)
     path = cp.save().path
@@ -365,7 +368,7 @@ def test_a_forged_ring_in_the_last_save_stops_no_save(tmp_path):
             for x in content["components"][0]["trees"][0]["leaves"]
             if x["names"] == ["frames"]
         )
-        leaf["shape"] = [1 << 61, 1 << 61]
+        leaf.update(fields)
 
     forge(path, change)
     cp = opened(tmp_path)
