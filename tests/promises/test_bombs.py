@@ -156,8 +156,8 @@ def peak_of(save, script):
     """Return by how many bytes a script makes memory grow at most."""
     start = """
 import pathlib, re, sys
-import elementsckpt.checkpoint
 import elementsckpt.engine, elementsckpt.functions
+
 def memory(field):
     status = pathlib.Path("/proc/self/status").read_text()
     return int(re.search(field + r":\\s+(\\d+)", status)[1]) << 10
