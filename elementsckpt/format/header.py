@@ -126,7 +126,7 @@ class Header:
         is_free = new.isdisjoint(self._taken) and new.isdisjoint(self._others)
         if len(new) < len(names) or not is_free:
             names, date = self._free(names), ""
-        self._taken |= new
+        self._taken = self._taken | new if self._taken else new
         free = iter(names)
         for tensors in runs:
             gap = block + tensors.begin - self.end

@@ -65,8 +65,8 @@ def encode(
         if last.structure.are_apart(flat):
             encoded = grouping.encode(flat, key, losses)
             # What changes each time is not learned each time.
-            known = _grouped(flat, encoded) if last.grouped is None else None
-            return encoded, Recurring(last.structure, known)
+            grouped = _grouped(flat, encoded) if last.grouped is None else None
+            return encoded, Recurring(last.structure, grouped)
     flat = flattening.flatten(state, key)
     encoded = grouping.encode(flat, key, losses)
     known = structure.of(flat) if last is None else None
@@ -111,13 +111,8 @@ class Grouped(Struct, frozen=True):
                 arrays.append(values)
                 storages.append([x.T for x in values] if group.order == "F" else values)
             groups.append(group)
-        # Arrays whose memory is apart are others, so most often that is enough.
-        if not views.are_apart(list(itertools.chain.from_iterable(arrays))):
-            if not structure.are_apart(flat):
-                return None
-            found = views.search(arrays)
-            if found.views or found.unshared:
-                return None
+        if not _are_apart(arrays, flat, structure):
+            return None
         saved = Tree(self.tree.root, self.tree.nodes, groups)
         return EncodedState(saved, storages, [[] for _ in groups], [], [])
 
@@ -152,6 +147,18 @@ def _grouped(flat: Flat, encoded: EncodedState) -> Grouped | None:
     for group in groups:
         group.value = None
     return Grouped(Tree(encoded.tree.root, encoded.tree.nodes, groups), found)
+
+
+def _are_apart(
+    arrays: Sequence[Sequence[np.ndarray]], flat: Flat, structure: Structure
+) -> bool:
+    """Return whether no array is met twice, and none is in the memory of another."""
+    if views.are_apart(list(itertools.chain.from_iterable(arrays))):
+        return True  # Of an array that is met twice, the memory would be, too.
+    if not structure.are_apart(flat):
+        return False
+    found = views.search(arrays)
+    return not found.views and not found.unshared
 
 
 def _are_alike(arrays: Sequence[np.ndarray], form: Any) -> bool:

@@ -6,7 +6,7 @@ of bytes. `LocalStore` implements it for directories.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
