@@ -33,6 +33,8 @@ class SaveEntry:
       is_ours: Whether this library wrote it; a guess if it is damaged.
       signature: That of its manifest, or None if it could not be read.
       is_verified: Whether all of the manifest was verified, not its head alone.
+      segments: Names of its segments, if it was written by this object and has no other
+        files; else None.
     """
 
     source: Source
@@ -43,6 +45,7 @@ class SaveEntry:
     is_ours: bool = True
     signature: Hashable | None = None
     is_verified: bool = False
+    segments: tuple[str, ...] | None = None
 
     @property
     def path(self) -> Path:

@@ -6,7 +6,7 @@ of bytes. `LocalStore` implements it for directories.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -54,8 +54,15 @@ class Store(Protocol):
           WriteError: the place refused.
         """
 
-    def remove(self, name: str, *, fsync: bool) -> bool:
+    def remove(
+        self, name: str, *, fsync: bool, known: Sequence[str] | None = None
+    ) -> bool:
         """Remove a save, at once or not at all; failing only warns.
+
+        Args:
+          name: Its name.
+          fsync: Whether that is durable before its content goes.
+          known: Names of its segments if it has nothing else; None if unknown.
 
         Returns:
           Whether it is gone.
