@@ -1,0 +1,80 @@
+"""What `convert` needs of the disk: a directory that appears whole, and copies."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import SaveExistsError, WriteError
+from . import disk, folders, paths
+from .files import File
+
+_CHUNK = 1 << 20
+
+
+@contextlib.contextmanager
+def new_directory(path: Path) -> Iterator[Path]:
+    """Make a directory that gets its name when all is in it.
+
+    Yields:
+      A hidden folder beside it, to write to. If an error leaves the block, nothing is
+      left, and the folders above that were missing are gone, too.
+
+    Raises:
+      SaveExistsError: something is at the path that is not an empty folder.
+      WriteError: the disk refused.
+    """
+    path = paths.real(path)
+    is_taken = paths.exists(path) and not paths.is_folder(path)
+    if is_taken or folders.names_in(path):
+        raise SaveExistsError(
+            f"{path} is not an empty folder. Choose another path, or remove it first; "
+            f"it was not touched."
+        )
+    made: list[Path] = []
+    try:
+        for parent in [*path.parents][::-1]:
+            if not paths.exists(parent) and disk.make_folder(parent):
+                made.append(parent)
+        new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        disk.make_folder(new)
+        made.append(new)
+        yield new
+        disk.sync_folder(new)
+        disk.rename(new, path)
+        made.clear()
+        disk.sync_folder(path.parent)
+    finally:
+        for folder in reversed(made):
+            with contextlib.suppress(WriteError):
+                _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    found = list(folders.below(folder))
+    for name, status in reversed(found):
+        is_folder = stat.S_ISDIR(status.st_mode)
+        (disk.remove_folder if is_folder else disk.remove)(folder / name)
+    disk.remove_folder(folder)
+
+
+def copy_files(source: Path, target: Path) -> None:
+    """Copy all files in a folder, and in those below it, to another folder.
+
+    Raises:
+      ReadError, DamagedError: the system refused to read.
+      WriteError: the disk refused.
+    """
+    memory = bytearray(_CHUNK)
+    for name, status in folders.below(source):
+        if stat.S_ISDIR(status.st_mode):
+            disk.make_folder(target / name)
+            continue
+        with File(source / name) as file, disk.create(target / name) as new:
+            for place in range(0, file.size, _CHUNK):
+                piece = memoryview(memory)[: min(_CHUNK, file.size - place)]
+                file.read(piece, place)
+                disk.write(new.fd, piece, place, path=target / name)
