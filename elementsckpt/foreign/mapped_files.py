@@ -1,4 +1,4 @@
-"""Files of arrays that others wrote, mapped; whatever is wrong with one is one error."""
+"""Files of arrays that others wrote, mapped; what is wrong with one is one error."""
 
 from __future__ import annotations
 
@@ -104,4 +104,4 @@ def size_bytes(dtype: np.dtype[Any], shape: Any) -> int:
         raise ValueError(f"no array has the shape {str(shape)[:80]}")
     if math.prod(shape) * max(1, dtype.itemsize) >= 1 << 62:
         raise ValueError("an array larger than any memory")
-    return math.prod(shape) * dtype.itemsize
+    return int(math.prod(shape) * dtype.itemsize)

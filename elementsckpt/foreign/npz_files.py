@@ -165,9 +165,7 @@ def _dtype(described: Any) -> np.dtype[Any]:
     return np.lib.format.descr_to_dtype(described)
 
 
-def _stored(
-    archive: zipfile.ZipFile, entry: _Entry, content: np.ndarray
-) -> np.ndarray:
+def _stored(archive: zipfile.ZipFile, entry: _Entry, content: np.ndarray) -> np.ndarray:
     """Return an entry that is not compressed, where it is; its checksum is verified."""
     with archive.open(entry.info) as file:
         while file.read(_CHUNK):
@@ -217,7 +215,7 @@ def _inflated(
 
 def _with_dtypes(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return the arrays with the dtypes that NumPy lacks."""
-    own: dict[str, str] = {}
+    own: Any = {}
     described = values.get(DTYPES)
     if described is not None and described.dtype.kind == "U" and not described.shape:
         if described.nbytes > _MOST_JSON:

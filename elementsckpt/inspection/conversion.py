@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,12 @@ from msgspec import Struct, structs
 
 from ..components.files import Folder
 from ..directory import lookup, metadata
-from ..format.manifest import Head
 from ..directory.listing import Directory
 from ..directory.retention import Keep
 from ..errors import DamagedError, MismatchError, MissingKeyError
 from ..foreign import npz_files, safetensors_files
 from ..format import manifest
+from ..format.manifest import Head
 from ..loading import load, patterns, verbs
 from ..loading.candidates import Candidates
 from ..loading.request import Regex, Rename, Request
@@ -113,7 +114,7 @@ def convert(
 
 def _steps(
     path: Path, request: Request, is_every: bool, scratch: Path
-) -> Iterator[_Step]:
+) -> Generator[_Step, None, None]:
     """Yield what becomes a save, the oldest first; its arrays may be mapped."""
     if paths.exists(path) and not paths.is_folder(path):
         yield _of_file(path, request, scratch)
@@ -133,8 +134,10 @@ def _described(head: Head | None) -> tuple[SaveLabel, Keep]:
     if head is None:  # Written by elements, which says no more.
         return SaveLabel(), Keep(latest=None)
     label = SaveLabel(head.step, head.metrics, head.metadata, head.pin)
-    metric, mode = head.ranking or (None, "max")
-    return label, Keep(latest=None, best=metric and 1, metric=metric, mode=mode)
+    if head.ranking is None:
+        return label, Keep(latest=None)
+    metric, mode = head.ranking
+    return label, Keep(latest=None, best=1, metric=metric, mode=mode)
 
 
 def _of_file(path: Path, request: Request, scratch: Path) -> _Step:
@@ -161,7 +164,7 @@ def _of_file(path: Path, request: Request, scratch: Path) -> _Step:
             f"{path} has no {', '.join(map(shown, missing))}. It has {form.NAME!r}: "
             f"pass that in keys=, or leave keys= out."
         )
-    chosen = _chosen({key: found.values for key in wanted}, request, path)
+    chosen = _chosen(dict.fromkeys(wanted, found.values), request, path)
     states.tell_of_pickles(found.left_out, path)
     return _Step(chosen, SaveLabel(metadata=metadata.encode(found.metadata)))
 
@@ -175,11 +178,14 @@ def _chosen(
     by_key = {key: list(map(manifest.escape, x)) for key, x in values.items()}
     matches = patterns.selections(request, by_key)
     chosen = {
-        key: {x: y for x, y in arrays.items() if matches[key].matches(manifest.escape(x))}
+        key: {
+            x: y for x, y in arrays.items() if matches[key].matches(manifest.escape(x))
+        }
         for key, arrays in values.items()
     }
     if not any(chosen.values()):
-        near = hints.nearest(str(request.regex), sum(by_key.values(), []), _MOST_NEAR)
+        every = list(itertools.chain.from_iterable(by_key.values()))
+        near = hints.nearest(str(request.regex), every, _MOST_NEAR)
         raise MismatchError(
             f"regex={request.regex!r} matches no array of {path}. The nearest names "
             f"are {hints.listed(near, 'none, as it has no arrays')}. Correct it; "

@@ -34,23 +34,34 @@ def new_directory(path: Path) -> Iterator[Path]:
             f"{path} is not an empty folder. Choose another path, or remove it first; "
             f"it was not touched."
         )
+    was_there = paths.exists(path)
+    new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     made: list[Path] = []
     try:
         for parent in [*path.parents][::-1]:
             if not paths.exists(parent) and disk.make_folder(parent):
                 made.append(parent)
-        new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         disk.make_folder(new)
-        made.append(new)
         yield new
         disk.sync_folder(new)
         disk.rename(new, path)
-        made.clear()
         disk.sync_folder(path.parent)
-    finally:
+    except BaseException:
+        with contextlib.suppress(WriteError):
+            _undo(new, path, was_there=was_there)
         for folder in reversed(made):
             with contextlib.suppress(WriteError):
-                _remove(folder)
+                disk.remove_folder(folder)
+        raise
+
+
+def _undo(new: Path, path: Path, *, was_there: bool) -> None:
+    if not paths.exists(new) and folders.names_in(path):  # It has its name already.
+        disk.rename(path, new)
+        if was_there:
+            disk.make_folder(path)
+    if paths.exists(new):
+        _remove(new)
 
 
 def _remove(folder: Path) -> None:
@@ -73,8 +84,12 @@ def copy_files(source: Path, target: Path) -> None:
         if stat.S_ISDIR(status.st_mode):
             disk.make_folder(target / name)
             continue
-        with File(source / name) as file, disk.create(target / name) as new:
-            for place in range(0, file.size, _CHUNK):
-                piece = memoryview(memory)[: min(_CHUNK, file.size - place)]
-                file.read(piece, place)
-                disk.write(new.fd, piece, place, path=target / name)
+        new = disk.create(target / name)
+        try:
+            with File(source / name) as file:
+                for place in range(0, file.size, _CHUNK):
+                    piece = memoryview(memory)[: min(_CHUNK, file.size - place)]
+                    file.read(piece, place)
+                    disk.write(new.fd, piece, place, path=target / name)
+        finally:
+            new.close()
