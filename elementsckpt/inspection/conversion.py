@@ -116,7 +116,7 @@ def _steps(
     path: Path, request: Request, is_every: bool, scratch: Path
 ) -> Generator[_Step, None, None]:
     """Yield what becomes a save, the oldest first; its arrays may be mapped."""
-    if paths.exists(path) and not paths.is_folder(path):
+    if paths.leads_to_file(path):
         yield _of_file(path, request, scratch)
         return
     find = functools.partial(lookup.find, path)

@@ -28,8 +28,7 @@ def new_directory(path: Path) -> Iterator[Path]:
       WriteError: the disk refused.
     """
     path = paths.real(path)
-    is_taken = paths.exists(path) and not paths.is_folder(path)
-    if is_taken or folders.names_in(path):
+    if paths.leads_to_file(path) or folders.names_in(path):
         raise SaveExistsError(
             f"{path} is not an empty folder. Choose another path, or remove it first; "
             f"it was not touched."

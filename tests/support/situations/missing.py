@@ -273,7 +273,7 @@ def a_file_without_the_component(tmp, _):
 
 @says(
     MismatchError,
-    "regex='b' matches no array of {tmp}/file.npz. The nearest names are a. Correct "
+    "regex='b' matches no array of {tmp}/file.npz. The nearest names are 'a'. Correct "
     "it; nothing was written.",
 )
 def a_file_without_the_array(tmp, _):
