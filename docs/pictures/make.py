@@ -23,6 +23,7 @@ WIDTH, LINE, MARGIN = 8.4, 19, 16  # Of a letter, a line and the border, in pixe
 SCREEN = "#16181d", "#d8dbe2"
 COLOURS = {"1": "", "2": "#878d9a", "31": "#ff7b72", "32": "#7ee787", "33": "#e3b341"}
 COLOURS |= {"34": "#79c0ff", "35": "#d2a8ff", "36": "#76e3ea"}
+NO_BREAK = "\N{NO-BREAK SPACE}"  # Of several plain spaces, browsers show one.
 STYLE = re.compile(r"\x1b\[([0-9;]*)m")
 
 
@@ -49,7 +50,7 @@ def draw(name: str, *arguments: str) -> None:
         f"<title>What elementsckpt {name} prints</title>\n"
         f'<rect width="100%" height="100%" rx="8" fill="{SCREEN[0]}"/>\n'
         f'<g font-family="ui-monospace, Menlo, Consolas, monospace" font-size="14" '
-        f'fill="{SCREEN[1]}" xml:space="preserve">\n{texts}\n</g>\n</svg>\n',
+        f'fill="{SCREEN[1]}">\n{texts}\n</g>\n</svg>\n',
         "utf-8",
     )
 
@@ -86,7 +87,7 @@ def row(number: int, line: str) -> str:
             x, length = MARGIN + place * WIDTH, len(part) * WIDTH
             pieces.append(
                 f'<tspan x="{x:g}" textLength="{length:g}"{look}>'
-                f"{html.escape(part)}</tspan>"
+                f"{html.escape(part.replace(' ', NO_BREAK))}</tspan>"
             )
             place += len(part)
     y = MARGIN + LINE * (number + 0.75)
@@ -104,8 +105,12 @@ def photograph(directory: str) -> None:
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
     target = HERE / "report.png"
     page = pathlib.Path("report.html").resolve().as_uri()
-    size = "--window-size=1000,900"
-    subprocess.run([chromium, *flags, size, f"--screenshot={target}", page], check=True)
+    size = "--window-size=1000,860"
+    subprocess.run(
+        [chromium, *flags, size, f"--screenshot={target}", page],
+        check=True,
+        stderr=subprocess.DEVNULL,
+    )
 
 
 if __name__ == "__main__":
