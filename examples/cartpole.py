@@ -75,7 +75,7 @@ def train(
     agent = Agent(env.inputs, env.actions, args.seed)
     replay = Replay(env.inputs, args.seed)
 
-    keep = elementsckpt.Keep(latest=3, best=1, metric="return")
+    keep = elementsckpt.Keep(latest=3, best=1, metric="return", every=2000)
     cp = elementsckpt.Checkpoint(logdir / "ckpt", keep=keep)
     cp.step = step
     cp.env = env

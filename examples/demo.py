@@ -1,4 +1,4 @@
-"""The life of a run: train, be killed, resume, be evaluated, help another task, be seen.
+"""The life of a run: train, be killed, resume, be evaluated, help another, be seen.
 
     make demo
 
@@ -144,8 +144,8 @@ def prove() -> None:
 def show(directory: pathlib.Path) -> pathlib.Path:
     title("7. Look at all of it")
     run("ls", str(directory), "-l")
-    best = f"{directory}@best"
-    run("diff", best, f"{directory}@latest", "-r", "agent/params")
+    two = f"{directory}@latest~1", f"{directory}@latest"
+    run("diff", *two, "-r", "agent/params")
     folder = tempfile.mkdtemp(prefix="elementsckpt-report-")  # Stays.
     page = pathlib.Path(folder, "report.html")
     run("report", str(directory), "-o", str(page), "--verify")

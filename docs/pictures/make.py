@@ -30,12 +30,13 @@ STYLE = re.compile(r"\x1b\[([0-9;]*)m")
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        train = [sys.executable, CARTPOLE, "--logdir", "cartpole", "--steps", "12000"]
+        train = [sys.executable, CARTPOLE, "--logdir", "cartpole", "--steps", "15000"]
         subprocess.run(train, check=True)
-        pathlib.Path("cartpole/ckpt").rename("ckpt")
-        draw("ls", "ls", "ckpt", "-l")
-        draw("diff", "diff", "ckpt@latest~1", "ckpt@latest", "-r", "agent/params")
-        photograph("ckpt")
+        pathlib.Path("runs").mkdir()
+        run = pathlib.Path("cartpole/ckpt").rename("runs/cartpole")
+        draw("ls", "ls", str(run), "-l")
+        draw("diff", "diff", f"{run}@latest~1", f"{run}@latest", "-r", "agent/params")
+        photograph(str(run))
 
 
 def draw(name: str, *arguments: str) -> None:
@@ -105,7 +106,7 @@ def photograph(directory: str) -> None:
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
     target = HERE / "report.png"
     page = pathlib.Path("report.html").resolve().as_uri()
-    size = "--window-size=1000,860"
+    size = "--window-size=1120,860"
     subprocess.run(
         [chromium, *flags, size, f"--screenshot={target}", page],
         check=True,

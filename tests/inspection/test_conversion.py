@@ -226,8 +226,8 @@ def test_a_failure_at_any_call_leaves_nothing(run, tmp_path, inject, name):
     elementsckpt.convert(tmp_path / name, tmp_path / "whole", all=True)
     calls, here = count, sorted([*here, "whole"])
     assert calls > 20
-    for left in range(1, calls, max(1, calls // 40)):
-        count = 0
+    for number in range(1, calls, max(1, calls // 40)):
+        count, left = 0, number
         try:
             elementsckpt.convert(tmp_path / name, tmp_path / "new", all=True)
         except WriteError:
@@ -237,6 +237,23 @@ def test_a_failure_at_any_call_leaves_nothing(run, tmp_path, inject, name):
             for file in sorted((tmp_path / "new").rglob("*"), reverse=True):
                 file.rmdir() if file.is_dir() else file.unlink()
             (tmp_path / "new").rmdir()
+
+
+def test_a_failure_at_the_very_end_leaves_the_empty_folder(run, tmp_path, inject):
+    target = tmp_path / "new"
+    target.mkdir()
+
+    def failing(call, *args):
+        is_named = len(os.listdir(target)) > 0
+        if call is os.fsync and is_named:
+            raise OSError(28, os.strerror(28))
+        return call(*args)
+
+    inject(failing)
+    with pytest.raises(WriteError):
+        elementsckpt.convert(run, target)
+    assert list(target.iterdir()) == []
+    assert sorted(x.name for x in tmp_path.iterdir()) == ["new", "run"]
 
 
 SCRIPT = """
