@@ -10,7 +10,7 @@ AGAINST =
 OLDEST_PYTHON = $(shell for name in python3.10 python3.11 python3.12 python3; do \
 	$$name -c "import ensurepip" 2>/dev/null && echo $$name && break; done)
 
-.PHONY: demo test check test-torch test-oldest bench soak fuzz clean
+.PHONY: demo pictures test check test-torch test-oldest bench soak fuzz clean
 
 # The targets share an environment, and pip needs it to itself.
 .NOTPARALLEL:
@@ -20,6 +20,10 @@ unexport PYTHONDONTWRITEBYTECODE
 
 demo: $(VENV)/.examples
 	$(VENV)/bin/python examples/demo.py
+
+# Those in README.md; the one of the page needs Chromium.
+pictures: $(VENV)/.examples
+	$(VENV)/bin/python docs/pictures/make.py
 
 test: $(VENV)/.test
 	$(VENV)/bin/python -m pytest -n logical --maxprocesses 4

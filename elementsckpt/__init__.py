@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .functions import exists as exists
     from .functions import load_pytree as load_pytree
     from .functions import save_pytree as save_pytree
+    from .inspection.conversion import convert as convert
     from .inspection.differences import diff as diff
     from .inspection.disk_usage import usage as usage
     from .inspection.exports import export as export
@@ -90,6 +91,7 @@ _HOMES = {
         "WriteError",
     ],
     "functions": ["exists", "load_pytree", "save_pytree"],
+    "inspection.conversion": ["convert"],
     "inspection.differences": ["diff"],
     "inspection.disk_usage": ["usage"],
     "inspection.exports": ["export"],

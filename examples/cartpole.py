@@ -75,7 +75,8 @@ def train(
     agent = Agent(env.inputs, env.actions, args.seed)
     replay = Replay(env.inputs, args.seed)
 
-    cp = elementsckpt.Checkpoint(logdir / "ckpt", keep=3)
+    keep = elementsckpt.Keep(latest=3, best=1, metric="return", every=2000)
+    cp = elementsckpt.Checkpoint(logdir / "ckpt", keep=keep)
     cp.step = step
     cp.env = env
     cp.agent = agent
@@ -102,7 +103,7 @@ def train(
         if step >= WARMUP:
             agent.update(replay.sample(UPDATES))
         if int(step) % args.save_every < CHUNK or step >= steps:
-            cp.save()
+            cp.save(metrics={"return": env.score()})
             done = solved()
             print(f"Step {int(step):6d}  mean return {env.score():6.1f}  saved")
     if done:

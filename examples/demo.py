@@ -1,4 +1,4 @@
-"""The life of a run: train, be killed, resume, be evaluated, help another task.
+"""The life of a run: train, be killed, resume, be evaluated, help another, be seen.
 
     make demo
 
@@ -36,8 +36,10 @@ def main() -> None:
         evaluate(cartpole, score)
         transfer(cartpole / "ckpt", acrobot)
         prove()
+        page = show(cartpole / "ckpt")
     seconds = time.monotonic() - begin
     print(f"\nEverything was as it should be, in {seconds:.0f} seconds.")
+    print(f"The page about the saves: {page}")
 
 
 def train_and_kill(logdir: pathlib.Path) -> int:
@@ -137,6 +139,29 @@ def prove() -> None:
     count = number(r"All (\d+) leaves are identical", lines[-1])
     check(count > 0, "nothing was compared")
     say("A stopped and resumed run is the run that was never stopped, bit for bit.")
+
+
+def show(directory: pathlib.Path) -> pathlib.Path:
+    title("7. Look at all of it")
+    run("ls", str(directory), "-l")
+    two = f"{directory}@latest~1", f"{directory}@latest"
+    run("diff", *two, "-r", "agent/params")
+    folder = tempfile.mkdtemp(prefix="elementsckpt-report-")  # Stays.
+    page = pathlib.Path(folder, "report.html")
+    run("report", str(directory), "-o", str(page), "--verify")
+    check("1 damaged" not in page.read_text("utf-8"), "a save is damaged")
+    say("A page without a server: metrics, bytes, what changed, where it comes from.")
+    return page
+
+
+def run(*arguments: str) -> None:
+    """Run a command line, and show what it prints."""
+    print("  $", shlex.join(["elementsckpt", *arguments]), flush=True)
+    command = [sys.executable, "-m", "elementsckpt", *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    for line in done.stdout.splitlines():
+        print(f"  | {line}", flush=True)
+    check(done.returncode <= 1, f"it ended with exit status {done.returncode}")
 
 
 def start(*flags: object) -> "subprocess.Popen[str]":

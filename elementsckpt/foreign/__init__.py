@@ -4,4 +4,4 @@ By default, reading their pickles is **restricted** to plain data and NumPy arra
 user can allow more.
 """
 
-__all__ = ["elements"]
+__all__ = ["elements", "npz_files", "safetensors_files"]

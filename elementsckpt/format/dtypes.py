@@ -36,6 +36,13 @@ _TAGS = {
     "float8_e4m3fn": "F8_E4M3",
     "float8_e5m2": "F8_E5M2",
 }
+# Tags that others write, too.
+_OF_TAGS = {tag: code for code, tag in _TAGS.items()} | {
+    "C64": "<c8",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz",
+    "F8_E5M2FNUZ": "float8_e5m2fnuz",
+    "F8_E8M0": "float8_e8m0fnu",
+}
 
 
 class UnknownDtypeError(TypeError):
@@ -193,3 +200,15 @@ def _decode_string(description: dict[str, Any]) -> np.dtype[Any]:
 def tag(code: Any) -> str | None:
     """Return the name that safetensors files use for an encoded dtype, or None."""
     return _TAGS.get(code) if isinstance(code, str) else None
+
+
+def of_tag(tag: str) -> np.dtype[Any]:
+    """Return the dtype that safetensors files call by this name.
+
+    Raises:
+      ValueError: there is none that NumPy or ml_dtypes has.
+      ImportError: it needs a newer ml_dtypes.
+    """
+    if tag not in _OF_TAGS:
+        raise ValueError(f"no dtype that is known is called {tag!r}")
+    return decode(_OF_TAGS[tag])

@@ -102,7 +102,7 @@ def export(
                 left_out.append(leaf.full_name)
             else:
                 tensors.append(tensor)
-        _refuse_twice(tensors)
+        refuse_twice(tensor.name for tensor in tensors)
         with disk.new_file(file) as stream:
             write.write(tensors, stream)
     return ExportReport(file, file.stat().st_size, tuple(left_out))
@@ -129,13 +129,18 @@ def _renamed(name: str, rename: Mapping[str, str] | None) -> str:
     return name
 
 
-def _refuse_twice(tensors: Iterable[Tensor]) -> None:
+def refuse_twice(names: Iterable[str]) -> None:
+    """Refuse leaves that would have the same name.
+
+    Raises:
+      MismatchError: there are some.
+    """
     seen: set[str] = set()
     twice = []
-    for tensor in tensors:
-        if tensor.name in seen:
-            twice.append(tensor.name)
-        seen.add(tensor.name)
+    for name in names:
+        if name in seen:
+            twice.append(name)
+        seen.add(name)
     if twice:
         raise MismatchError(
             f"Several leaves would have the name {hints.listed(twice, most=5)}. Choose "

@@ -72,11 +72,12 @@ def read(
             key: list(state) if inspect.isgenerator(state) else state
             for key, state in loaded.states.items()
         }
-    _tell_of_pickles(list(loaded.notes.left_out), loaded.found.path)
+    tell_of_pickles(list(loaded.notes.left_out), loaded.found.path)
     return states
 
 
-def _tell_of_pickles(names: list[str], path: Path) -> None:
+def tell_of_pickles(names: list[str], path: Path) -> None:
+    """Warn of leaves that are left out."""
     more = len(names) - _MOST_NAMES
     if names:
         _logger.warning(

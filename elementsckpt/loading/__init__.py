@@ -11,6 +11,7 @@ __all__ = [
     "decoding",
     "load",
     "loaded",
+    "patterns",
     "refusals",
     "request",
     "verbs",

@@ -41,7 +41,7 @@ def gather(directory: Path, *, max_bytes: int) -> dict[str, Any]:
     newest = contents[-1] if contents else None
     return {
         "directory": one_line(str(directory)),
-        "saves": [_save(save, sizes, contents) for save in found],
+        "saves": _saves(found, sizes, contents),
         "metrics": _metric_names(found),
         "bytes_on_disk": sizes.bytes_on_disk,
         "bytes_of_state": sizes.bytes_of_state,
@@ -62,15 +62,21 @@ def _contents(directory: Path) -> list[Contents]:
     return found
 
 
+def _saves(
+    found: Sequence[ListedSave], sizes: UsageReport, contents: Sequence[Contents]
+) -> list[dict[str, Any]]:
+    only_here = {x.path: x.bytes_only_here for x in sizes.saves}
+    components = {x.found.path: _component_bytes(x) for x in contents}
+    return [
+        _save(save, only_here.get(save.info.path), components.get(save.info.path, {}))
+        for save in found
+    ]
+
+
 def _save(
-    save: ListedSave, sizes: UsageReport, contents: Sequence[Contents]
+    save: ListedSave, only_here: int | None, components: Mapping[str, list[int]]
 ) -> dict[str, Any]:
     info = save.info
-    of_path = {x.found.path: x for x in contents}
-    size = next((x for x in sizes.saves if x.path == info.path), None)
-    components: dict[str, list[int]] = {}
-    if info.path in of_path:
-        components = _component_bytes(of_path[info.path])
     return {
         "name": one_line(info.path.name),
         "sequence": info.sequence,
@@ -79,7 +85,7 @@ def _save(
         "time": to_json(info.time),
         "metrics": {one_line(x): to_json(y) for x, y in info.metrics.items()},
         "written": save.bytes_written,
-        "only_here": None if size is None else size.bytes_only_here,
+        "only_here": only_here,
         "state": info.size_bytes,
         "components": components,
         "marks": [one_line(mark) for mark in save.marks],
@@ -120,7 +126,7 @@ def _changed_blocks(
     for leaf in largest:
         if len(newest.blocks(leaf)) < 2:
             continue
-        rows: list[list[int] | None] = []
+        rows: list[str | None] = []
         before: set[str] | None = None
         for one in contents:
             digests = _digests(one, leaf.full_name)
@@ -161,17 +167,17 @@ def _by_name(contents: Contents) -> Mapping[str, Leaf]:
     return {leaf.full_name: leaf for leaf in contents.leaves()}
 
 
-def _row(digests: Sequence[tuple[str, int]], before: set[str] | None) -> list[int]:
-    """Return for each cell whether a block in it is new: 1, or else 0."""
+def _row(digests: Sequence[tuple[str, int]], before: set[str] | None) -> str:
+    """Return for each cell whether a block in it is new: "1", or else "0"."""
     total = sum(size for _, size in digests) or 1
-    row, start = [0] * _CELLS, 0
+    row, start = bytearray(b"0" * _CELLS), 0
     for digest, size in digests:
         first = start * _CELLS // total
         last = max(first + 1, (start + size) * _CELLS // total)
         if before is None or digest not in before:
-            row[first:last] = [1] * (min(last, _CELLS) - first)
+            row[first:last] = b"1" * (min(last, _CELLS) - first)
         start += size
-    return row
+    return row.decode()
 
 
 def _boxes(newest: Contents) -> list[list[Any]]:
@@ -194,6 +200,8 @@ def _runs(directory: Path, found: Sequence[ListedSave]) -> list[dict[str, Any]]:
     while todo and len(runs) < _MOST_RUNS:
         place, infos = todo.pop(0)
         for info in infos:
+            if info.error is not None:  # What it comes from is unknown.
+                continue
             lineage = info.lineage
             run = runs.setdefault(
                 (str(place), lineage.run or ""),

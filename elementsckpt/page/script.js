@@ -86,7 +86,9 @@ class Picture {
     made.setAttribute("role", "img");
     made.setAttribute("aria-label", this.title);
     const draw = () => this.paint(made);
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+    for (const media of ["(prefers-color-scheme: dark)", "print"]) {
+      matchMedia(media).addEventListener("change", draw);
+    }
     draw();
     hintOver(made, event => {
       const box = made.getBoundingClientRect();
@@ -276,7 +278,7 @@ function blocks(parent) {
   if (!data.blocks.length) return;
   const made = section("What changed in the largest leaves", "A row for each save: blue where a block is new, from digests alone; nothing was read. From the beginning of the leaf on the left to its end.", parent);
   for (const leaf of data.blocks) {
-    const rows = leaf.rows, high = Math.max(1, Math.min(14, 420 / rows.length));
+    const rows = leaf.rows, high = Math.min(14, 420 / rows.length);
     const width = 540, left = 48, right = width - 14, top = 18;
     const picture = new Picture(width, top + rows.length * high + 6, `changed blocks of ${leaf.name}`);
     picture.text(0, 11, `${leaf.name}, ${size(leaf.size)}`, { kind: "name" });
@@ -284,9 +286,9 @@ function blocks(parent) {
     rows.forEach((row, place) => {
       const y = top + place * high, number = leaf.sequences[place];
       if (place % every === 0) picture.text(left - 8, y + Math.min(10, high + 3), `#${number}`, { anchor: "end" });
-      const cell = (right - left) / (row || [0]).length;
-      for (const [start, stop, isNew] of runs(row || [])) {
-        const share = Math.round(100 * (stop - start) / row.length);
+      const cells = [...row ?? ""].map(Number), cell = (right - left) / cells.length;
+      for (const [start, stop, isNew] of runs(cells)) {
+        const share = Math.round(100 * (stop - start) / cells.length);
         const hint = isNew ? `#${number}: new, ${share} % of the leaf` : "";
         picture.rect(left + start * cell, y, (stop - start) * cell, Math.max(0.6, high - 1), isNew ? "--a" : "--line", hint);
       }
@@ -449,11 +451,11 @@ function curve([x, y], [toX, toY]) {
 }
 
 const columns = element("div", "", "columns"), first = element("div"), second = element("div");
-columns.append(first, second);
 pictures.append(columns);
 metrics(first);
-bytes(second);
-blocks(second);
+bytes(data.metrics.length ? second : first);
+blocks(data.metrics.length ? first : second);
+columns.append(...[first, second].filter(column => column.hasChildNodes()));
 changes();
 treemap();
 lineage();

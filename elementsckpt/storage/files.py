@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from ..errors import CheckpointError, DamagedError, ReadError, reason
 from .descriptors import CALL_BYTES, Buffer, Descriptor
@@ -86,6 +86,12 @@ class File(Descriptor):
                     f"{len(view)} bytes early."
                 )
             view, offset = view[done:], offset + done
+
+    def stream(self) -> BinaryIO:
+        """Return a stream of the file from its beginning, to be closed apart."""
+        stream = os.fdopen(os.dup(self.fd), "rb")
+        stream.seek(0)
+        return stream
 
     def __enter__(self: AnyFile) -> AnyFile:
         return self

@@ -27,6 +27,11 @@ def is_folder(path: Path) -> bool:
     return os.path.isdir(path)
 
 
+def leads_to_file(path: Path) -> bool:
+    """Return whether there is something at a path that is not a folder."""
+    return os.path.exists(path) and not os.path.isdir(path)
+
+
 def describe(path: Path) -> str:
     """Say what is at a path at which there is no save."""
     if not os.path.exists(path):

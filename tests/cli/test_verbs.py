@@ -293,3 +293,24 @@ def test_watch_prints_a_line_for_each_save_and_runs_a_command(run, tmp_path):
     watching.send_signal(2)
     watching.stdout.close()
     assert watching.wait() == 130
+
+
+def test_convert_makes_a_run_of_a_file_or_of_saves(run, call, tmp_path):
+    np.savez(tmp_path / "x.npz", **{"net/w": np.ones(3)})
+    status, out, _ = call(
+        *("convert", tmp_path / "x.npz", tmp_path / "a", "--rename", "^net/=model/")
+    )
+    assert status == 0
+    path = elementsckpt.info(tmp_path / "a").path
+    assert out == f"{path}  24 B\n"
+    assert [x.full_name for x in elementsckpt.leaves(path)] == ["npz/model/w"]
+    status, out, _ = call("convert", run, tmp_path / "b", "--all", "--json")
+    assert status == 0
+    saves = elementsckpt.saves(tmp_path / "b")
+    assert objects(out) == [
+        {"path": str(x.path), "size_bytes": x.size_bytes} for x in saves
+    ]
+    assert [x.step for x in saves] == [0, 1000, 2000, 3000]
+    status, out, err = call("convert", run, tmp_path / "b")
+    assert (status, out) == (2, "")
+    assert "is not an empty folder" in err

@@ -326,3 +326,27 @@ def test_a_model_that_a_signal_stopped_in_a_rollout_goes_on(tmp_path, algorithm)
     straight = learn(tmp_path / "straight")
     assert learn(tmp_path / "stopped", signalled=21)[-1].step in (48, 64)
     assert described(learn(tmp_path / "stopped")) == described(straight)
+
+
+def test_an_evaluator_follows_a_run_that_is_killed_and_resumed(tmp_path):
+    def start(mode):
+        command = [sys.executable, str(ROOT / "examples" / "evaluator.py"), mode]
+        output = subprocess.PIPE if mode == "evaluate" else None
+        return subprocess.Popen(
+            command, cwd=tmp_path, env=environment(), stdout=output, text=True
+        )
+
+    evaluator = start("evaluate")  # There is no directory yet.
+    trainer = start("train")
+    lines = [evaluator.stdout.readline()]
+    trainer.kill()
+    trainer.wait()
+    assert start("train").wait() == 0
+    lines += evaluator.communicate()[0].splitlines()
+    assert evaluator.returncode == 0
+    steps = [int(line.split()[1].rstrip(":")) for line in lines]
+    assert steps == sorted({*steps})
+    assert steps[-1] == 2000
+    scores = [float(line.split()[-1]) for line in lines]
+    assert scores == sorted(scores)
+    assert scores[-1] > -0.1

@@ -41,7 +41,7 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
         options.output,
         format=options.to,
         regex=options.regex,
-        rename=dict(map(_pair, options.rename)),
+        rename=dict(map(pair, options.rename)),
     )
     if screen.is_json:
         found = report.to_dict()
@@ -55,8 +55,9 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
     return 0
 
 
-def _pair(text: str) -> tuple[str, str]:
-    pattern, is_pair, replacement = text.partition("=")
-    if not is_pair:
+def pair(text: str) -> tuple[str, str]:
+    """Return the pattern and the replacement of a --rename."""
+    pattern, ispair, replacement = text.partition("=")
+    if not ispair:
         raise ValueError(f"--rename {text!r}: pass PATTERN=REPLACEMENT")
     return pattern, replacement

@@ -32,7 +32,7 @@ from support.folders import (
 )
 
 from .pickles import of_elements
-from .table import refuse, says
+from .table import failing, refuse, says
 
 OTHER = " Load another save by its path, or restore this one from a copy."
 CLAIMS = "{tmp}/…/manifest.json is damaged, or not what it claims to be: it "
@@ -608,3 +608,40 @@ def rows_of_a_ring_that_are_lost(tmp, monkeypatch):
     yield
     cp.save()
     cp.wait()
+
+
+# Files of others
+
+
+@says(
+    DamagedError,
+    "{tmp}/text is not a file of safetensors or npz: it begins with b'hello'. Convert "
+    "it to one of these first.",
+)
+def a_file_of_another_format(tmp, _):
+    (tmp / "text").write_text("hello")
+    yield
+    elementsckpt.convert(tmp / "text", tmp / "new")
+
+
+@says(
+    DamagedError,
+    "{tmp}/file is not a valid safetensors file: its arrays end at byte 0 of 1. "
+    "Restore it from a copy, or write it again.",
+)
+def a_file_of_safetensors_with_a_hole(tmp, _):
+    (tmp / "file").write_bytes(b"\x02" + bytes(7) + b"{}1")
+    yield
+    elementsckpt.convert(tmp / "file", tmp / "new")
+
+
+@says(
+    ReadError,
+    "{tmp}/file.npz cannot be read here (too large). It may be fine: free memory, or "
+    "install ml_dtypes, and try again.",
+)
+def a_file_that_does_not_fit_into_memory(tmp, monkeypatch):
+    np.savez(tmp / "file.npz", a=np.ones(3))
+    yield
+    monkeypatch.setattr("zipfile.ZipFile", failing(MemoryError("too large")))
+    elementsckpt.convert(tmp / "file.npz", tmp / "new")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
+
 import elementsckpt
 from elementsckpt import (
     Checkpoint,
     Counter,
     Keep,
+    MismatchError,
     MissingKeyError,
     Saveable,
     SaveExistsError,
@@ -252,3 +255,39 @@ def a_key_that_is_not_registered(tmp, _):
     cp = make(tmp, 1)
     yield
     cp.save(keys=["agnet"])
+
+
+# What is converted
+
+
+@says(
+    MissingKeyError,
+    "{tmp}/file.npz has no 'agent'. It has 'npz': pass that in keys=, or leave keys= "
+    "out.",
+)
+def a_file_without_the_component(tmp, _):
+    np.savez(tmp / "file.npz", a=np.ones(3))
+    yield
+    elementsckpt.convert(tmp / "file.npz", tmp / "new", keys=["agent"])
+
+
+@says(
+    MismatchError,
+    "regex='b' matches no array of {tmp}/file.npz. The nearest names are 'a'. Correct "
+    "it; nothing was written.",
+)
+def a_file_without_the_array(tmp, _):
+    np.savez(tmp / "file.npz", a=np.ones(3))
+    yield
+    elementsckpt.convert(tmp / "file.npz", tmp / "new", regex="b")
+
+
+@says(
+    SaveExistsError,
+    "{tmp} is not an empty folder. Choose another path, or remove it first; it was not "
+    "touched.",
+)
+def a_directory_that_holds_something(tmp, _):
+    make(tmp / "run", 1).save()
+    yield
+    elementsckpt.convert(tmp / "run", tmp)

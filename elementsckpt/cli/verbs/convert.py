@@ -1,0 +1,52 @@
+"""Write a file of others, or saves, as the saves of a new run.
+
+SRC is a file of safetensors or npz, a save, or a directory, of which the newest save is
+meant, or with --all each. DIR must be new or empty.
+
+Examples:
+  elementsckpt convert model.safetensors runs/pretrained
+  elementsckpt convert old/run runs/walker --all --rename '^net/=model/'
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from ...errors import one_line
+from ...reports import figures
+from ..screen import Screen
+from .export import pair
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the verb."""
+    parser.add_argument("source", metavar="SRC")
+    parser.add_argument("directory", metavar="DIR")
+    parser.add_argument("--all", action="store_true", help="each save, not the newest")
+    parser.add_argument("-r", "--regex", help="only leaves whose names this matches")
+    parser.add_argument(
+        "--rename",
+        metavar="A=B",
+        action="append",
+        default=[],
+        help="replace the pattern A in names by B; may be repeated",
+    )
+
+
+def run(options: argparse.Namespace, screen: Screen) -> int:
+    """Write the saves."""
+    import elementsckpt
+
+    saves = elementsckpt.convert(
+        options.source,
+        options.directory,
+        regex=options.regex,
+        rename=dict(map(pair, options.rename)) or None,
+        all=options.all,
+    )
+    for save in saves:
+        if screen.is_json:
+            screen.json({"path": str(save.path), "size_bytes": save.size_bytes})
+        else:
+            screen.print(f"{one_line(str(save.path))}  {figures.size(save.size_bytes)}")
+    return 0
