@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
 import textwrap
 from collections.abc import Mapping
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from ..reports.outline import Table
-from ..reports.report import Report
+
+if TYPE_CHECKING:
+    from ..reports.report import Report
 
 FOUND, FAILED, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141  # Exit statuses.
 SCHEMA = 1  # Of the objects that --json prints.
@@ -71,6 +72,8 @@ class Screen:
 
     def json(self, value: dict[str, Any]) -> None:
         """Print an object on a line of its own."""
+        import json
+
         text = json.dumps({"schema": SCHEMA, **value}, allow_nan=False)
         self._out.write(f"{text}\n")
         self._out.flush()
@@ -103,11 +106,14 @@ class Screen:
         left_out: list[str] = []
         if self.columns is not None:
             table, left_out = table.fitting(self.columns)
-        lines = table.lines(paint=self._cell)
+        lines = table.lines(paint=self._cell if self._has_colours else None)
         if any(column.title for column in table.columns):
             self._write(self.painted(lines.pop(0), "dim"))
-        for line, row in zip(lines, table.rows, strict=True):
-            self._write(self.painted(line, (styles or {}).get(row[0], "")))
+        if styles is not None:
+            rows = zip(lines, table.rows, strict=True)
+            lines = [self.painted(x, styles.get(row[0], "")) for x, row in rows]
+        if lines:
+            self._write("\n".join(lines))
         if left_out:
             names = ", ".join(reversed([x for x in left_out if x]))
             self.print(f"Hidden: {names}. A wider terminal shows more.", "dim")

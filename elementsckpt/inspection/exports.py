@@ -12,9 +12,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from msgspec import Struct
 
-from ..errors import MismatchError
+from ..errors import MismatchError, damage
 from ..format import dtypes
-from ..loading.refusals import damage
 from ..reports.looking import ExportReport
 from ..storage import disk
 from ..user import arguments, hints
