@@ -10,7 +10,7 @@ AGAINST =
 OLDEST_PYTHON = $(shell for name in python3.10 python3.11 python3.12 python3; do \
 	$$name -c "import ensurepip" 2>/dev/null && echo $$name && break; done)
 
-.PHONY: demo test check test-torch test-oldest bench soak fuzz clean
+.PHONY: demo manual test check test-torch test-oldest bench soak fuzz clean
 
 # The targets share an environment, and pip needs it to itself.
 .NOTPARALLEL:
@@ -20,6 +20,10 @@ unexport PYTHONDONTWRITEBYTECODE
 
 demo: $(VENV)/.examples
 	$(VENV)/bin/python examples/demo.py
+
+# What --help prints, as a page.
+manual: $(VENV)/.examples
+	$(VENV)/bin/python -m elementsckpt.cli.manual > docs/cli.md
 
 test: $(VENV)/.test
 	$(VENV)/bin/python -m pytest -n logical --maxprocesses 4

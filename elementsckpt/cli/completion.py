@@ -59,7 +59,7 @@ def words(line: str, parser: argparse.ArgumentParser) -> list[str]:
     """
     before = line.split("\n")
     last = before.pop()
-    verbs = _verbs(parser)
+    verbs = verbs_of(parser)
     verb = next((word for word in before if word in verbs), None)
     if verb is None:
         return _starting(last, [*verbs, *_options(parser)])
@@ -73,7 +73,8 @@ def words(line: str, parser: argparse.ArgumentParser) -> list[str]:
     return found[:_MOST]
 
 
-def _verbs(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+def verbs_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Return the parsers of the verbs, by name."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             return dict(action.choices)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 import sys
@@ -124,7 +125,6 @@ def _is_of_output(error: OSError) -> bool:
 
 
 def _drop_output() -> None:
-    """Let what is still to be printed go nowhere, so that the end raises nothing."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
-    os.close(null)
+    """Close the output, so that the end of the process prints nothing more."""
+    with contextlib.suppress(OSError):  # What is still to be printed.
+        sys.stdout.close()

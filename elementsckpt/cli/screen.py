@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import textwrap
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from ..reports.report import Report
 
 FOUND, FAILED, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141  # Exit statuses.
+_COLUMNS = 80  # Of a terminal that does not say.
 SCHEMA = 1  # Of the objects that --json prints.
 _STYLES = {
     "bold": "1",
@@ -65,8 +65,7 @@ class Screen:
         self._out = sys.stdout if out is None else out
         self.is_json = is_json
         self.is_terminal = is_terminal(self._out)
-        size = shutil.get_terminal_size((80, 24)).columns
-        self.columns = size if self.is_terminal else None
+        self.columns = _columns(self._out) if self.is_terminal else None
         self._has_colours = _has_colours(is_terminal=self.is_terminal)
         self._has_signs = _can_print("✓→█░", self._out)
 
@@ -149,6 +148,17 @@ class Screen:
 def is_terminal(stream: TextIO) -> bool:
     """Return whether a stream is a terminal on which one can move, as "dumb" is not."""
     return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _columns(stream: TextIO) -> int:
+    """Return how wide a terminal is, or is said to be."""
+    said = os.environ.get("COLUMNS", "")
+    if said.isdecimal() and int(said):
+        return int(said)
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or _COLUMNS
+    except (OSError, ValueError):
+        return _COLUMNS
 
 
 def _has_colours(*, is_terminal: bool) -> bool:

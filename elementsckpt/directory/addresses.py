@@ -34,7 +34,7 @@ def find(path: Path) -> SaveEntry | None:
       SaveNotFoundError: there is no such save; the message has those near it.
     """
     text = str(path)
-    if "@" not in text or paths.exists(path):
+    if "@" not in text or paths.is_there(path):
         return None
     cut = len(text)
     while (cut := text.rfind("@", 0, cut)) > 0:

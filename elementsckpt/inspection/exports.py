@@ -15,7 +15,7 @@ from msgspec import Struct
 from ..errors import MismatchError, damage
 from ..format import dtypes
 from ..reports.looking import ExportReport
-from ..storage import disk
+from ..storage import disk, files
 from ..user import arguments, hints
 from ..user.arguments import AnyPath, local, shown
 from .contents import Blocks, Contents, Leaf, newest
@@ -104,7 +104,7 @@ def export(
         _refuse_twice(tensors)
         with disk.new_file(file) as stream:
             write.write(tensors, stream)
-    return ExportReport(file, file.stat().st_size, tuple(left_out))
+    return ExportReport(file, files.status(file).st_size, tuple(left_out))
 
 
 def _format(format: str | None, suffix: str) -> str:

@@ -18,5 +18,6 @@ __all__ = [
     "pool",
     "reader",
     "store",
+    "streams",
     "trials",
 ]

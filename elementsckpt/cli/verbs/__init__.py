@@ -4,6 +4,8 @@
 exit status. The docstring of the module is its help.
 """
 
+__all__: list[str] = []
+
 # In the order of the help: what looks, what writes, what removes, what is for shells.
 NAMES = (
     *("ls", "tree", "cat", "stats", "diff", "du", "verify", "watch", "report"),
