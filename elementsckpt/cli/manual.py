@@ -19,8 +19,8 @@ A save is a folder, or an address: `DIR@latest`, `DIR@best`, `DIR@STEP`,
 its newest save, to `verify` all of its saves, and to `rm` nothing.
 
 `--json` prints an object on each line, with `"schema": 1`; NaN and infinities are
-text. Tables are as wide as the terminal, and in a pipe as wide as they need to be. `NO_COLOR`,
-`FORCE_COLOR`, `TERM=dumb` and `COLUMNS` are obeyed.
+text. Tables are as wide as the terminal, and in a pipe as wide as they need to be.
+`NO_COLOR`, `FORCE_COLOR`, `TERM=dumb` and `COLUMNS` are obeyed.
 
 | exit status | |
 |---|---|

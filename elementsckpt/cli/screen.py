@@ -39,6 +39,12 @@ _ASCII = str.maketrans(
         "✓": "ok",
         "✗": "x",
         "→": "->",
+        "↑": "^",
+        "↓": "v",
+        "│": "|",
+        "├": "|",
+        "└": "`",
+        "─": "-",
         **dict.fromkeys("▁▂", "."),
         **dict.fromkeys("▃▄▅", "o"),
         **dict.fromkeys("▆▇█", "#"),
@@ -136,7 +142,9 @@ class Screen:
         if self.columns is None or len(line) <= self.columns:
             return [line]
         indent = line[: len(line) - len(line.lstrip())]
-        return textwrap.wrap(line, self.columns, subsequent_indent=indent) or [""]
+        return textwrap.wrap(
+            line, self.columns, subsequent_indent=indent, break_on_hyphens=False
+        )
 
     def _write(self, line: str) -> None:
         if not self._has_signs:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from msgspec.structs import asdict
 
-from ..directory import choice, lookup, records
+from ..directory import choice, lookup, records, retention
 from ..directory.entries import SaveEntry
 from ..directory.listing import Directory
 from ..directory.retention import Keep
@@ -170,8 +170,22 @@ class ListedSave(NamedTuple):
     marks: tuple[str, ...]
 
 
-def listed(directory: AnyPath) -> list[ListedSave]:
-    """Return the saves in a directory with what distinguishes them, oldest first.
+class ListedSaves(NamedTuple):
+    """The saves of a directory.
+
+    Attributes:
+      saves: The saves, oldest first.
+      metric: Name of the metric that decides which is the best, or None.
+      mode: "max" if more of it is better, "min" if less is.
+    """
+
+    saves: list[ListedSave]
+    metric: str | None
+    mode: str
+
+
+def listed(directory: AnyPath) -> ListedSaves:
+    """Return the saves in a directory with what distinguishes them.
 
     Raises:
       SaveNotFoundError: there is no save.
@@ -191,4 +205,7 @@ def listed(directory: AnyPath) -> list[ListedSave]:
         marks += ["damaged"] if info.error is not None else []
         written = None if info.error is not None else entry.written_bytes()
         found.append(ListedSave(info, written, tuple(marks)))
-    return found
+    heads = [entry.head for entry in entries if entry.head is not None]
+    ranking = retention.recorded(heads) or Keep()
+    metric = ranking.metric if isinstance(ranking.metric, str) else None
+    return ListedSaves(found, metric, ranking.mode)

@@ -59,10 +59,10 @@ class Table(NamedTuple):
         for cells in shown:
             shape = zip(cells, widths, self.columns, strict=True)
             padded = [pad(x, size, is_right=y.is_right) for x, size, y in shape]
-            painted = [*map(paint, cells, padded)] if paint else padded
-            while painted and not cells[len(painted) - 1]:
-                painted.pop()
-            lines.append("  ".join(painted).rstrip())
+            while padded and not cells[len(padded) - 1]:
+                padded.pop()
+            padded[-1:] = [x.rstrip() for x in padded[-1:]]  # Before it is painted.
+            lines.append("  ".join(map(paint, cells, padded) if paint else padded))
         return lines
 
     def widths(self, rows: Sequence[Sequence[str]]) -> list[int]:
