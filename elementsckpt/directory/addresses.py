@@ -34,7 +34,7 @@ def find(path: Path) -> SaveEntry | None:
       SaveNotFoundError: there is no such save; the message has those near it.
     """
     text = str(path)
-    if "@" not in text or paths.exists(path):
+    if "@" not in text or paths.is_there(path):
         return None
     cut = len(text)
     while (cut := text.rfind("@", 0, cut)) > 0:
@@ -68,7 +68,7 @@ def _named(
     if name == "latest":
         return next((x for x in newest_first if x.error is None), newest_first[0])
     if name == "best":
-        return _best(directory)
+        return _best(directory.path, saves)
     if name.startswith("pin:"):
         return _pinned(directory, saves, name.removeprefix("pin:"), address)
     number = name.removeprefix("#")
@@ -112,17 +112,17 @@ def _pinned(
     raise SaveNotFoundError(f"There is no save {address}. {advice}")
 
 
-def _best(directory: Directory) -> SaveEntry:
+def _best(place: Path, saves: Sequence[SaveEntry]) -> SaveEntry:
     try:
-        found = choice.best(directory, Keep())
+        found = choice.best_of(saves, Keep(), place)
     except ValueError as error:  # Metrics, and no save says which to go by.
         raise SaveNotFoundError(
-            f"No save in {directory.path} records what is best: pass a Checkpoint for "
+            f"No save in {place} records what is best: pass a Checkpoint for "
             f"it keep=Keep(metric=...), or choose a save by its step."
         ) from error
     if found is None:
         raise SaveNotFoundError(
-            f"No save in {directory.path} has a finite metric to be the best by. "
+            f"No save in {place} has a finite metric to be the best by. "
             f"Choose one by its step, or the newest by @latest."
         )
-    return next(x for x in directory.saves() if x.path == found.path)
+    return found

@@ -13,7 +13,7 @@ from ..errors import CheckpointError, DamagedError, ReadError
 from ..foreign import elements
 from ..format import manifest, names
 from ..format.manifest import Manifest
-from ..storage import paths, places, reader
+from ..storage import paths, places, streams
 from ..storage.store import Source
 from ..user.notices import Notices
 from . import retention
@@ -239,7 +239,7 @@ class Directory:
         gone = [
             save
             for save, stay in zip(ours, stays, strict=True)
-            if not (stay or save.path == written or reader.is_streaming(save.path))
+            if not (stay or save.path == written or streams.is_held(save.path))
         ]
         if gone and any(save.source.has_no_manifest() for save in kept):
             # A save that stays was removed since it was found, so others stay instead.

@@ -16,13 +16,12 @@ from msgspec import Struct
 
 from ..directory import choice, lookup
 from ..directory.entries import SaveEntry
-from ..errors import DamagedError, MismatchError, MissingKeyError
+from ..errors import DamagedError, MismatchError, MissingKeyError, damage
 from ..format import codec, dtypes, names, scalars
 from ..format.manifest import Block, Component, File, LeafGroup, Tree
 from ..kinds import leaves
 from ..kinds.kind import dtype_of
 from ..loading.component import names_in_block
-from ..loading.refusals import damage
 from ..loading.request import require_pattern
 from ..state.tree import full_name
 from ..storage.pool import Opened

@@ -12,11 +12,10 @@ from typing import Any, BinaryIO
 import numpy as np
 from msgspec import Struct
 
-from ..errors import MismatchError
+from ..errors import MismatchError, damage
 from ..format import dtypes
-from ..loading.refusals import damage
 from ..reports.looking import ExportReport
-from ..storage import disk
+from ..storage import disk, files
 from ..user import arguments, hints
 from ..user.arguments import AnyPath, local, shown
 from .contents import Blocks, Contents, Leaf, newest
@@ -105,7 +104,7 @@ def export(
         refuse_twice(tensor.name for tensor in tensors)
         with disk.new_file(file) as stream:
             write.write(tensors, stream)
-    return ExportReport(file, file.stat().st_size, tuple(left_out))
+    return ExportReport(file, files.status(file).st_size, tuple(left_out))
 
 
 def _format(format: str | None, suffix: str) -> str:

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import MismatchError
+from ..errors import MismatchError, damage
 from ..kinds.references import Resolver
 from ..loading.component import SavedComponent
 from ..loading.decoding import Decoder
 from ..loading.loaded import Notes
-from ..loading.refusals import damage
 from ..loading.request import Request
 from ..loading.verbs import READ
 from ..reports.looking import LeafInfo

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ..format.manifest import Component, Segment
 from .descriptors import Buffer
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class Store(Protocol):
@@ -289,8 +290,10 @@ class OpenSegment(Protocol):
       close: Closes it.
     """
 
-    path: Path
     close: Callable[[], object]
+
+    @property
+    def path(self) -> Path: ...
 
     @property
     def signature(self) -> Hashable: ...

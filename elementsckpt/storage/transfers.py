@@ -33,12 +33,12 @@ def new_directory(path: Path) -> Iterator[Path]:
             f"{path} is not an empty folder. Choose another path, or remove it first; "
             f"it was not touched."
         )
-    was_there = paths.exists(path)
+    was_there = paths.is_there(path)
     new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     made: list[Path] = []
     try:
         for parent in [*path.parents][::-1]:
-            if not paths.exists(parent) and disk.make_folder(parent):
+            if not paths.is_there(parent) and disk.make_folder(parent):
                 made.append(parent)
         disk.make_folder(new)
         yield new
@@ -55,11 +55,11 @@ def new_directory(path: Path) -> Iterator[Path]:
 
 
 def _undo(new: Path, path: Path, *, was_there: bool) -> None:
-    if not paths.exists(new) and folders.names_in(path):  # It has its name already.
+    if not paths.is_there(new) and folders.names_in(path):  # It has its name already.
         disk.rename(path, new)
         if was_there:
             disk.make_folder(path)
-    if paths.exists(new):
+    if paths.is_there(new):
         _remove(new)
 
 

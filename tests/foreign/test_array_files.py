@@ -190,7 +190,7 @@ def test_a_bomb_needs_the_room_that_it_says(tmp_path):
     place = content.rindex(b"PK\x01\x02") + 24  # The size, in the directory.
     bomb = content[:place] + struct.pack("<I", 0xFFFFFF00) + content[place + 4 :]
     (tmp_path / "file").write_bytes(bomb)
-    with pytest.raises(DamagedError, match="429496[0-9]* bytes for the shape"):
+    with pytest.raises(DamagedError, match=r"429496\d* bytes for the shape"):
         npz_files.read(tmp_path / "file", tmp_path)
 
 
@@ -223,7 +223,9 @@ def test_whatever_changes_is_read_or_refused(tmp_path_factory, one, changes, cut
     try:
         found = form.read(folder / "file", folder)
     except CheckpointError as error:
-        assert str(folder / "file") in str(error)
+        said, size = str(error), 0
     else:
-        assert sum(x.nbytes for x in found.values.values()) <= 1 << 20
+        said, size = "", sum(x.nbytes for x in found.values.values())
+    assert not said or str(folder / "file") in said
+    assert size <= 1 << 20
     assert [x.name for x in folder.iterdir()] == ["file"]
