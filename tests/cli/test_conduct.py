@@ -199,6 +199,14 @@ def test_a_dumb_terminal_and_a_pipe_have_no_colours(run):
     assert b"\x1b" not in done.stdout
 
 
+@pytest.mark.parametrize("words", [["rm", "{run}@0"], ["prune", "{run}", "--latest=1"]])
+def test_what_the_disk_does_not_remove_is_2(run, call, monkeypatch, words):
+    monkeypatch.setattr(LocalStore, "remove", lambda self, name, *, fsync: False)
+    status, out, _ = call(*(x.format(run=run) for x in words), "--yes")
+    assert status == 2
+    assert "Removed 0 saves, 0 B freed." in out
+
+
 def test_the_nearest_names_are_in_errors(run, call):
     for words, expected in [
         (["tree", f"{run}@1500"], "1000, 2000"),
