@@ -49,8 +49,10 @@ def run(
         if answer.strip().lower() not in ("y", "yes"):
             screen.print("Nothing was removed.")
             return FAILED
-    _show(remove(False), screen)
-    return 0
+    report = remove(False)
+    _show(report, screen)
+    # What the disk refused was logged.
+    return 0 if {*plan.removed} <= {*report.removed} else FAILED
 
 
 def _show(report: PruneReport, screen: Screen) -> None:

@@ -18,12 +18,15 @@ VARIABLE = "_ELEMENTSCKPT_COMPLETE"  # Has the words, a line each, the last unfi
 SCRIPTS = {
     "bash": """\
 _elementsckpt() {
-    local line=${COMP_LINE:0:COMP_POINT} IFS=$' \\t\\n' word prefix
+    local line=${COMP_LINE:0:COMP_POINT} IFS=$' \\t\\n' word prefix breaks
     local -a words
     read -a words <<< "$line"  # Not broken at "@" and ":", as COMP_WORDS are.
     [[ $line == *[[:space:]] ]] && words+=("")
     word=${words[${#words[@]} - 1]}
-    prefix=${word%"${word##*[@:]}"}
+    [[ $COMP_WORDBREAKS == *@* ]] && breaks+=@
+    [[ $COMP_WORDBREAKS == *:* ]] && breaks+=:
+    [[ -n $breaks ]] && prefix=${word%"${word##*[$breaks]}"}
+    prefix=${prefix%@}  # Readline begins a word with an "@", and after a ":".
     IFS=$'\\n'
     COMPREPLY=()
     while IFS= read -r word; do
@@ -47,8 +50,12 @@ compdef _elementsckpt elementsckpt
 """,
     "fish": """\
 function __elementsckpt_complete
-    set -l words (commandline -opc) (commandline -ct)
-    _ELEMENTSCKPT_COMPLETE=(string join \\n -- $words[2..-1]) elementsckpt 2>/dev/null
+    set -l words (commandline -opc)
+    set -lx _ELEMENTSCKPT_COMPLETE (begin
+        string join \\n -- $words[2..-1]
+        echo -n -- (commandline -ct)
+    end | string collect --no-trim-newlines)
+    elementsckpt 2>/dev/null
 end
 complete -c elementsckpt -f -a '(__elementsckpt_complete)'
 complete -c elementsckpt -F

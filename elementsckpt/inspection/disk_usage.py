@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from msgspec import Struct
@@ -54,10 +54,12 @@ def usage(directory: AnyPath) -> UsageReport:
     )
 
 
-def freed_bytes(saves: Iterable[SaveEntry]) -> int:
-    """Return how much disk space removing all of these saves frees."""
-    files = {save.path: save.source.stored_files() for save in saves}
-    return _Freed(files)(files)
+def freed_by(saves: Iterable[SaveEntry]) -> Callable[[Iterable[Path]], int]:
+    """Return what tells how much disk space removing some of these saves frees.
+
+    It takes their paths. Their files are looked at now, while they are there.
+    """
+    return _Freed({save.path: save.source.stored_files() for save in saves})
 
 
 class _Freed(Struct, frozen=True):

@@ -11,7 +11,7 @@ from ..directory.retention import Keep
 from ..reports.looking import KeptSave, PruneReport
 from ..storage import paths
 from ..user.arguments import AnyPath, flag, local, shown
-from .disk_usage import freed_bytes
+from .disk_usage import freed_by
 
 
 def prune(directory: AnyPath, keep: Keep, dry_run: bool = False) -> PruneReport:
@@ -39,7 +39,7 @@ def prune(directory: AnyPath, keep: Keep, dry_run: bool = False) -> PruneReport:
     why = {save.path: found[n] for n, save in enumerate(ours)}
     gone = [save for save in ours if not why[save.path]]
     is_dry_run = flag("dry_run", dry_run)
-    size = freed_bytes(gone)
+    freed = freed_by(gone)
     removed = [save.path for save in gone]
     if gone and not is_dry_run:
         removed = here.prune(keep, saves, fsync=True)
@@ -48,7 +48,7 @@ def prune(directory: AnyPath, keep: Keep, dry_run: bool = False) -> PruneReport:
         path=path,
         removed=tuple(removed),
         kept=tuple(_kept(save, why.get(save.path)) for save in kept),
-        bytes_freed=size,
+        bytes_freed=freed(removed),
         is_dry_run=is_dry_run,
     )
 
@@ -74,11 +74,11 @@ def delete(path: AnyPath, dry_run: bool = False) -> PruneReport:
     directory = Directory(entry.path.parent)
     found = lookup.deletable(directory, entry.path, None, Keep())
     is_dry_run = flag("dry_run", dry_run)
-    size = freed_bytes(found)
+    freed = freed_by(found)
     removed = [save.path for save in found]
     if not is_dry_run:
         removed = directory.delete(found, fsync=True)
-    return PruneReport(place, tuple(removed), (), size, is_dry_run)
+    return PruneReport(place, tuple(removed), (), freed(removed), is_dry_run)
 
 
 def _directory(path: AnyPath) -> Directory:

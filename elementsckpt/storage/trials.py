@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import CheckpointError, WriteError, reason
+from ..reports import figures
 from . import disk, files
 from .descriptors import lock, open_folder
 
 _SYNCS = 5
 _SLOW_S = 0.1
 _CLOCK_S = 5.0
-_MEGABYTE = 1_000_000
 
 
 class Finding(NamedTuple):
@@ -172,7 +172,7 @@ def room(path: Path, least_bytes: int) -> Finding:
         return Finding("room", False, reason(error), "Free space.")
     is_good = free_bytes >= least_bytes
     advice = "" if is_good else "Free space, or keep fewer saves with keep=."
-    return Finding("room", is_good, f"{free_bytes / _MEGABYTE:,.0f} MB free", advice)
+    return Finding("room", is_good, f"{figures.size(free_bytes)} free", advice)
 
 
 def is_locked(path: Path) -> bool:
