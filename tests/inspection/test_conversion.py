@@ -244,7 +244,7 @@ def test_a_failure_at_the_very_end_leaves_the_empty_folder(run, tmp_path, inject
     target.mkdir()
 
     def failing(call, *args):
-        is_named = len(os.listdir(target)) > 0
+        is_named = target.is_dir() and any(target.iterdir())
         if call is os.fsync and is_named:
             raise OSError(28, os.strerror(28))
         return call(*args)
