@@ -209,7 +209,8 @@ def test_what_is_there_is_not_touched(run, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["run", "x.npz"])
-def test_a_failure_at_any_call_leaves_nothing(run, tmp_path, inject, name):
+@pytest.mark.parametrize("error", [OSError(28, os.strerror(28)), KeyboardInterrupt()])
+def test_a_failure_at_any_call_leaves_nothing(run, tmp_path, inject, error, name):
     np.savez_compressed(tmp_path / "x.npz", **ARRAYS)
     here = sorted(x.name for x in tmp_path.iterdir())
     count = 0
@@ -219,7 +220,7 @@ def test_a_failure_at_any_call_leaves_nothing(run, tmp_path, inject, name):
         nonlocal count
         count += 1
         if left and count == left:
-            raise OSError(28, os.strerror(28))
+            raise error
         return call(*args)
 
     inject(counted)
@@ -230,7 +231,7 @@ def test_a_failure_at_any_call_leaves_nothing(run, tmp_path, inject, name):
         count, left = 0, number
         try:
             elementsckpt.convert(tmp_path / name, tmp_path / "new", all=True)
-        except WriteError:
+        except (WriteError, KeyboardInterrupt):
             assert sorted(x.name for x in tmp_path.iterdir()) == here
         else:  # What failed was not needed, such as a lock or a hint.
             assert elementsckpt.verify(tmp_path / "new").is_good
