@@ -240,21 +240,32 @@ def test_a_failure_at_any_call_leaves_nothing(run, tmp_path, inject, error, name
             (tmp_path / "new").rmdir()
 
 
-def test_a_failure_at_the_very_end_leaves_the_empty_folder(run, tmp_path, inject):
+@pytest.mark.parametrize("name", ["latest", "2"])
+def test_a_failure_at_the_end_leaves_the_empty_folder(run, tmp_path, inject, name):
     target = tmp_path / "new"
     target.mkdir()
 
     def failing(call, *args):
-        is_named = target.is_dir() and any(target.iterdir())
-        if call is os.fsync and is_named:
-            raise OSError(28, os.strerror(28))
+        if call is os.replace and args[1].parent == target:
+            if args[1].name.startswith(name):
+                raise OSError(28, os.strerror(28))
         return call(*args)
 
     inject(failing)
     with pytest.raises(WriteError):
-        elementsckpt.convert(run, target)
+        elementsckpt.convert(run, target, all=True)
     assert list(target.iterdir()) == []
     assert sorted(x.name for x in tmp_path.iterdir()) == ["new", "run"]
+
+
+def test_a_folder_that_is_there_stays_the_same(run, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    elementsckpt.convert(run, ".", all=True)
+    assert len(elementsckpt.saves(".")) == 3
+    assert elementsckpt.verify(".").is_good
+    names = {x.path.name for x in elementsckpt.saves(".")}
+    assert {*os.listdir(".")} == {*names, "latest"}
 
 
 SCRIPT = """
