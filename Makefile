@@ -10,7 +10,7 @@ AGAINST =
 OLDEST_PYTHON = $(shell for name in python3.10 python3.11 python3.12 python3; do \
 	$$name -c "import ensurepip" 2>/dev/null && echo $$name && break; done)
 
-.PHONY: demo pictures test check test-torch test-oldest bench soak fuzz clean
+.PHONY: demo manual pictures test check test-torch test-oldest bench soak fuzz clean
 
 # The targets share an environment, and pip needs it to itself.
 .NOTPARALLEL:
@@ -24,6 +24,10 @@ demo: $(VENV)/.examples
 # Those in README.md; the one of the page needs Chromium.
 pictures: $(VENV)/.examples
 	$(VENV)/bin/python docs/pictures/make.py
+
+# What --help prints, as a page.
+manual: $(VENV)/.examples
+	$(VENV)/bin/python -m elementsckpt.cli.manual > docs/cli.md
 
 test: $(VENV)/.test
 	$(VENV)/bin/python -m pytest -n logical --maxprocesses 4

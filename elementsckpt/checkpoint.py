@@ -24,7 +24,6 @@ from .format import compression
 from .format.sizes import DEFAULT
 from .loading import verbs
 from .loading.request import Regex, Rename, Request
-from .reports import LoadReport, SaveList, SaveReport
 from .run import signals
 from .run.schedule import Every
 from .run.timing import Timing
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from .components.component import Component
     from .engine import Engine
     from .functions import exists, load, save
+    from .reports import LoadReport, SaveList, SaveReport
     from .run.saver import SaveRequest
 
 __all__ = ["Checkpoint", "exists", "load", "save"]

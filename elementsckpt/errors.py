@@ -148,6 +148,29 @@ def naming(key: str) -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def damage(where: str) -> Iterator[None]:
+    """Turn errors from decoding the content of a file into a DamagedError."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except ImportError as error:
+        raise ReadError(
+            f"{where} needs a package or version that is not installed here "
+            f"({reason(error)}). Install it, or leave the leaf out with keys= or "
+            f"regex=; elementsckpt.read returns tensors as NumPy arrays."
+        ) from error
+    except MemoryError as error:
+        raise ReadError(
+            f"{where} does not fit into memory. Load less of it at a time, or map its "
+            f"arrays with mmap=True."
+        ) from error
+    except Exception as error:  # NumPy, torch and classes raise anything for nonsense.
+        found = f"{type(error).__name__}: {reason(error)}"
+        raise DamagedError(f"{where} is not a valid save ({found}).") from error
+
+
 def one_line(text: str) -> str:
     """Return text of a file, or of the user, as it may be shown on one line."""
     return _printable(text).replace("\n", "\\n")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from ..errors import one_line
 from ..reports import figures
-from ..reports.looking import PruneReport
 from ..reports.outline import Column, Table
 from .screen import FAILED, Screen
+
+if TYPE_CHECKING:
+    from ..reports.looking import PruneReport
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -1,7 +1,8 @@
 """What completes command lines: scripts for shells, which ask the program for words.
 
 The scripts call `elementsckpt` with the words so far in the environment, as argcomplete
-does. Bash breaks words at "@" and ":", so it is told what to leave out.
+does. Bash breaks words at "@" and ":", so what is before these is left out there. Names
+with control characters are not offered, and shells quote what is special to them.
 """
 
 from __future__ import annotations
@@ -10,22 +11,28 @@ import argparse
 import contextlib
 from collections.abc import Iterable, Sequence
 
+from ..errors import one_line
+
 VARIABLE = "_ELEMENTSCKPT_COMPLETE"  # Has the words, a line each, the last unfinished.
 
 SCRIPTS = {
     "bash": """\
 _elementsckpt() {
-    local cur words cword prefix
-    _get_comp_words_by_ref -n @:# cur words cword 2>/dev/null || {
-        cur=${COMP_WORDS[COMP_CWORD]}; words=("${COMP_WORDS[@]}"); cword=$COMP_CWORD
-    }
-    local IFS=$'\\n'
-    COMPREPLY=($(_ELEMENTSCKPT_COMPLETE="${words[*]:1:cword}" elementsckpt 2>/dev/null))
-    prefix=${cur%"${cur##*[@:]}"}
-    [[ $COMP_WORDBREAKS == *@* || $COMP_WORDBREAKS == *:* ]] &&
-        COMPREPLY=("${COMPREPLY[@]#"$prefix"}")
+    local line=${COMP_LINE:0:COMP_POINT} IFS=$' \\t\\n' word prefix
+    local -a words
+    read -a words <<< "$line"  # Not broken at "@" and ":", as COMP_WORDS are.
+    [[ $line == *[[:space:]] ]] && words+=("")
+    word=${words[${#words[@]} - 1]}
+    prefix=${word%"${word##*[@:]}"}
+    IFS=$'\\n'
+    COMPREPLY=()
+    while IFS= read -r word; do
+        [[ -n $word ]] && printf -v word %q "$word" &&
+            COMPREPLY+=("${word#"$prefix"}")
+    done < <(_ELEMENTSCKPT_COMPLETE="${words[*]:1}" elementsckpt 2>/dev/null)
 }
-complete -o default -o nosort -F _elementsckpt elementsckpt
+complete -o default -o nosort -F _elementsckpt elementsckpt 2>/dev/null ||
+    complete -o default -F _elementsckpt elementsckpt
 """,
     "zsh": """\
 #compdef elementsckpt
@@ -34,7 +41,7 @@ _elementsckpt() {
     found=("${(@f)$(_ELEMENTSCKPT_COMPLETE="${(F)words[2,CURRENT]}" \\
         elementsckpt 2>/dev/null)}")
     found=("${(@)found:#}")
-    (( $#found )) && compadd -U -Q -S '' -- "${found[@]}" || _files
+    (( $#found )) && compadd -U -S '' -- "${found[@]}" || _files
 }
 compdef _elementsckpt elementsckpt
 """,
@@ -59,7 +66,7 @@ def words(line: str, parser: argparse.ArgumentParser) -> list[str]:
     """
     before = line.split("\n")
     last = before.pop()
-    verbs = _verbs(parser)
+    verbs = verbs_of(parser)
     verb = next((word for word in before if word in verbs), None)
     if verb is None:
         return _starting(last, [*verbs, *_options(parser)])
@@ -70,10 +77,11 @@ def words(line: str, parser: argparse.ArgumentParser) -> list[str]:
         found += _leaves(before[-1], last)
     if not found:
         found = _addresses(last)
-    return found[:_MOST]
+    return [word for word in found if one_line(word) == word][:_MOST]
 
 
-def _verbs(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+def verbs_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Return the parsers of the verbs, by name."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             return dict(action.choices)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
-import pkgutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import ModuleType
 from typing import NoReturn
 
 from .. import __version__
 from . import completion
-from . import verbs as verb_modules
 from .screen import BROKEN_PIPE, FAILED, INTERRUPTED, Screen
+from .verbs import NAMES
 
 _EPILOG = """examples:
   elementsckpt ls runs/walker           its saves, with metrics, the best and the latest
@@ -68,11 +68,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None) -> int:
     line = os.environ.get(completion.VARIABLE)
     if line is not None and not (arguments or sys.argv[1:]):
-        print("\n".join(completion.words(line, parser())))
+        print("\n".join(completion.words(line, parser(NAMES))))
         return 0
-    options = parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    # Only the verb that is called is imported, if there is one.
+    top = parser([x for x in NAMES if words and x == words[0]] or NAMES)
+    options = top.parse_args(arguments)
     if not hasattr(options, "verb"):
-        parser().print_help()
+        top.print_help()
         return FAILED
     from ..errors import CheckpointError
 
@@ -86,8 +89,8 @@ def _run(arguments: Sequence[str] | None) -> int:
     return FAILED
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line, with all verbs."""
+def parser(names: Iterable[str]) -> argparse.ArgumentParser:
+    """Return the parser of the command line, with these verbs."""
     top = _Parser(
         prog="elementsckpt",
         description="Looks at the saves of a run, and tidies them up.",
@@ -96,9 +99,9 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=__version__)
     verbs = top.add_subparsers(title="verbs", metavar="VERB")
-    for module in pkgutil.iter_modules(verb_modules.__path__):
-        verb = importlib.import_module(f"{verb_modules.__name__}.{module.name}")
-        _add(verbs, module.name, verb)
+    for name in names:
+        verb = importlib.import_module(f".verbs.{name}", __package__)
+        _add(verbs, name, verb)
     return top
 
 
@@ -122,7 +125,6 @@ def _is_of_output(error: OSError) -> bool:
 
 
 def _drop_output() -> None:
-    """Let what is still to be printed go nowhere, so that the end raises nothing."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
-    os.close(null)
+    """Close the output, so that the end of the process prints nothing more."""
+    with contextlib.suppress(OSError):  # What is still to be printed.
+        sys.stdout.close()

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import sys
 import textwrap
 from collections.abc import Mapping
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from ..reports.outline import Table
-from ..reports.report import Report
+
+if TYPE_CHECKING:
+    from ..reports.report import Report
 
 FOUND, FAILED, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141  # Exit statuses.
+_COLUMNS = 80  # Of a terminal that does not say.
 SCHEMA = 1  # Of the objects that --json prints.
 _STYLES = {
     "bold": "1",
@@ -38,6 +39,12 @@ _ASCII = str.maketrans(
         "✓": "ok",
         "✗": "x",
         "→": "->",
+        "↑": "^",
+        "↓": "v",
+        "│": "|",
+        "├": "|",
+        "└": "`",
+        "─": "-",
         **dict.fromkeys("▁▂", "."),
         **dict.fromkeys("▃▄▅", "o"),
         **dict.fromkeys("▆▇█", "#"),
@@ -64,13 +71,14 @@ class Screen:
         self._out = sys.stdout if out is None else out
         self.is_json = is_json
         self.is_terminal = is_terminal(self._out)
-        size = shutil.get_terminal_size((80, 24)).columns
-        self.columns = size if self.is_terminal else None
+        self.columns = _columns(self._out) if self.is_terminal else None
         self._has_colours = _has_colours(is_terminal=self.is_terminal)
         self._has_signs = _can_print("✓→█░", self._out)
 
     def json(self, value: dict[str, Any]) -> None:
         """Print an object on a line of its own."""
+        import json
+
         text = json.dumps({"schema": SCHEMA, **value}, allow_nan=False)
         self._out.write(f"{text}\n")
         self._out.flush()
@@ -103,11 +111,14 @@ class Screen:
         left_out: list[str] = []
         if self.columns is not None:
             table, left_out = table.fitting(self.columns)
-        lines = table.lines(paint=self._cell)
+        lines = table.lines(paint=self._cell if self._has_colours else None)
         if any(column.title for column in table.columns):
             self._write(self.painted(lines.pop(0), "dim"))
-        for line, row in zip(lines, table.rows, strict=True):
-            self._write(self.painted(line, (styles or {}).get(row[0], "")))
+        if styles is not None:
+            rows = zip(lines, table.rows, strict=True)
+            lines = [self.painted(x, styles.get(row[0], "")) for x, row in rows]
+        if lines:
+            self._write("\n".join(lines))
         if left_out:
             names = ", ".join(reversed([x for x in left_out if x]))
             self.print(f"Hidden: {names}. A wider terminal shows more.", "dim")
@@ -131,7 +142,9 @@ class Screen:
         if self.columns is None or len(line) <= self.columns:
             return [line]
         indent = line[: len(line) - len(line.lstrip())]
-        return textwrap.wrap(line, self.columns, subsequent_indent=indent) or [""]
+        return textwrap.wrap(
+            line, self.columns, subsequent_indent=indent, break_on_hyphens=False
+        )
 
     def _write(self, line: str) -> None:
         if not self._has_signs:
@@ -143,6 +156,17 @@ class Screen:
 def is_terminal(stream: TextIO) -> bool:
     """Return whether a stream is a terminal on which one can move, as "dumb" is not."""
     return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _columns(stream: TextIO) -> int:
+    """Return how wide a terminal is, or is said to be."""
+    said = os.environ.get("COLUMNS", "")
+    if said.isdecimal() and int(said):
+        return int(said)
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or _COLUMNS
+    except (OSError, ValueError):
+        return _COLUMNS
 
 
 def _has_colours(*, is_terminal: bool) -> bool:

@@ -4,4 +4,4 @@ A **listing** has the saves in the order of their commits. **Metadata** and **me
 are the caller's information about a save. **Retention** decides which saves stay.
 """
 
-__all__ = ["choice", "entries", "listing", "lookup", "metadata", "retention"]
+__all__ = ["choice", "entries", "listing", "lookup", "metadata", "records", "retention"]

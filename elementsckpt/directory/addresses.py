@@ -34,7 +34,7 @@ def find(path: Path) -> SaveEntry | None:
       SaveNotFoundError: there is no such save; the message has those near it.
     """
     text = str(path)
-    if "@" not in text or paths.exists(path):
+    if "@" not in text or paths.is_there(path):
         return None
     cut = len(text)
     while (cut := text.rfind("@", 0, cut)) > 0:
@@ -48,14 +48,15 @@ def _find(directory: Directory, name: str, address: str) -> SaveEntry:
     saves = directory.saves()
     if not saves:
         raise SaveNotFoundError(
-            f"There is no save {address}: {paths.describe(directory.path)}."
+            f"There is no save {address}: {paths.describe(directory.path)}. Check the "
+            f"path."
         )
     place = saves.index(_named(directory, saves, _BEFORE.sub("", name), address))
     count = int(before[1]) if before else 0
     if count > place:
         raise SaveNotFoundError(
-            f"There is no save {address}: only {place} saves are before "
-            f"{saves[place].path}."
+            f"There is no save {address}: {place} before {saves[place].path} are all. "
+            f"Choose a smaller number after the ~."
         )
     return saves[place - count]
 
@@ -67,15 +68,15 @@ def _named(
     if name == "latest":
         return next((x for x in newest_first if x.error is None), newest_first[0])
     if name == "best":
-        return _best(directory)
+        return _best(directory.path, saves)
     if name.startswith("pin:"):
         return _pinned(directory, saves, name.removeprefix("pin:"), address)
     number = name.removeprefix("#")
     if not re.fullmatch(r"-?\d{1,40}", number):
         raise SaveNotFoundError(
-            f"There is no save {address}, and {name!r} is not an address: after the "
-            f"@ comes latest, best, a step such as 4000, a sequence such as #12, or a "
-            f"pin such as pin:paper, and perhaps ~N for N saves before it."
+            f"There is no save {address}, and {name!r} is not an address. Choose "
+            f"latest, best, a step such as 4000, a sequence such as #12, or a pin such "
+            f"as pin:paper, and perhaps ~N after it for N saves before."
         )
     is_step = number == name
     for save in newest_first:
@@ -92,9 +93,9 @@ def _named(
 def _near(number: int, numbers: Sequence[int], noun: str) -> str:
     near = sorted(sorted(numbers, key=lambda x: abs(x - number))[:_MOST_NEAR])
     if not near:
-        return f"No save there has a {noun}."
+        return f"No save there has a {noun}: choose one by @latest."
     listed = ", ".join(str(x) if noun == "step" else f"#{x}" for x in near)
-    return f"The nearest are {listed}."
+    return f"Choose one of the nearest: {listed}."
 
 
 def _pinned(
@@ -105,23 +106,23 @@ def _pinned(
         return next(x for x in saves if x.path == found[0].path)
     pins = sorted({x.head.pin for x in saves if x.head and x.head.pin is not None})
     near = hints.nearest(manifest.escape(name), pins)
-    pins_there = (
-        f"Pins there: {', '.join(near)}." if near else "No save there is pinned."
-    )
-    raise SaveNotFoundError(f"There is no save {address}. {pins_there}")
+    advice = "No save there is pinned: choose one by its step."
+    if near:
+        advice = f"Choose one of the pins there: {', '.join(near)}."
+    raise SaveNotFoundError(f"There is no save {address}. {advice}")
 
 
-def _best(directory: Directory) -> SaveEntry:
+def _best(place: Path, saves: Sequence[SaveEntry]) -> SaveEntry:
     try:
-        found = choice.best(directory, Keep())
+        found = choice.best_of(saves, Keep(), place)
     except ValueError as error:  # Metrics, and no save says which to go by.
         raise SaveNotFoundError(
-            f"No save in {directory.path} records what is best: pass a Checkpoint for "
+            f"No save in {place} records what is best: pass a Checkpoint for "
             f"it keep=Keep(metric=...), or choose a save by its step."
         ) from error
     if found is None:
         raise SaveNotFoundError(
-            f"No save in {directory.path} has a finite metric to be the best by. "
+            f"No save in {place} has a finite metric to be the best by. "
             f"Choose one by its step, or the newest by @latest."
         )
-    return next(x for x in directory.saves() if x.path == found.path)
+    return found

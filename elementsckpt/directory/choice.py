@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from ..errors import DamagedError, SaveNotFoundError
 from ..format import manifest
@@ -45,14 +46,25 @@ def best(directory: Directory, keep: Keep) -> SaveEntry | None:
     Raises:
       ValueError: saves have metrics, but neither `keep` nor a save says which to use.
     """
-    saves = [save for save in directory.saves() if save.head is not None]
+    return best_of(directory.saves(), keep, directory.path)
+
+
+def best_of(found: Iterable[SaveEntry], keep: Keep, place: Path) -> SaveEntry | None:
+    """Return the best of some saves, as `best` does of those of a directory.
+
+    Args:
+      found: The saves, oldest first; damaged ones do not count.
+      keep: How to rank.
+      place: Where they are, for errors.
+    """
+    saves = [save for save in found if save.head is not None]
     heads = [save.head for save in saves if save.head is not None]
     ranking = keep if keep.metric is not None else retention.recorded(heads)
     if ranking is None:
         names = sorted({name for head in heads for name in head.metrics})
         if names:
             raise ValueError(
-                f"Which save in {directory.path} is the best? There are the metrics "
+                f"Which save in {place} is the best? There are the metrics "
                 f"{', '.join(names)}: pass keep=Keep(metric={names[0]!r}) to "
                 f"Checkpoint(), with mode='min' if less is better."
             )

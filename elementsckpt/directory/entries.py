@@ -12,7 +12,7 @@ from ..errors import CheckpointError, DamagedError, reason
 from ..format import codec, manifest, names, scalars
 from ..format.manifest import Head
 from ..storage.store import Source, Start
-from . import metadata
+from . import records
 
 # How much of a manifest is read until its head is whole. Most heads have some 1 KiB.
 _HEAD_BYTES = 8 << 10, 256 << 10
@@ -33,6 +33,8 @@ class SaveEntry:
       is_ours: Whether this library wrote it; a guess if it is damaged.
       signature: That of its manifest, or None if it could not be read.
       is_verified: Whether all of the manifest was verified, not its head alone.
+      segments: Names of its segments, if it was written by this object and has no other
+        files; else None.
     """
 
     source: Source
@@ -43,6 +45,7 @@ class SaveEntry:
     is_ours: bool = True
     signature: Hashable | None = None
     is_verified: bool = False
+    segments: tuple[str, ...] | None = None
 
     @property
     def path(self) -> Path:
@@ -85,6 +88,16 @@ class SaveEntry:
             return False
         return True
 
+    def written_bytes(self) -> int:
+        """Return the size of the files that it wrote, without its manifest."""
+        head = self.head
+        if head is not None and head.bytes_written is not None:
+            return head.bytes_written
+        # An earlier version does not say, nor do elements: the names of files do.
+        sequence = 0 if head is None else head.sequence
+        found = ((names.sequence_of(x.name), x) for x in self.source.stored_files())
+        return sum(x.size_bytes for n, x in found if n is None or n >= sequence)
+
     @property
     def rank(self) -> tuple[Any, ...]:
         """Sorts oldest first; a copy comes before its original."""
@@ -95,7 +108,7 @@ class SaveEntry:
 
 def read_entry(source: Source) -> SaveEntry | None:
     """Return a save, of which the head is read; None if it has no manifest."""
-    where, is_link = str(source.path / names.MANIFEST), source.is_link
+    where, is_link = f"{source.path}/{names.MANIFEST}", source.is_link
     start, head = _NOTHING, None
     try:
         for start in _starts(source):
@@ -153,7 +166,7 @@ def _written(content: bytearray) -> int:
 def _check(head: Head, where: str) -> None:
     """Refuse metrics that are not numbers and keys that are not text."""
     try:
-        metadata.decode_metrics(head.metrics)
+        records.decode_metrics(head.metrics)
         scalars.decode_keys(item.key for item in head.summaries)
         scalars.decode_keys(head.keys)
     except Exception as error:

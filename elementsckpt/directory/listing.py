@@ -12,8 +12,8 @@ from typing import NamedTuple
 from ..errors import CheckpointError, DamagedError, ReadError
 from ..foreign import elements
 from ..format import manifest, names
-from ..format.manifest import Head
-from ..storage import paths, places, reader
+from ..format.manifest import Manifest
+from ..storage import paths, places, streams
 from ..storage.store import Source
 from ..user.notices import Notices
 from . import retention
@@ -176,8 +176,11 @@ class Directory:
             )
         return None
 
-    def note(self, path: Path, head: Head) -> SaveEntry:
+    def note(self, path: Path, written: Manifest) -> SaveEntry:
         """Note a save that was just written, so that `look` need not read it."""
+        files = {x.file: None for item in written.components for x in item.segments}
+        is_ours = all(item.files is None for item in written.components)
+        head = written.head()
         source = self.store.open(path.name)
         entry = SaveEntry(
             source,
@@ -185,6 +188,7 @@ class Directory:
             sequence=head.sequence,
             signature=source.signature(),
             is_verified=True,
+            segments=tuple(files) if is_ours else None,
         )
         if entry.signature is not None:
             self._cache = {**self._cache, path.name: entry}
@@ -235,7 +239,7 @@ class Directory:
         gone = [
             save
             for save, stay in zip(ours, stays, strict=True)
-            if not (stay or save.path == written or reader.is_streaming(save.path))
+            if not (stay or save.path == written or streams.is_held(save.path))
         ]
         if gone and any(save.source.has_no_manifest() for save in kept):
             # A save that stays was removed since it was found, so others stay instead.
@@ -244,8 +248,12 @@ class Directory:
         if damaged:  # Only the heads were read. Such a save stays, and does not count.
             self._damaged.update(paths.real(save.path) for save in damaged)
             return self.prune(keep, saves, written=written, fsync=fsync)
-        found = [save.path for save in gone]
-        return [path for path in found if self.store.remove(path.name, fsync=fsync)]
+        remove = self.store.remove
+        return [
+            save.path
+            for save in gone
+            if remove(save.path.name, fsync=fsync, known=save.segments)
+        ]
 
     def delete(self, saves: Iterable[SaveEntry], *, fsync: bool) -> list[Path]:
         """Remove these saves and point `latest` to the newest one left.

@@ -1,4 +1,7 @@
-"""The caller's information about a save: metadata and metrics ⇄ JSON."""
+"""The caller's information about a save: metadata and metrics → JSON.
+
+`records` is the way back.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from ..errors import MetadataError, reason
 from ..format import scalars
 from ..kinds import jax_arrays, torch_tensors
 from ..user import attributes
+from .records import decode
 
 _PLAIN: dict[type, Callable[[Any], Any]] = {
     str: str.__str__,
@@ -180,24 +184,6 @@ def _encode_mapping(value: dict[Any, Any], where: str) -> Any:
     return dict(items)
 
 
-def decode(code: Any) -> Any:
-    """Return the metadata that `encode` encoded as `code`.
-
-    Tuples come back as lists, dataclasses, namespaces and mappings as dicts, paths as
-    strings, enumerations as their values, scalars as Python's.
-    """
-    if isinstance(code, list):
-        return [decode(item) for item in code]
-    if not isinstance(code, dict):
-        return code
-    if "$dict" in code:
-        items = [(scalars.decode(k), decode(v)) for k, v in code["$dict"]]
-        return scalars.build_dict([k for k, _ in items], [v for _, v in items])
-    if len(code) == 1 and next(iter(code)).startswith("$"):
-        return scalars.decode(code)
-    return {key: decode(item) for key, item in code.items()}
-
-
 def merge(every: Any, one: Any) -> Any:
     """Return the metadata of a save, merged into the metadata of all saves, encoded.
 
@@ -273,15 +259,3 @@ def _described(value: Any) -> str:
     shape = attributes.get(value, "shape", ())
     found = f"of type {type(value).__name__}"
     return f"{found} and shape {tuple(shape)}" if shape else found
-
-
-def decode_metrics(code: Mapping[str, Any]) -> dict[str, float]:
-    """Return the metrics that `encode_metrics` encoded as `code`.
-
-    Raises:
-      ValueError, TypeError, KeyError: some are not numbers.
-    """
-    metrics = {name: scalars.decode(value) for name, value in code.items()}
-    if not all(type(value) in (int, float) for value in metrics.values()):
-        raise ValueError("metrics that are not numbers")
-    return metrics

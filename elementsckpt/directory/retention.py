@@ -204,10 +204,10 @@ def _ranked(keep: Keep, heads: Sequence[Head]) -> list[int]:
 
 def _score(keep: Keep, head: Head) -> float | None:
     """Return the score of a save, higher is better; None if it is never the best."""
-    from . import metadata  # Imported with what finds saves: `Keep` does without NumPy.
+    from . import records  # `Keep` alone does without it.
 
     try:
-        value = _value(keep, metadata.decode_metrics(head.metrics))
+        value = _value(keep, records.decode_metrics(head.metrics))
     except Exception:  # A save must not fail because of its rank.
         return None
     if value is None or not math.isfinite(value):

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, DamagedError, PickleError, reason
-from ..kinds import pickles
 from ..storage import folders
 from ..storage.files import read_file, status
 from ..storage.store import Source
@@ -87,6 +86,7 @@ def read(file: Path, key: str, *, allow_pickle: bool) -> Any:
       PickleError: it needs more than is admitted, or a class that was not found.
       DamagedError: it cannot be read.
     """
+    from ..kinds import pickles  # Listing saves needs none of these.
     from . import restricted_pickle
     from .limits import ForbiddenError
 

@@ -11,7 +11,7 @@ Source: the layout is safetensors' (github.com/huggingface/safetensors).
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from itertools import chain, islice, repeat
+from itertools import islice
 
 from msgspec import Struct, json
 
@@ -126,7 +126,7 @@ class Header:
         is_free = new.isdisjoint(self._taken) and new.isdisjoint(self._others)
         if len(new) < len(names) or not is_free:
             names, date = self._free(names), ""
-        self._taken |= new
+        self._taken = self._taken | new if self._taken else new
         free = iter(names)
         for tensors in runs:
             gap = block + tensors.begin - self.end
@@ -140,14 +140,14 @@ class Header:
         begin, size = self.end, tensors.size
         self.end += size * tensors.count
         self._count += tensors.count
-        # The bytes between two texts of JSON are in none of them.
-        texts = json.encode(names)[2:-2].split(b'","')
         places = json.encode([*range(begin, self.end + size, size)])[1:-1].split(b",")
         form = date.encode(), json.encode(tensors.dtype), json.encode(tensors.shape)
         middle = b'%s":{"dtype":%s,"shape":%s,"data_offsets":[' % form
-        ends, comma, end = places[1:], repeat(b","), repeat(b']},"')
-        parts = zip(texts, repeat(middle), places, comma, ends, end, strict=False)
-        self._entries.append(b'"' + b"".join(chain.from_iterable(parts))[:-2])
+        parts = [b"", middle, b"", b",", b"", b']},"'] * tensors.count
+        # The bytes between two texts of JSON are in none of them.
+        parts[0::6] = json.encode(names)[2:-2].split(b'","')
+        parts[2::6], parts[4::6] = places[:-1], places[1:]
+        self._entries.append(b'"' + b"".join(parts)[:-2])
 
     def _free(self, names: Sequence[str]) -> list[str]:
         """Return full names, with new ones in place of those that are taken."""

@@ -16,10 +16,6 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
-
-from . import dtypes
-
 _SAFE_INT = 1 << 53  # Beyond it, JSON readers that use doubles lose digits.
 _NAN = struct.pack("<d", math.nan)
 _MOST_TWINS = 64  # Keys of one hash; Python compares each with all before it.
@@ -38,9 +34,7 @@ def encode(value: Any) -> Any:
     encoder = _ENCODERS.get(type(value))
     if encoder is not None:
         return encoder(value)
-    if issubclass(type(value), np.generic):
-        return _encode_numpy(value)
-    raise NotScalarError(value)
+    return _encode_numpy(value)
 
 
 def encode_all(values: Iterable[Any]) -> list[Any]:
@@ -88,7 +82,7 @@ def decode_keys(codes: Iterable[Any]) -> list[str]:
       ValueError: one is not text, or two are the same.
     """
     found = decode_all(codes)
-    if not all(type(text) is str for text in found) or len(set(found)) < len(found):
+    if not {*map(type, found)} <= {str} or len({*found}) < len(found):
         raise ValueError("keys that are not text, or not all different")
     return found
 
@@ -137,8 +131,13 @@ def _encode_complex(value: complex) -> Any:
     return {"$complex": [_encode_float(value.real), _encode_float(value.imag)]}
 
 
-def _encode_numpy(value: np.generic) -> Any:
-    if type(value) is not value.dtype.type:  # A class derived from one of NumPy's.
+def _encode_numpy(value: Any) -> Any:
+    import numpy as np  # Manifests of most saves need none, and are listed without it.
+
+    from . import dtypes
+
+    # A class derived from one of NumPy's is none of them.
+    if not isinstance(value, np.generic) or type(value) is not value.dtype.type:
         raise NotScalarError(value)
     if type(value) is np.str_:
         return {"$numpy": ["str", encode(str(value))]}
@@ -151,6 +150,10 @@ def _encode_numpy(value: np.generic) -> Any:
 
 
 def _decode_numpy(code: Any) -> Any:
+    import numpy as np
+
+    from . import dtypes
+
     kind, value = code
     if kind == "str":
         return np.str_(decode(value))

@@ -16,13 +16,12 @@ from msgspec import Struct
 
 from ..directory import choice, lookup
 from ..directory.entries import SaveEntry
-from ..errors import DamagedError, MismatchError, MissingKeyError
+from ..errors import DamagedError, MismatchError, MissingKeyError, damage
 from ..format import codec, dtypes, names, scalars
 from ..format.manifest import Block, Component, File, LeafGroup, Tree
 from ..kinds import leaves
 from ..kinds.kind import dtype_of
 from ..loading.component import names_in_block
-from ..loading.refusals import damage
 from ..loading.request import require_pattern
 from ..state.tree import full_name
 from ..storage.pool import Opened
@@ -139,7 +138,7 @@ class Contents:
             if missing:
                 raise MissingKeyError(
                     f"{found.path} has no {', '.join(map(shown, missing))}. It has "
-                    f"{hints.listed(all_keys, 'no components')}."
+                    f"{hints.listed(all_keys, 'no components')}: choose from these."
                 )
             self.components = {key: self.components[key] for key in wanted}
 
@@ -164,8 +163,8 @@ class Contents:
         if not chosen:
             near = hints.nearest(regex, [leaf.full_name for leaf in found], _NEAREST)
             raise MismatchError(
-                f"regex={regex!r} matches no leaf of {self.found.path}. The nearest "
-                f"names are {hints.listed(near, 'none, as it has no leaves')}."
+                f"regex={regex!r} matches no leaf of {self.found.path}. Choose one of "
+                f"the nearest names: {hints.listed(near, 'none, as it has no leaves')}."
             )
         return chosen
 
@@ -244,7 +243,10 @@ class Blocks:
             read_block(file, block, memory)
         except DamagedError as error:
             holds = names_in_block(self._entry, self._key, number)
-            raise DamagedError(f"{error} It holds {holds}.") from error
+            raise DamagedError(
+                f"{error} It holds {holds}. Restore the save from a copy, or choose "
+                f"another."
+            ) from error
         self.bytes_read += block.size
         self._last = number, memory
         return memory

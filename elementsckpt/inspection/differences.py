@@ -9,9 +9,8 @@ import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ..errors import MismatchError
+from ..errors import MismatchError, damage
 from ..format.manifest import Block
-from ..loading.refusals import damage
 from ..reports.looking import DiffReport, LeafDiff
 from ..user.arguments import AnyPath
 from .contents import Blocks, Contents, Leaf, elements, newest

@@ -60,13 +60,6 @@ def freed_bytes(saves: Iterable[SaveEntry]) -> int:
     return _Freed(files)(files)
 
 
-def written_bytes(save: SaveEntry) -> int:
-    """Return the size of the files that a save wrote, by their names."""
-    sequence = 0 if save.head is None else save.head.sequence
-    found = ((names.sequence_of(x.name), x) for x in save.source.stored_files())
-    return sum(x.size_bytes for n, x in found if n is None or n >= sequence)
-
-
 class _Freed(Struct, frozen=True):
     """Tells how much disk space is free without some saves."""
 

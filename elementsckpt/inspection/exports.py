@@ -12,11 +12,10 @@ from typing import Any, BinaryIO
 import numpy as np
 from msgspec import Struct
 
-from ..errors import MismatchError
+from ..errors import MismatchError, damage
 from ..format import dtypes
-from ..loading.refusals import damage
 from ..reports.looking import ExportReport
-from ..storage import disk
+from ..storage import disk, files
 from ..user import arguments, hints
 from ..user.arguments import AnyPath, local, shown
 from .contents import Blocks, Contents, Leaf, newest
@@ -98,14 +97,14 @@ def export(
             name = _renamed(leaf.name if bare and leaf.name else leaf.full_name, rename)
             blocks = readers.setdefault(leaf.key, Blocks(contents, leaf.key))
             tensor = _tensor(name, contents, leaf, blocks)
-            if tensor is None or not write.holds(tensor.dtype):
+            if tensor is None or not write.holds(tensor):
                 left_out.append(leaf.full_name)
             else:
                 tensors.append(tensor)
         refuse_twice(tensor.name for tensor in tensors)
         with disk.new_file(file) as stream:
             write.write(tensors, stream)
-    return ExportReport(file, file.stat().st_size, tuple(left_out))
+    return ExportReport(file, files.status(file).st_size, tuple(left_out))
 
 
 def _format(format: str | None, suffix: str) -> str:
@@ -179,9 +178,9 @@ class _Safetensors:
     """
 
     @staticmethod
-    def holds(dtype: np.dtype[Any]) -> bool:
+    def holds(tensor: Tensor) -> bool:
         """Return whether the format has this dtype."""
-        return _tag(dtype) is not None
+        return _tag(tensor.dtype) is not None
 
     @staticmethod
     def write(tensors: Iterable[Tensor], stream: BinaryIO) -> None:
@@ -217,9 +216,9 @@ class _Npz:
     """A zip file of npy files, as `numpy.savez` writes it."""
 
     @staticmethod
-    def holds(dtype: np.dtype[Any]) -> bool:
-        """Return whether the format has this dtype."""
-        return not dtype.hasobject
+    def holds(tensor: Tensor) -> bool:
+        """Return whether the format has this dtype and this name."""
+        return not tensor.dtype.hasobject and "\0" not in tensor.name
 
     @staticmethod
     def write(tensors: Iterable[Tensor], stream: BinaryIO) -> None:

@@ -9,20 +9,18 @@ from typing import NamedTuple
 
 from msgspec.structs import asdict
 
-from ..directory import choice, lookup, metadata
+from ..directory import choice, lookup, records, retention
 from ..directory.entries import SaveEntry
 from ..directory.listing import Directory
 from ..directory.retention import Keep
-from ..errors import DamagedError, SaveNotFoundError, one_line
+from ..errors import DamagedError, SaveNotFoundError, damage, one_line
 from ..foreign import elements
 from ..format import names, scalars
 from ..format.manifest import Head
-from ..loading.refusals import damage
 from ..reports import ComponentInfo, Lineage, SaveInfo, SaveList
 from ..reports.outline import Outline
 from ..storage import paths
 from ..user.arguments import AnyPath, local
-from .disk_usage import written_bytes
 
 
 def info(path: AnyPath) -> SaveInfo:
@@ -117,7 +115,7 @@ def describe(found: SaveEntry) -> SaveInfo:
     if head is None:
         with damage(str(found.path)):  # Elements may just have removed it.
             return _describe_elements(found)
-    with damage(str(found.path / names.MANIFEST)):
+    with damage(f"{found.path}/{names.MANIFEST}"):
         return _describe_head(found.path, head)
 
 
@@ -128,8 +126,8 @@ def _describe_head(path: Path, head: Head) -> SaveInfo:
         step=head.step,
         sequence=head.sequence,
         time=head.time,
-        metrics=metadata.decode_metrics(head.metrics),
-        metadata=metadata.decode(head.metadata),
+        metrics=records.decode_metrics(head.metrics),
+        metadata=records.decode(head.metadata),
         components={
             key: ComponentInfo(item.size_bytes, item.leaf_count, item.shards)
             for key, item in zip(keys, head.summaries, strict=True)
@@ -172,27 +170,42 @@ class ListedSave(NamedTuple):
     marks: tuple[str, ...]
 
 
-def listed(directory: AnyPath) -> list[ListedSave]:
-    """Return the saves in a directory with what distinguishes them, oldest first.
+class ListedSaves(NamedTuple):
+    """The saves of a directory.
+
+    Attributes:
+      saves: The saves, oldest first.
+      metric: Name of the metric that decides which is the best, or None.
+      mode: "max" if more of it is better, "min" if less is.
+    """
+
+    saves: list[ListedSave]
+    metric: str | None
+    mode: str
+
+
+def listed(directory: AnyPath) -> ListedSaves:
+    """Return the saves in a directory with what distinguishes them.
 
     Raises:
       SaveNotFoundError: there is no save.
     """
     here = Directory(local(directory))
     entries = _required(here)
-    good = [entry.path for entry in entries if entry.error is None]
+    good = [entry for entry in entries if entry.error is None]
     best = None
     with contextlib.suppress(ValueError):  # No save says which metric to go by.
-        best = choice.best(here, Keep())
+        best = choice.best_of(entries, Keep(), here.path)
     found = []
     for entry in entries:
         info = describe_any(entry)
         marks = [f"pin {info.pin}"] if info.pin is not None else []
-        marks += ["best"] if best is not None and best.path == info.path else []
-        marks += ["latest"] if good and good[-1] == info.path else []
+        marks += ["best"] if entry is best else []
+        marks += ["latest"] if good and entry is good[-1] else []
         marks += ["damaged"] if info.error is not None else []
-        written = None if entry.head is None else entry.head.bytes_written
-        if written is None and info.error is None:  # By an earlier version, say.
-            written = written_bytes(entry)
+        written = None if info.error is not None else entry.written_bytes()
         found.append(ListedSave(info, written, tuple(marks)))
-    return found
+    heads = [entry.head for entry in entries if entry.head is not None]
+    ranking = retention.recorded(heads) or Keep()
+    metric = ranking.metric if isinstance(ranking.metric, str) else None
+    return ListedSaves(found, metric, ranking.mode)

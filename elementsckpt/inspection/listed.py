@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..loading.refusals import damage
+from ..errors import damage
 from ..reports.looking import LeafInfo, LeafList
 from ..user.arguments import AnyPath
 from .contents import Contents, Leaf, newest

@@ -33,7 +33,7 @@ def pin(path: AnyPath, name: str) -> SaveInfo:
     """
     checked = lookup.checked_pin(name, None)
     if checked is None:
-        raise ValueError("name=None: pass a name, or call unpin().")
+        raise ValueError("A pin needs a name: pass one, or call unpin().")
     return _set_pin(_found(path), checked)
 
 

@@ -66,7 +66,7 @@ def delete(path: AnyPath, dry_run: bool = False) -> PruneReport:
     """
     place = local(path)
     entry = lookup.find(place)[0]
-    if entry.path != place and paths.exists(place):
+    if entry.path != place and paths.is_there(place):
         raise ValueError(
             f"{place} is a directory of saves: name the one to delete, such as "
             f"{place}@{entry.step if entry.step is not None else 'latest'}."

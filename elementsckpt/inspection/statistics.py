@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..loading.refusals import damage
+from ..errors import damage
 from ..reports.looking import LeafStats, StatsList
 from ..user.arguments import AnyPath
 from .contents import Blocks, Contents, Leaf, newest

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import MismatchError
+from ..errors import MismatchError, damage
 from ..kinds.references import Resolver
 from ..loading.component import SavedComponent
 from ..loading.decoding import Decoder
 from ..loading.loaded import Notes
-from ..loading.refusals import damage
 from ..loading.request import Request
 from ..loading.verbs import READ
 from ..reports.looking import LeafInfo
@@ -75,7 +74,10 @@ def read_leaf(path: AnyPath, name: str) -> tuple[LeafInfo, Any]:
     found = next((x for x in contents.leaves() if x.full_name == name), None)
     if found is None:
         contents.leaves(f"{re.escape(name)}$")  # Says which names are near.
-        raise MismatchError(f"{contents.found.path} has no leaf of the name {name!r}.")
+        raise MismatchError(
+            f"{contents.found.path} has no leaf of the name {name!r}. Pass a full "
+            f"name, which begins with the key of its component."
+        )
     with damage(contents.where):
         info = describe(contents, found)
         if found.file is not None:

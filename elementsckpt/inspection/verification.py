@@ -11,10 +11,9 @@ import numpy as np
 
 from ..directory import lookup
 from ..directory.entries import SaveEntry
-from ..errors import CheckpointError, DamagedError, VersionError
+from ..errors import CheckpointError, DamagedError, VersionError, damage
 from ..format import names
 from ..format.manifest import Block, Component, File, Segment
-from ..loading.refusals import damage
 from ..reports.looking import Problem, SaveCheck, VerifyReport
 from ..state import tree
 from ..storage import files, filetree

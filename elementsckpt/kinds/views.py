@@ -72,6 +72,7 @@ class Grid(NamedTuple):
 
 
 _base_of = operator.attrgetter("base")
+_NONE = type(None)
 _grid_of = operator.attrgetter("dtype", "shape", "strides")
 
 
@@ -85,35 +86,46 @@ def find(
       others: Arrays after these that can be neither views nor bases.
     """
     groups = [*groups, *([array] for array in others)]
-    arrays = list(itertools.chain.from_iterable(groups))
-    if _are_apart(arrays):
+    if are_apart(list(itertools.chain.from_iterable(groups))):
         return Found([], [], 0)
+    return search(groups, len(others))
+
+
+def search(groups: Sequence[Sequence[np.ndarray]], others: int = 0) -> Found:
+    """Find views as `find` does, by the addresses of all arrays; none is there twice.
+
+    Args:
+      groups: The arrays; each group has one dtype, shape and strides.
+      others: How many of the last ones can be neither views nor bases.
+    """
+    arrays = list(itertools.chain.from_iterable(groups))
     places = np.concatenate([_places(group) for group in groups])
     lows, highs = places[:, 1:].T
     order = np.argsort(lows, kind="stable")
     meets = lows[order][1:] < np.maximum.accumulate(highs[order])[:-1]
     if not meets.any():
         return Found([], [], 0)
-    found = Found(arrays, places.tolist(), len(arrays) - len(others))
+    found = Found(arrays, places.tolist(), len(arrays) - others)
     for members in np.split(order, np.flatnonzero(~meets) + 1):
         if len(members) > 1:
             found.add(members.tolist())
     return found
 
 
-def _are_apart(arrays: Sequence[np.ndarray]) -> bool:
+def are_apart(arrays: Sequence[np.ndarray]) -> bool:
     """Return whether each array has memory of its own, as most often all have.
 
-    That is so for arrays without a base, and for one that is alone with its base.
+    That is so for arrays without a base, and for one that is alone with its base, if
+    none is there twice.
     """
     bases = [*map(_base_of, arrays)]
-    below = [base for base in bases if base is not None]
-    if not below:
-        return True
-    is_deeper = map(operator.is_not, map(_base_of, below), itertools.repeat(None))
-    if not {np.ndarray} >= {*map(type, below)} or any(is_deeper):
+    types = {*map(type, bases)}
+    if not {np.ndarray, _NONE} >= types:
         return False
-    owners: Sequence[np.ndarray] = below
+    below = bases if _NONE not in types else [x for x in bases if x is not None]
+    if {*map(type, map(_base_of, below))} - {_NONE}:  # They are views, too.
+        return False
+    owners: Sequence[np.ndarray] = bases
     if len(below) < len(bases):
         pairs = zip(arrays, bases, strict=True)
         owners = [array if base is None else base for array, base in pairs]

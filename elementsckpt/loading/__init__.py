@@ -12,7 +12,6 @@ __all__ = [
     "load",
     "loaded",
     "patterns",
-    "refusals",
     "request",
     "verbs",
 ]

@@ -11,7 +11,7 @@ import functools
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
-from ..errors import MismatchError, reason
+from ..errors import MismatchError, damage, reason
 from ..format.manifest import Component, Tree
 from ..kinds import leaves
 from ..kinds.kind import Spec
@@ -19,7 +19,6 @@ from ..state import replacing, skeletons, tree, unflattening, view_leaves, walki
 from ..state.homonyms import Keys
 from . import refusals
 from .decoding import Decoder
-from .refusals import damage
 
 
 class SavedComponent:

@@ -8,13 +8,13 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..errors import damage
 from ..foreign import elements
 from ..format import manifest
 from ..kinds.kind import Spec
 from ..state import flattening, replacing, unflattening
 from ..state.homonyms import Keys
 from .loaded import Notes
-from .refusals import damage
 from .request import Request
 
 

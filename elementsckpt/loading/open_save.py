@@ -11,6 +11,7 @@ from typing import Any
 
 from ..components.component import Target
 from ..directory.entries import SaveEntry
+from ..errors import damage
 from ..foreign import elements
 from ..format import codec, manifest, names, scalars
 from ..format.manifest import Component
@@ -24,7 +25,6 @@ from .component import SavedComponent, names_in_block
 from .decoding import Decoder
 from .imported import ElementsComponent
 from .loaded import Loaded, Notes
-from .refusals import damage
 
 Selectable = SavedComponent | ElementsComponent
 AnyComponent = Selectable | FolderReader

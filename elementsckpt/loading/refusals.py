@@ -5,9 +5,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,29 +22,6 @@ from .loaded import Loaded, full_names
 from .verbs import LOAD, LOAD_OR_SAVE, Verb
 
 # The save
-
-
-@contextlib.contextmanager
-def damage(where: str) -> Iterator[None]:
-    """Turn errors from decoding the content of a file into a DamagedError."""
-    try:
-        yield
-    except errors.CheckpointError:
-        raise
-    except ImportError as error:
-        raise errors.ReadError(
-            f"{where} needs a package or version that is not installed here "
-            f"({reason(error)}). Install it, or leave the leaf out with keys= or "
-            f"regex=; elementsckpt.read returns tensors as NumPy arrays."
-        ) from error
-    except MemoryError as error:
-        raise errors.ReadError(
-            f"{where} does not fit into memory. Load less of it at a time, or map its "
-            f"arrays with mmap=True."
-        ) from error
-    except Exception as error:  # NumPy, torch and classes raise anything for nonsense.
-        found = f"{type(error).__name__}: {reason(error)}"
-        raise errors.DamagedError(f"{where} is not a valid save ({found}).") from error
 
 
 def all_damaged(saves: Sequence[SaveEntry], damaged: Sequence[Exception]) -> Exception:

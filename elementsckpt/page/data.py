@@ -34,7 +34,7 @@ def gather(directory: Path, *, max_bytes: int) -> dict[str, Any]:
     Raises:
       SaveNotFoundError: there is no save.
     """
-    found = listed(directory)
+    found = listed(directory).saves
     sizes = usage(directory)
     contents = _contents(directory)
     budget = Budget(max_bytes)

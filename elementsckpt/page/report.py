@@ -6,10 +6,10 @@ import base64
 import hashlib
 import html
 import json
+import pkgutil
 import time
 from collections.abc import Mapping
 from datetime import datetime, timezone
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +66,8 @@ def write_report(
 def _page(
     path: Path, data: Mapping[str, Any], damaged: list[str] | None, seconds: float
 ) -> str:
-    folder = resources.files(__package__)
-    style = (folder / "style.css").read_text("utf-8")
-    script = (folder / "script.js").read_text("utf-8")
+    style = _file("style.css")
+    script = _file("script.js")
     text = json.dumps(data, allow_nan=False, separators=(",", ":"))
     fields = {
         "STYLE_HASH": _hash(style),
@@ -82,7 +81,7 @@ def _page(
         "STYLE": style,
         "SCRIPT": script,
     }
-    page = (folder / "template.html").read_text("utf-8")
+    page = _file("template.html")
     parts: list[str] = []
     while True:  # From left to right, as what is put in may hold a name of a field.
         found = [(page.find(name), -len(name), name) for name in fields if name in page]
@@ -190,3 +189,9 @@ def _row(save: Mapping[str, Any], names: list[str]) -> str:
         for mark in save["marks"]
     )
     return f'<tr>{shown}<td class="text">{marks}</td></tr>'
+
+
+def _file(name: str) -> str:
+    content = pkgutil.get_data(__package__, name)
+    assert content is not None  # It is a part of the package.
+    return content.decode()

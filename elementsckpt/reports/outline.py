@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import html
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-
-from msgspec import Struct
+from typing import NamedTuple
 
 from ..errors import one_line
 
@@ -21,7 +19,7 @@ font-variant-numeric:tabular-nums}.ckpt .dim{opacity:.65}.ckpt summary{cursor:po
 </style>"""
 
 
-class Column(Struct, frozen=True):
+class Column(NamedTuple):
     """A column of a table.
 
     Attributes:
@@ -35,7 +33,7 @@ class Column(Struct, frozen=True):
     is_kept: bool = False
 
 
-class Table(Struct, frozen=True):
+class Table(NamedTuple):
     """Rows of cells; what is of a file or of the user in a cell was made one line."""
 
     columns: Sequence[Column]
@@ -44,7 +42,7 @@ class Table(Struct, frozen=True):
     def lines(
         self,
         rows: Iterable[Sequence[str]] | None = None,
-        paint: Callable[[str, str], str] = lambda cell, text: text,
+        paint: Callable[[str, str], str] | None = None,
     ) -> list[str]:
         """Return lines of text, the titles first, without space at their ends.
 
@@ -59,13 +57,12 @@ class Table(Struct, frozen=True):
         widths = self.widths(shown)
         lines = []
         for cells in shown:
-            painted = [
-                paint(cell, pad(cell, size, is_right=column.is_right))
-                for cell, size, column in zip(cells, widths, self.columns, strict=True)
-            ]
-            while painted and not cells[len(painted) - 1]:
-                painted.pop()
-            lines.append("  ".join(painted).rstrip())
+            shape = zip(cells, widths, self.columns, strict=True)
+            padded = [pad(x, size, is_right=y.is_right) for x, size, y in shape]
+            while padded and not cells[len(padded) - 1]:
+                padded.pop()
+            padded[-1:] = [x.rstrip() for x in padded[-1:]]  # Before it is painted.
+            lines.append("  ".join(map(paint, cells, padded) if paint else padded))
         return lines
 
     def widths(self, rows: Sequence[Sequence[str]]) -> list[int]:
@@ -93,7 +90,7 @@ class Table(Struct, frozen=True):
         return Table(shown, [[row[n] for n in kept] for row in self.rows]), left_out
 
 
-class Section(Struct, frozen=True):
+class Section(NamedTuple):
     """A table with a heading, which is folded in HTML unless `is_open`."""
 
     heading: str
@@ -101,7 +98,7 @@ class Section(Struct, frozen=True):
     is_open: bool = False
 
 
-class Outline(Struct, frozen=True):
+class Outline(NamedTuple):
     """What a report shows.
 
     Attributes:
@@ -132,14 +129,14 @@ class Outline(Struct, frozen=True):
 
     def html(self) -> str:
         """Return it for a notebook: plain HTML, without a script."""
-        parts = [f'{_STYLE}<div class="ckpt"><b>{html.escape(self.title)}</b>']
+        parts = [f'{_STYLE}<div class="ckpt"><b>{_escaped(self.title)}</b>']
         if self.rows:
             parts.append(_html(Table((Column(""), Column("")), self.rows)))
         for section in self.sections:
             table = _html(section.table)
             if section.heading:
                 start = "<details open>" if section.is_open else "<details>"
-                heading = html.escape(section.heading)
+                heading = _escaped(section.heading)
                 table = f"{start}<summary>{heading}</summary>{table}</details>"
             parts.append(table)
         return "".join([*parts, "</div>"])
@@ -159,12 +156,18 @@ def _indented(lines: Iterable[str]) -> list[str]:
     return [f"  {line}" for line in lines]
 
 
+def _escaped(text: str) -> str:
+    import html  # A notebook has it; a command line that needs it not saves 10 ms.
+
+    return html.escape(text)
+
+
 def _html(table: Table) -> str:
     def cells(tag: str, texts: Sequence[str]) -> str:
         found = []
         for text, column in zip(texts, table.columns, strict=True):
             kind = ' class="right"' if column.is_right else ""
-            found.append(f"<{tag}{kind}>{html.escape(text)}</{tag}>")
+            found.append(f"<{tag}{kind}>{_escaped(text)}</{tag}>")
         return f"<tr>{''.join(found)}</tr>"
 
     titles = [column.title for column in table.columns]

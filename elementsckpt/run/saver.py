@@ -20,7 +20,8 @@ from ..components.component import Component, identities
 from ..directory import retention
 from ..directory.entries import SaveEntry
 from ..directory.listing import Directory
-from ..directory.metadata import decode_metrics, encode_metrics, merge
+from ..directory.metadata import encode_metrics, merge
+from ..directory.records import decode_metrics
 from ..reports import SaveReport
 from ..saving.arenas import Arenas
 from ..saving.earlier import LostError

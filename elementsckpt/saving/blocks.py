@@ -17,7 +17,7 @@ from ..format.manifest import LeafGroup
 from ..kinds.remote import Remote, Storage, in_memory
 from .arenas import Arenas, Heap
 
-_PREFIX_BYTES = 4 << 10
+PREFIX_BYTES = 4 << 10
 
 
 class Hold(enum.IntEnum):
@@ -86,6 +86,10 @@ class Block(abc.ABC):
     @abc.abstractmethod
     def data(self) -> np.ndarray | bytes:
         """Return the bytes, uint8[size]; copied only if they are scattered."""
+
+    def first_bytes(self) -> np.ndarray | bytes:
+        """Return the bytes, or as many of the first ones as `prefix_hash` takes."""
+        return self.data()
 
     @abc.abstractmethod
     def copy_to(self, memory: Arenas | Heap) -> bool:
@@ -305,7 +309,7 @@ class LeafBlock(Block):
 
 def prefix_hash(data: Any) -> int:
     """Return a hash of the first bytes, which tells most contents apart."""
-    return xxhash.xxh3_64_intdigest(memoryview(data)[:_PREFIX_BYTES])
+    return xxhash.xxh3_64_intdigest(memoryview(data)[:PREFIX_BYTES])
 
 
 def flat_bytes(array: np.ndarray) -> np.ndarray:

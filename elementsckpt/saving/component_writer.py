@@ -117,11 +117,12 @@ class ComponentWriter:
         self._cut.update(dict.fromkeys(blocks))
         self._leaves += leaves
         self.pending_bytes += sum(len(x) * x[0].nbytes for x in storages if x)
+        known_rings = rings.named_once(groups)
         for leaf in leaves:
             owner = leaf.owner and leaf.owner()
             known = None if owner is None else self.index.digests(owner)
             leaf.recall(known)
-            if leaf.ring is not None:
+            if leaf.ring is not None and leaf.ring.names[0] in known_rings:
                 self._rings.append((prefix, leaf.ring))
                 if known is None:
                     self._recall_ring(prefix + leaf.ring.names[0], leaf)

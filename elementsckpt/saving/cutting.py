@@ -15,7 +15,7 @@ from ..format import dtypes
 from ..format.manifest import LeafGroup, part_of
 from ..format.sizes import Sizes
 from ..kinds import leaves
-from ..kinds.remote import Storage, in_memory
+from ..kinds.remote import Remote, Storage, in_memory
 from .blocks import Block, Hold, Leaf
 from .shared_block import SharedBlock
 
@@ -71,7 +71,9 @@ class Cutter:
             if prefix or "" in names:
                 names = [prefix + name or self._stem for name in names]
             if arrays[0].nbytes < self._sizes.small:
-                near = [in_memory(x) for x in arrays]
+                near: Any = arrays
+                if Remote in {*map(type, arrays)}:
+                    near = [in_memory(x) for x in arrays]
                 placed += self._gather(group, names, near, blocks)
             else:
                 made = list(self._large(group, names, arrays, its_owners))

@@ -123,6 +123,7 @@ class EarlierSegment:
         self._blocks: list[manifest.Block] = []  # Those that were not checked.
         self._due: list[manifest.Block] = []  # Of these.
         self._is_kept: bool | None = None
+        self._is_linked = False
         self._is_trusted = False  # Blocks are used that were not checked.
 
     def expect(self, block: manifest.Block, turn: int) -> None:
@@ -182,6 +183,7 @@ class EarlierSegment:
             self.is_damaged = source.lacks(self.entry)  # Or the save is gone.
             _logger.debug("Not reused, but written again: %s", error)
             return False
+        self._is_linked = True
         return True
 
     def _is_good(self) -> bool:
@@ -220,5 +222,7 @@ class EarlierSegment:
         return stored
 
     def drop(self) -> None:
-        """Give it up."""
-        self._draft.drop(self.entry.file)
+        """Give it up; a file of this name may be one that another save has, too."""
+        if self._is_linked:
+            self._draft.drop(self.entry.file)
+            self._is_linked = False

@@ -22,6 +22,9 @@ from .reuse import BlockIndex
 from .rings import EarlierRing, rings_of
 from .still import Still
 
+# For which `loading` refuses a component; a save only does without.
+_REFUSED = (MsgspecError, ValueError, TypeError, LookupError, ImportError)
+
 
 class History:
     """What the newest saves of a directory hold, for the next one to reuse.
@@ -141,8 +144,7 @@ class History:
 
 def _rings_in(component: Component) -> Iterator[tuple[str, EarlierRing]]:
     """Yield the rings of a component; of a manifest that is not valid, some or none."""
-    # As `loading` refuses what these are raised for; a save only does without.
-    with contextlib.suppress(MsgspecError, ValueError, TypeError, LookupError):
+    with contextlib.suppress(*_REFUSED):
         for index, content in enumerate(component.trees):
             if b'"ring":' in bytes(content):
                 prefix = "" if component.shards is None else f"{index}/"

@@ -134,12 +134,11 @@ class BlockIndex:
             return None
         found = block.digest
         if found is None:
-            data = block.data()
-            block.prefix_hash = prefix_hash(data)
+            block.prefix_hash = prefix_hash(block.first_bytes())
             hashes = self._prefix_hashes
             if hashes is not None and block.prefix_hash not in hashes:
                 return None
-            found = digest(data)
+            found = digest(block.data())
             if block.hold:  # Else it may be other content by the time it is written.
                 block.digest = found
         with self._lock:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 
@@ -76,18 +78,32 @@ def _ring(group: LeafGroup) -> tuple[int, int]:
     return group.ring
 
 
+def named_once(groups: Sequence[LeafGroup]) -> set[str]:
+    """Return the names of ring buffers that no other leaf of the same tree has.
+
+    An earlier save has a ring buffer under its name, so of others nothing is known.
+    """
+    found = {group.names[0] for group in groups if group.ring is not None}
+    if not found:
+        return found
+    names = itertools.chain.from_iterable(group.names for group in groups)
+    counts = collections.Counter(names)
+    return {name for name in found if counts[name] == 1}
+
+
 def rings_of(
     groups: Sequence[LeafGroup], blocks: Sequence[Block], prefix: str
 ) -> Iterator[tuple[str, EarlierRing]]:
-    """Yield the rings among leaves with their full names.
+    """Yield the rings among leaves with their full names, if no other has that.
 
     Args:
-      groups: The leaves.
+      groups: The leaves of a tree.
       blocks: Those of their component.
       prefix: Start of their names in the component.
     """
+    known = named_once(groups)
     for group in groups:
-        if group.ring is None or group.block < 0:
+        if group.ring is None or group.block < 0 or group.names[0] not in known:
             continue
         if group.ring[1] < len(group.shape) and 0 not in group.shape:
             some = _blocks_of(group, blocks)

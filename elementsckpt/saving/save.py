@@ -280,7 +280,7 @@ class Saving:
 
     def _remember(self) -> SaveEntry:
         """Take note of what was saved, for listing it and for reuse by the next."""
-        entry = self._directory.note(self.path, self._manifest.head())
+        entry = self._directory.note(self.path, self._manifest)
         sequence = self._manifest.sequence
         self._history.remember(
             {

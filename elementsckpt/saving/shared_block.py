@@ -11,7 +11,7 @@ import xxhash
 from ..format.header import Tensors
 from ..format.sizes import Sizes
 from .arenas import Arenas, Heap
-from .blocks import Block, Hold, flat_bytes
+from .blocks import PREFIX_BYTES, Block, Hold, flat_bytes
 
 _ALIGN = 64
 
@@ -102,6 +102,16 @@ class SharedBlock(Block):
         if self._owned_count == len(self._chunks) == 1:
             return self._chunks[0]
         return _joined(self._chunks)
+
+    def first_bytes(self) -> np.ndarray | bytes:
+        if self._owned_count:  # All that was there then is one chunk.
+            return self.data()
+        size = count = 0
+        while size < PREFIX_BYTES and count < len(self._chunks):
+            chunk = self._chunks[count]
+            size += len(chunk) if isinstance(chunk, bytes) else chunk.nbytes
+            count += 1
+        return _joined(self._chunks[:count])
 
     def let_go(self) -> None:
         self._chunks = []

@@ -58,14 +58,15 @@ def encode(
     """
     flat = None if last is None else last.structure.flatten(state)
     if last is not None and flat is not None:
-        if last.grouped is None:
+        if last.grouped is not None:
+            again = last.grouped.encode(flat, last.structure)
+            if again is not None:
+                return again, last
+        if last.structure.are_apart(flat):
             encoded = grouping.encode(flat, key, losses)
-            return encoded, Recurring(last.structure, _grouped(flat, encoded))
-        again = last.grouped.encode(flat)
-        if again is not None:
-            return again, last
-        # What changes each time is not learned each time.
-        return grouping.encode(flat, key, losses), Recurring(last.structure, None)
+            # What changes each time is not learned each time.
+            grouped = _grouped(flat, encoded) if last.grouped is None else None
+            return encoded, Recurring(last.structure, grouped)
     flat = flattening.flatten(state, key)
     encoded = grouping.encode(flat, key, losses)
     known = structure.of(flat) if last is None else None
@@ -84,8 +85,12 @@ class Grouped(Struct, frozen=True):
     tree: Tree
     alike: list[_Alike]
 
-    def encode(self, flat: Flat) -> EncodedState | None:
-        """Return what `grouping.encode` would; None if some leaf has another form."""
+    def encode(self, flat: Flat, structure: Structure) -> EncodedState | None:
+        """Return what `grouping.encode` would.
+
+        Returns:
+          None if some leaf has another form, or arrays are not apart.
+        """
         groups: list[LeafGroup] = []
         storages: Storages = []
         arrays: list[list[np.ndarray]] = []
@@ -106,8 +111,7 @@ class Grouped(Struct, frozen=True):
                 arrays.append(values)
                 storages.append([x.T for x in values] if group.order == "F" else values)
             groups.append(group)
-        found = views.find(arrays)
-        if found.views or found.unshared:
+        if not _are_apart(arrays, flat, structure):
             return None
         saved = Tree(self.tree.root, self.tree.nodes, groups)
         return EncodedState(saved, storages, [[] for _ in groups], [], [])
@@ -143,6 +147,18 @@ def _grouped(flat: Flat, encoded: EncodedState) -> Grouped | None:
     for group in groups:
         group.value = None
     return Grouped(Tree(encoded.tree.root, encoded.tree.nodes, groups), found)
+
+
+def _are_apart(
+    arrays: Sequence[Sequence[np.ndarray]], flat: Flat, structure: Structure
+) -> bool:
+    """Return whether no array is met twice, and none is in the memory of another."""
+    if views.are_apart(list(itertools.chain.from_iterable(arrays))):
+        return True  # Of an array that is met twice, the memory would be, too.
+    if not structure.are_apart(flat):
+        return False
+    found = views.search(arrays)
+    return not found.views and not found.unshared
 
 
 def _are_alike(arrays: Sequence[np.ndarray], form: Any) -> bool:

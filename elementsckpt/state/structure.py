@@ -19,6 +19,7 @@ from msgspec import Struct
 from ..format.manifest import Node
 from ..kinds import leaves
 from ..kinds.kind import Kind
+from ..kinds.numpy_kinds import NUMPY
 from ..user import attributes
 from .flattening import Flat, is_one
 
@@ -38,8 +39,8 @@ class Structure(Struct):
       kinds: Their kinds, which follow from their types.
       nodes: The containers, likewise.
       levels: The containers by their depth.
-      are_ones: Which of the leaves, level by level, matter as objects, not as
-        values; None for all.
+      arrays: Which leaves are arrays of NumPy; None for all.
+      ones: Which others matter as objects, not as values.
       leaf_order: Where each leaf is among those found level by level; None for there.
       container_order: Likewise for containers.
     """
@@ -48,12 +49,16 @@ class Structure(Struct):
     kinds: list[Kind]
     nodes: list[Node]
     levels: list[_Level]
-    are_ones: list[bool] | None
+    arrays: list[int] | None
+    ones: list[int]
     leaf_order: Sequence[int] | None
     container_order: Sequence[int] | None
 
     def flatten(self, state: Any) -> Flat | None:
-        """Return what `flattening.flatten` would, or None if the structure differs."""
+        """Return what `flattening.flatten` would, or None if the structure differs.
+
+        Arrays of NumPy that are met twice are there twice: ask `are_apart`.
+        """
         if type(state) is not self.levels[0].cls:
             return None
         level = [state]
@@ -68,7 +73,8 @@ class Structure(Struct):
             level = list(compress(children, known.nested))
             are_leaves = map(operator.not_, known.nested)
             values += compress(children, are_leaves) if level else children
-        if not self._are_apart(containers, values):
+        values = _ordered(values, self.leaf_order)
+        if not _are_others([*containers, *map(values.__getitem__, self.ones)]):
             return None
         return Flat(
             -len(self.nodes),
@@ -76,14 +82,20 @@ class Structure(Struct):
             _ordered(containers, self.container_order),
             self.names,
             self.kinds,
-            _ordered(values, self.leaf_order),
+            values,
         )
 
-    def _are_apart(self, containers: Sequence[Any], values: Sequence[Any]) -> bool:
-        """Return whether no container and no leaf is met twice."""
-        ones = compress(values, self.are_ones) if self.are_ones else values
-        marks = [*map(id, containers), *map(id, ones)]
-        return len(set(marks)) == len(marks)
+    def are_apart(self, flat: Flat) -> bool:
+        """Return whether no array of NumPy is met twice in what `flatten` returned."""
+        values = flat.values
+        return _are_others(
+            values if self.arrays is None else [values[n] for n in self.arrays]
+        )
+
+
+def _are_others(objects: Sequence[Any]) -> bool:
+    """Return whether no object is there twice."""
+    return len({*map(id, objects)}) == len(objects)
 
 
 class _OtherError(Exception):
@@ -125,13 +137,19 @@ class _Level(Struct):
             len(children) == len(self.types)
             and list(map(len, held)) == self.sizes
             and _are_same(map(type, children), self.types)
-            and len(keys) == len(self.keys)
-            and _are_same(map(type, keys), map(type, self.keys))
-            and keys == self.keys
+            and self._are_keys(keys)
         )
         if not is_same:
             raise _OtherError
         return children
+
+    def _are_keys(self, keys: Sequence[Any]) -> bool:
+        if len(keys) != len(self.keys):
+            return False
+        if _are_same(keys, self.keys):  # Most often, and sooner seen.
+            return True
+        types = map(type, keys)
+        return _are_same(types, map(type, self.keys)) and keys == self.keys
 
 
 def _are_same(types: Iterable[type], others: Iterable[type]) -> bool:
@@ -179,13 +197,16 @@ def of(flat: Flat) -> Structure | None:
         children = [x for n in numbers for x in flat.nodes[~n].children]
         leaf_order += [n for n in children if n >= 0]
         numbers = [n for n in children if n < 0]
-    are_ones = [is_one(flat.kinds[n], flat.values[n]) for n in leaf_order]
+    kinds = flat.kinds
+    ones = [n for n, x in enumerate(flat.values) if is_one(kinds[n], x)]
+    arrays = [n for n in ones if kinds[n] is NUMPY]
     return Structure(
         flat.names,
         flat.kinds,
         flat.nodes,
         levels,
-        None if all(are_ones) else are_ones,
+        None if len(arrays) == len(flat.names) else arrays,
+        [n for n in ones if kinds[n] is not NUMPY],
         _inverse(leaf_order),
         _inverse([~n for n in container_order]),
     )

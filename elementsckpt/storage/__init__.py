@@ -18,6 +18,7 @@ __all__ = [
     "pool",
     "reader",
     "store",
+    "streams",
     "transfers",
     "trials",
 ]

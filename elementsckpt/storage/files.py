@@ -13,6 +13,7 @@ from typing import BinaryIO, TypeVar
 from ..errors import CheckpointError, DamagedError, ReadError, reason
 from .descriptors import CALL_BYTES, Buffer, Descriptor
 
+AnyPath = str | Path
 AnyFile = TypeVar("AnyFile", bound="File")
 
 _READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
@@ -54,8 +55,8 @@ class File(Descriptor):
       ReadError: the system refused, for lack of permission or file descriptors.
     """
 
-    def __init__(self, path: Path, *, to_lock: bool = False) -> None:
-        self.path = path
+    def __init__(self, path: AnyPath, *, to_lock: bool = False) -> None:
+        self._path = path
         try:
             super().__init__(os.open, path, _LOCK if to_lock else _READ)
             found = os.fstat(self.fd)
@@ -67,6 +68,15 @@ class File(Descriptor):
         if not stat.S_ISREG(found.st_mode):
             self.close()
             raise DamagedError(f"{path} is not a regular file.")
+
+    @property
+    def path(self) -> Path:
+        """Path of the file, for errors."""
+        return Path(self._path)
+
+    @path.setter
+    def path(self, path: Path) -> None:
+        self._path = path
 
     def read(self, memory: Buffer, offset: int) -> None:
         """Fill `memory`, uint8[n] and writable, with the bytes from `offset` on.
@@ -112,7 +122,7 @@ def status(path: Path) -> os.stat_result:
         raise unreadable(path, error) from error
 
 
-def unreadable(path: Path, error: OSError) -> CheckpointError:
+def unreadable(path: AnyPath, error: OSError) -> CheckpointError:
     """Return the error to raise where the system refused to read."""
     why = reason(error)
     if error.errno == errno.ELOOP and os.path.islink(path):
@@ -125,7 +135,7 @@ def unreadable(path: Path, error: OSError) -> CheckpointError:
 
 
 def read_file(
-    path: Path,
+    path: AnyPath,
     *,
     limit_bytes: int | None = None,
     is_text: bool = False,
@@ -161,7 +171,7 @@ def read_file(
         return content
 
 
-def read_start(path: Path, size_bytes: int) -> tuple[bytearray, File]:
+def read_start(path: AnyPath, size_bytes: int) -> tuple[bytearray, File]:
     """Return the first bytes of a regular file, and the file, which is closed.
 
     Raises:
@@ -174,7 +184,7 @@ def read_start(path: Path, size_bytes: int) -> tuple[bytearray, File]:
 
 
 @contextlib.contextmanager
-def _open_to_hold(path: Path) -> Iterator[File]:
+def _open_to_hold(path: AnyPath) -> Iterator[File]:
     """Open a file of which content will be in memory."""
     with File(path) as file:
         try:

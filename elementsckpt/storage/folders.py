@@ -57,7 +57,7 @@ def names_in(path: Path) -> list[str]:
         raise unreadable(path, error) from error
 
 
-def is_missing(path: Path) -> bool:
+def is_missing(path: str | Path) -> bool:
     """Return True only if there certainly is nothing at this path."""
     try:
         os.lstat(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import WriteError
@@ -53,7 +54,9 @@ class LocalStore:
         """
         return drafts.begin_at(self.path / name, fsync=fsync)
 
-    def remove(self, name: str, *, fsync: bool) -> bool:
+    def remove(
+        self, name: str, *, fsync: bool, known: Sequence[str] | None = None
+    ) -> bool:
         """Remove a save folder; failing only warns.
 
         Returns:
@@ -62,7 +65,7 @@ class LocalStore:
         path = self.path / name
         if os.path.islink(path):  # A user has just moved the save.
             return False
-        removal.remove(path, self._notices, fsync=fsync)
+        removal.remove(path, self._notices, known=known, fsync=fsync)
         return not os.path.lexists(path)
 
     def sweep(self, name: str) -> None:

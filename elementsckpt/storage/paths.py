@@ -17,7 +17,7 @@ def real(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.realpath(path))
 
 
-def exists(path: Path) -> bool:
+def is_there(path: Path) -> bool:
     """Return whether there is anything at a path, also a link to nothing."""
     return os.path.lexists(path)
 

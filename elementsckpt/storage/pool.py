@@ -16,14 +16,15 @@ import resource
 import sys
 import weakref
 from collections.abc import Callable
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ReadError
 from .descriptors import Descriptor
 from .files import File
 from .store import OpenSegment
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _FILES_SHARE = 4  # Of the descriptors that this process may have.
 _MAPS_SHARE = 2
@@ -92,6 +93,8 @@ def _count() -> int:
 
 def map_file(file: File) -> np.ndarray | None:
     """Map a file copy-on-write; return None if it must be read instead."""
+    import numpy as np
+
     if _MAPS_NEED_THEM and not _may_map(file):
         return None
     protection = mmap.PROT_READ | mmap.PROT_WRITE

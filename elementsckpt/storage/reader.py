@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -16,23 +15,13 @@ from ..format.digests import digest
 from ..format.manifest import Block, Component
 from ..system.memory import require_memory
 from ..system.threads import run
-from . import pool
+from . import pool, streams
 from .pool import Opened
 from .store import OpenSegment, Source
 
 T = TypeVar("T")
 _ALIGN = 64
 _PARALLEL_BYTES = 8 << 20  # To start threads takes as long as to read 1 MiB.
-# Changed by atomic calls only, as threads, signal handlers and forked children use it.
-_streams: list[weakref.ref[Reader]] = []
-
-
-def is_streaming(folder: Path) -> bool:
-    """Return whether this process still reads a generator from the save folder."""
-    streams = [ref() for ref in tuple(_streams)]
-    return folder in [stream.source.path for stream in streams if stream is not None]
-
-
 # Bytes of a leaf to read: the number of the block in which they begin, their offset in
 # it, and how many they are.
 Want = tuple[int, int, int]
@@ -138,7 +127,7 @@ class Reader:
 
     def hold(self) -> None:
         """Keep the save from being pruned by this process until `close`."""
-        _streams.append(weakref.ref(self, _streams.remove))
+        streams.hold(self)
 
     def open(self) -> None:
         """Open the files, up to as many as may be open at a time.
@@ -323,8 +312,7 @@ class Reader:
 
     def close(self) -> None:
         """Close the files; the save may be pruned from now on."""
-        with contextlib.suppress(ValueError):
-            _streams.remove(weakref.ref(self))
+        streams.release(self)
         self._files.close()
         self._recent = {}
 

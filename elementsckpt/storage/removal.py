@@ -82,7 +82,12 @@ def _sweep(path: Path, notices: Notices) -> Path:
 
 
 def remove(
-    path: Path, notices: Notices, *, keep_folder: bool = False, fsync: bool = False
+    path: Path,
+    notices: Notices,
+    *,
+    known: Sequence[str] | None = None,
+    keep_folder: bool = False,
+    fsync: bool = False,
 ) -> None:
     """Remove a save folder; failing only warns.
 
@@ -95,11 +100,13 @@ def remove(
     Args:
       path: The folder.
       notices: Logs warnings about the directory.
+      known: Names of its segments if it is a save of nothing else; it is listed only if
+        more is found there. None if they are not known.
       keep_folder: Whether only its contents go.
       fsync: Whether the first step is made durable before the next.
     """
     with _warning(path, notices):
-        _remove(path, notices, keep_folder=keep_folder, fsync=fsync)
+        _remove(path, notices, known, keep_folder=keep_folder, fsync=fsync)
 
 
 @contextlib.contextmanager
@@ -113,12 +120,17 @@ def _warning(path: Path, notices: Notices) -> Iterator[None]:
 
 
 def _remove(
-    path: Path, notices: Notices, *, keep_folder: bool = False, fsync: bool = False
+    path: Path,
+    notices: Notices,
+    known: Sequence[str] | None = None,
+    *,
+    keep_folder: bool = False,
+    fsync: bool = False,
 ) -> Path:
     """Remove a save folder as far as possible; return where it is, or was."""
     where = path
     try:
-        here = folders.names_in(path)
+        here = folders.names_in(path) if known is None else [names.MANIFEST, *known]
         is_save = names.MANIFEST in here
         if is_save:
             _require_removable(path, here)
@@ -126,14 +138,23 @@ def _remove(
             where = _hide(path, fsync=fsync)
         if is_save:
             _take_back(where, path, fsync=fsync)
+        if known is not None and where == path:
+            here = folders.names_in(path)  # Only what is hidden goes without its draft.
         _remove_contents(where, here, fsync=fsync and is_save and where == path)
         if not keep_folder and not _remove_emptied(where):
-            _tell_of_others(where, path, notices)
+            _remove_others(where, path, notices)
     except CheckpointError as error:
         # What is not found was removed by another process.
         if not isinstance(error.__cause__, FileNotFoundError):
             raise
     return where
+
+
+def _remove_others(where: Path, path: Path, notices: Notices) -> None:
+    """Remove what else is of the save; for files of others, the old name comes back."""
+    _remove_contents(where, folders.names_in(where), fsync=False)
+    if not _remove_emptied(where):
+        _tell_of_others(where, path, notices)
 
 
 def _tell_of_others(where: Path, path: Path, notices: Notices) -> None:
@@ -223,8 +244,8 @@ def _remove_entry(path: Path) -> None:
         return
     try:
         disk.remove(path)
-    except WriteError:
-        if not _is_folder(path):
+    except WriteError as error:
+        if error.errno != errno.ENOENT and not _is_folder(path):
             raise
 
 

@@ -7,8 +7,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from ..errors import CheckpointError, DamagedError
 from ..format import names
@@ -18,6 +17,9 @@ from . import disk, files, folders, pool
 from .descriptors import Buffer, Descriptor
 from .paths import names_in
 from .store import Start, StoredFile
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _MANIFEST_BYTES = 1 << 32
 
@@ -167,8 +169,8 @@ class SaveFolder:
         )
 
     @property
-    def _manifest(self) -> Path:
-        return self.path / names.MANIFEST
+    def _manifest(self) -> str:
+        return f"{self.path}/{names.MANIFEST}"  # Joined by `Path`, it takes 10 µs.
 
     def names(self) -> list[str]:
         """Return the names in the folder; none if it cannot be listed."""

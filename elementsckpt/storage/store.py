@@ -6,14 +6,15 @@ of bytes. `LocalStore` implements it for directories.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ..format.manifest import Component, Segment
 from .descriptors import Buffer
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class Store(Protocol):
@@ -54,8 +55,15 @@ class Store(Protocol):
           WriteError: the place refused.
         """
 
-    def remove(self, name: str, *, fsync: bool) -> bool:
+    def remove(
+        self, name: str, *, fsync: bool, known: Sequence[str] | None = None
+    ) -> bool:
         """Remove a save, at once or not at all; failing only warns.
+
+        Args:
+          name: Its name.
+          fsync: Whether that is durable before its content goes.
+          known: Names of its segments if it has nothing else; None if unknown.
 
         Returns:
           Whether it is gone.
@@ -282,8 +290,10 @@ class OpenSegment(Protocol):
       close: Closes it.
     """
 
-    path: Path
     close: Callable[[], object]
+
+    @property
+    def path(self) -> Path: ...
 
     @property
     def signature(self) -> Hashable: ...

@@ -37,13 +37,13 @@ def new_directory(path: Path) -> Iterator[Path]:
             f"it was not touched."
         )
     token = secrets.token_hex(4)
-    is_there = paths.exists(path)
+    is_there = paths.is_there(path)
     new = path / f".{token}" if is_there else path.with_name(f".{path.name}.{token}")
     made: list[Path] = []
     moves: list[tuple[Path, Path]] = []
     try:
         for parent in [*path.parents][::-1]:
-            if not paths.exists(parent) and disk.make_folder(parent):
+            if not paths.is_there(parent) and disk.make_folder(parent):
                 made.append(parent)
         disk.make_folder(new)
         yield new
@@ -56,7 +56,7 @@ def new_directory(path: Path) -> Iterator[Path]:
             disk.remove_folder(new)
         disk.sync_folder(path if is_there else path.parent)
     except BaseException:
-        moved = [target for source, target in moves if not paths.exists(source)]
+        moved = [target for source, target in moves if not paths.is_there(source)]
         for place in (*moved, new):
             with contextlib.suppress(WriteError):
                 _remove(place)
@@ -70,7 +70,7 @@ def _remove(path: Path) -> None:
     """Remove a file, or a folder with all that is in it, if there is one."""
     if paths.leads_to_file(path):
         disk.remove(path)
-    elif paths.exists(path):
+    elif paths.is_there(path):
         for name, status in reversed(list(folders.below(path))):
             is_folder = stat.S_ISDIR(status.st_mode)
             (disk.remove_folder if is_folder else disk.remove)(path / name)

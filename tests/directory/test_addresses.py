@@ -64,13 +64,13 @@ def test_a_path_that_exists_wins(run):
 @pytest.mark.parametrize(
     ("address", "said"),
     {
-        "@35": "The nearest are 0, 10, 20, 30, 40.",
-        "@#9": "The nearest are #1, #2, #3, #4, #5.",
-        "@pin:papers": "Pins there: paper.",
-        "@latest~5": "only 4 saves are before",
-        "@newest": "after the @ comes latest, best, a step",
-        "@": "after the @ comes latest, best, a step",
-        "@~1": "after the @ comes latest, best, a step",
+        "@35": "Choose one of the nearest: 0, 10, 20, 30, 40.",
+        "@#9": "Choose one of the nearest: #1, #2, #3, #4, #5.",
+        "@pin:papers": "Choose one of the pins there: paper.",
+        "@latest~5": ": 4 before",
+        "@newest": "is not an address. Choose latest, best, a step",
+        "@": "is not an address. Choose latest, best, a step",
+        "@~1": "is not an address. Choose latest, best, a step",
     }.items(),
 )
 def test_an_address_without_a_save_names_what_is_near(run, address, said):

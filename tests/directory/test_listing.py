@@ -221,8 +221,8 @@ def opened(monkeypatch):
     class Noted(file):
         def __init__(self, path, **options):
             super().__init__(path, **options)
-            if path.name == "manifest.json":
-                folders.append(path.parent)
+            if self.path.name == "manifest.json":
+                folders.append(self.path.parent)
 
     monkeypatch.setattr(files, "File", Noted)
     return folders

@@ -1,13 +1,17 @@
 """The states of the golden saves, one for each version, and the script that wrote them.
 
-`python tests/format/golden.py tests/data/golden-2-head` writes the newest again. Only a
-change of the format before its release is a reason for that.
+`python tests/format/golden.py tests/data/golden-2-head` writes the newest again, and
+`golden-2-shared` beside it. Only a change of the format before its release is a reason
+for that.
 """
 
 import collections
 import dataclasses
 import decimal
+import pathlib
+import shutil
 import sys
+import tempfile
 import typing
 
 import flax.core
@@ -175,8 +179,38 @@ STATES = OLD_STATES | {
     "value": TREE.save,
 }
 
+
+def shared_segments(added=12):
+    """Return what small components of a run hold, which share segments."""
+    frames = np.zeros((10, 4), "<f4")
+    for row in range(added):
+        frames[row % 10] = row
+    weights = np.arange(300.0)
+    return {
+        "replay": {"frames": elementsckpt.Ring(frames, added), "added": added},
+        "agent": {"w": weights, "b": np.float32(added)},
+        "target": {"w": weights[::-1].copy(), "step": added},
+    }
+
+
+def write_shared(path):
+    """Write the second save of a run, with a segment of the first and one of its own.
+
+    Args:
+      path: Where to copy it to.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        cp = elementsckpt.Checkpoint(directory)
+        for added in (5, 12):
+            for key, state in shared_segments(added).items():
+                setattr(cp, key, elementsckpt.Value(state))
+            saved = cp.save().path
+        shutil.copytree(saved, path)
+
+
 if __name__ == "__main__":
     sys.modules["golden"] = sys.modules["__main__"]
     for cls in (Pair, Point, Holder):
         cls.__module__ = "golden"
     print(elementsckpt.checkpoint.save(sys.argv[1], STATES, metadata={"for": "ever"}))
+    write_shared(pathlib.Path(sys.argv[1]).with_name("golden-2-shared"))

@@ -76,6 +76,19 @@ def test_a_golden_value_has_its_classes(name):
     assert_same(golden.TREE.value, value.value)
 
 
+def test_golden_components_share_segments():
+    save = save_of("2-shared")
+    components = json.loads((save / "manifest.json").read_bytes())["components"]
+    files = [{file for file, *_ in entry["segments"]} for entry in components]
+    assert files[1] & files[2]
+    assert set.union(*files) == {path.name for path in save.glob("*.safetensors")}
+    assert {file.split("-")[1] for file in set.union(*files)} == {"000001", "000002"}
+    assert '"ring":[12,0]' in (save / "manifest.json").read_text("utf-8")
+    expected = golden.shared_segments()
+    expected["replay"]["frames"] = expected["replay"]["frames"].array
+    assert_same(elementsckpt.read(save), expected)
+
+
 @pytest.mark.parametrize("name", STATES)
 def test_a_golden_save_tells_what_it_is(name):
     info = elementsckpt.info(save_of(name))

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import elementsckpt
@@ -272,7 +272,11 @@ LOOSE_ONES = (OrderedDict, Counter, Noted)
 
 
 def renewed(value, kinds):
-    """Return a copy in which containers of these kinds have other attributes."""
+    """Return a copy in which containers of these kinds have other attributes.
+
+    No dict has two keys that are NaN or NaT: their leaves have one name, and no key
+    equals another, so a load into a current state refuses them.
+    """
     value = copy.deepcopy(value)
 
     def renew(item):
@@ -282,6 +286,7 @@ def renewed(value, kinds):
                 del vars(item)[name]
             item.other = "not saved"
         if isinstance(item, dict):
+            assume(sum(key != key for key in item) < 2)
             children = list(dict.values(item))
         elif isinstance(item, list | tuple | deque):
             children = list(item)

@@ -156,7 +156,7 @@ def peak_of(save, script):
     """Return by how many bytes a script makes memory grow at most."""
     start = """
 import pathlib, re, sys
-import elementsckpt.checkpoint
+import elementsckpt.engine, elementsckpt.functions, elementsckpt.inspection.states
 
 def memory(field):
     status = pathlib.Path("/proc/self/status").read_text()

@@ -101,7 +101,7 @@ class Future(real):
     def utcnow(cls):
         return real.now(datetime.timezone.utc).replace(tzinfo=None) + offset
 
-import elementsckpt.checkpoint
+import elementsckpt.engine
 
 datetime.datetime = Future
 time.time = lambda: seconds() + offset.total_seconds()

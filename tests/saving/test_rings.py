@@ -14,7 +14,7 @@ from elementsckpt import Checkpoint, DamagedError, Ring, Value
 from support.buffers import COLUMNS, ROWS, Buffer, opened, saved
 from support.faults import use_small_segments
 from support.folders import forge
-from support.strategies import PROPERTY
+from support.strategies import PROPERTY, assert_same
 
 
 @pytest.fixture(autouse=True)
@@ -268,6 +268,26 @@ def test_one_array_in_two_places_is_one_ring(tmp_path):
     assert text == "last"
 
 
+@pytest.mark.parametrize("is_resumed", [False, True])
+def test_rings_of_one_name_are_not_taken_for_each_other(tmp_path, is_resumed):
+    frames = {"a/b": np.zeros((ROWS, COLUMNS)), "a": {"b": np.zeros((ROWS, COLUMNS))}}
+    frames["a"]["b"][201] = 7
+
+    def state():
+        return {"a/b": Ring(frames["a/b"], 9), "a": {"b": Ring(frames["a"]["b"], 9)}}
+
+    cp = Checkpoint(tmp_path, fsync=False)
+    cp.box = Value({"a/b": state()["a/b"]})
+    for _ in range(3):
+        save = cp.save().path
+        if is_resumed:
+            cp = Checkpoint(tmp_path, fsync=False)
+            cp.box = Value(elementsckpt.read(save)["box"])
+            cp.load()
+        cp.box.value = state()
+    assert_same(elementsckpt.read(cp.save().path)["box"], frames)
+
+
 def test_a_number_of_one_element_is_no_ring():
     with pytest.raises(ValueError, match="with at least one axis"):
         Ring(np.float32(3), 3)
@@ -334,7 +354,10 @@ def test_damage_to_the_last_save_costs_one_save_at_most(tmp_path, background):
     assert np.array_equal(frames, cp.buffer.frames)
 
 
-def test_a_forged_ring_in_the_last_save_stops_no_save(tmp_path):
+@pytest.mark.parametrize(
+    "fields", [{"shape": [1 << 61, 1 << 61]}, {"dtype": "not_installed_here"}]
+)
+def test_a_ring_of_the_last_save_that_cannot_be_loaded_stops_no_save(tmp_path, fields):
     cp = opened(tmp_path)
     cp.buffer.add(400)
     path = cp.save().path
@@ -345,7 +368,7 @@ def test_a_forged_ring_in_the_last_save_stops_no_save(tmp_path):
             for x in content["components"][0]["trees"][0]["leaves"]
             if x["names"] == ["frames"]
         )
-        leaf["shape"] = [1 << 61, 1 << 61]
+        leaf.update(fields)
 
     forge(path, change)
     cp = opened(tmp_path)

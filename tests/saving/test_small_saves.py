@@ -223,6 +223,18 @@ def test_two_earlier_saves_may_have_segments_of_one_name(tmp_path):
     check(cp.save().path, saved(cp))
 
 
+@pytest.mark.parametrize("background", [False, True])
+def test_what_one_save_keeps_is_not_dropped_with_another_of_its_name(
+    tmp_path, background
+):
+    found = {"a": {"w": noise(0, 100_000)}, "b": {"w": noise(1, 30_000)}}
+    cp = make(tmp_path, found, background=background)
+    for keys in (None, ["a"], None):
+        cp.save(keys=keys)
+        cp.wait()
+    check(cp.latest(), found)
+
+
 @pytest.mark.parametrize("segment_least", [4 << 20, 250_000])
 @pytest.mark.parametrize("damaged", KEYS)
 @pytest.mark.parametrize("background", [False, True])

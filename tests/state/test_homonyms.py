@@ -66,6 +66,17 @@ def test_leaves_that_cannot_be_told_apart_are_refused(tmp_path):
     assert cp.agent.state == {"a/b": {"c": 8}, "a": {"b": {"c": 9}}}
 
 
+def test_keys_that_equal_nothing_do_not_tell_leaves_apart(tmp_path):
+    nans = float("nan"), float("nan")
+    make(tmp_path, dict.fromkeys(nans, 1)).save()
+    cp = make(tmp_path, dict.fromkeys(nans, 2))
+    with pytest.raises(MismatchError, match="nan: 2 saved leaves have this name"):
+        cp.load(regex="")
+    assert [*cp.agent.state.values()] == [2, 2]
+    cp.load()
+    assert [*cp.agent.state.values()] == [1, 1]
+
+
 def test_one_of_a_name_on_each_side_is_a_pair(tmp_path):
     make(tmp_path, {"a/b": 1, "a": {"b": 2}, "c/d": 3}).save()
     cp = make(tmp_path, {"a": {"b": 8}, "a/b": 9, "c": {"d": 7}})

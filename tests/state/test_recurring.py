@@ -70,7 +70,8 @@ def noted(value, **attributes):
     return value
 
 
-ONE, BASE = ones(3), ones(4)
+ONE, BASE, NONE = ones(3), ones(4), ones(0)
+VIEW = BASE[1:]
 LIST = [1]
 NAN = math.nan
 
@@ -96,6 +97,8 @@ SAME = {
     "another byte order": ([ones(3, dtype="<f4")], [ones(3, dtype=">f4")]),
     "objects": ([ones(3)], [np.array([None, 1, 2])]),
     "a view of another": ([ones(4), ones(2)], [BASE, BASE[1:3]]),
+    "views that are apart": ([ones(2), ones(2)], [BASE[:2], BASE[2:]]),
+    "views of views": ([ones(2), ones(1)], [BASE[:3][:2], BASE[3:]]),
     "views that overlap": ([ones(3), ones(3)], [BASE[:3], BASE[1:]]),
 }
 OTHER = {
@@ -121,6 +124,10 @@ OTHER = {
     "fewer": ([1, 2], [1]),
     "moved": ([[1], [2, 3]], [[1, 2], [3]]),
     "an array twice": ([ones(3), ones(3)], [ONE, ONE]),
+    "an array twice beside a scalar": ([ones(3), 1, ones(3)], [ONE, 1, ONE]),
+    "an empty array twice": ([ones(0), ones(0)], [NONE, NONE]),
+    "a view twice": ([ones(3), ones(3)], [VIEW, VIEW]),
+    "a view of an empty array twice": ([ones(0), ones(0)], [BASE[4:]] * 2),
     "a list twice": ([[1], [1]], [LIST, LIST]),
     "no longer twice": ([ONE, ONE], [ones(3), ones(3)]),
     "a subclass": ([(1, 2)], [Pair(1, 2)]),

@@ -79,13 +79,57 @@ def test_a_save_that_cannot_be_listed_when_it_is_to_go_only_warns(
             monkeypatch.setattr(os, "listdir", refuse)
         return result
 
-    cp = make_boxes(tmp_path, agent=1)
-    old = cp.save().path
+    old = make_boxes(tmp_path, agent=1).save().path
+    cp = make_boxes(tmp_path, agent=2)  # Another object must list it.
     inject(revoke)
     path = cp.save().path
     monkeypatch.undo()
     assert str(old) in warnings.text
     assert make_boxes(tmp_path, agent=None).load().path == path
+
+
+def listed_by(monkeypatch, call):
+    """Return the names of the folders that a call lists."""
+    found = []
+    list_of = {name: getattr(os, name) for name in ("listdir", "scandir")}
+    with monkeypatch.context() as patch:
+        for name, listing in list_of.items():
+
+            def noting(path, listing=listing):
+                found.append(os.path.basename(path))
+                return listing(path)
+
+            patch.setattr(os, name, noting)
+        call()
+    return found
+
+
+def test_a_save_of_this_object_is_removed_without_a_listing(tmp_path, monkeypatch):
+    cp = make_boxes(tmp_path, agent=np.zeros(3), other=np.ones(1_000_000))
+    cp.save()
+    for _ in range(3):
+        cp.agent.state = cp.agent.state + 1
+        assert listed_by(monkeypatch, cp.save) == [tmp_path.name] * 2
+        assert len(cp.saves()) == 1
+    assert {x.name for x in tmp_path.iterdir()} == {"latest", cp.latest().name}
+
+
+def test_one_of_another_object_is_listed(tmp_path, monkeypatch):
+    old = make_boxes(tmp_path, agent=np.zeros(3)).save().path
+    cp = make_boxes(tmp_path, agent=np.ones(3))
+    assert listed_by(monkeypatch, cp.save) == [*[tmp_path.name] * 2, old.name]
+    assert not old.exists()
+
+
+def test_segments_that_are_gone_or_unknown_keep_no_save_from_its_removal(tmp_path):
+    cp = make_boxes(tmp_path, agent=np.zeros(3))
+    old = cp.save().path
+    (segment,) = old.glob("*.safetensors")
+    segment.rename(old / "x-000001-00007.safetensors")
+    (old / "x-000001.files").mkdir()
+    cp.agent.state = np.ones(3)
+    cp.save()
+    assert {x.name for x in tmp_path.iterdir()} == {"latest", cp.latest().name}
 
 
 def test_files_that_people_put_into_a_save_stay_where_they_were(tmp_path, warnings):

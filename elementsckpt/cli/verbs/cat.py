@@ -15,7 +15,6 @@ import sys
 from typing import Any
 
 from ...errors import one_line
-from ...reports.report import to_json
 from ..screen import Screen
 
 
@@ -50,6 +49,8 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
 
 
 def _plain(value: Any) -> Any:
+    from ...reports.report import to_json
+
     if hasattr(value, "tolist"):
         value = value.tolist()
     return to_json(value)

@@ -16,7 +16,7 @@ from ...reports import figures
 from ...reports.outline import Column, Table
 from ..screen import Screen
 
-_BAR = 24
+_BAR = 16
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -51,9 +51,9 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
         parts[1:] = [later, parts[1] - later]
         number, step, *sizes = save.cells()
         rows.append([number, step, _bar(parts, most), *sizes])
-    bar = Column("█ only here  ▓ later saves link to it  ░ linked")
     kept = [Column(x.title, is_right=True, is_kept=True) for x in USAGE[:2]]
-    screen.table(Table([*kept, bar, *USAGE[2:]], rows))
+    screen.table(Table([*kept, Column(""), *USAGE[2:]], rows))
+    screen.print("█ only here  ▓ later saves link to it  ░ linked", "dim")
     return 0
 
 

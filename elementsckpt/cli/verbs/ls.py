@@ -1,7 +1,8 @@
 """List the saves of directories.
 
 A row for each save: its number, step, age, size, what it wrote, its metrics, and
-whether it is pinned, the best, the latest or damaged.
+whether it is pinned, the best, the latest or damaged. An arrow says which metric makes
+a save the best, and what is better: ↑ more, ↓ less.
 
 Examples:
   elementsckpt ls runs/walker
@@ -11,10 +12,11 @@ Examples:
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ...errors import one_line
+from ...errors import SaveNotFoundError, one_line
 from ...reports import figures
 from ...reports.outline import Column, Table
 from ..screen import Screen
@@ -22,7 +24,7 @@ from ..screen import Screen
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from ...inspection.infos import ListedSave
+    from ...inspection.infos import ListedSave, ListedSaves
     from ...reports import SaveInfo
 
 _MOST_METRICS = 4  # In a row, unless all are asked for.
@@ -39,14 +41,14 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
     from ...inspection import infos
 
     for number, directory in enumerate(options.directories):
-        saves = infos.listed(directory)
+        found = infos.listed(directory)
         if screen.is_json:
-            for save in saves:
+            for save in found.saves:
                 screen.json(_object(save))
             continue
         if number:
             screen.print()
-        _print(screen, directory, saves, is_long=options.long)
+        _print(screen, directory, found, is_long=options.long)
     return 0
 
 
@@ -63,16 +65,20 @@ def listed_object(directory: str, info: SaveInfo) -> dict[str, Any]:
     """Return the object for one save of a directory, as `ls` prints it."""
     from ...inspection import infos
 
-    found = [x for x in infos.listed(directory) if x.info.path == info.path]
+    found = []
+    with contextlib.suppress(SaveNotFoundError):  # All were removed.
+        saves = infos.listed(directory).saves
+        found = [save for save in saves if save.info.path == info.path]
     # If it was pruned meanwhile, nothing more is known of it.
     return _object(found[0] if found else infos.ListedSave(info, None, ()))
 
 
 def _print(
-    screen: Screen, directory: str, saves: Sequence[ListedSave], *, is_long: bool
+    screen: Screen, directory: str, found: ListedSaves, *, is_long: bool
 ) -> None:
     import datetime
 
+    saves = found.saves
     state = sum(save.info.size_bytes for save in saves)
     written = sum(save.bytes_written or 0 for save in saves)
     screen.print(
@@ -80,14 +86,17 @@ def _print(
         f"{figures.size(written)} written for {figures.size(state)} of state"
     )
     names = list(dict.fromkeys(name for save in saves for name in save.info.metrics))
+    names.sort(key=lambda name: name != found.metric)  # What decides comes first.
+    arrow = " ↑" if found.mode == "max" else " ↓"
     shown = names if is_long else names[:_MOST_METRICS]
+    titles = [one_line(x) + (arrow if x == found.metric else "") for x in shown]
     columns = [
         Column("#", is_right=True, is_kept=True),
         Column("step", is_right=True, is_kept=True),
         Column("age", is_right=True),
         Column("size", is_right=True),
         Column("new", is_right=True),
-        *(Column(one_line(name), is_right=True) for name in shown),
+        *(Column(x, is_right=True) for x in titles),
         Column("", is_kept=True),
     ]
     now = datetime.datetime.now(datetime.timezone.utc)

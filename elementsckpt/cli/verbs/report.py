@@ -30,10 +30,12 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
     """Write the page."""
     import elementsckpt
 
+    from ...storage import files
+
     path = elementsckpt.write_report(
         options.directory, options.output, verify=options.verify
     )
-    size_bytes = path.stat().st_size
+    size_bytes = files.status(path).st_size
     if screen.is_json:
         screen.json({"path": str(path), "size_bytes": size_bytes})
     else:

@@ -11,7 +11,6 @@ Examples:
 from __future__ import annotations
 
 import argparse
-import itertools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -54,21 +53,35 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
     ]
     paths = [(leaf.full_name.split("/"), leaf) for leaf in leaves]
     screen.print(leaves.outline().title)
-    screen.table(Table(columns, list(_rows(paths, 0, options.depth))))
+    screen.table(Table(columns, list(_rows(paths, options.depth))))
     return 0
 
 
 def _rows(
-    leaves: Sequence[tuple[list[str], LeafInfo]], level: int, depth: int | None
+    leaves: Sequence[tuple[list[str], LeafInfo]],
+    depth: int | None,
+    level: int = 0,
+    guide: str = "",
 ) -> Iterator[list[str]]:
-    """Yield a row for each leaf, and for each name that several have in common."""
-    for name, group in itertools.groupby(leaves, lambda x: x[0][level]):
-        found = list(group)
-        indented = "  " * level + one_line(name)
-        alone = [leaf for parts, leaf in found if len(parts) == level + 1]
+    """Yield a row for each leaf, and for each name that several have in common.
+
+    Args:
+      leaves: Leaves with the parts of their names.
+      depth: How many levels to show, or None for all.
+      level: How many parts of the names the rows above have shown.
+      guide: Lines that lead from these rows to those of the same level below.
+    """
+    groups: dict[str, list[tuple[list[str], LeafInfo]]] = {}
+    for parts, leaf in leaves:
+        groups.setdefault(parts[level], []).append((parts, leaf))
+    for number, (name, found) in enumerate(groups.items(), 1):
+        is_last = number == len(groups)
+        sign = "" if not level else "└─ " if is_last else "├─ "
+        shown = f"{guide}{sign}{one_line(name)}"
         below = [(parts, leaf) for parts, leaf in found if len(parts) > level + 1]
-        for leaf in alone:
-            yield [indented, *leaf.cells()[1:]]
+        for parts, leaf in found:
+            if len(parts) == level + 1:
+                yield [shown, *leaf.cells()[1:]]
         if not below:
             continue
         sizes = [
@@ -76,6 +89,7 @@ def _rows(
             sum(leaf.stored_bytes for _, leaf in below),
         ]
         count = figures.count(len(below), "leaf")
-        yield [indented, count, *map(figures.size, sizes), ""]
+        yield [shown, count, *map(figures.size, sizes), ""]
         if depth is None or level + 1 < depth:
-            yield from _rows(below, level + 1, depth)
+            lead = "" if not level else "   " if is_last else "│  "
+            yield from _rows(below, depth, level + 1, guide + lead)

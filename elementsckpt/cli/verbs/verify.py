@@ -52,7 +52,9 @@ def _print(screen: Screen, path: str, report: VerifyReport) -> None:
         for problem in save.problems:
             where = f"{figures.size(problem.size_bytes)} at byte {problem.offset:,}"
             screen.print(f"      {one_line(problem.file)}  {where}")
-            screen.print(f"      {one_line(problem.reason)}", "dim")
+            # The file was just named.
+            reason = problem.reason.removeprefix(f"{save.path}/{problem.file} ")
+            screen.print(f"      {one_line(reason)}", "dim")
             if problem.leaves:
                 some = [one_line(name) for name in problem.leaves[:_MOST_LEAVES]]
                 more = len(problem.leaves) - _MOST_LEAVES

@@ -12,8 +12,6 @@ Examples:
 from __future__ import annotations
 
 import argparse
-import shlex
-import subprocess
 import sys
 from typing import TYPE_CHECKING
 
@@ -48,6 +46,8 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
 
 
 def _split(command: str) -> list[str]:
+    import shlex
+
     try:
         found = shlex.split(command)
     except ValueError as error:
@@ -59,6 +59,8 @@ def _split(command: str) -> list[str]:
 
 def _run(command: list[str]) -> bool:
     """Run a command, and say how it ended; False if it cannot run at all."""
+    import subprocess
+
     try:
         status = subprocess.run(command, check=False).returncode
     except OSError as error:
