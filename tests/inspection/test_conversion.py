@@ -246,9 +246,9 @@ def test_a_failure_at_the_end_leaves_the_empty_folder(run, tmp_path, inject, nam
     target.mkdir()
 
     def failing(call, *args):
-        if call is os.replace and args[1].parent == target:
-            if args[1].name.startswith(name):
-                raise OSError(28, os.strerror(28))
+        is_move = call is os.replace and args[1].parent == target
+        if is_move and args[1].name.startswith(name):
+            raise OSError(28, os.strerror(28))
         return call(*args)
 
     inject(failing)
