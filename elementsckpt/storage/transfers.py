@@ -19,9 +19,12 @@ _CHUNK = 1 << 20
 def new_directory(path: Path) -> Iterator[Path]:
     """Make a directory that gets its name when all is in it.
 
+    A folder that is there and empty stays the same folder, as it may be where a disk is
+    mounted, or a shell is: then what was written is renamed into it, name by name.
+
     Yields:
-      A hidden folder beside it, to write to. If an error leaves the block, nothing is
-      left, and the folders above that were missing are gone, too.
+      A hidden folder to write to. If an error leaves the block, nothing is left, and
+      the folders above that were missing are gone, too.
 
     Raises:
       SaveExistsError: something is at the path that is not an empty folder.
@@ -33,9 +36,11 @@ def new_directory(path: Path) -> Iterator[Path]:
             f"{path} is not an empty folder. Choose another path, or remove it first; "
             f"it was not touched."
         )
-    was_there = paths.is_there(path)
-    new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    token = secrets.token_hex(4)
+    is_there = paths.is_there(path)
+    new = path / f".{token}" if is_there else path.with_name(f".{path.name}.{token}")
     made: list[Path] = []
+    moves: list[tuple[Path, Path]] = []
     try:
         for parent in [*path.parents][::-1]:
             if not paths.is_there(parent) and disk.make_folder(parent):
@@ -43,32 +48,33 @@ def new_directory(path: Path) -> Iterator[Path]:
         disk.make_folder(new)
         yield new
         disk.sync_folder(new)
-        disk.rename(new, path)
-        disk.sync_folder(path.parent)
+        names = sorted(folders.names_in(new))
+        moves += [(new / x, path / x) for x in names] if is_there else [(new, path)]
+        for source, target in moves:
+            disk.rename(source, target)
+        if is_there:
+            disk.remove_folder(new)
+        disk.sync_folder(path if is_there else path.parent)
     except BaseException:
-        with contextlib.suppress(WriteError):
-            _undo(new, path, was_there=was_there)
+        moved = [target for source, target in moves if not paths.is_there(source)]
+        for place in (*moved, new):
+            with contextlib.suppress(WriteError):
+                _remove(place)
         for folder in reversed(made):
             with contextlib.suppress(WriteError):
                 disk.remove_folder(folder)
         raise
 
 
-def _undo(new: Path, path: Path, *, was_there: bool) -> None:
-    if not paths.is_there(new) and folders.names_in(path):  # It has its name already.
-        disk.rename(path, new)
-        if was_there:
-            disk.make_folder(path)
-    if paths.is_there(new):
-        _remove(new)
-
-
-def _remove(folder: Path) -> None:
-    found = list(folders.below(folder))
-    for name, status in reversed(found):
-        is_folder = stat.S_ISDIR(status.st_mode)
-        (disk.remove_folder if is_folder else disk.remove)(folder / name)
-    disk.remove_folder(folder)
+def _remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it, if there is one."""
+    if paths.leads_to_file(path):
+        disk.remove(path)
+    elif paths.is_there(path):
+        for name, status in reversed(list(folders.below(path))):
+            is_folder = stat.S_ISDIR(status.st_mode)
+            (disk.remove_folder if is_folder else disk.remove)(path / name)
+        disk.remove_folder(path)
 
 
 def copy_files(source: Path, target: Path) -> None:

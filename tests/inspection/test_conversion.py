@@ -209,7 +209,8 @@ def test_what_is_there_is_not_touched(run, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["run", "x.npz"])
-def test_a_failure_at_any_call_leaves_nothing(run, tmp_path, inject, name):
+@pytest.mark.parametrize("error", [OSError(28, os.strerror(28)), KeyboardInterrupt()])
+def test_a_failure_at_any_call_leaves_nothing(run, tmp_path, inject, error, name):
     np.savez_compressed(tmp_path / "x.npz", **ARRAYS)
     here = sorted(x.name for x in tmp_path.iterdir())
     count = 0
@@ -219,7 +220,7 @@ def test_a_failure_at_any_call_leaves_nothing(run, tmp_path, inject, name):
         nonlocal count
         count += 1
         if left and count == left:
-            raise OSError(28, os.strerror(28))
+            raise error
         return call(*args)
 
     inject(counted)
@@ -230,7 +231,7 @@ def test_a_failure_at_any_call_leaves_nothing(run, tmp_path, inject, name):
         count, left = 0, number
         try:
             elementsckpt.convert(tmp_path / name, tmp_path / "new", all=True)
-        except WriteError:
+        except (WriteError, KeyboardInterrupt):
             assert sorted(x.name for x in tmp_path.iterdir()) == here
         else:  # What failed was not needed, such as a lock or a hint.
             assert elementsckpt.verify(tmp_path / "new").is_good
@@ -239,21 +240,32 @@ def test_a_failure_at_any_call_leaves_nothing(run, tmp_path, inject, name):
             (tmp_path / "new").rmdir()
 
 
-def test_a_failure_at_the_very_end_leaves_the_empty_folder(run, tmp_path, inject):
+@pytest.mark.parametrize("name", ["latest", "2"])
+def test_a_failure_at_the_end_leaves_the_empty_folder(run, tmp_path, inject, name):
     target = tmp_path / "new"
     target.mkdir()
 
     def failing(call, *args):
-        is_named = len(os.listdir(target)) > 0
-        if call is os.fsync and is_named:
+        is_move = call is os.replace and args[1].parent == target
+        if is_move and args[1].name.startswith(name):
             raise OSError(28, os.strerror(28))
         return call(*args)
 
     inject(failing)
     with pytest.raises(WriteError):
-        elementsckpt.convert(run, target)
+        elementsckpt.convert(run, target, all=True)
     assert list(target.iterdir()) == []
     assert sorted(x.name for x in tmp_path.iterdir()) == ["new", "run"]
+
+
+def test_a_folder_that_is_there_stays_the_same(run, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    elementsckpt.convert(run, ".", all=True)
+    assert len(elementsckpt.saves(".")) == 3
+    assert elementsckpt.verify(".").is_good
+    names = {x.path.name for x in elementsckpt.saves(".")}
+    assert {*os.listdir(".")} == {*names, "latest"}
 
 
 SCRIPT = """

@@ -28,6 +28,7 @@ EXPORTS = {
     "checkpoint",
     "delete",
     "diff",
+    "convert",
     "export",
     "follow",
     "info",

@@ -9,5 +9,5 @@ __all__: list[str] = []
 # In the order of the help: what looks, what writes, what removes, what is for shells.
 NAMES = (
     *("ls", "tree", "cat", "stats", "diff", "du", "verify", "watch", "report"),
-    *("export", "pin", "unpin", "prune", "rm", "doctor", "completion"),
+    *("export", "convert", "pin", "unpin", "prune", "rm", "doctor", "completion"),
 )
