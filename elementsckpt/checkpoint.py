@@ -30,6 +30,7 @@ from .run.schedule import Every
 from .run.timing import Timing
 from .saving.options import SaveOptions
 from .system import memory
+from .system.progress import Meter
 from .user import arguments
 from .user.arguments import AnyPath, flag, local, shown
 from .user.notices import Notices
@@ -630,7 +631,10 @@ class Checkpoint(Registry):
         Raises:
           Exception: the error of that save.
         """
-        return None if self._made is None else self._made.saver.wait()
+        if self._made is None:
+            return None
+        with Meter("wait") as meter:
+            return self._made.saver.wait(meter)
 
     def close(self) -> None:
         """Wait as `wait` does, free memory, and stop watching signals.

@@ -33,6 +33,7 @@ from .run.timing import Timing
 from .saving.options import SaveOptions
 from .system import job
 from .system.phases import Phases
+from .system.progress import Meter
 from .user import attributes
 from .user.arguments import AnyPath, local
 from .user.notices import Notices
@@ -144,7 +145,10 @@ class Engine:
                 announce(save)
                 self.saver.forget(keys)
 
-            loaded = loading.load(request, targets, candidates, phases, before)
+            with Meter("load") as meter:
+                loaded = loading.load(
+                    request, targets, candidates, phases, meter, before
+                )
             if not request.dry_run:
                 is_own = candidates.are_own(loaded.found.path)
                 self.saver.loaded(

@@ -13,6 +13,7 @@ from ..errors import MismatchError
 from ..format.manifest import Block
 from ..loading.refusals import damage
 from ..reports.looking import DiffReport, LeafDiff
+from ..system.progress import Meter
 from ..user.arguments import AnyPath
 from .contents import Blocks, Contents, Leaf, elements, newest
 from .statistics import is_numeric, widened
@@ -48,13 +49,18 @@ def diff(
     in_a, in_b = _selected(first, second, regex)
     changed: list[LeafDiff] = []
     same: list[str] = []
-    for name, leaf in in_a.items():
-        if name in in_b:
-            found = _compare(first, leaf, second, in_b[name])
+    both = {name: leaf for name, leaf in in_a.items() if name in in_b}
+    with Meter("diff") as meter:
+        meter.begin(sum(leaf.size_bytes for leaf in both.values()))
+        done = 0
+        for name, leaf in both.items():
+            found = _compare(first, leaf, second, in_b[name], meter)
             if found is None:
                 same.append(name)
             else:
                 changed.append(found)
+            done += leaf.size_bytes
+            meter.reach(done)
     added = tuple(name for name in in_b if name not in in_a)
     removed = tuple(name for name in in_a if name not in in_b)
     return DiffReport(
@@ -108,7 +114,9 @@ def _selected(a: _Side, b: _Side, regex: str | None) -> tuple[_Named, _Named]:
     return found[0], found[1]
 
 
-def _compare(a: _Side, one: Leaf, b: _Side, other: Leaf) -> LeafDiff | None:
+def _compare(
+    a: _Side, one: Leaf, b: _Side, other: Leaf, meter: Meter
+) -> LeafDiff | None:
     """Return how two leaves of one name differ, or None if they do not."""
     if _form(one) != _form(other):
         return _unlike(one, other)
@@ -118,7 +126,7 @@ def _compare(a: _Side, one: Leaf, b: _Side, other: Leaf) -> LeafDiff | None:
         is_same = repr(one.group.value) == repr(other.group.value)
         return None if is_same else _unlike(one, other)
     with damage(f"{a.contents.where} or {b.contents.where}"):
-        pairs = _pairs(a, one, b, other)
+        pairs = _pairs(a, one, b, other, meter)
         if is_numeric(one) or _is_complex(one):
             return _figures(one, other, pairs)
         is_same = all(np.array_equal(x, y) for x, y in pairs)
@@ -152,7 +160,7 @@ def _is_complex(leaf: Leaf) -> bool:
 _Pairs = Iterator[tuple[np.ndarray, np.ndarray]]
 
 
-def _pairs(a: _Side, one: Leaf, b: _Side, other: Leaf) -> _Pairs:
+def _pairs(a: _Side, one: Leaf, b: _Side, other: Leaf, meter: Meter) -> _Pairs:
     """Yield the bytes of both leaves, uint8[n], where they may differ."""
     if _lies(one) != _lies(other) or one.kind == "view":
         arrays = [array(side.contents, leaf) for side, leaf in ((a, one), (b, other))]
@@ -180,6 +188,7 @@ def _pairs(a: _Side, one: Leaf, b: _Side, other: Leaf) -> _Pairs:
                 blocks_b.content(number_b),
             )
             yield content_a[begin_a:end_a], content_b[begin_b:end_b]
+        meter.add(end_a - begin_a)
 
 
 def _is_equal(one: Block, other: Block) -> bool:

@@ -15,6 +15,7 @@ from ..loading import load, verbs
 from ..loading.candidates import Candidates
 from ..loading.request import Regex, Request
 from ..system.phases import Phases
+from ..system.progress import Meter
 from ..user import arguments
 from ..user.arguments import AnyPath, local
 
@@ -66,12 +67,13 @@ def read(
         plain=True,
     )
     candidates = Candidates(functools.partial(lookup.find, local(path)))
-    loaded = load.read(request, {}, candidates, Phases())
-    with contextlib.closing(loaded):
-        states = {
-            key: list(state) if inspect.isgenerator(state) else state
-            for key, state in loaded.states.items()
-        }
+    with Meter("read") as meter:
+        loaded = load.read(request, {}, candidates, Phases(), meter)
+        with contextlib.closing(loaded):
+            states = {
+                key: list(state) if inspect.isgenerator(state) else state
+                for key, state in loaded.states.items()
+            }
     _tell_of_pickles(list(loaded.notes.left_out), loaded.found.path)
     return states
 

@@ -20,6 +20,7 @@ from ..state import tree
 from ..storage import files, filetree
 from ..storage.reader import read_block
 from ..storage.store import OpenSegment
+from ..system.progress import Meter
 from ..user import arguments
 from ..user.arguments import AnyPath, local
 from .contents import Contents
@@ -46,8 +47,12 @@ def verify(path: AnyPath, *, keys: Iterable[str] | None = None) -> VerifyReport:
     """
     start, place = time.monotonic(), local(path)
     wanted = None if keys is None else arguments.keys(keys)
-    work = _Work()
-    saves = [work.check(found, wanted) for found in lookup.find(place)[::-1]]
+    found = lookup.find(place)[::-1]
+    with Meter("verify") as meter:
+        if meter.is_on:
+            meter.begin(_stored_bytes(found))
+        work = _Work(meter)
+        saves = [work.check(save, wanted) for save in found]
     good = [save.path for save in saves if save.is_good]
     return VerifyReport(
         path=place,
@@ -62,12 +67,16 @@ def verify(path: AnyPath, *, keys: Iterable[str] | None = None) -> VerifyReport:
 class _Work:
     """Verifies saves one after another, and remembers what it has read.
 
+    Args:
+      meter: Counts what is read.
+
     Attributes:
       bytes_read: How many bytes were read.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, meter: Meter) -> None:
         self.bytes_read = 0
+        self._meter = meter
         # What is wrong with what was read, by file and range; "" if nothing is.
         self._known: dict[Hashable, str] = {}
 
@@ -142,6 +151,7 @@ class _Work:
             except DamagedError as error:
                 known = str(error)
             self.bytes_read += block.size
+            self._meter.add(block.size)
             self._known[place] = known
         return known
 
@@ -154,7 +164,7 @@ class _Work:
             with files.File(path) as file:
                 place = file.signature, entry.digest
                 if self._known.get(place) is None:
-                    filetree.check(file, entry)
+                    filetree.check(file, entry, meter=self._meter)
                     self.bytes_read += entry.size
                 self._known[place] = ""
         except DamagedError as error:
@@ -182,6 +192,12 @@ class _Holders:
         """Return the full names of the leaves in these blocks."""
         names = (name for x in numbers for name in self._by_block.get(x, ()))
         return tuple(dict.fromkeys(names))
+
+
+def _stored_bytes(saves: Iterable[SaveEntry]) -> int:
+    """Return the size of all files, each once however many saves link to it."""
+    stored = [file for save in saves for file in save.source.stored_files()]
+    return sum({file.identity: file.size_bytes for file in stored}.values())
 
 
 def _size_of(path: Path) -> int:

@@ -59,6 +59,12 @@ class Plan(Struct):
     renamed: dict[str, str] = {}
 
     @property
+    def numbers(self) -> set[int]:
+        """Numbers of the saved leaves that are loaded."""
+        replaced = {number for _, number in self.replace}
+        return replaced | {x.number for x in self.added if x.number >= 0}
+
+    @property
     def as_saved(self) -> set[int]:
         """Numbers of saved leaves that come as they were saved, even arrays of JAX."""
         pairs = ((target, n) for target, n in self.replace if target in self.taken)
