@@ -52,15 +52,12 @@ def diff(
     both = {name: leaf for name, leaf in in_a.items() if name in in_b}
     with Meter("diff") as meter:
         meter.begin(sum(leaf.size_bytes for leaf in both.values()))
-        done = 0
         for name, leaf in both.items():
             found = _compare(first, leaf, second, in_b[name], meter)
             if found is None:
                 same.append(name)
             else:
                 changed.append(found)
-            done += leaf.size_bytes
-            meter.reach(done)
     added = tuple(name for name in in_b if name not in in_a)
     removed = tuple(name for name in in_a if name not in in_b)
     return DiffReport(
@@ -119,8 +116,10 @@ def _compare(
 ) -> LeafDiff | None:
     """Return how two leaves of one name differ, or None if they do not."""
     if _form(one) != _form(other):
+        meter.add(one.size_bytes)
         return _unlike(one, other)
     if one.group is None or other.group is None:  # Files.
+        meter.add(one.size_bytes)
         return None if one.file == other.file else _unlike(one, other)
     if one.kind in ("python", "function"):
         is_same = repr(one.group.value) == repr(other.group.value)
@@ -165,6 +164,7 @@ def _pairs(a: _Side, one: Leaf, b: _Side, other: Leaf, meter: Meter) -> _Pairs:
     if _lies(one) != _lies(other) or one.kind == "view":
         arrays = [array(side.contents, leaf) for side, leaf in ((a, one), (b, other))]
         yield _bytes_of(arrays[0]), _bytes_of(arrays[1])
+        meter.add(one.size_bytes)
         return
     blocks_a, blocks_b = a.blocks(one), b.blocks(other)
     ranges_a, ranges_b = a.contents.blocks(one), b.contents.blocks(other)
@@ -175,6 +175,7 @@ def _pairs(a: _Side, one: Leaf, b: _Side, other: Leaf, meter: Meter) -> _Pairs:
             for blocks, ranges in ((blocks_a, ranges_a), (blocks_b, ranges_b))
         ]
         yield whole[0], whole[1]
+        meter.add(one.size_bytes)
         return
     for range_a, range_b in zip(ranges_a, ranges_b, strict=True):
         number_a, begin_a, end_a = range_a

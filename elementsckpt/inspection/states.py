@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
 import logging
@@ -13,6 +12,7 @@ from typing import Any
 from ..directory import lookup
 from ..loading import load, verbs
 from ..loading.candidates import Candidates
+from ..loading.loaded import Loaded
 from ..loading.request import Regex, Request
 from ..system.phases import Phases
 from ..system.progress import Meter
@@ -68,12 +68,16 @@ def read(
     )
     candidates = Candidates(functools.partial(lookup.find, local(path)))
     with Meter("read") as meter:
-        loaded = load.read(request, {}, candidates, Phases(), meter)
-        with contextlib.closing(loaded):
+        loaded: Loaded | None = None
+        try:
+            loaded = load.read(request, {}, candidates, Phases(), meter)
             states = {
                 key: list(state) if inspect.isgenerator(state) else state
                 for key, state in loaded.states.items()
             }
+        finally:
+            if loaded is not None:  # The traceback of an interrupt may keep it.
+                loaded.close()
     _tell_of_pickles(list(loaded.notes.left_out), loaded.found.path)
     return states
 

@@ -195,9 +195,23 @@ class _Holders:
 
 
 def _stored_bytes(saves: Iterable[SaveEntry]) -> int:
-    """Return the size of all files, each once however many saves link to it."""
-    stored = [file for save in saves for file in save.source.stored_files()]
-    return sum({file.identity: file.size_bytes for file in stored}.values())
+    """Return the size of the files of saves, oldest first, each file once.
+
+    Of a save that follows the one before, the head says how much it wrote. Of others,
+    files count that were written since: their names say by which save.
+    """
+    total, before = 0, -1
+    for save in saves:
+        head = save.head
+        follows = head is not None and 0 <= before == head.sequence - 1
+        if head is not None and follows and head.bytes_written is not None:
+            total += head.bytes_written
+        else:
+            files = save.source.stored_files()
+            written = [(names.sequence_of(x.name), x.size_bytes) for x in files]
+            total += sum(size for n, size in written if n is None or n > before)
+        before = before if head is None else head.sequence
+    return total
 
 
 def _size_of(path: Path) -> int:

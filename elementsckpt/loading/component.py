@@ -83,9 +83,11 @@ class SavedComponent:
         mapped = self._request.mmap
         return 0 if self.streams else self._reader.held_bytes(mapped=mapped)
 
-    def read_bytes(self, numbers: Collection[int] | None = None) -> int:
+    def bytes_to_read(self, numbers: Collection[int] | None = None) -> int:
         """Return how many bytes a load reads: of leaves, or of the whole component."""
-        if numbers is None:  # Shards are verified first, and then read again.
+        if (
+            numbers is None or len(numbers) >= self._entry.leaf_count
+        ):  # Shards are verified first, and then read again.
             return self._reader.size_bytes * (1 + self.streams)
         with damage(self._where):
             picked = [group for _, group in tree.pick(self._tree, {*numbers})]

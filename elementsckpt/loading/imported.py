@@ -53,7 +53,7 @@ class ElementsComponent:
         """How much memory its state takes; 0 for shards, which are read one by one."""
         return 0 if self.streams else elements.size_bytes(self._files)
 
-    def read_bytes(self, numbers: Collection[int] | None = None) -> int:
+    def bytes_to_read(self, numbers: Collection[int] | None = None) -> int:
         """Return how many bytes a load reads: all, whatever it selects."""
         return elements.size_bytes(self._files) * (1 + self.streams)
 

@@ -160,7 +160,7 @@ def _read(loaded: Loaded, *, is_own: bool) -> None:
             chosen = _choose(parts.alone, loaded)
             compare(parts.into, loaded)
         if loaded.notes.meter.is_on:
-            loaded.notes.meter.begin(_read_bytes(parts, chosen, loaded))
+            loaded.notes.meter.begin(_bytes_to_read(parts, chosen, loaded))
         with phases("build"):
             states = {x.key: x.some(named) for x, named in chosen}
             states |= {x.key: fill(x, loaded) for x in parts.into}
@@ -175,12 +175,12 @@ def _read(loaded: Loaded, *, is_own: bool) -> None:
 _Chosen = list[tuple[Selectable, list[tuple[str, int]]]]
 
 
-def _read_bytes(parts: Parts, chosen: _Chosen, loaded: Loaded) -> int:
+def _bytes_to_read(parts: Parts, chosen: _Chosen, loaded: Loaded) -> int:
     """Return how many bytes are to be read; blocks that leaves share may add some."""
     alone = [(x, [number for _, number in named]) for x, named in chosen]
     into = [(x, loaded.plans[x.key].numbers) for x in parts.into]
-    some = [x.read_bytes(numbers) for x, numbers in (*alone, *into)]
-    return sum(some) + sum(component.read_bytes() for component in parts.whole)
+    some = [x.bytes_to_read(numbers) for x, numbers in (*alone, *into)]
+    return sum(some) + sum(component.bytes_to_read() for component in parts.whole)
 
 
 def _choose(components: Sequence[Selectable], loaded: Loaded) -> _Chosen:

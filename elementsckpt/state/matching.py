@@ -59,10 +59,10 @@ class Plan(Struct):
     renamed: dict[str, str] = {}
 
     @property
-    def numbers(self) -> set[int]:
+    def numbers(self) -> list[int]:
         """Numbers of the saved leaves that are loaded."""
-        replaced = {number for _, number in self.replace}
-        return replaced | {x.number for x in self.added if x.number >= 0}
+        added = [place.number for place in self.added if place.number >= 0]
+        return [number for _, number in self.replace] + added
 
     @property
     def as_saved(self) -> set[int]:

@@ -95,7 +95,7 @@ class FolderReader:
         self._signatures: list[tuple[int, ...]] = []
         self._refusal = ""  # Why the function gets the folder in the save.
 
-    def read_bytes(self) -> int:
+    def bytes_to_read(self) -> int:
         """Return how many bytes a load reads."""
         return self.size_bytes if self._verifies else 0
 

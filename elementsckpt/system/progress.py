@@ -15,6 +15,7 @@ from . import renderers
 
 STEP_BYTES = 32_000_000  # At most this is done between two calls of a callback.
 _REFRESH_S = 0.1
+_LEAST_BYTES, _LEAST_COUNT = 1 << 20, 256
 Callback = Callable[[Progress], object]
 _chosen: ContextVar[Callback | None] = ContextVar("elementsckpt.progress")
 
@@ -123,7 +124,9 @@ class Meter:
         """Count bytes that are done; any thread may."""
         if self._tells is not None:
             self._added.append(size_bytes)
-            if threading.get_ident() == self._thread:
+            # Most of many small leaves only count, which costs less than to tell.
+            is_enough = size_bytes >= _LEAST_BYTES or len(self._added) >= _LEAST_COUNT
+            if is_enough and threading.get_ident() == self._thread:
                 self.tell()
 
     def tell(self) -> None:

@@ -7,7 +7,6 @@ import html
 import importlib
 import logging
 import os
-import shutil
 import sys
 from typing import Any, Protocol, TextIO
 
@@ -154,7 +153,8 @@ def line(progress: Progress, width: int) -> str:
 
 def _width(stream: TextIO) -> int:
     """Return how many columns there are: of the terminal, or what COLUMNS says."""
-    known = shutil.get_terminal_size((0, 0)).columns if "COLUMNS" in os.environ else 0
+    text = os.environ.get("COLUMNS", "")
+    known = int(text) if text.isdecimal() else 0
     with contextlib.suppress(Exception):
         real = os.get_terminal_size(stream.fileno()).columns
         known = min(known or real, real or known)

@@ -29,6 +29,8 @@ EXPORTS = {
     "info",
     "read",
     "exists",
+    "Progress",
+    "progress",
     "save_pytree",
     "load_pytree",
     "Value",
