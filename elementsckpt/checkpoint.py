@@ -30,7 +30,6 @@ from .run.schedule import Every
 from .run.timing import Timing
 from .saving.options import SaveOptions
 from .system import memory
-from .system.progress import Meter
 from .user import arguments
 from .user.arguments import AnyPath, flag, local, shown
 from .user.notices import Notices
@@ -631,10 +630,7 @@ class Checkpoint(Registry):
         Raises:
           Exception: the error of that save.
         """
-        if self._made is None:
-            return None
-        with Meter("wait") as meter:
-            return self._made.saver.wait(meter)
+        return None if self._made is None else self._made.wait()
 
     def close(self) -> None:
         """Wait as `wait` does, free memory, and stop watching signals.

@@ -26,7 +26,7 @@ from .kinds import jax_arrays
 from .loading import load as loading
 from .loading.candidates import Candidates
 from .loading.request import Request
-from .reports import LoadReport, SaveList
+from .reports import LoadReport, SaveList, SaveReport
 from .reports.outline import Outline
 from .run.saver import Saver, SaveRequest, StagedSave
 from .run.timing import Timing
@@ -112,6 +112,11 @@ class Engine:
     def stage(self, keys: Sequence[str], request: SaveRequest) -> StagedSave:
         """Return a context in which the files of some components are written."""
         return StagedSave(self.saver, keys, request)
+
+    def wait(self) -> SaveReport | None:
+        """Return when nothing is being saved or loaded: as for `Checkpoint.wait`."""
+        with Meter("wait") as meter:
+            return self.saver.wait(meter)
 
     # Loading
 

@@ -46,8 +46,8 @@ def default() -> Renderer | None:
 
 def _is_notebook() -> bool:
     """Return whether a kernel of Jupyter runs this."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if hasattr(ipython, "get_ipython") else None
+    ask = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    shell = None if ask is None else ask()
     return getattr(shell, "kernel", None) is not None
 
 
