@@ -64,7 +64,9 @@ if TYPE_CHECKING:
     from .reports import LoadReport as LoadReport
     from .reports import SaveInfo as SaveInfo
     from .reports import SaveReport as SaveReport
+    from .reports.looking import Progress as Progress
     from .run.schedule import Every as Every
+    from .system.progress import progress as progress
 
 # Names by the modules that have them, which are imported when the names are asked for:
 # NumPy, which most of them need, takes longer than the rest of a short program.
@@ -106,7 +108,9 @@ _HOMES = {
     "kinds.ring": ["Ring"],
     "page.report": ["write_report"],
     "reports": ["ComponentInfo", "Lineage", "LoadReport", "SaveInfo", "SaveReport"],
+    "reports.looking": ["Progress"],
     "run.schedule": ["Every"],
+    "system.progress": ["progress"],
 }
 _NAMES = {name: home for home, names in _HOMES.items() for name in names}
 _MODULES = {"checkpoint", "errors", "functions", "inspection", "reports", "testing"}

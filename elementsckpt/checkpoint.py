@@ -630,7 +630,7 @@ class Checkpoint(Registry):
         Raises:
           Exception: the error of that save.
         """
-        return None if self._made is None else self._made.saver.wait()
+        return None if self._made is None else self._made.wait()
 
     def close(self) -> None:
         """Wait as `wait` does, free memory, and stop watching signals.

@@ -26,13 +26,14 @@ from .kinds import jax_arrays
 from .loading import load as loading
 from .loading.candidates import Candidates
 from .loading.request import Request
-from .reports import LoadReport, SaveList
+from .reports import LoadReport, SaveList, SaveReport
 from .reports.outline import Outline
 from .run.saver import Saver, SaveRequest, StagedSave
 from .run.timing import Timing
 from .saving.options import SaveOptions
 from .system import job
 from .system.phases import Phases
+from .system.progress import Meter
 from .user import attributes
 from .user.arguments import AnyPath, local
 from .user.notices import Notices
@@ -112,6 +113,11 @@ class Engine:
         """Return a context in which the files of some components are written."""
         return StagedSave(self.saver, keys, request)
 
+    def wait(self) -> SaveReport | None:
+        """Return when nothing is being saved or loaded: as for `Checkpoint.wait`."""
+        with Meter("wait") as meter:
+            return self.saver.wait(meter)
+
     # Loading
 
     def load(
@@ -144,7 +150,10 @@ class Engine:
                 announce(save)
                 self.saver.forget(keys)
 
-            loaded = loading.load(request, targets, candidates, phases, before)
+            with Meter("load") as meter:
+                loaded = loading.load(
+                    request, targets, candidates, phases, meter, before
+                )
             if not request.dry_run:
                 is_own = candidates.are_own(loaded.found.path)
                 self.saver.loaded(

@@ -22,6 +22,7 @@ from .reports import LoadReport, SaveReport
 from .saving.options import SaveLabel, SaveOptions
 from .saving.save import Saving
 from .system.phases import Phases
+from .system.progress import Meter
 from .user import arguments
 from .user.arguments import AnyPath, local
 
@@ -100,7 +101,8 @@ def load(
         verbs.FUNCTIONS, keys, mmap=mmap, verify=verify, allow_pickle=allow_pickle
     )
     targets, candidates = of_loadfns(loadfns), Candidates(partial(find, local(path)))
-    loaded = loading.load(request, targets, candidates, Phases())
+    with Meter("load") as meter:
+        loaded = loading.load(request, targets, candidates, Phases(), meter)
     return loaded.report(time.monotonic() - start)
 
 
@@ -182,7 +184,8 @@ def load_pytree(
     )
     targets = {key: Target(template=partial(flatten, template))}
     candidates = Candidates(partial(find, local(path)))
-    loaded = loading.read(request, targets, candidates, Phases())
+    with Meter("load") as meter:
+        loaded = loading.read(request, targets, candidates, Phases(), meter)
     return loaded.states.get(key, template)
 
 

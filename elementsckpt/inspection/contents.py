@@ -27,6 +27,7 @@ from ..state.tree import full_name
 from ..storage.pool import Opened
 from ..storage.reader import read_block
 from ..storage.store import Source
+from ..system.progress import SILENT, Meter
 from ..user import arguments, hints
 from ..user.arguments import AnyPath, local, shown
 
@@ -215,12 +216,14 @@ class Blocks:
     Args:
       contents: The save.
       key: Key of the component.
+      meter: Counts the bytes of leaves.
 
     Attributes:
       bytes_read: How many bytes of files were read.
     """
 
-    def __init__(self, contents: Contents, key: str) -> None:
+    def __init__(self, contents: Contents, key: str, meter: Meter = SILENT) -> None:
+        self._meter = meter
         self._source: Source = contents.found.source
         self._key = key
         self._entry: Component = contents.components[key]
@@ -266,6 +269,7 @@ class Blocks:
         """Yield the bytes of a leaf, uint8[n], block by block."""
         for number, begin, end in ranges:
             yield self.content(number)[begin:end]
+            self._meter.add(end - begin)
 
 
 def elements(

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from ..errors import MismatchError, damage
 from ..format.manifest import Block
 from ..reports.looking import DiffReport, LeafDiff
+from ..system.progress import Meter
 from ..user.arguments import AnyPath
 from .contents import Blocks, Contents, Leaf, elements, newest
 from .statistics import is_numeric, widened
@@ -47,9 +48,11 @@ def diff(
     in_a, in_b = _selected(first, second, regex)
     changed: list[LeafDiff] = []
     same: list[str] = []
-    for name, leaf in in_a.items():
-        if name in in_b:
-            found = _compare(first, leaf, second, in_b[name])
+    both = {name: leaf for name, leaf in in_a.items() if name in in_b}
+    with Meter("diff") as meter:
+        meter.begin(sum(leaf.size_bytes for leaf in both.values()))
+        for name, leaf in both.items():
+            found = _compare(first, leaf, second, in_b[name], meter)
             if found is None:
                 same.append(name)
             else:
@@ -107,17 +110,21 @@ def _selected(a: _Side, b: _Side, regex: str | None) -> tuple[_Named, _Named]:
     return found[0], found[1]
 
 
-def _compare(a: _Side, one: Leaf, b: _Side, other: Leaf) -> LeafDiff | None:
+def _compare(
+    a: _Side, one: Leaf, b: _Side, other: Leaf, meter: Meter
+) -> LeafDiff | None:
     """Return how two leaves of one name differ, or None if they do not."""
     if _form(one) != _form(other):
+        meter.add(one.size_bytes)
         return _unlike(one, other)
     if one.group is None or other.group is None:  # Files.
+        meter.add(one.size_bytes)
         return None if one.file == other.file else _unlike(one, other)
     if one.kind in ("python", "function"):
         is_same = repr(one.group.value) == repr(other.group.value)
         return None if is_same else _unlike(one, other)
     with damage(f"{a.contents.where} or {b.contents.where}"):
-        pairs = _pairs(a, one, b, other)
+        pairs = _pairs(a, one, b, other, meter)
         if is_numeric(one) or _is_complex(one):
             return _figures(one, other, pairs)
         is_same = all(np.array_equal(x, y) for x, y in pairs)
@@ -151,11 +158,12 @@ def _is_complex(leaf: Leaf) -> bool:
 _Pairs = Iterator[tuple[np.ndarray, np.ndarray]]
 
 
-def _pairs(a: _Side, one: Leaf, b: _Side, other: Leaf) -> _Pairs:
+def _pairs(a: _Side, one: Leaf, b: _Side, other: Leaf, meter: Meter) -> _Pairs:
     """Yield the bytes of both leaves, uint8[n], where they may differ."""
     if _lies(one) != _lies(other) or one.kind == "view":
         arrays = [array(side.contents, leaf) for side, leaf in ((a, one), (b, other))]
         yield _bytes_of(arrays[0]), _bytes_of(arrays[1])
+        meter.add(one.size_bytes)
         return
     blocks_a, blocks_b = a.blocks(one), b.blocks(other)
     ranges_a, ranges_b = a.contents.blocks(one), b.contents.blocks(other)
@@ -166,6 +174,7 @@ def _pairs(a: _Side, one: Leaf, b: _Side, other: Leaf) -> _Pairs:
             for blocks, ranges in ((blocks_a, ranges_a), (blocks_b, ranges_b))
         ]
         yield whole[0], whole[1]
+        meter.add(one.size_bytes)
         return
     for range_a, range_b in zip(ranges_a, ranges_b, strict=True):
         number_a, begin_a, end_a = range_a
@@ -179,6 +188,7 @@ def _pairs(a: _Side, one: Leaf, b: _Side, other: Leaf) -> _Pairs:
                 blocks_b.content(number_b),
             )
             yield content_a[begin_a:end_a], content_b[begin_b:end_b]
+        meter.add(end_a - begin_a)
 
 
 def _is_equal(one: Block, other: Block) -> bool:

@@ -16,6 +16,7 @@ from ..errors import MismatchError, damage
 from ..format import dtypes
 from ..reports.looking import ExportReport
 from ..storage import disk, files
+from ..system.progress import Meter
 from ..user import arguments, hints
 from ..user.arguments import AnyPath, local, shown
 from .contents import Blocks, Contents, Leaf, newest
@@ -92,16 +93,19 @@ def export(
     tensors: list[Tensor] = []
     left_out: list[str] = []
     readers: dict[str, Blocks] = {}
-    with damage(contents.where):
+    with Meter("export") as meter, damage(contents.where):
         for leaf in contents.leaves(regex):
             name = _renamed(leaf.name if bare and leaf.name else leaf.full_name, rename)
-            blocks = readers.setdefault(leaf.key, Blocks(contents, leaf.key))
+            if leaf.key not in readers:
+                readers[leaf.key] = Blocks(contents, leaf.key, meter)
+            blocks = readers[leaf.key]
             tensor = _tensor(name, contents, leaf, blocks)
             if tensor is None or not write.holds(tensor):
                 left_out.append(leaf.full_name)
             else:
                 tensors.append(tensor)
         refuse_twice(tensor.name for tensor in tensors)
+        meter.begin(sum(tensor.size_bytes for tensor in tensors))
         with disk.new_file(file) as stream:
             write.write(tensors, stream)
     return ExportReport(file, files.status(file).st_size, tuple(left_out))

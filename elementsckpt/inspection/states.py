@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
 import logging
@@ -13,8 +12,10 @@ from typing import Any
 from ..directory import lookup
 from ..loading import load, verbs
 from ..loading.candidates import Candidates
+from ..loading.loaded import Loaded
 from ..loading.request import Regex, Request
 from ..system.phases import Phases
+from ..system.progress import Meter
 from ..user import arguments
 from ..user.arguments import AnyPath, local
 
@@ -66,12 +67,17 @@ def read(
         plain=True,
     )
     candidates = Candidates(functools.partial(lookup.find, local(path)))
-    loaded = load.read(request, {}, candidates, Phases())
-    with contextlib.closing(loaded):
-        states = {
-            key: list(state) if inspect.isgenerator(state) else state
-            for key, state in loaded.states.items()
-        }
+    with Meter("read") as meter:
+        loaded: Loaded | None = None
+        try:
+            loaded = load.read(request, {}, candidates, Phases(), meter)
+            states = {
+                key: list(state) if inspect.isgenerator(state) else state
+                for key, state in loaded.states.items()
+            }
+        finally:
+            if loaded is not None:  # The traceback of an interrupt may keep it.
+                loaded.close()
     tell_of_pickles(list(loaded.notes.left_out), loaded.found.path)
     return states
 

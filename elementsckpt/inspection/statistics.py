@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import damage
 from ..reports.looking import LeafStats, StatsList
+from ..system.progress import Meter
 from ..user.arguments import AnyPath
 from .contents import Blocks, Contents, Leaf, newest
 from .values import pieces
@@ -40,10 +41,14 @@ def stats(
     contents = Contents(newest(path), keys)
     found = StatsList()
     readers: dict[str, Blocks] = {}
-    for leaf in contents.leaves(regex):
-        if is_numeric(leaf):
-            blocks = readers.setdefault(leaf.key, Blocks(contents, leaf.key))
-            found.append(describe(contents, leaf, blocks))
+    leaves = [leaf for leaf in contents.leaves(regex) if is_numeric(leaf)]
+    with Meter("stats") as meter:
+        # The second time for the histogram, as its range is known then.
+        meter.begin(2 * sum(leaf.size_bytes for leaf in leaves))
+        for leaf in leaves:
+            if leaf.key not in readers:
+                readers[leaf.key] = Blocks(contents, leaf.key, meter)
+            found.append(describe(contents, leaf, readers[leaf.key]))
     return found
 
 

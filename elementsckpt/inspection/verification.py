@@ -19,6 +19,7 @@ from ..state import tree
 from ..storage import files, filetree
 from ..storage.reader import read_block
 from ..storage.store import OpenSegment
+from ..system.progress import Meter
 from ..user import arguments
 from ..user.arguments import AnyPath, local
 from .contents import Contents
@@ -45,8 +46,12 @@ def verify(path: AnyPath, *, keys: Iterable[str] | None = None) -> VerifyReport:
     """
     start, place = time.monotonic(), local(path)
     wanted = None if keys is None else arguments.keys(keys)
-    work = _Work()
-    saves = [work.check(found, wanted) for found in lookup.find(place)[::-1]]
+    found = lookup.find(place)[::-1]
+    with Meter("verify") as meter:
+        if meter.is_on:
+            meter.begin(_stored_bytes(found))
+        work = _Work(meter)
+        saves = [work.check(save, wanted) for save in found]
     good = [save.path for save in saves if save.is_good]
     return VerifyReport(
         path=place,
@@ -61,12 +66,16 @@ def verify(path: AnyPath, *, keys: Iterable[str] | None = None) -> VerifyReport:
 class _Work:
     """Verifies saves one after another, and remembers what it has read.
 
+    Args:
+      meter: Counts what is read.
+
     Attributes:
       bytes_read: How many bytes were read.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, meter: Meter) -> None:
         self.bytes_read = 0
+        self._meter = meter
         # What is wrong with what was read, by file and range; "" if nothing is.
         self._known: dict[Hashable, str] = {}
 
@@ -141,6 +150,7 @@ class _Work:
             except DamagedError as error:
                 known = str(error)
             self.bytes_read += block.size
+            self._meter.add(block.size)
             self._known[place] = known
         return known
 
@@ -153,7 +163,7 @@ class _Work:
             with files.File(path) as file:
                 place = file.signature, entry.digest
                 if self._known.get(place) is None:
-                    filetree.check(file, entry)
+                    filetree.check(file, entry, meter=self._meter)
                     self.bytes_read += entry.size
                 self._known[place] = ""
         except DamagedError as error:
@@ -181,6 +191,26 @@ class _Holders:
         """Return the full names of the leaves in these blocks."""
         names = (name for x in numbers for name in self._by_block.get(x, ()))
         return tuple(dict.fromkeys(names))
+
+
+def _stored_bytes(saves: Iterable[SaveEntry]) -> int:
+    """Return the size of the files of saves, oldest first, each file once.
+
+    Of a save that follows the one before, the head says how much it wrote. Of others,
+    files count that were written since: their names say by which save.
+    """
+    total, before = 0, -1
+    for save in saves:
+        head = save.head
+        follows = head is not None and 0 <= before == head.sequence - 1
+        if head is not None and follows and head.bytes_written is not None:
+            total += head.bytes_written
+        else:
+            files = save.source.stored_files()
+            written = [(names.sequence_of(x.name), x.size_bytes) for x in files]
+            total += sum(size for n, size in written if n is None or n > before)
+        before = before if head is None else head.sequence
+    return total
 
 
 def _size_of(path: Path) -> int:

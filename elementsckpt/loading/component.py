@@ -82,6 +82,17 @@ class SavedComponent:
         mapped = self._request.mmap
         return 0 if self.streams else self._reader.held_bytes(mapped=mapped)
 
+    def bytes_to_read(self, numbers: Collection[int] | None = None) -> int:
+        """Return how many bytes a load reads: of leaves, or of the whole component."""
+        if (
+            numbers is None or len(numbers) >= self._entry.leaf_count
+        ):  # Shards are verified first, and then read again.
+            return self._reader.size_bytes * (1 + self.streams)
+        with damage(self._where):
+            picked = [group for _, group in tree.pick(self._tree, {*numbers})]
+            groups = [group for group in picked if group.kind != "view"]
+            return sum(leaves.layout_of(x)[2] * len(x.names) for x in groups)
+
     def contents(self) -> list[str]:
         """Return the name of each leaf, or of each shard."""
         if self.streams:

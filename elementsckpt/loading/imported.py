@@ -53,6 +53,10 @@ class ElementsComponent:
         """How much memory its state takes; 0 for shards, which are read one by one."""
         return 0 if self.streams else elements.size_bytes(self._files)
 
+    def bytes_to_read(self, numbers: Collection[int] | None = None) -> int:
+        """Return how many bytes a load reads: all, whatever it selects."""
+        return elements.size_bytes(self._files) * (1 + self.streams)
+
     def contents(self) -> list[str]:
         """Return the name of each leaf, or of each shard."""
         if self.streams:
@@ -110,9 +114,11 @@ class ElementsComponent:
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
-        self._notes.bytes_read += elements.size_bytes(self._files)
+        size_bytes = elements.size_bytes(self._files)
+        self._notes.bytes_read += size_bytes
         with damage(f"{self.key!r} in {self._files[0]}"), self._notes.phases("read"):
             yield
+        self._notes.meter.add(size_bytes)
 
     def _read(self) -> Iterator[Any]:
         files, allow_pickle = self._files, self._allow_pickle

@@ -22,12 +22,13 @@ from ..state.unflattening import LEFT_OUT
 from ..storage.fileview import FolderReader, isolate
 from ..system.memory import require_memory
 from ..system.phases import Phases
+from ..system.progress import Meter
 from . import refusals
 from .candidates import Candidates
 from .current import compare, fill, refuse_unselected
 from .loaded import Loaded, Notes, full_names
 from .open_save import AnyComponent, OpenSave, Selectable
-from .parts import divide
+from .parts import Parts, divide
 from .request import Request
 
 _FIRST_WITH_CLASSES = 2  # Of the versions of the format.
@@ -39,15 +40,17 @@ def load(
     targets: Mapping[str, Target],
     candidates: Candidates,
     phases: Phases,
+    meter: Meter,
     before: Callable[[Path], object] = lambda path: None,
 ) -> Loaded:
     """Read components, and call the `load()` of each with what was read for it.
 
     Args:
-      request: As for `read`, like the next three. A dry run calls nothing.
+      request: As for `read`, like the next four. A dry run calls nothing.
       targets: The targets.
       candidates: The saves.
       phases: The clock.
+      meter: Counts bytes.
       before: Called with the path of the save before the components' `load()`.
 
     Raises:
@@ -59,7 +62,7 @@ def load(
     """
     loaded: Loaded | None = None
     try:
-        loaded = read(request, targets, candidates, phases)
+        loaded = read(request, targets, candidates, phases, meter)
         if not request.dry_run:
             before(loaded.found.path)
             _hand_over(loaded)
@@ -79,6 +82,7 @@ def read(
     targets: Mapping[str, Target],
     candidates: Candidates,
     phases: Phases,
+    meter: Meter,
 ) -> Loaded:
     """Read components from the first save that is not damaged; change no component.
 
@@ -88,6 +92,7 @@ def read(
         target are only returned.
       candidates: The saves that may be read.
       phases: The clock of the load.
+      meter: Counts the bytes that are read.
 
     Returns:
       What was read. The caller must close it if a target has a `load()`.
@@ -101,7 +106,7 @@ def read(
     """
 
     def read_one(found: SaveEntry) -> Loaded:
-        loaded = Loaded(found, request, targets, Notes(phases))
+        loaded = Loaded(found, request, targets, Notes(phases, meter))
         try:
             _read(loaded, is_own=candidates.are_own(found.path))
             loaded.notes.warn_of_classes()
@@ -154,6 +159,8 @@ def _read(loaded: Loaded, *, is_own: bool) -> None:
             parts = divide(components, loaded)
             chosen = _choose(parts.alone, loaded)
             compare(parts.into, loaded)
+        if loaded.notes.meter.is_on:
+            loaded.notes.meter.begin(_bytes_to_read(parts, chosen, loaded))
         with phases("build"):
             states = {x.key: x.some(named) for x, named in chosen}
             states |= {x.key: fill(x, loaded) for x in parts.into}
@@ -165,9 +172,18 @@ def _read(loaded: Loaded, *, is_own: bool) -> None:
                 component.close()
 
 
-def _choose(
-    components: Sequence[Selectable], loaded: Loaded
-) -> list[tuple[Selectable, list[tuple[str, int]]]]:
+_Chosen = list[tuple[Selectable, list[tuple[str, int]]]]
+
+
+def _bytes_to_read(parts: Parts, chosen: _Chosen, loaded: Loaded) -> int:
+    """Return how many bytes are to be read; blocks that leaves share may add some."""
+    alone = [(x, [number for _, number in named]) for x, named in chosen]
+    into = [(x, loaded.plans[x.key].numbers) for x in parts.into]
+    some = [x.bytes_to_read(numbers) for x, numbers in (*alone, *into)]
+    return sum(some) + sum(component.bytes_to_read() for component in parts.whole)
+
+
+def _choose(components: Sequence[Selectable], loaded: Loaded) -> _Chosen:
     """Return components that have selected leaves, with these names and numbers."""
     chosen = []
     for component in components:

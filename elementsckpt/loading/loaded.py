@@ -20,6 +20,7 @@ from ..state.selection import Selection
 from ..storage.fileview import FolderReader
 from ..storage.store import Draft
 from ..system.phases import Phases
+from ..system.progress import SILENT, Meter
 from .request import Request
 
 _logger = logging.getLogger("elementsckpt")
@@ -31,6 +32,7 @@ class Notes(Struct):
 
     Attributes:
       phases: The clock of the load.
+      meter: Counts the bytes that are read.
       plain: Name of each container whose class was not found, to the path of the class.
         Names begin with the key.
       left_out: Names of pickled leaves that are left out.
@@ -42,6 +44,7 @@ class Notes(Struct):
     """
 
     phases: Phases
+    meter: Meter = SILENT
     plain: dict[str, str] = {}
     left_out: dict[str, None] = {}
     reasons: dict[str, str] = {}

@@ -88,13 +88,14 @@ class OpenSave:
             return ElementsComponent(key, self._files[saved], request, notes)
         entry = self._entries[saved]
         if entry.files is not None:
-            return FolderReader(self.path, key, entry.files, verify=request.verify)
+            verify, meter = request.verify, notes.meter
+            return FolderReader(self.path, key, entry.files, verify=verify, meter=meter)
         current = functools.partial(_current_objects, key, target, notes)
         resolver = Resolver(imports=bool(request.allow_pickle), current=current)
         where = f"{saved!r} in {self.path / names.MANIFEST}"
         leaf_names = functools.partial(names_in_block, entry, key)
         source, verified = self._source, self._verified
-        reader = Reader(source, entry, leaf_names, request.less, verified)
+        reader = Reader(source, entry, leaf_names, request.less, verified, notes.meter)
         decoder = Decoder(entry, key, where, reader, resolver, request, notes)
         return SavedComponent(decoder)
 

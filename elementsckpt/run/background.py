@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import queue
 import threading
 import weakref
 from collections.abc import Callable
@@ -14,6 +16,7 @@ from ..system.pace import Pace, is_ending
 from ..system.threads import start
 
 T = TypeVar("T")
+_LOOK_S = 0.1
 _logger = logging.getLogger("elementsckpt")
 
 
@@ -43,12 +46,17 @@ class Background(Generic[T]):
         self._works.append(work)
         work.start()
 
-    def wait(self, note: Callable[[T | BaseException | None], None]) -> T | None:
+    def wait(
+        self,
+        note: Callable[[T | BaseException | None], None],
+        meanwhile: Callable[[], object] | None = None,
+    ) -> T | None:
         """Wait for the last work and return its result.
 
         Args:
           note: Called with the result or error before this returns or raises it, and
             again by the next call if an interrupt comes in between.
+          meanwhile: Called now and then until the work is done.
 
         Returns:
           The result, or None if no work was begun, or its result was returned already.
@@ -59,6 +67,8 @@ class Background(Generic[T]):
         while works := self._works[:]:
             (work,) = works
             work.hurry()
+            if meanwhile is not None:
+                work.watch(meanwhile)
             work.run()
             note(work.outcome)
             try:
@@ -67,6 +77,11 @@ class Background(Generic[T]):
                 continue  # A handler took it, and may have begun another.
             return work.result()
         return None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether `wait` has something to wait for, or to return."""
+        return bool(self._works)
 
     @property
     def is_done(self) -> bool:
@@ -94,6 +109,8 @@ class _Work(Generic[T]):
         # Held during the call. A signal handler that interrupts the call must not wait
         # for it; one that interrupts a thread that waits may wait, too.
         self._busy = threading.RLock()
+        self._thread: int | None = None  # That was started for it.
+        self._ended: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._is_begun = threading.Lock()
         self._is_begun.acquire()
 
@@ -107,6 +124,7 @@ class _Work(Generic[T]):
     def begin(self) -> None:
         """Make the call, in the thread that was started for it."""
         with self._busy:
+            self._thread = threading.get_ident()
             self._is_begun.release()
             self._pace.lead()
             self.run()
@@ -114,6 +132,13 @@ class _Work(Generic[T]):
     def hurry(self) -> None:
         """Let the thread not give way any more, as someone waits for it."""
         self._pace.hurry()
+
+    def watch(self, meanwhile: Callable[[], object]) -> None:
+        """Call a function now and then until another thread has made the call."""
+        while self._thread not in (None, threading.get_ident()) and not self.is_done:
+            with contextlib.suppress(queue.Empty):
+                self._ended.get(timeout=_LOOK_S)
+            meanwhile()
 
     def run(self) -> None:
         """Wait until the call was made; make it if no thread does."""
@@ -130,6 +155,7 @@ class _Work(Generic[T]):
                 )
             finally:
                 self.is_done = True
+                self._ended.put(None)
 
     def result(self) -> T | None:
         outcome, self.outcome = self.outcome, None

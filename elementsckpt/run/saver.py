@@ -30,6 +30,7 @@ from ..saving.options import SaveLabel, SaveOptions
 from ..saving.save import Saving
 from ..system import forks
 from ..system.phases import Phases
+from ..system.progress import SILENT, Meter
 from ..user.notices import Notices
 from .background import Background
 from .provenance import Provenance
@@ -110,6 +111,8 @@ class Saver:
         self._metadata = metadata
         self._notices = notices
         self._background: Background[SaveReport] = Background()
+        # The save under way, and the size of its state.
+        self._under_way: tuple[Callable[[], Saving | None], int] = _no_save, 0
         self._memory = Arenas(copy_bytes or 0, options.sizes.arena)
         self._history = History()
         # The objects that were saved or loaded last, by key.
@@ -181,6 +184,7 @@ class Saver:
             if in_background:
                 self._take(saving, request, values)
                 report = saving.report(is_finished=False)
+                self._under_way = weakref.ref(saving), report.bytes_total
                 self._background.start(saving.finish)
                 return report
             saving.take(request.savefns, values=values)
@@ -275,10 +279,26 @@ class Saver:
 
     # Waiting
 
-    def wait(self) -> SaveReport | None:
-        """Return when nothing is being saved or loaded: as for `Checkpoint.wait`."""
+    def wait(self, meter: Meter = SILENT) -> SaveReport | None:
+        """Return when nothing is being saved or loaded: as for `Checkpoint.wait`.
+
+        Args:
+          meter: Counts the bytes of the state that are saved.
+        """
         with self.lock:
-            return self._background.wait(self._note_outcome)
+            meter.begin(self._under_way[1])
+            tell = functools.partial(self._tell, meter) if meter.is_on else None
+            try:
+                return self._background.wait(self._note_outcome, tell)
+            finally:
+                if not self._background.is_busy:
+                    self._under_way = _no_save, 0
+
+    def _tell(self, meter: Meter) -> None:
+        ref, total = self._under_way
+        saving = ref()
+        if saving is not None:
+            meter.reach(total - saving.left_bytes)
 
     def _note_outcome(self, outcome: SaveReport | BaseException | None) -> None:
         if isinstance(outcome, BaseException):
@@ -341,6 +361,10 @@ class Saver:
             self._timing.resumed(found.head.schedule, found.step)
         step = "" if found.step is None else f", of step {found.step}"
         _logger.info("Loaded %s%s.", found.path, step)
+
+
+def _no_save() -> None:
+    """Return no save, as a weak reference to one that is gone does."""
 
 
 def _references(components: Mapping[str, Component]) -> dict[str, Callable[[], Any]]:

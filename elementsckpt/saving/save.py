@@ -259,6 +259,11 @@ class Saving:
         return content
 
     @property
+    def left_bytes(self) -> int:
+        """Size of what `finish` has not written yet; any thread may ask."""
+        return 0 if self._writer is None else self._writer.left_bytes
+
+    @property
     def is_repeatable(self) -> bool:
         """Whether the components' functions can be called for another save.
 

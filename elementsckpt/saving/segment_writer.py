@@ -102,6 +102,11 @@ class SegmentWriter(abc.ABC):
             self.written_s = time.monotonic()
             self._sink.finish()
 
+    @property
+    def left_bytes(self) -> int:
+        """Size of the blocks that are not written, as if all had one size."""
+        return self.size_bytes * self._left // len(self.items)
+
     @abc.abstractmethod
     def _stored(self, index: int, scratch: np.ndarray) -> tuple[Any, manifest.Block]:
         """Return what to write of an item, and its entry of the manifest."""

@@ -37,6 +37,7 @@ class Writer:
         self._phases = phases
         self._components: list[ComponentWriter] = []
         self._pending: list[ComponentWriter] = []  # Those with blocks to be written.
+        self._writing: Sequence[SegmentWriter] = ()  # While they are written.
         self._exposed: ComponentWriter | None = None  # Its arrays may change.
         self._copied_bytes = 0  # Of those before it, which are pending.
         settings.arenas.reset()  # The save before may have failed.
@@ -101,6 +102,14 @@ class Writer:
         return sum(component.pending_bytes for component in self._pending)
 
     @property
+    def left_bytes(self) -> int:
+        """Size of what is not written yet; any thread may ask."""
+        writing = self._writing
+        if writing:
+            return sum(file.left_bytes for file in writing)
+        return sum(component.pending_bytes for component in tuple(self._pending))
+
+    @property
     def is_full(self) -> bool:
         """Whether more is pending of shards than should be held."""
         return self._pending_bytes >= self._settings.shards.limit_bytes
@@ -132,9 +141,11 @@ class Writer:
                 components = self._components
                 for component in components:
                     component.give_up()
-            self._write(self._divide(components))
+            self._writing = self._divide(components)
+            self._write(self._writing)
         for component in components:
             component.clear()
+        self._writing = ()
         written = {x for x in components if x.is_closed}
         self._pending = [x for x in self._pending if x not in written]
         if self._exposed in components:

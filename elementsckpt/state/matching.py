@@ -59,6 +59,12 @@ class Plan(Struct):
     renamed: dict[str, str] = {}
 
     @property
+    def numbers(self) -> list[int]:
+        """Numbers of the saved leaves that are loaded."""
+        added = [place.number for place in self.added if place.number >= 0]
+        return [number for _, number in self.replace] + added
+
+    @property
     def as_saved(self) -> set[int]:
         """Numbers of saved leaves that come as they were saved, even arrays of JAX."""
         pairs = ((target, n) for target, n in self.replace if target in self.taken)

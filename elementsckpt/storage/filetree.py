@@ -15,6 +15,7 @@ from ..errors import CheckpointError, DamagedError, StateError, WriteError
 from ..format import manifest
 from ..format.digests import digest_of
 from ..format.manifest import Component, File, Files
+from ..system.progress import SILENT, Meter
 from ..system.threads import run
 from . import disk, files, folders
 
@@ -166,13 +167,16 @@ def _problem(path: str, status: os.stat_result) -> str:
     return ""
 
 
-def check(file: files.File, entry: File, *, content: bool = True) -> None:
+def check(
+    file: files.File, entry: File, *, content: bool = True, meter: Meter = SILENT
+) -> None:
     """Check that a file is what its entry in the manifest says.
 
     Args:
       file: The file.
       entry: Its entry.
       content: Whether to read it, not just compare its size.
+      meter: Counts what is read.
 
     Raises:
       DamagedError: it is something else.
@@ -181,7 +185,12 @@ def check(file: files.File, entry: File, *, content: bool = True) -> None:
         raise DamagedError(
             f"{file.path} is damaged: it has {file.size} bytes, expected {entry.size}."
         )
-    found = digest_of(file.read, file.size) if content else entry.digest
+
+    def read(memory: memoryview, start: int) -> None:
+        file.read(memory, start)
+        meter.add(len(memory))
+
+    found = digest_of(read, file.size) if content else entry.digest
     if found != entry.digest:
         raise DamagedError(
             f"{file.path} is damaged: its digest is {found}, expected {entry.digest}."

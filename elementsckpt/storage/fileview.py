@@ -18,6 +18,7 @@ from pathlib import Path
 from ..errors import DamagedError, ReadError, SaveNotFoundError, WriteError, reason
 from ..format import names
 from ..format.manifest import File, Files
+from ..system.progress import SILENT, Meter
 from ..system.threads import run
 from . import disk, drafts, files, folders
 from .drafts import Draft
@@ -62,6 +63,7 @@ class FolderReader:
       key: The component's key.
       entry: The folder's entry in the manifest.
       verify: Whether to verify the content of files, not just their sizes.
+      meter: Counts what is read.
 
     Attributes:
       path: The folder that the function gets: links to the files, or that of the save.
@@ -73,7 +75,15 @@ class FolderReader:
     streams = False
     held_bytes = 0
 
-    def __init__(self, save: Path, key: str, entry: Files, *, verify: bool) -> None:
+    def __init__(
+        self,
+        save: Path,
+        key: str,
+        entry: Files,
+        *,
+        verify: bool,
+        meter: Meter = SILENT,
+    ) -> None:
         self.key = key
         self.path = save / entry.folder
         self.names = [file.path for file in entry.files]
@@ -81,8 +91,13 @@ class FolderReader:
         self._own = self.path
         self._files = entry.files
         self._verifies = verify
+        self._meter = meter
         self._signatures: list[tuple[int, ...]] = []
         self._refusal = ""  # Why the function gets the folder in the save.
+
+    def bytes_to_read(self) -> int:
+        """Return how many bytes a load reads."""
+        return self.size_bytes if self._verifies else 0
 
     def open(self) -> None:
         """Open nothing: the function opens the files by their names."""
@@ -124,14 +139,15 @@ class FolderReader:
           ReadError: there are other files, which could not be left out.
         """
         self._folders()
-        self._signatures = run(self._verify, self._files)
+        tell = self._meter.tell
+        self._signatures = run(self._verify, self._files, meanwhile=tell)
         if self._refusal:
             self._refuse_others()
 
     def _verify(self, entry: File) -> tuple[int, ...]:
         with files.File(self.path / entry.path) as file:
             file.path = self._own / entry.path  # The path that errors name.
-            check(file, entry, content=self._verifies)
+            check(file, entry, content=self._verifies, meter=self._meter)
             return file.signature
 
     def _folders(self) -> list[str]:

@@ -14,6 +14,7 @@ from ..format.compression import unpack
 from ..format.digests import digest
 from ..format.manifest import Block, Component
 from ..system.memory import require_memory
+from ..system.progress import SILENT, Meter
 from ..system.threads import run
 from . import pool, streams
 from .pool import Opened
@@ -93,6 +94,7 @@ class Reader:
       less: Advice on how to load less of it, as for `require_memory`.
       verified: Names of segments whose headers were verified, which may be shared with
         readers of other components of the save.
+      meter: Counts the content of blocks that are read.
     """
 
     def __init__(
@@ -102,8 +104,10 @@ class Reader:
         name_of: Callable[[int], str],
         less: str = "",
         verified: set[str] | None = None,
+        meter: Meter = SILENT,
     ) -> None:
         self.source = source
+        self._meter = meter
         self._less = less
         self._component = component
         self._name_of = name_of
@@ -119,6 +123,11 @@ class Reader:
         """Return how much memory all leaves take; mapped ones take none."""
         blocks = self._component.blocks
         return sum(x.content_size for x in blocks if x.unpacked or not mapped)
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the content of all blocks."""
+        return self._total
 
     @property
     def is_repeating(self) -> bool:
@@ -164,7 +173,7 @@ class Reader:
         if verify:
             new = [number for number in to_check if number not in self._checked]
             size = sum(to_check[number].size for number in new)
-            _run(lambda number: self._check(number, to_check[number]), new, size)
+            self._run(lambda x: self._check(x, to_check[x]), new, size)
             self._checked.update(new)
         pairs = zip(wants, mapped, strict=True)
         others = iter(self.read([want for want, memory in pairs if memory is None]))
@@ -204,7 +213,7 @@ class Reader:
             if with_shared > size:  # All of the blocks that leaves share.
                 require_memory(with_shared, self.source.path, self._less)
             self._loaded += with_shared
-            _run(lambda item: self._load(*item), to_read.items(), with_shared)
+            self._run(lambda x: self._load(*x), to_read.items(), with_shared)
         self._recent = dict(list(shared.items())[-1:])
         return memories
 
@@ -282,12 +291,22 @@ class Reader:
         block = self._component.blocks[number]
         with self._naming(number):
             read_block(self._file(block.segment), block, memory)
+        self._meter.add(memory.size)
 
     def _check(self, number: int, memory: np.ndarray) -> None:
         block = self._component.blocks[number]
         if digest(memory) != block.digest:  # Hashing is all that takes time here.
             with self._naming(number):
                 _verify(self._path(block.segment), block, memory)
+        self._meter.add(memory.size)
+
+    def _run(self, call: Callable[[T], object], items: Iterable[T], size: int) -> None:
+        """Call a function for each block, in threads if there are enough bytes."""
+        if size >= _PARALLEL_BYTES:
+            run(call, items, meanwhile=self._meter.tell)
+            return
+        for item in items:
+            call(item)
 
     @contextlib.contextmanager
     def _naming(self, block: int) -> Iterator[None]:
@@ -315,15 +334,6 @@ class Reader:
         streams.release(self)
         self._files.close()
         self._recent = {}
-
-
-def _run(call: Callable[[T], object], items: Iterable[T], size: int) -> None:
-    """Call a function for each block, in threads if there are enough bytes."""
-    if size >= _PARALLEL_BYTES:
-        run(call, items)
-        return
-    for item in items:
-        call(item)
 
 
 def _memory(size: int) -> np.ndarray:

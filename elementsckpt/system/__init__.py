@@ -2,7 +2,7 @@
 
 After a **fork**, the child has the locks and files of its parent, but not its threads.
 **Room** is memory that this job may still take. A **job** is the processes that train
-one model together.
+one model together. **Progress** is told in the thread that wants to know.
 """
 
-__all__ = ["forks", "job", "memory", "pace", "phases", "threads"]
+__all__ = ["forks", "job", "memory", "pace", "phases", "progress", "threads"]

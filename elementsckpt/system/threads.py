@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import operator
 import os
+import queue
 import sys
 import threading
 import weakref
@@ -14,13 +16,20 @@ from typing import Any, TypeVar
 from . import memory, pace
 from .pace import Pace
 
+_LOOK_S = 0.1
 _THREADS = min(8, (os.cpu_count() or 1) + 1)
 T = TypeVar("T")
 R = TypeVar("R")
 _Labour = Callable[[Pace | None], None]  # At whose pace.
 
 
-def run(call: Callable[[T], R], items: Iterable[T], *, alone: bool = False) -> list[R]:
+def run(
+    call: Callable[[T], R],
+    items: Iterable[T],
+    *,
+    alone: bool = False,
+    meanwhile: Callable[[], object] | None = None,
+) -> list[R]:
     """Call a function for each item, in parallel.
 
     The calling thread works, too. It does all of the work if Python can start no other
@@ -33,6 +42,7 @@ def run(call: Callable[[T], R], items: Iterable[T], *, alone: bool = False) -> l
       items: Its arguments.
       alone: Whether the calling thread does all, as that takes less time than to start
         another one.
+      meanwhile: Called now and then while the calling thread waits for the others.
 
     Returns:
       The results, in order.
@@ -62,12 +72,17 @@ def run(call: Callable[[T], R], items: Iterable[T], *, alone: bool = False) -> l
                 errors.append(error)
 
     helping: list[threading.Lock] = []
+    ended: queue.SimpleQueue[None] = queue.SimpleQueue()
     try:
         if not alone:
             _rest(labour, len(work), helping)
         left = operator.length_hint(remaining)
-        _start(labour, 0 if alone else min(_THREADS, left) - 1, helping)
+        _start(labour, 0 if alone else min(_THREADS, left) - 1, helping, ended=ended)
         labour(None)
+        while meanwhile and not errors and any(busy.locked() for busy in helping):
+            with contextlib.suppress(queue.Empty):
+                ended.get(timeout=_LOOK_S)
+            meanwhile()
     except BaseException as error:  # Ctrl-C, anywhere; the others stop, too.
         errors.append(error)
     finally:
@@ -97,6 +112,7 @@ def _start(
     count: int,
     helping: list[threading.Lock],
     led: Pace | None = None,
+    ended: queue.SimpleQueue[None] | None = None,
 ) -> bool:
     """Start up to `count` helper threads; each holds its lock while it works.
 
@@ -109,7 +125,7 @@ def _start(
     for number in range(count):
         busy = threading.Lock()
         helping.append(busy)
-        if not start(_help, busy, weakref.ref(labour), led, daemon=True):
+        if not start(_help, busy, weakref.ref(labour), led, ended, daemon=True):
             return number > 0
     return count > 0
 
@@ -135,7 +151,12 @@ def start(call: Callable[..., None], *args: Any, daemon: bool) -> bool:
     return True
 
 
-def _help(busy: threading.Lock, ref: weakref.ref[_Labour], led: Pace | None) -> None:
+def _help(
+    busy: threading.Lock,
+    ref: weakref.ref[_Labour],
+    led: Pace | None,
+    ended: queue.SimpleQueue[None] | None,
+) -> None:
     with busy:
         if led is not None:
             pace.give_way()
@@ -144,6 +165,8 @@ def _help(busy: threading.Lock, ref: weakref.ref[_Labour], led: Pace | None) -> 
             labour(led)
     if led is not None:
         led.end(busy)
+    if ended is not None:
+        ended.put(None)
 
 
 def _wait(busy: threading.Lock, errors: list[BaseException]) -> None:

@@ -43,6 +43,8 @@ EXPORTS = {
     "write_report",
     "read",
     "exists",
+    "Progress",
+    "progress",
     "save_pytree",
     "load_pytree",
     "Value",

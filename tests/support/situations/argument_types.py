@@ -232,3 +232,11 @@ def a_fraction_of_a_row_in_a_ring(tmp, _):
 @refused(ValueError, "axis=2: pass an axis of the array, from 0 to 1.")
 def an_axis_that_a_ring_lacks(tmp, _):
     Ring(np.zeros((3, 2)), 1, axis=2)
+
+
+@refused(
+    ValueError, "callback=3: pass a function of one Progress, or None for silence."
+)
+def a_number_as_callback_of_progress(tmp, _):
+    with elementsckpt.progress(3):
+        pass
