@@ -30,6 +30,7 @@ from ..saving.save import Saving
 from ..state import flattening
 from ..storage import files, paths, transfers
 from ..system.phases import Phases
+from ..system.progress import Meter
 from ..user import arguments, hints
 from ..user.arguments import AnyPath, flag, local, shown
 from . import infos, states
@@ -124,7 +125,8 @@ def _steps(
     if is_every:
         finds = [functools.partial(list, [found]) for found in reversed(find())]
     for one in finds:
-        loaded = load.read(request, {}, Candidates(one), Phases())
+        silent = Meter("convert")  # Arrays are mapped, so there is little to tell.
+        loaded = load.read(request, {}, Candidates(one), Phases(), silent)
         with contextlib.closing(loaded):
             states.tell_of_pickles(list(loaded.notes.left_out), loaded.found.path)
             yield _Step(loaded.states, *_described(loaded.found.head))

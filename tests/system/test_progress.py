@@ -228,9 +228,9 @@ def test_a_block_is_of_its_own_thread(run):
 
 
 def test_a_callback_must_be_a_function():
+    block = elementsckpt.progress(3)
     with pytest.raises(ValueError, match="callback=3: pass a function"):
-        with elementsckpt.progress(3):
-            raise AssertionError
+        block.__enter__()
 
 
 def test_what_threads_count_is_told_while_the_caller_waits():
@@ -248,7 +248,7 @@ def test_what_threads_count_is_told_while_the_caller_waits():
 
 
 @pytest.mark.parametrize(
-    "value, kind", [("0", None), ("log", "_Log"), ("", "_Log"), ("other", "_Log")]
+    ("value", "kind"), [("0", None), ("log", "_Log"), ("", "_Log"), ("other", "_Log")]
 )
 def test_the_variable_chooses(monkeypatch, caplog, value, kind):
     caplog.set_level("INFO", "elementsckpt")
