@@ -55,6 +55,7 @@ bench: $(VENV)/.bench
 
 soak: $(VENV)/.soak
 	$(VENV)/bin/python -m pytest --every-call -n logical tests/promises/test_faults.py
+	$(VENV)/bin/python -m pytest --slow -m slow
 	PYTHONPATH=tests $(VENV)/bin/python -m soak
 
 fuzz: $(VENV)/.soak

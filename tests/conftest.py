@@ -21,6 +21,8 @@ TORCH = re.compile(r"\b(torch|stable_baselines3|tensordict|torchrl)\b")
 def pytest_addoption(parser):
     what = "let each system call of a save fail, not only some in each test"
     parser.addoption("--every-call", action="store_true", help=what)
+    what = "run the tests that are marked as slow, too"
+    parser.addoption("--slow", action="store_true", help=what)
 
 
 def pytest_configure():
@@ -30,8 +32,15 @@ def pytest_configure():
 
 
 @pytest.hookimpl(tryfirst=True)  # Before tests are selected by their marks.
-def pytest_collection_modifyitems(items):
-    """Mark the tests of modules that import torch, or that run an example that does."""
+def pytest_collection_modifyitems(config, items):
+    """Mark the tests of modules that import torch, or that run an example that does.
+
+    Slow tests are left out, unless they are asked for.
+    """
+    if not config.getoption("slow"):
+        slow = [x for x in items if x.get_closest_marker("slow") is not None]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [x for x in items if x not in slow]
     for item in items:
         parameters = getattr(getattr(item, "callspec", None), "params", {}).values()
         given = [x for value in parameters for x in make_list(value)]

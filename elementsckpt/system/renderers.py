@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import html
 import importlib
 import logging
 import os
@@ -165,4 +164,6 @@ def _bundle(progress: Progress) -> dict[str, str]:
     text = progress.outline().title
     share = _share(progress)
     bar = f'<progress value="{share:.4f}" max="1"></progress>'
+    import html  # Only notebooks need it.
+
     return {"text/plain": text, "text/html": f"<div>{bar} {html.escape(text)}</div>"}

@@ -146,6 +146,7 @@ def start(call: Callable[..., None], *args: Any, daemon: bool) -> bool:
     except RuntimeError as error:
         # threading turns an interrupt into this when its lock is no longer held.
         if error.__context__ is not None and error.__context__ is not handled:
+            error.__traceback__ = None  # Its frames would hold the interrupt for ever.
             raise error.__context__ from None
         return False
     return True

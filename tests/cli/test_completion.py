@@ -7,6 +7,7 @@ import select
 import shutil
 import subprocess
 import sys
+import warnings
 
 import pytest
 
@@ -112,10 +113,12 @@ def test_a_person_who_presses_tab(place, shell, typed, expected):
         pytest.skip(f"{shell} is not installed")
     start = "autoload -U compinit; compinit -u -D;" if shell == "zsh" else ""
     option = "--norc" if shell == "bash" else "-f"
-    child, terminal = pty.fork()
-    if not child:
-        os.chdir(place)
-        os.execvpe(shell, [shell, option, "-i"], environ(place))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Of threads of JAX: the child forks to exec.
+        child, terminal = pty.fork()
+        if not child:
+            os.chdir(place)
+            os.execvpe(shell, [shell, option, "-i"], environ(place))
     try:
         script = f"source <(elementsckpt completion {shell}); echo rea''dy"
         os.write(terminal, f"{start} {script}\n".encode())

@@ -125,6 +125,7 @@ def test_a_save_that_goes_meanwhile_is_no_error(run, call, monkeypatch, verb):
     assert out
 
 
+@pytest.mark.slow
 def test_a_thousand_saves_are_a_thousand_rows(tmp_path, call):
     cp = Checkpoint(tmp_path, keep=None, fsync=False)
     cp.agent = Value(1)
@@ -201,7 +202,7 @@ def test_a_dumb_terminal_and_a_pipe_have_no_colours(run):
 
 @pytest.mark.parametrize("words", [["rm", "{run}@0"], ["prune", "{run}", "--latest=1"]])
 def test_what_the_disk_does_not_remove_is_2(run, call, monkeypatch, words):
-    monkeypatch.setattr(LocalStore, "remove", lambda self, name, *, fsync: False)
+    monkeypatch.setattr(LocalStore, "remove", lambda self, name, **_: False)
     status, out, _ = call(*(x.format(run=run) for x in words), "--yes")
     assert status == 2
     assert "Removed 0 saves, 0 B freed." in out

@@ -290,6 +290,7 @@ print(peak - before)
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs /proc")
+@pytest.mark.slow
 def test_its_memory_is_bounded(tmp_path):
     large = noise(1, 150 << 20)
     np.savez_compressed(tmp_path / "large.npz", a=large)

@@ -188,6 +188,7 @@ def test_it_is_small_at_20_saves_of_50_leaves(tmp_path):
     assert page.stat().st_size <= 100_000
 
 
+@pytest.mark.slow
 def test_a_thousand_saves_are_on_canvases_and_small(tmp_path, browser):
     run = make_many(tmp_path / "run", 1000)
     page = elementsckpt.write_report(run, tmp_path / "page.html")

@@ -154,6 +154,7 @@ ROWS = {"count": count}
 MORE_BYTES = "\n\nEXTRA = 2\n"
 
 
+@pytest.mark.slow
 def test_a_save_that_makes_more_calls_is_told_by_name(tree, tracing):
     if tracing.note():
         pytest.skip("there is no strace, or it may not attach")

@@ -174,7 +174,9 @@ def a_file_for_what_is_not_an_array(tmp, _):
     cp = elementsckpt.Checkpoint(tmp / "run")
     cp.step = Value(3)
     cp.save()
-    options = main.parser().parse_args(["cat", str(tmp / "run"), "step", "--npy"])
+    options = main.parser(["cat"]).parse_args(
+        ["cat", str(tmp / "run"), "step", "--npy"]
+    )
     yield
     options.verb.run(options, Screen())
 
