@@ -105,7 +105,10 @@ def photograph(directory: str) -> None:
         return
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
     target = HERE / "report.png"
-    page = pathlib.Path("report.html").resolve().as_uri()
+    report = pathlib.Path("report.html").resolve()
+    text = report.read_text("utf-8")  # Without the folder of this run alone.
+    report.write_text(text.replace(f"{pathlib.Path.cwd()}/", ""), "utf-8")
+    page = report.as_uri()
     size = "--window-size=1120,860"
     subprocess.run(
         [chromium, *flags, size, f"--screenshot={target}", page],

@@ -48,7 +48,8 @@ class Table(NamedTuple):
 
         Args:
           rows: Those to show; all by default.
-          paint: Given a cell, and the same padded to its column, returns what to print.
+          paint: Given a cell of a row, and that padded to its column, returns what to
+            print.
         """
         titles = [column.title for column in self.columns]
         shown = [*(self.rows if rows is None else rows)]
@@ -62,7 +63,9 @@ class Table(NamedTuple):
             while padded and not cells[len(padded) - 1]:
                 padded.pop()
             padded[-1:] = [x.rstrip() for x in padded[-1:]]  # Before it is painted.
-            lines.append("  ".join(map(paint, cells, padded) if paint else padded))
+            if paint is not None and cells is not titles:
+                padded = list(map(paint, cells, padded))
+            lines.append("  ".join(padded))
         return lines
 
     def widths(self, rows: Sequence[Sequence[str]]) -> list[int]:
