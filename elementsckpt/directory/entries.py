@@ -108,6 +108,14 @@ class SaveEntry:
 
 def read_entry(source: Source) -> SaveEntry | None:
     """Return a save, of which the head is read; None if it has no manifest."""
+    found = _read_entry(source)
+    error = None if found is None else found.error
+    if error is not None and isinstance(error.__cause__, FileNotFoundError):
+        found = _read_entry(source)  # It was committed just after the first look.
+    return found
+
+
+def _read_entry(source: Source) -> SaveEntry | None:
     where, is_link = f"{source.path}/{names.MANIFEST}", source.is_link
     start, head = _NOTHING, None
     try:

@@ -11,6 +11,7 @@ import elementsckpt
 from elementsckpt import DamagedError, Keep
 from elementsckpt.format import codec, names
 from elementsckpt.storage import files
+from elementsckpt.storage.segments import SaveFolder
 
 from support.boxes import make
 from support.folders import flip, manifest_of, noise, sealed, texts_of
@@ -312,3 +313,22 @@ def test_a_head_that_says_of_components_what_they_are_not_is_refused(tmp_path, c
     elementsckpt.info(path)
     with pytest.raises(DamagedError, match="is not what its head says"):
         elementsckpt.read(path)
+
+
+def test_a_save_that_is_committed_while_it_is_looked_at_is_whole(tmp_path, monkeypatch):
+    manifest = make(tmp_path, LEAVES).save().path / "manifest.json"
+    start, calls = SaveFolder.start, []
+
+    def before_the_commit(self, size):
+        calls.append(size)
+        if len(calls) > 1:
+            return start(self, size)
+        manifest.rename(tmp_path / "draft")
+        try:
+            return start(self, size)
+        finally:
+            (tmp_path / "draft").rename(manifest)
+
+    monkeypatch.setattr(SaveFolder, "start", before_the_commit)
+    (found,) = elementsckpt.saves(tmp_path)
+    assert found.error is None

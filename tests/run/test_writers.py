@@ -126,7 +126,7 @@ def test_who_the_other_writer_is_is_told_when_it_has_saved(tmp_path, caplog, req
 FORKS = """
 import logging, os, sys, elementsckpt
 logging.basicConfig(format="%(process)d %(message)s", stream=sys.stdout)
-cp = elementsckpt.Checkpoint(sys.argv[1])
+cp = elementsckpt.Checkpoint(sys.argv[1], keep=None)
 cp.step = elementsckpt.Counter()
 cp.save()
 pid = os.fork()
