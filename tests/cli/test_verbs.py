@@ -161,7 +161,8 @@ def test_cat_prints_a_leaf(run, call):
 
 def test_cat_writes_npy(run):
     script = [sys.executable, "-m", "elementsckpt", "cat", run, "agent/w", "--npy"]
-    out = subprocess.run(script, env=environment(), capture_output=True, check=True)
+    out = subprocess.run(script, env=environment(), capture_output=True)
+    assert out.returncode == 0, out.stderr
     array = np.load(io.BytesIO(out.stdout))
     np.testing.assert_array_equal(array, elementsckpt.read(run)["agent"]["w"])
 

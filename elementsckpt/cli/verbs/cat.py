@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import types
 from typing import Any
 
 from ...errors import one_line
@@ -35,7 +36,9 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
     if options.npy:
         if not isinstance(value, np.ndarray):
             raise ValueError(f"{options.leaf} is not an array: leave out --npy.")
-        np.save(sys.stdout.buffer, value, allow_pickle=False)
+        # In pieces: NumPy writes to what has a descriptor by itself, not to pipes.
+        pipe: Any = types.SimpleNamespace(write=sys.stdout.buffer.write)
+        np.save(pipe, value, allow_pickle=False)
         sys.stdout.buffer.flush()
     elif screen.is_json:
         screen.json({**info.to_dict(), "value": _plain(value)})
