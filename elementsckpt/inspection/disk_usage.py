@@ -8,12 +8,11 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from ..directory import choice
 from ..directory.entries import SaveEntry
 from ..directory.listing import Directory
-from ..errors import SaveNotFoundError
 from ..format import names
 from ..reports.looking import SaveUsage, UsageReport
-from ..storage import paths
 from ..storage.store import StoredFile
 from ..user.arguments import AnyPath, local
 
@@ -30,11 +29,7 @@ def usage(directory: AnyPath) -> UsageReport:
       SaveNotFoundError: there is no save.
     """
     path = local(directory)
-    saves = Directory(path).saves()
-    if not saves:
-        raise SaveNotFoundError(
-            f"There is no save in {path}: {paths.describe(path)}. Check the path."
-        )
+    saves = choice.required(Directory(path))
     files = {save.path: save.source.stored_files() for save in saves}
     everywhere = collections.Counter(
         identity for found in files.values() for identity in {x.identity for x in found}

@@ -13,13 +13,12 @@ from ..directory import choice, lookup, records, retention
 from ..directory.entries import SaveEntry
 from ..directory.listing import Directory
 from ..directory.retention import Keep
-from ..errors import DamagedError, SaveNotFoundError, damage, one_line
+from ..errors import DamagedError, damage, one_line
 from ..foreign import elements
 from ..format import names, scalars
 from ..format.manifest import Head
 from ..reports import ComponentInfo, Lineage, SaveInfo, SaveList
 from ..reports.outline import Outline
-from ..storage import paths
 from ..user.arguments import AnyPath, local
 
 
@@ -51,18 +50,8 @@ def saves(directory: AnyPath) -> SaveList:
     Raises:
       SaveNotFoundError: there is no save.
     """
-    found = _required(Directory(local(directory)))
+    found = choice.required(Directory(local(directory)))
     return SaveList(describe_any(save) for save in found)
-
-
-def _required(directory: Directory) -> list[SaveEntry]:
-    found = directory.saves()
-    if not found:
-        place = directory.path
-        raise SaveNotFoundError(
-            f"There is no save in {place}: {paths.describe(place)}. Check the path."
-        )
-    return found
 
 
 def good_saves(directory: Directory) -> SaveList:
@@ -191,7 +180,7 @@ def listed(directory: AnyPath) -> ListedSaves:
       SaveNotFoundError: there is no save.
     """
     here = Directory(local(directory))
-    entries = _required(here)
+    entries = choice.required(here)
     good = [entry for entry in entries if entry.error is None]
     best = None
     with contextlib.suppress(ValueError):  # No save says which metric to go by.

@@ -15,7 +15,7 @@ import argparse
 from ...errors import one_line
 from ...reports import figures
 from ..screen import Screen
-from .export import pair
+from .export import configure_names, pair
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -23,14 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SRC")
     parser.add_argument("directory", metavar="DIR")
     parser.add_argument("--all", action="store_true", help="each save, not the newest")
-    parser.add_argument("-r", "--regex", help="only leaves whose names this matches")
-    parser.add_argument(
-        "--rename",
-        metavar="A=B",
-        action="append",
-        default=[],
-        help="replace the pattern A in names by B; may be repeated",
-    )
+    configure_names(parser)
 
 
 def run(options: argparse.Namespace, screen: Screen) -> int:

@@ -22,6 +22,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("save", metavar="SAVE")
     parser.add_argument("output", metavar="OUT")
     parser.add_argument("--to", metavar="FORMAT", help="safetensors or npz")
+    configure_names(parser)
+
+
+def configure_names(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that choose leaves by name, and rename them."""
     parser.add_argument("-r", "--regex", help="only leaves whose names this matches")
     parser.add_argument(
         "--rename",
