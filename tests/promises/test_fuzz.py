@@ -4,6 +4,7 @@ A few, each time others; `tests/fuzz.py` tries more, guided by what code they re
 """
 
 import importlib.util
+import json
 import logging
 import shutil
 
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from support.boxes import ROOT, python
+from support.folders import sealed, texts_of
 from support.mutations import (
     MANIFEST,
     WAYS,
@@ -31,9 +33,19 @@ SETTINGS = settings(
 )
 
 
+class Seeds(list):
+    """Saves that are shown by one word.
+
+    Hypothesis refuses to print 700 kB, and that would hide what a change has led to.
+    """
+
+    def __repr__(self):
+        return "Seeds"
+
+
 @pytest.fixture(scope="module")
 def saves(tmp_path_factory):
-    return seeds(tmp_path_factory.mktemp("seeds"))
+    return Seeds(seeds(tmp_path_factory.mktemp("seeds")))
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +63,17 @@ def test_saves_that_are_not_changed_are_looked_at_in_all_ways(saves, tmp_path):
         assert contents(folder) == content
         # What elements saved has numbers where the current state has generators.
         assert look(folder) == len(WAYS) - (MANIFEST not in content)
+
+
+@pytest.mark.parametrize("keys", [[], ["other"]])
+def test_changed_saves_may_lack_what_is_looked_for(saves, tmp_path, keys):
+    content = dict(saves[0])
+    document = json.loads(content[MANIFEST])
+    component = document["components"][0]
+    document["components"] = [{**component, "key": key} for key in keys]
+    folder = tmp_path / name_of(content)
+    write(folder, {**content, MANIFEST: sealed(*texts_of(document))})
+    look(folder)
 
 
 @SETTINGS

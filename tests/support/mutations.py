@@ -282,7 +282,8 @@ def _load_all(folder):
     loadfns = {"agent": use, "replay": streams.append, "files": Files(load=repr).load}
     there = elementsckpt.info(folder).components
     loadfns = {key: load for key, load in loadfns.items() if key in there}
-    elementsckpt.checkpoint.load(folder, loadfns)
+    if loadfns:  # Without any, it is the call that is refused, with a ValueError.
+        elementsckpt.checkpoint.load(folder, loadfns)
     for stream in streams:
         use(list(itertools.islice(stream, 1000)))
 
