@@ -25,8 +25,8 @@ class Learner(NamedTuple):
 
 
 def born(inputs=INPUTS):
-    zeros, target = jnp.zeros(inputs), 1.0 * (jnp.arange(inputs) < RELEVANT)
-    log_rates = jnp.full(inputs, jnp.log(0.05))
+    zeros, target = jnp.zeros(inputs), (jnp.arange(inputs) < RELEVANT).astype(float)
+    log_rates = jnp.full_like(zeros, jnp.log(0.05))
     return Learner(zeros, log_rates, zeros, target, jnp.int32(0), jax.random.key(0))
 
 

@@ -103,7 +103,7 @@ if cp.exists():
     cp.load()
     print("Resumed at update", int(cp.step))
 else:
-    cp.runner.value = jax.vmap(init)(keys)
+    cp.runner.value = jax.jit(jax.vmap(init))(keys)
 
 
 def save(step, runner):

@@ -5,7 +5,7 @@ import numpy as np
 
 import elementsckpt
 
-LOGDIR, ITERATIONS, EPISODES, CAPACITY = "logdir/dopamine", 4, 15, 2000
+LOGDIR, ITERATIONS, EPISODES, CAPACITY = "logdir/dopamine", 4, 12, 1000
 
 
 class Checkpointable:
@@ -54,7 +54,7 @@ class Replay(Checkpointable):  # A circular buffer of transitions.
 
 
 def play(agent, replay=None):  # One episode; trains if there is a buffer.
-    env, total, done = gymnasium.make("CartPole-v1", max_episode_steps=200), 0.0, False
+    env, total, done = gymnasium.make("CartPole-v1", max_episode_steps=100), 0.0, False
     obs, _ = env.reset(seed=replay.add_count if replay else 0)
     while not done:
         action = agent.act(obs, epsilon=0.2 if replay else 0.0)

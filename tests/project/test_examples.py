@@ -5,6 +5,7 @@ import collections
 import functools
 import importlib.util
 import itertools
+import json
 import os
 import pathlib
 import runpy
@@ -19,7 +20,7 @@ import pytest
 import elementsckpt
 from elementsckpt import Checkpoint
 
-from support.boxes import ROOT, environment, python
+from support.boxes import ROOT, environment
 from support.faults import contents
 
 STYLES = [[path] for path in sorted((ROOT / "examples").glob("*_style.py"))]
@@ -42,7 +43,7 @@ COMMIT = 3  # Which is in the midst of each of them.
 
 # Imports modules once, which takes longer than most examples, and forks for each run.
 RUNNER = """
-import importlib, os, runpy, signal, sys
+import gc, importlib, json, os, runpy, signal, sys
 from elementsckpt.storage import disk
 
 commits = 0
@@ -54,11 +55,11 @@ def syscall(call, *args):
         os.killpg(0, signal.SIGKILL)
     return call(*args)
 
-names, sys.argv[:] = sys.argv[1].split(), sys.argv[2:]
-for name in names:
+for name in sys.argv[1:]:
     importlib.import_module(name)
+gc.freeze()  # Or each run, at its end, copies the pages of all modules to clear them.
 for line in sys.stdin:
-    verb, folder = line.split()
+    verb, folder, *sys.argv[:] = json.loads(line)
     child = os.fork()
     if not child:
         break
@@ -78,9 +79,9 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 class Runner:
-    """Runs an example, each time in a process that is forked from one."""
+    """Runs examples, each time in a process that is forked from one."""
 
-    def __init__(self, example, folder):
+    def __init__(self, folder):
         # Compiling takes most of the time of those that use JAX.
         jax = {
             "JAX_PLATFORMS": "cpu",
@@ -88,12 +89,13 @@ class Runner:
             "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
-        names = imported(example[0]) | {"elementsckpt.checkpoint"}
+        names = {x for path, *_ in [*STYLES, *PROGRAMS] for x in imported(path)}
+        names = {x for x in names if is_installed(x)}
+        names |= {"elementsckpt.checkpoint", "elementsckpt.engine"}
         names |= {"torch._dynamo"} if "torch" in names else set()  # By any optimizer.
         flags = ["-W", "error", "-W", "ignore:This process:DeprecationWarning"]
-        self.folder = folder
         self.process = subprocess.Popen(
-            [sys.executable, *flags, "-c", RUNNER, " ".join(names), *map(str, example)],
+            [sys.executable, *flags, "-c", RUNNER, *names],
             cwd=folder,
             env=environment(**jax),
             stdin=subprocess.PIPE,
@@ -101,26 +103,29 @@ class Runner:
             text=True,
         )
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.communicate()
-
-    def run(self, verb, name):
-        """Run the example in a folder; returns its exit code."""
-        self.process.stdin.write(f"{verb} {name}\n")
+    def run(self, verb, folder, example):
+        """Run an example in a folder; returns its exit code."""
+        self.process.stdin.write(json.dumps([verb, *map(str, [folder, *example])]))
+        self.process.stdin.write("\n")
         self.process.stdin.flush()
         return int(self.process.stdout.readline())
 
-    def finish(self, name):
-        """Run the example to its end; returns the saves that are there then."""
-        code = self.run("finish", name)
-        output = (self.folder / name / "output").read_text()
+    def finish(self, folder, example):
+        """Run an example to its end; returns the saves that are there then."""
+        code = self.run("finish", folder, example)
+        output = (folder / "output").read_text()
         assert code == 0, output
         assert "which is not registered" not in output
-        (directory,) = (self.folder / name / "logdir").iterdir()
+        (directory,) = (folder / "logdir").iterdir()
         return Checkpoint(directory).saves()
+
+
+@pytest.fixture(scope="module")
+def runner(tmp_path_factory):
+    runner = Runner(tmp_path_factory.mktemp("runner"))
+    with runner.process:
+        yield runner
+        runner.process.stdin.close()
 
 
 def described(saves):
@@ -156,15 +161,19 @@ def imported(example):
     return names | {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
 
 
+def is_installed(name):
+    return importlib.util.find_spec(name.partition(".")[0]) is not None
+
+
 def identity(example):
     return " ".join([example[0].stem, *example[1:]])
 
 
 @pytest.fixture(params=[*STYLES, *PROGRAMS], ids=identity)
 def example(request):
-    for name in {name.partition(".")[0] for name in imported(request.param[0])}:
-        if importlib.util.find_spec(name) is None:
-            pytest.skip(f"{name} is not installed")
+    for name in imported(request.param[0]):
+        if not is_installed(name):
+            pytest.skip(f"{name.partition('.')[0]} is not installed")
     return request.param
 
 
@@ -173,14 +182,16 @@ def test_an_example_has_at_most_80_lines(example):
     assert len(example[0].read_text("utf-8").splitlines()) <= 80
 
 
-def test_an_example_that_was_killed_in_a_save_ends_as_if_it_had_not(example, tmp_path):
-    with Runner(example, tmp_path) as runner:
-        expected = runner.finish("whole")
-        assert runner.run("kill", "killed") == -signal.SIGKILL
-        resumed = runner.finish("killed")
-        assert described(resumed) == described(expected)
-        # And what is at its end stays there.
-        assert runner.finish("killed") == resumed
+def test_an_example_that_was_killed_in_a_save_ends_as_if_it_had_not(
+    example, runner, tmp_path
+):
+    expected = runner.finish(tmp_path / "whole", example)
+    killed = tmp_path / "killed"
+    assert runner.run("kill", killed, example) == -signal.SIGKILL
+    resumed = runner.finish(killed, example)
+    assert described(resumed) == described(expected)
+    # And what is at its end stays there.
+    assert runner.finish(killed, example) == resumed
 
 
 def text_between(example, first, last):
@@ -219,17 +230,14 @@ def played(envs, actions):
 
 
 @pytest.mark.parametrize("name", ["SyncVectorEnv", "AsyncVectorEnv"])
-def test_environments_go_on_in_whatever_they_are_wrapped(tmp_path, name):
+def test_environments_go_on_in_whatever_they_are_wrapped(tmp_path, runner, name):
     pytest.importorskip("gymnasium")
-    # In a process of its own, as it forks, and this one has threads.
-    script = "import sys, test_examples; test_examples.go_on(*sys.argv[1:])"
-    done = python(
-        script, tmp_path, name, flags=["-W", "error"], cwd=pathlib.Path(__file__).parent
-    )
-    assert done.returncode == 0, done.stderr
+    # This process cannot fork, as it has threads.
+    code = runner.run("finish", tmp_path, [__file__, name])
+    assert code == 0, (tmp_path / "output").read_text()
 
 
-def go_on(directory, name):
+def go_on(name):
     """Play on in environments that were saved, and in others that load them."""
     from gymnasium import vector
     from gymnasium.wrappers import vector as wrappers
@@ -244,7 +252,7 @@ def go_on(directory, name):
         envs = wrappers.RecordEpisodeStatistics(envs)
         envs = wrappers.NormalizeReward(envs)
         envs.reset(seed=seed)
-        cp = Checkpoint(directory, fsync=False)
+        cp = Checkpoint("logdir", fsync=False)
         cp.envs = elementsckpt.Saveable(
             functools.partial(example.get_state, envs),
             functools.partial(example.set_state, envs),
@@ -350,3 +358,7 @@ def test_an_evaluator_follows_a_run_that_is_killed_and_resumed(tmp_path):
     scores = [float(line.split()[-1]) for line in lines]
     assert scores == sorted(scores)
     assert scores[-1] > -0.1
+
+
+if __name__ == "__main__":
+    go_on(*sys.argv[1:])
