@@ -2,8 +2,6 @@
 
 import dataclasses
 import importlib
-import os
-import subprocess
 import sys
 import textwrap
 import types
@@ -69,7 +67,18 @@ SAVE = """
 
 
 @pytest.fixture
-def two_programs(tmp_path):
+def run(forked):
+    """Return a function that runs a script in a folder whose modules it can import."""
+
+    def run(folder, script):
+        done = forked(textwrap.dedent(COMMON) + textwrap.dedent(script), cwd=folder)
+        assert done.returncode == 0, done.stderr
+
+    return run
+
+
+@pytest.fixture
+def two_programs(tmp_path, run):
     """A folder with a module and a save of its classes, written by a process."""
     (tmp_path / "classes_of_a_run.py").write_text(textwrap.dedent(MODULE))
     run(tmp_path, SAVE)
@@ -77,29 +86,10 @@ def two_programs(tmp_path):
     return tmp_path
 
 
-def run(folder, script):
-    """Run a script in a new process, in a folder whose modules can be imported."""
-    path = folder / "script.py"
-    path.write_text(textwrap.dedent(COMMON) + textwrap.dedent(script))
-    root = os.path.dirname(os.path.dirname(elementsckpt.__file__))
-    environment = os.environ | {"PYTHONPATH": f"{folder}:{root}"}
-    done = subprocess.run(
-        [sys.executable, path],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 # Not imported for a foreign path
 
 
-def test_foreign_class_that_is_not_imported_comes_back_by_field(two_programs):
+def test_foreign_class_that_is_not_imported_comes_back_by_field(run, two_programs):
     run(
         two_programs,
         """
@@ -127,6 +117,7 @@ def test_foreign_class_that_is_not_imported_comes_back_by_field(two_programs):
 
 
 def test_foreign_root_of_a_class_that_is_not_imported_is_reported_by_its_key(
+    run,
     two_programs,
 ):
     run(
@@ -142,7 +133,7 @@ def test_foreign_root_of_a_class_that_is_not_imported_is_reported_by_its_key(
     assert not (two_programs / "imported").exists()
 
 
-def test_nothing_that_looks_at_a_foreign_save_imports_its_classes(two_programs):
+def test_nothing_that_looks_at_a_foreign_save_imports_its_classes(run, two_programs):
     run(
         two_programs,
         """
@@ -164,7 +155,7 @@ def test_nothing_that_looks_at_a_foreign_save_imports_its_classes(two_programs):
     assert not (two_programs / "imported").exists()
 
 
-def test_allowing_pickle_or_owning_the_directory_finds_the_classes(two_programs):
+def test_allowing_pickle_or_owning_the_directory_finds_the_classes(run, two_programs):
     run(
         two_programs,
         """
@@ -182,7 +173,7 @@ def test_allowing_pickle_or_owning_the_directory_finds_the_classes(two_programs)
     )
 
 
-def test_foreign_class_that_is_imported_already_is_used(two_programs):
+def test_foreign_class_that_is_imported_already_is_used(run, two_programs):
     run(
         two_programs,
         """
@@ -198,7 +189,7 @@ def test_foreign_class_that_is_imported_already_is_used(two_programs):
     )
 
 
-def test_own_directory_whose_module_is_gone_still_loads_by_field(two_programs):
+def test_own_directory_whose_module_is_gone_still_loads_by_field(run, two_programs):
     (two_programs / "classes_of_a_run.py").unlink()
     run(
         two_programs,
@@ -213,7 +204,9 @@ def test_own_directory_whose_module_is_gone_still_loads_by_field(two_programs):
     )
 
 
-def test_own_directory_whose_module_breaks_on_import_still_loads_by_field(two_programs):
+def test_own_directory_whose_module_breaks_on_import_still_loads_by_field(
+    run, two_programs
+):
     (two_programs / "classes_of_a_run.py").write_text("raise ValueError('broken')\n")
     run(
         two_programs,
@@ -284,19 +277,23 @@ CURRENT = """
 """
 
 
-def test_class_of_a_renamed_module_is_found_through_the_current_state(two_programs):
+def test_class_of_a_renamed_module_is_found_through_the_current_state(
+    run, two_programs
+):
     (two_programs / "renamed_module.py").write_text(textwrap.dedent(MOVED))
     script = "from renamed_module import Moments, Outer, State\n"
     run(two_programs, script + textwrap.dedent(CURRENT))
     assert not (two_programs / "imported").exists()
 
 
-def test_class_that_moved_to_main_is_found_through_the_current_state(two_programs):
+def test_class_that_moved_to_main_is_found_through_the_current_state(run, two_programs):
     run(two_programs, textwrap.dedent(MOVED) + textwrap.dedent(CURRENT))
     assert not (two_programs / "imported").exists()
 
 
-def test_class_of_another_programs_main_is_found_through_the_current_state(tmp_path):
+def test_class_of_another_programs_main_is_found_through_the_current_state(
+    run, tmp_path
+):
     save = textwrap.dedent(MOVED) + textwrap.dedent(
         """
         cp = Checkpoint("save")
@@ -322,7 +319,7 @@ def test_class_of_another_programs_main_is_found_through_the_current_state(tmp_p
         run(tmp_path, imports + load.format(directory=directory))
 
 
-def test_class_of_main_that_is_nowhere_comes_back_by_field(tmp_path):
+def test_class_of_main_that_is_nowhere_comes_back_by_field(run, tmp_path):
     save = textwrap.dedent(MOVED) + textwrap.dedent(
         """
         cp = Checkpoint("save")

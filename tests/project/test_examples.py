@@ -5,7 +5,6 @@ import collections
 import functools
 import importlib.util
 import itertools
-import json
 import os
 import pathlib
 import runpy
@@ -22,6 +21,7 @@ from elementsckpt import Checkpoint
 
 from support.boxes import ROOT, environment
 from support.faults import contents
+from support.forks import Forks
 
 STYLES = [[path] for path in sorted((ROOT / "examples").glob("*_style.py"))]
 PROGRAMS = [
@@ -41,9 +41,9 @@ PROGRAMS = [
 TIMES = {"t", "t_start", "episode_times"}
 COMMIT = 3  # Which is in the midst of each of them.
 
-# Imports modules once, which takes longer than most examples, and forks for each run.
-RUNNER = """
-import gc, importlib, json, os, runpy, signal, sys
+# Runs an example, or kills it.
+RUN = """
+import os, runpy, signal, sys
 from elementsckpt.storage import disk
 
 commits = 0
@@ -55,23 +55,7 @@ def syscall(call, *args):
         os.killpg(0, signal.SIGKILL)
     return call(*args)
 
-for name in sys.argv[1:]:
-    importlib.import_module(name)
-gc.freeze()  # Or each run, at its end, copies the pages of all modules to clear them.
-for line in sys.stdin:
-    verb, folder, *sys.argv[:] = json.loads(line)
-    child = os.fork()
-    if not child:
-        break
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-else:
-    sys.exit()
-os.setsid()
-os.makedirs(folder, exist_ok=True)
-os.chdir(folder)
-os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-for number in 1, 2:
-    os.dup2(os.open("output", os.O_CREAT | os.O_TRUNC | os.O_WRONLY), number)
+verb, *sys.argv[:] = sys.argv[1:]
 if verb == "kill":
     disk.syscall = syscall
 runpy.run_path(sys.argv[0], run_name="__main__")
@@ -90,32 +74,21 @@ class Runner:
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
         names = {x for path, *_ in [*STYLES, *PROGRAMS] for x in imported(path)}
-        names = {x for x in names if is_installed(x)}
-        names |= {"elementsckpt.checkpoint", "elementsckpt.engine"}
+        names = {x for x in names if is_installed(x)} | {"elementsckpt.engine"}
         names |= {"torch._dynamo"} if "torch" in names else set()  # By any optimizer.
         flags = ["-W", "error", "-W", "ignore:This process:DeprecationWarning"]
-        self.process = subprocess.Popen(
-            [sys.executable, *flags, "-c", RUNNER, *names],
-            cwd=folder,
-            env=environment(**jax),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self.forks = Forks(folder, *names, flags=flags, **jax)
 
     def run(self, verb, folder, example):
-        """Run an example in a folder; returns its exit code."""
-        self.process.stdin.write(json.dumps([verb, *map(str, [folder, *example])]))
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        return int(self.process.stdout.readline())
+        """Run an example in a folder; returns how it ended."""
+        folder.mkdir(exist_ok=True)
+        return self.forks.run(RUN, verb, *example, cwd=folder)
 
     def finish(self, folder, example):
         """Run an example to its end; returns the saves that are there then."""
-        code = self.run("finish", folder, example)
-        output = (folder / "output").read_text()
-        assert code == 0, output
-        assert "which is not registered" not in output
+        done = self.run("finish", folder, example)
+        assert done.returncode == 0, done
+        assert "which is not registered" not in done.stdout + done.stderr
         (directory,) = (folder / "logdir").iterdir()
         return Checkpoint(directory).saves()
 
@@ -123,9 +96,8 @@ class Runner:
 @pytest.fixture(scope="module")
 def runner(tmp_path_factory):
     runner = Runner(tmp_path_factory.mktemp("runner"))
-    with runner.process:
+    with runner.forks:
         yield runner
-        runner.process.stdin.close()
 
 
 def described(saves):
@@ -187,7 +159,7 @@ def test_an_example_that_was_killed_in_a_save_ends_as_if_it_had_not(
 ):
     expected = runner.finish(tmp_path / "whole", example)
     killed = tmp_path / "killed"
-    assert runner.run("kill", killed, example) == -signal.SIGKILL
+    assert runner.run("kill", killed, example).returncode == -signal.SIGKILL
     resumed = runner.finish(killed, example)
     assert described(resumed) == described(expected)
     # And what is at its end stays there.
@@ -233,8 +205,8 @@ def played(envs, actions):
 def test_environments_go_on_in_whatever_they_are_wrapped(tmp_path, runner, name):
     pytest.importorskip("gymnasium")
     # This process cannot fork, as it has threads.
-    code = runner.run("finish", tmp_path, [__file__, name])
-    assert code == 0, (tmp_path / "output").read_text()
+    done = runner.run("finish", tmp_path, [__file__, name])
+    assert done.returncode == 0, done
 
 
 def go_on(name):

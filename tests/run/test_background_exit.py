@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from support.boxes import make, python, visible
+from support.boxes import make, visible
 
 START = """
 import atexit, os, signal, sys, threading
@@ -54,10 +54,12 @@ def saved(directory):
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_promise_6_the_interpreter_finishes_a_save_in_the_background(tmp_path, end):
+def test_promise_6_the_interpreter_finishes_a_save_in_the_background(
+    tmp_path, forked, end
+):
     code, status = ENDS[end]
     late = "" if "with" in code else LATE  # Which waits in the main thread.
-    child = python(f"{START}{late}cp = begin(1)\ncp.save()\n{code}", tmp_path)
+    child = forked(f"{START}{late}cp = begin(1)\ncp.save()\n{code}", tmp_path)
     assert child.returncode == status, child.stderr
     assert saved(tmp_path) == 1
     assert len(visible(tmp_path)) == 2
@@ -67,10 +69,12 @@ KILLS = ["os._exit(0)", "os.kill(os.getpid(), signal.SIGKILL)", "os.abort()"]
 
 
 @pytest.mark.parametrize("kill", KILLS)
-def test_a_process_that_is_killed_loses_the_save_in_flight_alone(tmp_path, kill):
+def test_a_process_that_is_killed_loses_the_save_in_flight_alone(
+    tmp_path, forked, kill
+):
     script = f"{START}cp = begin(1)\ncp.save()\ncp.wait()\n{LATE}"
     script += f"cp.agent.state = {{'value': 2}}\ncp.save()\n{kill}"
-    python(script, tmp_path)
+    forked(script, tmp_path)
     assert saved(tmp_path) == 1
     assert len([x for x in tmp_path.iterdir() if x.is_dir()]) == 2
     cp = make(tmp_path, {"value": 3, "w": [3]}, background=True)
@@ -83,7 +87,7 @@ def test_a_process_that_is_killed_loses_the_save_in_flight_alone(tmp_path, kill)
     assert len([x for x in tmp_path.iterdir() if x.is_dir()]) == 1
 
 
-def test_what_goes_wrong_after_the_end_is_told_on_stderr(tmp_path):
+def test_what_goes_wrong_after_the_end_is_told_on_stderr(tmp_path, forked):
     script = f"""{START}
 def fails(call, *args):
     if call is os.replace and args[1].name == "manifest.json":
@@ -95,7 +99,7 @@ disk.syscall = fails
 cp = begin(1)
 cp.save()
 """
-    child = python(script, tmp_path)
+    child = forked(script, tmp_path)
     assert "injected" in child.stderr
     assert visible(tmp_path) == []
 
@@ -114,21 +118,21 @@ cp = begin(1, keep=None)
 
 
 @pytest.mark.parametrize("before", ["", "cp.save()"])
-def test_an_exit_hook_may_save(tmp_path, before):
-    child = python(f"{START}{AT_EXIT}{before}\natexit.register(cp.save)", tmp_path)
+def test_an_exit_hook_may_save(tmp_path, forked, before):
+    child = forked(f"{START}{AT_EXIT}{before}\natexit.register(cp.save)", tmp_path)
     assert (child.returncode, child.stderr) == (0, "")
     assert saved(tmp_path) == 1
     assert len([*tmp_path.glob("*/manifest.json")]) == 1 + bool(before)
 
 
-def test_an_exit_hook_may_save_and_wait(tmp_path):
+def test_an_exit_hook_may_save_and_wait(tmp_path, forked):
     hook = "atexit.register(lambda: (cp.save(), cp.wait(), cp.load(), cp.close()))"
-    child = python(f"{START}{AT_EXIT}{hook}", tmp_path)
+    child = forked(f"{START}{AT_EXIT}{hook}", tmp_path)
     assert (child.returncode, child.stderr) == (0, "")
     assert saved(tmp_path) == 1
 
 
-def test_a_daemon_thread_may_save_just_before_the_end(tmp_path):
+def test_a_daemon_thread_may_save_just_before_the_end(tmp_path, forked):
     script = f"""{START}{LATE}
 begun = threading.Event()
 
@@ -141,12 +145,12 @@ def work():
 threading.Thread(target=work, daemon=True).start()
 begun.wait()
 """
-    child = python(script, tmp_path)
+    child = forked(script, tmp_path)
     assert child.returncode == 0, child.stderr
     assert saved(tmp_path) == 1
 
 
-def test_threads_that_outlive_the_main_one_may_save(tmp_path):
+def test_threads_that_outlive_the_main_one_may_save(tmp_path, forked):
     script = f"""{START}
 def work():
     main.join()
@@ -158,7 +162,7 @@ def work():
 
 threading.Thread(target=work).start()
 """
-    child = python(script, tmp_path)
+    child = forked(script, tmp_path)
     assert child.returncode == 0, child.stderr
     assert saved(tmp_path) == 2
 
@@ -187,13 +191,13 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_a_process_of_multiprocessing_finishes_its_save(tmp_path, method):
+def test_a_process_of_multiprocessing_finishes_its_save(tmp_path, forked, method):
     script = tmp_path / "script.py"
     script.write_text(PROCESS)
     run = "import runpy, sys\n"
     run += f"sys.argv[0] = {str(script)!r}\n"
     run += "runpy.run_path(sys.argv[0], run_name='__main__')"
-    child = python(run, tmp_path / "ckpt", method)
+    child = forked(run, tmp_path / "ckpt", method)
     assert child.returncode == 0, child.stderr
     assert saved(tmp_path / "ckpt") == 1
 
@@ -274,14 +278,14 @@ os.waitpid(pid, 0)
 
 
 @pytest.mark.parametrize("what", FORKED)
-def test_a_forked_child(tmp_path, what):
+def test_a_forked_child(tmp_path, forked, what):
     code, expected = FORKED[what]
-    child = python(f"{START}{FORK}cp = begin(1)\n{code}", tmp_path)
+    child = forked(f"{START}{FORK}cp = begin(1)\n{code}", tmp_path)
     assert child.returncode == 0, child.stderr
     assert {name: saved(tmp_path / name) for name in expected} == expected
 
 
-def test_the_thread_is_no_daemon_and_sets_no_signal_handler(tmp_path):
+def test_the_thread_is_no_daemon_and_sets_no_signal_handler(tmp_path, forked):
     script = f"""{START}{LATE}
 before = [signal.getsignal(x) for x in signal.valid_signals()]
 cp = begin(1)
@@ -289,5 +293,5 @@ cp.save()
 assert before == [signal.getsignal(x) for x in signal.valid_signals()]
 assert [x.daemon for x in threading.enumerate() if x is not main] == [False]
 """
-    child = python(script, tmp_path)
+    child = forked(script, tmp_path)
     assert child.returncode == 0, child.stderr

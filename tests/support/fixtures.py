@@ -7,6 +7,7 @@ import pytest
 from elementsckpt.storage import disk
 
 from support.folders import Gate, Reads
+from support.forks import Forks
 
 
 @pytest.fixture
@@ -42,3 +43,11 @@ def warnings(caplog):
     """Return the log, with the warnings of this library in it."""
     caplog.set_level(logging.WARNING, "elementsckpt")
     return caplog
+
+
+@pytest.fixture(scope="session")
+def forked(tmp_path_factory):
+    """Run a script as `boxes.python` does, in a process that has imported for it."""
+    modules = "numpy", "elementsckpt.engine", "support.boxes"
+    with Forks(tmp_path_factory.mktemp("forked"), *modules) as forks:
+        yield forks.run
