@@ -12,6 +12,7 @@ import logging
 import math
 import pathlib
 import pickle
+import re
 import sys
 import threading
 import typing
@@ -37,6 +38,7 @@ from elementsckpt.kinds import pickles
 from support import strategies
 from support.boxes import Box, Stream, python
 from support.folders import forge
+from support.forks import Forks
 from support.strategies import PROPERTY, assert_same
 
 
@@ -388,10 +390,19 @@ assert __builtins__ is builtins
 
 
 @pytest.fixture(scope="module")
-def of_program(tmp_path_factory):
+def run(tmp_path_factory):
+    """Return a function that runs the program, for which its modules are imported."""
+    modules = re.findall("^(?:import|from) ([^ \n]+)", PROGRAM, re.MULTILINE)
+    modules += ["elementsckpt.engine"]
+    with Forks(tmp_path_factory.mktemp("forks"), *modules) as forks:
+        yield forks.run
+
+
+@pytest.fixture(scope="module")
+def of_program(tmp_path_factory, run):
     """Return a directory in which a program saved what it had defined."""
     directory = tmp_path_factory.mktemp("program")
-    result = python(PROGRAM + SAVE, cwd=directory)
+    result = run(PROGRAM + SAVE, cwd=directory)
     assert result.returncode == 0, result.stderr
     assert "without its classes" not in result.stderr
     return directory
@@ -412,13 +423,13 @@ def test_no_data_of_the_program_is_in_its_saves(of_program):
     }
 
 
-def test_a_program_finds_its_classes_and_functions_again(of_program):
+def test_a_program_finds_its_classes_and_functions_again(run, of_program):
     """Also where it has mended them, or has other data, as a notebook may."""
-    result = python(PROGRAM + LOAD, cwd=of_program)
+    result = run(PROGRAM + LOAD, cwd=of_program)
     assert result.returncode == 0, result.stderr
     mended = PROGRAM.replace("SCALE = 2.0", "SCALE = 4.0").replace("sk-secret", "")
     mended = mended.replace("assert TOKEN, TABLE", "")
-    other = python(mended + LOAD, cwd=of_program)
+    other = run(mended + LOAD, cwd=of_program)
     assert other.returncode == 0, other.stderr
     before, after = (json.loads(x.stdout) for x in (result, other))
     assert_same([[2 * x for x in before[0][0]]], after[0])

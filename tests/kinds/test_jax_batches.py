@@ -11,6 +11,7 @@ from support.boxes import make
 from support.strategies import assert_same
 
 TYPES = "bool", "int8", "uint16", "int32", "float16", "bfloat16", "float32", "complex64"
+FAR = "bool", "int32", "bfloat16", "float32", "complex64"  # Others are compiled alike.
 
 
 def alike(count, dtype="float32", shape=(3,), seed=0):
@@ -76,12 +77,17 @@ def pieces(monkeypatch):
 
 
 @pytest.mark.usefixtures("pieces")
-@pytest.mark.parametrize("where", ["here", "far"])
-@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize(
+    ("where", "dtype"),
+    [*(("here", dtype) for dtype in TYPES), *(("far", dtype) for dtype in FAR)],
+)
 def test_arrays_that_are_made_together_have_the_same_bits(request, where, dtype):
+    counts = 1500, 1100  # Fewer are not made together here.
     if where == "far":
         request.getfixturevalue("far")
-    groups = [alike(1500, dtype), alike(1100, dtype, ()), alike(40, dtype, (2, 0))]
+        counts = 124, 60  # Of 64 or a few less, as fewer forms are compiled faster.
+    groups = [alike(counts[0], dtype), alike(counts[1], dtype, ())]
+    groups += [alike(40, dtype, (2, 0))]
     made = placed(*groups)
     assert_made(groups, made)
     if where == "far":
@@ -112,12 +118,12 @@ def test_few_and_large_arrays_are_put_as_they_are(transfers):
 
 @pytest.mark.usefixtures("far")
 def test_many_small_arrays_cross_over_in_few_transfers(transfers):
-    groups = [alike(9000), alike(1000, "bfloat16", ())]
+    groups = [alike(2000)]
     made = placed(*groups)
-    assert transfers["device_put"] <= 20
+    assert transfers["device_put"] <= 4
     flat = [x for group in made for x in group]
     fetched = jax_arrays.fetch(flat)
-    assert transfers["device_get"] <= 20
+    assert transfers["device_get"] <= 4
     expected = [x for group in groups for x in group]
     assert [x.tobytes() for x in fetched] == [x.tobytes() for x in expected]
 

@@ -1,6 +1,6 @@
 """Classes and functions of the program itself, which is run again to resume."""
 
-from support import boxes
+import pytest
 
 SCRIPT = """
 import enum, sys
@@ -30,20 +30,24 @@ print(resumed, s.phase is Phase.EXPLORE, type(s.stats) is Stats, s.stats.name(),
 """
 
 
-def run(script, directory):
-    done = boxes.python(script, directory, check=True)
-    assert done.stderr == ""
-    return done.stdout.split()
+@pytest.fixture
+def run(forked):
+    def run(script, directory):
+        done = forked(script, directory)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout.split()
+
+    return run
 
 
-def test_they_come_back_as_what_they_are_in_the_program_that_resumes(tmp_path):
+def test_they_come_back_as_what_they_are_in_the_program_that_resumes(run, tmp_path):
     old = SCRIPT.replace("VERSION", "'old'")
     new = SCRIPT.replace("VERSION", "'new'")
     assert run(old, tmp_path) == ["False", "True", "True", "old", "0.1", "True"]
     assert run(new, tmp_path) == ["True", "True", "True", "new", "0.1", "True"]
 
 
-def test_another_program_gets_them_as_they_were(tmp_path):
+def test_another_program_gets_them_as_they_were(run, tmp_path):
     run(SCRIPT.replace("VERSION", "'old'"), tmp_path)
     script = """
 import sys, elementsckpt
@@ -53,7 +57,7 @@ print(state["stats"].name(), state["phase"].name)
     assert run(script, tmp_path) == ["old", "EXPLORE"]
 
 
-def test_the_end_of_a_program_is_silent(tmp_path):
+def test_the_end_of_a_program_is_silent(run, tmp_path):
     script = """
 import sys, jax, elementsckpt
 cp = elementsckpt.Checkpoint(sys.argv[1])
