@@ -1,6 +1,7 @@
 """What holds for all tests."""
 
 import collections
+import functools
 import os
 import pathlib
 import re
@@ -13,16 +14,16 @@ import pytest
 # Most of what JAX's tests take is compiling, and what it computes here is small.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
-_fsync = os.fsync
+_fsync, _fstat = os.fsync, os.fstat  # Which tests replace, too.
 
 
 def fsync(descriptor):
     """Sync what is no file and no folder alone: a disk takes milliseconds for those.
 
-    That it is called, and when, is what tests look at: none of them cuts the power. What
-    they start as another process syncs for real.
+    That it is called, and when, is what tests look at: none of them cuts the power.
+    What they start as another process syncs for real.
     """
-    mode = os.fstat(descriptor).st_mode
+    mode = _fstat(descriptor).st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         _fsync(descriptor)
 
@@ -62,7 +63,7 @@ def pytest_collection_modifyitems(config, items):
         parameters = getattr(getattr(item, "callspec", None), "params", {}).values()
         given = [x for value in parameters for x in make_list(value)]
         scripts = [x for x in given if isinstance(x, pathlib.Path)]
-        if any(map(is_of_torch, vars(item.module).values())) or any(
+        if imports_torch(item.module) or any(
             TORCH.search(x.read_text("utf-8")) for x in scripts if x.suffix == ".py"
         ):
             item.add_marker("torch")
@@ -70,6 +71,11 @@ def pytest_collection_modifyitems(config, items):
 
 def make_list(value):
     return value if isinstance(value, list) else [value]
+
+
+@functools.cache
+def imports_torch(module):
+    return any(map(is_of_torch, vars(module).values()))
 
 
 def is_of_torch(value):

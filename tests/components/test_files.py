@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import elementsckpt
@@ -28,6 +28,7 @@ from elementsckpt.storage import disk
 from support.boxes import Box
 from support.faults import Policy, contents
 from support.folders import Calls, Gate, flip_block, manifest_of, unprivileged
+from support.strategies import PROPERTY
 
 STATE = {"config.json": b"{}", "weights/1/a.bin": b"a" * 5000, "empty": b""}
 
@@ -95,8 +96,8 @@ def write_all(files, folder):
         (folder / path).write_bytes(content)
 
 
+@PROPERTY
 @given(first=TREES, second=TREES)
-@settings(deadline=None)
 def test_any_tree_of_files_comes_back(first, second):
     first, second = flat(first), flat(second)
     with tempfile.TemporaryDirectory() as directory:

@@ -433,7 +433,8 @@ class Static:
 
 
 NET = nn.Dense(2)
-PARAMS = NET.init(jax.random.key(0), jnp.ones((1, 2)))
+PARAMS = {"params": {"kernel": np.ones((2, 2), "f4"), "bias": np.zeros(2, "f4")}}
+PARAMS = jax.device_put(PARAMS)
 
 
 def train_state(apply_fn=NET.apply, tx=None):

@@ -79,8 +79,7 @@ def opened(browser, page, width=1180, scheme="light"):
     ]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [420, 1180])
+@pytest.mark.parametrize(("width", "scheme"), [(420, "light"), (1180, "dark")])
 def test_a_browser_shows_it_without_an_error_or_a_request(
     run, tmp_path, browser, width, scheme
 ):
