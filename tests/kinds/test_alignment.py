@@ -62,7 +62,8 @@ def make(request):
         dtype = getattr(module, name, None) or pytest.skip(f"this torch has no {name}")
         return lambda numbers: module.tensor(numbers, dtype=module.float32).to(dtype)
     if library == "jax":
-        return lambda numbers: module.numpy.array(numbers).astype(name)
+        dtype, put = module.numpy.dtype(name), module.numpy.asarray
+        return lambda numbers: put(np.array(numbers).astype(dtype))
     dtype = np.dtype(getattr(module, name) if library == "ml_dtypes" else name)
     if dtype.names or dtype.kind in "SUV":
         data = [bytes([0] * (dtype.itemsize - 1) + [n]) for n in range(3)]
@@ -81,8 +82,9 @@ def before(x, count):
     if library == "torch":
         torch = importlib.import_module("torch")
         return torch.ones(count, dtype=getattr(torch, name))
-    module = np if library == "numpy" else importlib.import_module("jax.numpy")
-    return module.ones(count, name)
+    ones = np.ones(count, name)
+    is_numpy = library == "numpy"
+    return ones if is_numpy else importlib.import_module("jax.numpy").asarray(ones)
 
 
 def encoded(array):
