@@ -203,10 +203,10 @@ def many_generators(count):
 
 
 LISTED = {
-    "deques": lambda: many("deque", 100_000),
-    "defaultdicts": lambda: many("default", 100_000),
-    "sets": lambda: scalar({"$tuple": [{"$set": []}] * 100_000}),
-    "generators": lambda: many_generators(5_000),
+    "deques": lambda: many("deque", 40_000),
+    "defaultdicts": lambda: many("default", 40_000),
+    "sets": lambda: scalar({"$tuple": [{"$set": []}] * 40_000}),
+    "generators": lambda: many_generators(2_000),
 }
 
 

@@ -39,7 +39,7 @@ BIG = np.random.default_rng(0).random(20_000, np.float32)
 
 def make(directory=None, value=0, **options):
     """Return a checkpoint; no two values have a block in common."""
-    cp = Checkpoint(directory, keep=None, step=value, **options)
+    cp = Checkpoint(directory, keep=None, step=value, fsync=False, **options)
     cp.agent = Box({"big": BIG + value, "small": np.arange(3) + value, "text": "ünï"})
     cp.replay = Stream([{"x": np.full(4, i + value)} for i in range(3)])
     return cp

@@ -311,11 +311,11 @@ print(peak_mb() - before)
 """
 
 
-@pytest.mark.parametrize(("values", "least_mb"), [(256, 200), (4, 50)])
+@pytest.mark.parametrize(("values", "least_mb"), [(256, 120), (4, 30)])
 def test_memory_is_bounded_by_one_shard_and_one_segment_not_by_the_stream(
     tmp_path, values, least_mb
 ):
-    count = 50
+    count = 30
     for verb in ("save", "load"):
         child = python(MEMORY, tmp_path, verb, values, count)
         assert child.returncode == 0, child.stderr
