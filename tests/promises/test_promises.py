@@ -417,7 +417,7 @@ for path in sys.argv[1:]:
 """
 
 
-def test_promise_8_links_and_fifos_are_refused(tmp_path):
+def test_promise_8_links_and_fifos_are_refused(tmp_path, forked):
     cp = checkpoint(tmp_path / "own", agent=np.zeros(100))
     kinds = "link", "fifo", "folder", "device"
     files = [
@@ -434,7 +434,7 @@ def test_promise_8_links_and_fifos_are_refused(tmp_path):
         else:
             file.symlink_to(moved if kind == "link" else "/dev/zero")
     saves = [file.parent for file in files]
-    found = python(LOAD, *saves, check=True, timeout=60).stdout.splitlines()
+    found = forked(LOAD, *saves).stdout.splitlines()
     for file, line in zip(files, found, strict=True):
         assert line.startswith("DamagedError")
         assert str(file) in line

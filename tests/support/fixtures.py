@@ -7,6 +7,7 @@ import pytest
 from elementsckpt.storage import disk
 
 from support.folders import Gate, Reads
+from support.zygote import Zygote
 
 
 @pytest.fixture
@@ -18,6 +19,13 @@ def inject(monkeypatch):
         return fault
 
     return put
+
+
+@pytest.fixture(scope="session")
+def forked():
+    """Return a function that runs a script in a new process, which is a child."""
+    with Zygote() as zygote:
+        yield zygote
 
 
 @pytest.fixture

@@ -112,12 +112,11 @@ class Interrupts:
 
     def _step(self, frame, event, _):
         comes = self._is_pending
-        if event == "opcode":
-            if self._opcode(frame) in _CODES:
-                comes = comes or self.count in self._places
-                self.count += 1
-                if self.raised and self._guard is not None:
-                    self._occupy()  # Before a call could close a number once more.
+        if event == "opcode" and self._opcode(frame) in _CODES:
+            comes = comes or self.count in self._places
+            self.count += 1
+            if self.raised and self._guard is not None:
+                self._occupy()  # Before a call could close a number once more.
         if comes:
             self._is_pending = False
             signal_ = _AtReturn(_thread.interrupt_main)  # noqa: F841
