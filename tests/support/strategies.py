@@ -96,10 +96,7 @@ class Slotted:
     y: Any
 
 
-# Strategies
-
-
-# Made once: hypothesis takes longer to put a strategy together than to draw from it.
+# Strategies, made once: hypothesis takes longer to put one together than to draw from it
 
 
 @functools.cache
