@@ -96,7 +96,7 @@ class Slotted:
     y: Any
 
 
-# Strategies, made once: hypothesis takes longer to put one together than to draw from it
+# Strategies, made once: to put one together takes longer than to draw from it
 
 
 @functools.cache
