@@ -418,14 +418,14 @@ for path in sys.argv[1:]:
 
 
 def test_promise_8_links_and_fifos_are_refused(tmp_path, forked):
-    cp = checkpoint(tmp_path / "own", agent=np.zeros(100))
-    kinds = "link", "fifo", "folder", "device"
-    files = [
-        cp.save(tmp_path / f"{kind} {name}").path / name
-        for name in ("manifest.json", "agent-000001-00000.safetensors")
-        for kind in kinds
-    ]
-    for kind, file in zip(itertools.cycle(kinds), files, strict=False):
+    files = []
+    for kind, name in itertools.product(
+        ("link", "fifo", "folder", "device"),
+        ("manifest.json", "agent-000001-00000.safetensors"),
+    ):
+        cp = checkpoint(None, agent=np.zeros(100))
+        file = cp.save(tmp_path / f"{kind} {name}").path / name
+        files.append(file)
         moved = file.rename(tmp_path / f"{file.parent.name} moved")
         if kind == "fifo":
             os.mkfifo(file)
