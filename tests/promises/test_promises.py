@@ -424,9 +424,11 @@ def test_promise_8_links_and_fifos_are_refused(tmp_path, forked):
         ("manifest.json", "agent-000001-00000.safetensors"),
     ):
         cp = checkpoint(None, agent=np.zeros(100))
-        file = cp.save(tmp_path / f"{kind} {name}").path / name
+        # None is beside another, or its segments would have other numbers.
+        folder = tmp_path / f"{kind} {name}"
+        file = cp.save(folder / "save").path / name
         files.append(file)
-        moved = file.rename(tmp_path / f"{file.parent.name} moved")
+        moved = file.rename(folder / "moved")
         if kind == "fifo":
             os.mkfifo(file)
         elif kind == "folder":
