@@ -31,7 +31,7 @@ class Box:
 
 
 def make(directory, keep=None, **options):
-    cp = elementsckpt.Checkpoint(directory, keep=keep, **options)
+    cp = elementsckpt.Checkpoint(directory, keep=keep, fsync=False, **options)
     cp.step = elementsckpt.Counter()
     cp.box = Box()
     return cp

@@ -232,7 +232,7 @@ def tied(tmp_path, inject, monkeypatch):
     return cps
 
 
-def test_readers_agree_on_the_newest_of_two_saves_of_one_number(tmp_path, tied):
+def test_readers_agree_on_the_newest_of_two_saves_of_one_number(tmp_path, forked, tied):
     newest = max(found.path for found in tied[0].saves())
     fresh, loading = Checkpoint(tmp_path), make(tmp_path)
     assert elementsckpt.info(tmp_path).path == newest
@@ -242,7 +242,7 @@ def test_readers_agree_on_the_newest_of_two_saves_of_one_number(tmp_path, tied):
     assert loading.agent.state == elementsckpt.read(tmp_path)["agent"]
     assert loading.agent.state == elementsckpt.read(newest)["agent"]
     script = "import sys, elementsckpt; print(elementsckpt.info(sys.argv[1]).path)"
-    assert python(script, tmp_path).stdout == f"{newest}\n"
+    assert forked(script, tmp_path).stdout == f"{newest}\n"
 
 
 @pytest.mark.parametrize("writer", [0, 1])
@@ -466,8 +466,8 @@ sys.exit(while_held(cp._engine.saver._memory._lock, child))
 
 
 @pytest.mark.parametrize("what", HELD)
-def test_a_forked_child_waits_for_no_thread_of_its_parent(tmp_path, what):
-    child = python(START + HELD[what], tmp_path)
+def test_a_forked_child_waits_for_no_thread_of_its_parent(tmp_path, forked, what):
+    child = forked(START + HELD[what], tmp_path)
     assert child.returncode == 0, child.stderr
 
 
@@ -496,8 +496,8 @@ sys.exit(status)
         "del cp; os._exit(0)",
     ],
 )
-def test_a_forked_child_ends_and_leaves_the_save_to_its_parent(tmp_path, end):
-    child = python(START + END.format(end=end), tmp_path)
+def test_a_forked_child_ends_and_leaves_the_save_to_its_parent(tmp_path, forked, end):
+    child = forked(START + END.format(end=end), tmp_path)
     assert child.returncode == 0, child.stderr
     assert elementsckpt.read(tmp_path) == {"agent": "parent"}
     assert len(visible(tmp_path)) == 2
@@ -535,9 +535,9 @@ cp.close()
 @pytest.mark.parametrize("mode", ["foreground", "background"])
 @pytest.mark.parametrize("verb", UNWINDS)
 def test_a_forked_child_that_leaves_the_save_by_an_exception_removes_nothing(
-    tmp_path, verb, mode
+    tmp_path, forked, verb, mode
 ):
-    child = python(START + UNWINDS[verb], tmp_path, mode)
+    child = forked(START + UNWINDS[verb], tmp_path, mode)
     assert child.returncode == 0, child.stderr
     state = elementsckpt.read(tmp_path)["agent"]
     assert state == "parent" or (state / "file").read_text() == "parent"
@@ -1126,7 +1126,7 @@ def test_a_directory_that_goes_costs_the_save_in_the_background_only(
         assert len(visible(tmp_path / "away")) == 2
 
 
-def test_a_writer_lock_is_of_the_directory_that_is_there_now(tmp_path, caplog):
+def test_a_writer_lock_is_of_the_directory_that_is_there_now(tmp_path, forked, caplog):
     path, away = tmp_path / "ckpt", tmp_path / "away"
     cp = make(path, 1)
     cp.save()
@@ -1136,8 +1136,8 @@ def test_a_writer_lock_is_of_the_directory_that_is_there_now(tmp_path, caplog):
         "import sys, elementsckpt; cp = elementsckpt.Checkpoint(sys.argv[1]); "
         "cp.step = elementsckpt.Counter(); cp.save()"
     )
-    assert "is writing to" in python(script, path).stderr
-    assert python(script, away).stderr.count("is writing to") == 0
+    assert "is writing to" in forked(script, path).stderr
+    assert forked(script, away).stderr.count("is writing to") == 0
 
 
 def test_reading_changes_nothing_in_a_directory(tmp_path, inject):

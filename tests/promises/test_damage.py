@@ -1,6 +1,7 @@
 """Damaged and hostile files: the right data or an error naming them, never a hang."""
 
 import collections
+import contextlib
 import functools
 import json
 import logging
@@ -38,7 +39,7 @@ BIG = np.random.default_rng(0).random(20_000, np.float32)
 
 def make(directory=None, value=0, **options):
     """Return a checkpoint; no two values have a block in common."""
-    cp = Checkpoint(directory, keep=None, step=value, **options)
+    cp = Checkpoint(directory, keep=None, step=value, fsync=False, **options)
     cp.agent = Box({"big": BIG + value, "small": np.arange(3) + value, "text": "ünï"})
     cp.replay = Stream([{"x": np.full(4, i + value)} for i in range(3)])
     return cp
@@ -334,11 +335,13 @@ def places(value, path=()):
             yield (*path, key)
 
 
+@contextlib.contextmanager
 def replaced(document, path, value):
-    document = json.loads(json.dumps(document))
+    """Have a document hold something else there, meanwhile."""
     inner = functools.reduce(lambda x, key: x[key], path[:-1], document)
-    inner[path[-1]] = value
-    return document
+    before, inner[path[-1]] = inner[path[-1]], value
+    yield document
+    inner[path[-1]] = before
 
 
 HOSTILE = [
@@ -361,12 +364,14 @@ def test_no_well_signed_manifest_crashes_the_reader(tmp_path, monkeypatch):
     manifest = save / "manifest.json"
     sound = json.loads(manifest.read_bytes())
     manifest.write_bytes(signed(sound))
-    make().load(save)
-    for path in places(sound):
+    reader = make()
+    reader.load(save)
+    for path in [*places(sound)]:
         for value in HOSTILE:
             manifest.unlink()  # A file that was emptied some systems write out at once.
-            manifest.write_bytes(signed(replaced(sound, path, value)))
-            for function in (make().load, elementsckpt.info):
+            with replaced(sound, path, value) as changed:
+                manifest.write_bytes(signed(changed))
+            for function in (reader.load, elementsckpt.info):
                 try:
                     function(save)
                 except CheckpointError:

@@ -5,8 +5,11 @@ that line replaced, and must tell the same story.
 """
 
 import json
+import shutil
 import subprocess
 import sys
+
+import pytest
 
 import elementsckpt
 
@@ -302,11 +305,24 @@ def run(tmp_path, replaced, logdir, phase):
     return json.loads(child.stderr.splitlines()[-1])
 
 
-def test_dreamerv3_tells_the_same_story_with_either_package(tmp_path):
+@pytest.fixture(scope="module")
+def begun_by_elements(tmp_path_factory):
+    """Return a logdir that elements wrote, and the story; each test takes a copy."""
+    folder = tmp_path_factory.mktemp("begun")
+    return folder / "logdir", run(folder, False, folder / "logdir", "begin")
+
+
+def test_dreamerv3_tells_the_same_story_with_either_package(
+    tmp_path, begun_by_elements
+):
     story = {}
     for replaced in (False, True):
         logdir = tmp_path / f"logdir{replaced}"
-        begun = run(tmp_path, replaced, logdir, "begin")
+        if replaced:
+            begun = run(tmp_path, replaced, logdir, "begin")
+        else:
+            written, begun = begun_by_elements
+            shutil.copytree(written, logdir)
         resumed = run(tmp_path, replaced, logdir, "resume")
         story[replaced] = begun, resumed
     assert story[True] == story[False]
@@ -333,9 +349,11 @@ def test_dreamerv3_tells_the_same_story_with_either_package(tmp_path):
         assert elementsckpt.info(path).step == step
 
 
-def test_dreamerv3_goes_on_from_a_logdir_that_elements_wrote(tmp_path):
+def test_dreamerv3_goes_on_from_a_logdir_that_elements_wrote(
+    tmp_path, begun_by_elements
+):
     logdir = tmp_path / "logdir"
-    run(tmp_path, False, logdir, "begin")
+    shutil.copytree(begun_by_elements[0], logdir)
     old = (logdir / "ckpt" / "latest").read_text()
     story = run(tmp_path, True, logdir, "resume")
     assert story["resumed"]["start"] == 6

@@ -53,10 +53,10 @@ cp.save()
 """
 
 
-def leave_an_unfinished_save(directory):
+def leave_an_unfinished_save(forked, directory):
     """Kill a process in the middle of its save; return what it left."""
     before = set(directory.iterdir()) if directory.exists() else set()
-    child = python(DIES_IN_ITS_SAVE, directory)
+    child = forked(DIES_IN_ITS_SAVE, directory)
     assert child.returncode == -signal.SIGKILL, child.stderr
     return {x for x in directory.iterdir() if x.is_dir()} - before
 
@@ -123,13 +123,13 @@ print(cp.save().path.name)
 """
 
 
-def test_a_clock_that_steps_back_costs_the_old_save_not_the_new_one(tmp_path):
+def test_a_clock_that_steps_back_costs_the_old_save_not_the_new_one(tmp_path, forked):
     theirs, ours = tmp_path / "elements", tmp_path / "ours"
     (theirs / "20990101T000000F000000").mkdir(parents=True)
     make(elements, theirs).save()
     assert [x.name for x in folders(theirs)] == ["20990101T000000F000000"]
 
-    child = python(SAVES_IN_ANOTHER_YEAR, ours)
+    child = forked(SAVES_IN_ANOTHER_YEAR, ours)
     assert child.returncode == 0, child.stderr
     (future,) = folders(ours)
     assert future.name == child.stdout.strip()
@@ -142,7 +142,7 @@ def test_a_clock_that_steps_back_costs_the_old_save_not_the_new_one(tmp_path):
     assert cp.agent.state == "state"
 
 
-def test_incomplete_folders_do_not_count_for_keep(tmp_path):
+def test_incomplete_folders_do_not_count_for_keep(tmp_path, forked):
     theirs, ours = tmp_path / "elements", tmp_path / "ours"
     cp = make(elements, theirs, keep=2)
     cp.save()
@@ -152,7 +152,7 @@ def test_incomplete_folders_do_not_count_for_keep(tmp_path):
 
     cp = make(elementsckpt, ours, keep=2)
     good = [cp.save().path]
-    (left,) = leave_an_unfinished_save(ours)
+    (left,) = leave_an_unfinished_save(forked, ours)
     assert left.is_dir()
     good.append(cp.save().path)
     assert [x.path for x in cp.saves()] == good
@@ -184,14 +184,14 @@ def test_an_empty_latest_does_not_stop_the_run(tmp_path):
     assert cp.agent.loads == 1
 
 
-def test_exists_does_not_believe_in_an_incomplete_save(tmp_path):
+def test_exists_does_not_believe_in_an_incomplete_save(tmp_path, forked):
     theirs, ours = tmp_path / "elements", tmp_path / "ours"
     make(elements, theirs).save()
     for folder in folders(theirs):
         (folder / "done").unlink()
     assert make(elements, theirs).exists() is True
 
-    (left,) = leave_an_unfinished_save(ours)
+    (left,) = leave_an_unfinished_save(forked, ours)
     (ours / "latest").write_text(left.name)
     cp = make(elementsckpt, ours)
     assert cp.exists() is False
@@ -221,7 +221,7 @@ for path in sys.argv[1:]:
 """
 
 
-def test_no_error_depends_on_assert(tmp_path):
+def test_no_error_depends_on_assert(tmp_path, forked):
     theirs, ours = tmp_path / "elements", tmp_path / "ours"
     make(elements, theirs).save(str(tmp_path / "elements"))
     (theirs / "done").unlink()
@@ -229,7 +229,7 @@ def test_no_error_depends_on_assert(tmp_path):
     assert "loaded state" not in python(script, theirs).stdout
     assert "loaded state" in python(script, theirs, flags=["-O"]).stdout
 
-    (left,) = leave_an_unfinished_save(ours)
+    (left,) = leave_an_unfinished_save(forked, ours)
     script = LOADS.format(package="elementsckpt")
     for flags in ((), ("-OO",)):
         child = python(script, theirs, left, flags=flags)

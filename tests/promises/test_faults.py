@@ -82,12 +82,12 @@ def small_segments(monkeypatch):
 def calls(request):
     """Return the numbers of the calls to take, of which the first is 1.
 
-    It is one call in four, another for each test, as tests share most of them; and
-    all with `--every-call`.
+    It is one call in six, another for each test, as tests share most of them; and all
+    with `--every-call`.
     """
     if request.config.getoption("every_call"):
         return itertools.count(1)
-    return itertools.count(1 + zlib.crc32(request.node.name.encode()) % 4, 4)
+    return itertools.count(1 + zlib.crc32(request.node.name.encode()) % 6, 6)
 
 
 @pytest.fixture(scope="module")

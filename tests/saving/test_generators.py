@@ -12,7 +12,7 @@ import pytest
 import elementsckpt
 from elementsckpt import Checkpoint, CheckpointError
 
-from support.boxes import Box, LazyStream, Stream, make_boxes, python
+from support.boxes import Box, LazyStream, Stream, make_boxes
 
 
 class Replay(LazyStream):
@@ -311,13 +311,13 @@ print(peak_mb() - before)
 """
 
 
-@pytest.mark.parametrize(("values", "least_mb"), [(256, 200), (4, 50)])
+@pytest.mark.parametrize(("values", "least_mb"), [(256, 120), (4, 30)])
 def test_memory_is_bounded_by_one_shard_and_one_segment_not_by_the_stream(
-    tmp_path, values, least_mb
+    tmp_path, forked, values, least_mb
 ):
-    count = 50
+    count = 30
     for verb in ("save", "load"):
-        child = python(MEMORY, tmp_path, verb, values, count)
+        child = forked(MEMORY, tmp_path, verb, values, count)
         assert child.returncode == 0, child.stderr
         grown_mb = float(re.search(r"[\d.]+", child.stdout)[0])
         assert grown_mb < 96, f"{verb}: {grown_mb:.0f} MB for a stream of {4 * count}"

@@ -12,7 +12,7 @@ import elementsckpt
 from elementsckpt import Checkpoint
 from elementsckpt.storage import disk
 
-from support.boxes import Box, Stream, load_agent, make, python
+from support.boxes import Box, Stream, load_agent, make
 from support.folders import (
     HEADERS,
     MB,
@@ -306,8 +306,8 @@ print(cp.save().bytes_written)
 """
 
 
-def test_a_new_process_knows_what_is_saved_from_the_manifest(tmp_path):
-    written = [int(python(RESUME, tmp_path, n).stdout) for n in (1, 2)]
+def test_a_new_process_knows_what_is_saved_from_the_manifest(tmp_path, forked):
+    written = [int(forked(RESUME, tmp_path, n).stdout) for n in (1, 2)]
     assert written[0] >= 2_400_000
     assert written[1] <= HEADERS
 

@@ -10,7 +10,7 @@ import elementsckpt
 from elementsckpt import Checkpoint, Ring, Saveable, Value, WriteError
 from elementsckpt.storage import disk
 
-from support.boxes import Stream, python
+from support.boxes import Stream
 from support.buffers import COLUMNS, ROWS, Buffer, opened, saved
 from support.faults import use_small_segments
 
@@ -262,8 +262,8 @@ os._exit(0)
 """
 
 
-def test_after_a_fork_each_goes_by_its_own_saves(tmp_path):
-    done = python(FORK, tmp_path)
+def test_after_a_fork_each_goes_by_its_own_saves(tmp_path, forked):
+    done = forked(FORK, tmp_path)
     assert done.returncode == 0, done.stderr
 
 

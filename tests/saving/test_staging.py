@@ -22,7 +22,7 @@ from elementsckpt import (
 from elementsckpt.storage import disk
 
 from support import library_threads
-from support.boxes import Box, python
+from support.boxes import Box
 from support.faults import Broken, Policy, contents
 from support.folders import flip_block, inodes_of, noise
 
@@ -180,7 +180,9 @@ def test_what_cannot_be_saved_is_an_error_and_leaves_no_trace(tmp_path, backgrou
     assert os.listdir(tmp_path) == []
 
 
-def test_a_process_that_dies_in_the_block_leaves_what_the_next_save_removes(tmp_path):
+def test_a_process_that_dies_in_the_block_leaves_what_the_next_save_removes(
+    tmp_path, forked
+):
     script = """
 import os, sys
 from elementsckpt import Checkpoint, Files
@@ -191,7 +193,7 @@ with cp.staging("policy") as folder:
     (folder / "below" / "x").write_text("x")
     os._exit(3)
 """
-    assert python(script, tmp_path).returncode == 3
+    assert forked(script, tmp_path).returncode == 3
     assert len(names_in(tmp_path)) == 1
     cp = make(tmp_path)
     assert not cp.exists()

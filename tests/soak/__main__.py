@@ -34,12 +34,12 @@ from .race import race
 PARTS = {
     "kill": (kill, {"lives": 1000}, {"lives": 8}),
     "corrupt": (corrupt, {"saves": 10_000}, {"saves": 40}),
-    "race": (race, {"minutes": 10}, {"minutes": 0.03}),
+    "race": (race, {"minutes": 10}, {"minutes": 0.01}),
     "full": (full, {"fills": 10, "every": 1}, {"fills": 1, "every": 30}),
     "calls": (calls, {"kinds": None, "every": 1}, {"kinds": 1, "every": 20}),
     "interrupt": (interrupt, {"every": 1, "verbs": None}, {"every": 2500, "verbs": 2}),
     "power": (power, {"rounds": 20, "kinds": None}, {"rounds": 1, "kinds": 2}),
-    "fuzz": (fuzz, {"minutes": 10}, {"minutes": 0.05}),
+    "fuzz": (fuzz, {"minutes": 10}, {"minutes": 0.01}),
 }
 
 

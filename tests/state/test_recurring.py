@@ -1,6 +1,7 @@
 """States of one structure: what one save worked out serves the next, and only then."""
 
 import copy
+import functools
 import math
 import threading
 from collections import OrderedDict, deque
@@ -196,6 +197,7 @@ def test_what_is_changed_in_place_is_noticed():
 # Any state, and one change
 
 
+@functools.cache
 def nested():
     arrays = strategies.arrays() | st.builds(ones, st.integers(0, 2), st.just(2))
     leaves = arrays | strategies.scalars() | st.sampled_from([1, True, 1.0, "a"])

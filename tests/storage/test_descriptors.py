@@ -13,11 +13,12 @@ import elementsckpt
 from elementsckpt import Checkpoint, Value
 from elementsckpt.storage import disk
 
-from support.boxes import LazyStream, make, printed, python
+from support.boxes import LazyStream, make, printed
 from support.faults import (
     Fails,
     FilesAgain,
     FilesBackground,
+    copy_with_links,
     unsynced,
     use_small_segments,
 )
@@ -38,7 +39,7 @@ _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (128, most))
 use_sizes(segment=100_000)
 options = {"fsync": False, "compress": None}
-directory, mmap = sys.argv[1], sys.argv[2] == "True"
+directory = sys.argv[1]
 
 
 class Box:
@@ -82,74 +83,85 @@ def states(cp):
 def count():
     gc.collect()
     return len(os.listdir("/proc/self/fd"))
-
-
-before = count()
 """
+# Of each, what is saved once, and what is then loaded in both manners.
 SCRIPTS = {
     "components": """
 checkpoint(Box, 300, 1, True).save()
-cp = checkpoint(Box, 300, 1)
-cp.load(mmap=mmap)
-check(states(cp))
+
+def load(mmap):
+    cp = checkpoint(Box, 300, 1)
+    cp.load(mmap=mmap)
+    check(states(cp))
 """,
     "segments": """
 checkpoint(Box, 3, 100, True).save()
-cp = checkpoint(Box, 3, 100)
-cp.load(mmap=mmap)
-cp.load(mmap=mmap)
-check(states(cp))
+
+def load(mmap):
+    cp = checkpoint(Box, 3, 100)
+    cp.load(mmap=mmap)
+    cp.load(mmap=mmap)
+    check(states(cp))
 """,
     "generators": """
 checkpoint(Stream, 3, 100, True).save()
-kept = [checkpoint(Stream, 3, 100) for _ in range(3)]
-for cp in kept:
-    cp.load(mmap=mmap)
-for cp in kept:
-    check(states(cp))
+
+def load(mmap):
+    kept = [checkpoint(Stream, 3, 100) for _ in range(3)]
+    for cp in kept:
+        cp.load(mmap=mmap)
+    for cp in kept:
+        check(states(cp))
 """,
     "threads": """
 checkpoint(Box, 40, 5, True).save()
-errors = []
 
+def load(mmap):
+    errors = []
 
-def work():
-    try:
-        for _ in range(2):
-            cp = checkpoint(Box, 40, 5)
-            cp.load(mmap=mmap)
-            check(states(cp))
-            check(elementsckpt.read(directory, mmap=mmap).values())
-    except BaseException as error:
-        errors.append(error)
+    def work():
+        try:
+            for _ in range(2):
+                cp = checkpoint(Box, 40, 5)
+                cp.load(mmap=mmap)
+                check(states(cp))
+                check(elementsckpt.read(directory, mmap=mmap).values())
+        except BaseException as error:
+            errors.append(error)
 
-
-threads = [threading.Thread(target=work) for _ in range(3)]
-for thread in threads:
-    thread.start()
-for thread in threads:
-    thread.join()
-if errors:
-    raise errors[0]
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
 """,
     "theirs": """
 checkpoint(Box, 40, 5, True).save()
-theirs = [open("/dev/null") for _ in range(100)]
-check(elementsckpt.read(directory, mmap=mmap).values())
-for file in theirs:
-    file.close()
+
+def load(mmap):
+    theirs = [open("/dev/null") for _ in range(100)]
+    check(elementsckpt.read(directory, mmap=mmap).values())
+    for file in theirs:
+        file.close()
 """,
 }
+LEFT = """
+for mmap in (False, True):
+    before = count()
+    load(mmap)
+    print(count() - before)
+"""
 
 
-@pytest.mark.parametrize("mmap", [False, True])
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_what_has_more_files_than_may_be_open_loads(tmp_path, name, mmap):
-    script = f"{SETUP}{SCRIPTS[name]}\nprint(count() - before)"
-    child = python(script, tmp_path, mmap)
+def test_what_has_more_files_than_may_be_open_loads(tmp_path, forked, name):
+    child = forked(SETUP + SCRIPTS[name] + LEFT, tmp_path)
     assert child.returncode == 0, child.stderr
-    most = LIMIT // 2 if mmap and sys.version_info < (3, 13) else 0
-    assert int(child.stdout) <= most
+    read, mapped = map(int, child.stdout.split())
+    assert read <= 0
+    assert mapped <= (LIMIT // 2 if sys.version_info < (3, 13) else 0)
 
 
 @pytest.fixture
@@ -225,12 +237,14 @@ def test_a_save_that_fails_keeps_no_file_open(
     tmp_path, monkeypatch, no_collector, kind, sticky
 ):
     use_small_segments(monkeypatch.setattr)
+    template = kind(tmp_path / "template")
+    template.root.mkdir()
+    template.prepare()
     errors = []
     for n in itertools.count(1):
         monkeypatch.setattr(disk, "syscall", unsynced)
         situation = kind(tmp_path / str(n))
-        situation.root.mkdir()
-        situation.prepare()
+        copy_with_links(template.root, situation.root)
         cp = situation.checkpoint()
         fault = Fails(n, OSError(errno.EIO, os.strerror(errno.EIO)), sticky=sticky)
         monkeypatch.setattr(disk, "syscall", fault)
@@ -255,23 +269,27 @@ from support.faults import use_sizes
 
 resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
 use_sizes(segment=100_000, segments=1000)
-manner = {"fsync": False, "compress": None, "background": bool(sys.argv[3])}
+manner = {"fsync": False, "compress": None, "background": bool(sys.argv[2])}
 cp = elementsckpt.Checkpoint(sys.argv[1], **manner)
 cp.agent = elementsckpt.Saveable(["state"])
 cp.agent.state = [np.full(1 << 16, n, np.uint16) for n in range(400)]
+
+def load(mmap):
+    cp.agent.state = None
+    cp.load(mmap=mmap)
+    assert all((x == n).all() for n, x in enumerate(cp.agent.state))
+
 for _ in range(2):  # The second time they are linked.
     report = cp.save()
     report = cp.wait() or report
     assert len(list(report.path.glob("*.safetensors"))) == 400
-    cp.agent.state = None
-    cp.load(mmap=sys.argv[2] == "True")
-    assert all((x == n).all() for n, x in enumerate(cp.agent.state))
+    load(mmap=True)
+    load(mmap=False)
 assert report.bytes_reused > report.bytes_written
 print(len(cp.agent.state))
 """
 
 
-@pytest.mark.parametrize("mmap", [False, True])
 @pytest.mark.parametrize("background", ["", "background"])
-def test_400_segments_need_few_file_descriptors(tmp_path, mmap, background):
-    assert printed(MANY_SEGMENTS, tmp_path, mmap, background) == ["400"]
+def test_400_segments_need_few_file_descriptors(tmp_path, background):
+    assert printed(MANY_SEGMENTS, tmp_path, background) == ["400"]

@@ -19,7 +19,7 @@ from elementsckpt import (
 )
 from elementsckpt.storage import disk
 
-from support.boxes import Box, python
+from support.boxes import Box
 from support.faults import Policy, contents, is_link
 from support.folders import unprivileged
 
@@ -147,9 +147,9 @@ cp.save()
 """
 
 
-def test_what_another_process_saves_neither_sweeps_nor_changes_it(tmp_path):
+def test_what_another_process_saves_neither_sweeps_nor_changes_it(tmp_path, forked):
     def load(folder):
-        result = python(SAVE_AGAIN, tmp_path)
+        result = forked(SAVE_AGAIN, tmp_path)
         assert result.returncode == 0, result.stderr
         assert not save.exists()
         seen.append(contents(folder))
@@ -362,10 +362,10 @@ cp.load(keys=["policy"])
 """
 
 
-def test_what_a_dead_process_left_is_removed_by_the_next_save(tmp_path):
+def test_what_a_dead_process_left_is_removed_by_the_next_save(tmp_path, forked):
     save = saved(tmp_path)
     before = names_in(tmp_path)
-    assert python(DIE, tmp_path).returncode == 7
+    assert forked(DIE, tmp_path).returncode == 7
     left = [x for x in tmp_path.iterdir() if x.name.startswith(".")]
     assert len(left) == 1
     cp = make(tmp_path, {}, keep=None)
@@ -378,7 +378,7 @@ def test_what_a_dead_process_left_is_removed_by_the_next_save(tmp_path):
 
 
 @pytest.mark.parametrize("number", [2, 3, 7, 10])
-def test_death_at_any_call_leaves_what_the_next_save_removes(tmp_path, number):
+def test_death_at_any_call_leaves_what_the_next_save_removes(tmp_path, forked, number):
     script = f"""
 import os, sys
 from elementsckpt.storage import disk
@@ -397,7 +397,7 @@ cp.policy = elementsckpt.Files(load=lambda folder: None)
 cp.load(keys=["policy"])
 """
     save = saved(tmp_path)
-    assert python(script, tmp_path).returncode == 7
+    assert forked(script, tmp_path).returncode == 7
     cp = make(tmp_path, {}, keep=1)
     assert cp.load().path == save
     new = cp.save().path

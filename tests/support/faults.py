@@ -9,6 +9,7 @@ dies in it: a process without threads may fork, and a pytest process has threads
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 import pathlib
@@ -700,6 +701,7 @@ def serve():
     use_one_thread()  # So this process may fork, too.
     with tempfile.TemporaryDirectory() as root:
         warm_up(FilesAgain(root))
+    gc.freeze()  # Else a collection in a child would copy all pages.
     for line in sys.stdin:
         pid = os.fork()
         if not pid:

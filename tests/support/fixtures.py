@@ -9,6 +9,11 @@ from elementsckpt.storage import disk
 from support.folders import Gate, Reads
 from support.forks import Forks
 
+FORKED = "elementsckpt.engine", "elementsckpt.run.background", "support.faults"
+FORKED += "support.folders", "support.numbered"
+# A library's threads would make it a process that should not fork.
+SINGLE = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+
 
 @pytest.fixture
 def inject(monkeypatch):
@@ -48,6 +53,5 @@ def warnings(caplog):
 @pytest.fixture(scope="session")
 def forked(tmp_path_factory):
     """Run a script as `boxes.python` does, in a process that has imported for it."""
-    modules = "numpy", "elementsckpt.engine", "support.boxes"
-    with Forks(tmp_path_factory.mktemp("forked"), *modules) as forks:
+    with Forks(tmp_path_factory.mktemp("forked"), *FORKED, **SINGLE) as forks:
         yield forks.run

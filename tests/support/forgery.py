@@ -16,11 +16,12 @@ from support.boxes import Box, environment
 # Looks at saves whose paths it reads, each in all ways, in a process that may take ten
 # seconds and as much memory as 100 times the size of the save; uses what is in them.
 LOOK = """
-import importlib, json, logging, os, pathlib, resource, sys
+import importlib, json, logging, os, pathlib, resource, sys, tempfile
 logging.disable(logging.CRITICAL)
 import numpy as np
 import elementsckpt
 from elementsckpt import Checkpoint, CheckpointError
+from elementsckpt.system import threads
 
 class Box:
     def save(self):
@@ -64,13 +65,15 @@ WAYS = {
     "dry run": lambda path: make().load(path, regex="x.*", dry_run=True),
 }
 
-def look(path):
+def set_limits(path):
     size = sum(file.stat().st_size for file in path.iterdir())
     used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
     limit = used + 100 * size + (192 << 20)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CPU, (10, 10))
+
+def look(path):
     found = {}
     for name, way in WAYS.items():
         try:
@@ -80,12 +83,20 @@ def look(path):
             found[name] = f"{type(error).__name__}: {error}"[:1000]
     return found
 
+# What is imported when it is needed is imported here, once and not in each child. A
+# process that forks has no other threads.
+start, threads.start = threads.start, lambda *_, daemon: False
+with tempfile.TemporaryDirectory() as folder:
+    look(make(folder).save().path)
+threads.start = start
+
 for line in sys.stdin:
     path, *modules = json.loads(line)
     process = os.fork()
     if not process:
         for name in modules:
             importlib.import_module(name)
+        set_limits(pathlib.Path(path))
         print(json.dumps(look(pathlib.Path(path))), flush=True)
         break
     _, status = os.waitpid(process, 0)

@@ -51,8 +51,8 @@ class Interrupts:
     Args:
       places: Numbers of the places, ascending, as far as they are there.
       modules: Names of the modules in which they are; all by default.
-      guard: A file. From the first interrupt on it is opened whenever the number of a
-        descriptor becomes free, as a program would that goes on.
+      guard: A file. From the first interrupt on it is opened at each place, as often as
+        numbers of descriptors have become free, as a program would that goes on.
 
     Attributes:
       count: How many places have been passed.
@@ -112,12 +112,11 @@ class Interrupts:
 
     def _step(self, frame, event, _):
         comes = self._is_pending
-        if event == "opcode":
-            if self._opcode(frame) in _CODES:
-                comes = comes or self.count in self._places
-                self.count += 1
+        if event == "opcode" and self._opcode(frame) in _CODES:
+            comes = comes or self.count in self._places
+            self.count += 1
             if self.raised and self._guard is not None:
-                self._occupy()
+                self._occupy()  # Before a call could close a number once more.
         if comes:
             self._is_pending = False
             signal_ = _AtReturn(_thread.interrupt_main)  # noqa: F841

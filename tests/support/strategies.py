@@ -8,6 +8,7 @@ which objects are one.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import struct
 import sys
@@ -95,9 +96,10 @@ class Slotted:
     y: Any
 
 
-# Strategies
+# Strategies, made once: to put one together takes longer than to draw from it
 
 
+@functools.cache
 def texts() -> st.SearchStrategy[str]:
     """Any code points: lone surrogates, slashes and the empty string too."""
     awkward = st.sampled_from(
@@ -106,17 +108,19 @@ def texts() -> st.SearchStrategy[str]:
     return awkward | st.text(st.characters(), max_size=8)
 
 
+@functools.cache
 def numpy_scalars() -> st.SearchStrategy[Any]:
     """One of each NumPy scalar type, with any bits where all bits are allowed."""
     sizes = {"b": 1, "h": 2, "i": 4, "l": 8, "B": 1, "H": 2, "I": 4, "L": 8}
     sizes |= {"e": 2, "f": 4, "d": 8, "F": 8, "D": 16}
 
-    def draw(code: str) -> st.SearchStrategy[Any]:
+    def numbers_of(code: str) -> st.SearchStrategy[Any]:
         size = np.dtype(code).itemsize
         raw = st.binary(min_size=size, max_size=size)
         return raw.map(lambda data: np.frombuffer(data, code)[0])
 
-    numbers = st.sampled_from(sorted(sizes)).flatmap(draw)
+    kinds = {code: numbers_of(code) for code in sorted(sizes)}
+    numbers = st.sampled_from([*kinds]).flatmap(kinds.__getitem__)
     other = [
         np.True_,
         np.False_,
@@ -134,6 +138,7 @@ def numpy_scalars() -> st.SearchStrategy[Any]:
     return numbers | st.sampled_from(other)
 
 
+@functools.cache
 def scalars() -> st.SearchStrategy[Any]:
     """Python and NumPy scalars: ints of any size, NaN with payloads, any bytes."""
     return st.one_of(
@@ -150,11 +155,13 @@ def scalars() -> st.SearchStrategy[Any]:
     )
 
 
+@functools.cache
 def keys() -> st.SearchStrategy[Any]:
     """Keys of dicts: mostly text, but any hashable scalar."""
     return st.one_of(texts(), texts(), st.integers(), scalars())
 
 
+@functools.cache
 def plain_dtypes() -> st.SearchStrategy[np.dtype[Any]]:
     """Numbers, text, times and raw bytes, in both byte orders."""
     codes = ["?", "b", "B", "S1", "S3", "V1", "V5"]
@@ -166,17 +173,22 @@ def plain_dtypes() -> st.SearchStrategy[np.dtype[Any]]:
     return st.sampled_from([np.dtype(code) for code in codes])
 
 
+@functools.cache
+def _field_dtypes() -> st.SearchStrategy[np.dtype[Any]]:
+    return plain_dtypes().filter(lambda dtype: dtype.kind != "V")
+
+
 @st.composite
 def structured_dtypes(draw: st.DrawFn, depth: int = 1) -> np.dtype[Any]:
     """Fields of plain dtypes, subarrays and structures, packed or aligned."""
     inner = structured_dtypes(depth - 1) if depth else st.nothing()
-    plain = plain_dtypes().filter(lambda dtype: dtype.kind != "V")
     shapes = st.sampled_from([(), (2,), (2, 1)])
     names = draw(st.lists(st.sampled_from("abcd"), min_size=1, max_size=3, unique=True))
-    fields = [(name, draw(plain | inner), draw(shapes)) for name in names]
+    fields = [(name, draw(_field_dtypes() | inner), draw(shapes)) for name in names]
     return np.dtype(fields, align=draw(st.booleans()))
 
 
+@functools.cache
 def dtypes() -> st.SearchStrategy[np.dtype[Any]]:
     return st.one_of(plain_dtypes(), plain_dtypes(), structured_dtypes())
 
@@ -217,6 +229,7 @@ def lay_out(array: np.ndarray[Any, Any], layout: str) -> np.ndarray[Any, Any]:
     return copy
 
 
+@functools.cache
 def generators() -> st.SearchStrategy[np.random.Generator]:
     kinds = [np.random.PCG64, np.random.PCG64DXSM, np.random.MT19937]
     kinds += [np.random.Philox, np.random.SFC64]
@@ -231,6 +244,7 @@ def generators() -> st.SearchStrategy[np.random.Generator]:
     )
 
 
+@functools.cache
 def sets() -> st.SearchStrategy[Any]:
     members = scalars().filter(hashable)
     return st.sets(members | st.tuples(members, members), max_size=4)
@@ -294,7 +308,6 @@ def _noted(children: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.builds(note, bases, notes)
 
 
-# Made once: hypothesis takes longer to put a strategy together than to draw from it.
 _LEAVES = st.one_of(
     scalars(),
     arrays(),

@@ -178,7 +178,7 @@ if sys.argv[2] == "jax":
     import jax
 
 def state(turn):
-    arrays = np.split(np.arange(MB) + turn, 8) + [np.full(10, turn)] * 100
+    arrays = np.split(np.arange(MB // 4) + turn, 8) + [np.full(10, turn)] * 100
     return [jax.device_put(x.astype(np.int32)) for x in arrays] if jax else arrays
 
 cp = checkpoint(state(0), background=True, keep=2)

@@ -11,8 +11,6 @@ from elementsckpt import Checkpoint, DamagedError, Files, Saveable, Value
 from elementsckpt.system import renderers
 from elementsckpt.system.progress import STEP_BYTES, Meter
 
-from support.boxes import python
-
 COUNT, SIZE = 4, 3_000_000  # Arrays, and their elements of 8 bytes.
 RANDOM = np.random.default_rng(0)  # Which does not compress.
 WORKS = {
@@ -274,7 +272,7 @@ def test_a_line_is_logged_each_30_seconds(caplog):
     assert caplog.messages[0] == "load: 30 %, 300 MB of 1.00 GB in 30.0 s"
 
 
-def test_a_child_that_was_forked_tells_for_itself(run):
+def test_a_child_that_was_forked_tells_for_itself(run, forked):
     script = f"""
 import os, elementsckpt
 found = []
@@ -285,4 +283,4 @@ with elementsckpt.progress(found.append):
         os._exit(0 if found[-1].is_finished else 1)
 print(os.waitpid(pid, 0)[1], found[-1].is_finished)
 """
-    assert python(script).stdout.split() == ["0", "True"]
+    assert forked(script).stdout.split() == ["0", "True"]
