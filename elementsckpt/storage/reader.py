@@ -193,10 +193,10 @@ class Reader:
           ValueError, IndexError: the manifest describes no such leaf.
         """
         self._refuse_overlap(wants)
-        size = sum(size for _, _, size in wants)
-        if size > self._total:
+        total = sum([size for _, _, size in wants])
+        if total > self._total:
             raise ValueError("the leaves have more bytes than the blocks")
-        require_memory(size, self.source.path, self._less)
+        require_memory(total, self.source.path, self._less)
         to_read: dict[int, np.ndarray] = {}
         # Shards that follow each other share blocks.
         shared = dict(self._recent)
@@ -210,7 +210,7 @@ class Reader:
                 memories.append(self._allocate(want, to_read, shared))
         if to_read:  # Most of many small shards have nothing to read.
             with_shared = sum([memory.size for memory in to_read.values()])
-            if with_shared > size:  # All of the blocks that leaves share.
+            if with_shared > total:  # All of the blocks that leaves share.
                 require_memory(with_shared, self.source.path, self._less)
             self._loaded += with_shared
             self._run(lambda x: self._load(*x), to_read.items(), with_shared)
