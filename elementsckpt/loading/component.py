@@ -114,13 +114,12 @@ class SavedComponent:
         except MismatchError as error:
             raise MismatchError(f"In {self._where} {error}") from error
 
-    def specs(self) -> list[tuple[str, int, Spec]]:
-        """Return name, number and spec of each leaf, without reading its bytes."""
-        names = self.names()
+    def specs(self, numbers: Iterable[int]) -> dict[int, Spec]:
+        """Return the specs of leaves by number, without reading their bytes."""
         with damage(self._where):
-            groups = self._tree.leaves
-            specs = [spec for x in groups for spec in leaves.named(x).specs(x)]
-            return [(name, number, specs[number]) for name, number in names]
+            picked = saved_tree.pick(self._tree, numbers)
+            specs = [spec for _, x in picked for spec in leaves.named(x).specs(x)]
+            return dict(zip(saved_tree.numbers_in(picked), specs, strict=True))
 
     def values(
         self, numbers: Iterable[int], as_saved: Collection[int] = ()

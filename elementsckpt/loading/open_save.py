@@ -113,7 +113,9 @@ class OpenSave:
             with contextlib.suppress(Exception):
                 component = self._component(key, key, Target(), loaded)
                 if isinstance(component, SavedComponent) and not component.streams:
-                    theirs[key] = {x or str(spec) for x, _, spec in component.specs()}
+                    named = component.names()
+                    specs = component.specs(number for _, number in named)
+                    theirs[key] = {name or str(specs[n]) for name, n in named}
         return hints.counterparts(ours, theirs)
 
 
