@@ -36,6 +36,7 @@ from .names import FOLDER, SEGMENT
 T = TypeVar("T", bound=Struct)
 _TAIL = b',\n"digest":"%s"}\n'
 _PLACE_OF = operator.attrgetter("segment", "offset")
+_SEGMENT_OF = operator.attrgetter("segment")
 _DIGEST_OF = operator.attrgetter("digest")
 _TAIL_BYTES = len(_TAIL) - 2 + 32
 _HEAD_TAIL = b',\n"head_digest":"%s"'
@@ -186,7 +187,7 @@ def _check_blocks(component: Component) -> None:
             raise _InvalidError(f"has data of {segment.file} beyond its end")
     blocks, leaves = component.blocks, component.size_bytes
     _check_digests(blocks)
-    if any([block.segment >= len(component.segments) for block in blocks]):
+    if max(map(_SEGMENT_OF, blocks), default=-1) >= len(component.segments):
         raise _InvalidError("has a block in a segment that it lacks")
     sizes = [block.unpacked or block.size for block in blocks]
     content, largest = sum(sizes), max(sizes, default=0)
@@ -210,19 +211,29 @@ def _check_digests(items: Iterable[Block | File]) -> None:
         raise _InvalidError("has a digest that is not hexadecimal")
 
 
-def _check_overlap(segments: Sequence[Segment], blocks: Iterable[Block]) -> None:
+def _check_overlap(segments: Sequence[Segment], blocks: Sequence[Block]) -> None:
     """Refuse blocks that overlap others, or lie outside of their segment."""
+    found = _overlapping(segments, blocks)  # Most are in order.
+    found = found and _overlapping(segments, sorted(blocks, key=_PLACE_OF))
+    if found:
+        end, file = found.offset + found.size, segments[found.segment].file
+        raise _InvalidError(
+            f"has a block at bytes {found.offset} to {end} of {file} that overlaps "
+            f"another, or an end of the file"
+        )
+
+
+def _overlapping(segments: Sequence[Segment], blocks: Iterable[Block]) -> Block | None:
+    """Return the first block that begins before the one ahead of it ends, or None."""
     ends = [segment.start for segment in segments]
     sizes = [segment.size for segment in segments]
-    for block in sorted(blocks, key=_PLACE_OF):
+    for block in blocks:
         number, offset = block.segment, block.offset
         end = offset + block.size
         if offset < ends[number] or end > sizes[number]:
-            raise _InvalidError(
-                f"has a block at bytes {offset} to {end} of {segments[number].file} "
-                f"that overlaps another, or an end of the file"
-            )
+            return block
         ends[number] = end
+    return None
 
 
 def _check_shared(components: Iterable[Component]) -> None:

@@ -53,7 +53,8 @@ class OpenSave:
             self._files = elements.files(found.path)
             return
         where = str(found.path / names.MANIFEST)
-        entries = codec.decode(found.source.manifest(), where).components
+        content = found.source.manifest() if found.content is None else found.content
+        entries = codec.decode(content, where).components
         with damage(where):
             keys = scalars.decode_keys(entry.key for entry in entries)
         self._entries = dict(zip(keys, entries, strict=True))

@@ -31,7 +31,9 @@ _ULIMITS = (
     (resource.RLIMIT_AS, 0, 256 << 20),
     (resource.RLIMIT_DATA, 5, 32 << 20),
 )
-_OFTEN_BYTES = 8 << 20  # Checking takes longer than reading less than this.
+# Checking takes longer than reading much less than this, which the last check has
+# spared.
+_OFTEN_BYTES = _SPARE_BYTES
 _unseen_bytes = 0  # Requested since the last check.
 
 
