@@ -13,6 +13,7 @@ from ..errors import DamagedError
 from ..format.compression import unpack
 from ..format.digests import digest
 from ..format.manifest import Block, Component
+from ..system import pages
 from ..system.memory import require_memory
 from ..system.progress import SILENT, Meter
 from ..system.threads import run
@@ -21,7 +22,6 @@ from .pool import Opened
 from .store import OpenSegment, Source
 
 T = TypeVar("T")
-_ALIGN = 64
 _PARALLEL_BYTES = 8 << 20  # To start threads takes as long as to read 1 MiB.
 # Bytes of a leaf to read: the number of the block in which they begin, their offset in
 # it, and how many they are.
@@ -228,12 +228,12 @@ class Reader:
         if size < whole and offset + size <= whole:
             data = shared.get(number)
             if data is None:
-                data = shared[number] = to_read[number] = _memory(whole)
+                data = shared[number] = to_read[number] = pages.memory(whole)
             return data, offset
         last, end = self._end(want)
         if offset or end != self._component.blocks[last].content_size:
             raise ValueError("a leaf begins or ends within a block of its own")
-        data = _memory(size)
+        data = pages.memory(size)
         begin = 0
         for index in range(number, last + 1):
             end = begin + self._component.blocks[index].content_size
@@ -334,10 +334,3 @@ class Reader:
         streams.release(self)
         self._files.close()
         self._recent = {}
-
-
-def _memory(size: int) -> np.ndarray:
-    """Return uint8[size], aligned so that JAX can use it without copying."""
-    memory = np.empty(size + _ALIGN, np.uint8)
-    start = -memory.__array_interface__["data"][0] % _ALIGN
-    return memory[start : start + size]
