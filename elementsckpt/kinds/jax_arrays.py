@@ -11,13 +11,14 @@ import functools
 import importlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from msgspec import Struct
 
 from ..user import attributes
 from . import jax_batches
+from .jax_batches import Group
 
 
 class KeyData(Struct, frozen=True, eq=False):
@@ -194,14 +195,13 @@ def keeps_donated() -> bool:
     return version >= (0, 6)
 
 
-def put(groups: Sequence[list[Any]]) -> None:
-    """Make JAX arrays of NumPy arrays on the default device, in place.
-
-    Args:
-      groups: The arrays; those of a group have one dtype and shape.
-    """
+def put(groups: Sequence[Group]) -> None:
+    """Make JAX arrays of NumPy arrays on the default device, in place."""
     device_put = importlib.import_module("jax").device_put
     jax_batches.put(groups, lambda arrays: device_put(list(map(_own, arrays))))
+    for arrays, is_weak in groups:
+        if is_weak:
+            arrays[:] = [x if x.weak_type else weaken(x) for x in arrays]
 
 
 def _own(array: np.ndarray) -> np.ndarray:
@@ -265,6 +265,59 @@ def like(current: Any, array: Any, *, weak: bool = False) -> Any:
             return jax.device_put(keys, sharding)
         placed = _place(array, sharding)
         return weaken(placed) if weak else placed
+
+
+class Wanted(NamedTuple):
+    """What `like` is asked for: its arguments."""
+
+    current: Any
+    array: np.ndarray
+    weak: bool
+
+
+def like_all(wanted: Sequence[Wanted]) -> list[Any]:
+    """Return what `like` returns for each, many small arrays made together.
+
+    Returns:
+      The arrays; None for keys, for arrays on several devices, for large ones and for
+      those of which there are few.
+
+    Raises:
+      RuntimeError, ValueError: JAX cannot make the arrays.
+    """
+    found: dict[Any, dict[Any, list[int]]] = {}
+    for number, (current, array, weak) in enumerate(wanted):
+        place = _one_place(current)
+        if place is not None:
+            forms = found.setdefault(place, {})
+            forms.setdefault((array.dtype, array.shape, weak), []).append(number)
+    made: list[Any] = [None] * len(wanted)
+    for (device, sharding), forms in found.items():
+        groups = [
+            Group([wanted[number].array for number in numbers], form[-1])
+            for form, numbers in forms.items()
+        ]
+        with sys.modules["jax"].default_device(device):
+            jax_batches.put(groups, lambda rest: [None] * len(rest), sharding)
+        for numbers, (arrays, is_weak) in zip(forms.values(), groups, strict=True):
+            for number, one in zip(numbers, arrays, strict=True):
+                is_left = is_weak and one is not None and not one.weak_type
+                made[number] = weaken(one) if is_left else one
+    return made
+
+
+def _one_place(current: Any) -> tuple[Any, Any] | None:
+    """Return the default device for `put`, and its sharding; None for other places."""
+    if is_key(current):
+        return None
+    sharding = current.sharding
+    if sharding is None:
+        return sys.modules["jax"].config.jax_default_device, None
+    if type(sharding) is not sys.modules["jax"].sharding.SingleDeviceSharding:
+        return None
+    (device,) = sharding.device_set
+    is_committed = is_abstract(current) or _is_committed(current)
+    return device, sharding if is_committed else None
 
 
 def _place(array: np.ndarray, sharding: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -100,7 +101,8 @@ class SavedComponent:
         with damage(self._where):
             saved = self._tree
             names, hidden = saved_tree.leaf_names(saved), saved_tree.hidden(saved)
-            return [x for n, x in enumerate(names) if n not in hidden]
+            shown = (n not in hidden for n in range(len(names)))
+            return list(itertools.compress(names, shown)) if hidden else names
 
     def names(self) -> list[tuple[str, int]]:
         """Return name and number of each leaf, several for a leaf in several places."""

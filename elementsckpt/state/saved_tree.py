@@ -39,7 +39,7 @@ _HOLDERS = frozenset({"pickle", "view"})  # Kinds whose leaves are made from oth
 
 def leaf_names(tree: Tree) -> list[str]:
     """Return the name of each leaf, by number."""
-    return [name for group in tree.leaves for name in group.names]
+    return list(itertools.chain.from_iterable(map(_names_of, tree.leaves)))
 
 
 def hidden(tree: Tree) -> set[int]:
