@@ -130,7 +130,9 @@ def _put_packed(groups: Sequence[Group], probe: Any, sharding: Any) -> None:
             packed = np.zeros((_padded(len(part)), *part[0].shape), _bits(dtype))
             np.stack(part, out=packed[: len(part)].view(dtype))
             pieces = programs.split(jax.device_put(packed, sharding))
-            arrays = [x for one in pieces for x in programs.unstack(one, dtype, is_weak)]
+            arrays = [
+                x for one in pieces for x in programs.unstack(one, dtype, is_weak)
+            ]
             made += arrays[: len(part)]
         if made[0].sharding == probe.sharding:  # No mesh is set.
             group[:] = made

@@ -17,7 +17,6 @@ from . import flattening, same_names, specs, walking
 from .same_names import Keys
 from .selection import Selection
 
-
 Specs = Mapping[int, Spec] | Sequence[Spec]  # By number.
 
 
@@ -129,8 +128,9 @@ def plan(
             _match(result, (name, target, number, spec), selection, fitting)
     if current.keys() - names:
         known = names.union(name for name, _ in saved)
-        left = [(name, n) for n, name in enumerate(now) if name not in known]
-        left = selection.choose(left)
+        left = selection.choose(
+            [(name, n) for n, name in enumerate(now) if name not in known]
+        )
         result.missing = [name for name, target in left if target not in flat.in_code]
         result.kept = [name for name, target in left if target in flat.in_code]
     return result

@@ -114,13 +114,13 @@ def _fit_together(
     What fails is left to `_fit_one`, which says of which leaf.
     """
     together: dict[FitAll, list[int]] = {}
-    saved = {}
+    saved: dict[int, np.ndarray] = {}
     for target, number in pairs:
         fit_all, value = plan.flat.kinds[target].fit_all, values[number]
         if fit_all is not None and type(value) is np.ndarray:
             together.setdefault(fit_all, []).append(target)
             saved[target] = value
-    built = {}
+    built: dict[int, Any] = {}
     for fit_all, targets in together.items():
         current, taken = plan.flat.values, plan.taken
         with contextlib.suppress(ValueError, TypeError, RuntimeError):
