@@ -11,9 +11,10 @@ import numpy as np
 from ..errors import MismatchError, ReadError, reason
 from ..format import dtypes
 from ..format.manifest import LeafGroup
-from . import jax_arrays, jax_parts
-from .jax_arrays import KeyData, Wanted
+from . import jax_arrays, jax_parts, jax_places
+from .jax_arrays import KeyData
 from .jax_batches import Group
+from .jax_places import Wanted
 from .kind import ArrayKind, Encoded, FitAll, Form, Kind, Spec, cast, dtype_of
 from .numpy_kinds import NUMPY
 from .python_kinds import Opaque
@@ -77,17 +78,17 @@ class _Placed(Kind):
     def where(self, current: Any) -> str | None:
         return str(current.sharding or "the default device")
 
-    device_key = staticmethod(jax_arrays.device_key)
+    device_key = staticmethod(jax_places.device_key)
 
     def fit(self, current: Any, value: Any, kind: Kind, taken: Spec | None) -> Any:
         if taken is not None and taken.kind != "array":
             return value
         current, array, weak = _wanted(current, kind.numbers(value), taken)
-        return jax_arrays.like(current, array, weak=weak)
+        return jax_places.like(current, array, weak=weak)
 
     @staticmethod
     def _fit_all(found: Sequence[tuple[Any, np.ndarray, Spec | None]]) -> list[Any]:
-        return jax_arrays.like_all([_wanted(*one) for one in found])
+        return jax_places.like_all([_wanted(*one) for one in found])
 
     fit_all: FitAll | None = _fit_all
 
@@ -100,7 +101,7 @@ class _Abstract(_Placed, Opaque):
     def spec(self, value: Any) -> Spec:
         return (KEY if jax_arrays.is_key(value) else JAX).spec(value)
 
-    misplaced = staticmethod(jax_arrays.misplaced)
+    misplaced = staticmethod(jax_places.misplaced)
 
 
 class _Arrays(_Placed, ArrayKind):

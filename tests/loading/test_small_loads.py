@@ -1,4 +1,4 @@
-"""A load of little costs little: it reads the manifest once, and decodes what it needs."""
+"""A load of little costs little: it reads the manifest once, decodes what it needs."""
 
 import collections
 
