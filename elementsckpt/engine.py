@@ -202,7 +202,7 @@ class Engine:
         if path is None and step is None:
             return lookup.with_keys(self._required_directory(), keys)
         if self._directory is None and path is not None and step is None:
-            return lookup.find(local(path))
+            return lookup.find(local(path), to_load=True)
         return lookup.named(self._required_directory(), path, step, self._options.keep)
 
     # Looking

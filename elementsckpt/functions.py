@@ -100,7 +100,10 @@ def load(
     request = Request(
         verbs.FUNCTIONS, keys, mmap=mmap, verify=verify, allow_pickle=allow_pickle
     )
-    targets, candidates = of_loadfns(loadfns), Candidates(partial(find, local(path)))
+    targets, candidates = (
+        of_loadfns(loadfns),
+        Candidates(partial(find, local(path), to_load=True)),
+    )
     with Meter("load") as meter:
         loaded = loading.load(request, targets, candidates, Phases(), meter)
     return loaded.report(time.monotonic() - start)
@@ -183,7 +186,7 @@ def load_pytree(
         allow_pickle=allow_pickle,
     )
     targets = {key: Target(template=partial(flatten, template))}
-    candidates = Candidates(partial(find, local(path)))
+    candidates = Candidates(partial(find, local(path), to_load=True))
     with Meter("load") as meter:
         loaded = loading.read(request, targets, candidates, Phases(), meter)
     return loaded.states.get(key, template)

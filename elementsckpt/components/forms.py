@@ -74,13 +74,12 @@ class Form:
     def _differences(self, key: str, saved: Tree) -> list[str]:
         found = [x for group in saved.leaves for x in leaves.named(group).specs(group)]
         with contextlib.suppress(MismatchError):  # There are too many names.
-            names = walking.names(saved, walking.Allowance())
-            entries = [(name, number, found[number]) for name, number in names]
             plan = matching.plan(
                 self._flat,
-                entries,
+                walking.names(saved, walking.Allowance()),
                 Selection(),
                 key,
+                lambda numbers: found,
                 lambda: walking.keys(saved, walking.Allowance()),
             )
             _decide(plan, saved)

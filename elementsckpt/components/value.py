@@ -112,15 +112,13 @@ class Value:
             return
         with _refusing_depth():
             given = pytrees.flatten(plain(data).state)
-        saved = [
-            (escape(name), number, given.spec(number))
-            for number, name in enumerate(given.names)
-        ]
+        saved = list(zip(map(escape, given.names), itertools.count(), strict=False))
         plan = matching.plan(
             template(self),
             saved,
             Selection(),
             "",
+            lambda numbers: {number: given.spec(number) for number in numbers},
             lambda: zip(map(escape, given.names), itertools.count(), given.keys()),
         )
         values = dict(enumerate(given.values))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from . import records
 
 # How much of a manifest is read until its head is whole. Most heads have some 1 KiB.
 _HEAD_BYTES = 8 << 10, 256 << 10
+_WHOLE_BYTES = (1 << 20,)  # Of one that is loaded: most manifests are smaller.
 _NOTHING = Start(bytearray(), 0, None)
 
 
@@ -33,6 +34,7 @@ class SaveEntry:
       is_ours: Whether this library wrote it; a guess if it is damaged.
       signature: That of its manifest, or None if it could not be read.
       is_verified: Whether all of the manifest was verified, not its head alone.
+      content: All of the manifest, if it was read to load the save; else None.
       segments: Names of its segments, if it was written by this object and has no other
         files; else None.
     """
@@ -45,6 +47,7 @@ class SaveEntry:
     is_ours: bool = True
     signature: Hashable | None = None
     is_verified: bool = False
+    content: bytearray | None = None
     segments: tuple[str, ...] | None = None
 
     @property
@@ -106,20 +109,26 @@ class SaveEntry:
         return group, self.sequence, self.is_original, self.path.name
 
 
-def read_entry(source: Source) -> SaveEntry | None:
-    """Return a save, of which the head is read; None if it has no manifest."""
-    found = _read_entry(source)
+def read_entry(source: Source, *, to_load: bool = False) -> SaveEntry | None:
+    """Return a save, of which the head is read; None if it has no manifest.
+
+    Args:
+      source: Reads it.
+      to_load: Whether to read all of its manifest at once and to keep that.
+    """
+    found = _read_entry(source, to_load=to_load)
     error = None if found is None else found.error
     if error is not None and isinstance(error.__cause__, FileNotFoundError):
-        found = _read_entry(source)  # It was committed just after the first look.
+        # It was committed just after the first look.
+        found = _read_entry(source, to_load=to_load)
     return found
 
 
-def _read_entry(source: Source) -> SaveEntry | None:
+def _read_entry(source: Source, *, to_load: bool) -> SaveEntry | None:
     where, is_link = f"{source.path}/{names.MANIFEST}", source.is_link
     start, head = _NOTHING, None
     try:
-        for start in _starts(source):
+        for start in _starts(source, _WHOLE_BYTES if to_load else _HEAD_BYTES):
             head = codec.decode_head(start.content, start.size, where)
             if head is not None:
                 break
@@ -129,19 +138,21 @@ def _read_entry(source: Source) -> SaveEntry | None:
         if source.has_no_manifest():
             return None
         return _damaged(source, error, start, is_link=is_link)
+    is_whole = len(start.content) == start.size
     return SaveEntry(
         source,
         head,
         sequence=head.sequence,
         is_link=is_link,
         signature=start.signature,
-        is_verified=len(start.content) == start.size,
+        is_verified=is_whole,
+        content=start.content if to_load and is_whole else None,
     )
 
 
-def _starts(source: Source) -> Iterator[Start]:
+def _starts(source: Source, sizes: Iterable[int]) -> Iterator[Start]:
     """Yield more and more of a manifest, at last all of it."""
-    for size in _HEAD_BYTES:
+    for size in sizes:
         start = source.start(size)
         yield start
     content = source.manifest()

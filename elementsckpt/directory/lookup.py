@@ -21,12 +21,15 @@ from .retention import Keep
 _logger = logging.getLogger("elementsckpt")
 
 
-def find(path: Path, directory: Directory | None = None) -> list[SaveEntry]:
+def find(
+    path: Path, directory: Directory | None = None, *, to_load: bool = False
+) -> list[SaveEntry]:
     """Return the save at a path, or those of a directory, newest first.
 
     Args:
       path: A save folder or a directory.
       directory: The object for this directory, if the caller has one.
+      to_load: As for `read_entry`, for a save folder.
 
     Raises:
       SaveNotFoundError: there is no save.
@@ -35,7 +38,7 @@ def find(path: Path, directory: Directory | None = None) -> list[SaveEntry]:
     meant = None if own else addresses.find(path)
     if meant is not None:
         return [meant]
-    here = None if own else _save_at(path)
+    here = None if own else _save_at(path, to_load=to_load)
     # A save given by path is never replaced by another, not even by one inside it.
     if here is not None and _is_written_by_us(here):
         return [here]
@@ -134,7 +137,8 @@ def named(
     if found:
         return found
     try:
-        return find(directory.path if name == "latest" else local(path), directory)
+        place = directory.path if name == "latest" else local(path)
+        return find(place, directory, to_load=True)
     except SaveNotFoundError as error:
         if name is None:
             raise
@@ -222,9 +226,9 @@ def deletable(
     return chosen
 
 
-def _save_at(path: Path) -> SaveEntry | None:
+def _save_at(path: Path, *, to_load: bool = False) -> SaveEntry | None:
     source = places.open_source(path)
-    found = read_entry(source)
+    found = read_entry(source, to_load=to_load)
     if found is None and elements.is_save(source):
         return SaveEntry(source)
     return found

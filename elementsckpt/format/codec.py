@@ -24,6 +24,7 @@ from .manifest import (
     VERSION,
     Block,
     Component,
+    File,
     Files,
     Head,
     Manifest,
@@ -32,9 +33,11 @@ from .manifest import (
 )
 from .names import FOLDER, SEGMENT
 
-T = TypeVar("T", bound=Head)
+T = TypeVar("T", bound=Struct)
 _TAIL = b',\n"digest":"%s"}\n'
 _PLACE_OF = operator.attrgetter("segment", "offset")
+_SEGMENT_OF = operator.attrgetter("segment")
+_DIGEST_OF = operator.attrgetter("digest")
 _TAIL_BYTES = len(_TAIL) - 2 + 32
 _HEAD_TAIL = b',\n"head_digest":"%s"'
 # In JSON, lines end only between fields: those within text are escaped.
@@ -80,7 +83,7 @@ def decode(content: bytes | bytearray, where: str) -> Manifest:
       DamagedError: it is not what was written.
       VersionError: it is in a newer version of the format.
     """
-    head = decode_head(content, len(content), where)
+    head = decode_head(content, len(content), where)  # Refuses a newer version.
     manifest = _parse(_MANIFEST, content, where)
     try:
         if head != manifest.head():
@@ -120,6 +123,7 @@ def decode_head(start: bytes | bytearray, size: int, where: str) -> Head | None:
     elif end is None:
         return None
     if end is None:
+        _refuse_newer(start, where)
         old = _parse(_HEADLESS, start, where)
         old.summaries = old.components
         return msgspec.convert(old, Head, from_attributes=True)
@@ -131,7 +135,9 @@ def decode_head(start: bytes | bytearray, size: int, where: str) -> Head | None:
         raise DamagedError(
             f"{where} is damaged: it has {size} bytes, expected {expected}."
         )
-    return _parse(_HEAD, bytes(body) + b"}", where)
+    content = bytes(body) + b"}"
+    _refuse_newer(content, where)
+    return _parse(_HEAD, content, where)
 
 
 def verify(content: bytes | bytearray, where: str) -> None:
@@ -145,14 +151,17 @@ def verify(content: bytes | bytearray, where: str) -> None:
         raise DamagedError(f"{where} is damaged: its digest does not match.")
 
 
+def _refuse_newer(content: bytes | bytearray, where: str) -> None:
+    version = _parse(_VERSION, content, where).version
+    if version > VERSION:
+        raise VersionError(
+            f"{where} is in version {version} of the format, and this elementsckpt "
+            f"reads versions up to {VERSION}: update elementsckpt to load it."
+        )
+
+
 def _parse(decoder: json.Decoder[T], content: bytes | bytearray, where: str) -> T:
     try:
-        version = _VERSION.decode(content).version
-        if version > VERSION:
-            raise VersionError(
-                f"{where} is in version {version} of the format, and this elementsckpt "
-                f"reads versions up to {VERSION}: update elementsckpt to load it."
-            )
         return decoder.decode(content)
     except (MsgspecError, RecursionError, UnicodeError) as error:
         raise DamagedError(f"{where} is not a manifest: {reason(error)}.") from error
@@ -176,17 +185,17 @@ def _check_blocks(component: Component) -> None:
             raise _InvalidError(f"names {segment.file!r}, which is not a segment")
         if segment.start > segment.size:
             raise _InvalidError(f"has data of {segment.file} beyond its end")
-    content, leaves = 0, component.size_bytes
-    for block in component.blocks:
-        size = block.unpacked or block.size
-        content += size
-        if block.segment >= len(component.segments):
-            raise _InvalidError("has a block in a segment that it lacks")
-        if size > MAX_BLOCK_BYTES:
-            raise _InvalidError(
-                f"has a block of {size} bytes, more than {MAX_BLOCK_BYTES}"
-            )
-    _check_overlap(component.segments, component.blocks)
+    blocks, leaves = component.blocks, component.size_bytes
+    _check_digests(blocks)
+    if max(map(_SEGMENT_OF, blocks), default=-1) >= len(component.segments):
+        raise _InvalidError("has a block in a segment that it lacks")
+    sizes = [block.unpacked or block.size for block in blocks]
+    content, largest = sum(sizes), max(sizes, default=0)
+    if largest > MAX_BLOCK_BYTES:
+        raise _InvalidError(
+            f"has a block of {largest} bytes, more than {MAX_BLOCK_BYTES}"
+        )
+    _check_overlap(component.segments, blocks)
     # Gaps align the leaves; a gap is never larger than the leaf after it.
     if not leaves <= content <= 2 * leaves:
         raise _InvalidError(f"has blocks of {content} bytes, for leaves of {leaves}")
@@ -195,17 +204,36 @@ def _check_blocks(component: Component) -> None:
         raise _InvalidError(f"has {len(component.trees)} trees, expected {count}")
 
 
-def _check_overlap(segments: Sequence[Segment], blocks: Iterable[Block]) -> None:
+def _check_digests(items: Iterable[Block | File]) -> None:
+    """Refuse digests with anything but digits in them; the schema has their length."""
+    digits = "".join(map(_DIGEST_OF, items)).encode(errors="replace")
+    if digits.translate(None, b"0123456789abcdef"):
+        raise _InvalidError("has a digest that is not hexadecimal")
+
+
+def _check_overlap(segments: Sequence[Segment], blocks: Sequence[Block]) -> None:
     """Refuse blocks that overlap others, or lie outside of their segment."""
+    found = _overlapping(segments, blocks)  # Most are in order.
+    found = found and _overlapping(segments, sorted(blocks, key=_PLACE_OF))
+    if found:
+        end, file = found.offset + found.size, segments[found.segment].file
+        raise _InvalidError(
+            f"has a block at bytes {found.offset} to {end} of {file} that overlaps "
+            f"another, or an end of the file"
+        )
+
+
+def _overlapping(segments: Sequence[Segment], blocks: Iterable[Block]) -> Block | None:
+    """Return the first block that begins before the one ahead of it ends, or None."""
     ends = [segment.start for segment in segments]
-    for block in sorted(blocks, key=_PLACE_OF):
-        segment, end = segments[block.segment], block.offset + block.size
-        if block.offset < ends[block.segment] or end > segment.size:
-            raise _InvalidError(
-                f"has a block at bytes {block.offset} to {end} of {segment.file} that "
-                f"overlaps another, or an end of the file"
-            )
-        ends[block.segment] = end
+    sizes = [segment.size for segment in segments]
+    for block in blocks:
+        number, offset = block.segment, block.offset
+        end = offset + block.size
+        if offset < ends[number] or end > sizes[number]:
+            return block
+        ends[number] = end
+    return None
 
 
 def _check_shared(components: Iterable[Component]) -> None:
@@ -237,6 +265,7 @@ def _check_files(component: Component, files: Files) -> None:
         raise _InvalidError("has a component with files and a state")
     if not FOLDER.fullmatch(files.folder):
         raise _InvalidError(f"names {files.folder!r}, which is not a folder of files")
+    _check_digests(files.files)
     paths = [file.path for file in files.files]
     _refuse_twice(paths)
     for path in paths:

@@ -56,9 +56,15 @@ def decode(code: Any) -> Any:
     return _DECODERS[name](value)
 
 
+_CODED = frozenset({dict, list})  # Types of what JSON holds in place of a scalar.
+
+
 def decode_all(codes: Iterable[Any]) -> list[Any]:
     """Return the scalars with these encodings; plain ones take a short cut."""
-    return [decode(x) if type(x) is dict or type(x) is list else x for x in codes]
+    found = list(codes)
+    if _CODED.isdisjoint(map(type, found)):
+        return found
+    return [decode(x) if type(x) in _CODED else x for x in found]
 
 
 def build_dict(keys: Sequence[Any], values: Iterable[Any]) -> dict[Any, Any]:

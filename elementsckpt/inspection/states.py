@@ -66,7 +66,7 @@ def read(
         allow_pickle=allow_pickle,
         plain=True,
     )
-    candidates = Candidates(functools.partial(lookup.find, local(path)))
+    candidates = Candidates(functools.partial(lookup.find, local(path), to_load=True))
     with Meter("read") as meter:
         loaded: Loaded | None = None
         try:

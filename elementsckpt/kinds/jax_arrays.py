@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from ..user import attributes
 from . import jax_batches
+from .jax_batches import Group
 
 
 class KeyData(Struct, frozen=True, eq=False):
@@ -194,17 +195,16 @@ def keeps_donated() -> bool:
     return version >= (0, 6)
 
 
-def put(groups: Sequence[list[Any]]) -> None:
-    """Make JAX arrays of NumPy arrays on the default device, in place.
-
-    Args:
-      groups: The arrays; those of a group have one dtype and shape.
-    """
+def put(groups: Sequence[Group]) -> None:
+    """Make JAX arrays of NumPy arrays on the default device, in place."""
     device_put = importlib.import_module("jax").device_put
-    jax_batches.put(groups, lambda arrays: device_put(list(map(_own, arrays))))
+    jax_batches.put(groups, lambda arrays: device_put(list(map(unshared, arrays))))
+    for arrays, is_weak in groups:
+        if is_weak:
+            arrays[:] = [x if x.weak_type else weaken(x) for x in arrays]
 
 
-def _own(array: np.ndarray) -> np.ndarray:
+def unshared(array: np.ndarray) -> np.ndarray:
     """Return the array, in memory that JAX will copy if it would not keep it."""
     address = array.__array_interface__["data"][0]
     if keeps_donated() or address % _SHARED_ALIGN or not array.nbytes:
@@ -227,7 +227,7 @@ def weaken(array: Any) -> Any:
     if len(sharding.device_set) > 1:
         buffers = [shard.data for shard in array.addressable_shards]
     weak = _weak(array.aval)
-    return type(array)(weak, sharding, buffers, committed=_is_committed(array))
+    return type(array)(weak, sharding, buffers, committed=is_committed(array))
 
 
 @functools.lru_cache
@@ -240,93 +240,15 @@ def wrap_key(data: Any, implementation: str) -> Any:
     return sys.modules["jax"].random.wrap_key_data(data, impl=implementation)
 
 
-# Replacing another array
-
-
 def is_abstract(value: Any) -> bool:
     """Return whether the value is a `jax.ShapeDtypeStruct`, without elements."""
     struct = getattr(sys.modules.get("jax"), "ShapeDtypeStruct", ())
     return attributes.is_instance(value, struct)
 
 
-def like(current: Any, array: Any, *, weak: bool = False) -> Any:
-    """Return a NumPy array or key data as a JAX array in the place of `current`.
-
-    Args:
-      current: A JAX array or typed keys, which may be deleted, or the abstract form of
-        either, with or without a sharding.
-      array: Elements of the same shape, or uint32[..., n] for keys.
-      weak: Whether the result is weakly typed.
-    """
-    jax, sharding = sys.modules["jax"], _sharding(current)
-    with _default_device(current) if sharding is None else contextlib.nullcontext():
-        if is_key(current):
-            keys = wrap_key(jax.device_put(_own(array)), implementation(current))
-            return jax.device_put(keys, sharding)
-        placed = _place(array, sharding)
-        return weaken(placed) if weak else placed
-
-
-def _place(array: np.ndarray, sharding: Any) -> Any:
-    jax = sys.modules["jax"]
-    if keeps_donated() or not isinstance(sharding, jax.sharding.Sharding):
-        return jax.device_put(_own(array), sharding)
-    # JAX may share the memory of a shard that begins where the array does not.
-    on_one = functools.partial(
-        jax.sharding.SingleDeviceSharding, memory_kind=sharding.memory_kind
-    )
-    places = sharding.addressable_devices_indices_map(array.shape).items()
-    shards = [jax.device_put(_own(array[x]), on_one(device)) for device, x in places]
-    make = jax.make_array_from_single_device_arrays
-    return make(array.shape, sharding, shards)
-
-
-def misplaced(current: Any) -> str | None:
-    """Return the sharding of an abstract array if its shape does not allow it."""
-    sharding = _sharding(current) if is_abstract(current) else None
-    if sharding is None or not hasattr(sharding, "shard_shape"):
-        return None
-    try:
-        sharding.shard_shape(tuple(current.shape))
-    except (ValueError, IndexError):
-        return str(sharding)
-    return None
-
-
-def device_key(current: Any) -> Any:
-    """Return the properties of an array that `like` gives to its result."""
-    is_weak = getattr(current, "weak_type", False)
-    return current.sharding, _sharding(current) is None, is_weak
-
-
-def _sharding(current: Any) -> Any:
-    """Return the sharding that an array is committed to, or None.
-
-    A computation moves uncommitted arrays to the devices of its other arrays, and
-    refuses arrays that are committed to different devices.
-    """
-    sharding = current.sharding
-    if is_abstract(current):
-        # A mesh from eval_shape has no devices; the current mesh has them.
-        mesh = getattr(sharding, "mesh", None)
-        is_abstract_mesh = isinstance(mesh, sys.modules["jax"].sharding.AbstractMesh)
-        return sharding.spec if is_abstract_mesh else sharding
-    if _is_committed(current) or len(sharding.device_set) > 1:
-        return sharding
-    return None
-
-
-def _is_committed(array: Any) -> bool:
+def is_committed(array: Any) -> bool:
     # Only newer versions have the public name.
     return bool(getattr(array, "committed", getattr(array, "_committed", True)))
-
-
-def _default_device(current: Any) -> contextlib.AbstractContextManager[Any]:
-    """Make the device of an array the default device, if the array has one."""
-    if current.sharding is None:
-        return contextlib.nullcontext()
-    (device,) = current.sharding.device_set
-    return sys.modules["jax"].default_device(device)  # type: ignore[no-any-return]
 
 
 @contextlib.contextmanager

@@ -24,24 +24,42 @@ _ROUNDS = 16  # The fewest calls of a function that pay for each of its argument
 _PIECE = 128  # Arrays that one call puts together, or takes apart.
 
 
+class Group(NamedTuple):
+    """Arrays of one dtype and shape.
+
+    Attributes:
+      arrays: NumPy arrays, which are replaced by those of JAX.
+      is_weak: Whether they become weakly typed, if JAX makes them so in compiled code.
+    """
+
+    arrays: list[Any]
+    is_weak: bool = False
+
+
 def put(
-    groups: Sequence[list[Any]], otherwise: Callable[[list[np.ndarray]], Sequence[Any]]
+    groups: Sequence[Group],
+    otherwise: Callable[[list[np.ndarray]], Sequence[Any]],
+    sharding: Any = None,
 ) -> None:
-    """Make JAX arrays of NumPy arrays on the default device, in place.
+    """Make JAX arrays of NumPy arrays, in place.
 
     Args:
-      groups: The arrays; those of a group have one dtype and shape.
-      otherwise: Makes those that are large, or of which there are few.
+      groups: The arrays.
+      otherwise: Makes those that are large, or of which there are few; never weakly
+        typed.
+      sharding: Of one device, to which the arrays are committed. None for the default
+        device.
     """
-    small = [x for x in groups if x and _is_small(x[0])]
-    if sum(map(len, small)) >= min(_MANY, _PIECE):
+    small = [x for x in groups if x.arrays and _is_small(x.arrays[0])]
+    if sum(len(group.arrays) for group in small) >= min(_MANY, _PIECE):
         # Where transfers are forbidden, even explicit ones, this one is refused.
-        probe = importlib.import_module("jax").device_put(np.zeros((), np.uint8))
+        jax = importlib.import_module("jax")
+        probe = jax.device_put(np.zeros((), np.uint8), sharding)
         with _compiled():
-            (_put_packed if _is_far(probe) else _make)(small, probe)
-    rest = [x for group in groups for x in group if type(x) is np.ndarray]
+            (_put_packed if _is_far(probe) else _make)(small, probe, sharding)
+    rest = [x for group, _ in groups for x in group if type(x) is np.ndarray]
     made = iter(otherwise(rest) if rest else ())
-    for group in groups:
+    for group, _ in groups:
         group[:] = [next(made) if type(x) is np.ndarray else x for x in group]
 
 
@@ -70,47 +88,51 @@ def _compiled() -> Iterator[None]:
         yield
 
 
-def _make(groups: Sequence[list[Any]], probe: Any) -> None:
+def _make(groups: Sequence[Group], probe: Any, sharding: Any) -> None:
     """Make arrays on the CPU by a function that returns its arguments.
 
     In a round it makes one array of each column, and columns of like length end
     together. What does not pay stays as it is.
     """
-    steps = [_ROUNDS if len(x) >= _ROUNDS**2 else 1 for x in groups]
+    steps = [_ROUNDS if len(x.arrays) >= _ROUNDS**2 else 1 for x in groups]
     places = [
         (group, slice(start, None, step))
         for group, step in zip(groups, steps, strict=True)
         for start in range(step)
     ]
-    columns = [group[place] for group, place in places]
-    left, done = sorted(columns, key=len), 0
+    columns = [Group(group.arrays[place], group.is_weak) for group, place in places]
+    left, done = sorted(columns, key=lambda x: len(x.arrays)), 0
+    same = _same(sharding)
     while left:
-        count = len(left[0]) - done
+        count = len(left[0].arrays) - done
         if count >= _ROUNDS and count * len(left) >= _MANY:
-            rows = zip(*(column[done : done + count] for column in left), strict=True)
-            made = [_programs().same(*row) for row in rows]
+            kinds = tuple([column.is_weak for column in left])
+            parts = [column.arrays[done : done + count] for column in left]
+            made = [same(kinds, *row) for row in zip(*parts, strict=True)]
             if made[0][0].sharding != probe.sharding:  # A mesh is set.
                 return
             for column, arrays in zip(left, zip(*made, strict=True), strict=True):
-                column[done : done + count] = arrays
+                column.arrays[done : done + count] = arrays
             done += count
         del left[0]
     for (group, place), column in zip(places, columns, strict=True):
-        group[place] = column
+        group.arrays[place] = column.arrays
 
 
-def _put_packed(groups: Sequence[list[Any]], probe: Any) -> None:
+def _put_packed(groups: Sequence[Group], probe: Any, sharding: Any) -> None:
     """Make arrays on another device, which gets those of a group packed."""
-    jax = sys.modules["jax"]
-    for group in groups:
+    jax, programs = sys.modules["jax"], _programs()
+    for group, is_weak in groups:
         if len(group) < _PIECE:
             continue
         dtype, made = group[0].dtype, []
         for part in _parts(group):
             packed = np.zeros((_padded(len(part)), *part[0].shape), _bits(dtype))
             np.stack(part, out=packed[: len(part)].view(dtype))
-            pieces = _programs().split(jax.device_put(packed))
-            arrays = [x for piece in pieces for x in _programs().unstack(piece, dtype)]
+            pieces = programs.split(jax.device_put(packed, sharding))
+            arrays = [
+                x for one in pieces for x in programs.unstack(one, dtype, is_weak)
+            ]
             made += arrays[: len(part)]
         if made[0].sharding == probe.sharding:  # No mesh is set.
             group[:] = made
@@ -179,14 +201,12 @@ class _Programs(NamedTuple):
     """Compiled functions, which need no elements from the host.
 
     Attributes:
-      same: Returns its arguments, as arrays of its own.
       stack: Puts a piece of arrays together, as bits.
       join: Puts pieces together.
       split: Takes them apart again.
-      unstack: Takes a piece apart, into arrays of a dtype.
+      unstack: Takes a piece apart, into arrays of a dtype, weakly typed or not.
     """
 
-    same: Any
     stack: Any
     join: Any
     split: Any
@@ -206,16 +226,42 @@ def _programs() -> _Programs:
         starts = range(0, whole.shape[0], _PIECE)
         return [lax.slice_in_dim(whole, start, start + _PIECE) for start in starts]
 
-    def unstack(piece: Any, dtype: Any) -> list[Any]:
+    def unstack(piece: Any, dtype: Any, is_weak: bool) -> list[Any]:
         rows = [lax.index_in_dim(piece, x, keepdims=False) for x in range(_PIECE)]
-        return [cast(row, dtype) for row in rows]
+        return [_typed(cast(row, dtype), is_weak) for row in rows]
 
     return _Programs(
-        same=jax.jit(lambda *arrays: arrays),
         stack=jax.jit(
             lambda *arrays: numpy.stack([cast(x, _bits(x.dtype)) for x in arrays])
         ),
         join=jax.jit(lambda *pieces: lax.concatenate(pieces, 0)),
         split=jax.jit(split),
-        unstack=jax.jit(unstack, static_argnums=1),
+        unstack=jax.jit(unstack, static_argnums=(1, 2)),
     )
+
+
+@functools.lru_cache(4)
+def _same(sharding: Any) -> Any:
+    """Return a compiled function that returns arrays as arrays of its own.
+
+    It gets whether each is to be weakly typed, and the arrays. They are committed to
+    the sharding, if it is not None.
+    """
+    jax = importlib.import_module("jax")
+    options = {} if sharding is None else {"out_shardings": sharding}
+
+    def same(kinds: Sequence[bool], *arrays: Any) -> list[Any]:
+        return list(map(_typed, arrays, kinds))
+
+    return jax.jit(same, static_argnums=0, **options)
+
+
+def _typed(array: Any, is_weak: bool) -> Any:
+    """Return an array in compiled code, weakly typed if that is wanted and possible."""
+    if not is_weak:
+        return array
+    try:  # There is no public name for it.
+        convert = sys.modules["jax._src.lax.lax"]._convert_element_type
+        return convert(array, weak_type=True)
+    except (KeyError, AttributeError, TypeError):
+        return array

@@ -11,9 +11,11 @@ import numpy as np
 from ..errors import MismatchError, ReadError, reason
 from ..format import dtypes
 from ..format.manifest import LeafGroup
-from . import jax_arrays, jax_parts
+from . import jax_arrays, jax_parts, jax_places
 from .jax_arrays import KeyData
-from .kind import ArrayKind, Encoded, Form, Kind, Spec, cast, dtype_of
+from .jax_batches import Group
+from .jax_places import Wanted
+from .kind import ArrayKind, Encoded, FitAll, Form, Kind, Spec, cast, dtype_of
 from .numpy_kinds import NUMPY
 from .python_kinds import Opaque
 from .remote import Remote
@@ -34,12 +36,13 @@ def _build(groups: Sequence[LeafGroup], decoded: Sequence[list[Any]], key: str) 
                 f"JAX would silently make 32 bits wide. Set jax_enable_x64, as the run "
                 f"that saved it did."
             )
-    jax_arrays.put([arrays for _, arrays in pairs])
+    is_key = KEY.name.__eq__
+    jax_arrays.put(
+        [Group(arrays, bool(x.value) and not is_key(x.kind)) for x, arrays in pairs]
+    )
     for group, arrays in pairs:
-        if group.kind == KEY.name:
+        if is_key(group.kind):
             arrays[:] = [_wrap_key(array, group, key) for array in arrays]
-        elif group.value:
-            arrays[:] = map(jax_arrays.weaken, arrays)
 
 
 def _wrap_key(data: Any, group: LeafGroup, key: str) -> Any:
@@ -52,25 +55,42 @@ def _wrap_key(data: Any, group: LeafGroup, key: str) -> Any:
         ) from error
 
 
+def _wanted(current: Any, array: np.ndarray, taken: Spec | None) -> Wanted:
+    """Return the array that `current` is replaced by, and whether it is weakly typed.
+
+    Args:
+      current: A JAX array, typed keys, or the abstract form of either.
+      array: The saved elements.
+      taken: As for `Kind.fit`.
+    """
+    if taken is not None:
+        # It may come from JAX, where its type may have been weak.
+        weak = taken.dtype == current.dtype if taken.weak is None else taken.weak
+        return Wanted(current, array, weak)
+    if array.dtype != current.dtype and not jax_arrays.is_key(current):
+        array = cast(array, current.dtype)
+    return Wanted(current, array, getattr(current, "weak_type", False))
+
+
 class _Placed(Kind):
     """Leaves that are on devices of JAX, or will be."""
 
     def where(self, current: Any) -> str | None:
         return str(current.sharding or "the default device")
 
-    device_key = staticmethod(jax_arrays.device_key)
+    device_key = staticmethod(jax_places.device_key)
 
     def fit(self, current: Any, value: Any, kind: Kind, taken: Spec | None) -> Any:
-        if taken is None:
-            array, weak = kind.numbers(value), getattr(current, "weak_type", False)
-            if not jax_arrays.is_key(current):
-                array = cast(array, current.dtype)
-            return jax_arrays.like(current, array, weak=weak)
-        if taken.kind != "array":
+        if taken is not None and taken.kind != "array":
             return value
-        # It may come from JAX, where its type may have been weak.
-        weak = taken.dtype == current.dtype if taken.weak is None else taken.weak
-        return jax_arrays.like(current, kind.numbers(value), weak=weak)
+        current, array, weak = _wanted(current, kind.numbers(value), taken)
+        return jax_places.like(current, array, weak=weak)
+
+    @staticmethod
+    def _fit_all(found: Sequence[tuple[Any, np.ndarray, Spec | None]]) -> list[Any]:
+        return jax_places.like_all([_wanted(*one) for one in found])
+
+    fit_all: FitAll | None = _fit_all
 
 
 class _Abstract(_Placed, Opaque):
@@ -81,7 +101,7 @@ class _Abstract(_Placed, Opaque):
     def spec(self, value: Any) -> Spec:
         return (KEY if jax_arrays.is_key(value) else JAX).spec(value)
 
-    misplaced = staticmethod(jax_arrays.misplaced)
+    misplaced = staticmethod(jax_places.misplaced)
 
 
 class _Arrays(_Placed, ArrayKind):
@@ -140,6 +160,7 @@ class _Keys(_Arrays):
     name = "key"
     is_known_by_identity = False
     remote = None
+    fit_all = None
     spec_key: Callable[[Any], Any] | None = ArrayKind.spec_key
     recognise = Kind.recognise
 

@@ -108,6 +108,9 @@ class Spec(NamedTuple):
         return f"{name}[{','.join(map(str, self.shape))}]"
 
 
+FitAll = Callable[[Sequence[tuple[Any, np.ndarray, Spec | None]]], Sequence[Any]]
+
+
 class Kind:
     """A kind of leaf; the defaults suit leaves that only pickle holds.
 
@@ -146,6 +149,9 @@ class Kind:
         same function are built together. None if not needed.
       library: Name of the library to blame if `build` fails; "" to blame the save.
       refusals: Exceptions that `encode` raises for leaves that cannot be saved.
+      fit_all: Returns what `fit` returns for each of many NumPy arrays, made together;
+        None for those that `fit` must convert. It gets the current leaves, the arrays
+        and, as for `fit`, what they take.
       spec_key: Returns a quickly computed key of an array: arrays with equal keys have
         the same `spec` and the same sharding check.
     """
@@ -168,6 +174,7 @@ class Kind:
     build: Callable[[Sequence[LeafGroup], Sequence[list[Any]], str], None] | None = None
     library = ""
     refusals: tuple[type[Exception], ...] = ()
+    fit_all: FitAll | None = None
     spec_key: Callable[[Any], Any] | None = None
 
     # Saving

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -100,7 +101,8 @@ class SavedComponent:
         with damage(self._where):
             saved = self._tree
             names, hidden = saved_tree.leaf_names(saved), saved_tree.hidden(saved)
-            return [x for n, x in enumerate(names) if n not in hidden]
+            shown = (n not in hidden for n in range(len(names)))
+            return list(itertools.compress(names, shown)) if hidden else names
 
     def names(self) -> list[tuple[str, int]]:
         """Return name and number of each leaf, several for a leaf in several places."""
@@ -114,13 +116,12 @@ class SavedComponent:
         except MismatchError as error:
             raise MismatchError(f"In {self._where} {error}") from error
 
-    def specs(self) -> list[tuple[str, int, Spec]]:
-        """Return name, number and spec of each leaf, without reading its bytes."""
-        names = self.names()
+    def specs(self, numbers: Iterable[int]) -> dict[int, Spec]:
+        """Return the specs of leaves by number, without reading their bytes."""
         with damage(self._where):
-            groups = self._tree.leaves
-            specs = [spec for x in groups for spec in leaves.named(x).specs(x)]
-            return [(name, number, specs[number]) for name, number in names]
+            picked = saved_tree.pick(self._tree, numbers)
+            specs = [spec for _, x in picked for spec in leaves.named(x).specs(x)]
+            return dict(zip(saved_tree.numbers_in(picked), specs, strict=True))
 
     def values(
         self, numbers: Iterable[int], as_saved: Collection[int] = ()

@@ -85,7 +85,9 @@ def _current(key: str, loaded: Loaded) -> flattening.Flat:
 def _plan(component: Selectable, flat: flattening.Flat, loaded: Loaded) -> Plan:
     key, target = component.key, loaded.targets[component.key]
     selection = loaded.selections[key]
-    plan = matching.plan(flat, component.specs(), selection, key, component.keys)
+    plan = matching.plan(
+        flat, component.names(), selection, key, component.specs, component.keys
+    )
     if plan.undecided:
         values = component.values(number for _, number, *_ in plan.undecided)
         matching.decide(plan, values)

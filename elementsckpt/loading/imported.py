@@ -68,11 +68,9 @@ class ElementsComponent:
         named = enumerate(self._flat.names)
         return [(manifest.escape(name), number) for number, name in named]
 
-    def specs(self) -> list[tuple[str, int, Spec]]:
-        """Return name, number and spec of each leaf."""
-        return [
-            (name, number, self._flat.spec(number)) for name, number in self.names()
-        ]
+    def specs(self, numbers: Iterable[int]) -> dict[int, Spec]:
+        """Return the specs of leaves by number."""
+        return {number: self._flat.spec(number) for number in numbers}
 
     def keys(self) -> list[tuple[str, int, Keys]]:
         """Return name and number of each leaf, and the keys that lead to it."""

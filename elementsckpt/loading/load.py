@@ -172,7 +172,7 @@ def _read(loaded: Loaded, *, is_own: bool) -> None:
                 component.close()
 
 
-_Chosen = list[tuple[Selectable, list[tuple[str, int]]]]
+_Chosen = list[tuple[Selectable, Sequence[tuple[str, int]]]]
 
 
 def _bytes_to_read(parts: Parts, chosen: _Chosen, loaded: Loaded) -> int:
@@ -187,8 +187,7 @@ def _choose(components: Sequence[Selectable], loaded: Loaded) -> _Chosen:
     """Return components that have selected leaves, with these names and numbers."""
     chosen = []
     for component in components:
-        matches = loaded.selections[component.key].matches
-        named = [(name, number) for name, number in component.names() if matches(name)]
+        named = loaded.selections[component.key].choose(component.names())
         if named:
             chosen.append((component, named))
     refuse_unselected(components, {component.key for component, _ in chosen}, loaded)

@@ -136,5 +136,7 @@ class Loaded(Struct):
 
 def full_names(key: str, names: Iterable[str]) -> list[str]:
     """Return names of leaves with the key of their component."""
-    prefix = f"{key}/"
-    return [prefix + name if name else key for name in names]
+    prefix, names = f"{key}/", list(names)
+    if "" in names:
+        return [prefix + name if name else key for name in names]
+    return list(map(prefix.__add__, names))

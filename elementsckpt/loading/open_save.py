@@ -53,7 +53,8 @@ class OpenSave:
             self._files = elements.files(found.path)
             return
         where = str(found.path / names.MANIFEST)
-        entries = codec.decode(found.source.manifest(), where).components
+        content = found.source.manifest() if found.content is None else found.content
+        entries = codec.decode(content, where).components
         with damage(where):
             keys = scalars.decode_keys(entry.key for entry in entries)
         self._entries = dict(zip(keys, entries, strict=True))
@@ -113,7 +114,9 @@ class OpenSave:
             with contextlib.suppress(Exception):
                 component = self._component(key, key, Target(), loaded)
                 if isinstance(component, SavedComponent) and not component.streams:
-                    theirs[key] = {x or str(spec) for x, _, spec in component.specs()}
+                    named = component.names()
+                    specs = component.specs(number for _, number in named)
+                    theirs[key] = {name or str(specs[n]) for name, n in named}
         return hints.counterparts(ours, theirs)
 
 

@@ -60,8 +60,8 @@ def _with_full_regex(request: Request, names: _Names) -> set[str]:
     found: set[str] = set()
     keys = [key for key in names if request.selects(key)]
     for group in _grouped(keys, by_key=isinstance(request.regex, Mapping)):
-        regex = request.regex_of(group[0]) or ""
-        if not any(re.match(regex, name) for key in group for name in names[key]):
+        match = re.compile(request.regex_of(group[0]) or "").match
+        if not any(match(name) for key in group for name in names[key]):
             found.update(group)
     return found
 

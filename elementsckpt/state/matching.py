@@ -17,14 +17,16 @@ from . import flattening, same_names, specs, walking
 from .same_names import Keys
 from .selection import Selection
 
+Specs = Mapping[int, Spec] | Sequence[Spec]  # By number.
+
 
 class Plan(Struct):
     """The plan of a load into a component; names do not have the key.
 
     Attributes:
       flat: The component's current state.
-      saved: Names, numbers and specs of all saved leaves.
-      chosen: The selected saved leaves, by their new names.
+      saved: Names and numbers of all saved leaves.
+      chosen: New names, numbers and specs of the selected saved leaves.
       used: The patterns of `rename` that match some of them.
       replace: Pairs of the number in `flat` and the saved number.
       taken: Specs of saved leaves whose type the current leaf takes, by the number of
@@ -41,7 +43,7 @@ class Plan(Struct):
     """
 
     flat: flattening.Flat
-    saved: Sequence[tuple[str, int, Spec]] = ()
+    saved: Sequence[tuple[str, int]] = ()
     chosen: Sequence[tuple[str, int, Spec]] = ()
     used: set[str] = set()
     replace: list[tuple[int, int]] = []
@@ -73,18 +75,21 @@ class Plan(Struct):
 
 def plan(
     flat: flattening.Flat,
-    saved: Sequence[tuple[str, int, Spec]],
+    saved: Sequence[tuple[str, int]],
     selection: Selection,
     key: str,
+    find_specs: Callable[[Sequence[int]], Specs],
     find_keys: Callable[[], Iterable[tuple[str, int, Keys]]],
 ) -> Plan:
     """Match saved leaves with current ones.
 
     Args:
       flat: The component's current state, flattened without aliases.
-      saved: Names, numbers and specs of the saved leaves.
+      saved: Names and numbers of the saved leaves.
       selection: Which of them to load.
       key: The component's key, for errors.
+      find_specs: Returns the specs of saved leaves by number; called once, for those
+        that are selected.
       find_keys: Returns names and numbers of saved leaves, and the keys that lead to
         them; called only if leaves have the same name.
 
@@ -92,8 +97,10 @@ def plan(
       MismatchError: two saved leaves are renamed to the same name.
     """
     result = Plan(flat, saved)
-    result.chosen = chosen = _choose(saved, selection, key, result)
-    before = [name for name, _, _ in chosen]
+    named = _choose(saved, selection, key, result)
+    before, numbers = [name for name, _ in named], [number for _, number in named]
+    found = find_specs(numbers)
+    result.chosen = chosen = [(name, n, found[n]) for name, n in named]
     now = flat.names
     if not "".join(now).isascii():
         now = [escape(name) for name in now]
@@ -120,9 +127,10 @@ def plan(
         else:
             _match(result, (name, target, number, spec), selection, fitting)
     if current.keys() - names:
-        known = names.union(name for name, _, _ in saved)
-        left = [(name, n) for n, name in enumerate(now) if name not in known]
-        left = [(name, n) for name, n in left if selection.matches(name)]
+        known = names.union(name for name, _ in saved)
+        left = selection.choose(
+            [(name, n) for n, name in enumerate(now) if name not in known]
+        )
         result.missing = [name for name, target in left if target not in flat.in_code]
         result.kept = [name for name, target in left if target in flat.in_code]
     return result
@@ -140,19 +148,18 @@ def _keys(plan: Plan, found: Iterable[tuple[str, int, Keys]]) -> Sequence[Keys]:
 
 
 def _choose(
-    saved: Sequence[tuple[str, int, Spec]],
+    saved: Sequence[tuple[str, int]],
     selection: Selection,
     key: str,
     result: Plan,
-) -> Sequence[tuple[str, int, Spec]]:
+) -> Sequence[tuple[str, int]]:
     """Return the selected leaves by their new names."""
-    if selection.regex is None and not selection.rename:
-        return saved
+    named = selection.choose(saved)
+    if not selection.rename:
+        return named
     chosen = []
     origins: dict[str, str] = {}
-    for name, number, spec in saved:
-        if not selection.matches(name):
-            continue
+    for name, number in named:
         new = selection.renamed(name, result.used)
         if origins.setdefault(new, name) != name:
             raise MismatchError(
@@ -162,7 +169,7 @@ def _choose(
             )
         if new != name:
             result.renamed[name] = new
-        chosen.append((new, number, spec))
+        chosen.append((new, number))
     return chosen
 
 

@@ -9,15 +9,17 @@ keeps its own.
 from __future__ import annotations
 
 import collections
+import contextlib
 import functools
 import types
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..errors import ReadError, reason
 from ..format.manifest import Node
+from ..kinds.kind import FitAll
 from ..kinds.numpy_kinds import NUMPY
 from ..user import attributes
 from . import containers, flattening, saved_tree, specs
@@ -77,10 +79,17 @@ def _fit(
 ) -> dict[int, Any]:
     """Return saved leaves, converted for those they replace, by number in `flat`."""
     counts = collections.Counter(number for _, number in plan.replace)
+    alone = [
+        (target, number)
+        for target, number in plan.replace
+        if counts[number] == 1 and number not in shared_memory
+    ]
+    built = _fit_together(plan, values, alone)
     shared: dict[Any, Any] = {}  # A leaf in several places stays one object if it can.
     taken: set[int] = set()
-    built = {}
     for target, number in plan.replace:
+        if target in built:
+            continue
         current, kind = plan.flat.values[target], plan.flat.kinds[target]
         value = values[number]
         is_shared = number in shared_memory and kind is not NUMPY
@@ -94,6 +103,30 @@ def _fit(
             taken.add(number)
             shared[place] = _fit_one(plan, target, value, key)
         built[target] = shared[place]
+    return built
+
+
+def _fit_together(
+    plan: Plan, values: Mapping[int, Any], pairs: Iterable[tuple[int, int]]
+) -> dict[int, Any]:
+    """Return the leaves that libraries convert many of at once, by number in `flat`.
+
+    What fails is left to `_fit_one`, which says of which leaf.
+    """
+    together: dict[FitAll, list[int]] = {}
+    saved: dict[int, np.ndarray] = {}
+    for target, number in pairs:
+        fit_all, value = plan.flat.kinds[target].fit_all, values[number]
+        if fit_all is not None and type(value) is np.ndarray:
+            together.setdefault(fit_all, []).append(target)
+            saved[target] = value
+    built: dict[int, Any] = {}
+    for fit_all, targets in together.items():
+        current, taken = plan.flat.values, plan.taken
+        with contextlib.suppress(ValueError, TypeError, RuntimeError):
+            made = fit_all([(current[x], saved[x], taken.get(x)) for x in targets])
+            found = zip(targets, made, strict=True)
+            built |= {target: leaf for target, leaf in found if leaf is not None}
     return built
 
 

@@ -39,7 +39,7 @@ _HOLDERS = frozenset({"pickle", "view"})  # Kinds whose leaves are made from oth
 
 def leaf_names(tree: Tree) -> list[str]:
     """Return the name of each leaf, by number."""
-    return [name for group in tree.leaves for name in group.names]
+    return list(itertools.chain.from_iterable(map(_names_of, tree.leaves)))
 
 
 def hidden(tree: Tree) -> set[int]:
@@ -66,7 +66,8 @@ def held_elsewhere(tree: Tree) -> set[int]:
     """Return the numbers of the leaves in pickles or in attributes of containers."""
     holding = [part for parts in _parts_by_pickle(tree).values() for part in parts]
     for node in tree.nodes:
-        holding += node.children[held(node) :]
+        if node.attributes:
+            holding += node.children[held(node) :]
     return {number for number in needed(tree, holding) if number >= 0}
 
 
@@ -116,10 +117,10 @@ def needed(tree: Tree, numbers: Iterable[int]) -> list[int]:
       ValueError: a pickle is made from itself.
       IndexError: there is no such container.
     """
-    pickles = _parts_by_pickle(tree)
     begun: set[int] = set()
     done: dict[int, None] = {}
     stack = list(numbers)
+    pickles = _parts_by_pickle(tree) if stack else {}
     if not pickles and min(stack, default=0) >= 0:  # The most frequent case.
         return list(dict.fromkeys(stack))
     while stack:
@@ -153,7 +154,9 @@ def pick(tree: Tree, numbers: Iterable[int]) -> list[tuple[int, LeafGroup]]:
       IndexError, ValueError, TypeError, KeyError: the tree has no such leaf.
     """
     wanted = sorted(set(numbers))
-    if wanted and wanted[0] < 0:
+    if not wanted:
+        return []
+    if wanted[0] < 0:
         raise IndexError("a leaf has a negative number")
     picked: list[tuple[int, LeafGroup]] = []
     counts = map(len, map(_names_of, tree.leaves))

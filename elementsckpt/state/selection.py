@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
@@ -33,10 +34,17 @@ class Selection(Struct, frozen=True):
 
     def matches(self, name: str) -> bool:
         """Return whether the leaf of this name is selected."""
+        return bool(self.choose([(name, 0)]))
+
+    def choose(self, named: Sequence[tuple[str, int]]) -> Sequence[tuple[str, int]]:
+        """Return the selected ones of leaves that come with their names."""
         if self.regex is None:
-            return True
-        name = saved_tree.full_name(self.key, name) if self.is_full else name
-        return re.match(self.regex, name) is not None
+            return named
+        match = re.compile(self.regex).match
+        if not self.is_full:
+            return [pair for pair in named if match(pair[0])]
+        full_name = functools.partial(saved_tree.full_name, self.key)
+        return [pair for pair in named if match(full_name(pair[0]))]
 
     def renamed(self, name: str, used: set[str] | None = None) -> str:
         """Return the name under which a saved leaf is loaded.

@@ -70,8 +70,8 @@ def names(saved: Tree, allowance: Allowance) -> list[tuple[str, int]]:
     found = saved_tree.leaf_names(saved)
     without = saved_tree.hidden(saved)
     if count == len(found) - len(without) + len(saved.nodes):
-        numbered = zip(found, itertools.count(), strict=False)
-        return [(name, number) for name, number in numbered if number not in without]
+        numbered = list(zip(found, itertools.count(), strict=False))
+        return [x for x in numbered if x[1] not in without] if without else numbered
     return [(name, number) for name, number, _ in keys(saved, allowance)]
 
 

@@ -13,6 +13,7 @@ from ..errors import DamagedError
 from ..format.compression import unpack
 from ..format.digests import digest
 from ..format.manifest import Block, Component
+from ..system import pages
 from ..system.memory import require_memory
 from ..system.progress import SILENT, Meter
 from ..system.threads import run
@@ -21,7 +22,6 @@ from .pool import Opened
 from .store import OpenSegment, Source
 
 T = TypeVar("T")
-_ALIGN = 64
 _PARALLEL_BYTES = 8 << 20  # To start threads takes as long as to read 1 MiB.
 # Bytes of a leaf to read: the number of the block in which they begin, their offset in
 # it, and how many they are.
@@ -193,10 +193,10 @@ class Reader:
           ValueError, IndexError: the manifest describes no such leaf.
         """
         self._refuse_overlap(wants)
-        size = sum(size for _, _, size in wants)
-        if size > self._total:
+        total = sum([size for _, _, size in wants])
+        if total > self._total:
             raise ValueError("the leaves have more bytes than the blocks")
-        require_memory(size, self.source.path, self._less)
+        require_memory(total, self.source.path, self._less)
         to_read: dict[int, np.ndarray] = {}
         # Shards that follow each other share blocks.
         shared = dict(self._recent)
@@ -210,7 +210,7 @@ class Reader:
                 memories.append(self._allocate(want, to_read, shared))
         if to_read:  # Most of many small shards have nothing to read.
             with_shared = sum([memory.size for memory in to_read.values()])
-            if with_shared > size:  # All of the blocks that leaves share.
+            if with_shared > total:  # All of the blocks that leaves share.
                 require_memory(with_shared, self.source.path, self._less)
             self._loaded += with_shared
             self._run(lambda x: self._load(*x), to_read.items(), with_shared)
@@ -228,12 +228,12 @@ class Reader:
         if size < whole and offset + size <= whole:
             data = shared.get(number)
             if data is None:
-                data = shared[number] = to_read[number] = _memory(whole)
+                data = shared[number] = to_read[number] = pages.memory(whole)
             return data, offset
         last, end = self._end(want)
         if offset or end != self._component.blocks[last].content_size:
             raise ValueError("a leaf begins or ends within a block of its own")
-        data = _memory(size)
+        data = pages.memory(size)
         begin = 0
         for index in range(number, last + 1):
             end = begin + self._component.blocks[index].content_size
@@ -334,10 +334,3 @@ class Reader:
         streams.release(self)
         self._files.close()
         self._recent = {}
-
-
-def _memory(size: int) -> np.ndarray:
-    """Return uint8[size], aligned so that JAX can use it without copying."""
-    memory = np.empty(size + _ALIGN, np.uint8)
-    start = -memory.__array_interface__["data"][0] % _ALIGN
-    return memory[start : start + size]

@@ -5,4 +5,4 @@ After a **fork**, the child has the locks and files of its parent, but not its t
 one model together. **Progress** is told in the thread that wants to know.
 """
 
-__all__ = ["forks", "job", "memory", "pace", "phases", "progress", "threads"]
+__all__ = ["forks", "job", "memory", "pace", "pages", "phases", "progress", "threads"]

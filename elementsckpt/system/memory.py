@@ -8,6 +8,7 @@ mounted side by side.
 from __future__ import annotations
 
 import functools
+import io
 import os
 import re
 import resource
@@ -30,7 +31,9 @@ _ULIMITS = (
     (resource.RLIMIT_AS, 0, 256 << 20),
     (resource.RLIMIT_DATA, 5, 32 << 20),
 )
-_OFTEN_BYTES = 8 << 20  # Checking takes longer than reading less than this.
+# Checking takes longer than reading much less than this, which the last check has
+# spared.
+_OFTEN_BYTES = _SPARE_BYTES
 _unseen_bytes = 0  # Requested since the last check.
 
 
@@ -156,7 +159,7 @@ def _unescaped(text: str) -> str:
 
 def _numbers(group: Path, names: tuple[str, ...]) -> list[int]:
     """Return the limits that are set; a file of one that is not says "max"."""
-    lines = [line for name in names for line in _lines(group / name)]
+    lines = [line for name in names for line in _lines(f"{group}/{name}")]
     return [int(line) for line in lines if line.isdecimal()]
 
 
@@ -170,8 +173,9 @@ def _sum(table: dict[str, int], names: tuple[str, ...]) -> int:
     return sum(table.get(name, 0) for name in names)
 
 
-def _lines(path: Path) -> list[str]:
+def _lines(path: str | Path) -> list[str]:
     try:
-        return path.read_text("utf-8", "surrogateescape").splitlines()
+        with io.FileIO(path) as file:  # A third of what `Path.read_text` takes.
+            return file.readall().decode("utf-8", "surrogateescape").splitlines()
     except OSError:
         return []

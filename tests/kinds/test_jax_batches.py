@@ -1,10 +1,13 @@
 """Many small JAX arrays load, and other devices get and give them, in few transfers."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import elementsckpt
 from elementsckpt.kinds import jax_arrays, jax_batches
 
 from support.boxes import make
@@ -24,20 +27,20 @@ def alike(count, dtype="float32", shape=(3,), seed=0):
     return [rows[number, ...] for number in range(count)]
 
 
-def placed(*groups):
+def placed(*groups, is_weak=False):
     """Return the JAX arrays that are made of groups of NumPy arrays."""
     made = [list(group) for group in groups]
-    jax_arrays.put(made)
+    jax_arrays.put([jax_batches.Group(arrays, is_weak) for arrays in made])
     return made
 
 
-def assert_made(groups, made):
+def assert_made(groups, made, is_weak=False):
     for group, arrays in zip(groups, made, strict=True):
         for one, other in zip(group, arrays, strict=True):
             assert isinstance(other, jax.Array)
             assert (one.dtype, one.shape) == (other.dtype, other.shape)
             assert one.tobytes() == np.asarray(other).tobytes()
-            assert not other.weak_type
+            assert other.weak_type is is_weak
 
 
 @pytest.fixture
@@ -78,18 +81,25 @@ def pieces(monkeypatch):
 
 @pytest.mark.usefixtures("pieces")
 @pytest.mark.parametrize(
-    ("where", "dtype"),
-    [*(("here", dtype) for dtype in TYPES), *(("far", dtype) for dtype in FAR)],
+    ("where", "dtype", "is_weak"),
+    [
+        *(("here", dtype, False) for dtype in TYPES),
+        *(("far", dtype, False) for dtype in FAR),
+        *(("here", dtype, True) for dtype in ("int32", "bfloat16")),
+        ("far", "int32", True),
+    ],
 )
-def test_arrays_that_are_made_together_have_the_same_bits(request, where, dtype):
+def test_arrays_that_are_made_together_have_the_same_bits(
+    request, where, dtype, is_weak
+):
     counts = 1500, 1100  # Fewer are not made together here.
     if where == "far":
         request.getfixturevalue("far")
         counts = 124, 60  # Of 64 or a few less, as fewer forms are compiled faster.
     groups = [alike(counts[0], dtype), alike(counts[1], dtype, ())]
     groups += [alike(40, dtype, (2, 0))]
-    made = placed(*groups)
-    assert_made(groups, made)
+    made = placed(*groups, is_weak=is_weak)
+    assert_made(groups, made, is_weak)
     if where == "far":
         flat = [x for group in made for x in group]
         fetched = jax_arrays.fetch(flat)
@@ -102,6 +112,97 @@ def test_no_array_is_put_by_itself_where_there_are_many(transfers):
     groups = [alike(10_000), alike(1000, shape=(2, 2))]
     assert_made(groups, placed(*groups))
     assert transfers["device_put"] <= 20
+
+
+@pytest.fixture
+def weakened(monkeypatch):
+    """Count the arrays that are made weakly typed by themselves."""
+    weaken, found = jax_arrays.weaken, []
+    monkeypatch.setattr(
+        jax_arrays, "weaken", lambda array: found.append(array) or weaken(array)
+    )
+    return found
+
+
+@pytest.mark.parametrize("where", ["here", "far"])
+def test_no_array_becomes_weak_by_itself_where_there_are_many(request, where, weakened):
+    if where == "far":
+        request.getfixturevalue("far")
+    groups = [alike(4800, shape=()), alike(1600, "int32", ())]
+    assert_made(groups, placed(*groups, is_weak=True), is_weak=True)
+    assert not weakened
+
+
+@pytest.mark.usefixtures("pieces")
+def test_arrays_become_weak_where_jax_compiles_no_such(monkeypatch, weakened):
+    monkeypatch.setitem(sys.modules, "jax._src.lax.lax", None)
+    jax_batches._same.cache_clear()
+    groups = [alike(1500, shape=())]
+    assert_made(groups, placed(*groups, is_weak=True), is_weak=True)
+    assert len(weakened) == 1500
+    jax_batches._same.cache_clear()
+
+
+def current_like(place, number):
+    """Return an array to load into."""
+    array = jnp.asarray(np.float32(number))
+    committed = jax.device_put(array, jax.devices()[0])
+    return {
+        "uncommitted": array,
+        "committed": committed,
+        "weak": jnp.asarray(float(number)),
+        "abstract": jax.ShapeDtypeStruct((), np.float32),
+        "abstract, placed": jax.ShapeDtypeStruct(
+            (), np.float32, sharding=committed.sharding
+        ),
+    }[place]
+
+
+COMMITTED = "committed", "abstract, placed"
+PLACES = "uncommitted", "weak", "abstract", *COMMITTED
+
+
+@pytest.mark.usefixtures("pieces")
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("where", ["here", "far"])
+def test_many_arrays_are_loaded_into_current_ones_in_few_transfers(
+    request, tmp_path, transfers, where, place
+):
+    if where == "far":
+        request.getfixturevalue("far")
+    saved = alike(1500, shape=())
+    with jax.transfer_guard("allow"):
+        current = [current_like(place, n) for n in range(1500)]
+    elementsckpt.save_pytree(tmp_path / "save", saved)
+    transfers["device_put"] = 0
+    loaded = elementsckpt.load_pytree(tmp_path / "save", current)
+    assert transfers["device_put"] <= 30
+    assert_made([saved], [loaded], is_weak=place == "weak")
+    assert {x._committed for x in loaded} == {place in COMMITTED}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_arrays_are_converted_to_the_current_ones(tmp_path, place):
+    saved = list(map(float, range(1500)))
+    current = {str(n): current_like(place, n) for n in range(1500)}
+    make(tmp_path, {str(n): np.asarray(x) for n, x in enumerate(saved)}).save()
+    cp = make(tmp_path, current)
+    cp.load(cast=True)
+    loaded = list(cp.agent.state.values())
+    assert [float(x) for x in loaded] == saved
+    assert {x.dtype.name for x in loaded} == {"float32"}
+
+
+def test_what_jax_refuses_to_make_together_is_made_one_by_one(tmp_path, monkeypatch):
+    saved = [np.asarray(n, np.float32) for n in range(1500)]
+    elementsckpt.save_pytree(tmp_path / "save", saved)
+
+    def refuse(*_):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(jax_batches, "_make", refuse)
+    loaded = elementsckpt.load_pytree(tmp_path / "save", list(map(jnp.asarray, saved)))
+    assert [float(x) for x in loaded] == saved
 
 
 def test_forms_of_which_there_are_few_each_are_made_together(transfers):

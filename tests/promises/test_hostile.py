@@ -355,6 +355,9 @@ INVALID = {
     "a size that is too small": set_in(*COMPONENT, "size_bytes", 8),
     "a size that is too large": set_in(*COMPONENT, "size_bytes", 1 << 40),
     "data beyond the end": set_in(*COMPONENT, "segments", 0, 2, 1 << 40),
+    "a digest of other letters": set_in(*COMPONENT, "blocks", 0, 3, 31 * "0" + "g"),
+    "a digest of capitals": set_in(*COMPONENT, "blocks", 0, 3, 31 * "0" + "A"),
+    "a digest of no letters": set_in(*COMPONENT, "blocks", 0, 3, 31 * "0" + "é"),
     "a digest of a line": set_in(*COMPONENT, "blocks", 0, 3, "0" * 32 + "\n"),
     "a file of other digits": set_in(
         *COMPONENT, "segments", 0, 0, "agent-00000\u0661-00000.safetensors"
