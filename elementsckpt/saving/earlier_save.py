@@ -146,7 +146,7 @@ class EarlierSegment:
 
     @property
     def lost_bytes(self) -> int:
-        """Size of the blocks that the earlier save has in it, and the new one has not."""
+        """Size of the blocks that the earlier save uses, and the new one does not."""
         return self._had_bytes - self.used_bytes
 
     @property

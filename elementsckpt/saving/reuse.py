@@ -6,7 +6,6 @@ in becomes one of the new save, too.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import threading
 from collections.abc import Iterable, Mapping, Sequence

@@ -73,7 +73,12 @@ class Draft:
     def _after_fork(self) -> None:
         # The parent finishes or abandons the draft, and keeps the lock.
         self._file.close()
-        self._unsynced.clear()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Close the segments, which an error may hold, too."""
+        for file, _ in self._unsynced:
+            file.close()
 
     def require_room(self, size_bytes: int) -> None:
         """Refuse to write more than there is room for.
@@ -136,6 +141,7 @@ class Draft:
         if self.fsync:
             self._sync_name()
         self._file.close()
+        self._let_go()
 
     def _sync(self, written: Iterable[tuple[Descriptor, Path]]) -> None:
         """Make files durable, and the folders that they and the save rely on.
@@ -143,10 +149,11 @@ class Draft:
         All at once, as a disk that is asked for several confirms them together.
         """
         folders = self._relied_on()
-        calls: list[Callable[[], None]] = [functools.partial(_sync_file, *x) for x in written]
+        calls: list[Callable[[], None]] = [
+            functools.partial(_sync_file, *x) for x in written
+        ]
         calls += [functools.partial(disk.sync_folder, x) for x in (self.path, *folders)]
         threads.run(operator.methodcaller("__call__"), calls)
-        self._unsynced.clear()
         _reached.update(folders)
 
     def _sync_name(self) -> None:
@@ -183,7 +190,7 @@ class Draft:
                 _remove_folders([x for x in self._made if x != self.path])
         finally:
             self._file.close()
-            self._unsynced.clear()
+            self._let_go()
 
 
 def _sync_file(file: Descriptor, path: Path) -> None:

@@ -3,6 +3,7 @@
 import collections
 import os
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -339,6 +340,47 @@ def test_seven_small_components_take_few_calls(tmp_path, inject, monkeypatch):
     assert inodes_of(save).keys() == {"c0-000003-00000.safetensors"}
 
 
+def test_what_is_little_is_synced_at_the_same_time(tmp_path, inject):
+    cp = make(tmp_path, fsync=True)
+    cp.save()
+    change(cp, *KEYS)
+    both = threading.Barrier(2, timeout=30)
+    synced = []
+
+    def meet(call, *args):
+        if call is os.fsync:
+            synced.append(os.fstat(args[0]).st_ino)
+            if len(synced) <= 2:
+                both.wait()  # It breaks if one sync waits for the other.
+        return call(*args)
+
+    inject(meet)
+    save = cp.save().path
+    segment, found = save / "c0-000002-00000.safetensors", [save, *save.iterdir()]
+    assert {x.stat().st_ino for x in found} <= {*synced[:-1]}
+    assert segment.stat().st_ino in synced[:2]
+
+
+def test_few_files_stay_open_until_they_are_synced(tmp_path, inject):
+    found = {f"c{n}": {"w": noise(n, 100)} for n in range(12)}
+    cp = make(tmp_path / "run", found, fsync=True)
+    open_files = []
+
+    def count(call, *args):
+        if call is os.fsync:
+            open_files.append(len(os.listdir("/dev/fd")))
+        return call(*args)
+
+    before = len(os.listdir("/dev/fd"))
+    inject(count)
+    save = cp.save(tmp_path / "taken").path  # A file for each component.
+    assert len(inodes_of(save)) == 12
+    assert len(open_files) > 12
+    assert open_files[4] - before >= 8
+    assert max(open_files[4:]) - before <= 16
+    assert len(os.listdir("/dev/fd")) == before
+
+
 def test_nothing_is_looked_up_for_each_component_in_all_saves(tmp_path, monkeypatch):
     counts = collections.Counter()
     real = Head.marks
@@ -422,7 +464,7 @@ def test_the_rest_of_a_large_leaf_is_divided(tmp_path, monkeypatch):
 
 
 def test_a_ring_takes_few_files_and_little_is_written_twice(tmp_path, monkeypatch):
-    # As a replay of 2 GB, of which each of 200 saves changes 1 %, but in blocks of 1 KB.
+    # As a replay of 2 GB in blocks of 1 MB, of which each save changes 1 %.
     use_sizes(
         monkeypatch.setattr,
         block=1024,
