@@ -265,7 +265,7 @@ class Directory:
         removed = [path for path in found if self.store.remove(path.name, fsync=fsync)]
         left = [save for save in self.saves() if save.error is None]
         if removed and left:
-            self.store.point_latest(left[-1].path.name, fsync=fsync)
+            self.store.point_latest(left[-1].path.name)
         return removed
 
 

@@ -18,8 +18,8 @@ import numpy as np
 from msgspec import Struct
 
 from ..errors import CheckpointError, DamagedError, WriteError
-from ..format import manifest
-from ..format.header import is_dated
+from ..format import manifest, names
+from ..format.header import ALIGN, is_dated
 from ..format.manifest import Files, Segment
 from ..storage.reader import stored_bytes, verify_stored
 from ..storage.store import Draft, OpenSegment, Source
@@ -110,6 +110,7 @@ class EarlierSegment:
       wanted_bytes: Size of those that it would use besides.
       is_damaged: Whether it was found damaged.
       is_dated: Whether the names in it are dated, if it is kept.
+      sequence: Number of the save that wrote it.
     """
 
     def __init__(self, earlier: EarlierSave, entry: Segment, draft: Draft) -> None:
@@ -118,8 +119,10 @@ class EarlierSegment:
         self.wanted_bytes = 0
         self.is_damaged = False
         self.is_dated = False
+        self.sequence = names.sequence_of(entry.file) or 0
         self._source, self._is_durable = earlier.source, earlier.is_durable
         self._draft = draft
+        self._had_bytes = 0
         self._blocks: list[manifest.Block] = []  # Those that were not checked.
         self._due: list[manifest.Block] = []  # Of these.
         self._is_kept: bool | None = None
@@ -132,6 +135,7 @@ class EarlierSegment:
         That follows from its digest, as positions change.
         """
         self._blocks.append(block)
+        self._had_bytes += block.size + -block.size % ALIGN
         if int(block.digest, 16) % CHECK_EVERY == turn % CHECK_EVERY:
             self._due.append(block)
 
@@ -141,10 +145,23 @@ class EarlierSegment:
         return self.live_bytes + self.wanted_bytes
 
     @property
-    def is_thin(self) -> bool:
-        """Whether what is used of it should be written anew."""
-        data_bytes = self.entry.size - self.entry.start
-        return self.is_damaged or 2 * self.used_bytes < data_bytes
+    def lost_bytes(self) -> int:
+        """Size of the blocks that the earlier save uses, and the new one does not."""
+        return self._had_bytes - self.used_bytes
+
+    @property
+    def surplus_bytes(self) -> int:
+        """By how much more of it is used than not, negative if more is not."""
+        return 2 * self.used_bytes - (self.entry.size - self.entry.start)
+
+    @property
+    def gathering_rank(self) -> tuple[int, int, int]:
+        """The least is gathered first.
+
+        What has lost blocks may soon be gone by itself; of the others, least is written
+        for those of which least is used, and the newest stay longest.
+        """
+        return self.lost_bytes, self.used_bytes, -self.sequence
 
     def keep(self, *, is_checked: bool = True) -> bool:
         """Reuse it once, and check what is new; return whether its blocks may be used.

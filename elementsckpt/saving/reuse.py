@@ -6,7 +6,6 @@ in becomes one of the new save, too.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -229,22 +228,42 @@ class BlockIndex:
             self._segments[ref.segment].wanted_bytes -= ref.taken_bytes
 
     def not_worth(self) -> set[int]:
-        """Return the segments of which the new save would use too little."""
-        return {n for n, x in enumerate(self._segments) if x.used_bytes and x.is_thin}
+        """Return the segments of which the new save would use too little.
+
+        That is less than half. If it became less since the last save, as in a ring
+        buffer, the rest may soon be gone by itself. Such segments stay while more is
+        used of all that stay than is not.
+        """
+        used = {n: x for n, x in enumerate(self._segments) if x.used_bytes}
+        given_up = {n for n, x in used.items() if x.is_damaged or x.surplus_bytes < 0}
+        surplus = sum(x.surplus_bytes for n, x in used.items() if n not in given_up)
+        left = (n for n in given_up if used[n].lost_bytes > 0)
+        for n in sorted(left, key=lambda n: used[n].surplus_bytes, reverse=True):
+            surplus += used[n].surplus_bytes
+            if surplus >= 0 and not used[n].is_damaged:
+                given_up.discard(n)
+        return given_up
 
     def scattered(self) -> set[int]:
         """Return segments, of the others, whose blocks should be gathered.
 
         A component that changes a little each time would otherwise be spread over as
-        many files as it has blocks. Those of which least is used are gathered, a few in
-        each save.
+        many files as it has blocks. A few are gathered in each save, no more in all
+        than so many have on average.
         """
-        most = self._sizes.segments
-        used = {n: x.used_bytes for n, x in enumerate(self._segments) if not x.is_thin}
-        smallest = sorted(used, key=lambda n: used[n])[: max(0, len(used) - most)]
-        sizes = itertools.accumulate(used[n] for n in smallest)
+        most, given_up = self._sizes.segments, self.not_worth()
+        used = {
+            n: x.used_bytes
+            for n, x in enumerate(self._segments)
+            if x.used_bytes and n not in given_up
+        }
+        chosen: set[int] = set()
         room = sum(used.values()) // most
-        return {n for n, size in zip(smallest, sizes, strict=True) if size <= room}
+        for n in sorted(used, key=lambda n: self._segments[n].gathering_rank):
+            if len(used) - len(chosen) > most and used[n] <= room:
+                chosen.add(n)
+                room -= used[n]
+        return chosen
 
     def segment(self, number: int) -> Segment:
         """Return a segment's entry in the manifest of the earlier save."""

@@ -311,7 +311,7 @@ class Saving:
         """Point to the new save and prune; it is made, so failing only warns."""
         try:
             fsync, keep = self._options.fsync, self._options.keep
-            self._directory.store.point_latest(self.path.name, fsync=fsync)
+            self._directory.store.point_latest(self.path.name)
             saves = [*self._here.saves, entry]
             self._directory.prune(keep, saves, written=self.path, fsync=fsync)
             self._notices.settle("tidy")

@@ -76,7 +76,7 @@ class SegmentWriter(abc.ABC):
 
     def open(self, draft: Draft) -> None:
         """Begin the segment."""
-        self._sink = draft.segment(self._name)
+        self._sink = draft.segment(self._name, self.size_bytes)
 
     def close(self) -> None:
         """Let go of it, as soon as no thread is in `write` any more."""

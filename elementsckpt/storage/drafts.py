@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
+import operator
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta, timezone
 from pathlib import Path
 
 from ..errors import CheckpointError, SaveExistsError, WriteError
 from ..format import names
 from ..format.manifest import Component, Segment
-from ..system import forks, job
+from ..system import forks, job, threads
 from ..user.notices import Notices
 from ..user.times import datetime
 from . import descriptors, disk, files, folders, removal
@@ -33,6 +35,9 @@ from .store import Source
 _ATTEMPTS = 100
 _PAUSE_S = 0.001
 _reached: set[Path] = set()  # Folders to which durable entries lead.
+# Smaller files are made durable together, a few that stay open until then.
+_LITTLE_BYTES = 1 << 20
+_LITTLE_FILES = 8
 
 
 class Draft:
@@ -61,11 +66,19 @@ class Draft:
         self.fsync = fsync
         self._room_bytes = 0  # Free, as far as is known, and not yet promised.
         self._is_refused = False  # The manifest's name could not be made durable.
+        self._little_files = 0
+        self._unsynced: list[tuple[Descriptor, Path]] = []  # Those that are finished.
         forks.watch(self)
 
     def _after_fork(self) -> None:
         # The parent finishes or abandons the draft, and keeps the lock.
         self._file.close()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Close the segments, which an error may hold, too."""
+        for file, _ in self._unsynced:
+            file.close()
 
     def require_room(self, size_bytes: int) -> None:
         """Refuse to write more than there is room for.
@@ -77,9 +90,15 @@ class Draft:
             self._room_bytes = disk.require_space(self.path, size_bytes)
         self._room_bytes -= size_bytes
 
-    def segment(self, name: str) -> SegmentSink:
-        """Return a new segment, to be written."""
-        return SegmentSink(self.path / name, fsync=self.fsync)
+    def segment(self, name: str, size_bytes: int) -> SegmentSink:
+        """Return a new segment, to be written, which will have about this size."""
+        is_little = size_bytes < _LITTLE_BYTES and self._little_files < _LITTLE_FILES
+        self._little_files += is_little
+        later = self._sync_later if is_little else None
+        return SegmentSink(self.path / name, fsync=self.fsync, later=later)
+
+    def _sync_later(self, file: Descriptor, path: Path) -> None:
+        self._unsynced.append((file, path))
 
     def reuse(self, source: Source, segment: Segment) -> None:
         """Link a segment of another save, so that it is one of this save, too.
@@ -117,23 +136,32 @@ class Draft:
         draft = self.path / names.DRAFT
         disk.write(self._file.fd, content, 0, path=draft)
         if self.fsync:
-            disk.sync(self._file.fd, path=draft)
-            disk.sync_folder(self.path)
+            self._sync([*self._unsynced, (self._file, draft)])
         disk.rename(draft, self.path / names.MANIFEST)
         if self.fsync:
             self._sync_name()
         self._file.close()
+        self._let_go()
+
+    def _sync(self, written: Iterable[tuple[Descriptor, Path]]) -> None:
+        """Make files durable, and the folders that they and the save rely on.
+
+        All at once, as a disk that is asked for several confirms them together.
+        """
+        folders = self._relied_on()
+        calls: list[Callable[[], None]] = [
+            functools.partial(_sync_file, *x) for x in written
+        ]
+        calls += [functools.partial(disk.sync_folder, x) for x in (self.path, *folders)]
+        threads.run(operator.methodcaller("__call__"), calls)
+        _reached.update(folders)
 
     def _sync_name(self) -> None:
         try:
             disk.sync_folder(self.path)
-            folders = self._relied_on()
-            for folder in folders:
-                disk.sync_folder(folder)
         except CheckpointError:
             self._is_refused = True
             raise
-        _reached.update(folders)
 
     def _relied_on(self) -> list[Path]:
         """Return the folders whose entries lead to this one, innermost first.
@@ -162,6 +190,11 @@ class Draft:
                 _remove_folders([x for x in self._made if x != self.path])
         finally:
             self._file.close()
+            self._let_go()
+
+
+def _sync_file(file: Descriptor, path: Path) -> None:
+    disk.sync(file.fd, path=path)
 
 
 def _above(path: Path) -> Iterator[Path]:

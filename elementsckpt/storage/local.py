@@ -85,15 +85,16 @@ class LocalStore:
         disk.remove(draft)  # Another process has died, or is doing the same.
         return disk.create(draft)
 
-    def point_latest(self, name: str, *, fsync: bool) -> None:
-        """Write the name of the newest save to a file; failing only warns."""
+    def point_latest(self, name: str) -> None:
+        """Write the name of the newest save to a file; failing only warns.
+
+        It is not synced, as only people read it.
+        """
         draft = self.path / _LATEST_DRAFT
         try:
             file = self._create_latest(draft)
             try:
                 disk.write(file.fd, os.fsencode(name), 0, path=draft)
-                if fsync:
-                    disk.sync(file.fd, path=draft)
             finally:
                 file.close()
             disk.rename(draft, self.path / names.LATEST)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,12 +29,21 @@ class SegmentSink:
 
     Args:
       path: The file, which must not exist.
-      fsync: Whether `finish` makes it durable.
+      fsync: Whether to make it durable.
+      later: Takes the file when it is finished, to make it durable; without, `finish`
+        does.
     """
 
-    def __init__(self, path: Path, *, fsync: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        fsync: bool,
+        later: Callable[[Descriptor, Path], object] | None = None,
+    ) -> None:
         self._path = path
         self._fsync = fsync
+        self._later = later
         self._file: Descriptor | None = disk.create(path)
 
     def write(self, data: Buffer, offset: int) -> None:
@@ -43,8 +52,11 @@ class SegmentSink:
             disk.write(fd, data, offset, path=self._path)
 
     def finish(self) -> None:
-        """Make the file durable, if it is to be."""
-        if self._fsync:
+        """Make the file durable, if it is to be, or have it done later."""
+        if self._fsync and self._later is not None:
+            assert self._file is not None
+            self._later(self._file, self._path)
+        elif self._fsync:
             with self._open() as fd:
                 disk.sync(fd, path=self._path)
 

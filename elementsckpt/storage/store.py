@@ -83,7 +83,7 @@ class Store(Protocol):
           DamagedError: it is not a save any more.
         """
 
-    def point_latest(self, name: str, *, fsync: bool) -> None:
+    def point_latest(self, name: str) -> None:
         """Record the name of the newest save, for people; failing only warns."""
 
 
@@ -111,8 +111,8 @@ class Draft(Protocol):
           WriteError: there is too little room.
         """
 
-    def segment(self, name: str) -> Sink:
-        """Return a new segment to write to."""
+    def segment(self, name: str, size_bytes: int) -> Sink:
+        """Return a new segment to write to, which will have about this size."""
 
     def reuse(self, source: Source, segment: Segment) -> None:
         """Make a segment of another save a segment of this save, too.
@@ -196,7 +196,10 @@ class Sink(Protocol):
         """
 
     def finish(self) -> None:
-        """End the segment, which is complete; make it durable if the save is to be."""
+        """End the segment, which is complete.
+
+        With fsync, it is durable on return, or when the draft is committed.
+        """
 
     def close(self) -> None:
         """Release it, as soon as no thread is in `write` any more."""

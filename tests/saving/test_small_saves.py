@@ -3,6 +3,7 @@
 import collections
 import os
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -331,12 +332,53 @@ def test_seven_small_components_take_few_calls(tmp_path, inject, monkeypatch):
             folders, name, lambda path, real=real: listed.append(path) or real(path)
         )
     save = cp.save().path
-    assert len(calls.synced) <= 8
+    assert len(calls.synced) <= 7
     assert calls.counts["link"] == 0
     assert not calls.made & calls.removed, "something was made in vain"
-    assert sum(calls.counts.values()) <= 34
+    assert sum(calls.counts.values()) <= 33
     assert len(listed) <= 3
     assert inodes_of(save).keys() == {"c0-000003-00000.safetensors"}
+
+
+def test_what_is_little_is_synced_at_the_same_time(tmp_path, inject):
+    cp = make(tmp_path, fsync=True)
+    cp.save()
+    change(cp, *KEYS)
+    both = threading.Barrier(2, timeout=30)
+    synced = []
+
+    def meet(call, *args):
+        if call is os.fsync:
+            synced.append(os.fstat(args[0]).st_ino)
+            if len(synced) <= 2:
+                both.wait()  # It breaks if one sync waits for the other.
+        return call(*args)
+
+    inject(meet)
+    save = cp.save().path
+    segment, found = save / "c0-000002-00000.safetensors", [save, *save.iterdir()]
+    assert {x.stat().st_ino for x in found} <= {*synced[:-1]}
+    assert segment.stat().st_ino in synced[:2]
+
+
+def test_few_files_stay_open_until_they_are_synced(tmp_path, inject):
+    found = {f"c{n}": {"w": noise(n, 100)} for n in range(12)}
+    cp = make(tmp_path / "run", found, fsync=True)
+    open_files = []
+
+    def count(call, *args):
+        if call is os.fsync:
+            open_files.append(len(os.listdir("/dev/fd")))
+        return call(*args)
+
+    before = len(os.listdir("/dev/fd"))
+    inject(count)
+    save = cp.save(tmp_path / "taken").path  # A file for each component.
+    assert len(inodes_of(save)) == 12
+    assert len(open_files) > 12
+    assert open_files[4] - before >= 8
+    assert max(open_files[4:]) - before <= 16
+    assert len(os.listdir("/dev/fd")) == before
 
 
 def test_nothing_is_looked_up_for_each_component_in_all_saves(tmp_path, monkeypatch):
@@ -388,7 +430,7 @@ def test_blocks_that_many_saves_scattered_are_gathered(tmp_path, monkeypatch, ki
     cp = make(tmp_path, {"replay": {"w": state}}, keep=1)
     cp.save()
     written = []
-    for n in range(70):
+    for n in range(100):
         first = count * n % rows
         chosen = (
             dice.integers(0, rows, 8) if kind == "rows" else slice(first, first + count)
@@ -398,7 +440,7 @@ def test_blocks_that_many_saves_scattered_are_gathered(tmp_path, monkeypatch, ki
         written.append(report.bytes_written / report.bytes_total)
         assert len(inodes_of(report.path)) <= 20 + 9
     assert len(inodes_of(cp.latest())) <= 20 + 2
-    assert max(written[45:]) < 0.25, "all was gathered at once"
+    assert max(written[70:]) < 0.25, "all was gathered at once"
     assert np.mean(written) < 0.11
     assert_same(elementsckpt.read(cp.latest()), {"replay": {"w": state}})
 
@@ -412,8 +454,41 @@ def test_the_rest_of_a_large_leaf_is_divided(tmp_path, monkeypatch):
     for n in range(6):  # Of the segment less than half is live then.
         state[40 * n : 40 * (n + 1)] ^= 1
         cp.save()
+    assert inodes_of(first).items() & inodes_of(cp.latest()).items()
+    cp.save()  # Nothing of it was overwritten this time, so the rest stays.
     assert not inodes_of(first).items() & inodes_of(cp.latest()).items()
     sizes = [x.stat().st_size for x in cp.latest().glob("*.safetensors")]
     assert max(sizes) <= 44 << 10
     check_folder(cp.latest())
+    assert_same(elementsckpt.read(cp.latest()), {"replay": {"w": state}})
+
+
+def test_a_ring_takes_few_files_and_little_is_written_twice(tmp_path, monkeypatch):
+    # As a replay of 2 GB in blocks of 1 MB, of which each save changes 1 %.
+    use_sizes(
+        monkeypatch.setattr,
+        block=1024,
+        small=512,
+        shared_least=512,
+        shared_more=256,
+        segment=64 << 10,
+        segment_least=4096,
+        arena=1024,
+    )
+    rows, changed = 1910 * 16, 1910 * 16 // 100
+    state = noise(0, rows * 64).reshape(rows, 64)
+    cp = make(tmp_path, {"replay": {"w": state}}, keep=1)
+    cp.save()
+    written, files, sizes = [], [], []
+    for n in range(200):
+        state[np.arange(changed * n, changed * (n + 1)) % rows] ^= 1
+        report = cp.save()
+        written.append(1 - report.bytes_reused / report.bytes_total)
+        found = [x.stat().st_size for x in report.path.iterdir()]
+        files.append(len(found))
+        sizes.append(sum(found) / report.bytes_total)
+    assert max(files) <= 80
+    assert np.mean(written) <= 0.015
+    assert max(written) < 0.1, "half of it was written at once"
+    assert max(sizes) < 2.2
     assert_same(elementsckpt.read(cp.latest()), {"replay": {"w": state}})

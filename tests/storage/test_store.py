@@ -42,7 +42,7 @@ def header():
 
 def write(draft, file=FILE):
     """Write a segment, the header last, and return its entry."""
-    start, sink = header(), draft.segment(file)
+    start, sink = header(), draft.segment(file, 100)
     sink.write(CONTENT[500:], len(start) + 500)
     sink.write(CONTENT[:500], len(start))
     sink.write(start, 0)
@@ -174,7 +174,7 @@ def test_what_is_not_there_has_no_start(store):
 
 def test_threads_write_to_a_segment_at_the_same_time(store):
     draft = store.begin(None, fsync=False)
-    sink, start = draft.segment(FILE), header()
+    sink, start = draft.segment(FILE, 100), header()
     parts = [CONTENT[n : n + 10] for n in range(0, CONTENT.size, 10)]
 
     def work(first):
@@ -293,8 +293,8 @@ def test_a_sweep_leaves_saves_and_what_is_being_written(store):
     assert {*store.names()} == {name, draft.path.name}
 
 
-def test_a_note_of_the_newest_is_no_save(store, fsync):
+def test_a_note_of_the_newest_is_no_save(store):
     name = make(store)[0]
-    store.point_latest(name, fsync=fsync)
-    store.point_latest(name, fsync=fsync)
+    store.point_latest(name)
+    store.point_latest(name)
     assert store.names() == [name]

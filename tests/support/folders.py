@@ -105,14 +105,18 @@ def bytes_new_in(save, *others):
 
 
 def check_folder(save):
-    """Check what holds for every save: nothing superfluous, no segment half dead."""
+    """Check what holds for every save: nothing superfluous, no component half dead."""
     facts = segments_of(save)
     assert {x.name for x in save.iterdir()} == {*facts, "manifest.json"}
-    for name, (path, data, live, count) in facts.items():
-        assert path.is_file(), name
-        assert not path.is_symlink(), name
-        padding = count * ALIGN
-        assert data <= 2 * live + padding, f"{name}: {live} of {data} bytes are live"
+    for component in manifest_of(save)["components"]:
+        found = [facts[name] for name, *_ in component["segments"]]
+        for path, *_ in found:
+            assert path.is_file(), path
+            assert not path.is_symlink(), path
+        data = sum(x.data for x in found)
+        live = sum(x.live for x in found)
+        padding = ALIGN * sum(x.count for x in found)
+        assert data <= 2 * live + padding, f"{live} of {data} bytes are live"
 
 
 class Clock:

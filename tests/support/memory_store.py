@@ -57,7 +57,7 @@ class MemoryStore:
             raise DamagedError(f"{name} has no manifest.")
         self.saves[name][names.MANIFEST] = next(TIME), bytes(content)
 
-    def point_latest(self, name, *, fsync):
+    def point_latest(self, name):
         self.latest = name
 
 
@@ -84,7 +84,7 @@ class Draft:
         if size_bytes > 1 << 40:
             raise WriteError("The memory has no room.")
 
-    def segment(self, name):
+    def segment(self, name, size_bytes):
         return Sink(self._files, name)
 
     def reuse(self, source, segment):

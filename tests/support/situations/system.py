@@ -325,8 +325,8 @@ def a_run_that_saves_faster_than_others_read(tmp, monkeypatch):
 # The disk refuses to write
 
 REFUSED = "The disk refused a change to {tmp}/… (%s): earlier saves are untouched; "
-GONE = (
-    "The disk refused a change to {tmp}/ckpt/… (No such file or directory): it was "
+GONE = (  # The save folder, or the directory: whichever is asked for first.
+    "The disk refused a change to {tmp}/… (No such file or directory): it was "
     "removed or moved, so check who else uses it, and save again."
 )
 
