@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from ..errors import CheckpointError, DamagedError, reason
 from ..format import codec, manifest, names, scalars
@@ -19,8 +20,7 @@ _HEAD_BYTES = 8 << 10, 256 << 10
 _NOTHING = Start(bytearray(), 0, None)
 
 
-@dataclass(frozen=True)
-class SaveEntry:
+class SaveEntry(Struct, frozen=True):
     """A save found in a directory.
 
     Attributes:

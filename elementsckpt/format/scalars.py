@@ -58,7 +58,10 @@ def decode(code: Any) -> Any:
 
 def decode_all(codes: Iterable[Any]) -> list[Any]:
     """Return the scalars with these encodings; plain ones take a short cut."""
-    return [decode(x) if type(x) is dict or type(x) is list else x for x in codes]
+    found = list(codes)
+    if not {dict, list} & {*map(type, found)}:
+        return found
+    return [decode(x) if type(x) is dict or type(x) is list else x for x in found]
 
 
 def build_dict(keys: Sequence[Any], values: Iterable[Any]) -> dict[Any, Any]:

@@ -26,11 +26,13 @@ class Column(NamedTuple):
       title: What stands above it.
       is_right: Whether its cells end at the right, as those of numbers do.
       is_kept: Whether it stays where there is no room for all.
+      worth: Where there is none, columns of less worth go first.
     """
 
     title: str
     is_right: bool = False
     is_kept: bool = False
+    worth: int = 1
 
 
 class Table(NamedTuple):
@@ -75,22 +77,60 @@ class Table(NamedTuple):
     def fitting(self, columns: int) -> tuple[Table, list[str]]:
         """Return the table without the columns for which there is no room.
 
+        Empty ones go first, then those of the least worth, of these the last. A cell
+        that is too long for any line is broken over several rows.
+
         Args:
           columns: How wide a terminal is.
 
         Returns:
-          The table, and the titles of what is left out: the last first.
+          The table, and the titles of what is left out.
         """
-        titles = [column.title for column in self.columns]
-        widths = self.widths([titles, *self.rows])
-        kept, left_out = [*range(len(widths))], []
-        for index in reversed(range(len(widths))):
+        rows = self._broken(columns)
+        widths = self.widths([[column.title for column in self.columns], *rows])
+        kept = {*range(len(widths))}
+        worths = [
+            column.worth if any(row[n] for row in rows) else -1
+            for n, column in enumerate(self.columns)
+        ]
+        for index in sorted(kept, key=lambda n: (worths[n], -n)):
             total = sum(widths[n] for n in kept) + 2 * (len(kept) - 1)
             if total > columns and not self.columns[index].is_kept:
                 kept.remove(index)
-                left_out.append(titles[index])
-        shown = [self.columns[n] for n in kept]
-        return Table(shown, [[row[n] for n in kept] for row in self.rows]), left_out
+        shown = [self.columns[n] for n in sorted(kept)]
+        left_out = [x.title for n, x in enumerate(self.columns) if n not in kept]
+        return Table(shown, [[row[n] for n in sorted(kept)] for row in rows]), left_out
+
+    def _broken(self, columns: int) -> list[Sequence[str]]:
+        """Return the rows, where kept cells that no line has room for take several.
+
+        Such a cell does not widen its column more than the other rows do.
+        """
+        rows = [*self.rows]
+        for n, column in enumerate(self.columns):
+            widths = self.widths([[x.title for x in self.columns], *rows])
+            others = sum(
+                2 + size
+                for m, size in enumerate(widths)
+                if m != n and self.columns[m].is_kept
+            )
+            room = max(columns - others, columns // 3, 1)
+            if not column.is_kept or widths[n] <= room:
+                continue
+            fine = [x for x in (width(row[n]) for row in rows) if x <= room]
+            size = max([*fine, min(room, columns // 2), 1])
+            rows = [part for row in rows for part in _parts(row, n, size)]
+        return rows
+
+
+def _parts(row: Sequence[str], index: int, size: int) -> list[Sequence[str]]:
+    """Return a row as several, of which this cell is not wider than that."""
+    first, *more = broken(row[index], size)
+    empty = [""] * len(row)
+    return [
+        [*row[:index], first, *row[index + 1 :]],
+        *([*empty[:index], part, *empty[index + 1 :]] for part in more),
+    ]
 
 
 class Section(NamedTuple):
@@ -203,6 +243,18 @@ def width(text: str) -> int:
     return sum(_width(char) for char in text)
 
 
+def broken(text: str, size: int) -> list[str]:
+    """Return the parts of a text, each at most `size` columns of a terminal wide."""
+    parts, used = [""], 0
+    for char in text:
+        used += width(char)
+        if used > size and parts[-1]:
+            parts.append("")
+            used = width(char)
+        parts[-1] += char
+    return parts
+
+
 def _width(char: str) -> int:
     if unicodedata.combining(char) or unicodedata.category(char) in ("Mn", "Me", "Cf"):
         return 0
@@ -211,5 +263,7 @@ def _width(char: str) -> int:
 
 def pad(text: str, size: int, *, is_right: bool = False) -> str:
     """Return a text with spaces, as wide as `size` columns of a terminal."""
+    if text.isascii():
+        return text.rjust(size) if is_right else text.ljust(size)
     space = " " * (size - width(text))
     return space + text if is_right else text + space

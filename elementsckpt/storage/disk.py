@@ -11,7 +11,6 @@ import errno
 import fcntl
 import operator
 import os
-import secrets
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Set
@@ -269,7 +268,7 @@ def write_file(path: Path, content: bytes) -> None:
     Raises:
       WriteError: the disk refused; what was there stays.
     """
-    new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    new = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
     file = create(new)
     try:
         write(file.fd, content, 0, path=path)
@@ -295,7 +294,7 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
     """
     if os.path.lexists(path):
         raise SaveExistsError(f"{path} is there already: remove it, or choose another.")
-    new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    new = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
     file = create(new)
     try:
         with _refusing(path), os.fdopen(os.dup(file.fd), "wb") as stream:

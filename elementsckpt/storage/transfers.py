@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
+import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +36,7 @@ def new_directory(path: Path) -> Iterator[Path]:
             f"{path} is not an empty folder. Choose another path, or remove it first; "
             f"it was not touched."
         )
-    token = secrets.token_hex(4)
+    token = os.urandom(4).hex()
     is_there = paths.is_there(path)
     new = path / f".{token}" if is_there else path.with_name(f".{path.name}.{token}")
     made: list[Path] = []

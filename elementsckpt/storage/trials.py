@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -43,7 +42,7 @@ def try_folder(path: Path) -> list[Finding]:
     Raises:
       WriteError: nothing can be written there.
     """
-    place = path / f".elementsckpt-doctor-{secrets.token_hex(4)}"
+    place = path / f".elementsckpt-doctor-{os.urandom(4).hex()}"
     disk.make_folder(place)
     try:
         one = place / "one"
