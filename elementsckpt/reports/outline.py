@@ -10,12 +10,16 @@ from ..errors import one_line
 
 _MOST_SHOWN = 20  # Rows of a table in a text; HTML folds what is long.
 _MOST_IN_PAGE = 1000
+_MOST_IN_CELL = 80  # Characters; a longer one has several lines in HTML.
+# The class twice, as JupyterLab has its cells end at the right by two classes.
 _STYLE = """<style>
 .ckpt{line-height:1.5}.ckpt table{border-collapse:collapse;margin:4px 0}
-.ckpt td,.ckpt th{padding:0 12px 0 0;text-align:left;border:0;background:none}
-.ckpt th{font-weight:normal;opacity:.65}.ckpt .right{text-align:right;
-font-variant-numeric:tabular-nums}.ckpt .dim{opacity:.65}.ckpt summary{cursor:pointer}
-.ckpt i{display:inline-block;height:.6em;background:currentColor;opacity:.45}
+.ckpt.ckpt tr td,.ckpt.ckpt tr th{padding:0 12px 0 0;text-align:left;border:0;
+background:none;vertical-align:top;white-space:nowrap}
+.ckpt.ckpt tr .long{white-space:normal;overflow-wrap:anywhere;min-width:24em}
+.ckpt.ckpt tr .right{text-align:right;font-variant-numeric:tabular-nums}
+.ckpt.ckpt tr th{font-weight:normal;opacity:.65}.ckpt .dim{opacity:.65}
+.ckpt summary{cursor:pointer}
 </style>"""
 
 
@@ -224,7 +228,9 @@ def _html(table: Table) -> str:
     def cells(tag: str, texts: Sequence[str]) -> str:
         found = []
         for text, column in zip(texts, table.columns, strict=True):
-            kind = ' class="right"' if column.is_right else ""
+            is_long = len(text) > _MOST_IN_CELL
+            name = "right" if column.is_right else "long" if is_long else ""
+            kind = f' class="{name}"' if name else ""
             found.append(f"<{tag}{kind}>{_escaped(text)}</{tag}>")
         return f"<tr>{''.join(found)}</tr>"
 
