@@ -4,12 +4,4 @@
 `DIR@best`. Results are reports.
 """
 
-__all__ = [
-    "contents",
-    "disk_usage",
-    "doctor",
-    "infos",
-    "statistics",
-    "values",
-    "verification",
-]
+__all__ = ["contents", "disk_usage", "doctor", "infos", "statistics", "values", "verification"]

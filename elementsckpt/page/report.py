@@ -17,7 +17,7 @@ from .. import __version__
 from ..errors import one_line
 from ..inspection.verification import verify as verify_saves
 from ..reports import figures
-from ..storage import disk
+from ..storage import hidden
 from ..user.arguments import AnyPath, flag, integer, local
 from .data import gather
 
@@ -60,7 +60,7 @@ def write_report(
             if save["name"] in damaged and "damaged" not in save["marks"]:
                 save["marks"].append("damaged")
     seconds = time.monotonic() - start
-    disk.write_file(file, _page(path, data, damaged, seconds).encode())
+    hidden.write_file(file, _page(path, data, damaged, seconds).encode())
     return file
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..errors import SaveExistsError, WriteError
-from . import disk, folders, paths
+from . import disk, folders, hidden, paths
 from .files import File
 
 _CHUNK = 1 << 20
@@ -31,50 +30,53 @@ def new_directory(path: Path) -> Iterator[Path]:
       WriteError: the disk refused.
     """
     path = paths.real(path)
+    inner = path / path.name  # Hidden, in a folder that is there.
+    hidden.sweep(inner)
     if paths.leads_to_file(path) or folders.names_in(path):
         raise SaveExistsError(
             f"{path} is not an empty folder. Choose another path, or remove it first; "
             f"it was not touched."
         )
-    token = os.urandom(4).hex()
     is_there = paths.is_there(path)
-    new = path / f".{token}" if is_there else path.with_name(f".{path.name}.{token}")
+    with _parents(path), hidden.new_folder(inner if is_there else path) as new:
+        yield new
+        disk.sync_folder(new)
+        names = sorted(folders.names_in(new))
+        if is_there:
+            _move([(new / name, path / name) for name in names], path)
+        else:
+            _move([(new, path)], path.parent)
+
+
+@contextlib.contextmanager
+def _parents(path: Path) -> Iterator[None]:
+    """Make the folders above a path; if an error leaves the block, they are gone."""
     made: list[Path] = []
-    moves: list[tuple[Path, Path]] = []
     try:
         for parent in [*path.parents][::-1]:
             if not paths.is_there(parent) and disk.make_folder(parent):
                 made.append(parent)
-        disk.make_folder(new)
-        yield new
-        disk.sync_folder(new)
-        names = sorted(folders.names_in(new))
-        moves += [(new / x, path / x) for x in names] if is_there else [(new, path)]
-        for source, target in moves:
-            disk.rename(source, target)
-        if is_there:
-            disk.remove_folder(new)
-        disk.sync_folder(path if is_there else path.parent)
+        yield
     except BaseException:
-        moved = [target for source, target in moves if not paths.is_there(source)]
-        for place in (*moved, new):
-            with contextlib.suppress(WriteError):
-                _remove(place)
         for folder in reversed(made):
             with contextlib.suppress(WriteError):
                 disk.remove_folder(folder)
         raise
 
 
-def _remove(path: Path) -> None:
-    """Remove a file, or a folder with all that is in it, if there is one."""
-    if paths.leads_to_file(path):
-        disk.remove(path)
-    elif paths.is_there(path):
-        for name, status in reversed(list(folders.below(path))):
-            is_folder = stat.S_ISDIR(status.st_mode)
-            (disk.remove_folder if is_folder else disk.remove)(path / name)
-        disk.remove_folder(path)
+def _move(moves: Sequence[tuple[Path, Path]], folder: Path) -> None:
+    """Rename all into a folder, durably, or none."""
+    try:
+        for source, target in moves:
+            disk.rename(source, target)
+        disk.sync_folder(folder)
+    except BaseException:
+        for target in [
+            target for source, target in moves if not paths.is_there(source)
+        ]:
+            with contextlib.suppress(WriteError):
+                hidden.remove(target)
+        raise
 
 
 def copy_files(source: Path, target: Path) -> None:
