@@ -33,7 +33,8 @@ from .user import attributes
 
 _CONTROL = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f"  # Control characters except the line break.
-    "\u200e\u200f\u2028-\u202e\u2066-\u2069"  # Line separators, text directions.
+    "\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f"  # Line separators, text directions.
+    "\xad\u200b\u2060-\u2065\ufeff\ufff9-\ufffb"  # What nothing shows, but joiners.
     "\ud800-\udfff]"  # Lone surrogates, which cannot be written.
 )
 

@@ -4,35 +4,64 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import importlib
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import ModuleType
 from typing import NoReturn
 
 from .. import __version__
 from . import completion
-from .screen import BROKEN_PIPE, FAILED, INTERRUPTED, Screen
+from .screen import BROKEN_PIPE, FAILED, INTERRUPTED, Screen, columns, say, wrapped
 from .verbs import NAMES
 
 _EPILOG = """examples:
-  elementsckpt ls runs/walker           its saves, with metrics, the best and the latest
-  elementsckpt diff runs/walker@best runs/walker    what changed since the best save
-  elementsckpt verify runs/walker       every byte of every save
-  elementsckpt report runs/walker       a page about the run
+  elementsckpt ls runs/walker      its saves, with metrics, the best, the latest
+  elementsckpt diff runs/walker@best runs/walker    what changed since the best
+  elementsckpt verify runs/walker  every byte of every save
+  elementsckpt report runs/walker  a page about the run
 
 A save is a folder, or an address: DIR@latest, DIR@best, DIR@STEP, DIR@#SEQUENCE or
 DIR@pin:NAME, with ~N for N saves before it. A DIR alone means its newest save.
 """
+_COLLECT_AFTER = 50_000  # New objects.
+_MOST_COLUMNS = 88  # Of help, which is harder to read if it is wider.
 
 
 class _Parser(argparse.ArgumentParser):
     """A parser whose errors are as those of the library: what, and the remedy."""
 
     def error(self, message: str) -> NoReturn:
-        print(f"{self.prog}: {message}. See {self.prog} --help.", file=sys.stderr)
+        say(f"{self.prog}: {message}. See {self.prog} --help.")
         sys.exit(FAILED)
+
+
+class _Help(argparse.HelpFormatter):
+    """Help as wide as the terminal: paragraphs are wrapped, and lines of examples."""
+
+    def __init__(self, prog: str) -> None:
+        width = min(columns(sys.stdout), _MOST_COLUMNS)
+        super().__init__(prog, max_help_position=min(24, width // 4), width=width)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        lines = [""]
+        for line in text.split("\n"):
+            if line and lines[-1] and line[0] != " " and lines[-1][0] != " ":
+                lines[-1] += f" {line}"
+            else:
+                lines.append(line)
+        return "\n".join(x for line in lines[1:] for x in wrapped(line, width))
+
+    def format_help(self) -> str:
+        lines = super().format_help().split("\n")
+        return "\n".join(x for line in lines for x in wrapped(line, self._width))
+
+    def add_argument(self, action: argparse.Action) -> None:
+        super().add_argument(action)
+        if isinstance(action, argparse._SubParsersAction):
+            self._action_max_length += self._indent_increment  # Of the verbs.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,7 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        status = _run(arguments)
+        with _few_collections():
+            status = _run(arguments)
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:
@@ -61,8 +91,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not _is_of_output(error):
             raise
         _drop_output()
-        print(f"elementsckpt: cannot print: {error.strerror}.", file=sys.stderr)
+        say(f"elementsckpt: cannot print: {error.strerror}.")
         return FAILED
+
+
+@contextlib.contextmanager
+def _few_collections() -> Iterator[None]:
+    """Look for garbage less often: what lists a thousand saves makes little of it."""
+    before = gc.get_threshold()
+    gc.set_threshold(_COLLECT_AFTER, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def _run(arguments: Sequence[str] | None) -> int:
@@ -83,9 +124,9 @@ def _run(arguments: Sequence[str] | None) -> int:
         status: int = options.verb.run(options, Screen(is_json=options.json))
         return status
     except CheckpointError as error:
-        print(f"elementsckpt: {error}", file=sys.stderr)
+        say(f"elementsckpt: {error}")
     except ValueError as error:  # What a function says of its arguments.
-        print(f"elementsckpt: {error}", file=sys.stderr)
+        say(f"elementsckpt: {error}")
     return FAILED
 
 
@@ -95,7 +136,7 @@ def parser(names: Iterable[str]) -> argparse.ArgumentParser:
         prog="elementsckpt",
         description="Looks at the saves of a run, and tidies them up.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
     )
     top.add_argument("--version", action="version", version=__version__)
     verbs = top.add_subparsers(title="verbs", metavar="VERB")
@@ -113,7 +154,7 @@ def _add(
         name,
         help=text[:1].lower() + text[1:].rstrip("."),
         description=f"{text}\n{rest}".rstrip(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
     )
     verb.configure(added)
     added.add_argument("--json", action="store_true", help="print objects for programs")

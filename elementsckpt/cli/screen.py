@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
-import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
-from ..reports.outline import Table
+from ..reports.outline import Table, broken, width
 
 if TYPE_CHECKING:
     from ..reports.report import Report
@@ -71,7 +71,7 @@ class Screen:
         self._out = sys.stdout if out is None else out
         self.is_json = is_json
         self.is_terminal = is_terminal(self._out)
-        self.columns = _columns(self._out) if self.is_terminal else None
+        self.columns = columns(self._out) if self.is_terminal else None
         self._has_colours = _has_colours(is_terminal=self.is_terminal)
         self._has_signs = _can_print("✓→█░", self._out)
 
@@ -120,7 +120,7 @@ class Screen:
         if lines:
             self._write("\n".join(lines))
         if left_out:
-            names = ", ".join(reversed([x for x in left_out if x]))
+            names = ", ".join(x for x in left_out if x)
             self.print(f"Hidden: {names}. A wider terminal shows more.", "dim")
 
     def painted(self, text: str, style: str) -> str:
@@ -139,12 +139,7 @@ class Screen:
         return self.painted(text, style)
 
     def _wrapped(self, line: str) -> list[str]:
-        if self.columns is None or len(line) <= self.columns:
-            return [line]
-        indent = line[: len(line) - len(line.lstrip())]
-        return textwrap.wrap(
-            line, self.columns, subsequent_indent=indent, break_on_hyphens=False
-        )
+        return [line] if self.columns is None else wrapped(line, self.columns)
 
     def _write(self, line: str) -> None:
         if not self._has_signs:
@@ -153,12 +148,38 @@ class Screen:
         self._out.flush()
 
 
+def wrapped(line: str, columns: int) -> list[str]:
+    """Return the lines that a line becomes where there are only so many columns.
+
+    It is broken between words, or within words that are too long. The lines begin with
+    the space that it begins with.
+    """
+    if width(line) <= columns:
+        return [line]
+    indent = line[: len(line) - len(line.lstrip())][: columns // 2]
+    lines, found = [], ""
+    for word in re.findall(r"\s*\S+", line):
+        if found and width(found + word) > columns:
+            lines.append(found)
+            word = indent + word.lstrip()
+        else:
+            word = found + word
+        *full, found = broken(word, columns)
+        lines += full
+    return [*lines, found]
+
+
 def is_terminal(stream: TextIO) -> bool:
     """Return whether a stream is a terminal on which one can move, as "dumb" is not."""
     return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
-def _columns(stream: TextIO) -> int:
+def say(text: str) -> None:
+    """Print a sentence on standard error, within the width of a terminal."""
+    Screen(out=sys.stderr).print(text)
+
+
+def columns(stream: TextIO) -> int:
     """Return how wide a terminal is, or is said to be."""
     said = os.environ.get("COLUMNS", "")
     if said.isdecimal() and int(said):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from ..errors import CheckpointError, DamagedError, reason
 from ..format import codec, manifest, names, scalars
@@ -20,8 +21,7 @@ _WHOLE_BYTES = (1 << 20,)  # Of one that is loaded: most manifests are smaller.
 _NOTHING = Start(bytearray(), 0, None)
 
 
-@dataclass(frozen=True)
-class SaveEntry:
+class SaveEntry(Struct, frozen=True):
     """A save found in a directory.
 
     Attributes:

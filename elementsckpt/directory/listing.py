@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from msgspec import structs
 
 from ..errors import CheckpointError, DamagedError, ReadError
 from ..foreign import elements
@@ -205,7 +206,7 @@ class Directory:
         """Return whether a save's manifest is good beyond its head, too."""
         is_whole = save.is_whole()
         if is_whole and not save.is_verified and save.signature is not None:
-            found = dataclasses.replace(save, is_verified=True)
+            found = structs.replace(save, is_verified=True)
             self._cache = {**self._cache, save.path.name: found}
         return is_whole
 
@@ -287,7 +288,7 @@ def _between(save: SaveEntry, others: list[SaveEntry]) -> SaveEntry:
         return save
     before = [x.sequence for x in others if x.path.name < save.path.name]
     least = max(before, default=0) + 0.5
-    return dataclasses.replace(save, sequence=max(save.sequence, least))
+    return structs.replace(save, sequence=max(save.sequence, least))
 
 
 def next_sequence(saves: Iterable[SaveEntry]) -> int:

@@ -15,7 +15,7 @@ from msgspec import Struct
 from ..errors import MismatchError, damage
 from ..format import dtypes
 from ..reports.disk import ExportReport
-from ..storage import disk, files
+from ..storage import files, hidden
 from ..system.progress import Meter
 from ..user import arguments, hints
 from ..user.arguments import AnyPath, local, shown
@@ -106,7 +106,7 @@ def export(
                 tensors.append(tensor)
         refuse_twice(tensor.name for tensor in tensors)
         meter.begin(sum(tensor.size_bytes for tensor in tensors))
-        with disk.new_file(file) as stream:
+        with hidden.new_file(file) as stream:
             write.write(tensors, stream)
     return ExportReport(file, files.status(file).st_size, tuple(left_out))
 

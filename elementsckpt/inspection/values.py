@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +17,7 @@ from ..loading.verbs import READ
 from ..reports.leaves import LeafInfo
 from ..storage.reader import Reader
 from ..system.phases import Phases
+from ..user import hints
 from ..user.arguments import AnyPath
 from .contents import Blocks, Contents, Leaf, elements, newest
 from .listed import describe
@@ -71,12 +71,13 @@ def read_leaf(path: AnyPath, name: str) -> tuple[LeafInfo, Any]:
       DamagedError: the leaf is damaged.
     """
     contents = Contents(newest(path))
-    found = next((x for x in contents.leaves() if x.full_name == name), None)
+    every = {leaf.full_name: leaf for leaf in contents.leaves()}
+    found = every.get(name)
     if found is None:
-        contents.leaves(f"{re.escape(name)}$")  # Says which names are near.
+        near = hints.listed(hints.nearest(name, every), "none, as it has no leaves")
         raise MismatchError(
-            f"{contents.found.path} has no leaf of the name {name!r}. Pass a full "
-            f"name, which begins with the key of its component."
+            f"{contents.found.path} has no leaf with the full name {name!r}. Choose "
+            f"one of the nearest names: {near}."
         )
     with damage(contents.where):
         info = describe(contents, found)

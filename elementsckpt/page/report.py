@@ -17,11 +17,12 @@ from .. import __version__
 from ..errors import one_line
 from ..inspection.verification import verify as verify_saves
 from ..reports import figures
-from ..storage import disk
+from ..storage import hidden
 from ..user.arguments import AnyPath, flag, integer, local
 from .data import gather
 
 _MAX_BYTES = 2_000_000_000
+_MOST_BAD = 3  # Damaged saves that a card names.
 
 
 def write_report(
@@ -59,7 +60,7 @@ def write_report(
             if save["name"] in damaged and "damaged" not in save["marks"]:
                 save["marks"].append("damaged")
     seconds = time.monotonic() - start
-    disk.write_file(file, _page(path, data, damaged, seconds).encode())
+    hidden.write_file(file, _page(path, data, damaged, seconds).encode())
     return file
 
 
@@ -121,15 +122,24 @@ def _cards(data: Mapping[str, Any], damaged: list[str] | None) -> str:
     best = next((save for save in saves if "best" in save["marks"]), None)
     if best is not None:
         cards.append(_card("good", *_best(best, data["metrics"])))
-    bad = [x["name"] for x in saves if "damaged" in x["marks"]]
+    bad = [_label(save) for save in saves if "damaged" in save["marks"]]
     if bad:
-        cards.append(_card("bad", f"{len(bad):,} damaged", ", ".join(bad[:3])))
+        more = [f"{len(bad) - _MOST_BAD:,} more"] if len(bad) > _MOST_BAD else []
+        words = ", ".join([*bad[:_MOST_BAD], *more])
+        cards.append(_card("bad", f"{len(bad):,} damaged", words))
     elif damaged is not None:
         cards.append(_card("good", "all good", "every byte is as it was written"))
     else:
         cards.append(_card("", "not verified", "only the manifests were looked at"))
     cards.append(_finite_card(data["changes"]))
     return "".join(cards)
+
+
+def _label(save: Mapping[str, Any]) -> str:
+    if save["sequence"] is not None:
+        return f"#{save['sequence']}"
+    step = save["step"]
+    return str(save["name"]) if step is None else f"step {int(step):,}"
 
 
 def _best(best: Mapping[str, Any], metrics: list[str]) -> tuple[str, str]:

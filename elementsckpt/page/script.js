@@ -27,7 +27,8 @@ function figure(value) {
   if (value === null || value === undefined) return "-";
   if (typeof value === "string") return value; // "nan" and the infinities.
   if (Number.isInteger(value) && Math.abs(value) < 1e15) return value.toLocaleString("en");
-  return String(Number(value.toPrecision(4)));
+  const isLong = Math.abs(value) >= 1e3 && Math.abs(value) < 1e9;
+  return isLong ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(4)));
 }
 
 function step(text) {
@@ -201,8 +202,9 @@ function metrics(parent) {
   if (!data.metrics.length) return;
   const made = section("Metrics", "Each metric over the saves; a gap is a save without it, and red one where it is not a number.", parent);
   data.metrics.forEach((name, place) => {
+    const isLast = place === data.metrics.length - 1; // Has the steps below it.
     const width = 540, height = 96, left = 62, right = width - 12, top = 22, bottom = height - 8;
-    const picture = new Picture(width, height, `${name} over the saves`);
+    const picture = new Picture(width, height + (isLast ? 14 : 0), `${name} over the saves`);
     const values = data.saves.map(save => save.metrics[name]);
     const finite = values.filter(value => typeof value === "number");
     const least = Math.min(...finite), most = Math.max(...finite);
@@ -230,12 +232,13 @@ function metrics(parent) {
       const isNumber = typeof value === "number";
       picture.dot(x, isNumber ? at(value) : bottom, isBest ? 5 : 3, isNumber ? color : "--bad", hint);
     });
+    if (isLast) shownSteps(picture, data.saves, left, right, height + 10);
     picture.show(made);
   });
 }
 
 function bytes(parent) {
-  const made = section("What each save wrote", "A bar for each save, as high as its files: in colour what it wrote, by component, and pale what it links to in earlier saves.", parent);
+  const made = section("What each save wrote", "A bar for each save, as high as its files: in colour what it wrote, by component, and pale what it links to in earlier saves; red above it if it is damaged.", parent);
   const keys = [...new Set(data.saves.flatMap(save => Object.keys(save.components)))];
   const legend = element("div", "", "legend");
   const entry = (name, color) => {
@@ -268,7 +271,7 @@ function bytes(parent) {
     });
     const linked = Object.values(save.components).reduce((sum, own) => sum + own[1], 0);
     put(linked, "--soft", `${size(linked)} linked`);
-    if (save.marks.includes("damaged")) picture.text(x + bar / 2, y - 3, "✗", { anchor: "middle" });
+    if (save.marks.includes("damaged")) picture.rect(x, y - 8, bar, 5, "--bad", `${label(save)}\ndamaged`);
   });
   shownSteps(picture, data.saves, left, right, height - 5);
   picture.show(made);

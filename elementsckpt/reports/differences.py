@@ -87,7 +87,7 @@ class LeafDiff(Report, frozen=True):
 
 DIFFERENCES = (
     LEAF_NAME,
-    Column("form or value"),
+    Column("form or value", worth=0),
     *right("changed", "norm of it", "largest"),
     Column("nan, inf"),
 )

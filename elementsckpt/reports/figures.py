@@ -29,12 +29,12 @@ def step(value: int | None) -> str:
 
 
 def number(value: float | None) -> str:
-    """Return a number with four digits, an integer in full; "-" for None."""
+    """Return a number with four digits, before the point in full; "-" for None."""
     if value is None:
         return "-"
     if isinstance(value, int):
         return f"{value:,}" if abs(value) < 10**16 else f"{value:.4g}"
-    return f"{value:.4g}"
+    return f"{value:,.0f}" if 1e3 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
 def share(value: float | None) -> str:

@@ -127,7 +127,7 @@ class LeafStats(Report, frozen=True):
 
 STATISTICS = (
     LEAF_NAME,
-    Column("form"),
+    Column("form", worth=0),
     *right("nan", "inf", "min", "max", "mean", "rms"),
     Column("histogram"),
 )

@@ -10,12 +10,16 @@ from ..errors import one_line
 
 _MOST_SHOWN = 20  # Rows of a table in a text; HTML folds what is long.
 _MOST_IN_PAGE = 1000
+_MOST_IN_CELL = 80  # Characters; a longer one has several lines in HTML.
+# The class twice, as JupyterLab has its cells end at the right by two classes.
 _STYLE = """<style>
 .ckpt{line-height:1.5}.ckpt table{border-collapse:collapse;margin:4px 0}
-.ckpt td,.ckpt th{padding:0 12px 0 0;text-align:left;border:0;background:none}
-.ckpt th{font-weight:normal;opacity:.65}.ckpt .right{text-align:right;
-font-variant-numeric:tabular-nums}.ckpt .dim{opacity:.65}.ckpt summary{cursor:pointer}
-.ckpt i{display:inline-block;height:.6em;background:currentColor;opacity:.45}
+.ckpt.ckpt tr td,.ckpt.ckpt tr th{padding:0 12px 0 0;text-align:left;border:0;
+background:none;vertical-align:top;white-space:nowrap}
+.ckpt.ckpt tr .long{white-space:normal;overflow-wrap:anywhere;min-width:24em}
+.ckpt.ckpt tr .right{text-align:right;font-variant-numeric:tabular-nums}
+.ckpt.ckpt tr th{font-weight:normal;opacity:.65}.ckpt .dim{opacity:.65}
+.ckpt summary{cursor:pointer}
 </style>"""
 
 
@@ -26,11 +30,13 @@ class Column(NamedTuple):
       title: What stands above it.
       is_right: Whether its cells end at the right, as those of numbers do.
       is_kept: Whether it stays where there is no room for all.
+      worth: Where there is none, columns of less worth go first.
     """
 
     title: str
     is_right: bool = False
     is_kept: bool = False
+    worth: int = 1
 
 
 class Table(NamedTuple):
@@ -75,22 +81,59 @@ class Table(NamedTuple):
     def fitting(self, columns: int) -> tuple[Table, list[str]]:
         """Return the table without the columns for which there is no room.
 
+        Empty ones go first, then those of the least worth, of these the last. A cell
+        that is too long for any line is broken over several rows.
+
         Args:
           columns: How wide a terminal is.
 
         Returns:
-          The table, and the titles of what is left out: the last first.
+          The table, and the titles of what is left out.
         """
-        titles = [column.title for column in self.columns]
-        widths = self.widths([titles, *self.rows])
-        kept, left_out = [*range(len(widths))], []
-        for index in reversed(range(len(widths))):
+        rows = self._broken(columns)
+        widths = self.widths([[column.title for column in self.columns], *rows])
+        kept = {*range(len(widths))}
+        worths = [
+            column.worth if any(row[n] for row in rows) else -1
+            for n, column in enumerate(self.columns)
+        ]
+        for index in sorted(kept, key=lambda n: (worths[n], -n)):
             total = sum(widths[n] for n in kept) + 2 * (len(kept) - 1)
             if total > columns and not self.columns[index].is_kept:
                 kept.remove(index)
-                left_out.append(titles[index])
-        shown = [self.columns[n] for n in kept]
-        return Table(shown, [[row[n] for n in kept] for row in self.rows]), left_out
+        shown = [self.columns[n] for n in sorted(kept)]
+        left_out = [x.title for n, x in enumerate(self.columns) if n not in kept]
+        return Table(shown, [[row[n] for n in sorted(kept)] for row in rows]), left_out
+
+    def _broken(self, columns: int) -> list[Sequence[str]]:
+        """Return the rows, where kept cells that no line has room for take several.
+
+        Such a cell does not widen its column more than the other rows do.
+        """
+        rows = [*self.rows]
+        titles = [column.title for column in self.columns]
+        kept = [n for n, column in enumerate(self.columns) if column.is_kept]
+        widths = self.widths([titles, *rows])
+        for n in kept:
+            others = sum(2 + widths[m] for m in kept if m != n)
+            room = max(columns - others, columns // 3, 1)
+            if widths[n] <= room:
+                continue
+            fine = [x for x in (width(row[n]) for row in rows) if x <= room]
+            size = max([*fine, min(room, columns // 2), 1])
+            rows = [part for row in rows for part in _parts(row, n, size)]
+            widths[n] = max(size, width(titles[n]))
+        return rows
+
+
+def _parts(row: Sequence[str], index: int, size: int) -> list[Sequence[str]]:
+    """Return a row as several, of which this cell is not wider than that."""
+    first, *more = broken(row[index], size)
+    empty = [""] * len(row)
+    return [
+        [*row[:index], first, *row[index + 1 :]],
+        *([*empty[:index], part, *empty[index + 1 :]] for part in more),
+    ]
 
 
 class Section(NamedTuple):
@@ -184,7 +227,9 @@ def _html(table: Table) -> str:
     def cells(tag: str, texts: Sequence[str]) -> str:
         found = []
         for text, column in zip(texts, table.columns, strict=True):
-            kind = ' class="right"' if column.is_right else ""
+            is_long = len(text) > _MOST_IN_CELL
+            name = "right" if column.is_right else "long" if is_long else ""
+            kind = f' class="{name}"' if name else ""
             found.append(f"<{tag}{kind}>{_escaped(text)}</{tag}>")
         return f"<tr>{''.join(found)}</tr>"
 
@@ -203,6 +248,18 @@ def width(text: str) -> int:
     return sum(_width(char) for char in text)
 
 
+def broken(text: str, size: int) -> list[str]:
+    """Return the parts of a text, each at most `size` columns of a terminal wide."""
+    parts, used = [""], 0
+    for char in text:
+        used += width(char)
+        if used > size and parts[-1]:
+            parts.append("")
+            used = width(char)
+        parts[-1] += char
+    return parts
+
+
 def _width(char: str) -> int:
     if unicodedata.combining(char) or unicodedata.category(char) in ("Mn", "Me", "Cf"):
         return 0
@@ -211,5 +268,7 @@ def _width(char: str) -> int:
 
 def pad(text: str, size: int, *, is_right: bool = False) -> str:
     """Return a text with spaces, as wide as `size` columns of a terminal."""
+    if text.isascii():
+        return text.rjust(size) if is_right else text.ljust(size)
     space = " " * (size - width(text))
     return space + text if is_right else text + space

@@ -13,6 +13,7 @@ __all__ = [
     "file_view",
     "files",
     "folders",
+    "hidden",
     "paths",
     "places",
     "pool",

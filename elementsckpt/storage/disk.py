@@ -11,14 +11,13 @@ import errno
 import fcntl
 import operator
 import os
-import secrets
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Set
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
-from ..errors import CheckpointError, SaveExistsError, WriteError, reason
+from ..errors import CheckpointError, WriteError, reason
 from .descriptors import CALL_BYTES, FOLDER, Buffer, Descriptor
 from .files import OPEN_FILES, status
 
@@ -148,6 +147,15 @@ def write(fd: int, data: Buffer, offset: int, *, path: Path) -> None:
         raise _refused(path, error) from error
 
 
+def reserve(fd: int, size_bytes: int, *, path: Path) -> None:
+    """Make a file of this size, for which there is room."""
+    require_space(path.parent, size_bytes)
+    if hasattr(os, "posix_fallocate"):
+        _change(path, os.posix_fallocate, fd, 0, size_bytes)
+    else:
+        _change(path, os.ftruncate, fd, size_bytes)
+
+
 def sync(fd: int, *, path: Path) -> None:
     """Make the file's contents durable."""
     # What macOS calls fsync leaves them in the cache of the drive.
@@ -263,54 +271,8 @@ def remove_folder(path: Path) -> None:
     _change(path, os.rmdir, path)
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Write a whole file for people, in the place of what has its name, or not at all.
-
-    Raises:
-      WriteError: the disk refused; what was there stays.
-    """
-    new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    file = create(new)
-    try:
-        write(file.fd, content, 0, path=path)
-        rename(new, path)
-    except BaseException:
-        with contextlib.suppress(WriteError):
-            remove(new)
-        raise
-    finally:
-        file.close()
-
-
 @contextlib.contextmanager
-def new_file(path: Path) -> Iterator[BinaryIO]:
-    """Make a file for other programs, durable, which appears when it is whole.
-
-    Yields:
-      A file to write to. If an error leaves the block, nothing is left.
-
-    Raises:
-      SaveExistsError: there is something at the path.
-      WriteError: the disk refused.
-    """
-    if os.path.lexists(path):
-        raise SaveExistsError(f"{path} is there already: remove it, or choose another.")
-    new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    file = create(new)
-    try:
-        with _refusing(path), os.fdopen(os.dup(file.fd), "wb") as stream:
-            yield stream
-        sync(file.fd, path=path)
-        link(new, path)
-        sync_folder(path.parent)
-    finally:
-        file.close()
-        with contextlib.suppress(WriteError):
-            remove(new)
-
-
-@contextlib.contextmanager
-def _refusing(path: Path) -> Iterator[None]:
+def refusing(path: Path) -> Iterator[None]:
     """Turn errors of the system while a file is written into a WriteError."""
     try:
         yield

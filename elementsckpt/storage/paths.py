@@ -7,9 +7,11 @@ from pathlib import Path
 
 from ..errors import CheckpointError
 from ..format import names
+from ..user import hints
 from . import folders
 
 _MOST_NAMES = 8  # In a message.
+_MOST_NEAR, _NEAR = 3, 0.6
 
 
 def real(path: str | os.PathLike[str]) -> Path:
@@ -39,6 +41,10 @@ def describe(path: Path) -> str:
         if why:
             return why
         parent = next(p for p in path.parents if os.path.exists(p))
+        missing, *_ = path.relative_to(parent).parts
+        near = hints.nearest(missing, names_in(parent), _MOST_NEAR, _NEAR)
+        if near:
+            return f"that path was not found, and near it are {', '.join(near)}"
         return f"that path was not found ({parent} is there and {contents(parent)})"
     if not os.path.isdir(path):
         return "it is a file, and a save is a folder"

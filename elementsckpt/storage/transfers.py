@@ -1,18 +1,24 @@
-"""What `convert` needs of the disk: a directory that appears whole, and copies."""
+"""What `convert` needs of the disk: a directory that appears whole, scratch, copies."""
 
 from __future__ import annotations
 
 import contextlib
-import secrets
+import mmap
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import SaveExistsError, WriteError
-from . import disk, folders, paths
+from . import disk, folders, hidden, paths
 from .files import File
 
+if TYPE_CHECKING:
+    import numpy as np
+
 _CHUNK = 1 << 20
+_MAP_BYTES = 64 << 20
+_ALIGN = 64
 
 
 @contextlib.contextmanager
@@ -31,50 +37,89 @@ def new_directory(path: Path) -> Iterator[Path]:
       WriteError: the disk refused.
     """
     path = paths.real(path)
+    inner = path / path.name  # Hidden, in a folder that is there.
+    hidden.sweep(inner)
     if paths.leads_to_file(path) or folders.names_in(path):
         raise SaveExistsError(
             f"{path} is not an empty folder. Choose another path, or remove it first; "
             f"it was not touched."
         )
-    token = secrets.token_hex(4)
     is_there = paths.is_there(path)
-    new = path / f".{token}" if is_there else path.with_name(f".{path.name}.{token}")
+    with _parents(path), hidden.new_folder(inner if is_there else path) as new:
+        yield new
+        disk.sync_folder(new)
+        names = sorted(folders.names_in(new))
+        if is_there:
+            _move([(new / name, path / name) for name in names], path)
+        else:
+            _move([(new, path)], path.parent)
+
+
+@contextlib.contextmanager
+def _parents(path: Path) -> Iterator[None]:
+    """Make the folders above a path; if an error leaves the block, they are gone."""
     made: list[Path] = []
-    moves: list[tuple[Path, Path]] = []
     try:
         for parent in [*path.parents][::-1]:
             if not paths.is_there(parent) and disk.make_folder(parent):
                 made.append(parent)
-        disk.make_folder(new)
-        yield new
-        disk.sync_folder(new)
-        names = sorted(folders.names_in(new))
-        moves += [(new / x, path / x) for x in names] if is_there else [(new, path)]
-        for source, target in moves:
-            disk.rename(source, target)
-        if is_there:
-            disk.remove_folder(new)
-        disk.sync_folder(path if is_there else path.parent)
+        yield
     except BaseException:
-        moved = [target for source, target in moves if not paths.is_there(source)]
-        for place in (*moved, new):
-            with contextlib.suppress(WriteError):
-                _remove(place)
         for folder in reversed(made):
             with contextlib.suppress(WriteError):
                 disk.remove_folder(folder)
         raise
 
 
-def _remove(path: Path) -> None:
-    """Remove a file, or a folder with all that is in it, if there is one."""
-    if paths.leads_to_file(path):
-        disk.remove(path)
-    elif paths.is_there(path):
-        for name, status in reversed(list(folders.below(path))):
-            is_folder = stat.S_ISDIR(status.st_mode)
-            (disk.remove_folder if is_folder else disk.remove)(path / name)
-        disk.remove_folder(path)
+def _move(moves: Sequence[tuple[Path, Path]], folder: Path) -> None:
+    """Rename all into a folder, durably, or none."""
+    try:
+        for source, target in moves:
+            disk.rename(source, target)
+        disk.sync_folder(folder)
+    except BaseException:
+        for target in [
+            target for source, target in moves if not paths.is_there(source)
+        ]:
+            with contextlib.suppress(WriteError):
+                hidden.remove(target)
+        raise
+
+
+class Scratch:
+    """Memory that a disk stands behind, so that it need not fit into that of the host.
+
+    Args:
+      folder: Where the files are made, which are removed as soon as they are mapped.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._free: np.ndarray | None = None
+
+    def memory(self, size_bytes: int) -> np.ndarray:
+        """Return uint8[size_bytes].
+
+        Raises:
+          WriteError: there is too little room on the disk.
+        """
+        if self._free is None or self._free.size < size_bytes:
+            self._free = self._mapped(max(size_bytes, _MAP_BYTES))
+        found = self._free[:size_bytes]
+        self._free = self._free[size_bytes + -size_bytes % _ALIGN :]
+        return found
+
+    def _mapped(self, size_bytes: int) -> np.ndarray:
+        import numpy as np
+
+        path = self._folder / ".scratch"
+        file = disk.create(path)
+        try:
+            disk.reserve(file.fd, size_bytes, path=path)
+            return np.frombuffer(mmap.mmap(file.fd, size_bytes), np.uint8)
+        finally:
+            file.close()
+            disk.remove(path)
 
 
 def copy_files(source: Path, target: Path) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import secrets
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +11,7 @@ from typing import NamedTuple
 
 from ..errors import CheckpointError, WriteError, reason
 from ..reports import figures
-from . import disk, files
+from . import disk, files, hidden
 from .descriptors import lock, open_folder
 
 _SYNCS = 5
@@ -43,21 +41,18 @@ def try_folder(path: Path) -> list[Finding]:
     Raises:
       WriteError: nothing can be written there.
     """
-    place = path / f".elementsckpt-doctor-{secrets.token_hex(4)}"
-    disk.make_folder(place)
-    try:
+    with hidden.new_folder(path / "elementsckpt-doctor") as place:
         one = place / "one"
         with _new_file(one) as fd:
             disk.write(fd, b"x", 0, path=one)
+        disk.make_folder(place / "folder")  # The other one is locked.
         return [
             _links(one, place / "two"),
-            _locks(place),
+            _locks(place / "folder"),
             _renaming(one, place / "three"),
             _syncing(place / "four"),
             _clock(place / "three"),
         ]
-    finally:
-        _remove(place)
 
 
 @contextlib.contextmanager
@@ -67,12 +62,6 @@ def _new_file(path: Path) -> Iterator[int]:
         yield file.fd
     finally:
         file.close()
-
-
-def _remove(place: Path) -> None:
-    for name in os.listdir(place):
-        disk.remove(place / name)
-    disk.remove_folder(place)
 
 
 def _links(one: Path, two: Path) -> Finding:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import json
 import logging
 import os
 import sys
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import xxhash
-from msgspec import Struct
+from msgspec import Struct, json
 
 from ..errors import ReadError, SaveNotFoundError, reason
 from ..user.notices import Notices
@@ -173,7 +172,7 @@ class Agreement:
                 )
             time.sleep(pause)
             pause = min(2 * pause, _POLLS_S[1])
-        answer = json.loads(text)
+        answer = json.decode(text)
         if "error" in answer:
             raise ReadError(
                 f"Process 0 of {group.name} could not resume from {self._directory}: "
@@ -189,7 +188,7 @@ class Agreement:
     def _put(self, answer: dict[str, Any]) -> None:
         if self._group is not None and self._group.rank == 0 and not self._is_told:
             self._is_told = True
-            self._group.put(f"{self._key}save", json.dumps(answer))
+            self._group.put(f"{self._key}save", json.encode(answer).decode())
 
     def __enter__(self) -> Agreement:
         return self

@@ -30,7 +30,7 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
         for finding in findings:
             screen.json(finding._asdict())
     else:
-        columns = [Column("", is_kept=True), Column("", is_kept=True), Column("")]
+        columns = [Column("", is_kept=True)] * 3
         rows = [
             ["✓" if x.is_good else "✗", one_line(x.check), one_line(x.found)]
             for x in findings

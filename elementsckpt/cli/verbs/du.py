@@ -53,7 +53,7 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
         rows.append([number, step, _bar(parts, most), *sizes])
     kept = [Column(x.title, is_right=True, is_kept=True) for x in USAGE[:2]]
     screen.table(Table([*kept, Column(""), *USAGE[2:]], rows))
-    screen.print("█ only here  ▓ later saves link to it  ░ linked", "dim")
+    screen.print("█ only here  ▓ later saves link it  ░ linked", "dim")
     return 0
 
 

@@ -90,13 +90,17 @@ def _print(
     arrow = " ↑" if found.mode == "max" else " ↓"
     shown = names if is_long else names[:_MOST_METRICS]
     titles = [one_line(x) + (arrow if x == found.metric else "") for x in shown]
+    worths = [2 if x == found.metric else 1 for x in shown]
     columns = [
         Column("#", is_right=True, is_kept=True),
         Column("step", is_right=True, is_kept=True),
         Column("age", is_right=True),
         Column("size", is_right=True),
         Column("new", is_right=True),
-        *(Column(x, is_right=True) for x in titles),
+        *(
+            Column(x, is_right=True, worth=y)
+            for x, y in zip(titles, worths, strict=True)
+        ),
         Column("", is_kept=True),
     ]
     now = datetime.datetime.now(datetime.timezone.utc)

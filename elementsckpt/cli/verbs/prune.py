@@ -38,6 +38,8 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
             "no rule says what stays, so nothing was removed: pass --latest N, --best "
             "N with --metric M, or --every N"
         )
+    if options.best and options.metric is None:
+        raise ValueError("--best needs --metric M, the metric by which to rank saves")
     keep = elementsckpt.Keep(
         latest=1 if options.latest is None else options.latest,
         best=options.best or 0,

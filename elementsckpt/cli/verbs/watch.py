@@ -12,12 +12,11 @@ Examples:
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING
 
 from ...errors import one_line
 from ...reports import figures
-from ..screen import FAILED, Screen
+from ..screen import FAILED, Screen, say
 from .ls import listed_object
 
 if TYPE_CHECKING:
@@ -64,16 +63,10 @@ def _run(command: list[str]) -> bool:
     try:
         status = subprocess.run(command, check=False).returncode
     except OSError as error:
-        print(
-            f"elementsckpt: cannot run {one_line(command[0])}: {error.strerror}.",
-            file=sys.stderr,
-        )
+        say(f"elementsckpt: cannot run {one_line(command[0])}: {error.strerror}.")
         return False
     if status:
-        print(
-            f"elementsckpt: {one_line(command[0])} ended with {status}.",
-            file=sys.stderr,
-        )
+        say(f"elementsckpt: {one_line(command[0])} ended with {status}.")
     return True
 
 
