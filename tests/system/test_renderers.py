@@ -79,7 +79,8 @@ def test_the_bar_is_one_line_within_the_width_and_is_cleared(save, columns):
     assert percents[-1] == 100
     assert all("[#" in frame for frame in drawn[len(drawn) // 2 :])
     assert len({(x.index("["), x.index("]")) for x in drawn}) == 1  # It does not jump.
-    assert all(re.search(r"of 24\.0 MB, \d", frame) for frame in drawn)
+    rate = r"of 24\.0 MB, \d" if columns > 46 else r"of 24\.0 MB$"  # If there is room.
+    assert all(re.search(rate, frame) for frame in drawn)
 
 
 def test_a_narrow_terminal_has_the_percent_alone(save):
