@@ -56,6 +56,38 @@ def find(path: Path, directory: Directory | None = None) -> list[SaveEntry]:
     return saves
 
 
+def required(directory: Directory) -> list[SaveEntry]:
+    """Return the saves of a directory, oldest first, damaged ones included.
+
+    Raises:
+      SaveNotFoundError: there is none.
+      ValueError: the path is that of a save, or an address.
+    """
+    found = directory.saves()
+    if not found:
+        place = directory.path
+        require_no_save(place)
+        raise SaveNotFoundError(
+            f"There is no save in {place}: {paths.describe(place)}. Check the path."
+        )
+    return found
+
+
+def require_no_save(path: Path) -> None:
+    """Refuse a save, where the directory of a run is asked for.
+
+    Raises:
+      SaveNotFoundError: the path is an address of no save.
+      ValueError: it is a save, or the address of one.
+    """
+    meant = addresses.find(path) or _save_at(path)
+    if meant is not None:
+        raise ValueError(
+            f"{path} is a save: pass the directory that it is in, {meant.path.parent}. "
+            f"To see what the save holds, call leaves(), or elementsckpt tree."
+        )
+
+
 def has_saves(path: Path) -> bool:
     """Return whether there is a save at a path, or in it, even a damaged one."""
     try:

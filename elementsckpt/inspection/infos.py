@@ -49,8 +49,9 @@ def saves(directory: AnyPath) -> SaveList:
 
     Raises:
       SaveNotFoundError: there is no save.
+      ValueError: it is a save, or an address.
     """
-    found = choice.required(Directory(local(directory)))
+    found = lookup.required(Directory(local(directory)))
     return SaveList(describe_any(save) for save in found)
 
 
@@ -180,7 +181,7 @@ def listed(directory: AnyPath) -> ListedSaves:
       SaveNotFoundError: there is no save.
     """
     here = Directory(local(directory))
-    entries = choice.required(here)
+    entries = lookup.required(here)
     good = [entry for entry in entries if entry.error is None]
     best = None
     with contextlib.suppress(ValueError):  # No save says which metric to go by.

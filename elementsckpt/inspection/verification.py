@@ -11,14 +11,15 @@ import numpy as np
 
 from ..directory import lookup
 from ..directory.entries import SaveEntry
+from ..directory.listing import Directory
 from ..errors import CheckpointError, DamagedError, VersionError, damage
 from ..format import names
 from ..format.manifest import Block, Component, File, Segment
 from ..reports.checks import Problem, SaveCheck, VerifyReport
 from ..state import saved_tree
-from ..storage import component_files, files
+from ..storage import component_files, files, paths
 from ..storage.reader import read_block
-from ..storage.store import OpenSegment
+from ..storage.store import OpenSegment, Source
 from ..system.progress import Meter
 from ..user import arguments
 from ..user.arguments import AnyPath, local
@@ -29,7 +30,8 @@ def verify(path: AnyPath, *, keys: Iterable[str] | None = None) -> VerifyReport:
     """Verify a save, or all saves of a directory; this takes at most 64 MB of memory.
 
     Bytes that several saves link to are read once. A save that elements wrote has no
-    digests, so nothing of it is verified.
+    digests, so nothing of it is verified. A folder that lost its manifest comes last, as
+    damaged.
 
     Args:
       path: A save or its address, or a directory.
@@ -52,6 +54,8 @@ def verify(path: AnyPath, *, keys: Iterable[str] | None = None) -> VerifyReport:
             meter.begin(_stored_bytes(found))
         work = _Work(meter)
         saves = [work.check(save, wanted) for save in found]
+    if found[0].path != place and paths.is_folder(place):
+        saves += map(_without_manifest, Directory(place).without_manifest())
     good = [save.path for save in saves if save.is_good]
     return VerifyReport(
         path=place,
@@ -61,6 +65,29 @@ def verify(path: AnyPath, *, keys: Iterable[str] | None = None) -> VerifyReport:
         bytes_read=work.bytes_read,
         seconds=time.monotonic() - start,
     )
+
+
+def is_good(found: SaveEntry) -> bool:
+    """Return whether no byte of a save is damaged; all are read.
+
+    Raises:
+      ReadError: the system refused to read.
+    """
+    with Meter("verify") as meter:
+        if meter.is_on:
+            meter.begin(_stored_bytes([found]))
+        return _Work(meter).check(found, None).is_good
+
+
+def _without_manifest(source: Source) -> SaveCheck:
+    """Return what is wrong with a folder that was a save."""
+    reason = (
+        f"{source.path}/{names.MANIFEST} is missing. Restore it from a copy, or remove "
+        f"the folder."
+    )
+    problem = Problem(names.MANIFEST, 0, 0, (), reason)
+    step = names.step_of(source.path.name)
+    return SaveCheck(source.path, step, None, is_good=False, problems=(problem,))
 
 
 class _Work:

@@ -193,6 +193,23 @@ def test_a_command_of_watch_that_is_not_there_is_2(run):
     assert "cannot run no-such-command" in done.stderr
 
 
+def test_watch_waits_for_a_directory_and_says_so(tmp_path):
+    command = [*COMMAND, "watch", tmp_path / "later"]
+    watching = subprocess.Popen(
+        command,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    line = watching.stderr.readline()
+    assert line == f"elementsckpt: waiting for the first save in {tmp_path}/later.\n"
+    make(tmp_path / "later", count=1)
+    assert watching.stdout.readline().startswith("#1")
+    watching.send_signal(signal.SIGINT)
+    watching.communicate()
+
+
 def test_a_dumb_terminal_and_a_pipe_have_no_colours(run):
     done = subprocess.run(
         [*COMMAND, "ls", run], env=environment(TERM="dumb"), capture_output=True

@@ -188,6 +188,73 @@ def test_prune_needs_rules_and_consent(run, call):
     assert "metric" in err
 
 
+def test_prune_goes_by_what_the_run_records(run, call, tmp_path):
+    for metric in ("retrun", "nothing"):
+        words = ["prune", run, "--best", "1", "--metric", metric, "--yes"]
+        status, _, err = call(*words)
+        assert status == 2
+        assert "Choose one of 'return'" in err
+    words = ["prune", run, "--best", "1", "--metric", "return", "-n"]
+    status, out, _ = call(*words)
+    assert status == 0
+    assert "2  1,000  best (max return: 9)" in out
+    cp = Checkpoint(run, keep=Keep(None, 1, "loss", "min"), fsync=False)
+    cp.step = elementsckpt.Counter(4000)
+    cp.save(metrics={"loss": 1.0, "return": 1.0})
+    words[-2] = "loss"
+    assert "best (min loss: 1)" in call(*words)[1]
+    words[-2] = "return"
+    status, _, err = call(*words)
+    assert status == 2
+    assert "pass --mode max or --mode min" in err
+    assert "best (min return: 1)" in call(*words, "--mode", "min")[1]
+    assert len(elementsckpt.saves(run)) == 5
+
+
+def test_du_doctor_and_prune_tell_of_what_a_killed_process_left(run, call):
+    left = run / ".20260101T000000F000000-000000000050"
+    left.mkdir()
+    (left / ".manifest.json").write_bytes(bytes(5000))
+    assert "1 unfinished save, 5.00 kB" in call("du", run)[1]
+    status, out, _ = call("doctor", run)
+    assert status == 0
+    assert "unfinished  1, 5.00 kB" in out
+    assert "1 unfinished save, 5.00 kB, would go" in call(
+        *("prune", run, "--latest", "4", "-n")
+    )[1]
+    status, out, _ = call("prune", run, "--latest", "4")  # It removes no save.
+    assert status == 0
+    assert "1 unfinished save, 5.00 kB, removed." in out
+    assert not left.exists()
+
+
+def test_verify_names_a_folder_that_lost_its_manifest(run, call, caplog):
+    lost = elementsckpt.info(run).path
+    (lost / "manifest.json").unlink()
+    status, out, _ = call("verify", run)
+    assert status == 1
+    assert f"✗ #?  step 3,000  {lost.name}" in out
+    assert "is missing. Restore it from a copy" in out
+    assert "The newest good one is #3" in out
+    call("ls", run)
+    call("prune", run, "--latest", "1", "--yes")
+    assert caplog.text.count("is not a save: it has no manifest.json") == 1
+
+
+@pytest.mark.parametrize("verb", ["ls", "du", "doctor", "report", "prune", "watch"])
+def test_a_save_where_a_directory_is_asked_for(run, call, verb):
+    more = ["--latest", "1", "-n"] if verb == "prune" else []
+    save = elementsckpt.info(run).path
+    for path in (save, f"{run}@best"):
+        status, out, err = call(verb, path, *more)
+        assert (status, out) == (2, "")
+        assert f"is a save: pass the directory that it is in, {run}." in err
+        assert "elementsckpt tree" in err
+    status, out, err = call(verb, f"{run}@bset", *more)
+    assert (status, out) == (2, "")
+    assert "'bset' is not an address" in err
+
+
 def test_rm_removes_one_save(run, call):
     status, out, _ = call("rm", f"{run}@best", "-n")
     assert "Would remove 1 save" in out

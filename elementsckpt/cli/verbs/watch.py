@@ -1,6 +1,7 @@
 """Print a line for each new save of a directory.
 
-The first line is about the newest save that there is. With --exec, a command runs for
+The first line is about the newest save that there is; then none is left out. It waits
+for a directory that is not there yet. With --exec, a command runs for
 each save, with its path as the last argument; it is split as a shell would, but no
 shell runs. Ctrl-C ends it.
 
@@ -31,10 +32,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, screen: Screen) -> int:
     """Watch a directory."""
-    import elementsckpt
+    from ...inspection import following
 
     command = _split(options.exec) if options.exec is not None else []
-    for info in elementsckpt.follow(options.directory, every=False):
+    here = following.checked(options.directory)
+    if not here.saves():
+        say(f"elementsckpt: waiting for the first save in {one_line(str(here.path))}.")
+    for info in following.watch(here):
         if screen.is_json:
             screen.json(listed_object(options.directory, info))
         else:
