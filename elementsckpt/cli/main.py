@@ -54,6 +54,10 @@ class _Help(argparse.HelpFormatter):
                 lines.append(line)
         return "\n".join(x for line in lines[1:] for x in wrapped(line, width))
 
+    def format_help(self) -> str:
+        lines = super().format_help().split("\n")
+        return "\n".join(x for line in lines for x in wrapped(line, self._width))
+
     def add_argument(self, action: argparse.Action) -> None:
         super().add_argument(action)
         if isinstance(action, argparse._SubParsersAction):

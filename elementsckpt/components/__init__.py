@@ -6,4 +6,13 @@ instead of changed; its **template** says what it can become. A **target** is wh
 load knows of a component.
 """
 
-__all__ = ["component", "files", "protocols", "registry", "rng", "torch_states", "value", "wrappers"]
+__all__ = [
+    "component",
+    "files",
+    "protocols",
+    "registry",
+    "rng",
+    "torch_states",
+    "value",
+    "wrappers",
+]

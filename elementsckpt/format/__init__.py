@@ -5,4 +5,14 @@ The **manifest** describes a save. A **segment** is a file of array bytes with t
 is a value that is stored in the manifest itself.
 """
 
-__all__ = ["codec", "compression", "digests", "dtypes", "header", "manifest", "names", "scalars", "sizes"]
+__all__ = [
+    "codec",
+    "compression",
+    "digests",
+    "dtypes",
+    "header",
+    "manifest",
+    "names",
+    "scalars",
+    "sizes",
+]

@@ -4,4 +4,12 @@
 `DIR@best`. Results are reports.
 """
 
-__all__ = ["contents", "disk_usage", "doctor", "infos", "statistics", "values", "verification"]
+__all__ = [
+    "contents",
+    "disk_usage",
+    "doctor",
+    "infos",
+    "statistics",
+    "values",
+    "verification",
+]

@@ -7,4 +7,21 @@ array in the memory of another. A **reference** is the import path of a class or
 function.
 """
 
-__all__ = ["classes", "closures", "generators", "jax_arrays", "jax_kinds", "kind", "leaves", "numpy_kinds", "pickles", "python_kinds", "reductions", "references", "remote", "ring", "torch_tensors", "views"]
+__all__ = [
+    "classes",
+    "closures",
+    "generators",
+    "jax_arrays",
+    "jax_kinds",
+    "kind",
+    "leaves",
+    "numpy_kinds",
+    "pickles",
+    "python_kinds",
+    "reductions",
+    "references",
+    "remote",
+    "ring",
+    "torch_tensors",
+    "views",
+]

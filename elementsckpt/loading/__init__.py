@@ -5,4 +5,13 @@ and verified. All of its leaves are compared with the current states first; if o
 not fit, the whole load is **refused**.
 """
 
-__all__ = ["candidates", "component", "decoding", "load", "loaded", "patterns", "request", "verbs"]
+__all__ = [
+    "candidates",
+    "component",
+    "decoding",
+    "load",
+    "loaded",
+    "patterns",
+    "request",
+    "verbs",
+]

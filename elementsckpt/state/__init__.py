@@ -6,4 +6,23 @@ needs to replace another one. To **match** is to find which saved leaf replaces 
 current one.
 """
 
-__all__ = ["callables", "flattening", "matching", "new_leaves", "plain", "pytrees", "recurring", "replacing", "same_names", "saved_tree", "selection", "sharing", "skeletons", "specs", "static_parts", "unflattening", "view_leaves", "walking"]
+__all__ = [
+    "callables",
+    "flattening",
+    "matching",
+    "new_leaves",
+    "plain",
+    "pytrees",
+    "recurring",
+    "replacing",
+    "same_names",
+    "saved_tree",
+    "selection",
+    "sharing",
+    "skeletons",
+    "specs",
+    "static_parts",
+    "unflattening",
+    "view_leaves",
+    "walking",
+]

@@ -6,4 +6,20 @@ directory. A **draft** is a save that is being written, and a **source** reads o
 remove what a dead process left. Only `disk` changes files.
 """
 
-__all__ = ["component_files", "descriptors", "disk", "file_view", "files", "folders", "hidden", "paths", "places", "pool", "reader", "store", "streams", "transfers", "trials"]
+__all__ = [
+    "component_files",
+    "descriptors",
+    "disk",
+    "file_view",
+    "files",
+    "folders",
+    "hidden",
+    "paths",
+    "places",
+    "pool",
+    "reader",
+    "store",
+    "streams",
+    "transfers",
+    "trials",
+]

@@ -16,7 +16,7 @@ _VARIABLE = "ELEMENTSCKPT_PROGRESS"  # "0" shows nothing, "log" only logs.
 _PATIENCE_S = 1.0  # What takes less is not shown.
 _REFRESH_S = 0.1
 _LOG_S = 30.0
-_MOST_CELLS = 30  # Of the bar.
+_LEAST_CELLS, _MOST_CELLS = 8, 30  # Of the bar.
 _logger = logging.getLogger("elementsckpt")
 
 
@@ -141,13 +141,13 @@ def line(progress: Progress, width: int) -> str:
     share, room = _share(progress), max(0, width - 1)
     head = f"{progress.work} {int(100 * share):3d} %"
     done, total = map(figures.size, (progress.bytes_done, progress.bytes_total))
-    tail = f"{done} of {total}, {figures.seconds(progress.seconds)}"
-    cells = min(_MOST_CELLS, room - len(head) - len(tail) - len("  []  "))
-    if cells >= 5:
-        bar = ("#" * int(cells * share)).ljust(cells)
-        return f"{head}  [{bar}]  {tail}"
-    text = f"{head}  {tail}"
-    return text if len(text) <= room else head[:room]
+    # As wide however much is done, so that the bar does not jump.
+    size = f"  {done:>7} of {total}"
+    for tail in (f"{size}, {figures.seconds(progress.seconds):>6}", size, ""):
+        cells = min(_MOST_CELLS, room - len(head) - len(tail) - len("  []"))
+        if cells >= _LEAST_CELLS:
+            return f"{head}  [{('#' * int(cells * share)).ljust(cells)}]{tail}"
+    return head[:room]
 
 
 def _width(stream: TextIO) -> int:

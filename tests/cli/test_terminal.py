@@ -9,7 +9,10 @@ import sys
 import numpy as np
 import pytest
 
-from elementsckpt import Checkpoint, Value
+from elementsckpt import Checkpoint, Keep, Value
+from elementsckpt.cli.screen import wrapped
+from elementsckpt.cli.verbs import NAMES
+from elementsckpt.reports.outline import width
 
 from support.boxes import environment
 
@@ -60,11 +63,64 @@ def plain(text):
 
 
 @pytest.mark.parametrize("columns", [46, 80, 100])
-@pytest.mark.parametrize("verb", ["ls", "du"])
-def test_no_line_is_wider_than_the_terminal(run, verb, columns):
-    _, output = in_terminal(verb, run, columns=columns)
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("ls {run}", "du {run}", "verify {run}", "doctor {run}"),
+        *("tree {run}", "stats {run}", "diff {run}@#1 {run}", "prune {run} -n"),
+        *("ls {run}/none", "cat {run} agent/layer/漢", "cat {run} agent/layer1/漢字"),
+        *("nonsense", "--help", "diff", *(f"{verb} --help" for verb in NAMES)),
+    ],
+)
+def test_no_line_is_wider_than_the_terminal(run, line, columns):
+    words = line.format(run=run).split()
+    _, output = in_terminal(*words, columns=columns)
     lines = plain(output).splitlines()
-    assert [line for line in lines if len(line) > columns] == []
+    assert lines
+    assert [line for line in lines if width(line) > columns] == []
+
+
+def test_words_are_not_broken(run):
+    _, output = in_terminal("prune", run, columns=46)
+    assert plain(output).splitlines()[1].startswith("nothing was removed: pass")
+    words = {*plain(in_terminal("prune", "--help", columns=46)[1]).split()}
+    assert {"removes;", "elementsckpt", "runs/walker"} <= words
+
+
+def test_what_is_worth_most_stays(tmp_path):
+    keep = Keep(latest=None, best=1, metric="return")
+    cp = Checkpoint(tmp_path, keep=keep, fsync=False)
+    cp.agent = Value(1)
+    cp.save(metrics={"a_long_name_of_a_loss": 1.0, "return": 2.0})
+    lines = plain(in_terminal("ls", tmp_path, columns=46)[1]).splitlines()
+    assert any("return ↑" in line for line in lines)
+    assert "Hidden: new, a_long_name_of_a_loss." in " ".join(lines)
+
+
+def test_one_long_name_does_not_take_the_room_of_all(tmp_path):
+    cp = Checkpoint(tmp_path, fsync=False)
+    long = "x" * 300
+    cp.agent = Value({"w": np.ones(3), long: np.ones(3)})
+    cp.save()
+    lines = plain(in_terminal("tree", tmp_path, columns=80)[1]).splitlines()
+    row = next(line for line in lines if " w " in line)
+    assert row.split()[-2:] == ["24", "B"]
+    assert max(map(len, lines)) <= 80
+    assert "".join(lines).count("x") == 300
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("short", ["short"]),
+        ("two  words and more", ["two  words", "and more"]),
+        ("  indented line of words", ["  indented", "  line of", "  words"]),
+        ("averyverylongword", ["averyverylo", "ngword"]),
+        ("漢字漢字漢字漢字", ["漢字漢字漢", "字漢字"]),
+    ],
+)
+def test_lines_are_wrapped(line, found):
+    assert wrapped(line, 11) == found
 
 
 def test_columns_that_drop_out_are_named(run):

@@ -21,7 +21,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb."""
     parser.add_argument("save", metavar="SAVE")
     parser.add_argument("output", metavar="OUT")
-    parser.add_argument("--to", metavar="FORMAT", help="safetensors or npz")
+    parser.add_argument(
+        "--to",
+        metavar="FORMAT",
+        choices=["safetensors", "npz"],
+        help="safetensors or npz",
+    )
     configure_names(parser)
 
 

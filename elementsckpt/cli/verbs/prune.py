@@ -45,10 +45,7 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
             "N with --metric M, or --every N"
         )
     if options.best and options.metric is None:
-        raise ValueError(
-            f"--best {options.best} needs --metric M, by which to rank, such as the "
-            f"one with an arrow in: elementsckpt ls {options.directory}"
-        )
+        raise ValueError("--best needs --metric M, the metric by which to rank saves")
     keep = elementsckpt.Keep(
         latest=1 if options.latest is None else options.latest,
         best=options.best or 0,
