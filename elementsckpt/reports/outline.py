@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ..errors import one_line
 
+ARROW = " → "  # From what was to what is.
 _MOST_SHOWN = 20  # Rows of a table in a text; HTML folds what is long.
 _MOST_IN_PAGE = 1000
 _MOST_IN_CELL = 80  # Characters; a longer one has several lines in HTML.
@@ -31,12 +32,14 @@ class Column(NamedTuple):
       is_right: Whether its cells end at the right, as those of numbers do.
       is_kept: Whether it stays where there is no room for all.
       worth: Where there is none, columns of less worth go first.
+      least: If not 0, cells may be shortened before that, to no less than this width.
     """
 
     title: str
     is_right: bool = False
     is_kept: bool = False
     worth: int = 1
+    least: int = 0
 
 
 class Table(NamedTuple):
@@ -81,8 +84,9 @@ class Table(NamedTuple):
     def fitting(self, columns: int) -> tuple[Table, list[str]]:
         """Return the table without the columns for which there is no room.
 
-        Empty ones go first, then those of the least worth, of these the last. A cell
-        that is too long for any line is broken over several rows.
+        Cells that may be shortened are, if all fit then. Else, empty columns go first,
+        then those of the least worth, of these the last. A cell that is too long for
+        any line is broken over several rows.
 
         Args:
           columns: How wide a terminal is.
@@ -90,7 +94,7 @@ class Table(NamedTuple):
         Returns:
           The table, and the titles of what is left out.
         """
-        rows = self._broken(columns)
+        rows = self._shortened(self._broken(columns), columns)
         widths = self.widths([[column.title for column in self.columns], *rows])
         kept = {*range(len(widths))}
         worths = [
@@ -104,6 +108,22 @@ class Table(NamedTuple):
         shown = [self.columns[n] for n in sorted(kept)]
         left_out = [x.title for n, x in enumerate(self.columns) if n not in kept]
         return Table(shown, [[row[n] for n in sorted(kept)] for row in rows]), left_out
+
+    def _shortened(
+        self, rows: Sequence[Sequence[str]], columns: int
+    ) -> Sequence[Sequence[str]]:
+        """Return the rows with cells shortened, where all columns fit then."""
+        titles = [column.title for column in self.columns]
+        widths = self.widths([titles, *rows])
+        some = [any(row[n] for row in rows) for n in range(len(widths))]
+        total = sum(2 + size for size, x in zip(widths, some, strict=True) if x) - 2
+        for n, column in enumerate(self.columns):
+            room = columns - total + widths[n]
+            if some[n] and room < widths[n] and room >= column.least > 0:
+                rows = [
+                    [*row[:n], shortened(row[n], room), *row[n + 1 :]] for row in rows
+                ]
+        return rows
 
     def _broken(self, columns: int) -> list[Sequence[str]]:
         """Return the rows, where kept cells that no line has room for take several.
@@ -247,6 +267,25 @@ def width(text: str) -> int:
     if text.isascii():
         return len(text)
     return sum(_width(char) for char in text)
+
+
+def shortened(text: str, size: int) -> str:
+    """Return a text of at most `size` columns, with "…" for what its middle lacks.
+
+    Of two sides of an arrow, each is shortened. There must be 4 columns for a side.
+    """
+    sides = text.split(ARROW)
+    if len(sides) != 2 or width(text) <= size:
+        return _shortened(text, size)
+    return ARROW.join(_shortened(side, (size - len(ARROW)) // 2) for side in sides)
+
+
+def _shortened(text: str, size: int) -> str:
+    if width(text) <= size:
+        return text
+    end = size // 2 - 1 if size >= 6 else 0  # At least 2, for wide characters.
+    last = broken(text[::-1], end)[0][::-1] if end else ""
+    return f"{broken(text, size - 1 - end)[0]}…{last}"
 
 
 def broken(text: str, size: int) -> list[str]:
