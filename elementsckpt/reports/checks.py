@@ -28,6 +28,12 @@ class Problem(Report, frozen=True):
     size_bytes: int
     leaves: tuple[str, ...]
     reason: str
+    _is_unread: bool = False
+
+    @property
+    def is_unread(self) -> bool:
+        """Whether the system refused to read it, which may be undamaged."""
+        return self._is_unread
 
     def outline(self) -> Outline:
         where = f"{figures.size(self.size_bytes)} at byte {self.offset:,}"
