@@ -96,7 +96,9 @@ class Plan(NamedTuple):
         note = f"{_unfinished([size_bytes], count)} removed" if count > 0 else ""
         return self._report(removed, note, is_dry_run=False)
 
-    def _report(self, removed: list[Path], note: str, *, is_dry_run: bool) -> PruneReport:
+    def _report(
+        self, removed: list[Path], note: str, *, is_dry_run: bool
+    ) -> PruneReport:
         planned = {save.path for save in self.gone}
         return PruneReport(
             path=self.path,

@@ -26,7 +26,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--latest", type=int, metavar="N", help="keep the N newest")
     parser.add_argument("--best", type=int, metavar="N", help="keep the N best")
     parser.add_argument("--metric", metavar="M", help="by which to rank them")
-    parser.add_argument("--mode", choices=["max", "min"], help="what is better, unless recorded")
+    parser.add_argument(
+        "--mode", choices=["max", "min"], help="what is better, unless recorded"
+    )
     parser.add_argument(
         "--every", type=int, metavar="N", help="keep those at multiples of N steps"
     )
