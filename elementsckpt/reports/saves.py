@@ -231,7 +231,7 @@ class SaveInfo(Report, frozen=True):
         return sum(component.bytes for component in self.components.values())
 
     def details(self) -> list[tuple[str, str]]:
-        """Return what it records besides its state: labels, and what belongs to them."""
+        """Return what it records besides its state: labels, and their texts."""
         rows = [("path", one_line(str(self.path)))]
         rows += [("written", figures.time(self.time))] if self.time is not None else []
         rows += [("pin", one_line(self.pin))] if self.pin is not None else []

@@ -109,6 +109,11 @@ def test_a_browser_shows_it_without_an_error_or_a_request(
         "Saves",
         "What saves record",
     ]
+    last = browser.execute_script(
+        "return [...[...document.querySelector('section').querySelectorAll('svg')]"
+        ".at(-1).querySelectorAll('text')].map(x => x.textContent)"
+    )
+    assert last[-1] == "9007.2T"  # A step, below the last metric.
     background = "return getComputedStyle(document.body).backgroundColor"
     is_dark = browser.execute_script(background) != "rgb(255, 255, 255)"
     assert is_dark == (scheme == "dark")
@@ -157,7 +162,41 @@ def test_damage_is_shown_and_verified_if_asked(tmp_path):
     assert "1 damaged" in text
     text = elementsckpt.write_report(run, tmp_path / "b.html", verify=True).read_text()
     assert "2 damaged" in text
+    assert "<span>#1, " in text
     assert "not verified" not in text
+
+
+# As the style sheet of JupyterLab 4 has it.
+JUPYTERLAB = """
+.jp-RenderedHTMLCommon td, .jp-RenderedHTMLCommon th { padding: 0.5em; }
+:not(.jp-RenderedMarkdown).jp-RenderedHTMLCommon td,
+:not(.jp-RenderedMarkdown).jp-RenderedHTMLCommon th { text-align: right; }
+.jp-RenderedHTMLCommon th { font-weight: bold; }
+"""
+
+
+def test_a_notebook_does_not_change_the_sides_of_tables(tmp_path, browser):
+    cp = Checkpoint(tmp_path / "run", fsync=False)
+    cp.agent = Value({"w": np.zeros(3), "x" * 300: np.zeros(3)})
+    cp.save()
+    page = tmp_path / "cell.html"
+    shown = elementsckpt.leaves(tmp_path / "run")._repr_html_()
+    page.write_text(
+        f'<body><div class="jp-RenderedHTMLCommon" style="width:700px">{shown}</div>'
+        f"<style>{JUPYTERLAB}</style>"
+    )
+    opened(browser, page, 1180, "light")
+    sides = browser.execute_script(
+        "return [...document.querySelectorAll('tr:nth-child(2) td')].map("
+        "x => getComputedStyle(x).textAlign)"
+    )
+    assert sides[:4] == ["left", "left", "right", "right"]
+    high, wide = browser.execute_script(
+        "let x = document.querySelectorAll('tr:nth-child(2) td')[1];"
+        "return [x.offsetHeight, document.querySelector('table').offsetWidth]"
+    )
+    assert high < 40  # The form is on one line, beside a name of several.
+    assert wide <= 700
 
 
 def test_at_most_so_many_bytes_are_read_and_the_rest_is_named(run, tmp_path):
@@ -280,6 +319,11 @@ def test_it_is_light_on_paper(run, tmp_path, browser):
     browser.execute_cdp_cmd(
         "Emulation.setEmulatedMedia", {"media": "print", "features": features}
     )
+    last = browser.execute_script(
+        "return [...[...document.querySelector('section').querySelectorAll('svg')]"
+        ".at(-1).querySelectorAll('text')].map(x => x.textContent)"
+    )
+    assert last[-1] == "9007.2T"  # A step, below the last metric.
     background = "return getComputedStyle(document.body).backgroundColor"
     assert browser.execute_script(background) == "rgb(255, 255, 255)"
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})

@@ -40,7 +40,8 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
             screen.json(leaf.to_dict())
     else:
         screen.print(shown.line(info), "bold")
-        screen.table(Table(STATISTICS, [leaf.cells() for leaf in found]))
+        bad = {leaf.cells()[0]: "yellow" for leaf in found if not leaf.is_finite}
+        screen.table(Table(STATISTICS, [leaf.cells() for leaf in found]), bad)
         screen.print(found.outline().title)
     is_bad = not all(leaf.is_finite for leaf in found)
     return FOUND if is_bad and options.fail_on_nonfinite else 0

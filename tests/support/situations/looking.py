@@ -23,6 +23,7 @@ from elementsckpt.cli import main
 from elementsckpt.cli.screen import Screen
 from elementsckpt.inspection.doctor import examine
 from elementsckpt.inspection.values import read_leaf
+from elementsckpt.storage import descriptors
 from elementsckpt.storage.descriptors import lock
 from elementsckpt.storage.files import File
 
@@ -161,8 +162,8 @@ def a_pattern_for_leaves_that_matches_none(tmp, _):
 
 @says(
     MismatchError,
-    "{tmp}/run/… has no leaf of the name 'w'. Pass a full name, which begins with the "
-    "key of its component.",
+    "{tmp}/run/… has no leaf with the full name 'w'. Choose one of the nearest names: "
+    "'agent/w'.",
 )
 def a_leaf_by_less_than_its_full_name(tmp, _):
     run = saved(tmp)
@@ -403,6 +404,18 @@ def an_export_to_what_is_there(tmp, _):
     run = saved(tmp)
     (tmp / "x.npz").touch()
     yield
+    elementsckpt.export(run, tmp / "x.npz")
+
+
+@says(
+    WriteError,
+    "Cannot write beside {tmp}/x.npz: another process removes what is made there, 100 "
+    "times. Check what that is, or choose another place.",
+)
+def a_file_that_others_always_remove(tmp, monkeypatch):
+    run = saved(tmp)
+    yield
+    monkeypatch.setattr(descriptors, "lock", lambda fd: False)
     elementsckpt.export(run, tmp / "x.npz")
 
 
