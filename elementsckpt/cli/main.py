@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import gc
 import importlib
+import io
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -74,6 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
       The exit status: 0 fine, 1 something was found, 2 it failed, 130 interrupted, 141
       nobody reads what it prints.
     """
+    if sys.stderr is None:  # A program may be started without some streams.
+        sys.stderr = io.StringIO()
+    if sys.stdout is None:
+        say("elementsckpt: cannot print: standard output is closed.")
+        return FAILED
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

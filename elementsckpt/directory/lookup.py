@@ -13,12 +13,14 @@ from ..format import manifest, names, scalars
 from ..storage import paths, places
 from ..user import hints
 from ..user.arguments import AnyPath, integer, is_integer, local, shown
+from ..user.notices import Notices
 from . import addresses, choice
 from .entries import SaveEntry, read_entry
 from .listing import Directory
 from .retention import Keep
 
 _logger = logging.getLogger("elementsckpt")
+_notices = Notices()
 
 
 def find(path: Path, directory: Directory | None = None) -> list[SaveEntry]:
@@ -54,6 +56,28 @@ def find(path: Path, directory: Directory | None = None) -> list[SaveEntry]:
             f"make a save there first."
         )
     return saves
+
+
+def newest(path: Path) -> SaveEntry:
+    """Return the save at a path, of a directory the newest that is not damaged.
+
+    A warning says if there is a newer one, which is damaged.
+
+    Raises:
+      SaveNotFoundError: there is no save.
+      DamagedError: all are damaged.
+      VersionError, ReadError: the newest undamaged save cannot be read.
+    """
+    saves = find(path)
+    found = choice.newest(saves)
+    if found is not saves[0]:
+        _notices.warn(
+            saves[0].path,
+            "%s is damaged, so an older save is taken: %s.",
+            saves[0].path,
+            found.path,
+        )
+    return found
 
 
 def required(directory: Directory) -> list[SaveEntry]:

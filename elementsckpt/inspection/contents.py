@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from msgspec import Struct
 
-from ..directory import choice, lookup
+from ..directory import lookup
 from ..directory.entries import SaveEntry
 from ..errors import DamagedError, MismatchError, MissingKeyError, damage
 from ..format import codec, dtypes, names, scalars
@@ -292,4 +292,4 @@ def newest(path: AnyPath) -> SaveEntry:
       SaveNotFoundError: there is no save.
       DamagedError, VersionError, ReadError: its manifest cannot be read.
     """
-    return choice.newest(lookup.find(local(path)))
+    return lookup.newest(local(path))

@@ -124,6 +124,7 @@ def _steps(
     finds: list[Callable[[], Any]] = [find]
     if is_every:
         finds = [functools.partial(list, [found]) for found in reversed(find())]
+    request = structs.replace(request, memory=transfers.Scratch(scratch).memory)
     for one in finds:
         silent = Meter("convert")  # Arrays are mapped, so there is little to tell.
         loaded = load.read(request, {}, Candidates(one), Phases(), silent)

@@ -27,14 +27,14 @@ def info(path: AnyPath) -> SaveInfo:
 
     Args:
       path: A save or its address, or a directory, for its newest save with a valid
-        manifest.
+        manifest; if that is not the newest, a warning says so.
 
     Raises:
       SaveNotFoundError: there is no save.
       DamagedError, VersionError: the part of the manifest that this reads is not valid.
         `read` and `load` verify the parts about structure and files.
     """
-    return describe(choice.newest(lookup.find(local(path))))
+    return describe(lookup.newest(local(path)))
 
 
 def saves(directory: AnyPath) -> SaveList:

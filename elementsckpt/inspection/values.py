@@ -76,8 +76,8 @@ def read_leaf(path: AnyPath, name: str) -> tuple[LeafInfo, Any]:
     if found is None:
         near = hints.listed(hints.nearest(name, every), "none, as it has no leaves")
         raise MismatchError(
-            f"{contents.found.path} has no leaf with the full name {name!r}. The "
-            f"nearest names are {near}."
+            f"{contents.found.path} has no leaf with the full name {name!r}. Choose "
+            f"one of the nearest names: {near}."
         )
     with damage(contents.where):
         info = describe(contents, found)

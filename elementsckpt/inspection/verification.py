@@ -30,8 +30,8 @@ def verify(path: AnyPath, *, keys: Iterable[str] | None = None) -> VerifyReport:
     """Verify a save, or all saves of a directory; this takes at most 64 MB of memory.
 
     Bytes that several saves link to are read once. A save that elements wrote has no
-    digests, so nothing of it is verified. A folder that lost its manifest comes last, as
-    damaged.
+    digests, so nothing of it is verified. Folders that lost their manifests come last,
+    as damaged.
 
     Args:
       path: A save or its address, or a directory.

@@ -95,7 +95,15 @@ class OpenSave:
         where = f"{saved!r} in {self.path / names.MANIFEST}"
         leaf_names = functools.partial(names_in_block, entry, key)
         source, verified = self._source, self._verified
-        reader = Reader(source, entry, leaf_names, request.less, verified, notes.meter)
+        reader = Reader(
+            source,
+            entry,
+            leaf_names,
+            request.less,
+            verified,
+            notes.meter,
+            request.memory,
+        )
         decoder = Decoder(entry, key, where, reader, resolver, request, notes)
         return SavedComponent(decoder)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -40,6 +40,8 @@ class Request(Struct, frozen=True):
         NumPy arrays, and functions their import paths.
       dry_run: Whether to report misfits instead of raising an error, and to call no
         component's `load()`.
+      memory: Returns memory for what is read, uint8[n] for n; None for that of the
+        process, into which it must fit.
 
     Raises:
       ValueError: an argument is not valid.
@@ -58,6 +60,7 @@ class Request(Struct, frozen=True):
     allow_pickle: bool | None = None
     plain: bool = False
     dry_run: bool = False
+    memory: Callable[[int], Any] | None = None
 
     def __post_init__(self) -> None:
         for name in _FLAGS:

@@ -230,6 +230,15 @@ class SaveInfo(Report, frozen=True):
         """Size of the state: of all components."""
         return sum(component.bytes for component in self.components.values())
 
+    def details(self) -> list[tuple[str, str]]:
+        """Return what it records besides its state: labels, and their texts."""
+        rows = [("path", one_line(str(self.path)))]
+        rows += [("written", figures.time(self.time))] if self.time is not None else []
+        rows += [("pin", one_line(self.pin))] if self.pin is not None else []
+        rows += [("metrics", figures.metrics(self.metrics))] if self.metrics else []
+        rows += self.lineage.outline().rows
+        return [*rows, *_flat("metadata", self.metadata)]
+
     def outline(self) -> Outline:
         title = f"Save {_named(self.step, self.sequence)}"
         if self.time is not None:
@@ -281,6 +290,13 @@ _SAVE = (
     Column("time"),
     Column("size", is_right=True),
 )
+
+
+def _flat(label: str, value: Any) -> list[tuple[str, str]]:
+    """Return a row for each value in nested metadata; its label leads to it."""
+    if not isinstance(value, dict):
+        return [(one_line(label), one_line(repr(value)))]
+    return [row for key, item in value.items() for row in _flat(f"{label}.{key}", item)]
 
 
 def _named(step: int | None, sequence: int | None) -> str:

@@ -147,6 +147,15 @@ def write(fd: int, data: Buffer, offset: int, *, path: Path) -> None:
         raise _refused(path, error) from error
 
 
+def reserve(fd: int, size_bytes: int, *, path: Path) -> None:
+    """Make a file of this size, for which there is room."""
+    require_space(path.parent, size_bytes)
+    if hasattr(os, "posix_fallocate"):
+        _change(path, os.posix_fallocate, fd, 0, size_bytes)
+    else:
+        _change(path, os.ftruncate, fd, size_bytes)
+
+
 def sync(fd: int, *, path: Path) -> None:
     """Make the file's contents durable."""
     # What macOS calls fsync leaves them in the cache of the drive.

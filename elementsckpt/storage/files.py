@@ -177,7 +177,7 @@ def read_start(path: AnyPath, size_bytes: int) -> tuple[bytearray, File]:
     Raises:
       DamagedError, ReadError: as from `read_file`.
     """
-    with File(path) as file:
+    with _open_to_hold(path) as file:
         content = bytearray(min(size_bytes, file.size))
         file.read(content, 0)
         return content, file

@@ -94,7 +94,10 @@ def _create(path: Path, *, is_folder: bool) -> tuple[Path, Descriptor]:
         if is_ours and descriptors.is_at(opened.fd, new):
             return new, opened
         opened.close()
-    raise WriteError(f"Cannot write beside {path}: others remove what is made there.")
+    raise WriteError(
+        f"Cannot write beside {path}: another process removes what is made there, "
+        f"{_ATTEMPTS} times. Check what that is, or choose another place."
+    )
 
 
 def sweep(path: Path) -> None:

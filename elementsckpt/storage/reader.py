@@ -95,6 +95,7 @@ class Reader:
       verified: Names of segments whose headers were verified, which may be shared with
         readers of other components of the save.
       meter: Counts the content of blocks that are read.
+      memory: Returns memory that need not fit into that of the host, uint8[n] for n.
     """
 
     def __init__(
@@ -105,8 +106,11 @@ class Reader:
         less: str = "",
         verified: set[str] | None = None,
         meter: Meter = SILENT,
+        memory: Callable[[int], np.ndarray] | None = None,
     ) -> None:
         self.source = source
+        self._has_room = memory is not None
+        self._memory = _memory if memory is None else memory
         self._meter = meter
         self._less = less
         self._component = component
@@ -122,6 +126,8 @@ class Reader:
     def held_bytes(self, *, mapped: bool) -> int:
         """Return how much memory all leaves take; mapped ones take none."""
         blocks = self._component.blocks
+        if self._has_room:
+            return 0
         return sum(x.content_size for x in blocks if x.unpacked or not mapped)
 
     @property
@@ -196,7 +202,7 @@ class Reader:
         size = sum(size for _, _, size in wants)
         if size > self._total:
             raise ValueError("the leaves have more bytes than the blocks")
-        require_memory(size, self.source.path, self._less)
+        self._require_memory(size)
         to_read: dict[int, np.ndarray] = {}
         # Shards that follow each other share blocks.
         shared = dict(self._recent)
@@ -211,11 +217,15 @@ class Reader:
         if to_read:  # Most of many small shards have nothing to read.
             with_shared = sum([memory.size for memory in to_read.values()])
             if with_shared > size:  # All of the blocks that leaves share.
-                require_memory(with_shared, self.source.path, self._less)
+                self._require_memory(with_shared)
             self._loaded += with_shared
             self._run(lambda x: self._load(*x), to_read.items(), with_shared)
         self._recent = dict(list(shared.items())[-1:])
         return memories
+
+    def _require_memory(self, size: int) -> None:
+        if not self._has_room:
+            require_memory(size, self.source.path, self._less)
 
     def _allocate(
         self, want: Want, to_read: dict[int, np.ndarray], shared: dict[int, np.ndarray]
@@ -228,12 +238,12 @@ class Reader:
         if size < whole and offset + size <= whole:
             data = shared.get(number)
             if data is None:
-                data = shared[number] = to_read[number] = _memory(whole)
+                data = shared[number] = to_read[number] = self._memory(whole)
             return data, offset
         last, end = self._end(want)
         if offset or end != self._component.blocks[last].content_size:
             raise ValueError("a leaf begins or ends within a block of its own")
-        data = _memory(size)
+        data = self._memory(size)
         begin = 0
         for index in range(number, last + 1):
             end = begin + self._component.blocks[index].content_size

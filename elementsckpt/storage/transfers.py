@@ -1,17 +1,24 @@
-"""What `convert` needs of the disk: a directory that appears whole, and copies."""
+"""What `convert` needs of the disk: a directory that appears whole, scratch, copies."""
 
 from __future__ import annotations
 
 import contextlib
+import mmap
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import SaveExistsError, WriteError
 from . import disk, folders, hidden, paths
 from .files import File
 
+if TYPE_CHECKING:
+    import numpy as np
+
 _CHUNK = 1 << 20
+_MAP_BYTES = 64 << 20
+_ALIGN = 64
 
 
 @contextlib.contextmanager
@@ -77,6 +84,42 @@ def _move(moves: Sequence[tuple[Path, Path]], folder: Path) -> None:
             with contextlib.suppress(WriteError):
                 hidden.remove(target)
         raise
+
+
+class Scratch:
+    """Memory that a disk stands behind, so that it need not fit into that of the host.
+
+    Args:
+      folder: Where the files are made, which are removed as soon as they are mapped.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._free: np.ndarray | None = None
+
+    def memory(self, size_bytes: int) -> np.ndarray:
+        """Return uint8[size_bytes].
+
+        Raises:
+          WriteError: there is too little room on the disk.
+        """
+        if self._free is None or self._free.size < size_bytes:
+            self._free = self._mapped(max(size_bytes, _MAP_BYTES))
+        found = self._free[:size_bytes]
+        self._free = self._free[size_bytes + -size_bytes % _ALIGN :]
+        return found
+
+    def _mapped(self, size_bytes: int) -> np.ndarray:
+        import numpy as np
+
+        path = self._folder / ".scratch"
+        file = disk.create(path)
+        try:
+            disk.reserve(file.fd, size_bytes, path=path)
+            return np.frombuffer(mmap.mmap(file.fd, size_bytes), np.uint8)
+        finally:
+            file.close()
+            disk.remove(path)
 
 
 def copy_files(source: Path, target: Path) -> None:

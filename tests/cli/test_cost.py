@@ -51,7 +51,7 @@ def test_help_imports_no_reports(tmp_path):
 
 def test_ls_imports_nothing_that_loads_arrays(run):
     found = imported(run, "ls", str(run))
-    assert not found & {*ARRAYS, "html", "subprocess", "difflib"}
+    assert not found & {*ARRAYS, "html", "subprocess", "difflib", "secrets", "shutil"}
     packages = {"kinds", "state", "components", "loading", "saving", "run", "page"}
     assert not {f"elementsckpt.{name}" for name in packages} & found
     verbs = {x for x in found if x.startswith("elementsckpt.cli.verbs.")}

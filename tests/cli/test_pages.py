@@ -6,7 +6,7 @@ import re
 from elementsckpt.cli.main import main
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "looking.md"
-AGE = re.compile(r"\b(now|\d+ s)\b")
+AGE = re.compile(r"\b(now|\d+ s|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)\b")
 
 
 def test_outputs_of_commands_are_what_they_print(tmp_path, monkeypatch, capsys):

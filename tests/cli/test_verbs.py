@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -104,6 +105,57 @@ def test_tree_shows_components_and_leaves(run, call):
     assert leaf == elementsckpt.leaves(run, regex="w")[0].to_dict()
 
 
+def test_verbs_say_which_save_they_show(run, call):
+    line = r"#2  step 1,000  \d{4}-.* UTC  8.00 kB  return 9\n"
+    for verb in ("tree", "stats"):
+        assert re.match(line, call(verb, f"{run}@best")[1])
+    out = call("diff", f"{run}@pin:paper", f"{run}@best")[1]
+    assert re.match(rf"A  #1  step 0 .*  pin paper\nB  {line}", out)
+    _, out, err = call("cat", f"{run}@best", "step")
+    assert re.fullmatch(line, err)
+    assert "#2" not in out
+    assert call("cat", f"{run}@best", "step", "--json")[2] == ""
+
+
+def test_verbs_say_that_the_newest_save_is_damaged(run, call, caplog):
+    newest = elementsckpt.info(run).path
+    (newest / "manifest.json").write_text("{}")
+    for verb in ("tree", "stats"):
+        assert call(verb, run)[1].startswith("#3  step 2,000")
+    assert caplog.text.count(f"{newest} is damaged, so an older save is taken") == 1
+
+
+def test_tree_shows_what_a_save_records(run, call):
+    cp = Checkpoint(run, keep=None, fsync=False)
+    cp.agent = Value(1)
+    cp.save(metadata={"net": {"width": 128, "act": HOSTILE}}, pin="paper 2")
+    _, out, _ = call("tree", run, "-l")
+    assert re.search(r"metadata.net.width +128\n", out)
+    assert re.search(r"pin +paper 2\n", out)
+    assert re.search(rf"host +{os.uname().nodename}\n", out)
+    assert "\x1b" not in out
+    assert "width" not in call("tree", run)[1]
+
+
+def test_pin_says_what_it_replaces(run, call):
+    status, _, err = call("pin", f"{run}@best", "demo")
+    assert (status, err) == (0, "")
+    assert call("pin", f"{run}@best", "paper")[0] == 2
+    status, _, err = call("pin", f"{run}@best", "thesis")
+    assert (status, err) == (0, "It was pinned as demo.\n")
+    assert call("unpin", f"{run}@best")[2] == ""
+    assert call("unpin", f"{run}@best")[2] == "It had no pin, so nothing was changed.\n"
+
+
+def test_report_overwrites_no_file_of_others(run, call, tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text("x = 1")
+    status, out, err = call("report", run, "-o", script)
+    assert (status, out) == (2, "")
+    assert "choose another name" in err
+    assert script.read_text() == "x = 1"
+
+
 def test_verify_finds_damage(run, call):
     assert call("verify", run)[0] == 0
     flip_block(elementsckpt.info(run).path, 0, key="agent")
@@ -122,7 +174,7 @@ def test_verify_finds_damage(run, call):
 def test_diff_finds_differences(run, call):
     status, out, _ = call("diff", f"{run}@latest~1", run)
     assert status == 1
-    assert [line[0] for line in out.splitlines()[1:-2]] == ["~"] * 3
+    assert [line[0] for line in out.splitlines()[3:-2]] == ["~"] * 3
     assert "0 added, 0 removed, 3 changed, 0 same" in out
     status, out, _ = call("diff", run, run, "--json")
     assert status == 0
@@ -219,9 +271,10 @@ def test_du_doctor_and_prune_tell_of_what_a_killed_process_left(run, call):
     status, out, _ = call("doctor", run)
     assert status == 0
     assert "unfinished  1, 5.00 kB" in out
-    assert "1 unfinished save, 5.00 kB, would go" in call(
-        *("prune", run, "--latest", "4", "-n")
-    )[1]
+    assert (
+        "1 unfinished save, 5.00 kB, would go"
+        in call(*("prune", run, "--latest", "4", "-n"))[1]
+    )
     status, out, _ = call("prune", run, "--latest", "4")  # It removes no save.
     assert status == 0
     assert "1 unfinished save, 5.00 kB, removed." in out

@@ -1,7 +1,9 @@
 """`convert` makes a run of what others wrote, and of saves, whole or not at all."""
 
+import errno
 import os
 import pickle
+from unittest.mock import Mock
 
 import ml_dtypes
 import numpy as np
@@ -268,6 +270,19 @@ def test_a_folder_that_is_there_stays_the_same(run, tmp_path, monkeypatch):
     assert {*os.listdir(".")} == {*names, "latest"}
 
 
+def test_a_disk_without_room_for_what_is_compressed_is_an_error(tmp_path, monkeypatch):
+    make_boxes(tmp_path / "run", box=np.zeros(1000), compress=1).save()
+    refused = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr(os, "posix_fallocate", Mock(side_effect=refused))
+    with pytest.raises(WriteError, match="free space"):
+        elementsckpt.convert(tmp_path / "run", tmp_path / "new")
+    assert [x.name for x in tmp_path.iterdir()] == ["run"]
+    monkeypatch.delattr(os, "posix_fallocate")  # As on macOS.
+    elementsckpt.convert(tmp_path / "run", tmp_path / "new")
+    (leaf,) = elementsckpt.stats(tmp_path / "new")
+    assert (leaf.count, leaf.max) == (1000, 0)
+
+
 SCRIPT = """
 import resource, sys, elementsckpt, pathlib
 folder = pathlib.Path(sys.argv[1])
@@ -283,7 +298,7 @@ def measured(function, *args):
     peak = max(peak, resident())
     return call(function, *args)
 disk.syscall = measured
-for number, name in enumerate(["large.npz", "stored.npz", "model", "run"]):
+for number, name in enumerate(["large.npz", "stored.npz", "model", "run", "packed"]):
     elementsckpt.convert(folder / name, folder / f"new{number}")
 print(peak - before)
 """
@@ -298,6 +313,9 @@ def test_its_memory_is_bounded(tmp_path):
     np.savez(tmp_path / "small.npz", a=large[:1000])
     safetensors.numpy.save_file({"a": large}, tmp_path / "model")
     make_boxes(tmp_path / "run", box=large, compress=None).save()
-    del large
+    large[: large.size // 2] = 0  # Half of it remains when it is compressed.
+    boxes = {"box": {"large": large, "odd": large[: 3 << 20], "small": large[:9]}}
+    make_boxes(tmp_path / "packed", **boxes, compress=1).save()
+    del large, boxes
     (grown_kib,) = printed(SCRIPT, tmp_path)
     assert int(grown_kib) <= 64 << 10

@@ -112,7 +112,7 @@ def test_delete_takes_no_directory_and_never_the_only_whole_save(run):
 def test_a_metric_that_no_save_has_ranks_none(run, metric):
     keep = Keep(best=2, metric=metric)
     for is_dry_run in (True, False):
-        with pytest.raises(ValueError, match="'?return'?.*nothing was|nothing was.*ret"):
+        with pytest.raises(ValueError, match=r"nothing was removed\. .*return"):
             elementsckpt.prune(run, keep, is_dry_run)
     assert len(steps(run)) == 5
     elementsckpt.prune(run, Keep(latest=2, metric=metric))  # It ranks nothing here.
@@ -122,7 +122,7 @@ def test_a_metric_that_is_never_finite_ranks_none(tmp_path):
     cp = make_boxes(tmp_path, keep=None, box=1)
     for _ in range(3):
         cp.save(metrics={"loss": float("nan"), "return": 1.0})
-    with pytest.raises(ValueError, match="'loss'.*Choose one of 'return'"):
+    with pytest.raises(ValueError, match=r"'loss'.*Choose one of 'return'"):
         elementsckpt.prune(tmp_path, Keep(best=1, metric="loss"))
     assert len(elementsckpt.saves(tmp_path)) == 3
 

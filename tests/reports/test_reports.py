@@ -10,6 +10,7 @@ import pytest
 
 import elementsckpt
 from elementsckpt import Checkpoint, Keep, Value
+from elementsckpt.errors import one_line
 from elementsckpt.reports import figures
 from elementsckpt.reports.work import Progress
 
@@ -63,6 +64,12 @@ def test_a_dict_has_the_fields_in_json_types(reports, kind):
     if not isinstance(report, list):
         fields = [name for name in report.__struct_fields__ if name[0] != "_"]
         assert list(found) == fields
+
+
+@pytest.mark.parametrize("sign", ["\u200b", "\u061c", "\ufeff", "\xad", "\u2066"])
+def test_what_cannot_be_seen_is_escaped(sign):
+    assert one_line(f"a{sign}b") == f"a{repr(sign)[1:-1]}b"
+    assert one_line("\U0001f469\u200d\U0001f680") == "\U0001f469\u200d\U0001f680"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -139,6 +146,10 @@ def test_figures_of_none_nan_and_large_steps():
     assert figures.step(2**60) == "1,152,921,504,606,846,976"
     assert figures.number(math.nan) == "nan"
     assert figures.number(None) == "-"
+    assert figures.number(12_345.6) == "12,346"
+    assert figures.number(-1234.5) == "-1,234"
+    assert figures.number(1.5e12) == "1.5e+12"
+    assert figures.number(999.96) == "1000"
     assert figures.share(1e-9) == "<0.01 %"
     assert figures.share(1.0) == "100 %"
     assert figures.seconds(0.0042) == "4.2 ms"

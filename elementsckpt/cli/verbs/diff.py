@@ -17,6 +17,7 @@ import argparse
 from ...errors import one_line
 from ...reports import figures
 from ...reports.outline import Column, Table
+from .. import shown
 from ..screen import FOUND, Screen
 
 
@@ -32,11 +33,14 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
     import elementsckpt
     from elementsckpt.reports.differences import DIFFERENCES
 
-    report = elementsckpt.diff(options.a, options.b, regex=options.regex)
+    a, b = elementsckpt.info(options.a), elementsckpt.info(options.b)
+    report = elementsckpt.diff(a.path, b.path, regex=options.regex)
     status = 0 if report.is_same else FOUND
     if screen.is_json:
         screen.json(report.to_dict())
         return status
+    screen.print(f"A  {shown.line(a)}", "bold")
+    screen.print(f"B  {shown.line(b)}", "bold")
     rows = [
         [sign, one_line(name), report.form(name), *[""] * 4]
         for sign, names in (("+", report.added), ("-", report.removed))

@@ -1,7 +1,8 @@
 """Write a page about a directory of saves, and print its path.
 
 One HTML file, which needs no network: metrics, what each save wrote, what changed in
-leaves, where the bytes are, where the state comes from.
+leaves, where the bytes are, where the state comes from. An earlier page is replaced;
+any other file is not.
 
 Examples:
   elementsckpt report runs/walker

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 
 from ...reports.outline import Table
+from .. import shown
 from ..screen import FOUND, Screen
 
 
@@ -32,12 +33,15 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
     import elementsckpt
     from elementsckpt.reports.leaves import STATISTICS
 
-    found = elementsckpt.stats(options.save, regex=options.regex)
+    info = elementsckpt.info(options.save)
+    found = elementsckpt.stats(info.path, regex=options.regex)
     if screen.is_json:
         for leaf in found:
             screen.json(leaf.to_dict())
     else:
-        screen.table(Table(STATISTICS, [leaf.cells() for leaf in found]))
+        screen.print(shown.line(info), "bold")
+        bad = {leaf.cells()[0]: "yellow" for leaf in found if not leaf.is_finite}
+        screen.table(Table(STATISTICS, [leaf.cells() for leaf in found]), bad)
         screen.print(found.outline().title)
     is_bad = not all(leaf.is_finite for leaf in found)
     return FOUND if is_bad and options.fail_on_nonfinite else 0

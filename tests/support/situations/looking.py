@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from elementsckpt.cli import main
 from elementsckpt.cli.screen import Screen
 from elementsckpt.inspection.doctor import examine
 from elementsckpt.inspection.values import read_leaf
+from elementsckpt.storage import descriptors
 from elementsckpt.storage.descriptors import lock
 from elementsckpt.storage.files import File
 
@@ -160,8 +162,8 @@ def a_pattern_for_leaves_that_matches_none(tmp, _):
 
 @says(
     MismatchError,
-    "{tmp}/run/… has no leaf of the name 'w'. Pass a full name, which begins with the "
-    "key of its component.",
+    "{tmp}/run/… has no leaf with the full name 'w'. Choose one of the nearest names: "
+    "'agent/w'.",
 )
 def a_leaf_by_less_than_its_full_name(tmp, _):
     run = saved(tmp)
@@ -237,7 +239,69 @@ def rules_that_are_a_number(tmp, _):
     elementsckpt.prune(run, 3)
 
 
-@says(ValueError, "{tmp}/run/… is a save: pass the directory that it is in.")
+IS_A_SAVE = (
+    "… is a save: pass the directory that it is in, {tmp}/run. To see what the save "
+    "holds, call leaves(), or elementsckpt tree."
+)
+
+
+@says(ValueError, IS_A_SAVE)
+def an_address_to_list(tmp, _):
+    run = saved(tmp)
+    yield
+    elementsckpt.saves(f"{run}@10")
+
+
+@says(
+    SaveNotFoundError,
+    "{tmp}/run/latest is a file: pass the directory of a run, which may come later.",
+)
+def a_file_to_follow(tmp, _):
+    run = saved(tmp)
+    yield
+    elementsckpt.follow(run / "latest")
+
+
+@says(
+    ValueError,
+    "No save in {tmp}/run has a finite 'los' to be the best by, so nothing was "
+    "removed. Choose one of 'loss', 'return'.",
+)
+def a_metric_to_prune_by_that_no_save_has(tmp, _):
+    run = saved(tmp, loss=1.0, **{"return": 2.0})
+    yield
+    elementsckpt.prune(run, Keep(best=1, metric="los"))
+
+
+@says(
+    ValueError,
+    "The metric function returns a finite number for no save in {tmp}/run, so nothing "
+    "was removed. Pass another one, for metrics such as loss.",
+)
+def a_metric_function_to_prune_by_that_fails(tmp, _):
+    run = saved(tmp, loss=1.0)
+    yield
+    elementsckpt.prune(run, Keep(best=1, metric=lambda metrics: metrics["los"]))
+
+
+@says(
+    ValueError,
+    "{tmp}/run/… is the only complete save, as all others are damaged, so it is not "
+    "removed. Make another one first, or remove the folder yourself.",
+)
+def the_only_save_without_damage_to_delete(tmp, _):
+    run = saved(tmp)
+    first, second = (info.path for info in elementsckpt.saves(run))
+    # Both link to one file, of which the damaged one needs a copy.
+    shutil.copytree(first, tmp / "copy")
+    shutil.rmtree(first)
+    (tmp / "copy").rename(first)
+    flip_block(first, 0)
+    yield
+    elementsckpt.delete(second)
+
+
+@says(ValueError, IS_A_SAVE)
 def a_save_to_prune(tmp, _):
     run = saved(tmp)
     yield
@@ -262,6 +326,18 @@ def a_pin_without_a_name(tmp, _):
     run = saved(tmp)
     yield
     elementsckpt.pin(run, None)
+
+
+@says(
+    ValueError,
+    "{tmp}/run/…, of step 0, is pinned as 'paper' already: choose another name, or "
+    "unpin that save first.",
+)
+def a_pin_that_another_save_has(tmp, _):
+    run = saved(tmp)
+    elementsckpt.pin(f"{run}@0", "paper")
+    yield
+    elementsckpt.pin(run, "paper")
 
 
 @says(
@@ -331,6 +407,18 @@ def an_export_to_what_is_there(tmp, _):
     elementsckpt.export(run, tmp / "x.npz")
 
 
+@says(
+    WriteError,
+    "Cannot write beside {tmp}/x.npz: another process removes what is made there, 100 "
+    "times. Check what that is, or choose another place.",
+)
+def a_file_that_others_always_remove(tmp, monkeypatch):
+    run = saved(tmp)
+    yield
+    monkeypatch.setattr(descriptors, "lock", lambda fd: False)
+    elementsckpt.export(run, tmp / "x.npz")
+
+
 @says(WriteError, "The disk refused a change to {tmp}/x.npz (No space left on …")
 def an_export_to_a_full_disk(tmp, monkeypatch):
     run = saved(tmp)
@@ -342,3 +430,15 @@ def an_export_to_a_full_disk(tmp, monkeypatch):
     monkeypatch.setattr(os, "fdopen", fdopen)
     yield
     elementsckpt.export(run, Path(tmp) / "x.npz")
+
+
+@says(
+    SaveExistsError,
+    "{tmp}/train.py is there already, and is not a page that elementsckpt wrote: "
+    "choose another name, or remove it.",
+)
+def a_page_in_the_place_of_a_file(tmp, _):
+    run = saved(tmp)
+    (tmp / "train.py").write_text("x = 1")
+    yield
+    elementsckpt.write_report(run, tmp / "train.py")
