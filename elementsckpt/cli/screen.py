@@ -28,6 +28,7 @@ _PAINTED = {
     "best": "green",
     "latest": "bold",
     "damaged": "red",
+    "unreadable": "red",
     "nan": "yellow",
     "inf": "yellow",
     "-inf": "yellow",

@@ -285,7 +285,7 @@ def _wide(values: np.ndarray) -> np.ndarray:
 def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return |b - a|; of integers as uint64, which holds it exactly."""
     if a.dtype.kind not in "iu":
-        return np.abs(_wide(b) - _wide(a))
+        return np.asarray(np.abs(_wide(b) - _wide(a)))
     unsigned_a, unsigned_b = a.astype(np.uint64), b.astype(np.uint64)
     # Modulo 2**64, in which negative numbers were wrapped.
     return np.where(b > a, unsigned_b - unsigned_a, unsigned_a - unsigned_b)

@@ -100,7 +100,9 @@ class UsageReport(Report, frozen=True):
                 ("path", one_line(str(self.path))),
                 *([("besides", self.unfinished())] if self._unfinished else []),
             ],
-            table_section(USAGE, [save.cells() for save in self.saves]),
+            table_section(
+                USAGE, [save.cells() for save in self.saves], is_newest_last=True
+            ),
         )
 
 
@@ -170,7 +172,7 @@ class PruneReport(Report, frozen=True):
             ],
             [
                 *names_section("removed", [path.name for path in self.removed]),
-                *([Section(heading, kept)] if self.kept else []),
+                *([Section(heading, kept, is_newest_last=True)] if self.kept else []),
             ],
         )
 

@@ -158,11 +158,28 @@ def _parts(row: Sequence[str], index: int, size: int) -> list[Sequence[str]]:
 
 
 class Section(NamedTuple):
-    """A table with a heading, which is folded in HTML unless `is_open`."""
+    """A table with a heading, which is folded in HTML unless `is_open`.
+
+    Of a long one with `is_newest_last`, a text shows the last rows.
+    """
 
     heading: str
     table: Table
     is_open: bool = False
+    is_newest_last: bool = False
+
+    def text(self) -> list[str]:
+        """Return its lines, of a long table the first rows, or the newest."""
+        rows, more = self.table.rows, len(self.table.rows) - _MOST_SHOWN
+        shown = rows[-_MOST_SHOWN:] if self.is_newest_last else rows[:_MOST_SHOWN]
+        lines = self.table.lines(shown)
+        if more > 0 and self.is_newest_last:
+            at = 1 if any(column.title for column in self.table.columns) else 0
+            lines.insert(at, f"{more:,} earlier")
+        elif more > 0:
+            lines.append(f"and {more:,} more")
+        lines = _indented(lines)
+        return [f"  {self.heading}", *_indented(lines)] if self.heading else lines
 
 
 LEAF_NAME = Column("leaf", is_kept=True)
@@ -174,10 +191,14 @@ def right(*titles: str) -> list[Column]:
 
 
 def table_section(
-    columns: Sequence[Column], rows: Sequence[Sequence[str]]
+    columns: Sequence[Column],
+    rows: Sequence[Sequence[str]],
+    *,
+    is_newest_last: bool = False,
 ) -> list[Section]:
     """Return a section of a table without a heading, or none if it has no rows."""
-    return [Section("", Table(columns, rows))] if rows else []
+    table = Table(columns, rows)
+    return [Section("", table, is_newest_last=is_newest_last)] if rows else []
 
 
 class Outline(NamedTuple):
@@ -198,15 +219,7 @@ class Outline(NamedTuple):
         columns = Column(""), Column("")
         lines = [self.title, *_indented(Table(columns, self.rows).lines())]
         for section in self.sections:
-            table, is_plain = section.table, not section.heading
-            lines += [] if is_plain else [f"  {section.heading}"]
-            shown = _indented(table.lines(table.rows[:_MOST_SHOWN]))
-            lines += shown if is_plain else _indented(shown)
-            more = len(table.rows) - _MOST_SHOWN
-            if more > 0:
-                lines.append(
-                    f"  and {more:,} more" if is_plain else f"    and {more:,} more"
-                )
+            lines += section.text()
         return "\n".join(lines)
 
     def html(self) -> str:

@@ -62,8 +62,8 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
     screen.print(f"{said}; {read} read in {figures.seconds(report.seconds)}")
     if any(leaf.changed_share for leaf in report.changed):
         screen.print(
-            "Of what changed: rel. norm is |B - A| / |A|, inf where A is zeros; largest "
-            "is the largest |B - A|.",
+            "Of what changed: rel. norm is |B - A| / |A|, inf where A is zeros, and "
+            "largest is the largest |B - A|.",
             "dim",
         )
     return status
