@@ -28,7 +28,7 @@ A save is a folder, or an address: DIR@latest, DIR@best, DIR@STEP, DIR@#SEQUENCE
 DIR@pin:NAME, with ~N for N saves before it. A DIR alone means its newest save.
 """
 _COLLECT_AFTER = 50_000  # New objects.
-_MOST_COLUMNS = 88  # Of help, which is harder to read if it is wider.
+_MOST_COLUMNS = 80  # Of help, which is harder to read if it is wider.
 
 
 class _Parser(argparse.ArgumentParser):

@@ -161,6 +161,12 @@ class Contents:
         require_pattern(regex)
         chosen = [leaf for leaf in found if re.match(regex, leaf.name)]
         chosen = chosen or [leaf for leaf in found if re.match(regex, leaf.full_name)]
+        if not chosen and any(re.search(regex, leaf.full_name) for leaf in found):
+            raise MismatchError(
+                f"regex={regex!r} matches no leaf of {self.found.path} from the start "
+                f"of its name, with or without the key, but within some names: begin "
+                f"it with '.*'."
+            )
         if not chosen:
             near = hints.nearest(regex, [leaf.full_name for leaf in found], _NEAREST)
             raise MismatchError(

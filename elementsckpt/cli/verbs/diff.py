@@ -17,7 +17,7 @@ import argparse
 from ...errors import one_line
 from ...reports import figures
 from ...reports.outline import Column, Table
-from .. import shown
+from .. import selection, shown
 from ..screen import FOUND, Screen
 
 
@@ -25,7 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb."""
     parser.add_argument("a", metavar="A")
     parser.add_argument("b", metavar="B")
-    parser.add_argument("-r", "--regex", help="only leaves whose names this matches")
+    selection.configure(parser)
 
 
 def run(options: argparse.Namespace, screen: Screen) -> int:

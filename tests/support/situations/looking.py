@@ -162,6 +162,18 @@ def a_pattern_for_leaves_that_matches_none(tmp, _):
 
 @says(
     MismatchError,
+    "regex='w' matches no leaf of {tmp}/run/… from the start of its name, with or "
+    "without the key, but within some names: begin it with '.*'.",
+)
+def a_pattern_for_the_end_of_names(tmp, _):
+    cp = make(tmp / "run", {"head": {"w": np.ones(9)}})
+    cp.save()
+    yield
+    elementsckpt.leaves(tmp / "run", regex="w")
+
+
+@says(
+    MismatchError,
     "{tmp}/run/… has no leaf with the full name 'w'. Choose one of the nearest names: "
     "'agent/w'.",
 )
@@ -393,10 +405,32 @@ def a_pattern_that_is_not_valid_for_an_export(tmp, _):
     "rename them; nothing was written.",
 )
 def two_leaves_of_one_name_in_an_export(tmp, _):
-    cp = make(tmp / "run", {"v": 1, "w": 2})
+    cp = make(tmp / "run", {"u": 1, "v": 1, "w": 2})
     cp.save()
     yield
     elementsckpt.export(tmp / "run", tmp / "x.npz", rename={".+": "same"})
+
+
+@says(
+    WriteError,
+    "There is no folder {tmp}/none in which to write x.npz. Make it first, or choose "
+    "another place.",
+)
+def an_export_to_a_folder_that_is_not_there(tmp, _):
+    run = saved(tmp)
+    yield
+    elementsckpt.export(run, tmp / "none" / "x.npz")
+
+
+@says(
+    WriteError,
+    "There is no folder {tmp}/none in which to write x.html. Make it first, or choose "
+    "another place.",
+)
+def a_page_in_a_folder_that_is_not_there(tmp, _):
+    run = saved(tmp)
+    yield
+    elementsckpt.write_report(run, tmp / "none" / "x.html")
 
 
 @says(SaveExistsError, "{tmp}/x.npz is there already: remove it, or choose another.")
