@@ -8,6 +8,7 @@ import gc
 import importlib
 import io
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from types import ModuleType
@@ -27,6 +28,8 @@ _EPILOG = """examples:
 A save is a folder, or an address: DIR@latest, DIR@best, DIR@STEP, DIR@#SEQUENCE or
 DIR@pin:NAME, with ~N for N saves before it. A DIR alone means its newest save.
 """
+# Arguments of functions, as their errors name them.
+_OPTIONS = {"keys= or regex=": "-r", "regex=": "-r ", "format=": "--to "}
 _COLLECT_AFTER = 50_000  # New objects.
 _MOST_COLUMNS = 80  # Of help, which is harder to read if it is wider.
 
@@ -129,11 +132,16 @@ def _run(arguments: Sequence[str] | None) -> int:
     try:
         status: int = options.verb.run(options, Screen(is_json=options.json))
         return status
-    except CheckpointError as error:
-        say(f"elementsckpt: {error}")
-    except ValueError as error:  # What a function says of its arguments.
-        say(f"elementsckpt: {error}")
+    except (CheckpointError, ValueError) as error:
+        say(f"elementsckpt: {_with_options(str(error))}")
     return FAILED
+
+
+def _with_options(text: str) -> str:
+    """Return what a function says of its arguments, as options of a verb."""
+    for name, option in _OPTIONS.items():
+        text = re.sub(rf"(?<![\w/]){re.escape(name)}", option, text)
+    return text
 
 
 def parser(names: Iterable[str]) -> argparse.ArgumentParser:

@@ -8,6 +8,7 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from msgspec import structs
 
 from ..directory import lookup
 from ..directory.entries import SaveEntry
@@ -127,6 +128,7 @@ class _Work:
                 contents = Contents(found, keys)
                 for key in contents.components:
                     problems += self._component(contents, key)
+                problems = _merged(problems)
         except (DamagedError, ReadError, VersionError) as error:
             size_bytes = _size_of(found.path / names.MANIFEST)
             problems = [_problem(names.MANIFEST, size_bytes, (), error)]
@@ -212,6 +214,16 @@ class _Work:
         except (DamagedError, ReadError) as error:
             leaves = (saved_tree.full_name(key, entry.path),)
             yield _problem(name, entry.size, leaves, error)
+
+
+def _merged(problems: Iterable[Problem]) -> list[Problem]:
+    """Return each problem once, of all components that have the file."""
+    found: dict[tuple[str, int, int], Problem] = {}
+    for one in problems:
+        place = one.file, one.offset, one.size_bytes
+        leaves = (*found[place].leaves, *one.leaves) if place in found else one.leaves
+        found[place] = structs.replace(one, leaves=tuple(dict.fromkeys(leaves)))
+    return list(found.values())
 
 
 class _Holders:

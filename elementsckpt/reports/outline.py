@@ -131,19 +131,18 @@ class Table(NamedTuple):
         Such a cell does not widen its column more than the other rows do.
         """
         rows = [*self.rows]
-        for n, column in enumerate(self.columns):
-            widths = self.widths([[x.title for x in self.columns], *rows])
-            others = sum(
-                2 + size
-                for m, size in enumerate(widths)
-                if m != n and self.columns[m].is_kept
-            )
+        titles = [column.title for column in self.columns]
+        kept = [n for n, column in enumerate(self.columns) if column.is_kept]
+        widths = self.widths([titles, *rows])
+        for n in kept:
+            others = sum(2 + widths[m] for m in kept if m != n)
             room = max(columns - others, columns // 3, 1)
-            if not column.is_kept or widths[n] <= room:
+            if widths[n] <= room:
                 continue
             fine = [x for x in (width(row[n]) for row in rows) if x <= room]
             size = max([*fine, min(room, columns // 2), 1])
             rows = [part for row in rows for part in _parts(row, n, size)]
+            widths[n] = max(size, width(titles[n]))
         return rows
 
 

@@ -209,3 +209,10 @@ def test_removal_asks_on_a_terminal(tmp_path):
     status, output = in_terminal("prune", tmp_path, "--latest", "1", keys=b"y\n")
     assert status == 0
     assert len(cp.saves()) == 1
+
+
+def test_no_array_is_written_to_a_terminal(run):
+    status, output = in_terminal("cat", run, "agent/layer0/漢字", "--npy")
+    assert status == 2
+    assert "standard output is a terminal: redirect it" in output
+    assert "NUMPY" not in output

@@ -280,6 +280,15 @@ def test_du_doctor_and_prune_tell_of_what_a_killed_process_left(run, call):
     assert not left.exists()
 
 
+def test_verify_of_one_damaged_save_leads_to_the_others(run, call):
+    flip_block(elementsckpt.info(run).path, 0, key="agent")
+    for path in (f"{run}@3000", elementsckpt.info(run).path):
+        status, out, _ = call("verify", path)
+        assert status == 1
+        assert f"It is damaged. See which are not: elementsckpt verify {run}" in out
+        assert "Restore" not in out.splitlines()[-1]
+
+
 def test_verify_names_a_folder_that_lost_its_manifest(run, call, caplog):
     lost = elementsckpt.info(run).path
     (lost / "manifest.json").unlink()
@@ -434,3 +443,43 @@ def test_convert_makes_a_run_of_a_file_or_of_saves(run, call, tmp_path):
     status, out, err = call("convert", run, tmp_path / "b")
     assert (status, out) == (2, "")
     assert "is not an empty folder" in err
+
+
+def test_errors_name_options(run, call, tmp_path):
+    status, _, err = call("export", run, tmp_path / "x.bin")
+    assert status == 2
+    assert "pass --to 'safetensors' or 'npz'" in err
+    status, _, err = call("tree", run, "-r", "agnt/w")
+    assert status == 2
+    assert "-r 'agnt/w' matches no leaf" in err
+    status, _, err = call("export", run, tmp_path / "x.npz", "--rename", ".*=x")
+    assert status == 2
+    assert "Choose some with -r, or rename them" in err
+    assert "=" not in call("prune", run, "--best", "1")[2]
+
+
+def test_a_leaf_may_be_given_as_tree_prints_it(tmp_path, call):
+    cp = Checkpoint(tmp_path, fsync=False)
+    cp.agent = Value({"tab\tname": np.arange(3), "other": 1})
+    cp.save()
+    for name in ("agent/tab\tname", r"agent/tab\tname"):
+        status, out, _ = call("cat", tmp_path, name)
+        assert (status, out.splitlines()[-1]) == (0, "[0 1 2]")
+
+
+def test_nothing_is_written_to_a_file_called_dash(run, call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for words in (["export", run, "-", "--to", "npz"], ["report", run, "-o", "-"]):
+        status, out, err = call(*words)
+        assert (status, out) == (2, "")
+        assert "pass the name of a file" in err
+    assert [x.name for x in tmp_path.iterdir()] == ["run"]
+
+
+def test_what_an_export_leaves_out_is_told_in_any_case(tmp_path, call):
+    cp = Checkpoint(tmp_path / "run", fsync=False)
+    cp.agent = Value({"text": "x" * 2000, "w": np.ones(3)})
+    cp.save()
+    _, out, err = call("export", tmp_path / "run", tmp_path / "x.npz", "--json")
+    assert {*objects(out)[0]} == {"path", "size_bytes"}
+    assert err == "Left out: agent/text.\n"

@@ -87,9 +87,7 @@ def test_a_difference_from_zeros_is_infinite_and_one_without_numbers_none(save):
         ("u1", 255, 0, 255),
     ],
 )
-def test_the_largest_difference_of_integers_is_exact(
-    save, dtype, one, other, largest
-):
+def test_the_largest_difference_of_integers_is_exact(save, dtype, one, other, largest):
     paths = [save({"x": np.array([7, value], dtype)}) for value in (one, other)]
     leaf = only(elementsckpt.diff(*paths))
     assert leaf.max_difference == largest

@@ -150,3 +150,14 @@ def test_it_takes_at_most_64_mb(tmp_path):
         ).stdout
     )
     assert grown_kib <= 64 << 10
+
+
+def test_a_damaged_header_that_components_share_is_one_problem(tmp_path):
+    cp = make_boxes(tmp_path, a=noise(1, 5000), b=noise(2, 5000))
+    save = cp.save().path
+    (segment,) = save.glob("*.safetensors")
+    flip(segment, 20)
+    (found,) = elementsckpt.verify(tmp_path).saves
+    (problem,) = found.problems
+    assert problem.offset == 0
+    assert {name.split("/")[0] for name in problem.leaves} == {"a", "b"}

@@ -36,6 +36,8 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
 
     from ...inspection.values import read_leaf
 
+    if options.npy and screen.is_terminal:
+        raise ValueError("standard output is a terminal: redirect it to a file or pipe")
     save = elementsckpt.info(options.save)
     info, value = read_leaf(save.path, options.leaf)
     if options.npy:

@@ -15,7 +15,7 @@ import argparse
 from ...errors import one_line
 from ...reports import figures
 from .. import selection
-from ..screen import Screen
+from ..screen import Screen, say
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
 
     report = elementsckpt.export(
         options.save,
-        options.output,
+        file_named(options.output),
         format=options.to,
         regex=options.regex,
         rename=dict(map(pair, options.rename)),
@@ -62,13 +62,25 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
     if screen.is_json:
         found = report.to_dict()
         screen.json({"path": found["path"], "size_bytes": found["size_bytes"]})
-        return 0
-    screen.print(f"{one_line(str(report.path))}  {figures.size(report.size_bytes)}")
+    else:
+        screen.print(f"{one_line(str(report.path))}  {figures.size(report.size_bytes)}")
     if report.left_out:
         names = ", ".join(map(one_line, report.left_out[:8]))
         more = len(report.left_out) - 8
-        screen.print(f"Left out: {names}{f' and {more} more' if more > 0 else ''}.")
+        text = f"Left out: {names}{f' and {more} more' if more > 0 else ''}."
+        (say if screen.is_json else screen.print)(text)
     return 0
+
+
+def file_named(text: str) -> str:
+    """Return the name of a file to write, which "-" is not meant as.
+
+    Raises:
+      ValueError: it is "-".
+    """
+    if text == "-":
+        raise ValueError("- would be standard output: pass the name of a file")
+    return text
 
 
 def pair(text: str) -> tuple[str, str]:

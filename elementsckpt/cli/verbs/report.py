@@ -15,6 +15,7 @@ import argparse
 
 from ...errors import one_line
 from ..screen import Screen
+from .export import file_named
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +35,7 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
     from ...storage import files
 
     path = elementsckpt.write_report(
-        options.directory, options.output, verify=options.verify
+        options.directory, file_named(options.output), verify=options.verify
     )
     size_bytes = files.status(path).st_size
     if screen.is_json:

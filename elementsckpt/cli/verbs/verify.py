@@ -77,6 +77,10 @@ def _print(screen: Screen, path: str, report: VerifyReport) -> None:
         screen.print("Of what can be read, nothing is damaged.")
     elif not damaged:
         screen.print("Nothing is damaged.", "green")
+    elif all(save.path.parent != report.path for save in report.saves):
+        # It is the only one that was looked at.
+        place = one_line(str(report.saves[0].path.parent))
+        screen.print(f"It is damaged. See which are not: elementsckpt verify {place}")
     elif report.newest_good is None:
         screen.print("All are damaged. Restore one from a copy.", "red")
     else:
