@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -14,6 +15,7 @@ from elementsckpt import (
     Keep,
     MismatchError,
     MissingKeyError,
+    ReadError,
     SaveExistsError,
     SaveNotFoundError,
     Value,
@@ -163,7 +165,7 @@ def a_pattern_for_leaves_that_matches_none(tmp, _):
 @says(
     MismatchError,
     "regex='w' matches no leaf of {tmp}/run/… from the start of its name, with or "
-    "without the key, but within some names: begin it with '.*'.",
+    "without the key, but within some names: pass '.*w' for these.",
 )
 def a_pattern_for_the_end_of_names(tmp, _):
     cp = make(tmp / "run", {"head": {"w": np.ones(9)}})
@@ -409,6 +411,24 @@ def two_leaves_of_one_name_in_an_export(tmp, _):
     cp.save()
     yield
     elementsckpt.export(tmp / "run", tmp / "x.npz", rename={".+": "same"})
+
+
+@says(
+    ReadError,
+    "Cannot read {tmp}/run/…/agent-000001-00000.safetensors: Permission denied. The "
+    "save itself may be fine: check who may read it.",
+)
+def a_save_to_delete_where_the_other_one_cannot_be_read(tmp, monkeypatch):
+    run, real = saved(tmp), os.open
+
+    def refuse(path, *args, **options):
+        if str(path).endswith(".safetensors"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+    yield
+    elementsckpt.delete(f"{run}@latest")
 
 
 @says(
