@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 
-from ...errors import one_line
 from ...reports.outline import Table
 from .. import selection, shown
 from ..screen import FOUND, Screen
@@ -47,9 +46,11 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
         bad = {leaf.cells()[0]: "yellow" for leaf in found if not leaf.is_finite}
         screen.table(Table(STATISTICS, [leaf.cells() for leaf in found]), bad)
         screen.print(found.outline().title)
-        bad = [one_line(leaf.full_name) for leaf in found if not leaf.is_finite]
-        more = f" and {len(bad) - _MOST_NAMED:,} more" if len(bad) > _MOST_NAMED else ""
         if bad:
-            screen.print(f"Not finite: {', '.join(bad[:_MOST_NAMED])}{more}.", "yellow")
+            names = [*bad][:_MOST_NAMED]
+            more = (
+                f" and {len(bad) - len(names):,} more" if len(bad) > len(names) else ""
+            )
+            screen.print(f"Not finite: {', '.join(names)}{more}.", "yellow")
     is_bad = not all(leaf.is_finite for leaf in found)
     return FOUND if is_bad and options.fail_on_nonfinite else 0
