@@ -128,8 +128,7 @@ class LeafStats(Report, frozen=True):
 STATISTICS = (
     LEAF_NAME,
     Column("form", worth=0),
-    *(Column(title, is_right=True, worth=2) for title in ("nan", "inf")),
-    *right("min", "max", "mean", "rms"),
+    *right("nan", "inf", "min", "max", "mean", "rms"),
     Column("histogram"),
 )
 
