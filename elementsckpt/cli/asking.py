@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..errors import one_line
 from ..reports import figures
 from ..reports.outline import Column, Table
 from .screen import FAILED, Screen
 
 if TYPE_CHECKING:
+    from ..inspection.removal import Plan
     from ..reports.disk import PruneReport
 
 
@@ -24,35 +23,34 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--yes", action="store_true", help="do not ask")
 
 
-def run(
-    remove: Callable[[bool], PruneReport], options: argparse.Namespace, screen: Screen
-) -> int:
+def run(plan: Plan, options: argparse.Namespace, screen: Screen) -> int:
     """Show what would be removed, ask, and remove it.
 
     Args:
-      remove: Removes, or with True only reports what would go.
+      plan: What would be removed.
       options: Has the arguments that `configure` adds.
       screen: Where to print.
     """
-    plan = remove(True)
-    if options.dry_run or not plan.removed:
-        _show(plan, screen)
+    if options.dry_run:
+        _show(plan.report(), screen)
         return 0
-    if not options.yes:
-        if not (sys.stdin.isatty() and screen.is_terminal):
+    if plan.gone and not options.yes:
+        # A program that is started without standard input has no stream.
+        is_asked = sys.stdin is not None and sys.stdin.isatty()
+        if not (is_asked and screen.is_terminal):
             raise ValueError(
                 "nobody can be asked here, so nothing was removed: pass --yes to "
                 "remove, or -n to see what would go"
             )
-        _show(plan, screen)
-        answer = input(f"Remove {figures.count(len(plan.removed), 'save')}? [y/N] ")
+        _show(plan.report(), screen)
+        answer = input(f"Remove {figures.count(len(plan.gone), 'save')}? [y/N] ")
         if answer.strip().lower() not in ("y", "yes"):
             screen.print("Nothing was removed.")
             return FAILED
-    report = remove(False)
+    report = plan.carry_out()
     _show(report, screen)
     # What the disk refused was logged.
-    return 0 if {*plan.removed} <= {*report.removed} else FAILED
+    return 0 if {x.path for x in plan.gone} <= {*report.removed} else FAILED
 
 
 def _show(report: PruneReport, screen: Screen) -> None:
@@ -67,9 +65,11 @@ def _show(report: PruneReport, screen: Screen) -> None:
         ]
         screen.table(Table(columns, [save.cells() for save in report.kept]))
     verb = "Would remove" if report.is_dry_run else "Removed"
-    for path in report.removed:
-        screen.print(f"{verb} {one_line(path.name)}", "red")
+    for line in report.lines():
+        screen.print(f"{verb} {line}", "red")
     count = figures.count(len(report.removed), "save")
     freed = figures.size(report.bytes_freed)
     word = "would be freed" if report.is_dry_run else "freed"
     screen.print(f"{verb} {count}, {freed} {word}.")
+    if report.note():
+        screen.print(f"{report.note()}.")

@@ -6,7 +6,9 @@ import argparse
 import contextlib
 import gc
 import importlib
+import io
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from types import ModuleType
@@ -26,8 +28,10 @@ _EPILOG = """examples:
 A save is a folder, or an address: DIR@latest, DIR@best, DIR@STEP, DIR@#SEQUENCE or
 DIR@pin:NAME, with ~N for N saves before it. A DIR alone means its newest save.
 """
+# Arguments of functions, as their errors name them.
+_OPTIONS = {"keys= or regex=": "-r", "regex=": "-r ", "format=": "--to "}
 _COLLECT_AFTER = 50_000  # New objects.
-_MOST_COLUMNS = 88  # Of help, which is harder to read if it is wider.
+_MOST_COLUMNS = 80  # Of help, which is harder to read if it is wider.
 
 
 class _Parser(argparse.ArgumentParser):
@@ -74,6 +78,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
       The exit status: 0 fine, 1 something was found, 2 it failed, 130 interrupted, 141
       nobody reads what it prints.
     """
+    if sys.stderr is None:  # A program may be started without some streams.
+        sys.stderr = io.StringIO()
+    if sys.stdout is None:
+        say("elementsckpt: cannot print: standard output is closed.")
+        return FAILED
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -123,11 +132,16 @@ def _run(arguments: Sequence[str] | None) -> int:
     try:
         status: int = options.verb.run(options, Screen(is_json=options.json))
         return status
-    except CheckpointError as error:
-        say(f"elementsckpt: {error}")
-    except ValueError as error:  # What a function says of its arguments.
-        say(f"elementsckpt: {error}")
+    except (CheckpointError, ValueError) as error:
+        say(f"elementsckpt: {_with_options(str(error))}")
     return FAILED
+
+
+def _with_options(text: str) -> str:
+    """Return what a function says of its arguments, as options of a verb."""
+    for name, option in _OPTIONS.items():
+        text = re.sub(rf"(?<![\w/]){re.escape(name)}", option, text)
+    return text
 
 
 def parser(names: Iterable[str]) -> argparse.ArgumentParser:

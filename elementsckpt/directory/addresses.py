@@ -21,7 +21,8 @@ from .listing import Directory
 from .retention import Keep
 
 _BEFORE = re.compile(r"~(\d{1,9})\Z")
-_MOST_NEAR = 5
+_GROUPED = re.compile(r"-?\d{1,3}(,\d{3})+")
+_MOST_NEAR, _NEAR = 5, 0.7
 
 
 def find(path: Path) -> SaveEntry | None:
@@ -72,13 +73,18 @@ def _named(
     if name.startswith("pin:"):
         return _pinned(directory, saves, name.removeprefix("pin:"), address)
     number = name.removeprefix("#")
+    is_step = number == name
+    if _GROUPED.fullmatch(number):  # As steps are shown.
+        number = number.replace(",", "")
     if not re.fullmatch(r"-?\d{1,40}", number):
+        pins = [f"pin:{x.head.pin}" for x in saves if x.head and x.head.pin is not None]
+        near = hints.nearest(name, ["latest", "best", *pins], 1, _NEAR)
+        meant = f"; is it {near[0]!r}?" if near else "."
         raise SaveNotFoundError(
-            f"There is no save {address}, and {name!r} is not an address. Choose "
+            f"There is no save {address}, and {name!r} is not an address{meant} Choose "
             f"latest, best, a step such as 4000, a sequence such as #12, or a pin such "
             f"as pin:paper, and perhaps ~N after it for N saves before."
         )
-    is_step = number == name
     for save in newest_first:
         if int(number) == (save.step if is_step else save.sequence):
             return save

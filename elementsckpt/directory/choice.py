@@ -7,7 +7,6 @@ from pathlib import Path
 
 from ..errors import DamagedError, SaveNotFoundError
 from ..format import manifest
-from ..storage import paths
 from . import retention
 from .entries import SaveEntry
 from .listing import Directory
@@ -124,19 +123,4 @@ def latest(directory: Directory) -> SaveEntry | None:
             saves = saves[saves.index(found) + 1 :]
         else:
             return None
-    return found
-
-
-def required(directory: Directory) -> list[SaveEntry]:
-    """Return the saves of a directory, oldest first, damaged ones included.
-
-    Raises:
-      SaveNotFoundError: there is none.
-    """
-    found = directory.saves()
-    if not found:
-        place = directory.path
-        raise SaveNotFoundError(
-            f"There is no save in {place}: {paths.describe(place)}. Check the path."
-        )
     return found

@@ -35,6 +35,7 @@ class SaveEntry(Struct, frozen=True):
       signature: That of its manifest, or None if it could not be read.
       is_verified: Whether all of the manifest was verified, not its head alone.
       content: All of the manifest, if it was read to load the save; else None.
+      manifest_bytes: Size of its manifest; 0 if it is not known.
       segments: Names of its segments, if it was written by this object and has no other
         files; else None.
     """
@@ -48,6 +49,7 @@ class SaveEntry(Struct, frozen=True):
     signature: Hashable | None = None
     is_verified: bool = False
     content: bytearray | None = None
+    manifest_bytes: int = 0
     segments: tuple[str, ...] | None = None
 
     @property
@@ -92,10 +94,10 @@ class SaveEntry(Struct, frozen=True):
         return True
 
     def written_bytes(self) -> int:
-        """Return the size of the files that it wrote, without its manifest."""
+        """Return the size of the files that it wrote."""
         head = self.head
         if head is not None and head.bytes_written is not None:
-            return head.bytes_written
+            return head.bytes_written + self.manifest_bytes
         # An earlier version does not say, nor do elements: the names of files do.
         sequence = 0 if head is None else head.sequence
         found = ((names.sequence_of(x.name), x) for x in self.source.stored_files())
@@ -147,6 +149,7 @@ def _read_entry(source: Source, *, to_load: bool) -> SaveEntry | None:
         signature=start.signature,
         is_verified=is_whole,
         content=start.content if to_load and is_whole else None,
+        manifest_bytes=start.size,
     )
 
 

@@ -22,6 +22,7 @@ from .entries import SaveEntry, read_entry
 from .retention import Keep
 
 _PASSES = 10
+_LACKING = Notices()
 RECENT = 32  # Saves that a save looks at, of those that it knows.
 
 
@@ -50,8 +51,10 @@ class Directory:
     """
 
     def __init__(self, path: Path, notices: Notices | None = None) -> None:
-        self._notices = Notices() if notices is None else notices
-        self.store = places.open_store(path, self._notices)
+        # Functions that only look make an object each, and warn once of a folder.
+        self._lacking = _LACKING if notices is None else notices
+        own = Notices() if notices is None else notices
+        self.store = places.open_store(path, own)
         # Heads are read once, unless manifests change; see `SaveEntry.signature`.
         self._cache: dict[str, SaveEntry] = {}
         self._damaged: set[Path] = set()
@@ -129,6 +132,20 @@ class Directory:
             return before
         return self.look(recent=RECENT)
 
+    def unfinished(self) -> list[Source]:
+        """Return what is being written here, or was left by dead processes."""
+        found = map(self.store.open, sorted(self.look().others))
+        return [source for source in found if _is_unfinished(source)]
+
+    def without_manifest(self) -> list[Source]:
+        """Return the folders here that would be saves if they had a manifest."""
+        found = map(self.store.open, sorted(self.look().others))
+        return [
+            source
+            for source in found
+            if names.is_save(source.path.name) and _lacks_manifest(source)
+        ]
+
     def sweep(self, here: Listing) -> None:
         """Remove the unfinished saves that dead processes left here."""
         for name in sorted(here.others):
@@ -169,7 +186,7 @@ class Directory:
             )
             return SaveEntry(source, error=error, is_link=True)
         if _lacks_manifest(source):
-            self._notices.warn(
+            self._lacking.warn(
                 ("no manifest", source.path),
                 "%s is not a save: it has no %s. If that file was deleted, restore it "
                 "from a copy, else remove the folder.",
@@ -210,7 +227,8 @@ class Directory:
             self._cache = {**self._cache, save.path.name: found}
         return is_whole
 
-    def _is_damaged(self, save: SaveEntry) -> bool:
+    def is_damaged(self, save: SaveEntry) -> bool:
+        """Return whether a save was found damaged beyond its head."""
         return bool(self._damaged) and paths.real(save.path) in self._damaged
 
     def prune(
@@ -232,7 +250,7 @@ class Directory:
         Returns:
           Paths of the removed saves.
         """
-        ours = [x for x in saves if x.is_original and not self._is_damaged(x)]
+        ours = [x for x in saves if x.is_original and not self.is_damaged(x)]
         heads = [save.head for save in ours if save.head is not None]
         stays = retention.staying(keep, heads)
         kept = list(itertools.compress(ours, stays))
@@ -268,6 +286,14 @@ class Directory:
         if removed and left:
             self.store.point_latest(left[-1].path.name)
         return removed
+
+
+def _is_unfinished(source: Source) -> bool:
+    """Return whether a folder is a draft, or what a removal left of a save."""
+    name = source.path.name
+    if not names.is_save(name.removeprefix(".")):
+        return False
+    return name[0] == "." or names.DRAFT in source.names()
 
 
 def _lacks_manifest(source: Source) -> bool:

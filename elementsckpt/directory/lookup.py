@@ -13,12 +13,14 @@ from ..format import manifest, names, scalars
 from ..storage import paths, places
 from ..user import hints
 from ..user.arguments import AnyPath, integer, is_integer, local, shown
+from ..user.notices import Notices
 from . import addresses, choice
 from .entries import SaveEntry, read_entry
 from .listing import Directory
 from .retention import Keep
 
 _logger = logging.getLogger("elementsckpt")
+_notices = Notices()
 
 
 def find(
@@ -57,6 +59,60 @@ def find(
             f"make a save there first."
         )
     return saves
+
+
+def newest(path: Path) -> SaveEntry:
+    """Return the save at a path, of a directory the newest that is not damaged.
+
+    A warning says if there is a newer one, which is damaged.
+
+    Raises:
+      SaveNotFoundError: there is no save.
+      DamagedError: all are damaged.
+      VersionError, ReadError: the newest undamaged save cannot be read.
+    """
+    saves = find(path)
+    found = choice.newest(saves)
+    if found is not saves[0]:
+        _notices.warn(
+            saves[0].path,
+            "%s is damaged, so an older save is taken: %s.",
+            saves[0].path,
+            found.path,
+        )
+    return found
+
+
+def required(directory: Directory) -> list[SaveEntry]:
+    """Return the saves of a directory, oldest first, damaged ones included.
+
+    Raises:
+      SaveNotFoundError: there is none.
+      ValueError: the path is that of a save, or an address.
+    """
+    found = directory.saves()
+    if not found:
+        place = directory.path
+        require_no_save(place)
+        raise SaveNotFoundError(
+            f"There is no save in {place}: {paths.describe(place)}. Check the path."
+        )
+    return found
+
+
+def require_no_save(path: Path) -> None:
+    """Refuse a save, where the directory of a run is asked for.
+
+    Raises:
+      SaveNotFoundError: the path is an address of no save.
+      ValueError: it is a save, or the address of one.
+    """
+    meant = addresses.find(path) or _save_at(path)
+    if meant is not None:
+        raise ValueError(
+            f"{path} is a save: pass the directory that it is in, {meant.path.parent}. "
+            f"To see what the save holds, call leaves(), or elementsckpt tree."
+        )
 
 
 def has_saves(path: Path) -> bool:

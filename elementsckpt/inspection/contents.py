@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from msgspec import Struct
 
-from ..directory import choice, lookup
+from ..directory import lookup
 from ..directory.entries import SaveEntry
 from ..errors import DamagedError, MismatchError, MissingKeyError, damage
 from ..format import codec, dtypes, names, scalars
@@ -161,6 +161,13 @@ class Contents:
         require_pattern(regex)
         chosen = [leaf for leaf in found if re.match(regex, leaf.name)]
         chosen = chosen or [leaf for leaf in found if re.match(regex, leaf.full_name)]
+        if not chosen and any(re.search(regex, leaf.full_name) for leaf in found):
+            anywhere = f".*(?:{regex})" if "|" in regex else f".*{regex}"
+            raise MismatchError(
+                f"regex={regex!r} matches no leaf of {self.found.path} from the start "
+                f"of its name, with or without the key, but within some names: pass "
+                f"{anywhere!r} for these."
+            )
         if not chosen:
             near = hints.nearest(regex, [leaf.full_name for leaf in found], _NEAREST)
             raise MismatchError(
@@ -292,4 +299,4 @@ def newest(path: AnyPath) -> SaveEntry:
       SaveNotFoundError: there is no save.
       DamagedError, VersionError, ReadError: its manifest cannot be read.
     """
-    return choice.newest(lookup.find(local(path)))
+    return lookup.newest(local(path))

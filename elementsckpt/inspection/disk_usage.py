@@ -8,28 +8,31 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from ..directory import choice
+from ..directory import lookup
 from ..directory.entries import SaveEntry
 from ..directory.listing import Directory
 from ..format import names
 from ..reports.disk import SaveUsage, UsageReport
-from ..storage.store import StoredFile
+from ..storage.store import Source, StoredFile
 from ..user.arguments import AnyPath, local
 
 
 def usage(directory: AnyPath) -> UsageReport:
     """Return how much disk space the saves of a directory take.
 
-    Damaged saves count. Nothing is read but the manifests.
+    Damaged saves count. What killed processes left unfinished does not; the text says
+    how much it is. Nothing is read but the manifests.
 
     Args:
       directory: The directory.
 
     Raises:
       SaveNotFoundError: there is no save.
+      ValueError: it is a save, or an address.
     """
     path = local(directory)
-    saves = choice.required(Directory(path))
+    here = Directory(path)
+    saves = lookup.required(here)
     files = {save.path: save.source.stored_files() for save in saves}
     everywhere = collections.Counter(
         identity for found in files.values() for identity in {x.identity for x in found}
@@ -46,6 +49,7 @@ def usage(directory: AnyPath) -> UsageReport:
         bytes_on_disk=sum(sizes.values()),
         bytes_of_state=sum(_state_bytes(save) for save in saves),
         _freed=_Freed(files).__call__,
+        _unfinished=tuple(map(stored_bytes, here.unfinished())),
     )
 
 
@@ -55,6 +59,12 @@ def freed_by(saves: Iterable[SaveEntry]) -> Callable[[Iterable[Path]], int]:
     It takes their paths. Their files are looked at now, while they are there.
     """
     return _Freed({save.path: save.source.stored_files() for save in saves})
+
+
+def stored_bytes(source: Source) -> int:
+    """Return the size of the files in a folder that have no other link."""
+    unique = {x.identity: x for x in source.stored_files() if x.links == 1}
+    return sum(file.size_bytes for file in unique.values())
 
 
 class _Freed(Struct, frozen=True):

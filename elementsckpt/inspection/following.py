@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
+from ..directory import lookup
 from ..directory.entries import SaveEntry
 from ..directory.listing import Directory
-from ..errors import DamagedError
+from ..errors import DamagedError, SaveNotFoundError
 from ..reports import SaveInfo
+from ..storage import paths
 from ..user.arguments import AnyPath, flag, local, shown
 from .infos import describe
 
@@ -39,15 +40,39 @@ def follow(
       poll_s: Seconds between two looks; by default one.
 
     Raises:
-      ValueError: an argument is not valid.
+      SaveNotFoundError: the path is a file, or an address of no save.
+      ValueError: an argument is not valid, or the path is a save.
       ReadError: the system refused to read.
     """
-    path = local(directory)
+    here = checked(directory)
     is_every = flag("every", every)
     for name, value in (("timeout_s", timeout_s), ("poll_s", poll_s)):
         if value is not None and not _is_duration(value):
             raise ValueError(f"{name}={shown(value)}: pass seconds, from 0 on.")
-    return _follow(path, is_every, timeout_s, _POLL_S if poll_s is None else poll_s)
+    pause_s = _POLL_S if poll_s is None else poll_s
+    return _follow(here, timeout_s, pause_s, begins_with_all=is_every, every=is_every)
+
+
+def watch(here: Directory) -> Iterator[SaveInfo]:
+    """Yield the newest save of a directory, and then each new one, for ever."""
+    return _follow(here, None, _POLL_S, begins_with_all=False, every=True)
+
+
+def checked(directory: AnyPath) -> Directory:
+    """Return a directory to follow, which may come later.
+
+    Raises:
+      SaveNotFoundError: the path is a file, or an address of no save.
+      ValueError: it is a save.
+    """
+    here = Directory(local(directory))
+    if paths.leads_to_file(here.path):
+        raise SaveNotFoundError(
+            f"{here.path} is a file: pass the directory of a run, which may come later."
+        )
+    if not here.saves():
+        lookup.require_no_save(here.path)
+    return here
 
 
 def _is_duration(value: object) -> bool:
@@ -57,13 +82,18 @@ def _is_duration(value: object) -> bool:
 
 
 def _follow(
-    path: Path, is_every: bool, timeout_s: float | None, poll_s: float
+    here: Directory,
+    timeout_s: float | None,
+    poll_s: float,
+    *,
+    begins_with_all: bool,
+    every: bool,
 ) -> Iterator[SaveInfo]:
-    here, seen = Directory(path), (-1.0, "")
-    last = time.monotonic()
+    seen, last = (-1.0, ""), time.monotonic()
+    takes_all = begins_with_all
     while True:
         new = [x for x in here.saves() if x.error is None and _place(x) > seen]
-        for entry in new if is_every else new[-1:]:
+        for entry in new if takes_all else new[-1:]:
             try:
                 info = describe(entry)
             except DamagedError:
@@ -71,6 +101,7 @@ def _follow(
             seen = _place(entry)
             yield info
             last = time.monotonic()
+        takes_all = every
         if timeout_s is not None and time.monotonic() - last >= timeout_s:
             return
         time.sleep(poll_s)

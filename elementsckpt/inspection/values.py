@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import MismatchError, damage
+from ..errors import MismatchError, damage, one_line
 from ..kinds.references import Resolver
 from ..loading.component import SavedComponent
 from ..loading.decoding import Decoder
@@ -73,6 +73,9 @@ def read_leaf(path: AnyPath, name: str) -> tuple[LeafInfo, Any]:
     contents = Contents(newest(path))
     every = {leaf.full_name: leaf for leaf in contents.leaves()}
     found = every.get(name)
+    if found is None:  # A person copies it from where it was shown.
+        shown = [leaf for full, leaf in every.items() if one_line(full) == name]
+        found = shown[0] if len(shown) == 1 else None
     if found is None:
         near = hints.listed(hints.nearest(name, every), "none, as it has no leaves")
         raise MismatchError(

@@ -8,17 +8,19 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from msgspec import structs
 
 from ..directory import lookup
 from ..directory.entries import SaveEntry
-from ..errors import CheckpointError, DamagedError, VersionError, damage
+from ..directory.listing import Directory
+from ..errors import CheckpointError, DamagedError, ReadError, VersionError, damage
 from ..format import names
 from ..format.manifest import Block, Component, File, Segment
 from ..reports.checks import Problem, SaveCheck, VerifyReport
 from ..state import saved_tree
-from ..storage import component_files, files
+from ..storage import component_files, files, paths
 from ..storage.reader import read_block
-from ..storage.store import OpenSegment
+from ..storage.store import OpenSegment, Source
 from ..system.progress import Meter
 from ..user import arguments
 from ..user.arguments import AnyPath, local
@@ -29,19 +31,21 @@ def verify(path: AnyPath, *, keys: Iterable[str] | None = None) -> VerifyReport:
     """Verify a save, or all saves of a directory; this takes at most 64 MB of memory.
 
     Bytes that several saves link to are read once. A save that elements wrote has no
-    digests, so nothing of it is verified.
+    digests, so nothing of it is verified. Folders that lost their manifests come last,
+    as damaged.
 
     Args:
       path: A save or its address, or a directory.
       keys: Components to verify; all by default.
 
     Returns:
-      What is damaged: file, range of bytes and leaves. Damage is not an error.
+      What is damaged: file, range of bytes and leaves. Damage is not an error. What the
+      system refuses to read is a problem, too, with `is_unread`.
 
     Raises:
       SaveNotFoundError: there is no save.
       MissingKeyError: a save lacks a component.
-      ReadError: the system refused to read.
+      ReadError: the system refused to list the directory.
       ValueError: `keys` is text.
     """
     start, place = time.monotonic(), local(path)
@@ -52,6 +56,8 @@ def verify(path: AnyPath, *, keys: Iterable[str] | None = None) -> VerifyReport:
             meter.begin(_stored_bytes(found))
         work = _Work(meter)
         saves = [work.check(save, wanted) for save in found]
+    if found[0].path != place and paths.is_folder(place):
+        saves += map(_without_manifest, Directory(place).without_manifest())
     good = [save.path for save in saves if save.is_good]
     return VerifyReport(
         path=place,
@@ -61,6 +67,41 @@ def verify(path: AnyPath, *, keys: Iterable[str] | None = None) -> VerifyReport:
         bytes_read=work.bytes_read,
         seconds=time.monotonic() - start,
     )
+
+
+def is_good(found: SaveEntry) -> bool:
+    """Return whether no byte of a save is damaged; all are read.
+
+    Raises:
+      ReadError: the system refused to read.
+    """
+    with Meter("verify") as meter:
+        if meter.is_on:
+            meter.begin(_stored_bytes([found]))
+        check = _Work(meter).check(found, None)
+    unread = [problem.reason for problem in check.problems if problem.is_unread]
+    if unread:
+        raise ReadError(unread[0])
+    return check.is_good
+
+
+def _without_manifest(source: Source) -> SaveCheck:
+    """Return what is wrong with a folder that was a save."""
+    reason = (
+        f"{source.path}/{names.MANIFEST} is missing. Restore it from a copy, or remove "
+        f"the folder."
+    )
+    problem = Problem(names.MANIFEST, 0, 0, (), reason)
+    step = names.step_of(source.path.name)
+    return SaveCheck(source.path, step, None, is_good=False, problems=(problem,))
+
+
+def _problem(
+    file: str, size_bytes: int, leaves: tuple[str, ...], error: CheckpointError
+) -> Problem:
+    """Return what is wrong with a file from its start on."""
+    is_unread = isinstance(error, ReadError)
+    return Problem(file, 0, size_bytes, leaves, str(error), is_unread)
 
 
 class _Work:
@@ -87,9 +128,10 @@ class _Work:
                 contents = Contents(found, keys)
                 for key in contents.components:
                     problems += self._component(contents, key)
-        except (DamagedError, VersionError) as error:
+                problems = _merged(problems)
+        except (DamagedError, ReadError, VersionError) as error:
             size_bytes = _size_of(found.path / names.MANIFEST)
-            problems = [Problem(names.MANIFEST, 0, size_bytes, (), str(error))]
+            problems = [_problem(names.MANIFEST, size_bytes, (), error)]
         return SaveCheck(
             path=found.path,
             step=found.step,
@@ -122,21 +164,24 @@ class _Work:
         source = contents.found.source
         try:
             opened = source.open(segment)
-        except DamagedError as error:
-            is_missing = source.lacks(segment)
-            size = segment.size if is_missing else segment.start
-            yield Problem(segment.file, 0, size, holders.of(numbers), str(error))
+        except (DamagedError, ReadError) as error:
+            is_whole = isinstance(error, ReadError) or source.lacks(segment)
+            size = segment.size if is_whole else segment.start
+            yield _problem(segment.file, size, holders.of(numbers), error)
             return
         with opened:
             self.bytes_read += segment.start
             for number in sorted(numbers, key=lambda x: component.blocks[x].offset):
                 block = component.blocks[number]
-                reason = self._block(opened, block)
+                is_unread = False
+                try:
+                    reason = self._block(opened, block)
+                except ReadError as error:
+                    reason, is_unread = str(error), True
                 if reason:
+                    place = segment.file, block.offset, block.size
                     leaves = holders.of([number])
-                    yield Problem(
-                        segment.file, block.offset, block.size, leaves, reason
-                    )
+                    yield Problem(*place, leaves, reason, is_unread)
 
     def _block(self, file: OpenSegment, block: Block) -> str:
         """Return what is wrong with a block, or ""."""
@@ -166,9 +211,19 @@ class _Work:
                     component_files.check(file, entry, meter=self._meter)
                     self.bytes_read += entry.size
                 self._known[place] = ""
-        except DamagedError as error:
+        except (DamagedError, ReadError) as error:
             leaves = (saved_tree.full_name(key, entry.path),)
-            yield Problem(name, 0, entry.size, leaves, str(error))
+            yield _problem(name, entry.size, leaves, error)
+
+
+def _merged(problems: Iterable[Problem]) -> list[Problem]:
+    """Return each problem once, of all components that have the file."""
+    found: dict[tuple[str, int, int], Problem] = {}
+    for one in problems:
+        place = one.file, one.offset, one.size_bytes
+        leaves = (*found[place].leaves, *one.leaves) if place in found else one.leaves
+        found[place] = structs.replace(one, leaves=tuple(dict.fromkeys(leaves)))
+    return list(found.values())
 
 
 class _Holders:

@@ -21,6 +21,7 @@ from .changes import Budget
 _LARGEST = 3  # Leaves whose changed blocks are shown.
 _CELLS = 64  # In a row of these.
 _MOST_BOXES = 400  # In the picture of where the bytes are.
+_MOST_ROWS, _MOST_SHOWN = 200, 500  # Of what a save records; characters of a value.
 _MOST_RUNS = 12  # In the picture of where the state comes from.
 
 
@@ -49,6 +50,7 @@ def gather(directory: Path, *, max_bytes: int) -> dict[str, Any]:
         "boxes": [] if newest is None else _boxes(newest),
         "changes": changes.gather(contents, budget),
         "runs": _runs(directory, found),
+        "details": _details(found),
         "bytes_read": budget.read,
     }
 
@@ -91,6 +93,28 @@ def _save(
         "marks": [one_line(mark) for mark in save.marks],
         "error": None if info.error is None else one_line(info.error),
     }
+
+
+def _details(found: Sequence[ListedSave]) -> list[dict[str, Any]]:
+    """Return what the best and the newest save record besides their states."""
+    chosen = []
+    for mark in ("best", "latest"):
+        chosen += [x for x in found if mark in x.marks and x not in chosen]
+    return [
+        {
+            "title": " ".join(
+                [
+                    f"#{x.info.sequence}",
+                    *(mark for mark in x.marks if mark in ("best", "latest")),
+                ]
+            ),
+            "rows": [
+                [label, value[:_MOST_SHOWN]]
+                for label, value in x.info.details()[:_MOST_ROWS]
+            ],
+        }
+        for x in chosen
+    ]
 
 
 def _component_bytes(contents: Contents) -> dict[str, list[int]]:

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..errors import one_line
+from ..errors import CheckpointError, SaveExistsError, one_line
 from ..inspection.verification import verify as verify_saves
 from ..reports import figures
-from ..storage import hidden
+from ..storage import files, hidden, paths
 from ..user.arguments import AnyPath, flag, integer, local
 from .data import gather
 
+_BEGIN = b"<!doctype html>\n<!-- elementsckpt report -->"
 _MAX_BYTES = 2_000_000_000
 _MOST_BAD = 3  # Damaged saves that a card names.
 
@@ -36,7 +37,7 @@ def write_report(
 
     Args:
       directory: The directory.
-      target: The file to write, which is replaced if it is there.
+      target: The file to write. An earlier page is replaced; other files are not.
       verify: Whether to verify all saves; otherwise the page says that they are not.
       max_bytes: How many bytes of arrays to read for pictures of values, small leaves
         first. The page names what was left out.
@@ -46,10 +47,12 @@ def write_report(
 
     Raises:
       SaveNotFoundError: there is no save.
+      SaveExistsError: there is something at `target` that is not such a page.
       WriteError: the disk refused; what was there stays.
       ValueError: an argument is not valid.
     """
     start, path, file = time.monotonic(), local(directory), local(target)
+    _require_free(file)
     limit, is_verified = integer("max_bytes", max_bytes), flag("verify", verify)
     data = gather(path, max_bytes=limit)
     damaged = None
@@ -64,12 +67,29 @@ def write_report(
     return file
 
 
+def _require_free(path: Path) -> None:
+    """Refuse to replace what is not a page that was written here, or empty."""
+    if not paths.is_there(path):
+        return
+    try:
+        with files.File(paths.real(path)) as file, file.stream() as stream:
+            begin = stream.read(len(_BEGIN))
+    except CheckpointError:
+        begin = b"?"
+    if begin not in (b"", _BEGIN):
+        raise SaveExistsError(
+            f"{path} is there already, and is not a page that elementsckpt wrote: "
+            f"choose another name, or remove it."
+        )
+
+
 def _page(
     path: Path, data: Mapping[str, Any], damaged: list[str] | None, seconds: float
 ) -> str:
     style = _file("style.css")
     script = _file("script.js")
-    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
+    script_data = {name: x for name, x in data.items() if name != "details"}
+    text = json.dumps(script_data, allow_nan=False, separators=(",", ":"))
     fields = {
         "STYLE_HASH": _hash(style),
         "SCRIPT_HASH": _hash(script),
@@ -77,6 +97,7 @@ def _page(
         "SUMMARY": html.escape(_summary(data)),
         "CARDS": _cards(data, damaged),
         "TABLE": _table(data),
+        "DETAILS": _details(data),
         "FOOTER": html.escape(_footer(data, seconds, is_verified=damaged is not None)),
         "DATA": text.replace("<", "\\u003c"),
         "STYLE": style,
@@ -172,6 +193,25 @@ def _table(data: Mapping[str, Any]) -> str:
     rows.append("<tbody>")
     rows += [_row(save, names) for save in data["saves"]]
     return "\n".join([*rows, "</tbody>"])
+
+
+def _details(data: Mapping[str, Any]) -> str:
+    """Return what saves record besides their states, folded."""
+    if not data["details"]:
+        return ""
+    parts = ["<section>", "<h2>What saves record</h2>"]
+    parts.append(
+        '<p class="dim">Metadata, such as a configuration, and where the save comes '
+        "from: of the best and the latest save.</p>"
+    )
+    for save in data["details"]:
+        parts.append(f"<details><summary>{html.escape(save['title'])}</summary>")
+        parts.append('<div class="wide"><table class="details">')
+        for label, value in save["rows"]:
+            cell = f'<td class="text">{html.escape(value)}</td>'
+            parts.append(f'<tr><th scope="row">{html.escape(label)}</th>{cell}</tr>')
+        parts.append("</table></div></details>")
+    return "\n".join([*parts, "</section>"])
 
 
 def _row(save: Mapping[str, Any], names: list[str]) -> str:

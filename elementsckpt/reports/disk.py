@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+
+from msgspec import field
 
 from ..errors import one_line
 from . import figures
@@ -76,6 +78,16 @@ class UsageReport(Report, frozen=True):
     bytes_on_disk: int
     bytes_of_state: int
     _freed: Callable[[Iterable[Path]], int]
+    _unfinished: tuple[int, ...] = ()
+
+    def unfinished(self) -> str:
+        """Return a line about unfinished saves there; "" if there are none."""
+        if not self._unfinished:
+            return ""
+        return (
+            f"{figures.count(len(self._unfinished), 'unfinished save')}, "
+            f"{figures.size(sum(self._unfinished))}"
+        )
 
     def freed(self, paths: Iterable[Path]) -> int:
         """Return how many bytes removing all of these saves would free."""
@@ -86,8 +98,13 @@ class UsageReport(Report, frozen=True):
             f"{figures.size(self.bytes_on_disk)} on disk for "
             f"{figures.size(self.bytes_of_state)} of state, "
             f"{figures.count(len(self.saves), 'save')}",
-            [("path", one_line(str(self.path)))],
-            table_section(USAGE, [save.cells() for save in self.saves]),
+            [
+                ("path", one_line(str(self.path))),
+                *([("besides", self.unfinished())] if self._unfinished else []),
+            ],
+            table_section(
+                USAGE, [save.cells() for save in self.saves], is_newest_last=True
+            ),
         )
 
 
@@ -106,11 +123,15 @@ class KeptSave(Report, frozen=True):
     step: int | None
     sequence: int | None
     reasons: tuple[str, ...]
+    _rank: str = ""
 
     def cells(self) -> list[str]:
         """Return its row in the table of a report."""
         number = "-" if self.sequence is None else str(self.sequence)
-        return [number, figures.step(self.step), ", ".join(self.reasons)]
+        why = ", ".join(self.reasons)
+        if self._rank:
+            why = why.replace("best", f"best ({self._rank})")
+        return [number, figures.step(self.step), why]
 
     def outline(self) -> Outline:
         number, step, reasons = self.cells()
@@ -133,6 +154,17 @@ class PruneReport(Report, frozen=True):
     kept: tuple[KeptSave, ...]
     bytes_freed: int
     is_dry_run: bool
+    _note: str = ""
+    _labels: Mapping[Path, str] = field(default_factory=dict)
+
+    def lines(self) -> list[str]:
+        """Return a line about each removed save: number, step, metrics and name."""
+        pairs = ((self._labels.get(x, ""), one_line(x.name)) for x in self.removed)
+        return [f"{label}  {name}" if label else name for label, name in pairs]
+
+    def note(self) -> str:
+        """Return a line about unfinished saves that go, too; "" if none do."""
+        return self._note
 
     def outline(self) -> Outline:
         verb = "Would remove" if self.is_dry_run else "Removed"
@@ -142,10 +174,13 @@ class PruneReport(Report, frozen=True):
         return Outline(
             f"{verb} {figures.count(len(self.removed), 'save')}, "
             f"{figures.size(self.bytes_freed)}",
-            [("path", one_line(str(self.path)))],
             [
-                *names_section("removed", [path.name for path in self.removed]),
-                *([Section(heading, kept)] if self.kept else []),
+                ("path", one_line(str(self.path))),
+                *([("besides", self._note)] if self._note else []),
+            ],
+            [
+                *names_section("removed", self.lines()),
+                *([Section(heading, kept, is_newest_last=True)] if self.kept else []),
             ],
         )
 

@@ -71,7 +71,7 @@ def test_ls_shows_no_arrow_where_nothing_is_best(tmp_path, call):
 
 def test_tree_has_guides_and_each_name_once(run, call):
     _, out, _ = call("tree", run)
-    lines = [line.split("  ")[0] for line in out.splitlines()[2:]]
+    lines = [line.split("  ")[0] for line in out.splitlines()[3:]]
     assert [x for x in lines if x] == ["step", "agent", "├─ b", "│", "├─ a", "└─ c"]
     assert "│  └─ x" in out
 
@@ -191,6 +191,45 @@ def test_a_command_of_watch_that_is_not_there_is_2(run):
     done = subprocess.run(command, env=environment(), capture_output=True, text=True)
     assert done.returncode == 2
     assert "cannot run no-such-command" in done.stderr
+
+
+def test_watch_waits_for_a_directory_and_says_so(tmp_path):
+    command = [*COMMAND, "watch", tmp_path / "later"]
+    watching = subprocess.Popen(
+        command,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    line = watching.stderr.readline()
+    assert line == f"elementsckpt: waiting for the first save in {tmp_path}/later.\n"
+    make(tmp_path / "later", count=1)
+    assert watching.stdout.readline().startswith("#1")
+    watching.send_signal(signal.SIGINT)
+    watching.communicate()
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        ("ls {run} >&-", 2, "cannot print: standard output is closed."),
+        ("--help >&-", 2, "cannot print: standard output is closed."),
+        ("tree {run} >&- 2>&-", 2, ""),
+        ("tree {run} 2>&-", 0, ""),
+        ("cat {run} agent/a 2>&-", 0, ""),
+        ("rm {run}@0 <&-", 2, "pass --yes to remove, or -n"),
+    ],
+)
+def test_streams_that_are_closed(run, words, status, said):
+    line = f'"{sys.executable}" -m elementsckpt {words.format(run=run)}'
+    done = subprocess.run(
+        line, shell=True, env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == status
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert bool(done.stdout) == (status == 0)
 
 
 def test_a_dumb_terminal_and_a_pipe_have_no_colours(run):

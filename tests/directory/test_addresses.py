@@ -68,6 +68,9 @@ def test_a_path_that_exists_wins(run):
         "@#9": "Choose one of the nearest: #1, #2, #3, #4, #5.",
         "@pin:papers": "Choose one of the pins there: paper.",
         "@latest~5": ": 4 before",
+        "@bset": "'bset' is not an address; is it 'best'",
+        "@pn:paper": "is it 'pin:paper'",
+        "@1,0": "is not an address",
         "@newest": "is not an address. Choose latest, best, a step",
         "@": "is not an address. Choose latest, best, a step",
         "@~1": "is not an address. Choose latest, best, a step",
@@ -94,3 +97,12 @@ def test_no_best_without_a_ranking_or_a_finite_metric(tmp_path):
     cp.save(metrics={"return": 1.0})
     with pytest.raises(SaveNotFoundError, match="records what is best"):
         elementsckpt.info(f"{tmp_path}@best")
+
+
+def test_a_step_may_be_given_as_it_is_shown(tmp_path):
+    cp = Checkpoint(tmp_path, keep=None, fsync=False)
+    cp.step = elementsckpt.Counter()
+    for step in (2700, 1_234_567, -1000):
+        cp.step.value = step
+        cp.save()
+        assert elementsckpt.info(f"{tmp_path}@{step:,}").step == step

@@ -8,6 +8,8 @@ import threading
 import pytest
 
 import elementsckpt
+from elementsckpt import SaveNotFoundError
+from elementsckpt.inspection import following
 
 from support.boxes import environment, make_boxes
 
@@ -88,3 +90,25 @@ def test_it_follows_another_process_that_prunes(tmp_path):
 def test_arguments_are_checked_at_once(tmp_path, options):
     with pytest.raises(ValueError, match=f"{next(iter(options))}="):
         elementsckpt.follow(tmp_path, **options)
+
+
+def test_what_is_watched_is_the_newest_and_then_each(cp, tmp_path):
+    cp.save()
+    cp.save()
+    found = following.watch(following.checked(tmp_path / "run"))
+    assert next(found).sequence == 2
+    cp.save()
+    cp.save()
+    cp.save()
+    assert [x.sequence for x in itertools.islice(found, 3)] == [3, 4, 5]
+
+
+def test_what_is_no_directory_is_refused_at_once(cp, tmp_path):
+    save = cp.save().path
+    (tmp_path / "file").touch()
+    with pytest.raises(SaveNotFoundError, match="is a file: pass the directory"):
+        elementsckpt.follow(tmp_path / "file")
+    with pytest.raises(ValueError, match="is a save: pass the directory"):
+        elementsckpt.follow(save)
+    with pytest.raises(SaveNotFoundError, match="is not an address"):
+        elementsckpt.follow(f"{tmp_path}/run@bset")

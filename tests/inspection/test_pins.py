@@ -47,6 +47,17 @@ def test_a_pin_is_set_replaced_and_taken(run):
     assert len(elementsckpt.saves(run)) == 1
 
 
+def test_a_name_that_another_save_has_is_refused(run):
+    first, second, _ = (info.path for info in elementsckpt.saves(run))
+    elementsckpt.pin(first, "paper")
+    with pytest.raises(ValueError, match=f"{first} is pinned as 'paper' already"):
+        elementsckpt.pin(second, "paper")
+    assert [x.pin for x in elementsckpt.saves(run)] == ["paper", None, None]
+    assert elementsckpt.pin(first, "paper").pin == "paper"  # It has it itself.
+    elementsckpt.unpin(first)
+    assert elementsckpt.pin(second, "paper").path == second
+
+
 def test_a_directory_means_its_newest_save(run):
     assert elementsckpt.pin(run, "last").sequence == 3
 

@@ -6,9 +6,11 @@ import pytest
 
 import elementsckpt
 from elementsckpt import Checkpoint, Keep, SaveNotFoundError
+from elementsckpt.storage.local import LocalStore
+from elementsckpt.user.notices import Notices
 
 from support.boxes import make_boxes
-from support.folders import noise
+from support.folders import flip_block, noise
 
 
 @pytest.fixture
@@ -102,3 +104,100 @@ def test_delete_takes_no_directory_and_never_the_only_whole_save(run):
         elementsckpt.delete(f"{run}@40")
     with pytest.raises(SaveNotFoundError):
         elementsckpt.delete(f"{run}@50")
+
+
+@pytest.mark.parametrize(
+    "metric", ["retrun", "nothing", lambda metrics: metrics["retrun"]]
+)
+def test_a_metric_that_no_save_has_ranks_none(run, metric):
+    keep = Keep(best=2, metric=metric)
+    for is_dry_run in (True, False):
+        with pytest.raises(ValueError, match=r"nothing was removed\. .*return"):
+            elementsckpt.prune(run, keep, is_dry_run)
+    assert len(steps(run)) == 5
+    elementsckpt.prune(run, Keep(latest=2, metric=metric))  # It ranks nothing here.
+
+
+def test_a_metric_that_is_never_finite_ranks_none(tmp_path):
+    cp = make_boxes(tmp_path, keep=None, box=1)
+    for _ in range(3):
+        cp.save(metrics={"loss": float("nan"), "return": 1.0})
+    with pytest.raises(ValueError, match=r"'loss'.*Choose one of 'return'"):
+        elementsckpt.prune(tmp_path, Keep(best=1, metric="loss"))
+    assert len(elementsckpt.saves(tmp_path)) == 3
+
+
+def test_its_text_says_by_what_a_save_is_the_best(run):
+    plan = elementsckpt.prune(run, Keep(best=1, metric="return"), dry_run=True)
+    assert "best (max return: 9)" in repr(plan)
+    assert plan.kept[1].reasons == ("best",)
+    assert {*plan.kept[1].to_dict()} == {"path", "step", "sequence", "reasons"}
+
+
+def test_a_damaged_save_does_not_count_as_kept(run):
+    """Its manifest is good, so only its bytes tell."""
+    newest = elementsckpt.saves(run)[-1].path
+    flip_block(newest, 0, key="box")
+    plan = elementsckpt.prune(run, Keep(latest=1), dry_run=True)
+    assert {save.step: save.reasons for save in plan.kept} == {
+        0: ("pin",),
+        30: ("latest", "component"),
+        40: ("damaged",),
+    }
+    done = elementsckpt.prune(run, Keep(latest=1))
+    assert (plan.kept, plan.removed) == (done.kept, done.removed)
+    assert steps(run) == [0, 30, 40]
+    assert elementsckpt.verify(run).newest_good == elementsckpt.saves(run)[1].path
+
+
+def test_where_all_are_damaged_none_is_pruned(run):
+    for save in elementsckpt.saves(run):
+        flip_block(save.path, 0, key="box")
+    report = elementsckpt.prune(run, Keep(latest=1))
+    assert report.removed == ()
+    assert report.kept[-1].reasons == ("damaged",)
+    assert steps(run) == [0, 10, 20, 30, 40]
+
+
+def test_pruning_reads_the_newest_save_that_stays_and_only_if_others_go(run, reads):
+    elementsckpt.prune(run, Keep(latest=None), dry_run=True)
+    assert not {*reads.bytes} - {"manifest.json"}
+    elementsckpt.prune(run, Keep(latest=1), dry_run=True)
+    assert {*reads.bytes} - {"manifest.json"}
+
+
+def test_the_only_save_without_damage_is_not_deleted(run):
+    flip_block(elementsckpt.saves(run)[-1].path, 0, key="box")
+    for step in (0, 10, 20):
+        elementsckpt.delete(f"{run}@{step}")
+    with pytest.raises(ValueError, match="the only complete save, as all others"):
+        elementsckpt.delete(f"{run}@30")
+    elementsckpt.delete(f"{run}@40")  # The damaged one may go.
+    assert steps(run) == [30]
+
+
+def test_what_a_killed_process_left_goes_and_is_told_of(run):
+    left = run / ".20260101T000000F000000-000000000050"
+    left.mkdir()
+    (left / ".manifest.json").touch()
+    (left / "box-000006-00000.safetensors").write_bytes(bytes(5000))
+    usage = elementsckpt.usage(run)
+    assert "1 unfinished save, 5.00 kB" in repr(usage)
+    assert "1 unfinished save, 5.00 kB" in repr(
+        elementsckpt.prune(run, Keep(latest=None), dry_run=True)
+    )
+    assert left.exists()
+    report = elementsckpt.prune(run, Keep(latest=None))
+    assert "1 unfinished save, 5.00 kB, removed" in repr(report)
+    assert not left.exists()
+    assert "unfinished" not in repr(elementsckpt.usage(run))
+
+
+def test_what_is_being_written_stays(run):
+    draft = LocalStore(run, Notices()).begin(50, fsync=False)
+    try:
+        report = elementsckpt.prune(run, Keep(latest=1))
+        assert "unfinished" not in repr(report)
+        assert draft.path.exists()
+    finally:
+        draft.abandon()

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 import elementsckpt
-from elementsckpt import Checkpoint, Keep, SaveNotFoundError, Value, WriteError
+from elementsckpt import (
+    Checkpoint,
+    Keep,
+    SaveExistsError,
+    SaveNotFoundError,
+    Value,
+    WriteError,
+)
 
 from support.folders import flip_block, noise
 
@@ -99,6 +106,7 @@ def test_a_browser_shows_it_without_an_error_or_a_request(
         "Where the bytes of the newest save are",
         "Where the state comes from",
         "Saves",
+        "What saves record",
     ]
     last = browser.execute_script(
         "return [...[...document.querySelector('section').querySelectorAll('svg')]"
@@ -129,7 +137,8 @@ def test_what_a_screen_reader_needs_is_there(run, tmp_path, browser):
 def test_without_a_script_the_table_is_there(run, tmp_path):
     text = elementsckpt.write_report(run, tmp_path / "page.html").read_text("utf-8")
     body = text[text.index("<main>") : text.index("</main>")]
-    assert body.count("<tr>") == 7
+    table = body.partition("What saves record")[0]
+    assert table.count("<tr>") == 7
     assert f"{2**53 + 1:,}" in body
     assert "not verified" in body
 
@@ -200,7 +209,7 @@ def test_at_most_so_many_bytes_are_read_and_the_rest_is_named(run, tmp_path):
 
 def test_it_is_written_whole_or_not_at_all(run, tmp_path, inject):
     page = tmp_path / "page.html"
-    page.write_text("before")
+    before = elementsckpt.write_report(run, page).read_bytes()
 
     def refuse(call, *args):
         if call.__name__ in ("replace", "pwrite"):
@@ -210,7 +219,7 @@ def test_it_is_written_whole_or_not_at_all(run, tmp_path, inject):
     inject(refuse)
     with pytest.raises(WriteError):
         elementsckpt.write_report(run, page)
-    assert page.read_text() == "before"
+    assert page.read_bytes() == before
     assert [x.name for x in tmp_path.iterdir()] == ["page.html"]
 
 
@@ -333,3 +342,37 @@ def test_without_metrics_no_column_is_empty(tmp_path, browser):
     opened(browser, elementsckpt.write_report(tmp_path / "run", tmp_path / "x.html"))
     columns = browser.find_elements("css selector", ".columns > *")
     assert [x.text.splitlines()[0] for x in columns] == ["What each save wrote"]
+
+
+def test_it_replaces_a_page_and_no_other_file(run, tmp_path):
+    page = tmp_path / "page.html"
+    page.touch()  # An empty file is as good as none.
+    for _ in range(2):
+        assert elementsckpt.write_report(run, page) == page
+        assert page.stat().st_size > 1000
+    for content in (b"import jax\n", b"<!doctype html>\n<html>", b"\0"):
+        page.write_bytes(content)
+        with pytest.raises(SaveExistsError, match="not a page that elementsckpt wrote"):
+            elementsckpt.write_report(run, page)
+        assert page.read_bytes() == content
+    (tmp_path / "link").symlink_to(page)
+    (tmp_path / "nowhere").symlink_to("nothing")
+    for target in (tmp_path, tmp_path / "link", tmp_path / "nowhere", "/dev/null"):
+        with pytest.raises(SaveExistsError):
+            elementsckpt.write_report(run, target)
+
+
+def test_it_shows_what_the_best_and_the_latest_save_record(tmp_path):
+    cp = Checkpoint(tmp_path, keep=Keep(None, 1, "return"), fsync=False)
+    cp.agent = Value(1)
+    for number in range(3):
+        metadata = {"net": {"width": 128 + number}, HOSTILE: HOSTILE}
+        cp.save(metrics={"return": -number}, metadata=metadata)
+    text = elementsckpt.write_report(tmp_path, tmp_path / "x.html").read_text()
+    details = text.partition("What saves record")[2]
+    assert details.count("<details>") == 2
+    assert details.index("#1 best") < details.index("#3 latest")
+    assert [details.count(f">{128 + n}<") for n in range(3)] == [1, 0, 1]
+    assert "metadata.net.width" in details
+    assert text.count("<script") == 2
+    assert "\u202e" not in text

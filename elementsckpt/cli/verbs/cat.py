@@ -1,7 +1,8 @@
 """Print one leaf.
 
 Its dtype, shape and values, or with --npy the array itself, for other programs. The
-leaf is given by its full name, as tree prints it.
+leaf is given by its full name, as tree prints it. A line about the save goes to
+standard error.
 
 Examples:
   elementsckpt cat runs/walker agent/params/head/bias
@@ -16,7 +17,8 @@ import types
 from typing import Any
 
 from ...errors import one_line
-from ..screen import Screen
+from .. import shown
+from ..screen import Screen, say
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -30,9 +32,14 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
     """Print a leaf."""
     import numpy as np
 
+    import elementsckpt
+
     from ...inspection.values import read_leaf
 
-    info, value = read_leaf(options.save, options.leaf)
+    if options.npy and screen.is_terminal:
+        raise ValueError("standard output is a terminal: redirect it to a file or pipe")
+    save = elementsckpt.info(options.save)
+    info, value = read_leaf(save.path, options.leaf)
     if options.npy:
         if not isinstance(value, np.ndarray):
             raise ValueError(f"{options.leaf} is not an array: leave out --npy.")
@@ -43,10 +50,11 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
     elif screen.is_json:
         screen.json({**info.to_dict(), "value": _plain(value)})
     else:
+        say(shown.line(save))
         screen.print(info.outline().title)
         with np.printoptions(linewidth=screen.columns or 80):
-            shown = str(value) if isinstance(value, np.ndarray) else repr(value)
-        for line in shown.splitlines():
+            text = str(value) if isinstance(value, np.ndarray) else repr(value)
+        for line in text.splitlines():
             screen.print(one_line(line))
     return 0
 

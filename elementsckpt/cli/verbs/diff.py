@@ -1,8 +1,9 @@
 """Compare two saves, leaf by leaf.
 
 + is only in B, - only in A, ~ differs: the share of elements that differ, and of these
-the norm of the difference beside that of A, and the largest difference. The exit status
-is 1 if there are differences.
+the norm of the difference over that of A, and the largest difference. Long values are
+shortened; --json and cat have them in full. The exit status is 1 if there are
+differences.
 
 Examples:
   elementsckpt diff runs/walker@best runs/walker@latest
@@ -16,6 +17,7 @@ import argparse
 from ...errors import one_line
 from ...reports import figures
 from ...reports.outline import Column, Table
+from .. import selection, shown
 from ..screen import FOUND, Screen
 
 
@@ -23,7 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb."""
     parser.add_argument("a", metavar="A")
     parser.add_argument("b", metavar="B")
-    parser.add_argument("-r", "--regex", help="only leaves whose names this matches")
+    selection.configure(parser)
 
 
 def run(options: argparse.Namespace, screen: Screen) -> int:
@@ -31,13 +33,19 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
     import elementsckpt
     from elementsckpt.reports.differences import DIFFERENCES
 
-    report = elementsckpt.diff(options.a, options.b, regex=options.regex)
+    a, b = elementsckpt.info(options.a), elementsckpt.info(options.b)
+    report = elementsckpt.diff(a.path, b.path, regex=options.regex)
     status = 0 if report.is_same else FOUND
     if screen.is_json:
         screen.json(report.to_dict())
         return status
-    rows = [["+", one_line(name), *[""] * 5] for name in report.added]
-    rows += [["-", one_line(name), *[""] * 5] for name in report.removed]
+    screen.print(f"A  {shown.line(a)}", "bold")
+    screen.print(f"B  {shown.line(b)}", "bold")
+    rows = [
+        [sign, one_line(name), report.form(name), *[""] * 4]
+        for sign, names in (("+", report.added), ("-", report.removed))
+        for name in names
+    ]
     rows += [["~", *leaf.cells()] for leaf in report.changed]
     if rows:
         columns = [Column("", is_kept=True), *DIFFERENCES]
@@ -53,5 +61,9 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
     read = figures.size(report.bytes_read)
     screen.print(f"{said}; {read} read in {figures.seconds(report.seconds)}")
     if any(leaf.changed_share for leaf in report.changed):
-        screen.print("Norm and largest are of what changed.", "dim")
+        screen.print(
+            "Of what changed: rel. norm is |B - A| / |A|, inf where A is zeros, and "
+            "largest is the largest |B - A|.",
+            "dim",
+        )
     return status

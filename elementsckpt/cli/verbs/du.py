@@ -1,7 +1,9 @@
 """Show the disk space that the saves of a directory take.
 
-A bar for each save: what only it has, what later saves link to, and what it links to.
-What is freed if a save is removed has no other link anywhere.
+A bar for each save, of its files with the manifest: what only it has, what later saves
+link to, and what it links to.
+What is freed if a save is removed has no other link anywhere. Unfinished saves are
+named below the table.
 
 Examples:
   elementsckpt du runs/walker
@@ -54,6 +56,11 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
     kept = [Column(x.title, is_right=True, is_kept=True) for x in USAGE[:2]]
     screen.table(Table([*kept, Column(""), *USAGE[2:]], rows))
     screen.print("█ only here  ▓ later saves link it  ░ linked", "dim")
+    if report.unfinished():
+        screen.print(
+            f"Besides: {report.unfinished()}. It is being written, or a process died; "
+            f"then the next save of a run there removes it, or prune."
+        )
     return 0
 
 

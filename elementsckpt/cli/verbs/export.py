@@ -5,7 +5,7 @@ named and left out.
 
 Examples:
   elementsckpt export runs/walker@best walker.safetensors -r 'params/'
-  elementsckpt export runs/walker walker.npz --rename '^agent/'=
+  elementsckpt export runs/walker arrays.npz --rename '^agent/='
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import argparse
 
 from ...errors import one_line
 from ...reports import figures
-from ..screen import Screen
+from .. import selection
+from ..screen import Screen, say
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -27,18 +28,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
         choices=["safetensors", "npz"],
         help="safetensors or npz",
     )
-    configure_names(parser)
+    configure_names(parser, "names with their key")
 
 
-def configure_names(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that choose leaves by name, and rename them."""
-    parser.add_argument("-r", "--regex", help="only leaves whose names this matches")
+def configure_names(parser: argparse.ArgumentParser, names: str) -> None:
+    """Add the arguments that choose leaves by name, and rename them.
+
+    Args:
+      parser: The parser of the verb.
+      names: In which names patterns are replaced.
+    """
+    selection.configure(parser)
     parser.add_argument(
         "--rename",
         metavar="A=B",
         action="append",
         default=[],
-        help="replace the pattern A in names by B; may be repeated",
+        help=f"replace the pattern A by B, in {names}; may be repeated",
     )
 
 
@@ -48,7 +54,7 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
 
     report = elementsckpt.export(
         options.save,
-        options.output,
+        file_named(options.output),
         format=options.to,
         regex=options.regex,
         rename=dict(map(pair, options.rename)),
@@ -56,13 +62,25 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
     if screen.is_json:
         found = report.to_dict()
         screen.json({"path": found["path"], "size_bytes": found["size_bytes"]})
-        return 0
-    screen.print(f"{one_line(str(report.path))}  {figures.size(report.size_bytes)}")
+    else:
+        screen.print(f"{one_line(str(report.path))}  {figures.size(report.size_bytes)}")
     if report.left_out:
         names = ", ".join(map(one_line, report.left_out[:8]))
         more = len(report.left_out) - 8
-        screen.print(f"Left out: {names}{f' and {more} more' if more > 0 else ''}.")
+        text = f"Left out: {names}{f' and {more} more' if more > 0 else ''}."
+        (say if screen.is_json else screen.print)(text)
     return 0
+
+
+def file_named(text: str) -> str:
+    """Return the name of a file to write, which "-" is not meant as.
+
+    Raises:
+      ValueError: it is "-".
+    """
+    if text == "-":
+        raise ValueError("- would be standard output: pass the name of a file")
+    return text
 
 
 def pair(text: str) -> tuple[str, str]:

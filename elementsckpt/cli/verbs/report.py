@@ -1,7 +1,8 @@
 """Write a page about a directory of saves, and print its path.
 
 One HTML file, which needs no network: metrics, what each save wrote, what changed in
-leaves, where the bytes are, where the state comes from.
+leaves, where the bytes are, where the state comes from. An earlier page is replaced;
+any other file is not.
 
 Examples:
   elementsckpt report runs/walker
@@ -14,6 +15,7 @@ import argparse
 
 from ...errors import one_line
 from ..screen import Screen
+from .export import file_named
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +35,7 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
     from ...storage import files
 
     path = elementsckpt.write_report(
-        options.directory, options.output, verify=options.verify
+        options.directory, file_named(options.output), verify=options.verify
     )
     size_bytes = files.status(path).st_size
     if screen.is_json:

@@ -1,11 +1,12 @@
 """Remove one save.
 
-It may be pinned or damaged. The only whole save of a directory is never removed. It
-asks before it removes; where nobody can be asked, it needs --yes.
+It may be pinned or damaged. The only whole save of a directory is never removed: every
+byte of another one is verified first. It asks before it removes; where nobody can be
+asked, it needs --yes.
 
 Examples:
-  elementsckpt rm runs/walker@#12
-  elementsckpt rm runs/walker@4000 --yes
+  elementsckpt rm runs/walker@#2 -n
+  elementsckpt rm runs/walker@1000 --yes
 """
 
 from __future__ import annotations
@@ -24,10 +25,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, screen: Screen) -> int:
     """Remove a save."""
-    import elementsckpt
+    from ...inspection.removal import plan_delete
 
-    return asking.run(
-        lambda is_dry_run: elementsckpt.delete(options.save, is_dry_run),
-        options,
-        screen,
-    )
+    return asking.run(plan_delete(options.save), options, screen)

@@ -1,11 +1,14 @@
 """Show the components and leaves of a save.
 
-A row for each component and leaf: its dtype and shape, its size, and whether it is
-compressed or pickled. No array is read.
+First a line about the save; with -l all that it records besides its state: metadata,
+such as a configuration, host, commit, versions. Then a row for each component and leaf:
+its dtype and shape, its size, and whether it is compressed or pickled. No array is
+read.
 
 Examples:
   elementsckpt tree runs/walker@best -d 2
   elementsckpt tree runs/walker -r 'params/.*kernel'
+  elementsckpt tree runs/walker@best -l -d 1
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from typing import TYPE_CHECKING
 from ...errors import one_line
 from ...reports import figures
 from ...reports.outline import Column, Table
+from .. import selection, shown
 from ..screen import Screen
 
 if TYPE_CHECKING:
@@ -32,14 +36,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="show N levels, 1 for keys alone",
     )
-    parser.add_argument("-r", "--regex", help="only leaves whose names this matches")
+    parser.add_argument(
+        *("-l", "--long"), action="store_true", help="show what the save records"
+    )
+    selection.configure(parser)
 
 
 def run(options: argparse.Namespace, screen: Screen) -> int:
     """Show leaves."""
     import elementsckpt
 
-    leaves = elementsckpt.leaves(options.save, regex=options.regex)
+    info = elementsckpt.info(options.save)
+    leaves = elementsckpt.leaves(info.path, regex=options.regex)
     if screen.is_json:
         for leaf in leaves:
             screen.json(leaf.to_dict())
@@ -52,6 +60,9 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
         Column(""),
     ]
     paths = [(leaf.full_name.split("/"), leaf) for leaf in leaves]
+    screen.print(shown.line(info), "bold")
+    if options.long:
+        shown.print_details(info, screen)
     screen.print(leaves.outline().title)
     screen.table(Table(columns, list(_rows(paths, options.depth))))
     return 0

@@ -1,14 +1,14 @@
 """Take the pin from a save, which rules may then remove.
 
 Examples:
-  elementsckpt unpin runs/walker@pin:paper
+  elementsckpt unpin runs/walker@pin:final
 """
 
 from __future__ import annotations
 
 import argparse
 
-from ..screen import Screen
+from ..screen import Screen, say
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -20,5 +20,8 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
     """Take the pin from a save."""
     import elementsckpt
 
-    screen.report(elementsckpt.unpin(options.save))
+    before = elementsckpt.info(options.save)
+    screen.report(elementsckpt.unpin(before.path))
+    if before.pin is None:
+        say("It had no pin, so nothing was changed.")
     return 0

@@ -1,8 +1,9 @@
 """Print a line for each new save of a directory.
 
-The first line is about the newest save that there is. With --exec, a command runs for
-each save, with its path as the last argument; it is split as a shell would, but no
-shell runs. Ctrl-C ends it.
+The first line is about the newest save that there is; then none is left out. It waits
+for a directory that is not there yet. With --exec, a command runs for each save, with
+its path as the last argument; it is split as a shell would, but no shell runs. Ctrl-C
+ends it.
 
 Examples:
   elementsckpt watch runs/walker
@@ -12,15 +13,11 @@ Examples:
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
 from ...errors import one_line
-from ...reports import figures
+from .. import shown
 from ..screen import FAILED, Screen, say
 from .ls import listed_object
-
-if TYPE_CHECKING:
-    from ...reports import SaveInfo
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -31,14 +28,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, screen: Screen) -> int:
     """Watch a directory."""
-    import elementsckpt
+    from ...inspection import following
 
     command = _split(options.exec) if options.exec is not None else []
-    for info in elementsckpt.follow(options.directory, every=False):
+    here = following.checked(options.directory)
+    if not here.saves():
+        say(f"elementsckpt: waiting for the first save in {one_line(str(here.path))}.")
+    for info in following.watch(here):
         if screen.is_json:
             screen.json(listed_object(options.directory, info))
         else:
-            screen.print(_line(info))
+            screen.print(shown.line(info))
         if command and not _run([*command, str(info.path)]):
             return FAILED
     return 0
@@ -68,12 +68,3 @@ def _run(command: list[str]) -> bool:
     if status:
         say(f"elementsckpt: {one_line(command[0])} ended with {status}.")
     return True
-
-
-def _line(info: SaveInfo) -> str:
-    step = "" if info.step is None else f"  step {figures.step(info.step)}"
-    time = "" if info.time is None else f"  {figures.time(info.time)}"
-    metrics = figures.metrics(info.metrics)
-    size = figures.size(info.size_bytes)
-    line = f"#{info.sequence}{step}{time}  {size}"
-    return f"{line}  {metrics}" if metrics else line

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from elementsckpt import (
     Keep,
     MismatchError,
     MissingKeyError,
+    ReadError,
     SaveExistsError,
     SaveNotFoundError,
     Value,
@@ -161,6 +164,18 @@ def a_pattern_for_leaves_that_matches_none(tmp, _):
 
 @says(
     MismatchError,
+    "regex='w' matches no leaf of {tmp}/run/… from the start of its name, with or "
+    "without the key, but within some names: pass '.*w' for these.",
+)
+def a_pattern_for_the_end_of_names(tmp, _):
+    cp = make(tmp / "run", {"head": {"w": np.ones(9)}})
+    cp.save()
+    yield
+    elementsckpt.leaves(tmp / "run", regex="w")
+
+
+@says(
+    MismatchError,
     "{tmp}/run/… has no leaf with the full name 'w'. Choose one of the nearest names: "
     "'agent/w'.",
 )
@@ -238,7 +253,69 @@ def rules_that_are_a_number(tmp, _):
     elementsckpt.prune(run, 3)
 
 
-@says(ValueError, "{tmp}/run/… is a save: pass the directory that it is in.")
+IS_A_SAVE = (
+    "… is a save: pass the directory that it is in, {tmp}/run. To see what the save "
+    "holds, call leaves(), or elementsckpt tree."
+)
+
+
+@says(ValueError, IS_A_SAVE)
+def an_address_to_list(tmp, _):
+    run = saved(tmp)
+    yield
+    elementsckpt.saves(f"{run}@10")
+
+
+@says(
+    SaveNotFoundError,
+    "{tmp}/run/latest is a file: pass the directory of a run, which may come later.",
+)
+def a_file_to_follow(tmp, _):
+    run = saved(tmp)
+    yield
+    elementsckpt.follow(run / "latest")
+
+
+@says(
+    ValueError,
+    "No save in {tmp}/run has a finite 'los' to be the best by, so nothing was "
+    "removed. Choose one of 'loss', 'return'.",
+)
+def a_metric_to_prune_by_that_no_save_has(tmp, _):
+    run = saved(tmp, loss=1.0, **{"return": 2.0})
+    yield
+    elementsckpt.prune(run, Keep(best=1, metric="los"))
+
+
+@says(
+    ValueError,
+    "The metric function returns a finite number for no save in {tmp}/run, so nothing "
+    "was removed. Pass another one, for metrics such as loss.",
+)
+def a_metric_function_to_prune_by_that_fails(tmp, _):
+    run = saved(tmp, loss=1.0)
+    yield
+    elementsckpt.prune(run, Keep(best=1, metric=lambda metrics: metrics["los"]))
+
+
+@says(
+    ValueError,
+    "{tmp}/run/… is the only complete save, as all others are damaged, so it is not "
+    "removed. Make another one first, or remove the folder yourself.",
+)
+def the_only_save_without_damage_to_delete(tmp, _):
+    run = saved(tmp)
+    first, second = (info.path for info in elementsckpt.saves(run))
+    # Both link to one file, of which the damaged one needs a copy.
+    shutil.copytree(first, tmp / "copy")
+    shutil.rmtree(first)
+    (tmp / "copy").rename(first)
+    flip_block(first, 0)
+    yield
+    elementsckpt.delete(second)
+
+
+@says(ValueError, IS_A_SAVE)
 def a_save_to_prune(tmp, _):
     run = saved(tmp)
     yield
@@ -263,6 +340,18 @@ def a_pin_without_a_name(tmp, _):
     run = saved(tmp)
     yield
     elementsckpt.pin(run, None)
+
+
+@says(
+    ValueError,
+    "{tmp}/run/…, of step 0, is pinned as 'paper' already: choose another name, or "
+    "unpin that save first.",
+)
+def a_pin_that_another_save_has(tmp, _):
+    run = saved(tmp)
+    elementsckpt.pin(f"{run}@0", "paper")
+    yield
+    elementsckpt.pin(run, "paper")
 
 
 @says(
@@ -318,10 +407,50 @@ def a_pattern_that_is_not_valid_for_an_export(tmp, _):
     "rename them; nothing was written.",
 )
 def two_leaves_of_one_name_in_an_export(tmp, _):
-    cp = make(tmp / "run", {"v": 1, "w": 2})
+    cp = make(tmp / "run", {"u": 1, "v": 1, "w": 2})
     cp.save()
     yield
     elementsckpt.export(tmp / "run", tmp / "x.npz", rename={".+": "same"})
+
+
+@says(
+    ReadError,
+    "Cannot read {tmp}/run/…/agent-000001-00000.safetensors: Permission denied. The "
+    "save itself may be fine: check who may read it.",
+)
+def a_save_to_delete_where_the_other_one_cannot_be_read(tmp, monkeypatch):
+    run, real = saved(tmp), os.open
+
+    def refuse(path, *args, **options):
+        if str(path).endswith(".safetensors"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+    yield
+    elementsckpt.delete(f"{run}@latest")
+
+
+@says(
+    WriteError,
+    "There is no folder {tmp}/none in which to write x.npz. Make it first, or choose "
+    "another place.",
+)
+def an_export_to_a_folder_that_is_not_there(tmp, _):
+    run = saved(tmp)
+    yield
+    elementsckpt.export(run, tmp / "none" / "x.npz")
+
+
+@says(
+    WriteError,
+    "There is no folder {tmp}/none in which to write x.html. Make it first, or choose "
+    "another place.",
+)
+def a_page_in_a_folder_that_is_not_there(tmp, _):
+    run = saved(tmp)
+    yield
+    elementsckpt.write_report(run, tmp / "none" / "x.html")
 
 
 @says(SaveExistsError, "{tmp}/x.npz is there already: remove it, or choose another.")
@@ -355,3 +484,15 @@ def an_export_to_a_full_disk(tmp, monkeypatch):
     monkeypatch.setattr(os, "fdopen", fdopen)
     yield
     elementsckpt.export(run, Path(tmp) / "x.npz")
+
+
+@says(
+    SaveExistsError,
+    "{tmp}/train.py is there already, and is not a page that elementsckpt wrote: "
+    "choose another name, or remove it.",
+)
+def a_page_in_the_place_of_a_file(tmp, _):
+    run = saved(tmp)
+    (tmp / "train.py").write_text("x = 1")
+    yield
+    elementsckpt.write_report(run, tmp / "train.py")
