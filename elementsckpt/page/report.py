@@ -123,7 +123,9 @@ def _hash(text: str) -> str:
 def _summary(data: Mapping[str, Any]) -> str:
     saves = data["saves"]
     steps = [int(save["step"]) for save in saves if save["step"] is not None]
-    span = f", steps {min(steps):,} to {max(steps):,}" if steps else ""
+    span = f", step {min(steps):,}" if steps else ""
+    if steps and max(steps) > min(steps):
+        span = f", steps {min(steps):,} to {max(steps):,}"
     return f"{data['directory']} · {figures.count(len(saves), 'save')}{span}"
 
 
@@ -150,12 +152,13 @@ def _cards(data: Mapping[str, Any], damaged: list[str] | None) -> str:
     cards = [_card("", disk_size, f"on disk, for {state} of state")]
     best = next((save for save in saves if "best" in save["marks"]), None)
     if best is not None:
-        cards.append(_card("good", *_best(best, data["best_by"])))
+        cards.append(_best_card(best, data["best_by"]))
     bad = [_label(save) for save in saves if "damaged" in save["marks"]]
     if bad:
         more = [f"{len(bad) - _MOST_BAD:,} more"] if len(bad) > _MOST_BAD else []
         words = ", ".join([*bad[:_MOST_BAD], *more])
-        rest = "" if damaged is not None else "; the rest not verified"
+        is_known = damaged is not None or len(bad) == len(saves)
+        rest = "" if is_known else "; the rest not verified"
         cards.append(_card("bad", f"{len(bad):,} damaged", words + rest))
     elif damaged is not None:
         cards.append(_card("good", "all good", "every byte is as it was written"))
@@ -172,13 +175,17 @@ def _label(save: Mapping[str, Any]) -> str:
     return str(save["name"]) if step is None else f"step {int(step):,}"
 
 
-def _best(best: Mapping[str, Any], name: str | None) -> tuple[str, str]:
-    step = "" if best["step"] is None else f", at step {int(best['step']):,}"
+def _best_card(best: Mapping[str, Any], name: str | None) -> str:
+    words = "the best save"
+    if best["step"] is not None:
+        words += f", at step {int(best['step']):,}"
     value = best["metrics"].get(name)
-    if value is None:
-        return f"#{best['sequence']}", f"the best save{step}"
-    shown = value if isinstance(value, str) else figures.number(value)
-    return f"#{best['sequence']}", f"the best save{step}, {name} {shown}"
+    if value is not None:
+        shown = value if isinstance(value, str) else figures.number(value)
+        words += f", {name} {shown}"
+    if "damaged" in best["marks"]:
+        return _card("bad", f"#{best['sequence']}", f"{words}; damaged")
+    return _card("good", f"#{best['sequence']}", words)
 
 
 def _finite_card(newest: Mapping[str, Any]) -> str:
@@ -188,7 +195,7 @@ def _finite_card(newest: Mapping[str, Any]) -> str:
     count, bad = newest["count"], newest["bad"]
     save = "the newest save"
     if newest["sequence"] is not None:
-        save += f", #{newest['sequence']}"
+        save += f" (#{newest['sequence']})"
     unknown = {"not read": len(newest["unread"]), "damaged": len(newest["damaged"])}
     rest = "".join(f"; {n:,} {word}" for word, n in unknown.items() if n)
     read = count - sum(unknown.values())
@@ -199,7 +206,7 @@ def _finite_card(newest: Mapping[str, Any]) -> str:
         words = f"with NaN or infinities in {save}: {listed}{rest}"
         return _card("bad", figures.count(len(bad), "leaf"), words)
     if not count:
-        return _card("", "no floats", f"in {save}, so that nothing can be NaN")
+        return _card("", "no floats", f"in {save}, so nothing in it can be NaN")
     if not read:
         leaves = figures.count(count, "leaf")
         return _card("", "not known", f"whether {leaves} of {save} are finite{rest}")

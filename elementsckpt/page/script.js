@@ -3,7 +3,7 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const pictures = document.getElementById("pictures");
 const tip = document.getElementById("tip");
 const HUES = ["--a", "--b", "--c", "--d", "--e", "--f", "--g", "--h"];
-const PALE = 0.3, NARROW = 640, FONT = '11px system-ui, "DejaVu Sans", sans-serif';
+const PALE = 0.3, NARROW = 640, FONT = '11px system-ui, "DejaVu Sans", sans-serif', BOLD = `600 ${FONT}`;
 const ruler = document.createElement("canvas").getContext("2d");
 const MOST_NODES = 3000, MOST_SAVES = 200; // Beyond these, a canvas.
 
@@ -53,15 +53,16 @@ function hue(component) { // The same in all pictures.
   return HUES[data.components.indexOf(component)] ?? "--other";
 }
 
-function widthOf(text) {
-  ruler.font = FONT;
-  return ruler.measureText(text).width * 1.04;
+function widthOf(text, font = FONT) {
+  ruler.font = font;
+  return ruler.measureText(text).width * 1.02;
 }
 
-function cut(text, room, keepsEnd = false) { // To what fits, with a sign that it is cut.
-  if (widthOf(text) <= room) return text;
+// Cuts to what fits, with a sign that it is cut.
+function cut(text, room, { keepsEnd = false, font = FONT } = {}) {
+  if (widthOf(text, font) <= room) return text;
   const letters = [...text].slice(...(keepsEnd ? [-200] : [0, 200]));
-  while (letters.length && widthOf(`…${letters.join("")}`) > room) keepsEnd ? letters.shift() : letters.pop();
+  while (letters.length && widthOf(`…${letters.join("")}`, font) > room) keepsEnd ? letters.shift() : letters.pop();
   if (!letters.length) return "";
   return keepsEnd ? `…${letters.join("")}` : `${letters.join("")}…`;
 }
@@ -139,7 +140,7 @@ class Picture {
         shape.points.forEach(([x, y], place) => place ? pen.lineTo(x, y) : pen.moveTo(x, y));
         pen.stroke();
       } else {
-        pen.font = shape.name === "title" ? `600 ${FONT}` : FONT;
+        pen.font = shape.name === "title" ? BOLD : FONT;
         pen.textAlign = { start: "left", middle: "center", end: "right" }[shape.anchor];
         pen.fillText(shape.text, shape.x, shape.y);
       }
@@ -242,14 +243,14 @@ function stepAxis(picture, saves, xs, y) {
   const brief = saves.map((save, place) => save.step === null ? full[place] : short(save.step));
   const isLong = full.some(text => text.length > 9);
   const labels = isLong && new Set(brief).size === new Set(full).size ? brief : full;
-  const half = Math.max(...labels.map(widthOf)) / 2;
-  let free = 0;
+  const room = labels.reduce((most, text) => Math.max(most, widthOf(text)), 0);
+  let last = -Infinity;
   xs.forEach((x, place) => {
-    const own = widthOf(labels[place]) / 2, at = Math.min(Math.max(x, own), picture.width - own);
-    if (at - own < free) return;
+    if (!labels[place] || x - last < room + 12) return;
+    const half = widthOf(labels[place]) / 2, at = Math.min(Math.max(x, half), picture.width - half);
     picture.line([[x, y - 14], [x, y - 10]], "--dim", 1);
     picture.text(at, y, labels[place], { anchor: "middle" });
-    free = at + 2 * half - own + 12;
+    last = at;
   });
 }
 
@@ -278,7 +279,7 @@ function metrics(parent) {
     const at = value => most > least ? bottom - (bottom - top) * ((value / 2 - least / 2) / (most / 2 - least / 2)) : (top + bottom) / 2;
     const known = values.filter(value => value !== undefined);
     const last = known.length ? `last ${figure(known[known.length - 1])}` : "";
-    picture.text(left, 13, cut(name, right - left - widthOf(last) - 20), { kind: "title" });
+    picture.text(left, 13, cut(name, right - left - widthOf(last) - 16, { font: BOLD }), { kind: "title" });
     picture.text(right, 13, last, { anchor: "end" });
     if (bounds[number]) {
       for (const value of most > least ? [most, least] : [most]) {
@@ -333,7 +334,7 @@ function bytes(parent) {
   }
   const made = section("What each save wrote", words.join(" "), parent);
   const keys = data.components.filter(key => data.saves.some(save => save.components[key]));
-  legend(made, [...components(keys), ["linked", "--dim", PALE], ...(data.saves.some(isDamaged) ? [["damaged", "--bad"]] : [])]);
+  legend(made, [...components(keys), ...(keys.some(key => data.saves.some(save => save.components[key]?.[1])) ? [["linked", "--dim", PALE]] : []), ...(data.saves.some(isDamaged) ? [["damaged", "--bad"]] : [])]);
   const width = made.clientWidth, base = 190, top = 14, lines = ticks(most);
   const left = Math.max(...lines.map(value => widthOf(round(value)))) + 10;
   const picture = new Picture(width, base + 24, "bytes of each save, written and linked");
@@ -347,6 +348,7 @@ function bytes(parent) {
   data.saves.forEach((save, place) => {
     const x = xs[place] - bar / 2;
     let y = base;
+    picture.rect(x, base - (base - top) * totals[place] / most, bar, (base - top) * totals[place] / most, "--page"); // Over the lines.
     const put = (key, amount, word, opacity) => {
       const high = (base - top) * amount / most;
       if (high < 0.3) return;
@@ -375,7 +377,7 @@ function blocks(parent) {
     const names = rows.map(([first, last]) => first === last ? `#${first}` : `#${first} to #${last}`);
     const left = Math.max(...names.map(widthOf)) + 10, bottom = top + rows.length * high;
     const picture = new Picture(width, bottom + 18, `changed blocks of ${leaf.name}`);
-    picture.text(left, 13, cut(leaf.name, width - left, true), { kind: "title" });
+    picture.text(left, 13, cut(leaf.name, width - left, { keepsEnd: true, font: BOLD }), { kind: "title" });
     const every = Math.ceil(13 / high);
     rows.forEach(([first, last, count, row], place) => {
       const y = top + place * high;
@@ -408,7 +410,7 @@ const HEATS = [0.001, 0.01, 0.1, 1, 10, 100]; // Percent, from the weakest colou
 
 function heat(change) {
   const place = (Math.log10(change * 100) + 3) / 5;
-  return 0.12 + 0.88 * Math.min(1, Math.max(0, place));
+  return 0.25 + 0.75 * Math.min(1, Math.max(0, place));
 }
 
 function isUnchanged(row) {
@@ -422,7 +424,8 @@ function changes() {
   const same = data.changes.rows.filter(isUnchanged).map(row => row.name);
   if (!rows.length && !leftOut.length && !hidden.length && !same.length) return;
   const words = [];
-  if (rows.length) words.push("A row for each leaf of floats, a column for each save. The stronger the colour, the larger the change since the save before, as a share of the leaf (the norms' ratio, on a logarithmic scale). On the right the root mean square (rms) in the newest save.");
+  if (saves.length < 2) words.push("There is nothing to compare with: only one save can be read.");
+  else if (rows.length) words.push("A row for each leaf of floats, a column for each save. The stronger the colour, the larger the change since the save before, as a share of the leaf (the norms' ratio, on a logarithmic scale). A thin line where nothing is before it to compare with. On the right the root mean square (rms), in figures that of the newest save.");
   if (columns.length < data.saves.filter(save => save.time !== null).length) words.push(`${columns.length} saves at equal distances are shown.`);
   if (leftOut.length) words.push(`Not read: ${listed(leftOut)}.`);
   if (hidden.length) words.push(`Not shown, too many or too large: ${listed(hidden)}.`);
@@ -434,7 +437,7 @@ function changes() {
   });
   if (bad.length) words.push(`NaN or infinities: ${listed(bad)}.`);
   const made = section("How much each leaf changed", words.join(" "));
-  if (rows.length) heatMap(made, rows, saves);
+  if (rows.length && saves.length > 1) heatMap(made, rows, saves);
 }
 
 function heatMap(made, rows, saves) {
@@ -454,8 +457,8 @@ function heatMap(made, rows, saves) {
   if (!isNarrow) picture.text(width, 10, "rms", { anchor: "end" });
   rows.forEach((row, place) => {
     const y = top + place * high + offset, last = figure(row.rms[row.rms.length - 1]);
-    if (isNarrow) picture.text(0, y - 5, cut(row.name, width - 90, true), { kind: "name" });
-    else picture.text(left - 8, y + 12, cut(row.name, names - 10, true), { anchor: "end", kind: "name" });
+    if (isNarrow) picture.text(0, y - 5, cut(row.name, width - 90, { keepsEnd: true }), { kind: "name" });
+    else picture.text(left - 8, y + 12, cut(row.name, names - 10, { keepsEnd: true }), { anchor: "end", kind: "name" });
     row.change.forEach((change, number) => {
       const wide = Math.max(0.5, cell - (cell > 4 ? 1 : 0));
       cellOf(picture, left + number * cell, y, wide, 15, row, number, label(saves[number]));
@@ -474,7 +477,7 @@ function cellOf(picture, x, y, wide, high, row, number, name) {
   const hint = [name, row.name, bad ? `${bad.toLocaleString("en")} not finite` : "", percent, `rms ${figure(row.rms[number])}`].filter(Boolean).join("\n");
   if (bad) picture.rect(x, y, wide, high, "--bad", hint);
   else if (change === "damaged") picture.rect(x, y, wide, high, "--bad", hint, PALE);
-  else if (change === null) picture.rect(x, y + high / 2 - 1, wide, 2, "--line", hint);
+  else if (change === null) picture.rect(x, y + high / 2 - 1, wide, 2, "--other", hint, 0.6);
   else if (change === 0) picture.rect(x, y, wide, high, "--line", hint);
   else if (change === "no ratio") {
     picture.rect(x, y, wide, high, "--heat", hint);
@@ -505,8 +508,8 @@ function listed(names) {
 function treemap() {
   if (!data.boxes.length) return;
   const total = data.boxes.reduce((sum, box) => sum + box[2], 0);
-  const share = amount => `${size(amount)}, ${Number((100 * amount / total).toPrecision(3))} %`;
-  const largest = data.boxes.slice(0, 3).map(([, name, amount]) => `${name} (${share(amount)})`);
+  const share = amount => `${size(amount)}, ${Number((100 * amount / total).toPrecision(3))}\u00a0%`;
+  const largest = data.boxes.slice(0, 3).map(([, name, amount]) => `${name.length > 80 ? `…${name.slice(-80)}` : name} (${share(amount)})`);
   const made = section("Where the bytes of the newest save are", `A box for each leaf, as large as it is in memory. The largest: ${largest.join(", ")}.`);
   const keys = data.components.filter(key => data.boxes.some(box => box[0] === key));
   const sum = names => data.boxes.reduce((so, box) => so + (names.includes(box[0]) ? box[2] : 0), 0);
@@ -516,7 +519,7 @@ function treemap() {
   for (const [box, x, y, wide, high] of squarify(data.boxes, 0, 0, width, height, total)) {
     const [key, name, amount] = box;
     picture.rect(x, y, Math.max(0.5, wide - 1.5), Math.max(0.5, high - 1.5), hue(key), `${name}\n${share(amount)}`, 0.55);
-    const shown = high > 18 ? cut(name, wide - 12, true) : "";
+    const shown = high > 18 ? cut(name, wide - 12, { keepsEnd: true }) : "";
     if (shown !== name && shown.length < 7) continue; // What is left would say nothing.
     picture.text(x + 6, y + 14, shown, { kind: "name" });
     if (high > 34 && widthOf(size(amount)) < wide - 12) picture.text(x + 6, y + 29, size(amount), { kind: "name" });
@@ -581,7 +584,7 @@ function lineage() {
   });
   runs.forEach((run, row) => {
     const y = row * high + offset, xs = run.saves.map(at), room = isNarrow ? width : left - 20;
-    picture.text(0, y - (isNarrow ? 26 : 2), cut(folder(run), room), { kind: "title" });
+    picture.text(0, y - (isNarrow ? 26 : 2), cut(folder(run), room, { font: BOLD }), { kind: "title" });
     picture.text(0, y - (isNarrow ? 12 : -12), cut(title(run), room));
     picture.line([[Math.min(...xs), y], [Math.max(...xs), y]], "--line", 2);
     const first = run.saves.find(save => save.from && places.has(save.from) && places.get(save.from)[1] !== y);
