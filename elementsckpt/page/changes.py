@@ -76,7 +76,9 @@ def gather(contents: Sequence[Contents], budget: Budget) -> dict[str, Any]:
         for name, leaf in sorted(newest.items(), key=lambda item: item[1].size_bytes)
         if np.dtype(leaf.dtype).kind not in "biu"
     ]
-    found = _newest(chosen[-1], [newest[x] for x in candidates], budget) if named else {}
+    found = (
+        _newest(chosen[-1], [newest[x] for x in candidates], budget) if named else {}
+    )
     rows: list[_Row] = []
     left_out, hidden = [], []
     for name in candidates:

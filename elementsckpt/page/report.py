@@ -213,7 +213,9 @@ def _finite_card(newest: Mapping[str, Any]) -> str:
     if rest:
         words = f"leaves of floats in {save} are finite{rest}"
         return _card("", f"{read:,} of {count:,}", words)
-    return _card("good", "finite", f"all {figures.count(count, 'leaf')} of floats in {save}")
+    return _card(
+        "good", "finite", f"all {figures.count(count, 'leaf')} of floats in {save}"
+    )
 
 
 def _card(kind: str, title: str, words: str) -> str:

@@ -238,16 +238,17 @@ function scale(saves) { // The place of each save between 0 and 1, and whether s
   return { isByStep, places: steps.map(one => Number(one - first) / Number(last - first)) };
 }
 
-function stepAxis(picture, saves, xs, y) {
+function stepAxis(picture, saves, xs, y, title = 0) { // Where the title ends, if it has one.
   const full = saves.map(save => save.step === null ? (save.sequence === null ? "" : `#${save.sequence}`) : step(save.step));
   const brief = saves.map((save, place) => save.step === null ? full[place] : short(save.step));
   const isLong = full.some(text => text.length > 9);
   const labels = isLong && new Set(brief).size === new Set(full).size ? brief : full;
   const room = labels.reduce((most, text) => Math.max(most, widthOf(text)), 0);
+  if (title && saves.some(save => save.step !== null)) picture.text(title, y, "step", { anchor: "end" });
   let last = -Infinity;
   xs.forEach((x, place) => {
     if (!labels[place] || x - last < room + 12) return;
-    const half = widthOf(labels[place]) / 2, at = Math.min(Math.max(x, half), picture.width - half);
+    const half = widthOf(labels[place]) / 2, at = Math.min(Math.max(x, half + (title && title + 6)), picture.width - half);
     picture.line([[x, y - 14], [x, y - 10]], "--dim", 1);
     picture.text(at, y, labels[place], { anchor: "middle" });
     last = at;
@@ -268,7 +269,7 @@ function metrics(parent) {
     const finite = values.filter(value => typeof value === "number");
     return finite.length ? [finite.reduce((x, y) => Math.min(x, y)), finite.reduce((x, y) => Math.max(x, y))] : null;
   });
-  const room = Math.max(20, ...bounds.flat().filter(value => value !== undefined && value !== null).map(value => widthOf(figure(value))));
+  const room = Math.max(widthOf("step"), ...bounds.flat().filter(value => value !== undefined && value !== null).map(value => widthOf(figure(value))));
   const width = made.clientWidth, left = room + 10, right = width - 8, top = 24, bottom = 86;
   const xs = places.map(place => left + 4 + (right - left - 8) * place);
   const radius = data.saves.length > 60 ? 1.6 : 3;
@@ -302,10 +303,7 @@ function metrics(parent) {
       const hint = [label(save), `${name} ${figure(value)}`, ...save.marks].join("\n");
       picture.dot(xs[place], isNumber ? at(value) : bottom, isBest ? 5 : radius, isBest ? "--good" : isNumber ? "--ink" : "--bad", hint);
     });
-    if (isLast) {
-      picture.text(left - 8, bottom + 20, isByStep ? "step" : "", { anchor: "end" });
-      stepAxis(picture, data.saves, xs, bottom + 20);
-    }
+    if (isLast) stepAxis(picture, data.saves, xs, bottom + 20, left - 8);
     picture.show(made);
   });
 }
@@ -336,7 +334,7 @@ function bytes(parent) {
   const keys = data.components.filter(key => data.saves.some(save => save.components[key]));
   legend(made, [...components(keys), ...(keys.some(key => data.saves.some(save => save.components[key]?.[1])) ? [["linked", "--dim", PALE]] : []), ...(data.saves.some(isDamaged) ? [["damaged", "--bad"]] : [])]);
   const width = made.clientWidth, base = 190, top = 14, lines = ticks(most);
-  const left = Math.max(...lines.map(value => widthOf(round(value)))) + 10;
+  const left = Math.max(widthOf("step"), ...lines.map(value => widthOf(round(value)))) + 10;
   const picture = new Picture(width, base + 24, "bytes of each save, written and linked");
   for (const value of lines) {
     const y = base - (base - top) * value / most;
@@ -363,8 +361,7 @@ function bytes(parent) {
     }
     if (isDamaged(save)) picture.rect(x, y - 8, bar, 5, "--bad", `${label(save)}\ndamaged`);
   });
-  if (data.saves.some(save => save.step !== null)) picture.text(left - 8, base + 20, "step", { anchor: "end" });
-  stepAxis(picture, data.saves, xs, base + 20);
+  stepAxis(picture, data.saves, xs, base + 20, left - 8);
   picture.show(made);
 }
 
