@@ -48,7 +48,7 @@ class _Row(Struct):
     name: str
     change: list[float | str | None]
     bad: list[int | None]
-    rms: list[float | None]
+    rms: list[float | str | None]
 
     def add(self, change: float | str | None, bad: int | None, rms: Any) -> None:
         """Add what is known of one save."""

@@ -243,15 +243,15 @@ function stepAxis(picture, saves, xs, y, title = 0) { // Where the title ends, i
   const brief = saves.map((save, place) => save.step === null ? full[place] : short(save.step));
   const isLong = full.some(text => text.length > 9);
   const labels = isLong && new Set(brief).size === new Set(full).size ? brief : full;
-  const room = labels.reduce((most, text) => Math.max(most, widthOf(text)), 0);
-  if (title && saves.some(save => save.step !== null)) picture.text(title, y, "step", { anchor: "end" });
+  const widest = labels.reduce((most, text) => Math.max(most, widthOf(text)), 0);
+  const begin = title && title + 6, moved = Math.max(0, begin + widthOf(labels[0]) / 2 - xs[0]);
   let last = -Infinity;
   xs.forEach((x, place) => {
-    if (!labels[place] || x - last < room + 12) return;
-    const half = widthOf(labels[place]) / 2, at = Math.min(Math.max(x, half + (title && title + 6)), picture.width - half);
+    if (!labels[place] || x - last < widest + moved + 12) return;
+    const half = widthOf(labels[place]) / 2, at = Math.min(Math.max(x, begin + half), picture.width - half);
     picture.line([[x, y - 14], [x, y - 10]], "--dim", 1);
     picture.text(at, y, labels[place], { anchor: "middle" });
-    last = at;
+    last = x;
   });
 }
 
