@@ -238,16 +238,27 @@ function scale(saves) { // The place of each save between 0 and 1, and whether s
   return { isByStep, places: steps.map(one => Number(one - first) / Number(last - first)) };
 }
 
+function roundUp(count) { // To 1, 2, 5, 10, 20, 50 and so on.
+  for (let power = 1; ; power *= 10) {
+    const found = [1, 2, 5].find(x => x * power >= count - 1e-6);
+    if (found) return found * power;
+  }
+}
+
 function stepAxis(picture, saves, xs, y, title = 0) { // Where the title ends, if it has one.
   const full = saves.map(save => save.step === null ? (save.sequence === null ? "" : `#${save.sequence}`) : step(save.step));
   const brief = saves.map((save, place) => save.step === null ? full[place] : short(save.step));
   const isLong = full.some(text => text.length > 9);
   const labels = isLong && new Set(brief).size === new Set(full).size ? brief : full;
+  if (title && saves.some(save => save.step !== null)) picture.text(title, y, "step", { anchor: "end" });
   const widest = labels.reduce((most, text) => Math.max(most, widthOf(text)), 0);
   const begin = title && title + 6, moved = Math.max(0, begin + widthOf(labels[0]) / 2 - xs[0]);
+  const gap = widest + moved + 12, spacing = (xs[xs.length - 1] - xs[0]) / Math.max(1, xs.length - 1);
+  const isEven = xs.every((x, place) => Math.abs(x - xs[0] - place * spacing) < 0.5);
+  const every = isEven && spacing ? roundUp(gap / spacing) : 1;
   let last = -Infinity;
   xs.forEach((x, place) => {
-    if (!labels[place] || x - last < widest + moved + 12) return;
+    if (!labels[place] || place % every || x - last < gap - 0.5) return;
     const half = widthOf(labels[place]) / 2, at = Math.min(Math.max(x, begin + half), picture.width - half);
     picture.line([[x, y - 14], [x, y - 10]], "--dim", 1);
     picture.text(at, y, labels[place], { anchor: "middle" });
@@ -367,10 +378,10 @@ function bytes(parent) {
 
 function blocks(parent) {
   if (!data.blocks.length) return;
-  const made = section("What changed in the largest leaves", "From left to right the leaf, from its beginning to its end; a row for each save, or one for several in turn whose rows are the same. In the colour of its component where a block is new since the save before, from digests alone; nothing was read for it.", parent);
+  const made = section("What changed in the largest leaves", "From left to right the leaf, from its beginning to its end; a row for each save, or one for several in turn whose rows are the same. In the colour of its component where a block is new since the save before, from digests alone; nothing was read for it. Saves without the leaf have no row.", parent);
   const width = made.clientWidth;
   for (const leaf of data.blocks) {
-    const rows = leaf.rows, high = Math.min(15, Math.max(1.4, 420 / rows.length)), top = 20;
+    const rows = leaf.rows.filter(row => row[3] !== null), high = Math.min(15, Math.max(1.4, 420 / rows.length)), top = 20;
     const names = rows.map(([first, last]) => first === last ? `#${first}` : `#${first} to #${last}`);
     const left = Math.max(...names.map(widthOf)) + 10, bottom = top + rows.length * high;
     const picture = new Picture(width, bottom + 18, `changed blocks of ${leaf.name}`);
@@ -379,7 +390,6 @@ function blocks(parent) {
     rows.forEach(([first, last, count, row], place) => {
       const y = top + place * high;
       if (place % every === 0) picture.text(left - 8, y + Math.min(11, high + 3), names[place], { anchor: "end" });
-      if (row === null) return;
       const cells = [...row].map(Number), cell = (width - left) / cells.length;
       for (const [start, stop, isNew] of runs(cells)) {
         const share = Math.round(100 * (stop - start) / cells.length);
@@ -605,10 +615,11 @@ function draw() {
   painters = [];
   const columns = element("div", "", "columns"), first = element("div"), second = element("div");
   pictures.append(columns);
-  columns.append(first, ...(data.metrics.length || data.blocks.length ? [second] : []));
+  columns.append(first, ...(data.metrics.length ? [second] : []));
   metrics(first);
   bytes(data.metrics.length ? second : first);
-  blocks(data.metrics.length && first.offsetHeight < second.offsetHeight ? first : second);
+  const higher = first.offsetHeight - second.offsetHeight; // Room beside many metrics is filled.
+  blocks(data.metrics.length && higher > 200 ? second : pictures);
   changes();
   treemap();
   lineage();

@@ -572,6 +572,8 @@ def test_a_component_has_one_colour_and_bars_have_axes(tmp_path, browser):
     assert "0.0006667" in metrics
     assert [x for x in metrics if x in steps] == steps[::2]
     assert [x for x in bars if x in steps] == steps
+    assert "step" in metrics
+    assert "step" in bars
     assert [x for x in bars if x.endswith("B")] == ["0 B", "1 MB", "2 MB", "3 MB"]
     assert changed == ["replay", "#1 to #9", "0 B", "3.15 MB"]
 
