@@ -22,7 +22,7 @@ from .retention import Keep
 
 _BEFORE = re.compile(r"~(\d{1,9})\Z")
 _GROUPED = re.compile(r"-?\d{1,3}(,\d{3})+")
-_MOST_NEAR, _NEAR = 5, 0.6
+_MOST_NEAR, _NEAR = 5, 0.7
 
 
 def find(path: Path) -> SaveEntry | None:

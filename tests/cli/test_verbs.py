@@ -260,6 +260,10 @@ def test_prune_goes_by_what_the_run_records(run, call, tmp_path):
     assert status == 2
     assert "pass --mode max or --mode min" in err
     assert "best (min return: 1)" in call(*words, "--mode", "min")[1]
+    for option in (["--metric", "return"], ["--mode", "min"]):
+        status, _, err = call("prune", run, "--latest", "1", "--yes", *option)
+        assert status == 2
+        assert "for --best N, so nothing was removed" in err
     assert len(elementsckpt.saves(run)) == 5
 
 

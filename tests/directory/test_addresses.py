@@ -71,7 +71,7 @@ def test_a_path_that_exists_wins(run):
         "@bset": "'bset' is not an address; is it 'best'",
         "@pn:paper": "is it 'pin:paper'",
         "@1,0": "is not an address",
-        "@newest": "is not an address; is it 'latest'? Choose latest, best, a step",
+        "@newest": "is not an address. Choose latest, best, a step",
         "@": "is not an address. Choose latest, best, a step",
         "@~1": "is not an address. Choose latest, best, a step",
     }.items(),

@@ -48,6 +48,11 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
         )
     if options.best and options.metric is None:
         raise ValueError("--best needs --metric M, the metric by which to rank saves")
+    if not options.best and (options.metric or options.mode):
+        raise ValueError(
+            "--metric and --mode rank saves for --best N, so nothing was removed: pass "
+            "that, too, or leave them out"
+        )
     keep = elementsckpt.Keep(
         latest=1 if options.latest is None else options.latest,
         best=options.best or 0,

@@ -76,8 +76,8 @@ def an_address_before_the_first_save(tmp, _):
 
 @says(
     SaveNotFoundError,
-    "There is no save {tmp}/run@newest, and 'newest' is not an address; is it 'latest'? "
-    "Choose latest, best, a step such as 4000, a sequence such as #12, or a pin such as pin:paper, "
+    "There is no save {tmp}/run@newest, and 'newest' is not an address. Choose latest, "
+    "best, a step such as 4000, a sequence such as #12, or a pin such as pin:paper, "
     "and perhaps ~N after it for N saves before.",
 )
 def an_address_that_is_none(tmp, _):
