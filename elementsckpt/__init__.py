@@ -11,7 +11,7 @@
 `elementsckpt.testing` proves that a run resumes exactly.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 import importlib
 

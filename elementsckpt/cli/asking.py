@@ -6,7 +6,6 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from ..errors import one_line
 from ..reports import figures
 from ..reports.outline import Column, Table
 from .screen import FAILED, Screen
@@ -66,8 +65,8 @@ def _show(report: PruneReport, screen: Screen) -> None:
         ]
         screen.table(Table(columns, [save.cells() for save in report.kept]))
     verb = "Would remove" if report.is_dry_run else "Removed"
-    for path in report.removed:
-        screen.print(f"{verb} {one_line(path.name)}", "red")
+    for line in report.lines():
+        screen.print(f"{verb} {line}", "red")
     count = figures.count(len(report.removed), "save")
     freed = figures.size(report.bytes_freed)
     word = "would be freed" if report.is_dry_run else "freed"

@@ -80,11 +80,57 @@ def words(line: str, parser: argparse.ArgumentParser) -> list[str]:
     if last.startswith("-"):
         return _starting(last, _options(verbs[verb]))
     found = _choices(verbs[verb], last)
+    option = next((x for x in verbs[verb]._actions if before[-1] in _values(x)), None)
+    if option is not None:
+        return _shown(_of_option(option, before[before.index(verb) + 1 :], last))
     if verb == "cat" and len(before) == 1 + before.index(verb) + 1:
         found += _leaves(before[-1], last)
     if not found:
         found = _addresses(last)
-    return [word for word in found if one_line(word) == word][:_MOST]
+    return _shown(found)
+
+
+def _shown(words: Iterable[str]) -> list[str]:
+    return [word for word in words if one_line(word) == word][:_MOST]
+
+
+def _values(action: argparse.Action) -> Sequence[str]:
+    """Return the names of an option that takes a value."""
+    return action.option_strings if action.nargs != 0 else ()
+
+
+def _of_option(
+    option: argparse.Action, before: Sequence[str], text: str
+) -> Sequence[str]:
+    """Return values of an option; none where names of files are meant.
+
+    Args:
+      option: The option.
+      before: The words after the verb.
+      text: What the value begins with.
+    """
+    if option.choices is not None:
+        return _starting(text, option.choices)
+    if option.dest == "regex":
+        return [x for path in _paths(before) for x in _leaves(path, text)]
+    if option.dest == "metric":
+        return [x for path in _paths(before) for x in _metrics(path, text)]
+    return []
+
+
+def _paths(words: Sequence[str]) -> list[str]:
+    """Return the first word, if it is no option."""
+    return [word for word in words[:1] if word[:1] != "-"]
+
+
+def _metrics(directory: str, text: str) -> list[str]:
+    import elementsckpt
+
+    found: dict[str, None] = {}
+    with contextlib.suppress(Exception):
+        for save in elementsckpt.saves(directory):
+            found |= dict.fromkeys(save.metrics)
+    return _starting(text, found)
 
 
 def verbs_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:

@@ -31,7 +31,7 @@ DIR@pin:NAME, with ~N for N saves before it. A DIR alone means its newest save.
 # Arguments of functions, as their errors name them.
 _OPTIONS = {"keys= or regex=": "-r", "regex=": "-r ", "format=": "--to "}
 _COLLECT_AFTER = 50_000  # New objects.
-_MOST_COLUMNS = 88  # Of help, which is harder to read if it is wider.
+_MOST_COLUMNS = 80  # Of help, which is harder to read if it is wider.
 
 
 class _Parser(argparse.ArgumentParser):

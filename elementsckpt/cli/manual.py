@@ -18,9 +18,16 @@ A save is a folder, or an address: `DIR@latest`, `DIR@best`, `DIR@STEP`,
 `DIR@#SEQUENCE` or `DIR@pin:NAME`, with `~N` for N saves before it. A `DIR` alone means
 its newest save, to `verify` all of its saves, and to `rm` nothing.
 
+A REGEX matches from the start of names of leaves in their component, as `params/` does;
+if it matches none of the save, from the start of full names, as `agent/params/` does.
+`.*bias` matches anywhere.
+
 `--json` prints an object on each line, with `"schema": 1`; NaN and infinities are
-text. Tables are as wide as the terminal, and in a pipe as wide as they need to be.
-`NO_COLOR`, `FORCE_COLOR`, `TERM=dumb` and `COLUMNS` are obeyed.
+text. Tables are as wide as the terminal, or as `COLUMNS` says that it is, and in a pipe
+as wide as they need to be. `NO_COLOR`, `FORCE_COLOR` and `TERM=dumb` are obeyed.
+
+The examples work in this order on the run that is made in
+[Looking at saves](looking.md), in its folder.
 
 | exit status | |
 |---|---|

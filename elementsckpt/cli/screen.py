@@ -28,6 +28,7 @@ _PAINTED = {
     "best": "green",
     "latest": "bold",
     "damaged": "red",
+    "unreadable": "red",
     "nan": "yellow",
     "inf": "yellow",
     "-inf": "yellow",
@@ -39,6 +40,7 @@ _ASCII = str.maketrans(
         "✓": "ok",
         "✗": "x",
         "→": "->",
+        "…": "~",
         "↑": "^",
         "↓": "v",
         "│": "|",
@@ -73,7 +75,7 @@ class Screen:
         self.is_terminal = is_terminal(self._out)
         self.columns = columns(self._out) if self.is_terminal else None
         self._has_colours = _has_colours(is_terminal=self.is_terminal)
-        self._has_signs = _can_print("✓→█░", self._out)
+        self._has_signs = _can_print("✓→█░…", self._out)
 
     def json(self, value: dict[str, Any]) -> None:
         """Print an object on a line of its own."""

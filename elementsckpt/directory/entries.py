@@ -33,6 +33,7 @@ class SaveEntry(Struct, frozen=True):
       is_ours: Whether this library wrote it; a guess if it is damaged.
       signature: That of its manifest, or None if it could not be read.
       is_verified: Whether all of the manifest was verified, not its head alone.
+      manifest_bytes: Size of its manifest; 0 if it is not known.
       segments: Names of its segments, if it was written by this object and has no other
         files; else None.
     """
@@ -45,6 +46,7 @@ class SaveEntry(Struct, frozen=True):
     is_ours: bool = True
     signature: Hashable | None = None
     is_verified: bool = False
+    manifest_bytes: int = 0
     segments: tuple[str, ...] | None = None
 
     @property
@@ -89,10 +91,10 @@ class SaveEntry(Struct, frozen=True):
         return True
 
     def written_bytes(self) -> int:
-        """Return the size of the files that it wrote, without its manifest."""
+        """Return the size of the files that it wrote."""
         head = self.head
         if head is not None and head.bytes_written is not None:
-            return head.bytes_written
+            return head.bytes_written + self.manifest_bytes
         # An earlier version does not say, nor do elements: the names of files do.
         sequence = 0 if head is None else head.sequence
         found = ((names.sequence_of(x.name), x) for x in self.source.stored_files())
@@ -136,6 +138,7 @@ def _read_entry(source: Source) -> SaveEntry | None:
         is_link=is_link,
         signature=start.signature,
         is_verified=len(start.content) == start.size,
+        manifest_bytes=start.size,
     )
 
 

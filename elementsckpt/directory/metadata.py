@@ -19,6 +19,7 @@ from ..errors import MetadataError, reason
 from ..format import scalars
 from ..kinds import jax_arrays, torch_tensors
 from ..user import attributes
+from ..user.arguments import shown
 from .records import decode
 
 _PLAIN: dict[type, Callable[[Any], Any]] = {
@@ -244,12 +245,16 @@ def encode_metrics(metrics: Mapping[str, Any] | None) -> dict[str, Any]:
     encoded = {}
     named: Mapping[Any, Any] = metrics or {}
     for name, value in named.items():
-        number = _plain(_number(value))
-        if not isinstance(name, str) or type(number) not in (int, float):
+        if not isinstance(name, str):
             raise MetadataError(
-                f"metrics[{name!r}] is {_described(value)}: pass a number, by a name "
-                f"that is text. What is not a number can be in metadata. Nothing was "
-                f"written."
+                f"metrics has the name {shown(name)} of type {type(name).__name__}: "
+                f"pass numbers by names that are text. Nothing was written."
+            )
+        number = _plain(_number(value))
+        if type(number) not in (int, float):
+            raise MetadataError(
+                f"metrics[{name!r}] is {_described(value)}: pass a number. What is not "
+                f"a number can be in metadata. Nothing was written."
             )
         encoded[name] = scalars.encode(number)
     return encoded

@@ -161,6 +161,13 @@ class Contents:
         require_pattern(regex)
         chosen = [leaf for leaf in found if re.match(regex, leaf.name)]
         chosen = chosen or [leaf for leaf in found if re.match(regex, leaf.full_name)]
+        if not chosen and any(re.search(regex, leaf.full_name) for leaf in found):
+            anywhere = f".*(?:{regex})" if "|" in regex else f".*{regex}"
+            raise MismatchError(
+                f"regex={regex!r} matches no leaf of {self.found.path} from the start "
+                f"of its name, with or without the key, but within some names: pass "
+                f"{anywhere!r} for these."
+            )
         if not chosen:
             near = hints.nearest(regex, [leaf.full_name for leaf in found], _NEAREST)
             raise MismatchError(

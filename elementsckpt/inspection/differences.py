@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from ..errors import MismatchError, damage
 from ..format.manifest import Block
+from ..reports import figures
 from ..reports.differences import DiffReport, LeafDiff
 from ..system.progress import Meter
 from ..user.arguments import AnyPath
@@ -69,7 +71,16 @@ def diff(
         is_same=not (added or removed or changed),
         bytes_read=first.bytes_read + second.bytes_read,
         seconds=time.monotonic() - start,
+        _forms={name: _form_or_value(in_b[name]) for name in added}
+        | {name: _form_or_value(in_a[name]) for name in removed},
     )
+
+
+def _form_or_value(leaf: Leaf) -> str:
+    if leaf.value is not None:
+        return figures.value(leaf.value)
+    dtype = None if leaf.dtype is None else str(leaf.dtype)
+    return figures.form(dtype, leaf.shape, leaf.kind)
 
 
 class _Side:
@@ -206,14 +217,41 @@ def _bytes_of(value: np.ndarray) -> np.ndarray:
     return np.frombuffer(np.ascontiguousarray(value).tobytes(), np.uint8)
 
 
+class _Norm(Struct):
+    """Root of a sum of squares, which are taken of shares of the largest number.
+
+    So none overflows or vanishes. Source: NRM2 of BLAS.
+    """
+
+    largest: float = 0.0
+    squares: float = 0.0
+
+    def add(self, sizes: np.ndarray) -> None:
+        """Add numbers that are not negative, float64[n], n > 0."""
+        largest = float(sizes.max())
+        if largest > self.largest:
+            self.squares *= (self.largest / largest) ** 2
+            self.largest = largest
+        if 0 < self.largest < math.inf:
+            self.squares += float(np.square(sizes / self.largest).sum())
+
+    def over(self, other: _Norm) -> float:
+        """Return this over the other norm; inf over zero."""
+        if not self.largest:
+            return 0.0
+        if self.largest == math.inf or not other.largest:
+            return math.inf
+        shares = math.sqrt(self.squares) / math.sqrt(other.squares)
+        return self.largest / other.largest * shares
+
+
 class _Sums(Struct):
     """Sums over the elements that differ."""
 
     changed: int = 0
-    finite: int = 0
-    largest: float = 0.0
-    squares: float = 0.0
-    squares_a: float = 0.0
+    largest: float | None = None
+    norm: _Norm = field(default_factory=_Norm)
+    norm_a: _Norm = field(default_factory=_Norm)
     nan_a: int = 0
     nan_b: int = 0
     inf_a: int = 0
@@ -231,22 +269,26 @@ class _Sums(Struct):
             a, b = a[both], b[both]
         if not a.size:
             return
-        wide = np.complex128 if a.dtype.kind == "c" else np.float64
-        with np.errstate(over="ignore"):
-            before, difference = a.astype(wide), b.astype(wide) - a.astype(wide)
-            self.finite += a.size
-            self.largest = max(self.largest, float(np.abs(difference).max()))
-            self.squares += float(np.square(np.abs(difference)).sum())
-            self.squares_a += float(np.square(np.abs(before)).sum())
+        with np.errstate(over="ignore"):  # What overflows is inf.
+            sizes = _distances(a, b)
+            largest = sizes.max().item()  # An int for integers.
+            self.norm.add(sizes.astype(np.float64))
+            self.norm_a.add(np.abs(_wide(a)).astype(np.float64))
+        self.largest = largest if self.largest is None else max(self.largest, largest)
 
-    @property
-    def relative_norm(self) -> float | None:
-        """|b - a| / |a|; inf from zeros, None without finite elements."""
-        if not self.finite:
-            return None
-        if not self.squares_a:
-            return float("inf") if self.squares else 0.0
-        return float(np.sqrt(self.squares) / np.sqrt(self.squares_a))
+
+def _wide(values: np.ndarray) -> np.ndarray:
+    """Return numbers of at least 64 bits, also of an integer without a negative."""
+    return values.astype(np.result_type(values, np.float64))
+
+
+def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return |b - a|; of integers as uint64, which holds it exactly."""
+    if a.dtype.kind not in "iu":
+        return np.asarray(np.abs(_wide(b) - _wide(a)))
+    unsigned_a, unsigned_b = a.astype(np.uint64), b.astype(np.uint64)
+    # Modulo 2**64, in which negative numbers were wrapped.
+    return np.where(b > a, unsigned_b - unsigned_a, unsigned_a - unsigned_b)
 
 
 def _figures(one: Leaf, other: Leaf, pairs: _Pairs) -> LeafDiff | None:
@@ -267,8 +309,8 @@ def _figures(one: Leaf, other: Leaf, pairs: _Pairs) -> LeafDiff | None:
     return replace(
         found,
         changed_share=sums.changed / count,
-        relative_norm=sums.relative_norm,
-        max_difference=sums.largest if sums.finite else None,
+        relative_norm=None if sums.largest is None else sums.norm.over(sums.norm_a),
+        max_difference=sums.largest,
         nan_a=sums.nan_a,
         nan_b=sums.nan_b,
         inf_a=sums.inf_a,

@@ -146,7 +146,8 @@ def refuse_twice(names: Iterable[str]) -> None:
         seen.add(name)
     if twice:
         raise MismatchError(
-            f"Several leaves would have the name {hints.listed(twice, most=5)}. Choose "
+            f"Several leaves would have the name "
+            f"{hints.listed(dict.fromkeys(twice), most=5)}. Choose "
             f"some with keys= or regex=, or rename them; nothing was written."
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from ..directory import choice, lookup, records, retention
 from ..directory.entries import SaveEntry
 from ..directory.listing import Directory
 from ..directory.retention import Keep
-from ..errors import DamagedError, damage, one_line
+from ..errors import DamagedError, ReadError, damage, one_line
 from ..foreign import elements
 from ..format import names, scalars
 from ..format.manifest import Head
@@ -51,8 +51,7 @@ def saves(directory: AnyPath) -> SaveList:
       SaveNotFoundError: there is no save.
       ValueError: it is a save, or an address.
     """
-    found = lookup.required(Directory(local(directory)))
-    return SaveList(describe_any(save) for save in found)
+    return _as_list(listed(directory).saves)
 
 
 def good_saves(directory: Directory) -> SaveList:
@@ -79,9 +78,8 @@ def describe_run(
     rows.append(("registered", one_line(", ".join(keys)) or "nothing"))
     if directory is None:
         return Outline("Checkpoint", rows)
-    found = [describe_any(save) for save in directory.saves()]
-    listed = SaveList(found).outline()
-    return Outline(f"Checkpoint, {listed.title}", rows, listed.sections)
+    found = _as_list(_listed(directory.saves(), directory.path).saves).outline()
+    return Outline(f"Checkpoint, {found.title}", rows, found.sections)
 
 
 def describe_any(found: SaveEntry) -> SaveInfo:
@@ -145,14 +143,18 @@ def _describe_elements(found: SaveEntry) -> SaveInfo:
     )
 
 
+def _is_unread(entry: SaveEntry) -> bool:
+    return isinstance(entry.error, ReadError)
+
+
 class ListedSave(NamedTuple):
     """A save as a list of all shows it.
 
     Attributes:
       info: Its description.
-      bytes_written: Size of the files that it wrote; without
-        its manifest; None if it is damaged.
-      marks: Some of "pin NAME", "best", "latest" and "damaged".
+      bytes_written: Size of the files that it wrote; None if it is damaged.
+      marks: Some of "pin NAME", "best", "latest", "damaged", and "unreadable" where
+        the system refused to read its manifest.
     """
 
     info: SaveInfo
@@ -181,18 +183,34 @@ def listed(directory: AnyPath) -> ListedSaves:
       SaveNotFoundError: there is no save.
     """
     here = Directory(local(directory))
-    entries = lookup.required(here)
+    return _listed(lookup.required(here), here.path)
+
+
+def _as_list(found: Iterable[ListedSave]) -> SaveList:
+    found = list(found)
+    notes = {
+        save.info.path: (
+            save.bytes_written,
+            ", ".join(x for x in save.marks if not x.startswith("pin ")),
+        )
+        for save in found
+    }
+    return SaveList([save.info for save in found], notes)
+
+
+def _listed(entries: Sequence[SaveEntry], path: Path) -> ListedSaves:
     good = [entry for entry in entries if entry.error is None]
     best = None
     with contextlib.suppress(ValueError):  # No save says which metric to go by.
-        best = choice.best_of(entries, Keep(), here.path)
+        best = choice.best_of(entries, Keep(), path)
     found = []
     for entry in entries:
         info = describe_any(entry)
         marks = [f"pin {info.pin}"] if info.pin is not None else []
         marks += ["best"] if entry is best else []
         marks += ["latest"] if good and entry is good[-1] else []
-        marks += ["damaged"] if info.error is not None else []
+        if info.error is not None:
+            marks.append("unreadable" if _is_unread(entry) else "damaged")
         written = None if info.error is not None else entry.written_bytes()
         found.append(ListedSave(info, written, tuple(marks)))
     heads = [entry.head for entry in entries if entry.head is not None]

@@ -107,6 +107,7 @@ class Plan(NamedTuple):
             bytes_freed=self.freed(path for path in removed if path in planned),
             is_dry_run=is_dry_run,
             _note=note,
+            _labels={save.path: _label(save) for save in self.gone},
         )
 
 
@@ -230,6 +231,16 @@ def _kept(
         reasons = ["explicit" if head is not None and head.explicit else "foreign"]
     rank = _rank(keep, head) if head is not None and "best" in reasons else ""
     return KeptSave(save.path, save.step, sequence, tuple(reasons), _rank=rank)
+
+
+def _label(save: SaveEntry) -> str:
+    """Return number, step and metrics of a save, as far as they are known."""
+    head = save.head
+    parts = [] if head is None else [f"#{head.sequence}"]
+    parts += [] if save.step is None else [f"step {figures.step(save.step)}"]
+    if head is not None and head.metrics:
+        parts.append(figures.metrics(records.decode_metrics(head.metrics)))
+    return "  ".join(parts)
 
 
 def _rank(keep: Keep, head: Head) -> str:

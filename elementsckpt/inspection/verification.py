@@ -13,7 +13,7 @@ from msgspec import structs
 from ..directory import lookup
 from ..directory.entries import SaveEntry
 from ..directory.listing import Directory
-from ..errors import CheckpointError, DamagedError, VersionError, damage
+from ..errors import CheckpointError, DamagedError, ReadError, VersionError, damage
 from ..format import names
 from ..format.manifest import Block, Component, File, Segment
 from ..reports.checks import Problem, SaveCheck, VerifyReport
@@ -39,12 +39,13 @@ def verify(path: AnyPath, *, keys: Iterable[str] | None = None) -> VerifyReport:
       keys: Components to verify; all by default.
 
     Returns:
-      What is damaged: file, range of bytes and leaves. Damage is not an error.
+      What is damaged: file, range of bytes and leaves. Damage is not an error. What the
+      system refuses to read is a problem, too, with `is_unread`.
 
     Raises:
       SaveNotFoundError: there is no save.
       MissingKeyError: a save lacks a component.
-      ReadError: the system refused to read.
+      ReadError: the system refused to list the directory.
       ValueError: `keys` is text.
     """
     start, place = time.monotonic(), local(path)
@@ -77,7 +78,11 @@ def is_good(found: SaveEntry) -> bool:
     with Meter("verify") as meter:
         if meter.is_on:
             meter.begin(_stored_bytes([found]))
-        return _Work(meter).check(found, None).is_good
+        check = _Work(meter).check(found, None)
+    unread = [problem.reason for problem in check.problems if problem.is_unread]
+    if unread:
+        raise ReadError(unread[0])
+    return check.is_good
 
 
 def _without_manifest(source: Source) -> SaveCheck:
@@ -89,6 +94,14 @@ def _without_manifest(source: Source) -> SaveCheck:
     problem = Problem(names.MANIFEST, 0, 0, (), reason)
     step = names.step_of(source.path.name)
     return SaveCheck(source.path, step, None, is_good=False, problems=(problem,))
+
+
+def _problem(
+    file: str, size_bytes: int, leaves: tuple[str, ...], error: CheckpointError
+) -> Problem:
+    """Return what is wrong with a file from its start on."""
+    is_unread = isinstance(error, ReadError)
+    return Problem(file, 0, size_bytes, leaves, str(error), is_unread)
 
 
 class _Work:
@@ -116,9 +129,9 @@ class _Work:
                 for key in contents.components:
                     problems += self._component(contents, key)
                 problems = _merged(problems)
-        except (DamagedError, VersionError) as error:
+        except (DamagedError, ReadError, VersionError) as error:
             size_bytes = _size_of(found.path / names.MANIFEST)
-            problems = [Problem(names.MANIFEST, 0, size_bytes, (), str(error))]
+            problems = [_problem(names.MANIFEST, size_bytes, (), error)]
         return SaveCheck(
             path=found.path,
             step=found.step,
@@ -151,21 +164,24 @@ class _Work:
         source = contents.found.source
         try:
             opened = source.open(segment)
-        except DamagedError as error:
-            is_missing = source.lacks(segment)
-            size = segment.size if is_missing else segment.start
-            yield Problem(segment.file, 0, size, holders.of(numbers), str(error))
+        except (DamagedError, ReadError) as error:
+            is_whole = isinstance(error, ReadError) or source.lacks(segment)
+            size = segment.size if is_whole else segment.start
+            yield _problem(segment.file, size, holders.of(numbers), error)
             return
         with opened:
             self.bytes_read += segment.start
             for number in sorted(numbers, key=lambda x: component.blocks[x].offset):
                 block = component.blocks[number]
-                reason = self._block(opened, block)
+                is_unread = False
+                try:
+                    reason = self._block(opened, block)
+                except ReadError as error:
+                    reason, is_unread = str(error), True
                 if reason:
+                    place = segment.file, block.offset, block.size
                     leaves = holders.of([number])
-                    yield Problem(
-                        segment.file, block.offset, block.size, leaves, reason
-                    )
+                    yield Problem(*place, leaves, reason, is_unread)
 
     def _block(self, file: OpenSegment, block: Block) -> str:
         """Return what is wrong with a block, or ""."""
@@ -195,9 +211,9 @@ class _Work:
                     component_files.check(file, entry, meter=self._meter)
                     self.bytes_read += entry.size
                 self._known[place] = ""
-        except DamagedError as error:
+        except (DamagedError, ReadError) as error:
             leaves = (saved_tree.full_name(key, entry.path),)
-            yield Problem(name, 0, entry.size, leaves, str(error))
+            yield _problem(name, entry.size, leaves, error)
 
 
 def _merged(problems: Iterable[Problem]) -> list[Problem]:

@@ -28,11 +28,18 @@ class Problem(Report, frozen=True):
     size_bytes: int
     leaves: tuple[str, ...]
     reason: str
+    _is_unread: bool = False
+
+    @property
+    def is_unread(self) -> bool:
+        """Whether the system refused to read it, which may be undamaged."""
+        return self._is_unread
 
     def outline(self) -> Outline:
         where = f"{figures.size(self.size_bytes)} at byte {self.offset:,}"
         title = f"{one_line(self.file)}  {where}: {one_line(self.reason)}"
-        return Outline(title, (), names_section("damaged", self.leaves, is_open=True))
+        heading = "not read" if self._is_unread else "damaged"
+        return Outline(title, (), names_section(heading, self.leaves, is_open=True))
 
 
 class SaveCheck(Report, frozen=True):
@@ -85,7 +92,9 @@ class VerifyReport(Report, frozen=True):
 
     def outline(self) -> Outline:
         damaged = [save for save in self.saves if not save.is_good]
-        found = f"{len(damaged):,} damaged" if damaged else "all good"
+        is_unread = any(x.is_unread for save in damaged for x in save.problems)
+        word = "damaged or not read" if is_unread else "damaged"
+        found = f"{len(damaged):,} {word}" if damaged else "all good"
         newest = "none" if self.newest_good is None else one_line(str(self.newest_good))
         sections = []
         for save in damaged:

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from msgspec import field
+
 from ..errors import one_line
 from . import figures
-from .outline import LEAF_NAME, Column, Outline, Section, Table, names_section, right
+from .outline import (
+    ARROW,
+    LEAF_NAME,
+    Column,
+    Outline,
+    Section,
+    Table,
+    names_section,
+    right,
+)
 from .report import Report
 
 
@@ -27,7 +39,8 @@ class LeafDiff(Report, frozen=True):
       value_b: In the second.
       changed_share: Share of elements that differ, from 0 to 1.
       relative_norm: |b - a| / |a|, of elements that are finite in both; inf from zeros.
-      max_difference: The largest |b - a| of those; None without any, like the norm.
+      max_difference: The largest |b - a| of those, an int for integers; inf if float64
+        cannot hold it; None without any, like the norm.
       nan_a: Count of NaN in the first save.
       nan_b: In the second.
       inf_a: Count of infinities in the first save.
@@ -55,10 +68,10 @@ class LeafDiff(Report, frozen=True):
             figures.form(self.dtype_a, self.shape_a, "other"),
             figures.form(self.dtype_b, self.shape_b, "other"),
         ]
-        what = forms[0] if forms[0] == forms[1] else " → ".join(forms)
+        what = forms[0] if forms[0] == forms[1] else ARROW.join(forms)
         values = self.value_a, self.value_b
         if self.dtype_a is None and self.dtype_b is None and values != (None, None):
-            what = " → ".join(one_line(repr(value)) for value in values)
+            what = ARROW.join(map(figures.value, values))
         counts = [
             f"{name} {figures.step(before)} → {figures.step(now)}"
             for name, before, now in (
@@ -87,8 +100,8 @@ class LeafDiff(Report, frozen=True):
 
 DIFFERENCES = (
     LEAF_NAME,
-    Column("form or value", worth=0),
-    *right("changed", "norm of it", "largest"),
+    Column("form or value", worth=0, least=11),
+    *right("changed", "rel. norm", "largest"),
     Column("nan, inf"),
 )
 
@@ -117,6 +130,11 @@ class DiffReport(Report, frozen=True):
     is_same: bool
     bytes_read: int
     seconds: float
+    _forms: Mapping[str, str] = field(default_factory=dict)
+
+    def form(self, full_name: str) -> str:
+        """Return dtype and shape, or the value, of a leaf that only one save has."""
+        return self._forms.get(full_name, "")
 
     def outline(self) -> Outline:
         counts = (
@@ -130,8 +148,15 @@ class DiffReport(Report, frozen=True):
             [("a", one_line(str(self.a))), ("b", one_line(str(self.b)))],
             [
                 *([Section(heading, changed, is_open=True)] if self.changed else []),
-                *names_section("added", self.added, is_open=True),
-                *names_section("removed", self.removed, is_open=True),
+                *self._section("added", self.added),
+                *self._section("removed", self.removed),
                 *names_section("same", self.same),
             ],
+        )
+
+    def _section(self, heading: str, names: tuple[str, ...]) -> list[Section]:
+        rows = [[one_line(name), self.form(name)] for name in names]
+        table = Table((Column(""), Column("")), rows)
+        return (
+            [Section(f"{len(rows):,} {heading}", table, is_open=True)] if rows else []
         )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+
+from msgspec import field
 
 from ..errors import one_line
 from . import figures
@@ -100,7 +102,9 @@ class UsageReport(Report, frozen=True):
                 ("path", one_line(str(self.path))),
                 *([("besides", self.unfinished())] if self._unfinished else []),
             ],
-            table_section(USAGE, [save.cells() for save in self.saves]),
+            table_section(
+                USAGE, [save.cells() for save in self.saves], is_newest_last=True
+            ),
         )
 
 
@@ -151,6 +155,12 @@ class PruneReport(Report, frozen=True):
     bytes_freed: int
     is_dry_run: bool
     _note: str = ""
+    _labels: Mapping[Path, str] = field(default_factory=dict)
+
+    def lines(self) -> list[str]:
+        """Return a line about each removed save: number, step, metrics and name."""
+        pairs = ((self._labels.get(x, ""), one_line(x.name)) for x in self.removed)
+        return [f"{label}  {name}" if label else name for label, name in pairs]
 
     def note(self) -> str:
         """Return a line about unfinished saves that go, too; "" if none do."""
@@ -169,8 +179,8 @@ class PruneReport(Report, frozen=True):
                 *([("besides", self._note)] if self._note else []),
             ],
             [
-                *names_section("removed", [path.name for path in self.removed]),
-                *([Section(heading, kept)] if self.kept else []),
+                *names_section("removed", self.lines()),
+                *([Section(heading, kept, is_newest_last=True)] if self.kept else []),
             ],
         )
 

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from ..errors import one_line
+from .outline import shortened
 
 _UNITS = ["B", "kB", "MB", "GB", "TB", "PB", "EB"]
+_MOST_OF_VALUE = 40  # Characters: as many as the state of a random generator has.
 _BARS = "▁▂▃▄▅▆▇█"
 _AGES = [("year", 31_557_600), ("day", 86_400), ("h", 3600), ("min", 60), ("s", 1)]
 
@@ -90,6 +92,11 @@ def form(dtype: str | None, shape: tuple[int, ...], kind: str) -> str:
     if dtype is None:
         return one_line(kind)
     return f"{one_line(dtype)}[{','.join(map(str, shape))}]"
+
+
+def value(found: object) -> str:
+    """Return a scalar as a table shows it: of a long one its start and its end."""
+    return shortened(one_line(repr(found)), _MOST_OF_VALUE)
 
 
 def bars(counts: Sequence[int]) -> str:

@@ -128,7 +128,8 @@ class LeafStats(Report, frozen=True):
 STATISTICS = (
     LEAF_NAME,
     Column("form", worth=0),
-    *right("nan", "inf", "min", "max", "mean", "rms"),
+    *(Column(title, is_right=True, worth=2) for title in ("nan", "inf")),
+    *right("min", "max", "mean", "rms"),
     Column("histogram"),
 )
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ..errors import one_line
 
+ARROW = " → "  # From what was to what is.
 _MOST_SHOWN = 20  # Rows of a table in a text; HTML folds what is long.
 _MOST_IN_PAGE = 1000
 _MOST_IN_CELL = 80  # Characters; a longer one has several lines in HTML.
@@ -31,12 +32,14 @@ class Column(NamedTuple):
       is_right: Whether its cells end at the right, as those of numbers do.
       is_kept: Whether it stays where there is no room for all.
       worth: Where there is none, columns of less worth go first.
+      least: If not 0, cells may be shortened before that, to no less than this width.
     """
 
     title: str
     is_right: bool = False
     is_kept: bool = False
     worth: int = 1
+    least: int = 0
 
 
 class Table(NamedTuple):
@@ -81,8 +84,9 @@ class Table(NamedTuple):
     def fitting(self, columns: int) -> tuple[Table, list[str]]:
         """Return the table without the columns for which there is no room.
 
-        Empty ones go first, then those of the least worth, of these the last. A cell
-        that is too long for any line is broken over several rows.
+        Cells that may be shortened are, if all fit then. Else, empty columns go first,
+        then those of the least worth, of these the last. A cell that is too long for
+        any line is broken over several rows.
 
         Args:
           columns: How wide a terminal is.
@@ -90,7 +94,7 @@ class Table(NamedTuple):
         Returns:
           The table, and the titles of what is left out.
         """
-        rows = self._broken(columns)
+        rows = self._shortened(self._broken(columns), columns)
         widths = self.widths([[column.title for column in self.columns], *rows])
         kept = {*range(len(widths))}
         worths = [
@@ -104,6 +108,22 @@ class Table(NamedTuple):
         shown = [self.columns[n] for n in sorted(kept)]
         left_out = [x.title for n, x in enumerate(self.columns) if n not in kept]
         return Table(shown, [[row[n] for n in sorted(kept)] for row in rows]), left_out
+
+    def _shortened(
+        self, rows: Sequence[Sequence[str]], columns: int
+    ) -> Sequence[Sequence[str]]:
+        """Return the rows with cells shortened, where all columns fit then."""
+        titles = [column.title for column in self.columns]
+        widths = self.widths([titles, *rows])
+        some = [any(row[n] for row in rows) for n in range(len(widths))]
+        total = sum(2 + size for size, x in zip(widths, some, strict=True) if x) - 2
+        for n, column in enumerate(self.columns):
+            room = columns - total + widths[n]
+            if some[n] and room < widths[n] and room >= column.least > 0:
+                rows = [
+                    [*row[:n], shortened(row[n], room), *row[n + 1 :]] for row in rows
+                ]
+        return rows
 
     def _broken(self, columns: int) -> list[Sequence[str]]:
         """Return the rows, where kept cells that no line has room for take several.
@@ -137,11 +157,28 @@ def _parts(row: Sequence[str], index: int, size: int) -> list[Sequence[str]]:
 
 
 class Section(NamedTuple):
-    """A table with a heading, which is folded in HTML unless `is_open`."""
+    """A table with a heading, which is folded in HTML unless `is_open`.
+
+    Of a long one with `is_newest_last`, a text shows the last rows.
+    """
 
     heading: str
     table: Table
     is_open: bool = False
+    is_newest_last: bool = False
+
+    def text(self) -> list[str]:
+        """Return its lines, of a long table the first rows, or the newest."""
+        rows, more = self.table.rows, len(self.table.rows) - _MOST_SHOWN
+        shown = rows[-_MOST_SHOWN:] if self.is_newest_last else rows[:_MOST_SHOWN]
+        lines = self.table.lines(shown)
+        if more > 0 and self.is_newest_last:
+            at = 1 if any(column.title for column in self.table.columns) else 0
+            lines.insert(at, f"{more:,} earlier")
+        elif more > 0:
+            lines.append(f"and {more:,} more")
+        lines = _indented(lines)
+        return [f"  {self.heading}", *_indented(lines)] if self.heading else lines
 
 
 LEAF_NAME = Column("leaf", is_kept=True)
@@ -153,10 +190,14 @@ def right(*titles: str) -> list[Column]:
 
 
 def table_section(
-    columns: Sequence[Column], rows: Sequence[Sequence[str]]
+    columns: Sequence[Column],
+    rows: Sequence[Sequence[str]],
+    *,
+    is_newest_last: bool = False,
 ) -> list[Section]:
     """Return a section of a table without a heading, or none if it has no rows."""
-    return [Section("", Table(columns, rows))] if rows else []
+    table = Table(columns, rows)
+    return [Section("", table, is_newest_last=is_newest_last)] if rows else []
 
 
 class Outline(NamedTuple):
@@ -177,15 +218,7 @@ class Outline(NamedTuple):
         columns = Column(""), Column("")
         lines = [self.title, *_indented(Table(columns, self.rows).lines())]
         for section in self.sections:
-            table, is_plain = section.table, not section.heading
-            lines += [] if is_plain else [f"  {section.heading}"]
-            shown = _indented(table.lines(table.rows[:_MOST_SHOWN]))
-            lines += shown if is_plain else _indented(shown)
-            more = len(table.rows) - _MOST_SHOWN
-            if more > 0:
-                lines.append(
-                    f"  and {more:,} more" if is_plain else f"    and {more:,} more"
-                )
+            lines += section.text()
         return "\n".join(lines)
 
     def html(self) -> str:
@@ -246,6 +279,25 @@ def width(text: str) -> int:
     if text.isascii():
         return len(text)
     return sum(_width(char) for char in text)
+
+
+def shortened(text: str, size: int) -> str:
+    """Return a text of at most `size` columns, with "…" for what its middle lacks.
+
+    Of two sides of an arrow, each is shortened. There must be 4 columns for a side.
+    """
+    sides = text.split(ARROW)
+    if len(sides) != 2 or width(text) <= size:
+        return _shortened(text, size)
+    return ARROW.join(_shortened(side, (size - len(ARROW)) // 2) for side in sides)
+
+
+def _shortened(text: str, size: int) -> str:
+    if width(text) <= size:
+        return text
+    end = size // 2 - 1 if size >= 6 else 0  # At least 2, for wide characters.
+    last = broken(text[::-1], end)[0][::-1] if end else ""
+    return f"{broken(text, size - 1 - end)[0]}…{last}"
 
 
 def broken(text: str, size: int) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from msgspec import field
 
 from ..errors import one_line
 from . import figures
-from .outline import Column, Outline, Section, Table, names_section
+from .outline import Column, Outline, Section, Table, names_section, table_section
 from .report import Report, ReportList
 
 
@@ -260,26 +260,43 @@ class SaveInfo(Report, frozen=True):
 
 
 class SaveList(ReportList[SaveInfo]):
-    """Saves, the oldest first."""
+    """Saves, the oldest first.
+
+    Args:
+      infos: The saves.
+      notes: What tables show besides, where it is known, by path: the size of the
+        files that the save wrote, and words such as "best".
+    """
+
+    def __init__(
+        self,
+        infos: Iterable[SaveInfo] = (),
+        notes: Mapping[Path, tuple[int | None, str]] | None = None,
+    ) -> None:
+        super().__init__(infos)
+        self._notes = notes or {}
 
     def outline(self) -> Outline:
         names = dict.fromkeys(name for save in self for name in save.metrics)
         columns = [*_SAVE, *(Column(one_line(name), is_right=True) for name in names)]
+        nothing = None, ""
         rows = [
             [
                 "-" if save.sequence is None else str(save.sequence),
                 figures.step(save.step),
                 "-" if save.time is None else figures.time(save.time),
                 figures.size(save.size_bytes),
+                _size(self._notes.get(save.path, nothing)[0]),
                 *(figures.number(save.metrics.get(name)) for name in names),
                 one_line(save.pin or ""),
-                "damaged" if save.error else "",
+                self._notes.get(save.path, nothing)[1]
+                or ("damaged" if save.error else ""),
             ]
             for save in self
         ]
         columns += [Column("pin"), Column("")]
         title = figures.count(len(self), "save")
-        return Outline(title, (), [Section("", Table(columns, rows))] if rows else ())
+        return Outline(title, (), table_section(columns, rows, is_newest_last=True))
 
 
 _PAIR = Column(""), Column("")
@@ -289,7 +306,12 @@ _SAVE = (
     Column("step", is_right=True),
     Column("time"),
     Column("size", is_right=True),
+    Column("new", is_right=True),
 )
+
+
+def _size(size_bytes: int | None) -> str:
+    return "-" if size_bytes is None else figures.size(size_bytes)
 
 
 def _flat(label: str, value: Any) -> list[tuple[str, str]]:

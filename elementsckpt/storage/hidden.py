@@ -7,6 +7,7 @@ what it left is removed by the next that makes something of the same name there.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import stat
@@ -66,6 +67,12 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _new(path: Path, *, is_folder: bool) -> Iterator[tuple[Path, Descriptor]]:
+    if not paths.is_there(path.parent):
+        raise WriteError(
+            f"There is no folder {path.parent} in which to write {path.name}. Make it "
+            f"first, or choose another place.",
+            errno.ENOENT,
+        )
     sweep(path)
     new, opened = _create(path, is_folder=is_folder)
     try:

@@ -42,7 +42,7 @@ def place(tmp_path_factory):
     names = ["kernel", "$(touch obeyed)", "a\nb", "\x1b[31m"]
     cp.agent = Value(dict.fromkeys(names, 1))
     cp.step = Counter(4000)
-    cp.save(pin="paper")
+    cp.save(pin="paper", metrics={"return": 1.0, "loss": 2.0})
     cp.step.value = 8000
     cp.save(pin="a b")
     return place
@@ -72,6 +72,14 @@ def test_verbs_and_options(place, shell):
     assert offered(shell, "ve", place) == ["verify"]
     assert offered(shell, "prune --be", place) == ["--best"]
     assert offered(shell, "completion zs", place) == ["zsh"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "fish"])
+def test_values_of_options(place, shell):
+    modes = offered(shell, "prune run --mode m", place)
+    assert [x for x in modes if x[-1] != "/"] == ["max", "min"]
+    assert offered(shell, "prune run --metric ret", place) == ["return"]
+    assert offered(shell, "stats run -r agent/k", place) == ["agent/kernel"]
 
 
 def test_bash_gets_what_begins_where_it_breaks_words(place):

@@ -97,6 +97,30 @@ def test_what_is_worth_most_stays(tmp_path):
     assert "Hidden: new, a_long_name_of_a_loss." in " ".join(lines)
 
 
+def test_figures_stay_beside_long_values(tmp_path):
+    cp = Checkpoint(tmp_path, keep=None, fsync=False)
+    for number in range(2):
+        rng = np.random.default_rng(number)
+        cp.rng, cp.net = Value(rng), Value({"w": np.ones(3) * number})
+        cp.save()
+    lines = plain(in_terminal("diff", f"{tmp_path}@#1", tmp_path)[1]).splitlines()
+    titles = next(line for line in lines if "largest" in line)
+    assert {"form", "changed", "rel.", "norm", "largest"} <= {*titles.split()}
+    row = next(line for line in lines if "net/w" in line)
+    assert row.split()[-4:] == ["100", "%", "inf", "1"]
+    assert any("…" in line and "→" in line for line in lines if "state" in line)
+
+
+def test_nan_and_infinities_stay_where_there_is_little_room(tmp_path):
+    cp = Checkpoint(tmp_path, fsync=False)
+    values = np.arange(3) / 7 * np.array([1, np.nan, np.inf])
+    cp.agent = Value({"params/layer/kernel": values})
+    cp.save()
+    lines = plain(in_terminal("stats", tmp_path, columns=46)[1]).splitlines()
+    titles = next(line for line in lines if line.startswith("leaf"))
+    assert titles.split()[:3] == ["leaf", "nan", "inf"]
+
+
 def test_one_long_name_does_not_take_the_room_of_all(tmp_path):
     cp = Checkpoint(tmp_path, fsync=False)
     long = "x" * 300

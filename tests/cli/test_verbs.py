@@ -73,8 +73,7 @@ def test_ls_in_json_has_a_line_for_each_save(run, call):
     infos = elementsckpt.saves(run)
     usage = elementsckpt.usage(run)
     for one, info, size in zip(found, infos, usage.saves, strict=True):
-        manifest = (info.path / "manifest.json").stat().st_size
-        assert one.pop("bytes_written") == size.bytes_written - manifest
+        assert one.pop("bytes_written") == size.bytes_written
         assert one.pop("size_bytes") == info.size_bytes
         one.pop("marks")
         assert one == info.to_dict()
@@ -181,6 +180,37 @@ def test_diff_finds_differences(run, call):
     assert objects(out)[0]["is_same"]
 
 
+def test_stats_names_what_is_not_finite(run, call):
+    assert "Not finite: agent/w." in call("stats", run)[1]
+    assert "Not finite" not in call("stats", f"{run}@best")[1]
+
+
+def test_a_diff_shows_forms_and_shortened_values(tmp_path, call):
+    cp = Checkpoint(tmp_path, keep=None, fsync=False)
+    values = [{"old": np.ones(3)}, {"new": np.ones((2, 3), "f4")}]
+    long = [{"n": 2**127 + 1, "text": "x" * 300}, {"n": 2**127 + 2, "text": "y" * 300}]
+    for one, other in zip(values, long, strict=True):
+        cp.agent = Value(one | other)
+        cp.save()
+    _, out, _ = call("diff", f"{tmp_path}@#1", tmp_path)
+    lines = out.splitlines()
+    assert "-  agent/old   float64[3]" in lines
+    assert "+  agent/new   float32[2,3]" in lines
+    assert f"{2**127 + 1} → {2**127 + 2}" in out
+    assert max(map(len, lines)) < 140
+    (found,) = objects(call("diff", f"{tmp_path}@#1", tmp_path, "--json")[1])
+    assert found["changed"][1]["value_a"] == "x" * 300
+
+
+def test_a_pattern_for_the_end_of_names_is_told_how_to_begin(run, call):
+    np.savez(run / "x.npz", **{"head/w": np.ones(3)})
+    call("convert", run / "x.npz", run.parent / "other")
+    status, _, err = call("tree", run.parent / "other", "-r", "w|v")
+    assert status == 2
+    assert "pass '.*(?:w|v)' for these" in err
+    assert call("tree", run.parent / "other", "-r", ".*(?:w|v)")[0] == 0
+
+
 def test_stats_fails_on_nan_if_told_so(run, call):
     status, out, _ = call("stats", run)
     assert status == 0
@@ -231,6 +261,7 @@ def test_prune_needs_rules_and_consent(run, call):
     status, out, _ = call("prune", run, "--latest", "1", "-n")
     assert status == 0
     assert "Would remove 2 saves" in out
+    assert "Would remove #2  step 1,000  return 9  20" in out
     assert len(elementsckpt.saves(run)) == before
     status, out, _ = call("prune", run, "--latest", "1", "--yes")
     assert status == 0
@@ -408,7 +439,7 @@ def test_help_fits_on_a_screen(arguments, capsys):
     assert error.value.code == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) <= 45
-    assert max(map(len, lines)) <= 90
+    assert max(map(len, lines)) <= 80
 
 
 def test_watch_prints_a_line_for_each_save_and_runs_a_command(run, tmp_path):

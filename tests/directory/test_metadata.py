@@ -288,7 +288,7 @@ def test_a_metric_need_not_be_finite(tmp_path_factory, value):
         ({"return": [1.0]}, r"metrics\['return'\] is of type list"),
         ({"return": np.ones(1)}, r"ndarray and shape \(1,\)"),
         ({"return": 1j}, r"of type complex"),
-        ({3: 1.0}, r"metrics\[3\].*name that is text"),
+        ({3: 1.0}, "metrics has the name 3 of type int: .* names that are text"),
         (213.0, r"of type float: pass numbers by name"),
     ],
 )

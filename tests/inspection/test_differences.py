@@ -77,6 +77,69 @@ def test_a_difference_from_zeros_is_infinite_and_one_without_numbers_none(save):
 
 
 @pytest.mark.parametrize(
+    ("dtype", "one", "other", "largest"),
+    [
+        ("u8", 2**64 - 1, 2**64 - 11, 10),
+        ("u8", 0, 2**64 - 1, 2**64 - 1),
+        ("i8", -(2**63), 2**63 - 1, 2**64 - 1),
+        ("i8", 2**62 + 1, 2**62, 1),
+        ("i1", -128, 127, 255),
+        ("u1", 255, 0, 255),
+    ],
+)
+def test_the_largest_difference_of_integers_is_exact(save, dtype, one, other, largest):
+    paths = [save({"x": np.array([7, value], dtype)}) for value in (one, other)]
+    leaf = only(elementsckpt.diff(*paths))
+    assert leaf.max_difference == largest
+    assert isinstance(leaf.max_difference, int)
+    assert leaf.relative_norm == (largest / abs(one) if one else math.inf)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("dtype", "one", "other", "norm", "largest"),
+    [
+        ("f8", 1e300, -1e300, 2, 2e300),
+        ("f8", 1e-300, 3e-300, 2, 2e-300),
+        ("f8", 5e-324, 1e-323, 1, 5e-324),
+        ("f8", 1.5e308, -1.5e308, math.inf, math.inf),
+        ("f8", 1e-300, 1e300, math.inf, 1e300),
+        ("f4", 3e38, -3e38, 2, 6e38),
+        ("c16", 1e300j, -1e300, math.sqrt(2), math.sqrt(2) * 1e300),
+    ],
+)
+def test_only_figures_that_overflow_themselves_are_infinite(
+    save, dtype, one, other, norm, largest
+):
+    table = np.full(1000, one, dtype)
+    changed = table.copy()
+    changed[:] = other
+    leaf = only(elementsckpt.diff(save({"x": table}), save({"x": changed})))
+    assert leaf.relative_norm == pytest.approx(norm)
+    assert leaf.max_difference == pytest.approx(largest, rel=1e-6, abs=0)
+
+
+def test_a_norm_over_several_blocks_is_of_all_of_them(save):
+    table = np.geomspace(1e-200, 1e200, 3 << 20)
+    changed = 3 * table[::-1]
+    leaf = only(elementsckpt.diff(save({"x": table}), save({"x": changed})))
+    unit = table / 1e200
+    norm = np.linalg.norm(3 * unit[::-1] - unit) / np.linalg.norm(unit)
+    assert leaf.relative_norm == pytest.approx(norm)
+
+
+def test_a_text_has_the_form_or_value_of_what_only_one_save_has(save):
+    a = save({"gone": np.ones((2, 3), "f4")})
+    b = save({"new": 7, "long": "x" * 300})
+    report = elementsckpt.diff(a, b)
+    assert report.form("box/gone") == "float32[2,3]"
+    assert report.form("box/new") == "7"
+    assert "box/gone  float32[2,3]" in repr(report)
+    assert len(report.form("box/long")) == 40
+    assert "form" not in "".join(report.to_dict())
+
+
+@pytest.mark.parametrize(
     ("one", "other"),
     [
         (np.ones(3, "f4"), np.ones(3, "f8")),

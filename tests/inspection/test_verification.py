@@ -1,5 +1,7 @@
 """`verify` reads every byte once, and names file, range and leaves of damage."""
 
+import errno
+import os
 import subprocess
 import sys
 
@@ -7,7 +9,15 @@ import numpy as np
 import pytest
 
 import elementsckpt
-from elementsckpt import Checkpoint, Files, MissingKeyError, SaveNotFoundError
+from elementsckpt import (
+    Checkpoint,
+    Files,
+    MissingKeyError,
+    ReadError,
+    SaveNotFoundError,
+)
+from elementsckpt.cli.main import main
+from elementsckpt.inspection import verification
 
 from support.boxes import Box, Stream, environment, make_boxes
 from support.faults import use_small_segments
@@ -31,6 +41,23 @@ def run(tmp_path, monkeypatch):
         cp.agent.state = {"w": table, "small": np.arange(50.0) + number, "n": number}
         cp.save()
     return tmp_path / "run"
+
+
+@pytest.fixture
+def refusing(monkeypatch):
+    """Return a function: the system then refuses to open files of these names."""
+
+    def refuse(*names):
+        real = os.open
+
+        def opened(path, *args, **options):
+            if str(path).endswith(names):
+                raise PermissionError(errno.EACCES, "Permission denied")
+            return real(path, *args, **options)
+
+        monkeypatch.setattr(os, "open", opened)
+
+    return refuse
 
 
 def saves(run):
@@ -161,3 +188,65 @@ def test_a_damaged_header_that_components_share_is_one_problem(tmp_path):
     (problem,) = found.problems
     assert problem.offset == 0
     assert {name.split("/")[0] for name in problem.leaves} == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    "file", ["agent-000002-00000.safetensors", "policy.files/weights.bin"]
+)
+def test_a_file_that_cannot_be_read_is_a_problem_and_the_rest_is_verified(
+    run, refusing, file
+):
+    first, second, _ = saves(run)
+    if file.startswith("policy"):
+        file = f"{second.name}/{file}"
+    refusing(file)
+    report = elementsckpt.verify(run)
+    assert len(report.saves) == 3
+    assert report.saves[0].is_good
+    assert not report.saves[1].is_good
+    problem = report.saves[1].problems[0]
+    assert problem.is_unread
+    assert problem.leaves
+    assert "Permission denied" in problem.reason
+    assert "not read" in repr(problem)
+    assert "damaged or not read" in repr(report)
+    assert "is_unread" not in problem.to_dict()
+    assert report.newest_good in (first, saves(run)[2])
+
+
+def test_a_manifest_that_cannot_be_read_is_a_problem(run, refusing, capsys):
+    newest = saves(run)[-1]
+    refusing(f"{newest.name}/manifest.json")
+    last = elementsckpt.verify(run).saves[-1]
+    assert [x.is_unread for x in last.problems] == [True]
+    assert main(["ls", str(run)]) == 0
+    assert "unreadable" in capsys.readouterr().out
+
+
+def test_a_block_that_cannot_be_read_is_a_problem(run, monkeypatch):
+    def refuse(*_):
+        raise ReadError("Cannot read it.")
+
+    monkeypatch.setattr(verification, "read_block", refuse)
+    report = elementsckpt.verify(run)
+    assert all(x.is_unread for save in report.saves for x in save.problems)
+    assert report.newest_good is None
+
+
+def test_verify_goes_on_after_what_cannot_be_read(run, tmp_path, refusing, capsys):
+    refusing("agent-000002-00000.safetensors")
+    none = tmp_path / "none"
+    first = saves(run)[0]
+    assert main(["verify", str(none), str(first)]) == 2
+    out, err = capsys.readouterr()
+    assert str(none) in err
+    assert "Nothing is damaged." in out
+    assert main(["verify", str(run)]) == 2
+    out, _ = capsys.readouterr()
+    assert "cannot be read, and may be good." in out
+    assert "Of what can be read, nothing is damaged." in out
+    assert "not read: agent/" in out
+    flip_block(first, 0, key="replay")
+    assert main(["verify", str(run), str(first)]) == 2
+    assert "is damaged between bytes" in capsys.readouterr().out
+    assert main(["verify", str(first)]) == 1

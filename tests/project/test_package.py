@@ -14,7 +14,7 @@ import pytest
 
 import elementsckpt
 
-from support.boxes import printed, python
+from support.boxes import ROOT, printed, python
 
 EXPORTS = {
     "Checkpoint",
@@ -240,6 +240,14 @@ def test_docstrings_point_to_nothing_that_pip_does_not_install(path):
 
 def test_version_is_that_of_the_installed_distribution():
     assert elementsckpt.__version__ == importlib.metadata.version("elementsckpt")
+
+
+def test_version_is_the_newest_of_the_changelog():
+    changes = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    version, unreleased = re.search(
+        r"^## ([\d.]+)(, unreleased)?$", changes, re.M
+    ).groups()
+    assert elementsckpt.__version__ == version + (".dev0" if unreleased else "")
 
 
 def test_type_hints_are_shipped():

@@ -11,7 +11,7 @@ import pytest
 import elementsckpt
 from elementsckpt import Checkpoint, Keep, Value
 from elementsckpt.errors import one_line
-from elementsckpt.reports import figures
+from elementsckpt.reports import figures, outline
 from elementsckpt.reports.work import Progress
 
 from support.boxes import make_boxes
@@ -114,6 +114,50 @@ def test_a_long_report_is_cut_in_text_and_says_so(tmp_path):
     assert lines[0] == "50 leaves, 0 B"
     assert lines[-1].strip() == "and 30 more"
     assert len(lines) == 23
+
+
+def test_a_long_list_of_saves_is_cut_at_its_start(tmp_path):
+    cp = make_boxes(tmp_path, keep=None, box={"n": 1})
+    for _ in range(24):
+        cp.save()
+    for report in (elementsckpt.saves(tmp_path), elementsckpt.usage(tmp_path)):
+        lines = [line.split() for line in repr(report).splitlines()]
+        assert ["4", "earlier"] in lines
+        assert lines[-1][0] == "24"
+        assert "5" in [line[0] for line in lines]
+
+
+def test_saves_say_which_is_the_best_and_what_each_wrote(tmp_path):
+    keep = Keep(latest=None, best=1, metric="return")
+    cp = Checkpoint(tmp_path, keep=keep, fsync=False)
+    cp.agent = Value(1)
+    for value, pin in [(1.0, "demo"), (3.0, None), (2.0, None)]:
+        cp.save(metrics={"return": value}, pin=pin)
+    saves = elementsckpt.saves(tmp_path)
+    rows = [line.split() for line in repr(saves).splitlines()]
+    assert rows[1][4] == "new"
+    assert [row[-1] for row in rows[2:]] == ["demo", "best", "latest"]
+    for row, used in zip(rows[2:], elementsckpt.usage(tmp_path).saves, strict=True):
+        size = figures.size(used.bytes_written).split()
+        assert row[7:9] == size or row[6:8] == size
+    assert "<td>best</td>" in saves._repr_html_()
+    assert "<td>best</td>" in cp._repr_html_()
+    assert [type(x) for x in saves[:1]] == [type(elementsckpt.info(tmp_path))]
+
+
+@pytest.mark.parametrize(
+    ("text", "size", "shown"),
+    [
+        ("1000 → 2000", 11, "1000 → 2000"),
+        ("123456789 → 987654321", 15, "123…89 → 987…21"),
+        ("123456789012", 8, "1234…012"),
+        ("漢字漢字漢字", 8, "漢字…字"),
+        ("a → b → c → d", 8, "a → …→ d"),
+    ],
+)
+def test_what_is_long_is_shortened_in_its_middle(text, size, shown):
+    assert outline.shortened(text, size) == shown
+    assert outline.width(shown) <= size
 
 
 @pytest.mark.parametrize(

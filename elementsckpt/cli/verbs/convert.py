@@ -1,11 +1,12 @@
 """Write a file of others, or saves, as the saves of a new run.
 
 SRC is a file of safetensors or npz, a save, or a directory, of which the newest save is
-meant, or with --all each. DIR must be new or empty.
+meant, or with --all each. DIR must be new or empty. What is in a file becomes one
+component, safetensors or npz; in Python, keys={"agent": "npz"} gives it another key.
 
 Examples:
-  elementsckpt convert model.safetensors runs/pretrained
-  elementsckpt convert old/run runs/walker --all --rename '^net/=model/'
+  elementsckpt convert walker.safetensors runs/pretrained
+  elementsckpt convert runs/walker runs/renamed --all --rename '^params/=model/'
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SRC")
     parser.add_argument("directory", metavar="DIR")
     parser.add_argument("--all", action="store_true", help="each save, not the newest")
-    configure_names(parser)
+    configure_names(parser, "names without their key")
 
 
 def run(options: argparse.Namespace, screen: Screen) -> int:

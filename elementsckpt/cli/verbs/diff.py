@@ -1,8 +1,9 @@
 """Compare two saves, leaf by leaf.
 
 + is only in B, - only in A, ~ differs: the share of elements that differ, and of these
-the norm of the difference beside that of A, and the largest difference. The exit status
-is 1 if there are differences.
+the norm of the difference over that of A, and the largest difference. Long values are
+shortened; --json and cat have them in full. The exit status is 1 if there are
+differences.
 
 Examples:
   elementsckpt diff runs/walker@best runs/walker@latest
@@ -16,7 +17,7 @@ import argparse
 from ...errors import one_line
 from ...reports import figures
 from ...reports.outline import Column, Table
-from .. import shown
+from .. import selection, shown
 from ..screen import FOUND, Screen
 
 
@@ -24,7 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb."""
     parser.add_argument("a", metavar="A")
     parser.add_argument("b", metavar="B")
-    parser.add_argument("-r", "--regex", help="only leaves whose names this matches")
+    selection.configure(parser)
 
 
 def run(options: argparse.Namespace, screen: Screen) -> int:
@@ -40,8 +41,11 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
         return status
     screen.print(f"A  {shown.line(a)}", "bold")
     screen.print(f"B  {shown.line(b)}", "bold")
-    rows = [["+", one_line(name), *[""] * 5] for name in report.added]
-    rows += [["-", one_line(name), *[""] * 5] for name in report.removed]
+    rows = [
+        [sign, one_line(name), report.form(name), *[""] * 4]
+        for sign, names in (("+", report.added), ("-", report.removed))
+        for name in names
+    ]
     rows += [["~", *leaf.cells()] for leaf in report.changed]
     if rows:
         columns = [Column("", is_kept=True), *DIFFERENCES]
@@ -57,5 +61,9 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
     read = figures.size(report.bytes_read)
     screen.print(f"{said}; {read} read in {figures.seconds(report.seconds)}")
     if any(leaf.changed_share for leaf in report.changed):
-        screen.print("Norm and largest are of what changed.", "dim")
+        screen.print(
+            "Of what changed: rel. norm is |B - A| / |A|, inf where A is zeros, and "
+            "largest is the largest |B - A|.",
+            "dim",
+        )
     return status

@@ -1,6 +1,7 @@
 """Show the disk space that the saves of a directory take.
 
-A bar for each save: what only it has, what later saves link to, and what it links to.
+A bar for each save, of its files with the manifest: what only it has, what later saves
+link to, and what it links to.
 What is freed if a save is removed has no other link anywhere. Unfinished saves are
 named below the table.
 

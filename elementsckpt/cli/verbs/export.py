@@ -5,7 +5,7 @@ named and left out.
 
 Examples:
   elementsckpt export runs/walker@best walker.safetensors -r 'params/'
-  elementsckpt export runs/walker walker.npz --rename '^agent/'=
+  elementsckpt export runs/walker arrays.npz --rename '^agent/='
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 
 from ...errors import one_line
 from ...reports import figures
+from .. import selection
 from ..screen import Screen, say
 
 
@@ -27,18 +28,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
         choices=["safetensors", "npz"],
         help="safetensors or npz",
     )
-    configure_names(parser)
+    configure_names(parser, "names with their key")
 
 
-def configure_names(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that choose leaves by name, and rename them."""
-    parser.add_argument("-r", "--regex", help="only leaves whose names this matches")
+def configure_names(parser: argparse.ArgumentParser, names: str) -> None:
+    """Add the arguments that choose leaves by name, and rename them.
+
+    Args:
+      parser: The parser of the verb.
+      names: In which names patterns are replaced.
+    """
+    selection.configure(parser)
     parser.add_argument(
         "--rename",
         metavar="A=B",
         action="append",
         default=[],
-        help="replace the pattern A in names by B; may be repeated",
+        help=f"replace the pattern A by B, in {names}; may be repeated",
     )
 
 

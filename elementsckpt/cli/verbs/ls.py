@@ -1,12 +1,15 @@
 """List the saves of directories.
 
-A row for each save: its number, step, age, size, what it wrote, its metrics, and
-whether it is pinned, the best, the latest or damaged. An arrow says which metric makes
-a save the best, and what is better: ↑ more, ↓ less.
+A row for each save: its number, step, age, size, new bytes, metrics, and whether it is
+pinned, the best, the latest, damaged or unreadable. New are the files that it wrote,
+its manifest among them; du shows what is on the disk, also files of removed saves that
+others still link to. An arrow says which metric makes a save the best, and what is
+better: ↑ more, ↓ less.
 
 Examples:
   elementsckpt ls runs/walker
-  elementsckpt ls runs/walker runs/hopper -l
+  elementsckpt ls runs/* -l
+  elementsckpt ls runs/walker | tail -n 5
 """
 
 from __future__ import annotations

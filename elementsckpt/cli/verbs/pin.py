@@ -4,7 +4,7 @@ A save has one pin; a new name replaces the old one, which is said. A name that 
 save of the directory has is refused.
 
 Examples:
-  elementsckpt pin runs/walker@best paper
+  elementsckpt pin runs/walker@latest final
 """
 
 from __future__ import annotations

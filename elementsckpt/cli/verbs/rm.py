@@ -5,8 +5,8 @@ byte of another one is verified first. It asks before it removes; where nobody c
 asked, it needs --yes.
 
 Examples:
-  elementsckpt rm runs/walker@#12
-  elementsckpt rm runs/walker@4000 --yes
+  elementsckpt rm runs/walker@#2 -n
+  elementsckpt rm runs/walker@1000 --yes
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from ...errors import one_line
 from ...reports import figures
 from ...reports.outline import Column, Table
-from .. import shown
+from .. import selection, shown
 from ..screen import Screen
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         *("-l", "--long"), action="store_true", help="show what the save records"
     )
-    parser.add_argument("-r", "--regex", help="only leaves whose names this matches")
+    selection.configure(parser)
 
 
 def run(options: argparse.Namespace, screen: Screen) -> int:

@@ -1,7 +1,7 @@
 """Take the pin from a save, which rules may then remove.
 
 Examples:
-  elementsckpt unpin runs/walker@pin:paper
+  elementsckpt unpin runs/walker@pin:final
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Read every byte of saves, and say what is damaged.
+"""Read every byte that saves consist of, and say what is damaged.
 
-A directory means all its saves; bytes that several saves link to are read once. The
-exit status is 1 if something is damaged.
+A directory means all its saves; bytes that several saves link to are read once. Bytes
+of a file that are of no save, as between blocks, are not read. The exit status is 1 if
+something is damaged, and 2 if something cannot be read; the rest is verified, too.
 
 Examples:
   elementsckpt verify runs/walker
@@ -13,9 +14,9 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from ...errors import one_line
+from ...errors import CheckpointError, one_line
 from ...reports import figures
-from ..screen import FOUND, Screen
+from ..screen import FAILED, FOUND, Screen, say
 
 if TYPE_CHECKING:
     from ...reports.checks import VerifyReport
@@ -32,15 +33,22 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
     """Verify saves."""
     import elementsckpt
 
-    is_good = True
+    status = 0
     for path in options.paths:
-        report = elementsckpt.verify(path)
-        is_good = is_good and report.is_good
+        try:
+            report = elementsckpt.verify(path)
+        except CheckpointError as error:  # Those that follow are verified, too.
+            say(f"elementsckpt: {error}")
+            status = FAILED
+            continue
+        problems = [problem for save in report.saves for problem in save.problems]
+        is_read = not any(problem.is_unread for problem in problems)
+        status = max(status, (FOUND if is_read else FAILED) if problems else 0)
         if screen.is_json:
             screen.json(report.to_dict())
         else:
             _print(screen, path, report)
-    return 0 if is_good else FOUND
+    return status
 
 
 def _print(screen: Screen, path: str, report: VerifyReport) -> None:
@@ -59,9 +67,15 @@ def _print(screen: Screen, path: str, report: VerifyReport) -> None:
                 some = [one_line(name) for name in problem.leaves[:_MOST_LEAVES]]
                 more = len(problem.leaves) - _MOST_LEAVES
                 some += [f"{more:,} more"] if more > 0 else []
-                screen.print(f"      damaged: {', '.join(some)}")
-    damaged = sum(not save.is_good for save in report.saves)
-    if not damaged:
+                word = "not read" if problem.is_unread else "damaged"
+                screen.print(f"      {word}: {', '.join(some)}")
+    unread = sum(any(x.is_unread for x in save.problems) for save in report.saves)
+    if unread:
+        screen.print(f"{unread:,} of {count} cannot be read, and may be good.", "red")
+    damaged = sum(not all(x.is_unread for x in save.problems) for save in report.saves)
+    if unread and not damaged:
+        screen.print("Of what can be read, nothing is damaged.")
+    elif not damaged:
         screen.print("Nothing is damaged.", "green")
     elif all(save.path.parent != report.path for save in report.saves):
         # It is the only one that was looked at.

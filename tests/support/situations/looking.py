@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -14,6 +15,7 @@ from elementsckpt import (
     Keep,
     MismatchError,
     MissingKeyError,
+    ReadError,
     SaveExistsError,
     SaveNotFoundError,
     Value,
@@ -158,6 +160,18 @@ def a_pattern_for_leaves_that_matches_none(tmp, _):
     run = saved(tmp)
     yield
     elementsckpt.leaves(run, regex="agent/v")
+
+
+@says(
+    MismatchError,
+    "regex='w' matches no leaf of {tmp}/run/… from the start of its name, with or "
+    "without the key, but within some names: pass '.*w' for these.",
+)
+def a_pattern_for_the_end_of_names(tmp, _):
+    cp = make(tmp / "run", {"head": {"w": np.ones(9)}})
+    cp.save()
+    yield
+    elementsckpt.leaves(tmp / "run", regex="w")
 
 
 @says(
@@ -393,10 +407,50 @@ def a_pattern_that_is_not_valid_for_an_export(tmp, _):
     "rename them; nothing was written.",
 )
 def two_leaves_of_one_name_in_an_export(tmp, _):
-    cp = make(tmp / "run", {"v": 1, "w": 2})
+    cp = make(tmp / "run", {"u": 1, "v": 1, "w": 2})
     cp.save()
     yield
     elementsckpt.export(tmp / "run", tmp / "x.npz", rename={".+": "same"})
+
+
+@says(
+    ReadError,
+    "Cannot read {tmp}/run/…/agent-000001-00000.safetensors: Permission denied. The "
+    "save itself may be fine: check who may read it.",
+)
+def a_save_to_delete_where_the_other_one_cannot_be_read(tmp, monkeypatch):
+    run, real = saved(tmp), os.open
+
+    def refuse(path, *args, **options):
+        if str(path).endswith(".safetensors"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+    yield
+    elementsckpt.delete(f"{run}@latest")
+
+
+@says(
+    WriteError,
+    "There is no folder {tmp}/none in which to write x.npz. Make it first, or choose "
+    "another place.",
+)
+def an_export_to_a_folder_that_is_not_there(tmp, _):
+    run = saved(tmp)
+    yield
+    elementsckpt.export(run, tmp / "none" / "x.npz")
+
+
+@says(
+    WriteError,
+    "There is no folder {tmp}/none in which to write x.html. Make it first, or choose "
+    "another place.",
+)
+def a_page_in_a_folder_that_is_not_there(tmp, _):
+    run = saved(tmp)
+    yield
+    elementsckpt.write_report(run, tmp / "none" / "x.html")
 
 
 @says(SaveExistsError, "{tmp}/x.npz is there already: remove it, or choose another.")

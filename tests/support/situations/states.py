@@ -331,10 +331,21 @@ def a_number_as_metrics(tmp, _):
 
 @says(
     MetadataError,
-    "metrics['return'] is of type str: pass a number, by a name that is text. What is "
-    "not a number can be in metadata. Nothing was written.",
+    "metrics['return'] is of type str: pass a number. What is not a number can be in "
+    "metadata. Nothing was written.",
 )
 def a_metric_that_is_text(tmp, _):
     cp = make(tmp, 1)
     yield
     cp.save(metrics={"return": "high"})
+
+
+@says(
+    MetadataError,
+    "metrics has the name 1 of type int: pass numbers by names that are text. Nothing "
+    "was written.",
+)
+def a_metric_by_a_number(tmp, _):
+    cp = make(tmp, 1)
+    yield
+    cp.save(metrics={1: 2.0})
