@@ -35,24 +35,53 @@ def gather(directory: Path, *, max_bytes: int) -> dict[str, Any]:
     Raises:
       SaveNotFoundError: there is no save.
     """
-    found = listed(directory).saves
+    shown = listed(directory)
     sizes = usage(directory)
-    contents = _contents(directory)
+    places = {save.info.path: place for place, save in enumerate(shown.saves)}
+    contents = [x for x in _contents(directory) if x.found.path in places]
     budget = Budget(max_bytes)
+    saves = _saves(shown.saves, sizes, contents)
     newest = contents[-1] if contents else None
     return {
         "directory": one_line(str(directory)),
-        "saves": _saves(found, sizes, contents),
-        "metrics": _metric_names(found),
+        "saves": saves,
+        "metrics": _metric_names(shown.saves),
+        "best_by": None if shown.metric is None else one_line(shown.metric),
         "bytes_on_disk": sizes.bytes_on_disk,
         "bytes_of_state": sizes.bytes_of_state,
+        "components": _components(contents),
         "blocks": [] if newest is None else _changed_blocks(newest, contents),
         "boxes": [] if newest is None else _boxes(newest),
-        "changes": changes.gather(contents, budget),
-        "runs": _runs(directory, found),
-        "details": _details(found),
+        "changes": _changes(contents, places, saves, budget),
+        "runs": _runs(directory, shown.saves),
+        "details": _details(shown.saves),
         "bytes_read": budget.read,
     }
+
+
+def _changes(
+    contents: Sequence[Contents],
+    places: Mapping[Path, int],
+    saves: Sequence[dict[str, Any]],
+    budget: Budget,
+) -> dict[str, Any]:
+    """Return how leaves changed, and mark the saves that turn out to be damaged."""
+    gathered = changes.gather(contents, budget)
+    for name in ("columns", "damaged"):
+        gathered[name] = [places[contents[n].found.path] for n in gathered[name]]
+    for place in gathered["damaged"]:
+        if "damaged" not in saves[place]["marks"]:
+            saves[place]["marks"].append("damaged")
+    return gathered
+
+
+def _components(contents: Sequence[Contents]) -> list[str]:
+    """Return the components, the largest first: each has one colour on the page."""
+    sizes: dict[str, int] = {}
+    for one in contents:
+        for key, (written, linked) in _component_bytes(one).items():
+            sizes[key] = max(sizes.get(key, 0), written + linked)
+    return sorted(sizes, key=lambda key: -sizes[key])
 
 
 def _contents(directory: Path) -> list[Contents]:
@@ -150,29 +179,27 @@ def _changed_blocks(
     for leaf in largest:
         if len(newest.blocks(leaf)) < 2:
             continue
-        rows: list[str | None] = []
+        rows: list[list[Any]] = []  # First and last save, how many, and the cells.
         before: set[str] | None = None
         for one in contents:
             digests = _digests(one, leaf.full_name)
-            if digests is None:
-                rows.append(None)
-                continue
-            rows.append(_row(digests, before))
-            before = {digest for digest, _ in digests}
+            row = None if digests is None else _row(digests, before)
+            if digests is not None:
+                before = {digest for digest, _ in digests}
+            number = changes.sequence(one)
+            if rows and rows[-1][3] == row:
+                rows[-1][1:3] = [number, rows[-1][2] + 1]
+            else:
+                rows.append([number, number, 1, row])
         found.append(
             {
                 "name": one_line(leaf.full_name),
+                "key": one_line(leaf.key),
                 "size": leaf.size_bytes,
                 "rows": rows,
-                "sequences": [_sequence(x) for x in contents],
             }
         )
     return found
-
-
-def _sequence(contents: Contents) -> int | None:
-    head = contents.found.head
-    return None if head is None else head.sequence
 
 
 def _digests(contents: Contents, name: str) -> list[tuple[str, int]] | None:
@@ -205,15 +232,18 @@ def _row(digests: Sequence[tuple[str, int]], before: set[str] | None) -> str:
 
 
 def _boxes(newest: Contents) -> list[list[Any]]:
-    """Return name and size of each leaf of the newest save, the small ones as one."""
+    """Return key, name and size of each leaf of the newest save.
+
+    The small ones are one box without a key.
+    """
     leaves = sorted(newest.leaves(), key=lambda leaf: -leaf.size_bytes)
     shown: list[list[Any]] = [
-        [one_line(leaf.full_name), leaf.size_bytes]
+        [one_line(leaf.key), one_line(leaf.full_name), leaf.size_bytes]
         for leaf in leaves[:_MOST_BOXES]
         if leaf.size_bytes
     ]
     rest = sum(leaf.size_bytes for leaf in leaves[_MOST_BOXES:])
-    return shown + ([["all others", rest]] if rest else [])
+    return shown + ([[None, "all others", rest]] if rest else [])
 
 
 def _runs(directory: Path, found: Sequence[ListedSave]) -> list[dict[str, Any]]:

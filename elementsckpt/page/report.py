@@ -23,7 +23,8 @@ from .data import gather
 
 _BEGIN = b"<!doctype html>\n<!-- elementsckpt report -->"
 _MAX_BYTES = 2_000_000_000
-_MOST_BAD = 3  # Damaged saves that a card names.
+_MOST_BAD = 3  # Damaged saves, or leaves with NaN, that a card names.
+_MOST_IN_FULL = 60  # Saves; a table of more scrolls in its box.
 
 
 def write_report(
@@ -96,6 +97,7 @@ def _page(
         "TITLE": html.escape(one_line("/".join(path.parts[-2:]))),
         "SUMMARY": html.escape(_summary(data)),
         "CARDS": _cards(data, damaged),
+        "TALL": "tall" if len(data["saves"]) > _MOST_IN_FULL else "",
         "TABLE": _table(data),
         "DETAILS": _details(data),
         "FOOTER": html.escape(_footer(data, seconds, is_verified=damaged is not None)),
@@ -121,18 +123,26 @@ def _hash(text: str) -> str:
 def _summary(data: Mapping[str, Any]) -> str:
     saves = data["saves"]
     steps = [int(save["step"]) for save in saves if save["step"] is not None]
-    span = f", steps {min(steps):,} to {max(steps):,}" if steps else ""
+    span = f", step {min(steps):,}" if steps else ""
+    if steps and max(steps) > min(steps):
+        span = f", steps {min(steps):,} to {max(steps):,}"
     return f"{data['directory']} · {figures.count(len(saves), 'save')}{span}"
 
 
 def _footer(data: Mapping[str, Any], seconds: float, *, is_verified: bool) -> str:
     now = figures.time(datetime.now(timezone.utc))
-    read = figures.size(data["bytes_read"])
-    verified = "Every save was verified." if is_verified else "Saves: not verified."
+    verified = "Every byte was verified." if is_verified else "The rest: not verified."
     return (
         f"Made {now} by elementsckpt {__version__} in {figures.seconds(seconds)}; "
-        f"{read} of arrays were read. {verified}"
+        f"{_what_was_read(data)}. {verified}"
     )
+
+
+def _what_was_read(data: Mapping[str, Any]) -> str:
+    read = data["bytes_read"]
+    if not read:
+        return "of the saves, only manifests were read"
+    return f"{figures.size(read)} of arrays were read for the pictures"
 
 
 def _cards(data: Mapping[str, Any], damaged: list[str] | None) -> str:
@@ -142,17 +152,19 @@ def _cards(data: Mapping[str, Any], damaged: list[str] | None) -> str:
     cards = [_card("", disk_size, f"on disk, for {state} of state")]
     best = next((save for save in saves if "best" in save["marks"]), None)
     if best is not None:
-        cards.append(_card("good", *_best(best, data["metrics"])))
+        cards.append(_best_card(best, data["best_by"]))
     bad = [_label(save) for save in saves if "damaged" in save["marks"]]
     if bad:
         more = [f"{len(bad) - _MOST_BAD:,} more"] if len(bad) > _MOST_BAD else []
         words = ", ".join([*bad[:_MOST_BAD], *more])
-        cards.append(_card("bad", f"{len(bad):,} damaged", words))
+        is_known = damaged is not None or len(bad) == len(saves)
+        rest = "" if is_known else "; the rest not verified"
+        cards.append(_card("bad", f"{len(bad):,} damaged", words + rest))
     elif damaged is not None:
         cards.append(_card("good", "all good", "every byte is as it was written"))
     else:
-        cards.append(_card("", "not verified", "only the manifests were looked at"))
-    cards.append(_finite_card(data["changes"]))
+        cards.append(_card("", "not verified", _what_was_read(data)))
+    cards.append(_finite_card(data["changes"]["newest"]))
     return "".join(cards)
 
 
@@ -163,21 +175,47 @@ def _label(save: Mapping[str, Any]) -> str:
     return str(save["name"]) if step is None else f"step {int(step):,}"
 
 
-def _best(best: Mapping[str, Any], metrics: list[str]) -> tuple[str, str]:
-    step = "" if best["step"] is None else f", at step {int(best['step']):,}"
-    name = next((name for name in metrics if name in best["metrics"]), "")
+def _best_card(best: Mapping[str, Any], name: str | None) -> str:
+    words = "the best save"
+    if best["step"] is not None:
+        words += f", at step {int(best['step']):,}"
     value = best["metrics"].get(name)
-    shown = value if isinstance(value, str) else figures.number(value)
-    return f"#{best['sequence']}", f"the best save{step}, {name} {shown}"
+    if value is not None:
+        shown = value if isinstance(value, str) else figures.number(value)
+        words += f", {name} {shown}"
+    if "damaged" in best["marks"]:
+        return _card("bad", f"#{best['sequence']}", f"{words}; damaged")
+    return _card("good", f"#{best['sequence']}", words)
 
 
-def _finite_card(changes: Mapping[str, Any]) -> str:
-    count, unread = changes["not_finite"], changes["unread"]
-    rest = f"; {figures.count(unread, 'leaf')} not read" if unread else ""
-    if count:
-        noun = figures.count(count, "leaf")
-        return _card("bad", noun, f"of the newest save with NaN or infinities{rest}")
-    return _card("" if unread else "good", "finite", f"in the newest save{rest}")
+def _finite_card(newest: Mapping[str, Any]) -> str:
+    """Return what is known of NaN in the newest save that can be read."""
+    if not newest:
+        return _card("", "not known", "whether leaves are finite: no save can be read")
+    count, bad = newest["count"], newest["bad"]
+    save = "the newest save"
+    if newest["sequence"] is not None:
+        save += f" (#{newest['sequence']})"
+    unknown = {"not read": len(newest["unread"]), "damaged": len(newest["damaged"])}
+    rest = "".join(f"; {n:,} {word}" for word, n in unknown.items() if n)
+    read = count - sum(unknown.values())
+    if bad:
+        names = [f"{name} ({figures.count(n, 'element')})" for name, n in bad]
+        more = [f"{len(bad) - _MOST_BAD:,} more"] if len(bad) > _MOST_BAD else []
+        listed = ", ".join([*names[:_MOST_BAD], *more])
+        words = f"with NaN or infinities in {save}: {listed}{rest}"
+        return _card("bad", figures.count(len(bad), "leaf"), words)
+    if not count:
+        return _card("", "no floats", f"in {save}, so nothing in it can be NaN")
+    if not read:
+        leaves = figures.count(count, "leaf")
+        return _card("", "not known", f"whether {leaves} of {save} are finite{rest}")
+    if rest:
+        words = f"leaves of floats in {save} are finite{rest}"
+        return _card("", f"{read:,} of {count:,}", words)
+    return _card(
+        "good", "finite", f"all {figures.count(count, 'leaf')} of floats in {save}"
+    )
 
 
 def _card(kind: str, title: str, words: str) -> str:

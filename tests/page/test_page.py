@@ -63,6 +63,14 @@ def browser():
     browser.quit()
 
 
+def texts(browser):
+    """Return for each section what its pictures say."""
+    return browser.execute_script(
+        "return [...document.querySelectorAll('#pictures section')].map(section => "
+        "[...section.querySelectorAll('svg text')].map(x => x.textContent))"
+    )
+
+
 def opened(browser, page, width=1180, scheme="light"):
     """Open a page; return the requests that it made."""
     browser.execute_cdp_cmd(
@@ -108,11 +116,10 @@ def test_a_browser_shows_it_without_an_error_or_a_request(
         "Saves",
         "What saves record",
     ]
-    last = browser.execute_script(
-        "return [...[...document.querySelector('section').querySelectorAll('svg')]"
-        ".at(-1).querySelectorAll('text')].map(x => x.textContent)"
-    )
-    assert last[-1] == "9007.2T"  # A step, below the last metric.
+    for place in (0, 1):  # Below metrics and bars, exact.
+        steps = [x for x in texts(browser)[place] if x.startswith("9,007,")]
+        assert steps
+        assert set(steps) <= {f"{2**53 + 1 + n:,}" for n in range(6)}
     background = "return getComputedStyle(document.body).backgroundColor"
     is_dark = browser.execute_script(background) != "rgb(255, 255, 255)"
     assert is_dark == (scheme == "dark")
@@ -157,8 +164,8 @@ def test_damage_is_shown_and_verified_if_asked(tmp_path):
     infos = elementsckpt.saves(run)
     flip_block(infos[0].path, 0, key="agent")
     (infos[1].path / "manifest.json").write_text("{}")
-    text = elementsckpt.write_report(run, tmp_path / "a.html").read_text("utf-8")
-    assert "1 damaged" in text
+    page = elementsckpt.write_report(run, tmp_path / "a.html", max_bytes=0)
+    assert "1 damaged" in page.read_text("utf-8")
     text = elementsckpt.write_report(run, tmp_path / "b.html", verify=True).read_text()
     assert "2 damaged" in text
     assert "<span>#1, " in text
@@ -244,7 +251,9 @@ def test_a_thousand_saves_are_on_canvases_and_small(tmp_path, browser):
     assert browser.get_log("browser") == []
     assert len(browser.find_elements("css selector", "canvas")) >= 4
     assert not browser.find_elements("css selector", "main section svg[role]")
-    rows = browser.execute_script("return document.querySelectorAll('tbody tr').length")
+    rows = browser.execute_script(
+        "return document.querySelectorAll('.wide.tall tbody tr').length"
+    )
     assert rows == 1000
     assert browser.execute_script("return document.documentElement.scrollHeight") < 30e3
 
@@ -273,9 +282,11 @@ def test_a_leaf_of_several_blocks_has_a_picture_from_digests(tmp_path, browser):
     data = data_of(page)
     (found,) = data["blocks"]
     assert found["name"] == "replay"
-    assert found["rows"][0] == "1" * 64
-    assert found["rows"][1] is None
-    assert 0 < found["rows"][50].count("1") < 64
+    first, without, second = found["rows"][:3]
+    assert first == [1, 1, 1, "1" * 64]
+    assert without == [2, 50, 49, None]  # Rows that are the same are one.
+    assert second[:3] == [51, 51, 1]
+    assert 0 < second[3].count("1") < 64
     assert data["bytes_read"] == 0
     opened(browser, page)
     text = browser.find_element("css selector", "main").text
@@ -318,11 +329,6 @@ def test_it_is_light_on_paper(run, tmp_path, browser):
     browser.execute_cdp_cmd(
         "Emulation.setEmulatedMedia", {"media": "print", "features": features}
     )
-    last = browser.execute_script(
-        "return [...[...document.querySelector('section').querySelectorAll('svg')]"
-        ".at(-1).querySelectorAll('text')].map(x => x.textContent)"
-    )
-    assert last[-1] == "9007.2T"  # A step, below the last metric.
     background = "return getComputedStyle(document.body).backgroundColor"
     assert browser.execute_script(background) == "rgb(255, 255, 255)"
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
@@ -376,3 +382,230 @@ def test_it_shows_what_the_best_and_the_latest_save_record(tmp_path):
     assert "metadata.net.width" in details
     assert text.count("<script") == 2
     assert "\u202e" not in text
+
+
+def save_all(directory, values, **arguments):
+    """Save a value after another; return the folders."""
+    cp = Checkpoint(directory, keep=Keep(latest=None), fsync=False)
+    cp.agent = Value()
+    for value in values:
+        cp.agent.value = value
+        cp.save(**arguments)
+    return [info.path for info in elementsckpt.saves(directory)]
+
+
+def words(page):
+    """Return what the page says without a script, on one line."""
+    body = page.read_text("utf-8").partition("<main>")[2].partition("</main>")[0]
+    return " ".join(re.sub("<[^>]*>", " ", body).split())
+
+
+def cards(page):
+    """Return kind, title and words of each card."""
+    found = r'<div class="card (.*?)"><b>(.*?)</b><span>(.*?)</span>'
+    return re.findall(found, page.read_text("utf-8"))
+
+
+def test_nothing_is_called_finite_where_nothing_was_read(tmp_path):
+    run = tmp_path / "run"
+    folders = save_all(run, [{"w": np.ones(9) * n} for n in range(3)])
+    page = elementsckpt.write_report(run, tmp_path / "x.html", max_bytes=0)
+    assert cards(page)[-1] == (
+        "",
+        "not known",
+        "whether 1 leaf of the newest save (#3) are finite; 1 not read",
+    )
+    page = elementsckpt.write_report(run, page)
+    kind, title, said = cards(page)[-1]
+    assert (kind, title) == ("good", "finite")
+    assert said == "all 1 leaf of floats in the newest save (#3)"
+    for folder in folders:
+        (folder / "manifest.json").write_text("{}")
+    page = elementsckpt.write_report(run, page)
+    assert "good" not in [kind for kind, _, _ in cards(page)]
+    assert cards(page)[-1][1:] == (
+        "not known",
+        "whether leaves are finite: no save can be read",
+    )
+    assert cards(page)[1][1:] == ("3 damaged", cards(page)[1][2])
+    assert "the rest" not in cards(page)[1][2]
+
+
+def test_a_part_that_was_read_is_not_all(tmp_path):
+    tree = {"small": np.ones(9), "large": np.ones(999)}
+    save_all(tmp_path / "run", [tree])
+    page = elementsckpt.write_report(
+        tmp_path / "run", tmp_path / "x.html", max_bytes=99
+    )
+    assert cards(page)[-1] == (
+        "",
+        "1 of 2",
+        "leaves of floats in the newest save (#1) are finite; 1 not read",
+    )
+
+
+def test_tiles_and_the_end_of_the_page_agree_about_what_was_read(run, tmp_path):
+    for limit, said in [
+        (0, "of the saves, only manifests were read"),
+        (10**9, "of arrays were read for the pictures"),
+    ]:
+        page = elementsckpt.write_report(run, tmp_path / "x.html", max_bytes=limit)
+        assert words(page).count(said) == 2
+        assert ("only manifests" in words(page)) == (not limit)
+
+
+def test_leaves_with_nan_are_named(run, tmp_path):
+    kind, title, said = cards(elementsckpt.write_report(run, tmp_path / "x.html"))[-1]
+    assert (kind, title) == ("bad", "1 leaf")
+    assert said == (
+        "with NaN or infinities in the newest save (#6): agent/layer0/w (64 elements)"
+    )
+
+
+def test_a_change_from_zero_or_nan_is_a_change(tmp_path, browser):
+    big = np.float64([1e300, 0])
+    leaves = {
+        "zero": [np.zeros(2), np.ones(2), np.ones(2)],
+        "nan": [np.float64([1, np.nan]), np.ones(2), np.ones(2) * 2],
+        "same": [np.ones(3)] * 3,
+        "big": [big, -big, -big],
+        "tiny": [big * 0 + 1e-300, big * 0 + 2e-300, big * 0],
+    }
+    trees = [{name: x[n] for name, x in leaves.items()} for n in range(3)]
+    save_all(tmp_path / "run", trees)
+    page = elementsckpt.write_report(tmp_path / "run", tmp_path / "x.html")
+    rows = {x["name"]: x["change"] for x in data_of(page)["changes"]["rows"]}
+    assert rows == {
+        "agent/zero": [None, "no ratio", 0.0],
+        "agent/nan": [None, "no ratio", 1.0],
+        "agent/same": [None, 0.0, 0.0],
+        "agent/big": [None, 2.0, 0.0],
+        "agent/tiny": [None, 1.0, 1.0],
+    }
+    opened(browser, page)
+    shown = browser.find_element("css selector", "main").text
+    assert "changed from zero or NaN" in shown
+    assert "Never changed: agent/same." in shown
+    assert "agent/nan in #1." in shown
+    hints = cells(browser, "agent/zero")[:-1]  # Without the box of its bytes.
+    assert [hint.splitlines()[2] for hint, _ in hints] == [
+        "nothing to compare with",
+        "changed from zero or NaN",
+        "changed from zero or NaN",  # The mark inside.
+        "changed by 0 %",
+    ]
+    colors = [color for _, color in hints]
+    assert colors[1] == "var(--heat)"
+    assert colors[3] == "var(--line)"
+
+
+def cells(browser, name):
+    """Return hint and colour of each shape of a picture that is about a leaf."""
+    return browser.execute_script(
+        """return [...document.querySelectorAll("svg rect")]
+        .map(x => [x.querySelector("title")?.textContent ?? "", x.getAttribute("fill")])
+        .filter(x => x[0].split("\\n").includes(arguments[0]))""",
+        name,
+    )
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_larger_change_has_the_stronger_colour(run, tmp_path, browser, scheme):
+    opened(browser, elementsckpt.write_report(run, tmp_path / "x.html"), 1180, scheme)
+    page, heat = browser.execute_script(
+        """const style = getComputedStyle(document.documentElement);
+        return ["--page", "--heat"].map(x => style.getPropertyValue(x));"""
+    )
+
+    def light(color):
+        digits = color.strip("# ")
+        digits = "".join(x * 2 for x in digits) if len(digits) == 3 else digits
+        return sum(bytes.fromhex(digits)) / 3
+
+    assert abs(light(heat) - light(page)) > 120
+    entries = browser.execute_script(
+        """return [...document.querySelectorAll(".legend span")].map(x =>
+        [x.textContent, Number(x.querySelector("rect").getAttribute("fill-opacity"))])
+        .filter(x => x[0].includes("%"))"""
+    )
+    assert [text for text, _ in entries] == [
+        "≤ 0.001 %", "0.01 %", "0.1 %", "1 %", "10 %", "100 % or more",
+    ]  # fmt: skip
+    strengths = [strength for _, strength in entries]
+    assert strengths == sorted(set(strengths))
+
+
+def test_a_damaged_array_is_found_where_it_is_read(tmp_path, browser):
+    trees = [{"w": np.ones(9) * n, "x": np.ones(9)} for n in range(1, 5)]
+    folders = save_all(tmp_path / "run", trees)
+    flip_block(folders[1], 0, key="agent")
+    page = elementsckpt.write_report(tmp_path / "run", tmp_path / "x.html")
+    rows = {x["name"]: x["change"] for x in data_of(page)["changes"]["rows"]}
+    assert "damaged" in [*rows["agent/w"], *rows["agent/x"]]
+    assert rows["agent/w"][3] == 0.333  # The others are shown all the same.
+    assert "1 damaged" in words(page)
+    assert "#2; the rest not verified" in words(page)
+    opened(browser, page)
+    (mark,) = browser.find_elements("css selector", "td .bad")
+    assert mark.text == "damaged"
+
+
+def test_a_component_has_one_colour_and_bars_have_axes(tmp_path, browser):
+    cp = Checkpoint(tmp_path / "run", keep=Keep(latest=None), fsync=False)
+    cp.step = elementsckpt.Counter()
+    cp.agent, cp.replay = Value({"w": np.ones(9)}), Value()
+    large = noise(0, 3 << 20)
+    for number in range(9):
+        cp.step.value += 1000
+        large[::1000] ^= 1
+        cp.replay.value = large.copy()
+        cp.save(metrics={"loss": 0.0006667 / (number + 1)})
+    opened(browser, elementsckpt.write_report(tmp_path / "run", tmp_path / "x.html"))
+    hints = cells(browser, "replay: 3.15 MB written")
+    hints += cells(browser, "#1 to #9, each: new, 100 % of the leaf")
+    hints += cells(browser, "replay")
+    assert len(hints) == 9 + 1 + 1
+    assert {color for _, color in hints} == {"var(--a)"}
+    metrics, bars, changed, *_ = texts(browser)
+    steps = [f"{n},000" for n in range(1, 10)]
+    assert "0.0006667" in metrics
+    assert [x for x in metrics if x in steps] == steps[::2]
+    assert [x for x in bars if x in steps] == steps
+    assert "step" in metrics
+    assert "step" in bars
+    assert [x for x in bars if x.endswith("B")] == ["0 B", "1 MB", "2 MB", "3 MB"]
+    assert changed == ["replay", "#1 to #9", "0 B", "3.15 MB"]
+
+
+@pytest.mark.parametrize("width", [420, 500, 1180])
+def test_nothing_is_cut_at_the_edge(run, tmp_path, browser, width):
+    opened(browser, elementsckpt.write_report(run, tmp_path / "x.html"), width)
+    outside = browser.execute_script(
+        """return [...document.querySelectorAll("#pictures text")].filter(text => {
+        const own = text.getBoundingClientRect();
+        const all = text.ownerSVGElement.getBoundingClientRect();
+        return own.left < all.left - 1 || own.right > all.right + 1
+            || own.bottom > all.bottom + 2 || all.right > innerWidth;
+        }).map(text => text.textContent)"""
+    )
+    assert outside == []
+    hint = browser.find_element("css selector", ".hint")
+    box = browser.find_element("css selector", ".hint + .wide")
+    is_wider = browser.execute_script(
+        "return arguments[0].scrollWidth > arguments[0].clientWidth + 1", box
+    )
+    assert hint.is_displayed() == is_wider
+    assert is_wider or width == 1180
+
+
+def test_pictures_follow_the_width_of_the_window(run, tmp_path, browser):
+    opened(browser, elementsckpt.write_report(run, tmp_path / "x.html"), 1180)
+    size = {"width": 420, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.execute_async_script(
+        "requestAnimationFrame(() => setTimeout(arguments[0]))"
+    )
+    widths = """return [...document.querySelectorAll("#pictures svg[role]")]
+        .map(x => Number(x.getAttribute("viewBox").split(" ")[2]))"""
+    assert max(browser.execute_script(widths)) < 420
+    assert browser.execute_script("return document.querySelectorAll('h2').length") == 7
