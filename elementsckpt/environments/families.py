@@ -36,7 +36,11 @@ from msgspec import Struct
 from ..kinds import references
 
 # Libraries, and the modules of this package that know their objects.
-LIBRARIES: dict[str, str] = {}
+LIBRARIES: dict[str, str] = {
+    "mujoco": "mujoco",
+    "ale_py": "ale",
+    "pygame": "pygame",
+}
 
 # What users give: (save, load), or None, by type.
 Given = Mapping[type, "tuple[Callable[[Any], Any], Callable[[Any, Any], Any]] | None"]
