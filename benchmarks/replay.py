@@ -178,7 +178,7 @@ def written(
 
 def unchecked(case: Case) -> Case:
     """Return the case with segments linked as they are."""
-    never = mock.patch("elementsckpt.saving.earlier.CHECK_EVERY", sys.maxsize)
+    never = mock.patch("elementsckpt.saving.earlier_save.CHECK_EVERY", sys.maxsize)
     return never(case)
 
 

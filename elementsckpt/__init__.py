@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from .reports import LoadReport as LoadReport
     from .reports import SaveInfo as SaveInfo
     from .reports import SaveReport as SaveReport
-    from .reports.looking import Progress as Progress
+    from .reports.work import Progress as Progress
     from .run.schedule import Every as Every
     from .system.progress import progress as progress
 
@@ -108,7 +108,7 @@ _HOMES = {
     "kinds.ring": ["Ring"],
     "page.report": ["write_report"],
     "reports": ["ComponentInfo", "Lineage", "LoadReport", "SaveInfo", "SaveReport"],
-    "reports.looking": ["Progress"],
+    "reports.work": ["Progress"],
     "run.schedule": ["Every"],
     "system.progress": ["progress"],
 }

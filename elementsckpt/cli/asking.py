@@ -13,7 +13,7 @@ from ..reports.outline import Column, Table
 from .screen import FAILED, Screen
 
 if TYPE_CHECKING:
-    from ..reports.looking import PruneReport
+    from ..reports.disk import PruneReport
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -18,7 +18,7 @@ from ..errors import MismatchError
 from ..format import scalars
 from ..format.manifest import OWN_VALUE, LeafGroup, Tree
 from ..kinds import leaves
-from ..state import matching, pytrees, specs, tree, walking
+from ..state import matching, pytrees, saved_tree, specs, walking
 from ..state.selection import Selection
 
 _MOST_LINES = 3
@@ -85,7 +85,7 @@ class Form:
             )
             _decide(plan, saved)
             left = matching.differences(plan.problems, plan.missing, plan.unexpected)
-            return [f"{tree.full_name(key, name)}: {what}" for name, what in left]
+            return [f"{saved_tree.full_name(key, name)}: {what}" for name, what in left]
         return []
 
 
@@ -111,7 +111,7 @@ def _decide(plan: matching.Plan, saved: Tree) -> None:
     """Decide about numbers in the manifest; all other undecided leaves fit."""
     values = {
         first + index: scalars.decode(code)
-        for first, group in tree.numbered(saved)
+        for first, group in saved_tree.numbered(saved)
         if group.kind == "python"
         for index, code in enumerate(group.value)
     }

@@ -14,7 +14,7 @@ from ..errors import StateError
 from ..format.manifest import Tree, escape
 from ..kinds import jax_arrays, leaves
 from ..kinds.python_kinds import FUNCTION
-from ..state import matching, pytrees, replacing, skeletons, tree, unsaved
+from ..state import matching, pytrees, replacing, saved_tree, skeletons, static_parts
 from ..state.flattening import ValueState
 from ..state.plain import Keys, Plain, plain
 from ..state.selection import Selection
@@ -254,27 +254,27 @@ def _check(
             "%s has attributes beside what it holds that only pickle could save, "
             "%s: they are neither saved nor loaded. If they are part of the "
             "state, hold them in fields, or as arrays and numbers.",
-            tree.full_name(key, name),
+            saved_tree.full_name(key, name),
             ", ".join(others),
         )
     for name, code in _untold(value, "code", found.code):
-        hidden = unsaved.arrays_in_code(code)
+        hidden = static_parts.arrays_in_code(code)
         if hidden:
             _logger.warning(
                 "%s is code that holds arrays%s: they are neither saved nor "
                 "loaded. If they are part of the state, bind them with "
                 "functools.partial, or hold them in the value beside it.",
-                tree.full_name(key, name),
+                saved_tree.full_name(key, name),
                 _listed(hidden),
             )
     for name, parts in _untold(value, "static", static):
-        hidden = unsaved.arrays_in_static(parts)
+        hidden = static_parts.arrays_in_static(parts)
         if hidden:
             _logger.warning(
                 "%s is static and holds arrays%s: they are neither saved nor "
                 "loaded. If they are part of the state, hold them in the value where "
                 "they are not static.",
-                tree.full_name(key, name),
+                saved_tree.full_name(key, name),
                 _listed(hidden),
             )
 
@@ -351,7 +351,7 @@ class NnxState(Value):
         self._form = _form_of(self.value)
 
     def _static_parts(self) -> Iterable[tuple[str, list[Any]]]:
-        return unsaved.static_parts_of_nnx(self._module).items()
+        return static_parts.static_parts_of_nnx(self._module).items()
 
     @property
     def value(self) -> Any:

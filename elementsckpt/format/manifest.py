@@ -165,8 +165,8 @@ class Component(Struct, forbid_unknown_fields=True):
       size_bytes: Size of the leaves that are stored in blocks, or of the files.
       segments: Files that hold its blocks.
       blocks: Its blocks, in the order in which leaves refer to them.
-      trees: Its state, or the state of each shard. `tree` decodes them one by one,
-        because there may be very many.
+      trees: Its state, or the state of each shard. `saved_tree` decodes them one by
+        one, because there may be very many.
       files: The folder that it wrote itself, or None if it has a state. With a folder,
         the lists above are empty.
       skeleton: Pickled classes, static fields and functions of a pytree whose leaves

@@ -23,7 +23,7 @@ from ..kinds import leaves
 from ..kinds.kind import dtype_of
 from ..loading.component import names_in_block
 from ..loading.request import require_pattern
-from ..state.tree import full_name
+from ..state.saved_tree import full_name
 from ..storage.pool import Opened
 from ..storage.reader import read_block
 from ..storage.store import Source

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from ..errors import MismatchError, damage
 from ..format.manifest import Block
-from ..reports.looking import DiffReport, LeafDiff
+from ..reports.differences import DiffReport, LeafDiff
 from ..system.progress import Meter
 from ..user.arguments import AnyPath
 from .contents import Blocks, Contents, Leaf, elements, newest

@@ -12,7 +12,7 @@ from ..directory import choice
 from ..directory.entries import SaveEntry
 from ..directory.listing import Directory
 from ..format import names
-from ..reports.looking import SaveUsage, UsageReport
+from ..reports.disk import SaveUsage, UsageReport
 from ..storage.store import StoredFile
 from ..user.arguments import AnyPath, local
 

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from ..errors import MismatchError, damage
 from ..format import dtypes
-from ..reports.looking import ExportReport
+from ..reports.disk import ExportReport
 from ..storage import disk, files
 from ..system.progress import Meter
 from ..user import arguments, hints

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..errors import damage
-from ..reports.looking import LeafInfo, LeafList
+from ..reports.leaves import LeafInfo, LeafList
 from ..user.arguments import AnyPath
 from .contents import Contents, Leaf, newest
 

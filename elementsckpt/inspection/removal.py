@@ -8,7 +8,7 @@ from ..directory import lookup, retention
 from ..directory.entries import SaveEntry
 from ..directory.listing import Directory
 from ..directory.retention import Keep
-from ..reports.looking import KeptSave, PruneReport
+from ..reports.disk import KeptSave, PruneReport
 from ..storage import paths
 from ..user.arguments import AnyPath, flag, local, shown
 from .disk_usage import freed_by

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import damage
-from ..reports.looking import LeafStats, StatsList
+from ..reports.leaves import LeafStats, StatsList
 from ..system.progress import Meter
 from ..user.arguments import AnyPath
 from .contents import Blocks, Contents, Leaf, newest

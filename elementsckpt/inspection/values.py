@@ -15,7 +15,7 @@ from ..loading.decoding import Decoder
 from ..loading.loaded import Notes
 from ..loading.request import Request
 from ..loading.verbs import READ
-from ..reports.looking import LeafInfo
+from ..reports.leaves import LeafInfo
 from ..storage.reader import Reader
 from ..system.phases import Phases
 from ..user.arguments import AnyPath

@@ -14,9 +14,9 @@ from ..directory.entries import SaveEntry
 from ..errors import CheckpointError, DamagedError, VersionError, damage
 from ..format import names
 from ..format.manifest import Block, Component, File, Segment
-from ..reports.looking import Problem, SaveCheck, VerifyReport
-from ..state import tree
-from ..storage import files, filetree
+from ..reports.checks import Problem, SaveCheck, VerifyReport
+from ..state import saved_tree
+from ..storage import component_files, files
 from ..storage.reader import read_block
 from ..storage.store import OpenSegment
 from ..system.progress import Meter
@@ -163,11 +163,11 @@ class _Work:
             with files.File(path) as file:
                 place = file.signature, entry.digest
                 if self._known.get(place) is None:
-                    filetree.check(file, entry, meter=self._meter)
+                    component_files.check(file, entry, meter=self._meter)
                     self.bytes_read += entry.size
                 self._known[place] = ""
         except DamagedError as error:
-            leaves = (tree.full_name(key, entry.path),)
+            leaves = (saved_tree.full_name(key, entry.path),)
             yield Problem(name, 0, entry.size, leaves, str(error))
 
 

@@ -15,8 +15,8 @@ from ..errors import MismatchError, damage, reason
 from ..format.manifest import Component, Tree
 from ..kinds import leaves
 from ..kinds.kind import Spec
-from ..state import replacing, skeletons, tree, unflattening, view_leaves, walking
-from ..state.homonyms import Keys
+from ..state import replacing, saved_tree, skeletons, unflattening, view_leaves, walking
+from ..state.same_names import Keys
 from . import refusals
 from .decoding import Decoder
 
@@ -89,7 +89,7 @@ class SavedComponent:
         ):  # Shards are verified first, and then read again.
             return self._reader.size_bytes * (1 + self.streams)
         with damage(self._where):
-            picked = [group for _, group in tree.pick(self._tree, {*numbers})]
+            picked = [group for _, group in saved_tree.pick(self._tree, {*numbers})]
             groups = [group for group in picked if group.kind != "view"]
             return sum(leaves.layout_of(x)[2] * len(x.names) for x in groups)
 
@@ -99,7 +99,7 @@ class SavedComponent:
             return [str(index) for index in range(self._entry.shards or 0)]
         with damage(self._where):
             saved = self._tree
-            names, hidden = tree.leaf_names(saved), tree.hidden(saved)
+            names, hidden = saved_tree.leaf_names(saved), saved_tree.hidden(saved)
             return [x for n, x in enumerate(names) if n not in hidden]
 
     def names(self) -> list[tuple[str, int]]:
@@ -137,9 +137,11 @@ class SavedComponent:
         """
         with damage(self._where):
             saved, numbers = self._tree, {*numbers}
-            picked = tree.pick(saved, numbers.difference(as_saved))
+            picked = saved_tree.pick(saved, numbers.difference(as_saved))
             others = [x for x in picked if not leaves.named(x[1]).is_numpy(x[1])]
-            whole = tree.needed(saved, [*as_saved, *tree.numbers_in(others)])
+            whole = saved_tree.needed(
+                saved, [*as_saved, *saved_tree.numbers_in(others)]
+            )
             return self._decoder.some(
                 saved, [*numbers.difference(whole), *whole], {*whole}
             )
@@ -148,13 +150,15 @@ class SavedComponent:
     def is_plain(self) -> bool:
         """Whether it has neither pickles nor attributes of containers."""
         saved = self._tree
-        return not (any(x.attributes for x in saved.nodes) or tree.has_pickles(saved))
+        return not (
+            any(x.attributes for x in saved.nodes) or saved_tree.has_pickles(saved)
+        )
 
     def structure(self) -> replacing.Structure:
         """Return the structure of its containers."""
         with damage(self._where):
             saved = self._tree
-            count = len(tree.leaf_names(saved))
+            count = len(saved_tree.leaf_names(saved))
             return replacing.describe(saved.root, saved.nodes, count)
 
     def barred(self, numbers: Iterable[int]) -> dict[int, str]:
@@ -167,19 +171,21 @@ class SavedComponent:
         with damage(self._where):
             saved = self._tree
             for number in () if self._request.allow_pickle else numbers:
-                below = [x for x in tree.needed(saved, [number]) if x >= 0]
-                groups = [group for _, group in tree.pick(saved, below)]
+                below = [x for x in saved_tree.needed(saved, [number]) if x >= 0]
+                groups = [group for _, group in saved_tree.pick(saved, below)]
                 names = [n for x in groups if leaves.named(x).is_code for n in x.names]
                 if names:
-                    found[number] = tree.full_name(self.key, min(names, key=len))
+                    found[number] = saved_tree.full_name(self.key, min(names, key=len))
         return found
 
     def shared(self) -> set[int]:
         """Return the numbers of leaves that share memory or are inside other leaves."""
         with damage(self._where):
             saved = self._tree
-            pairs = view_leaves.pairs(tree.numbered(saved))
-            return {n for pair in pairs for n in pair} | tree.held_elsewhere(saved)
+            pairs = view_leaves.pairs(saved_tree.numbered(saved))
+            return {n for pair in pairs for n in pair} | saved_tree.held_elsewhere(
+                saved
+            )
 
     def places(self) -> list[tuple[str, walking.Place]]:
         """Return name and place of each leaf and each empty container."""
@@ -236,4 +242,4 @@ def names_in_block(component: Component, key: str, block: int) -> str:
                 if group.block == last:
                     names += [prefix + name for name in group.names]
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    return tree.full_name(key, names[0]) + more
+    return saved_tree.full_name(key, names[0]) + more

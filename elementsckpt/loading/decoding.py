@@ -14,7 +14,7 @@ from ..format.manifest import Component, LeafGroup, Node, Tree
 from ..kinds import leaves, pickles
 from ..kinds.kind import Stored
 from ..kinds.references import Resolver
-from ..state import tree, unflattening, view_leaves, walking
+from ..state import saved_tree, unflattening, view_leaves, walking
 from ..storage.reader import Reader
 from . import refusals
 from .loaded import Notes
@@ -51,11 +51,11 @@ class Decoder(Struct):
           saved: The tree in the manifest.
           shard: The number of the shard, if the component has shards.
         """
-        if self.request.leaves_out and tree.has_pickles(saved):
+        if self.request.leaves_out and saved_tree.has_pickles(saved):
             return self._rest(saved, shard)
         is_bare = self.request.plain
         values = self._read(saved.leaves, [not is_bare] * len(saved.leaves))
-        numbered = list(tree.numbered(saved))
+        numbered = list(saved_tree.numbered(saved))
         view_leaves.restore(numbered, values)
         find_class = self._class_finder(saved)
         made = self._unpickle_all(numbered, values, saved, find_class)
@@ -107,17 +107,17 @@ class Decoder(Struct):
             need. Other arrays come as NumPy arrays.
         """
         wanted = list(wanted)
-        numbers = [number for number in tree.needed(saved, wanted) if number >= 0]
-        picked = tree.pick(saved, as_saved & {*numbers})
+        numbers = [number for number in saved_tree.needed(saved, wanted) if number >= 0]
+        picked = saved_tree.pick(saved, as_saved & {*numbers})
         count = len(picked)
-        picked += tree.pick(saved, set(numbers) - as_saved)
+        picked += saved_tree.pick(saved, set(numbers) - as_saved)
         is_bare = not any(group.kind == "pickle" for _, group in picked)
         # Pickled objects may hold arrays that share this memory.
         views = dict(view_leaves.pairs(picked)) if is_bare else {}
         picked = list(view_leaves.with_bases(saved, picked, self.entry.blocks))
         whole = [index < count for index in range(len(picked))]
         read = self._read([group for _, group in picked], whole)
-        values = dict(zip(tree.numbers_in(picked), read, strict=True))
+        values = dict(zip(saved_tree.numbers_in(picked), read, strict=True))
         view_leaves.restore(picked, values)
         find_class = self._class_finder(saved)
         made = self._unpickle_all(picked, values, saved, find_class, as_saved)
@@ -191,7 +191,7 @@ class Decoder(Struct):
             )
         }
         made: dict[int, Any] = {}
-        needed = tree.needed(saved, [*pickled, *(n for n in wanted if n < 0)])
+        needed = saved_tree.needed(saved, [*pickled, *(n for n in wanted if n < 0)])
         if needed:
             unflattening.check(saved.nodes)
         for number in needed:
@@ -226,7 +226,7 @@ class Decoder(Struct):
             raise refusals.not_unpickled(full, less, error) from error
 
     def _full_name(self, name: str) -> str:
-        return tree.full_name(self.key, name)
+        return saved_tree.full_name(self.key, name)
 
     def admitted(
         self,
@@ -238,11 +238,11 @@ class Decoder(Struct):
         """Return the leaves to read: without pickled ones if these are left out."""
         if not self.request.leaves_out:
             return numbers
-        picked = tree.pick(saved, numbers)
-        pickled = {*tree.numbers_in(x for x in picked if x[1].kind == "pickle")}
+        picked = saved_tree.pick(saved, numbers)
+        pickled = {*saved_tree.numbers_in(x for x in picked if x[1].kind == "pickle")}
         for name, number in named if pickled else ():
             if number in pickled:
-                full = tree.full_name(shard, name) if shard else name
+                full = saved_tree.full_name(shard, name) if shard else name
                 self.notes.left_out[self._full_name(full)] = None
         return numbers - pickled
 

@@ -13,7 +13,7 @@ from ..foreign import elements
 from ..format import manifest
 from ..kinds.kind import Spec
 from ..state import flattening, replacing, unflattening
-from ..state.homonyms import Keys
+from ..state.same_names import Keys
 from .loaded import Notes
 from .request import Request
 

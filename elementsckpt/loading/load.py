@@ -17,15 +17,15 @@ from ..components.component import Target
 from ..directory.entries import SaveEntry
 from ..errors import PickleError, add_note, naming
 from ..format.manifest import escape
-from ..state import tree
+from ..state import saved_tree
 from ..state.unflattening import LEFT_OUT
-from ..storage.fileview import FolderReader, isolate
+from ..storage.file_view import FolderReader, isolate
 from ..system.memory import require_memory
 from ..system.phases import Phases
 from ..system.progress import Meter
 from . import refusals
 from .candidates import Candidates
-from .current import compare, fill, refuse_unselected
+from .current_state import compare, fill, refuse_unselected
 from .loaded import Loaded, Notes, full_names
 from .open_save import AnyComponent, OpenSave, Selectable
 from .parts import Parts, divide
@@ -255,7 +255,7 @@ def _note_misfits(loaded: Loaded) -> None:
             continue
         misfit = torch_states.misfit(target.load, loaded.states.get(key))
         for name, problem in misfit.problems.items():
-            full = tree.full_name(key, escape(name))
+            full = saved_tree.full_name(key, escape(name))
             loaded.mismatched[full] = problem
             if full in loaded.loaded:
                 loaded.loaded.remove(full)

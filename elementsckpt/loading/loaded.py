@@ -17,7 +17,7 @@ from ..reports import LoadReport
 from ..state import walking
 from ..state.matching import Plan
 from ..state.selection import Selection
-from ..storage.fileview import FolderReader
+from ..storage.file_view import FolderReader
 from ..storage.store import Draft
 from ..system.phases import Phases
 from ..system.progress import SILENT, Meter

@@ -17,7 +17,7 @@ from ..format import codec, manifest, names, scalars
 from ..format.manifest import Component
 from ..kinds.references import Resolver
 from ..state import flattening
-from ..storage.fileview import FolderReader
+from ..storage.file_view import FolderReader
 from ..storage.reader import Reader
 from ..user import hints
 from . import refusals

@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeGuard
 
 from ..components.component import Target
 from ..errors import PickleError
-from ..storage.fileview import FolderReader
+from ..storage.file_view import FolderReader
 from . import patterns, refusals
 from .loaded import Loaded
 from .open_save import AnyComponent, Selectable

@@ -13,7 +13,7 @@ from typing import Any
 from .. import errors
 from ..directory.entries import SaveEntry
 from ..errors import reason
-from ..state import matching, tree
+from ..state import matching, saved_tree
 from ..state.matching import Plan
 from ..user import hints
 from ..user.arguments import shown
@@ -187,7 +187,9 @@ def _of_current(regex: str, plans: Mapping[str, Plan]) -> str:
     """Return advice if a pattern matches only names in the current state, or ""."""
     for key, plan in plans.items():
         for name in plan.flat.names:
-            if re.match(regex, name) or re.match(regex, tree.full_name(key, name)):
+            if re.match(regex, name) or re.match(
+                regex, saved_tree.full_name(key, name)
+            ):
                 return (
                     f"It matches {name!r} of the current state, and patterns match "
                     f"names in the save, which rename= maps to current ones. "

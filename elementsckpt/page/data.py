@@ -13,7 +13,7 @@ from ..format import names
 from ..inspection.contents import Contents, Leaf
 from ..inspection.disk_usage import usage
 from ..inspection.infos import ListedSave, listed, saves
-from ..reports.looking import UsageReport
+from ..reports.disk import UsageReport
 from ..reports.report import to_json
 from . import changes
 from .changes import Budget

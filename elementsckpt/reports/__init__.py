@@ -32,7 +32,16 @@ _HOMES = {
     ],
 }
 _NAMES = {name: home for home, names in _HOMES.items() for name in names}
-__all__ = ["figures", "looking", "outline", "report"]
+__all__ = [
+    "checks",
+    "differences",
+    "disk",
+    "figures",
+    "leaves",
+    "outline",
+    "report",
+    "work",
+]
 
 
 if not TYPE_CHECKING:

@@ -101,6 +101,21 @@ class Section(NamedTuple):
     is_open: bool = False
 
 
+LEAF_NAME = Column("leaf", is_kept=True)
+
+
+def right(*titles: str) -> list[Column]:
+    """Return columns whose cells end at the right, with these titles."""
+    return [Column(title, is_right=True) for title in titles]
+
+
+def table_section(
+    columns: Sequence[Column], rows: Sequence[Sequence[str]]
+) -> list[Section]:
+    """Return a section of a table without a heading, or none if it has no rows."""
+    return [Section("", Table(columns, rows))] if rows else []
+
+
 class Outline(NamedTuple):
     """What a report shows.
 

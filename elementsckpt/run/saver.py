@@ -24,7 +24,7 @@ from ..directory.metadata import encode_metrics, merge
 from ..directory.records import decode_metrics
 from ..reports import SaveReport
 from ..saving.arenas import Arenas
-from ..saving.earlier import LostError
+from ..saving.earlier_save import LostError
 from ..saving.history import History
 from ..saving.options import SaveLabel, SaveOptions
 from ..saving.save import Saving

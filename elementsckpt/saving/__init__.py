@@ -5,4 +5,4 @@ save holds is **reused**: its segment is linked. In the background a save owns c
 which are in its **arenas**, and writes after `save()` has returned.
 """
 
-__all__ = ["arenas", "blocks", "earlier", "history", "options", "save"]
+__all__ = ["arenas", "blocks", "earlier_save", "history", "options", "save"]

@@ -15,7 +15,7 @@ from ..errors import StateError, add_note, naming
 from ..format import scalars
 from ..format.manifest import Component, Tree, encode_tree
 from ..format.names import stems
-from ..state import flattening, recurring, tree
+from ..state import flattening, recurring, saved_tree
 from ..state.recurring import Recurring
 from ..state.sharing import Losses
 from ..system.phases import Phases
@@ -208,7 +208,7 @@ class ComponentSave:
         )
         saved, storages, owners = encoded.tree, encoded.storages, encoded.owners
         names = [prefix + name for name in encoded.unshared]
-        self._unshared += [tree.full_name(self.key, name) for name in names]
+        self._unshared += [saved_tree.full_name(self.key, name) for name in names]
         self._tell_of_losses(losses, prefix)
         if is_value:
             state.check(self.key, saved)
@@ -216,8 +216,8 @@ class ComponentSave:
             self.entry.leaf_count += len(group.names)
             if arrays:
                 self.entry.size_bytes += len(arrays) * arrays[0].nbytes
-        for name in tree.pickled_names(saved):
-            self.pickled.append(tree.full_name(self.key, prefix + name))
+        for name in saved_tree.pickled_names(saved):
+            self.pickled.append(saved_tree.full_name(self.key, prefix + name))
         if self.writer is not None:
             saved.leaves = self.writer.add(saved.leaves, storages, owners, prefix)
             self._tell_of_rings(self.writer.untrue_rings)
@@ -230,7 +230,7 @@ class ComponentSave:
                 "%s has changed in rows %s to %s, where its Ring has added none since "
                 "the last save. From now on it is saved whole. Count in `added` each "
                 "row that is written, or save the array without Ring.",
-                *(tree.full_name(self.key, name), first, last),
+                *(saved_tree.full_name(self.key, name), first, last),
             )
 
     def _tell_of_memory(self) -> None:
@@ -255,7 +255,7 @@ class ComponentSave:
                 "bring that back. Save it by hand, beside the object, and set it in "
                 "load(); or begin anew there on purpose, as reset() of an environment "
                 "does.",
-                tree.full_name(self.key, prefix + names[0]),
+                saved_tree.full_name(self.key, prefix + names[0]),
                 more,
                 cls.__module__,
                 cls.__qualname__,

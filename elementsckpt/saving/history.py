@@ -16,11 +16,11 @@ from ..format import codec, manifest, names, scalars
 from ..format.manifest import Component
 from ..state.recurring import Recurring
 from ..storage.store import Draft
-from .earlier import CHECK_EVERY, EarlierSave, EarlierSegments
+from .earlier_save import CHECK_EVERY, EarlierSave, EarlierSegments
 from .options import SaveOptions
 from .reuse import BlockIndex
 from .rings import EarlierRing, rings_of
-from .still import Still
+from .unchanging import Still
 
 # For which `loading` refuses a component; a save only does without.
 _REFUSED = (MsgspecError, ValueError, TypeError, LookupError, ImportError)

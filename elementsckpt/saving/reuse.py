@@ -22,7 +22,7 @@ from ..format.digests import digest
 from ..format.header import ALIGN, round_up
 from ..format.manifest import Segment
 from .blocks import Block, Content, prefix_hash
-from .earlier import (
+from .earlier_save import (
     EarlierSave,
     EarlierSegment,
     EarlierSegments,

@@ -24,7 +24,7 @@ from ..user.notices import Notices
 from ..user.times import datetime
 from .arenas import Arenas
 from .component import ComponentSave, collect
-from .earlier import EarlierSave, LostError
+from .earlier_save import EarlierSave, LostError
 from .history import History
 from .options import SaveLabel, SaveOptions, Settings
 from .reuse import BlockIndex

@@ -19,8 +19,8 @@ from ..kinds.kind import Kind, Spec
 from ..kinds.python_kinds import OBJECT
 from ..kinds.ring import Ring
 from ..user import attributes
-from . import containers, tree
-from .homonyms import Keys
+from . import containers, saved_tree
+from .same_names import Keys
 
 
 class Flat(Struct):
@@ -201,11 +201,11 @@ class _Flattener:
         self._open.add(identity)
         try:
             node, keys, children = containers.take_apart(value, kind)
-            names = tree.names_below(name, keys)
+            names = saved_tree.names_below(name, keys)
             if self._with_attributes and kind in containers.WITH_ATTRIBUTES:
                 others = containers.attributes_of(value)
                 node.attributes = containers.encode_keys([*others])
-                names += tree.names_below(name, [f".{other}" for other in others])
+                names += saved_tree.names_below(name, [f".{other}" for other in others])
                 children = [*children, *others.values()]
             node.children = self.visit(names, children)
         except (_CycleError, scalars.NotScalarError) as error:

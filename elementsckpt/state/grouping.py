@@ -19,7 +19,7 @@ from ..kinds.numpy_kinds import NUMPY, has_bytes, is_strings
 from ..kinds.python_kinds import FORM, PYTHON, is_long
 from ..kinds.remote import Remote, Storage
 from ..kinds.ring import Ring
-from . import stretches, tree, view_leaves
+from . import saved_tree, stretches, view_leaves
 from .flattening import Flat
 from .sharing import Losses, Pickling
 
@@ -243,7 +243,7 @@ class _Encoder:
         kinds = [self._flat.kinds[number] for number in numbers]
         values = [self._flat.values[number] for number in numbers]
         for number, value, kind in zip(numbers, values, kinds, strict=True):
-            name = tree.full_name(self._key, self._names[number])
+            name = saved_tree.full_name(self._key, self._names[number])
             leaves.check(value, kind, name)
         far = self._remote(numbers) if self._flat.rings else {}
         near = [n for n in numbers if n not in far] if far else numbers
@@ -311,7 +311,7 @@ class _Encoder:
         value, kind = self._flat.values[number], self._flat.kinds[number]
         name = self._names[number]
         try:
-            full_name = tree.full_name(self._key, name)
+            full_name = saved_tree.full_name(self._key, name)
             encoded = leaves.encode(value, kind, fetched, full_name)
         except UnstorableError:
             self._pickled.append(number)

@@ -13,8 +13,8 @@ from ..errors import MismatchError
 from ..format.manifest import escape
 from ..kinds.kind import Kind, Spec
 from ..kinds.python_kinds import PYTHON
-from . import flattening, homonyms, specs, walking
-from .homonyms import Keys
+from . import flattening, same_names, specs, walking
+from .same_names import Keys
 from .selection import Selection
 
 
@@ -105,7 +105,7 @@ def plan(
         targets = list(map(current.get, before))
     else:  # Rarely.
         keys = _keys(result, find_keys())
-        pairs, unclear = homonyms.match(
+        pairs, unclear = same_names.match(
             list(zip(before, keys, strict=True)),
             list(zip(now, flat.keys(), strict=True)),
         )

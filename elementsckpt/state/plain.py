@@ -13,7 +13,7 @@ from msgspec import Struct
 from ..errors import StateError
 from ..kinds import jax_arrays, leaves
 from ..user import attributes
-from . import callables, opening, pytrees, unsaved
+from . import callables, pytree_nodes, pytrees, static_parts
 
 _ABSTRACT = (
     ", a shape without elements: load something into it, or set the value to arrays, "
@@ -50,7 +50,7 @@ class Plain(Struct):
     outline: list[Any] = []
     names: list[str] = []
     code: list[tuple[str, Any]] = []
-    static: list[tuple[str, Any, opening.Opened]] = []
+    static: list[tuple[str, Any, pytree_nodes.Opened]] = []
     unsaved: list[tuple[str, list[str]]] = []
 
     def static_parts(self) -> Iterator[tuple[str, list[Any]]]:
@@ -60,9 +60,9 @@ class Plain(Struct):
           StateError: a module of Flax in it is bound to its variables.
         """
         for name, value, opened in self.static:
-            for attribute, parts in unsaved.static_parts(value, opened).items():
+            for attribute, parts in static_parts.static_parts(value, opened).items():
                 path = "/".join(filter(None, (name, attribute)))
-                _refuse(path, unsaved.problem(parts))
+                _refuse(path, static_parts.problem(parts))
                 yield path, parts
 
     def visit(self, names: Iterable[str], values: Iterable[Any]) -> list[Any]:
@@ -83,7 +83,7 @@ class Plain(Struct):
             found.append(value)
         return found
 
-    def _container(self, name: str, value: Any, opened: opening.Opened) -> Any:
+    def _container(self, name: str, value: Any, opened: pytree_nodes.Opened) -> Any:
         children = self.visit(pytrees.names_in(name, opened), opened.children)
         others = opened.others or {}
         entry = type(value), opened.keys, len(self.names), opened.static
@@ -95,7 +95,7 @@ class Plain(Struct):
         if left:
             self.unsaved.append((name, left))
         if opened.is_code or isinstance(value, functools.partial):
-            _refuse(name, unsaved.problem([value, *callables.wrapped(value)]))
+            _refuse(name, static_parts.problem([value, *callables.wrapped(value)]))
             self.code.append((name, value))
         elif opened.static is not None:
             self.static.append((name, value, opened))

@@ -20,9 +20,9 @@ from ..kinds import classes, leaves
 from ..kinds.python_kinds import FUNCTION
 from ..kinds.ring import Ring
 from ..user import attributes
-from . import callables, containers, flattening, opening, tree
-from .homonyms import Keys
-from .opening import OPENERS, Opened, unique
+from . import callables, containers, flattening, pytree_nodes, saved_tree
+from .pytree_nodes import OPENERS, Opened, unique
+from .same_names import Keys
 
 
 class Flat(flattening.Flat):
@@ -76,7 +76,7 @@ def _visit(flat: Flat, names: Iterable[str], values: Iterable[Any]) -> list[int]
 
 def names_in(name: str, opened: Opened) -> list[str]:
     """Return the names of the children of a container of this name."""
-    return [name] if opened.keys is None else tree.names_below(name, opened.keys)
+    return [name] if opened.keys is None else saved_tree.names_below(name, opened.keys)
 
 
 def open_node(value: Any, *, by_name: bool) -> Opened | None:
@@ -102,13 +102,13 @@ def _unregistered(value: Any) -> Opened | None:
     """Open a container that is not registered with JAX; return None for a leaf."""
     cls: Any = type(value)
     if classes.is_namedtuple(cls):
-        return opening.namedtuple(value, cls)
+        return pytree_nodes.namedtuple(value, cls)
     if callables.is_code(value):
         return _code(value)
     if dataclasses.is_dataclass(cls):
-        return opening.dataclass(value)
+        return pytree_nodes.dataclass(value)
     kind = containers.kind_of(value)
-    return None if kind is None else opening.stateful(value, kind)
+    return None if kind is None else pytree_nodes.stateful(value, kind)
 
 
 def _code(value: Any) -> Opened:
@@ -181,7 +181,7 @@ def _registered(value: Any, by_name: bool) -> Opened | None:
 def _with_lost(opened: Opened, value: Any, keys: list[Any]) -> Opened:
     """Add attributes that the class's own flattening does not restore."""
     cls: Any = type(value)
-    fields = opening.fields_of(cls)
+    fields = pytree_nodes.fields_of(cls)
     if fields is None:  # The class defines all of its content itself.
         return opened
     found = attributes.own(value).keys()
@@ -200,7 +200,7 @@ def _with_lost(opened: Opened, value: Any, keys: list[Any]) -> Opened:
 
     if lost:  # With chex, they are children.
         opened.rebuild = giving
-    return opening.with_attributes(opened, value, kept | lost)
+    return pytree_nodes.with_attributes(opened, value, kept | lost)
 
 
 def _in_own_order(

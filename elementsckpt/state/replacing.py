@@ -20,7 +20,7 @@ from ..errors import ReadError, reason
 from ..format.manifest import Node
 from ..kinds.numpy_kinds import NUMPY
 from ..user import attributes
-from . import containers, flattening, specs, tree
+from . import containers, flattening, saved_tree, specs
 from .matching import Plan
 
 _NOTHING: Mapping[int, Any] = types.MappingProxyType({})
@@ -106,7 +106,7 @@ def _fit_one(plan: Plan, target: int, value: Any, key: str) -> Any:
         where = kind.where(current)
         if where is None:
             raise
-        name = tree.full_name(key, plan.flat.names[target])
+        name = saved_tree.full_name(key, plan.flat.names[target])
         raise ReadError(
             f"{name} cannot be put where the current one is, {where}: {reason(error)}. "
             f"Choose another device or sharding, or free memory of this one; nothing "
@@ -142,7 +142,7 @@ def describe(root: int, nodes: Sequence[Node], leaf_count: int) -> Structure:
     for number, node in enumerate(nodes):
         if not all(-number <= child < leaf_count for child in node.children):
             raise IndexError("a container holds what is not there")
-    held, others = list(map(_held, nodes)), list(map(tree.attributes_of, nodes))
+    held, others = list(map(_held, nodes)), list(map(saved_tree.attributes_of, nodes))
     return Structure(root, held, others)
 
 
@@ -151,7 +151,7 @@ def _held(node: Node) -> dict[Any, int]:
     if node.kind == "" and node.children and not node.keys:
         return {_BOX: node.children[0]}
     keys = containers.child_keys(node)
-    names = list(map(tree.part, keys))
+    names = list(map(saved_tree.part, keys))
     if len({*names}) == len(names):
         return dict(zip(names, node.children, strict=False))
     typed = [(type(key), name) for key, name in zip(keys, names, strict=True)]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from ..errors import MismatchError, reason
-from . import tree
+from . import saved_tree
 
 
 class Selection(Struct, frozen=True):
@@ -35,7 +35,7 @@ class Selection(Struct, frozen=True):
         """Return whether the leaf of this name is selected."""
         if self.regex is None:
             return True
-        name = tree.full_name(self.key, name) if self.is_full else name
+        name = saved_tree.full_name(self.key, name) if self.is_full else name
         return re.match(self.regex, name) is not None
 
     def renamed(self, name: str, used: set[str] | None = None) -> str:
@@ -47,7 +47,7 @@ class Selection(Struct, frozen=True):
         """
         for pattern, replacement in (self.rename or {}).items():
             is_full = pattern in self.full_renames
-            before = tree.full_name(self.key, name) if is_full else name
+            before = saved_tree.full_name(self.key, name) if is_full else name
             try:
                 name, count = re.subn(pattern, replacement, before)
             except (re.error, IndexError, TypeError) as error:

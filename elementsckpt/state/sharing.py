@@ -22,9 +22,9 @@ from ..kinds import leaves, pickles, reductions, references
 from ..kinds.kind import Encoded, Kind, UnstorableError
 from ..kinds.numpy_kinds import NUMPY, has_bytes
 from ..kinds.python_kinds import OBJECT, encode_bytes
-from . import tree
+from . import saved_tree
 from .flattening import Flat
-from .units import Array, Unit, in_circles, several
+from .pickle_graph import Array, Unit, in_circles, several
 
 _ATOMS = frozenset(
     {type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented)}
@@ -162,7 +162,7 @@ class Pickling:
         except StateError:
             raise
         except Exception as error:
-            name = tree.full_name(self._key, unit.name)
+            name = saved_tree.full_name(self._key, unit.name)
             raise leaves.refusal(unit.value, name, error) from error
 
     # Objects that are stored elsewhere
@@ -175,7 +175,7 @@ class Pickling:
         kind = leaves.kind_of(item)
         is_all = item is unit.value
         name = unit.name if is_all else f"{unit.name}/{len(unit.positions)}"
-        full_name = tree.full_name(self._key, name)
+        full_name = saved_tree.full_name(self._key, name)
         leaves.check(item, kind, full_name)
         if self._stays(item, kind, unit):
             return None

@@ -16,7 +16,7 @@ from msgspec import Struct
 from ..errors import reason
 from ..kinds import leaves, pickles
 from ..user import attributes
-from . import opening, pytrees
+from . import pytree_nodes, pytrees
 
 _MOST_BYTES = 4 << 20  # It is in the manifest, which all readers read.
 # Size of an array in a static field, or that a function closes over.
@@ -85,7 +85,7 @@ def _leaves(state: Any) -> Iterator[Any]:
     stack = [(state, False)]
     while stack:
         value, is_whole = stack.pop()
-        if is_whole or type(value) not in opening.OPENERS:
+        if is_whole or type(value) not in pytree_nodes.OPENERS:
             yield value
             continue
         children = type(value).values(value) if isinstance(value, dict) else value

@@ -10,7 +10,7 @@ from msgspec import structs
 
 from ..format import scalars
 from ..format.manifest import Node
-from . import containers, tree
+from . import containers, saved_tree
 
 LEFT_OUT: Any = object()  # In place of a state without any leaf that is read.
 
@@ -81,7 +81,7 @@ def unflatten_some(root: int, nodes: Sequence[Node], values: Mapping[int, Any]) 
     built: dict[int, Any] = dict(values)
     for number, node in enumerate(nodes):
         names = containers.child_keys(node)
-        keys, children = _there(names, node.children[: tree.held(node)], built)
+        keys, children = _there(names, node.children[: saved_tree.held(node)], built)
         if not keys:
             continue
         items = [built[child] for child in children]
@@ -109,7 +109,7 @@ def unflatten_rest(root: int, nodes: Sequence[Node], values: Mapping[int, Any]) 
     check(nodes)
     built: dict[int, Any] = dict(values)
     for number, node in enumerate(nodes):
-        count = tree.held(node)
+        count = saved_tree.held(node)
         keys, held = node.keys, node.children[:count]
         if keys:
             keys, held = _there(keys, held, built)

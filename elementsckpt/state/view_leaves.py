@@ -18,7 +18,7 @@ from ..kinds import leaves, views
 from ..kinds.kind import Encoded, Form
 from ..kinds.numpy_kinds import is_strings
 from ..kinds.views import Grid, View
-from . import tree
+from . import saved_tree
 
 Groups = Sequence[tuple[int, LeafGroup]]
 
@@ -65,7 +65,7 @@ def restore(groups: Groups, values: Any) -> None:
     if not wanted:
         return
     arrays = [(n, x) for n, x in groups if x.kind == "numpy" and not is_strings(x)]
-    if not wanted.keys() <= {*tree.numbers_in(arrays)}:
+    if not wanted.keys() <= {*saved_tree.numbers_in(arrays)}:
         raise ValueError("a view of a leaf that has no plain array")
     for base, places in wanted.items():
         values[base], made = views.restore(values[base], list(places.values()))
@@ -91,7 +91,7 @@ def with_bases(saved: Tree, groups: Groups, blocks: Sequence[Block]) -> Groups:
       ValueError, TypeError, KeyError, IndexError: the views in the manifest are not
         valid.
     """
-    given = {*tree.numbers_in(groups)}
+    given = {*saved_tree.numbers_in(groups)}
     reaches: dict[int, list[int]] = {}
     for _, base, offset, grid in _grids(groups):
         if base not in given:
@@ -100,7 +100,7 @@ def with_bases(saved: Tree, groups: Groups, blocks: Sequence[Block]) -> Groups:
         return groups
     begins: dict[int, int] = {}
     bases: list[tuple[int, LeafGroup]] = []
-    for first, group in tree.pick(saved, reaches):
+    for first, group in saved_tree.pick(saved, reaches):
         for index in range(len(group.names)):
             number, leaf = first + index, leaves.part(group, index, index + 1)
             low, high = min(reaches[number]), max(reaches[number])

@@ -11,8 +11,8 @@ from msgspec import Struct, structs
 
 from ..errors import MismatchError
 from ..format.manifest import Node, Tree, escape
-from . import containers, tree
-from .homonyms import Keys
+from . import containers, saved_tree
+from .same_names import Keys
 
 _PLACE_BYTES = 64  # Memory of a place, besides its name,
 _LEVEL_BYTES = 24  # and of each container around it.
@@ -67,8 +67,8 @@ def names(saved: Tree, allowance: Allowance) -> list[tuple[str, int]]:
       ValueError, IndexError: `flattening` does not make such a structure.
     """
     count = sum(len(node.children) for node in saved.nodes) + 1
-    found = tree.leaf_names(saved)
-    without = tree.hidden(saved)
+    found = saved_tree.leaf_names(saved)
+    without = saved_tree.hidden(saved)
     if count == len(found) - len(without) + len(saved.nodes):
         numbered = zip(found, itertools.count(), strict=False)
         return [(name, number) for name, number in numbered if number not in without]
@@ -117,7 +117,7 @@ def _walk(
 ) -> Iterator[tuple[str, Place]]:
     """Yield name and place of containers and leaves, optionally in attributes, too."""
     # Containers that hold others twice double the places at each level.
-    listed = tree.leaf_names(saved)
+    listed = saved_tree.leaf_names(saved)
     allowance.left += 10 * (sum(map(len, listed)) + _PLACE_BYTES * len(listed))
     stack: list[tuple[str, Place]] = [("", Place(saved.root, (), (), ()))]
     while stack:
@@ -127,9 +127,9 @@ def _walk(
             yield escape(name), place
             continue
         node = saved.nodes[~number]
-        held = node.children[: tree.held(node)]
+        held = node.children[: saved_tree.held(node)]
         nodes = (*nodes, structs.replace(node, children=held, attributes=[]))
-        others = (*others, tree.attributes_of(node))
+        others = (*others, saved_tree.attributes_of(node))
         yield escape(name), Place(number, nodes, keys, others)
         pairs = list(zip(containers.child_keys(node), held, strict=True))
         if attributes:
@@ -138,6 +138,6 @@ def _walk(
         for key, child in reversed(pairs):
             if child < 0 and child <= number:
                 raise ValueError("a container comes before what it holds")
-            below = prefix + tree.part(key)
+            below = prefix + saved_tree.part(key)
             allowance.spend(below, len(nodes))
             stack.append((below, Place(child, nodes, (*keys, key), others)))

@@ -7,11 +7,11 @@ remove what a dead process left. Only `disk` changes files.
 """
 
 __all__ = [
+    "component_files",
     "descriptors",
     "disk",
+    "file_view",
     "files",
-    "filetree",
-    "fileview",
     "folders",
     "paths",
     "places",

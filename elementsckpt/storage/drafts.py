@@ -24,8 +24,8 @@ from ..system import forks, job
 from ..user.notices import Notices
 from ..user.times import datetime
 from . import descriptors, disk, files, folders, removal
+from .component_files import FolderWriter
 from .descriptors import Descriptor
-from .filetree import FolderWriter
 from .paths import contents, leads_nowhere, names_in
 from .segments import SaveFolder, SegmentSink
 from .store import Source

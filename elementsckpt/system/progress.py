@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 
-from ..reports.looking import Progress
+from ..reports.work import Progress
 from ..user.arguments import shown
 from . import renderers
 

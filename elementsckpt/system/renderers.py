@@ -10,7 +10,7 @@ import sys
 from typing import Any, Protocol, TextIO
 
 from ..reports import figures
-from ..reports.looking import Progress
+from ..reports.work import Progress
 
 _VARIABLE = "ELEMENTSCKPT_PROGRESS"  # "0" shows nothing, "log" only logs.
 _PATIENCE_S = 1.0  # What takes less is not shown.

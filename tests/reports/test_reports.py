@@ -11,7 +11,7 @@ import pytest
 import elementsckpt
 from elementsckpt import Checkpoint, Keep, Value
 from elementsckpt.reports import figures
-from elementsckpt.reports.looking import Progress
+from elementsckpt.reports.work import Progress
 
 from support.boxes import make_boxes
 

@@ -11,7 +11,7 @@ import pytest
 
 from elementsckpt import Checkpoint, DamagedError, WriteError
 from elementsckpt.format.digests import digest
-from elementsckpt.saving.earlier import CHECK_EVERY
+from elementsckpt.saving.earlier_save import CHECK_EVERY
 from elementsckpt.storage import disk
 
 from support.boxes import Box, Stream, load_agent, make, make_boxes

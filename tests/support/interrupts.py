@@ -188,7 +188,7 @@ HOLDING = frozenset(
         f"elementsckpt.{package}.{name}"
         for package, modules in {
             "storage": "disk descriptors files folders drafts removal local segments "
-            "filetree fileview reader",
+            "component_files file_view reader",
             "directory": "listing",
             "saving": "save component component_writer writer segment_writer arenas "
             "reuse history",

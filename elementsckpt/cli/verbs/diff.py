@@ -29,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, screen: Screen) -> int:
     """Compare saves."""
     import elementsckpt
-    from elementsckpt.reports.looking import DIFFERENCES
+    from elementsckpt.reports.differences import DIFFERENCES
 
     report = elementsckpt.diff(options.a, options.b, regex=options.regex)
     status = 0 if report.is_same else FOUND

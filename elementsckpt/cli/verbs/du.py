@@ -27,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, screen: Screen) -> int:
     """Show sizes."""
     import elementsckpt
-    from elementsckpt.reports.looking import USAGE
+    from elementsckpt.reports.disk import USAGE
 
     report = elementsckpt.usage(options.directory)
     if screen.is_json:

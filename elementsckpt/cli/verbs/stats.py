@@ -30,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, screen: Screen) -> int:
     """Show statistics."""
     import elementsckpt
-    from elementsckpt.reports.looking import STATISTICS
+    from elementsckpt.reports.leaves import STATISTICS
 
     found = elementsckpt.stats(options.save, regex=options.regex)
     if screen.is_json:

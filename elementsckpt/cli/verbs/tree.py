@@ -20,7 +20,7 @@ from ...reports.outline import Column, Table
 from ..screen import Screen
 
 if TYPE_CHECKING:
-    from ...reports.looking import LeafInfo
+    from ...reports.leaves import LeafInfo
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -18,7 +18,7 @@ from ...reports import figures
 from ..screen import FOUND, Screen
 
 if TYPE_CHECKING:
-    from ...reports.looking import VerifyReport
+    from ...reports.checks import VerifyReport
 
 _MOST_LEAVES = 8  # In a line.
 

@@ -11,7 +11,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import CheckpointError, naming
-from ..state import flattening, growth, matching, replacing, tree, unflattening
+from ..state import (
+    flattening,
+    matching,
+    new_leaves,
+    replacing,
+    saved_tree,
+    unflattening,
+)
 from ..state.matching import Plan
 from . import patterns, refusals, remedies
 from .component import SavedComponent
@@ -84,7 +91,7 @@ def _plan(component: Selectable, flat: flattening.Flat, loaded: Loaded) -> Plan:
         matching.decide(plan, values)
     if plan.left and target.grows and isinstance(component, SavedComponent):
         places = component.places()
-        growth.find(plan, places, selection, is_complete=target.is_complete)
+        new_leaves.find(plan, places, selection, is_complete=target.is_complete)
     return plan
 
 
@@ -95,13 +102,13 @@ def _note(key: str, plan: Plan, loaded: Loaded) -> None:
     for name in plan.kept:
         _logger.warning(
             "%s is not in %s: its current value, to which code is bound, is kept.",
-            tree.full_name(key, name),
+            saved_tree.full_name(key, name),
             loaded.found.path,
         )
     for name, problem in plan.problems.items():
-        loaded.mismatched[tree.full_name(key, name)] = problem
+        loaded.mismatched[saved_tree.full_name(key, name)] = problem
     for old, new in plan.renamed.items():
-        loaded.renamed[tree.full_name(key, old)] = tree.full_name(key, new)
+        loaded.renamed[saved_tree.full_name(key, old)] = saved_tree.full_name(key, new)
 
 
 def fill(component: Selectable, loaded: Loaded) -> Any:
@@ -135,7 +142,7 @@ def fill(component: Selectable, loaded: Loaded) -> Any:
         raise
     except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise refusals.no_state(component.key, error) from error
-    return growth.grow(state, plan.added, values) if plan.added else state
+    return new_leaves.grow(state, plan.added, values) if plan.added else state
 
 
 def _whole(

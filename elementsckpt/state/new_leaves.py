@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from ..format.manifest import Node
 from ..kinds import leaves
 from ..user import attributes
-from . import containers, matching, tree
+from . import containers, matching, saved_tree
 from .containers import MAPPINGS, SEQUENCES
 from .selection import Selection
 from .walking import Place
@@ -68,8 +68,8 @@ def _moved(place: Place, old: str, new: str) -> Place | None:
         return place
     for index, key in reversed(list(enumerate(place.keys))):
         before, after = place.keys[:index], place.keys[index + 1 :]
-        start = "".join(f"{tree.part(x)}/" for x in before)
-        end = "".join(f"/{tree.part(x)}" for x in after)
+        start = "".join(f"{saved_tree.part(x)}/" for x in before)
+        end = "".join(f"/{saved_tree.part(x)}" for x in after)
         middle = new[len(start) : len(new) - len(end)]
         is_other = new == f"{start}{middle}{end}" and middle
         if is_other and place.nodes[index].kind in MAPPINGS:
@@ -134,7 +134,7 @@ def _note(plan: matching.Plan, found: Sequence[_Found]) -> None:
         if name in left or name not in dict(plan.left)
     }
     # Values of None that they replace are not missing.
-    filled = {"/".join(map(tree.part, x.place.keys[: x.begin])) for x in found}
+    filled = {"/".join(map(saved_tree.part, x.place.keys[: x.begin])) for x in found}
     plan.missing = [name for name in plan.missing if name not in filled]
 
 

@@ -9,7 +9,7 @@ import collections
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from . import tree
+from . import saved_tree
 
 # Keys, field names or positions that lead to a leaf, the outermost first.
 Keys = tuple[Any, ...]
@@ -17,7 +17,7 @@ Keys = tuple[Any, ...]
 
 _FORMS: tuple[Callable[[Keys], Any], ...] = (
     lambda keys: tuple((type(key), key) for key in keys),
-    lambda keys: tuple(tree.part(key).count("/") for key in keys),
+    lambda keys: tuple(saved_tree.part(key).count("/") for key in keys),
     lambda keys: None,  # Those that are left.
 )
 

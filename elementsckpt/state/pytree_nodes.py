@@ -22,7 +22,7 @@ from ..format import scalars
 from ..kinds import classes, leaves, references
 from ..kinds.kind import UnstorableError
 from ..user import attributes
-from . import containers, flattening, tree
+from . import containers, flattening, saved_tree
 
 
 class Opened(Struct):
@@ -68,7 +68,9 @@ def _mapping(value: Any, by_name: bool) -> Opened:
     if by_name and names is keys:
         names = keys = sorted(keys)
     elif by_name:
-        pairs = sorted(zip(names, keys, strict=True), key=lambda x: tree.part(x[0]))
+        pairs = sorted(
+            zip(names, keys, strict=True), key=lambda x: saved_tree.part(x[0])
+        )
         names, keys = [name for name, _ in pairs], [key for _, key in pairs]
 
     def rebuild(children: list[Any]) -> Any:
@@ -89,7 +91,7 @@ def _are_storable(names: list[Any], keys: list[Any]) -> bool:
         containers.encode_keys(keys)
     except scalars.NotScalarError:
         return False
-    return [*map(tree.part, names)] == [*map(tree.part, keys)]
+    return [*map(saved_tree.part, names)] == [*map(saved_tree.part, keys)]
 
 
 def _has_plain_factory(value: Any) -> bool:
@@ -238,8 +240,8 @@ def unique(keys: list[Any]) -> list[Any]:
     """Return keys as texts and numbers whose names are unique."""
     if set(map(type, keys)) <= {str} and len(set(keys)) == len(keys):
         return keys
-    plainest = [key if type(key) is int else tree.part(key) for key in keys]
+    plainest = [key if type(key) is int else saved_tree.part(key) for key in keys]
     for names in (plainest, list(map(repr, keys))):
-        if len(set(map(tree.part, names))) == len(keys):
+        if len(set(map(saved_tree.part, names))) == len(keys):
             return names
     return list(range(len(keys)))

@@ -21,8 +21,8 @@ from ..format.manifest import File, Files
 from ..system.progress import SILENT, Meter
 from ..system.threads import run
 from . import disk, drafts, files, folders
+from .component_files import check, signature_of
 from .drafts import Draft
-from .filetree import check, signature_of
 
 _logger = logging.getLogger("elementsckpt")
 

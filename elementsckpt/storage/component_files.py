@@ -1,6 +1,6 @@
 """A folder of files that a component wrote itself → its entry in the manifest.
 
-The counterpart of `fileview`: there the files of a save become a folder again.
+The counterpart of `file_view`: there the files of a save become a folder again.
 """
 
 from __future__ import annotations

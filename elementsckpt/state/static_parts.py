@@ -18,7 +18,7 @@ from typing import Any
 from ..kinds import leaves
 from ..kinds.python_kinds import FUNCTION
 from ..user import attributes
-from . import callables, opening, pytrees
+from . import callables, pytree_nodes, pytrees
 
 _DEPTH = 2  # How deep to look into nested objects and closures.
 
@@ -26,7 +26,7 @@ _DEPTH = 2  # How deep to look into nested objects and closures.
 Parts = dict[str, list[Any]]
 
 
-def static_parts(value: Any, opened: opening.Opened) -> Parts:
+def static_parts(value: Any, opened: pytree_nodes.Opened) -> Parts:
     """Return code and arrays in the static parts of a container, as far as visible."""
     own = attributes.own(value)
     if not hasattr(opened.static, "node_data"):
