@@ -68,20 +68,20 @@ def load(ale: Any, data: Any) -> None:
       RuntimeError: no action does what the saved one did.
     """
     state, frames = data["state"].tobytes(), data["frames"]
-    for action in ale.getLegalActionSet() if frames else ():
-        # Actions that stick now would keep it from being taken.
-        for _ in range(_stuck(_state(ale), data["chance"]) + 1):
-            ale.act(action)
+    _restore(ale, state)
+    if not frames:
+        return
+    _play(ale, frames)  # The frame after these takes the action that it is given.
+    for action in dict.fromkeys([*ale.getMinimalActionSet(), *ale.getLegalActionSet()]):
+        ale.act(action)
         _restore(ale, state)
         if _play(ale, frames) == data["after"]:
-            break
-    else:
-        if frames:
-            raise RuntimeError(
-                "No action of this ALE sticks as the saved one did, so its episode "
-                "cannot go on: call reset()."
-            )
-    _restore(ale, state)
+            _restore(ale, state)
+            return
+    raise RuntimeError(
+        "No action of this ALE sticks as the saved one did, so its episode cannot go "
+        "on: call reset()."
+    )
 
 
 def save_env(env: Any) -> None:
@@ -95,7 +95,7 @@ def save_env(env: Any) -> None:
 
 
 def load_env(env: Any, data: Any) -> None:
-    """Do nothing: the environment's attributes, and its ALE, are saved by themselves."""
+    """Do nothing: its attributes, and its ALE among them, are saved as any."""
 
 
 def _state(ale: Any) -> bytes:
@@ -111,7 +111,8 @@ def _restore(ale: Any, state: bytes) -> None:
 
 
 def _game(ale: Any) -> str:
-    return os.path.basename(ale.getString("rom_file")).removesuffix(".bin")
+    path: str = ale.getString("rom_file")
+    return os.path.basename(path).removesuffix(".bin")
 
 
 def _stuck(state: bytes, chance: float) -> int:
