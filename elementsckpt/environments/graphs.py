@@ -64,8 +64,13 @@ def libraries(classes: list[type]) -> dict[str, str]:
     """Return the versions of the packages that classes are from, and NumPy's."""
     packages = {objects.layout(cls).name.partition(":")[0] for cls in classes}
     roots = sorted({x.partition(".")[0] for x in packages} | {"numpy"})
-    found = {x: attributes.text(sys.modules.get(x), "__version__") for x in roots}
+    found = {name: version_of(name) for name in roots}
     return {name: version for name, version in found.items() if version}
+
+
+def version_of(package: str) -> str:
+    """Return the version of an imported package; "" if it says none."""
+    return attributes.text(sys.modules.get(package), "__version__")
 
 
 def id_of(env: Any) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..kinds import references
-from . import arrays, callables, nodes, objects, values
+from . import arrays, callables, graphs, nodes, objects, values
 from .capturing import Capture
 from .families import Part, Parts, Unfit
 from .graphs import Graph
@@ -185,6 +185,17 @@ class Restore:
     def disorder(self, number: int) -> None:
         """Note a set that comes in another order than it was saved in."""
         self._unordered.append(number)
+
+    def differences(self) -> dict[str, tuple[str, str]]:
+        """Return versions, saved and here, where they differ."""
+        graph = self._graph
+        found = {x: (y, graphs.version_of(x)) for x, y in graph.libraries.items()}
+        found["the environment"] = graph.id, graphs.id_of(self._root)
+        return {
+            name: (saved, here)
+            for name, (saved, here) in found.items()
+            if saved != here and here
+        }
 
     # What may be called
 
