@@ -90,7 +90,8 @@ def live(env, cp, saves, points, steps):
 
 def start(env, seed):
     env.reset(seed=seed)
-    env.action_space.seed(seed + 1)
+    for space in spaces(env):
+        space.seed(seed + 1)
 
 
 def dirty(env, point):
@@ -138,13 +139,23 @@ def plain(value):
 def generators(env):
     """Return a digest of the generators of an environment and its spaces."""
     found = []
-    while env is not None:
-        own = vars(env)
-        spaces = [own.get("action_space"), own.get("observation_space")]
-        for owner in [env, *spaces]:
-            held = getattr(owner, "__dict__", {})
-            for name in ("_np_random", "rng", "legacy"):
-                bits = getattr(held.get(name), "bit_generator", None)
-                found.append(None if bits is None else bits.state)
-        env = own.get("env")
+    for owner in [*chain(env), *spaces(env)]:
+        for name in ("_np_random", "rng", "legacy"):
+            bits = getattr(vars(owner).get(name), "bit_generator", None)
+            found.append(None if bits is None else bits.state)
     return digest(found)
+
+
+def chain(env):
+    """Return an environment, and those that it wraps."""
+    found = []
+    while env is not None:
+        found.append(env)
+        env = vars(env).get("env")
+    return found
+
+
+def spaces(env):
+    """Return the spaces of an environment and of those that it wraps."""
+    found = [y for x in chain(env) for y in vars(x).values()]
+    return [x for x in found if isinstance(x, gymnasium.Space)]
