@@ -109,7 +109,18 @@ class Capture:
                 found[name] = encode(attribute)
             else:
                 found[name] = code(attribute, number, name)
+        if objects.layout(type(value)).is_environment:
+            self._name_numbers(own, found, number)
         return found
+
+    def _name_numbers(
+        self, own: dict[str, Any], found: dict[str, Code], number: int
+    ) -> None:
+        """Make leaves of the numbers that are attributes of an environment."""
+        steps = [x for x, value in own.items() if type(value) in (int, float)]
+        for step, name in zip(steps, self.names.below(number, steps), strict=True):
+            self.leaves[name] = own[step]
+            found[step] = {values.LEAF: name}
 
     def cls(self, cls: type) -> int:
         """Return the number of a class."""

@@ -135,6 +135,8 @@ def _is_hidden(cls: type, base: type) -> bool:
 def _like(base: type, has_dict: bool, has_weakrefs: bool) -> int:
     """Return how large instances of a class are that Python derives from a type."""
     slots = ["__dict__"] * has_dict + ["__weakref__"] * has_weakrefs
+    if base.__itemsize__ and has_dict:  # Of varying size, so no slots can be named.
+        return type("Like", (base,), {}).__basicsize__
     return type("Like", (base,), {"__slots__": slots}).__basicsize__
 
 

@@ -98,8 +98,11 @@ class Restore:
 
     def visit(self, code: Code, live: Any, number: int, step: Any) -> Code:
         """Look at a value of a node beside a live one; return it decoded."""
+        if type(code) is dict:
+            name = code.get(values.LEAF)
+            return values.decode(code) if name is None else self._number(name)
         if type(code) is not list:
-            return values.decode(code) if type(code) is dict else code
+            return code
         (below,) = code
         if type(below) is not int or not 0 <= below < len(self._kinds):
             raise ValueError("a reference to no node")
@@ -126,6 +129,12 @@ class Restore:
     def leaf(self, name: Any) -> Any:
         """Return a leaf."""
         return self._leaves[name]
+
+    def _number(self, name: Any) -> Any:
+        found = self.leaf(name)
+        if type(found) not in (int, float):
+            raise ValueError("a number that is none")
+        return found
 
     def fits(self, live: Any, cls: type) -> bool:
         """Return whether a live object may become the target of a node."""
