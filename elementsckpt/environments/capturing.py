@@ -6,6 +6,7 @@ another, those nearest to the environment first, so chains of any length are no 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection
 from typing import Any
 
@@ -125,6 +126,14 @@ class Capture:
     def cls(self, cls: type) -> int:
         """Return the number of a class."""
         return self._classes.setdefault(cls, len(self._classes))
+
+    def global_name(self, value: Any) -> str | None:
+        """Return the name of an object in one of the modules met so far, or None."""
+        for module in dict.fromkeys(type(x).__module__ for x in self.found):
+            for name, found in list(vars(sys.modules.get(module, sys)).items()):
+                if found is value:
+                    return f"{module}:{name}"
+        return None
 
     def leaf(self, number: int, value: Any) -> str:
         """Save a value as a leaf of its own, named after a node; return its name."""

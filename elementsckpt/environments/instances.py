@@ -8,6 +8,8 @@ from ..kinds import generators
 from . import objects
 from .node import MISSING, Code, Loading, Node, NodeKind, Saving
 
+HERE = "reset() the environment that is here before loading, or make it as it was"
+
 
 class Instances(NodeKind):
     """Objects whose state is in their attributes: [kind, content, class, attributes].

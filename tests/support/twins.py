@@ -70,7 +70,9 @@ class Twins:
             todo.append((a.__self__, b.__self__, f"{path}.__self__"))
             return None if a.__func__ is b.__func__ else f"{path}: other function"
         elif isinstance(a, functools.partial):
-            todo.append(((a.func, a.args, a.keywords), (b.func, b.args, b.keywords), path))
+            todo.append(
+                ((a.func, a.args, a.keywords), (b.func, b.args, b.keywords), path)
+            )
         elif isinstance(a, weakref.ref):
             todo.append((a(), b(), f"{path}()"))
         elif isinstance(a, np.random.Generator):
@@ -104,8 +106,8 @@ class Twins:
             pairs = [*base.items(a)], [*base.items(b)]
             if len(pairs[0]) != len(pairs[1]):
                 return f"{path}: {len(pairs[0])} and {len(pairs[1])} items"
-            for i, ((k, x), (l, y)) in enumerate(zip(*pairs, strict=True)):
-                todo += [(k, l, f"{path}.key{i}"), (x, y, f"{path}[{i}]")]
+            for i, ((k, x), (n, y)) in enumerate(zip(*pairs, strict=True)):
+                todo += [(k, n, f"{path}.key{i}"), (x, y, f"{path}[{i}]")]
             if isinstance(a, collections.defaultdict):
                 todo.append((a.default_factory, b.default_factory, f"{path}.factory"))
         elif isinstance(a, (list, tuple, collections.deque, set, frozenset)):
@@ -113,7 +115,10 @@ class Twins:
                 return f"{path}: {len(a)} and {len(b)} items"
             if getattr(a, "maxlen", None) != getattr(b, "maxlen", None):
                 return f"{path}: other maxlen"
-            todo += ((x, y, f"{path}[{i}]") for i, (x, y) in enumerate(zip(a, b)))
+            todo += (
+                (x, y, f"{path}[{i}]")
+                for i, (x, y) in enumerate(zip(a, b, strict=True))
+            )
         elif isinstance(a, bytearray) and a != b:
             return f"{path}: other bytes"
         mine, other = attributes(a), attributes(b)
