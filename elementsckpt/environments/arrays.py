@@ -20,15 +20,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from msgspec import Struct
 
 from ..format import dtypes
 from . import objects
 from .families import Refused
-from .instances import Instances, fill_attributes, pair_attributes
-from .node import MISSING, Code, Loading, Node, Saving
-
-_HERE = "reset() the environment that is here before loading"
+from .instances import HERE, Instances, fill_attributes, pair_attributes
+from .node import MISSING, Loading, Node, Saving
 
 
 class Arrays(Instances):
@@ -114,7 +111,7 @@ class _Elements:
             return
         if self.owner is not None:
             text = f"its memory belongs to a {self.owner}, and there is no such array"
-            self.walk.problem(self.number, f"{text} here; {_HERE}")
+            self.walk.problem(self.number, f"{text} here; {HERE}")
         self.walk.targets[self.number] = self.make()
 
     def make(self) -> Any:

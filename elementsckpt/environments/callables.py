@@ -13,10 +13,8 @@ import types
 from typing import Any
 
 from . import objects
-from .instances import Instances, fill_attributes, pair_attributes
+from .instances import HERE, Instances, fill_attributes, pair_attributes
 from .node import MISSING, Code, Loading, Node, NodeKind, Saving
-
-_HERE = "reset() the environment that is here before loading, or make it as it was"
 
 
 @functools.lru_cache(maxsize=4096)
@@ -78,7 +76,7 @@ class Functions(NodeKind):
         if found is None and is_named:
             walk.problem(number, f"{name} is another function here")
         elif found is None:
-            walk.problem(number, f"the function {name} is not here; {_HERE}")
+            walk.problem(number, f"the function {name} is not here; {HERE}")
         return found
 
     def needs(self, node: Node) -> list[Code]:

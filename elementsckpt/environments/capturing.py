@@ -6,6 +6,7 @@ another, those nearest to the environment first, so chains of any length are no 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection
 from typing import Any
 
@@ -109,11 +110,30 @@ class Capture:
                 found[name] = encode(attribute)
             else:
                 found[name] = code(attribute, number, name)
+        if objects.layout(type(value)).is_environment:
+            self._name_numbers(own, found, number)
         return found
+
+    def _name_numbers(
+        self, own: dict[str, Any], found: dict[str, Code], number: int
+    ) -> None:
+        """Make leaves of the numbers that are attributes of an environment."""
+        steps = [x for x, value in own.items() if type(value) in (int, float)]
+        for step, name in zip(steps, self.names.below(number, steps), strict=True):
+            self.leaves[name] = own[step]
+            found[step] = {values.LEAF: name}
 
     def cls(self, cls: type) -> int:
         """Return the number of a class."""
         return self._classes.setdefault(cls, len(self._classes))
+
+    def global_name(self, value: Any) -> str | None:
+        """Return the name of an object in one of the modules met so far, or None."""
+        for module in dict.fromkeys(type(x).__module__ for x in self.found):
+            for name, found in list(vars(sys.modules.get(module, sys)).items()):
+                if found is value:
+                    return f"{module}:{name}"
+        return None
 
     def leaf(self, number: int, value: Any) -> str:
         """Save a value as a leaf of its own, named after a node; return its name."""

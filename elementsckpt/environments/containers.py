@@ -86,13 +86,21 @@ class Frozen(Sequence):
     def build(self, walk: Loading, number: int, node: Node, context: Any) -> Any:
         cls, live = context
         items, now = list(map(walk.value, node[1])), self.items(live)
-        if live is not MISSING and len(now) == len(items):
-            if all(map(_is_same, now, items)):
-                return live
+        if live is not MISSING and _are_same(now, items):
+            return live
         return self.base.__new__(cls, items)
 
     def put(self, walk: Loading, target: Any, content: Any) -> None:
         pass
+
+
+def _stay(now: list[Any], items: list[Any], codes: list[Code]) -> bool:
+    """Return whether what is hashed can stay where it is: an object has changed."""
+    return not any(type(code) is list for code in codes) and _are_same(now, items)
+
+
+def _are_same(now: list[Any], items: list[Any]) -> bool:
+    return len(now) == len(items) and all(map(_is_same, now, items))
 
 
 def _is_same(one: Any, other: Any) -> bool:
@@ -114,7 +122,7 @@ class FrozenSet(Frozen):
     def build(self, walk: Loading, number: int, node: Node, context: Any) -> Any:
         cls, live = context
         items = list(map(walk.value, node[1]))
-        if live is not MISSING and self.items(live) == items:
+        if live is not MISSING and _stay(self.items(live), items, node[1]):
             return live
         made = self.base.__new__(cls, items)
         tell_of_order(walk, number, made, items)
@@ -140,7 +148,7 @@ class Set(Sequence):
 
     def put(self, walk: Loading, target: Any, content: Any) -> None:
         items = list(map(walk.value, content))
-        if list(set.__iter__(target)) != items:
+        if not _stay(list(set.__iter__(target)), items, content):
             set.clear(target)
             set.update(target, items)
 
@@ -150,7 +158,7 @@ def tell_of_order(walk: Loading, number: int, made: Any, items: list[Any]) -> No
 
     It depends on hashes, which for text differ between processes.
     """
-    if not all(map(_is_same, made, items)):
+    if not _are_same(list(made), items):
         walk.disorder(number)
 
 
@@ -181,7 +189,7 @@ class Mapping(Instances):
         keys = list(map(walk.value, content[::2]))
         items = list(map(walk.target, content[1::2]))
         now = list(self.base.__iter__(target))
-        if len(now) != len(keys) or not all(map(_is_same, now, keys)):
+        if not _stay(now, keys, content[::2]):
             self.base.clear(target)
         for key, item in zip(keys, items, strict=True):
             if item is not MISSING:

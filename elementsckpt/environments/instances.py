@@ -8,6 +8,8 @@ from ..kinds import generators
 from . import objects
 from .node import MISSING, Code, Loading, Node, NodeKind, Saving
 
+HERE = "reset() the environment that is here before loading, or make it as it was"
+
 
 class Instances(NodeKind):
     """Objects whose state is in their attributes: [kind, content, class, attributes].
@@ -36,6 +38,8 @@ class Instances(NodeKind):
         if cls is not None and objects.layout(cls).base is not self.base:
             raise ValueError(f"a {self.name} that is a {cls.__name__}")
         live = self.choose(walk, number, cls, live)
+        if walk.targets[number] is None:  # A problem, and so would be what is below.
+            return
         self.pair_content(walk, number, node, live)
         if len(node) > 2:
             pair_attributes(walk, number, node[3], live)
@@ -48,7 +52,8 @@ class Instances(NodeKind):
             walk.claim(number, live)
             return live
         if objects.layout(cls).is_environment:
-            walk.problem(number, f"{objects.shown(cls)} was saved, {there(live)}")
+            walk.problem(number, f"a {objects.shown(cls)} was saved, {there(live)}")
+            walk.targets[number] = None
         else:
             walk.targets[number] = walk.make(number, cls)
         return MISSING
@@ -70,7 +75,7 @@ def there(live: Any) -> str:
     """Return what is in the place of an object, for errors."""
     if live is MISSING:
         return "and there is none here"
-    return f"and here is {objects.shown(type(live))}"
+    return f"and here is a {objects.shown(type(live))}"
 
 
 def pair_attributes(

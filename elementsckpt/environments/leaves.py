@@ -61,7 +61,7 @@ class Families(Instances):
             walk.targets[number] = part.make(data)
             live = MISSING
         else:
-            walk.problem(number, f"{objects.shown(cls)} was saved, {there(live)}")
+            walk.problem(number, f"a {objects.shown(cls)} was saved, {there(live)}")
             live = MISSING
         if attributes is not None:
             if live is not MISSING:

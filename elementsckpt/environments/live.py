@@ -6,17 +6,17 @@ import _thread
 import abc
 import enum
 import logging
+import sys
 import threading
 import types
 from typing import Any
 
 from ..kinds import references
-from . import objects, values
+from . import callables, objects
 from .families import Refused
-from .instances import there
+from .instances import HERE, Instances, there
 from .node import MISSING, Loading, Node, NodeKind, Saving
 
-_HERE = "reset() the environment that is here before loading, or make it as it was"
 LOCKS: dict[type, Any] = {
     type(_thread.allocate_lock()): _thread.allocate_lock,
     type(threading.RLock()): threading.RLock,
@@ -32,33 +32,64 @@ TYPES: tuple[type, ...] = (
 
 
 def name_of(value: Any) -> str | None:
-    """Return the name under which an object is found; None for others."""
+    """Return the name under which code is found; None for others."""
     if isinstance(value, types.ModuleType):
         return f"{value.__name__}:"
-    if isinstance(value, logging.Logger):
-        return value.name
     name = objects.name_of(value)
     if name.startswith("?:"):  # A ufunc of older versions of NumPy.
         name = f"{type(value).__module__}{name[1:]}"
     return name if references.find(name) is value else None
 
 
+def global_name(value: Any) -> str | None:
+    """Return the name of an object in the module of its class; None if it has none."""
+    module = sys.modules.get(type(value).__module__)
+    for name, found in list(vars(module).items()) if module else ():
+        if found is value:
+            return f"{type(value).__module__}:{name}"
+    return None
+
+
+def _description(value: Any) -> str:
+    """Return what tells code apart that is not found by a name."""
+    if isinstance(value, logging.Logger):
+        return f"~{value.name}"
+    function = getattr(value, "__wrapped__", None)
+    code = getattr(function, "__code__", None)
+    return f"~{objects.name_of(value)}{callables.digest(code) if code else ''}"
+
+
 class Named(NodeKind):
-    """Classes, modules, and functions that their modules have: ["live", name, type]."""
+    """Classes, modules, and functions that their modules have: ["live", name, type].
+
+    What has no name has one that begins with "~", and has to be there.
+    """
 
     def save(self, walk: Saving, number: int, value: Any) -> Node:
-        return ["live", name_of(value), objects.name_of(type(value))]
+        name = name_of(value) or _description(value)
+        return ["live", name, objects.name_of(type(value))]
 
     def pair(self, walk: Loading, number: int, node: Node, live: Any) -> None:
         _, name, kind = node
         if live is not MISSING and objects.name_of(type(live)) == kind:
-            if name_of(live) == name:
+            if name == (name_of(live) or _description(live)):
                 walk.targets[number] = live
                 return
-        walk.targets[number] = found = None if name is None else walk.named(name)
+        walk.targets[number] = found = walk.named(name)
         if found is None:
-            what = f"a {kind.rpartition(':')[2]}" if name is None else name
-            walk.problem(number, f"{what} was saved, {there(live)}; {_HERE}")
+            what = name.lstrip("~").replace(":", ".").strip(".")
+            walk.problem(number, f"{what} was saved, {there(live)}; {HERE}")
+
+
+class Plain(Instances):
+    """Objects of classes; one without attributes may be known by a name."""
+
+    def save(self, walk: Saving, number: int, value: Any) -> Node:
+        if not objects.layout(type(value)).attributes(value):
+            name = global_name(value) or walk.global_name(value)
+            if name is not None:
+                return ["live", name, objects.name_of(type(value))]
+        return super().save(walk, number, value)
 
 
 class Locks(NodeKind):
@@ -91,7 +122,7 @@ class Enums(NodeKind):
         cls: Any = type(value)
         if value.name in cls._member_map_:
             return ["enum", value.name, None, walk.cls(cls)]
-        return ["enum", None, values.ENCODERS[int](value.value), walk.cls(cls)]
+        return ["enum", None, value.value, walk.cls(cls)]  # Flags that are combined.
 
     def pair(self, walk: Loading, number: int, node: Node, live: Any) -> None:
         _, name, value, index = node
@@ -100,9 +131,9 @@ class Enums(NodeKind):
             return
         if not issubclass(cls, enum.Enum):
             raise ValueError("a member of what is no enumeration")
-        if name is None:
-            walk.targets[number] = cls(values.decode(value))
-        elif name in cls._member_map_:
+        if name is None and issubclass(cls, enum.Flag) and type(value) is int:
+            walk.targets[number] = cls(value)
+        elif type(name) is str and name in cls._member_map_:
             walk.targets[number] = cls._member_map_[name]
         else:
             walk.problem(number, f"{objects.shown(cls)} has no member {name} here")

@@ -7,7 +7,7 @@ thousands of others away.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from . import objects
@@ -31,11 +31,20 @@ class Names:
         self._used = {"", GRAPH}
 
     def leaf(self, number: int) -> str:
-        """Return a name for a leaf: no two are the same."""
-        name = "/".join(
-            step if type(step) is str else _text(step[0])
-            for step in self._steps(number)
-        )
+        """Return a name for an object that is a leaf: no two are the same."""
+        return self._unique(self._joined(number), number)
+
+    def below(self, number: int, steps: Iterable[str]) -> list[str]:
+        """Return names for attributes of an object that are leaves."""
+        prefix = self._joined(number)
+        prefix = f"{prefix}/" if prefix else ""
+        return [self._unique(prefix + step, number) for step in steps]
+
+    def _joined(self, number: int) -> str:
+        steps = self._steps(number)
+        return "/".join(x if type(x) is str else _text(x[0]) for x in steps)
+
+    def _unique(self, name: str, number: int) -> str:
         if name in self._used:
             name = f"{name or 'self'}~{number}"
         self._used.add(name)

@@ -7,6 +7,7 @@ import collections
 import enum
 import functools
 import io
+import sys
 import types
 import weakref
 from typing import Any
@@ -30,7 +31,7 @@ from .families import Parts, Refused
 from .node import Node, NodeKind, Saving
 
 _BASES: dict[type, NodeKind] = {
-    object: instances.Instances("object", object),
+    object: live.Plain("object", object),
     types.SimpleNamespace: instances.Instances("namespace", types.SimpleNamespace),
     list: containers.Sequence("list", list),
     tuple: containers.Frozen("tuple", tuple),
@@ -174,11 +175,22 @@ def _outside(cls: type) -> str | None:
     """Return what an object stands for that is outside of Python, or None."""
     if issubclass(cls, io.IOBase):
         return "an open file"
+    bullet = sys.modules.get("pybullet")
+    if bullet is not None and _mentions(cls, bullet):
+        return f"a {objects.shown(cls)}, whose world PyBullet holds"
     for path, what in _OUTSIDE.items():
         found = references.find(path)
         if found is not None and issubclass(cls, found):
             return what
     return None
+
+
+def _mentions(cls: type, module: Any) -> bool:
+    """Return whether a module is a global of the module that has a class."""
+    home = sys.modules.get(cls.__module__)
+    return (
+        any(found is module for found in list(vars(home).values())) if home else False
+    )
 
 
 def reason(value: Any) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _random
 import collections
+import contextlib
 import functools
 import types
 import weakref
@@ -59,10 +60,8 @@ class Layout(Struct, frozen=True):
         if self.slots:
             found = dict(found)
             for name, slot in self.slots.items():
-                try:
+                with contextlib.suppress(AttributeError):
                     found[name] = slot.__get__(value)
-                except AttributeError:
-                    pass
         return found
 
     def give(self, value: Any, found: dict[str, Any]) -> None:
@@ -71,10 +70,8 @@ class Layout(Struct, frozen=True):
             if name in found:
                 slot.__set__(value, found[name])
             else:
-                try:
+                with contextlib.suppress(AttributeError):
                     slot.__delete__(value)
-                except AttributeError:
-                    pass
         if self.has_dict:
             own = object.__getattribute__(value, "__dict__")
             if self.slots:
@@ -135,6 +132,8 @@ def _is_hidden(cls: type, base: type) -> bool:
 def _like(base: type, has_dict: bool, has_weakrefs: bool) -> int:
     """Return how large instances of a class are that Python derives from a type."""
     slots = ["__dict__"] * has_dict + ["__weakref__"] * has_weakrefs
+    if base.__itemsize__ and has_dict:  # Of varying size, so no slots can be named.
+        return type("Like", (base,), {}).__basicsize__
     return type("Like", (base,), {"__slots__": slots}).__basicsize__
 
 

@@ -72,23 +72,40 @@ class Bits(NodeKind):
         if _BITS.get(name) is not type(value):
             raise Refused(f"a bit generator that is not NumPy's ({name})")
         words = walk.leaf(number, generators.words_of(value))
-        return ["bits", words, name, walk.code(value.seed_seq, number, "seed_seq")]
+        seed = value.seed_seq
+        if type(seed) is not np.random.SeedSequence:  # One that cannot spawn.
+            seed = None
+        return ["bits", words, name, walk.code(seed, number, "seed_seq")]
 
     def pair(self, walk: Loading, number: int, node: Node, live: Any) -> None:
         cls, now = _BITS[node[2]], MISSING
         if walk.fits(live, cls):
-            walk.claim(number, live)
+            walk.claimed[id(live)] = live
             now = live.seed_seq
-        target = walk.targets[number] = cls(0) if now is MISSING else live
-        node[1] = generators.state_of_words(walk.leaf(node[1]), target.state)
+        else:
+            live = MISSING
+        like = cls(0) if live is MISSING else live
+        node[1] = generators.state_of_words(walk.leaf(node[1]), like.state)
         node[3] = walk.visit(node[3], now, number, "seed_seq")
+        walk.pend(number, (cls, live))
+
+    def needs(self, node: Node) -> list[Code]:
+        return [node[3]]
+
+    def build(self, walk: Loading, number: int, node: Node, context: Any) -> Any:
+        cls, live = context
+        seed = walk.value(node[3])
+        if live is MISSING or not (_CAN_SET_SEED or live.seed_seq is seed):
+            return cls(0 if seed is None else seed)
+        return live
 
     def fill(self, walk: Loading, number: int, node: Node) -> None:
         bits, seed = walk.targets[number], walk.value(node[3])
-        if bits.seed_seq is seed or seed is None:
-            bits.state = node[1]
-        else:
-            generators.set_bits(bits, node[1], seed)
+        generators.set_bits(bits, node[1], bits.seed_seq if seed is None else seed)
+
+
+# NumPy 1 cannot set the seed of an existing one.
+_CAN_SET_SEED = np.lib.NumpyVersion(np.__version__) >= "2.0.0"
 
 
 class Seeds(NodeKind):

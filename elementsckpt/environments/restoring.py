@@ -10,7 +10,6 @@ import inspect
 import logging
 import sys
 import types
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from . import arrays, callables, graphs, nodes, objects, values
 from .capturing import Capture
 from .families import Part, Parts, Unfit
 from .graphs import Graph
+from .instances import HERE
 from .names import Names, Origin, is_end
 from .node import MISSING, Code, Node, NodeKind
 
@@ -27,6 +27,9 @@ _logger = logging.getLogger("elementsckpt")
 _MOST_CLASSES = 10
 # What code of a save may be made of, whatever the environment reaches.
 _HARMLESS = frozenset({*references.BUILTINS, frozenset, object, bytearray})
+
+
+_HARMLESS_METHODS = ("random:Random.", "collections:", "threading:Condition.")
 
 
 class _Unmade:
@@ -98,8 +101,11 @@ class Restore:
 
     def visit(self, code: Code, live: Any, number: int, step: Any) -> Code:
         """Look at a value of a node beside a live one; return it decoded."""
+        if type(code) is dict:
+            name = code.get(values.LEAF)
+            return values.decode(code) if name is None else self._number(name)
         if type(code) is not list:
-            return values.decode(code) if type(code) is dict else code
+            return code
         (below,) = code
         if type(below) is not int or not 0 <= below < len(self._kinds):
             raise ValueError("a reference to no node")
@@ -127,6 +133,12 @@ class Restore:
         """Return a leaf."""
         return self._leaves[name]
 
+    def _number(self, name: Any) -> Any:
+        found = self.leaf(name)
+        if type(found) not in (int, float):
+            raise ValueError("a number that is none")
+        return found
+
     def fits(self, live: Any, cls: type) -> bool:
         """Return whether a live object may become the target of a node."""
         return type(live) is cls and id(live) not in self.claimed
@@ -142,12 +154,13 @@ class Restore:
 
     def make(self, number: int, cls: type) -> Any:
         """Return a new object without content, or None, which is a problem."""
-        is_calling = "__call__" in dir(cls) and not self._is_known(cls)
+        has_call = any("__call__" in base.__dict__ for base in cls.__mro__)
+        is_calling = has_call and not self._is_known(cls)
         if hasattr(cls, "__del__") and not self._is_live(cls):
             is_calling = True
         if is_calling or objects.layout(cls).is_hidden:
             what = f"a {objects.shown(cls)} was saved, and there is none here"
-            self.problem(number, f"{what}; {_HERE}")
+            self.problem(number, f"{what}; {HERE}")
             return None
         try:
             return objects.make(cls)
@@ -209,13 +222,15 @@ class Restore:
             found = sys.modules.get(name[:-1])
             return found if self._is_live(found) else None
         found = references.find(name)
-        return found if found is not None and self._is_known(found) else None
+        is_known = found is not None and (self._is_known(found) or not callable(found))
+        return found if is_known else None
 
     def require_trust(self, number: int, function: Any) -> None:
         """Note a problem if calling a function could do harm."""
-        if not self._is_known(function):
+        is_harmless = objects.name_of(function).startswith(_HARMLESS_METHODS)
+        if not is_harmless and not self._is_known(function):
             name = objects.name_of(function)
-            self.problem(number, f"{name} is not of what is here; {_HERE}")
+            self.problem(number, f"{name} is not of what is here; {HERE}")
 
     def _is_known(self, value: Any) -> bool:
         """Return whether the live environment reaches code, or its modules have it."""
@@ -270,7 +285,7 @@ class Restore:
                 needed = _numbers(kind.needs(self._nodes[number]))
                 if number in begun:
                     stack.pop()
-                    if kind.is_hashed and needed or not late.isdisjoint(needed):
+                    if (kind.is_hashed and needed) or not late.isdisjoint(needed):
                         late.add(number)
                     elif number not in late:
                         self._build_one(number)
@@ -365,9 +380,6 @@ class Restore:
             "differs, too. Set PYTHONHASHSEED, or sort it where it is read.",
             self.names.path(self._unordered[0]),
         )
-
-
-_HERE = "reset() the environment that is here before loading, or make it as it was"
 
 
 class _Known:

@@ -120,6 +120,7 @@ _DECODERS["$dtype"] = dtypes.decode
 _SCALARS = frozenset(
     {"$int", "$float", "$complex", "$str", "$bytes", "$ellipsis", "$numpy"}
 )
+LEAF = "$leaf"  # Of a number that is a leaf of its own, with the name of that.
 PLAIN = frozenset({type(None), bool, int, float, str})
 
 
