@@ -16,6 +16,7 @@ import gymnasium
 import numpy as np
 
 import elementsckpt
+
 from support import boxes, zoo
 
 ROLES = ("whole", "saved", "loaded")

@@ -327,7 +327,12 @@ add_made(
 # Grids, and environments of many agents
 
 
-for id_ in ["DoorKey-8x8", "Dynamic-Obstacles-8x8", "KeyCorridorS3R3", "MultiRoom-N4-S5"]:
+for id_ in [
+    "DoorKey-8x8",
+    "Dynamic-Obstacles-8x8",
+    "KeyCorridorS3R3",
+    "MultiRoom-N4-S5",
+]:
     add_made(f"MiniGrid-{id_}-v0", "minigrid")
 for id_ in ["GoToLocal", "BossLevel"]:
     add_made(f"BabyAI-{id_}-v0", "minigrid")
@@ -465,7 +470,10 @@ def add_vector(name, kind, make_one, *needs, table=SIMULATED, mode=None, **optio
     add(name, make, *needs, table=table)
 
 
-cart, ant = functools.partial(limited, "CartPole-v1"), functools.partial(limited, "Ant-v5")
+cart, ant = (
+    functools.partial(limited, "CartPole-v1"),
+    functools.partial(limited, "Ant-v5"),
+)
 pong = functools.partial(limited, "ALE/Pong-v5")
 for kind in ["SyncVectorEnv", "AsyncVectorEnv"]:
     for mode in ["NEXT_STEP", "SAME_STEP"]:
