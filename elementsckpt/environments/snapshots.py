@@ -1,0 +1,49 @@
+"""An environment ⇄ plain data, which needs no `Checkpoint`.
+
+The component calls these, and so do families, for environments in other processes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .families import Given
+
+
+def capture(env: Any, parts: Given | None = None) -> dict[str, Any]:
+    """Return the state of an environment as plain data.
+
+    Arrays in it are those of the environment, not copies: to keep the data while the
+    environment steps on, copy it with `copy.deepcopy`. Another process gets copies.
+
+    Args:
+      env: The environment; it does not change.
+      parts: As for `Environment`.
+
+    Returns:
+      Leaves by their name in the environment, such as `unwrapped/data/qpos`: arrays,
+      states of generators and what families saved; and the graph of its objects.
+
+    Raises:
+      Refused: something cannot be saved; `inside` says all of it.
+    """
+    raise NotImplementedError
+
+
+def check(env: Any, data: Any, parts: Given | None = None) -> None:
+    """Refuse data that does not fit; nothing changes.
+
+    Raises:
+      Unfit: it does not fit this environment; `inside` says all that does not.
+      DamagedError: it is not such data.
+    """
+    raise NotImplementedError
+
+
+def restore(env: Any, data: Any, parts: Given | None = None) -> None:
+    """Check data, and put it into an environment, whose objects stay the same ones.
+
+    Raises:
+      Unfit, DamagedError: as for `check`; nothing has changed.
+    """
+    raise NotImplementedError
