@@ -254,7 +254,7 @@ def _told(error: Refused | Unfit) -> tuple[str, ...]:
 
 
 def _save(env: Any, parts: Given | None) -> dict[str, Any]:
-    saved = {
+    saved: dict[str, Any] = {
         "env": snapshots.capture(env, parts),
         "generators": GlobalRNG().save(),
     }
