@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .components.wrappers import Counter as Counter
     from .components.wrappers import Saveable as Saveable
     from .directory.retention import Keep as Keep
+    from .environments.component import Environment as Environment
     from .errors import CheckpointError as CheckpointError
     from .errors import ComponentError as ComponentError
     from .errors import DamagedError as DamagedError
@@ -77,6 +78,7 @@ _HOMES = {
     "components.value": ["Value"],
     "components.wrappers": ["Counter", "Saveable"],
     "directory.retention": ["Keep"],
+    "environments.component": ["Environment"],
     "errors": [
         "CheckpointError",
         "ComponentError",

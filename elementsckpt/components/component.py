@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct
 
+from ..environments.component import Environment
 from ..kinds.torch_tensors import is_module
 from ..state.flattening import Flat
 from ..user import attributes
@@ -71,7 +72,11 @@ class Component(NamedTuple):
             return of_value(self.owner, self.state)
         load, grows = getattr(self.owner, self.load_name), self.load_name in _OF_DICTS
         is_complete = grows and is_module(self.value)
-        return Target(load, self.state, grows=grows, is_complete=is_complete)
+        is_environment = attributes.is_instance(self.owner, Environment)
+        check = self.owner.check if is_environment else None
+        return Target(
+            load, self.state, check=check, grows=grows, is_complete=is_complete
+        )
 
     def state(self) -> Any:
         """Return the state now."""
@@ -94,6 +99,8 @@ class Target(Struct, frozen=True):
     Attributes:
       load: Takes the state, or a folder; None if the state is only returned.
       state: Returns the current state; None if there is none.
+      check: Refuses a state that `load` would, before any component has changed; None
+        if nothing but `load` can tell.
       template: Returns the current value, flattened; all leaves of a saved value must
         match it. None if there is no template.
       is_rebuilt: Whether it takes a saved value with its classes.
@@ -103,6 +110,7 @@ class Target(Struct, frozen=True):
 
     load: Callable[[Any], Any] | None = None
     state: Callable[[], Any] | None = None
+    check: Callable[[Any], object] | None = None
     template: Callable[[], Flat] | None = None
     is_rebuilt: bool = False
     grows: bool = False
@@ -119,7 +127,7 @@ def of_value(value: Value, state: Callable[[], Any] | None = None) -> Target:
     load = functools.partial(setattr, value, "value")
     if is_empty(value):
         return Target(load, state, is_rebuilt=True)
-    return Target(load, state, functools.partial(template, value))
+    return Target(load, state, template=functools.partial(template, value))
 
 
 def of_loadfns(loadfns: Mapping[str, Callable[[Any], Any]]) -> dict[str, Target]:

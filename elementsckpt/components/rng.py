@@ -196,10 +196,7 @@ class NumpyBits:
 
     def set(self, bits: Any) -> None:
         """Set its state, and that of its seed."""
-        try:
-            self.bits.__setstate__((bits.state, bits.seed_seq))
-        except (TypeError, ValueError):  # NumPy 1 cannot set an existing one's seed.
-            self.bits.state = bits.state
+        generators.set_bits(self.bits, bits.state, bits.seed_seq)
 
 
 class NumpyGenerator(NumpyBits):

@@ -137,6 +137,14 @@ class Parts:
                     return part
         raise KeyError(cls)
 
+    def all(self) -> list[type]:
+        """Return all types that have a part."""
+        return [*self._of, *self._families]
+
+    def extra(self, part: Part) -> tuple[Given, ...]:
+        """Return what the functions of a part take after the object and the data."""
+        return (self.given,) if part.takes_parts else ()
+
 
 def families() -> dict[type, Part | None]:
     """Return the parts of the families whose libraries are imported, by type."""

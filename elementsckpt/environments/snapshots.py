@@ -7,7 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from .families import Given
+from ..errors import damage
+from . import graphs
+from .capturing import Capture
+from .families import Given, Parts, Unfit
+from .names import GRAPH
+from .restoring import Restore
 
 
 def capture(env: Any, parts: Given | None = None) -> dict[str, Any]:
@@ -27,17 +32,25 @@ def capture(env: Any, parts: Given | None = None) -> dict[str, Any]:
     Raises:
       Refused: something cannot be saved; `inside` says all of it.
     """
-    raise NotImplementedError
+    return Capture(Parts(parts)).run(env)
 
 
-def check(env: Any, data: Any, parts: Given | None = None) -> None:
-    """Refuse data that does not fit; nothing changes.
+def check(env: Any, data: Any, parts: Given | None = None) -> Restore:
+    """Compare data with an environment; nothing changes.
+
+    Returns:
+      What `load()` puts the data into the environment, if that has not changed since.
 
     Raises:
       Unfit: it does not fit this environment; `inside` says all that does not.
       DamagedError: it is not such data.
     """
-    raise NotImplementedError
+    with damage("The state of an environment"):
+        found = Restore(graphs.decode(data[GRAPH]), data, Parts(parts))
+        found.check(env)
+    if found.problems:
+        raise Unfit(inside=found.problems)
+    return found
 
 
 def restore(env: Any, data: Any, parts: Given | None = None) -> None:
@@ -46,4 +59,4 @@ def restore(env: Any, data: Any, parts: Given | None = None) -> None:
     Raises:
       Unfit, DamagedError: as for `check`; nothing has changed.
     """
-    raise NotImplementedError
+    check(env, data, parts).load()

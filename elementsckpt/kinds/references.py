@@ -20,8 +20,8 @@ from .classes import Change
 
 FROZEN_DICT = "flax.core.frozen_dict:FrozenDict"
 # Builtins that a defaultdict of a foreign save may call.
-_BUILTINS = (int, float, complex, bool, str, bytes, list, dict, set, tuple)
-_FACTORIES: dict[str, type] = {factory.__name__: factory for factory in _BUILTINS}
+BUILTINS = (int, float, complex, bool, str, bytes, list, dict, set, tuple)
+_FACTORIES: dict[str, type] = {factory.__name__: factory for factory in BUILTINS}
 
 
 def name_of(cls: type) -> str:

@@ -22,7 +22,7 @@ FLOORS = [
     {"functions", "inspection", "run"},
     {"saving", "loading"},
     {"directory", "components"},
-    {"state", "foreign"},
+    {"state", "foreign", "environments"},
     {"storage", "kinds"},
     {"format", "system"},
     {"reports"},

@@ -1,0 +1,395 @@
+"""Arrays of NumPy: elements, and memory that several of them share.
+
+Arrays share memory if they are views of each other, or of what no attribute holds. So
+all arrays that an environment reaches are looked at together, by their addresses, when
+it is saved and when it is loaded. Of those in the same memory, one holds all of it; the
+others are places in this one. What is shared in the save is shared afterwards, and what
+is not is not.
+
+    ["array", [leaf, whether it is writable, owner of its memory], class, attributes]
+    ["place", [holder, offset, shape, strides, dtype], class, attributes]
+    ["objects", [shape, order, items], class, attributes]
+
+The owner is an object of a library, such as a simulator, or None.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..format import dtypes
+from . import objects
+from .families import Refused
+from .instances import HERE, Instances, fill_attributes, pair_attributes
+from .node import MISSING, Loading, Node, Saving
+
+
+class Arrays(Instances):
+    """Arrays; `arrange` decides what those that are saved become."""
+
+    def save(self, walk: Saving, number: int, value: Any) -> Node:
+        node: Node = ["array", None]
+        if type(value) is not np.ndarray:
+            node += [walk.cls(type(value)), walk.attributes(value, number)]
+        if value.dtype.hasobject:
+            if value.dtype != object:
+                raise Refused(f"an array of {value.dtype}")
+            order = "F" if _is_fortran(value) else "C"
+            items = enumerate(value.ravel(order=order).tolist())
+            codes = [walk.code(x, number, (i,)) for i, x in items]
+            node[:2] = "objects", [list(value.shape), order, codes]
+        else:
+            dtypes.encode(value.dtype)  # Raises if only pickle holds such elements.
+        walk.arrays.append((number, value))
+        return node
+
+    def pair(self, walk: Loading, number: int, node: Node, live: Any) -> None:
+        cls: Any = np.ndarray if len(node) == 2 else walk.cls(node[2], live)
+        if cls is None:
+            return
+        if not issubclass(cls, np.ndarray):
+            raise ValueError("an array that is none")
+        if walk.fits(live, cls):
+            walk.claimed[id(live)] = live
+        else:
+            live = MISSING
+        memory = _KINDS[node[0]](walk, number, node, cls, live)
+        walk.arrays[number] = memory
+        memory.look()
+        if len(node) > 2:
+            pair_attributes(walk, number, node[3], live)
+
+    def fill(self, walk: Loading, number: int, node: Node) -> None:
+        walk.arrays[number].fill()
+        if len(node) > 2:
+            fill_attributes(walk, walk.targets[number], node[3])
+
+
+class _Elements:
+    """An array that holds its memory, when it is loaded.
+
+    Attributes:
+      live: The live array beside it; MISSING if that cannot take what was saved.
+      is_shared: Whether others are places in it.
+    """
+
+    def __init__(
+        self, walk: Loading, number: int, node: Node, cls: type, live: Any
+    ) -> None:
+        self.walk, self.number, self.cls, self.live = walk, number, cls, live
+        self.content = node[1]
+        self.is_shared = False
+
+    def look(self) -> None:
+        name, self.is_writable, self.owner = self.content
+        self.saved = self.walk.leaf(name)
+        if not isinstance(self.saved, np.ndarray) or self.saved.dtype.hasobject:
+            raise ValueError("an array that is none")
+        self.shape, self.dtype = self.saved.shape, self.saved.dtype
+        self.order = "F" if _is_fortran(self.saved) else "C"
+
+    def can_stay(self) -> bool:
+        """Return whether the live array can take the elements in place."""
+        live = self.live
+        if live is MISSING or (live.shape, live.dtype) != (self.shape, self.dtype):
+            return False
+        if self.is_shared and not _is_order(live, self.order):
+            return False
+        return live.flags.writeable or self._is_equal(live)
+
+    def _is_equal(self, live: Any) -> bool:
+        return bool(live.tobytes() == self.saved.tobytes())
+
+    def settle(self, stays: bool) -> None:
+        """Set the target: the live array, or a new one."""
+        if stays:
+            self.walk.targets[self.number] = self.live
+            return
+        if self.owner is not None:
+            text = f"its memory belongs to a {self.owner}, and there is no such array"
+            self.walk.problem(self.number, f"{text} here; {HERE}")
+        self.walk.targets[self.number] = self.make()
+
+    def make(self) -> Any:
+        """Return a new array."""
+        made = np.ndarray.__new__(self.cls, self.shape, self.dtype, order=self.order)
+        made[...] = self.saved
+        made.flags.writeable = self.is_writable
+        return made
+
+    def fill(self) -> None:
+        target = self.walk.targets[self.number]
+        if target.flags.writeable:
+            np.ndarray.__setitem__(target, ..., self.saved)
+
+
+class _Objects(_Elements):
+    """An array of objects."""
+
+    def look(self) -> None:
+        shape, self.order, self.items = self.content
+        self.shape, self.dtype = tuple(shape), np.dtype(object)
+        if self.order not in ("C", "F") or len(self.items) != np.prod(shape):
+            raise ValueError("an array with more or fewer items")
+        self.owner, now = None, []
+        if self.live is not MISSING and self.live.shape == self.shape:
+            now = self.live.ravel(order=self.order).tolist()
+        for i, code in enumerate(self.items):
+            there = now[i] if i < len(now) else MISSING
+            self.items[i] = self.walk.visit(code, there, self.number, (i,))
+
+    def _is_equal(self, live: Any) -> bool:
+        return False
+
+    def make(self) -> Any:
+        return np.ndarray.__new__(self.cls, self.shape, object, order=self.order)
+
+    def fill(self) -> None:
+        target = self.walk.targets[self.number]
+        items = np.empty(len(self.items), object)
+        items[:] = [*map(self.walk.value, self.items)]
+        items = items.reshape(self.shape, order=self.order)
+        np.ndarray.__setitem__(target, ..., items)
+
+
+class _Place(_Elements):
+    """An array in the memory of another."""
+
+    def look(self) -> None:
+        holder, self.offset, shape, strides, dtype = self.content
+        self.shape, self.strides = tuple(shape), tuple(strides)
+        self.dtype = np.dtype(object) if dtype is None else dtypes.decode(dtype)
+        self.holder = self.walk.visit(holder, _base_of(self.live), self.number, "base")
+        if type(self.holder) is not list:
+            raise ValueError("a place in what is no array")
+
+    def finish(self) -> None:
+        """Set the target: the live array if it is this place, or a new view."""
+        holder, live = self.walk.value(self.holder), self.live
+        if not isinstance(holder, np.ndarray):
+            raise ValueError("a place in what is no array")
+        flat = holder.ravel(order="K")
+        if self.dtype.hasobject != holder.dtype.hasobject:
+            raise ValueError("objects in the memory of numbers")
+        if not np.shares_memory(flat, holder) and holder.size:
+            raise ValueError("a place in an array that is not in one piece")
+        self.require_inside(flat.nbytes)
+        is_here = live is not MISSING and (
+            live.shape == self.shape
+            and live.strides == self.strides
+            and live.dtype == self.dtype
+            and _address(live) == _address(flat) + self.offset
+        )
+        self.walk.targets[self.number] = live if is_here else self._view(flat)
+
+    def require_inside(self, size: int) -> None:
+        """Refuse a place that is not all in the memory.
+
+        Raises:
+          ValueError: it is not.
+        """
+        ends = [(n - 1) * s for n, s in zip(self.shape, self.strides, strict=True)]
+        first = self.offset + sum(x for x in ends if x < 0)
+        last = self.offset + sum(x for x in ends if x > 0) + self.dtype.itemsize
+        if min(self.shape, default=1) < 1 or first < 0 or last > size:
+            raise ValueError("a place outside of the memory")
+
+    def _view(self, flat: Any) -> Any:
+        if not self.dtype.hasobject:
+            made = np.ndarray(
+                self.shape, self.dtype, flat.view(np.uint8), self.offset, self.strides
+            )
+            return made if self.cls is np.ndarray else made.view(self.cls)
+        if self.offset % flat.itemsize or any(x % flat.itemsize for x in self.strides):
+            raise ValueError("a place between two objects")
+        start = flat[self.offset // flat.itemsize :]
+        made = np.lib.stride_tricks.as_strided(start, self.shape, self.strides)
+        return made if self.cls is np.ndarray else made.view(self.cls)
+
+    def fill(self) -> None:
+        pass
+
+
+_KINDS = {"array": _Elements, "objects": _Objects, "place": _Place}
+
+
+def settle(walk: Loading) -> None:
+    """Decide which live arrays take what was saved in place, and make the others.
+
+    An array that is live in the same memory as another one, from which it is apart in
+    the save, is made anew.
+    """
+    holders = [x for x in walk.arrays.values() if type(x) is not _Place]
+    places = [x for x in walk.arrays.values() if type(x) is _Place]
+    for place in places:
+        holder = walk.arrays.get(place.holder[0])
+        if holder is None or type(holder) is _Place:
+            raise ValueError("a place in what is no array")
+        holder.is_shared = True
+    staying = [x for x in holders if x.can_stay()]
+    spans = [_Span(*_bounds(x.live), x.number, x.live) for x in staying]
+    taken: set[int] = set()
+    for group in _groups(spans):
+        taken.add(min(span.number for span in group))
+    empty = {x.number for x in staying if not x.live.size}
+    for holder in holders:
+        holder.settle(holder.number in taken or holder.number in empty)
+    for place in places:
+        place.finish()
+
+
+# Saving
+
+
+class _Span(NamedTuple):
+    """The addresses of an array."""
+
+    start: int
+    stop: int
+    number: int
+    array: Any
+
+
+def arrange(walk: Any) -> None:
+    """Say for each array that was met whether it is elements, or a place in another.
+
+    Args:
+      walk: The walk that saves, which has met all objects.
+    """
+    spans = [_Span(*_bounds(x), number, x) for number, x in walk.arrays if x.size]
+    for number, array in walk.arrays:
+        if not array.size:
+            _hold(walk, number, array)
+    for group in _groups(spans):
+        if len(group) == 1:
+            _hold(walk, group[0].number, group[0].array)
+        else:
+            _share(walk, sorted(group, key=lambda span: span.number))
+
+
+def _hold(walk: Any, number: int, array: Any) -> None:
+    """Let an array hold its elements."""
+    node = walk.nodes[number]
+    if node is not None and node[0] == "array":
+        leaf = array if type(array) is np.ndarray else array.view(np.ndarray)
+        owner = _owner(array) if array.flags.writeable else None
+        node[1] = [walk.leaf(number, leaf), array.flags.writeable, owner]
+
+
+def _share(walk: Any, group: Sequence[_Span]) -> None:
+    """Let one array of those in the same memory hold all of it."""
+    start, stop = min(x.start for x in group), max(x.stop for x in group)
+    holder = next((x for x in group if _is_all(x, start, stop)), None)
+    if holder is None:
+        memory = _memory(group, start, stop)
+        if memory is None:
+            what = walk.names.path(group[0].number)
+            problem = f"an array that shares memory with {what}, which no array holds"
+            walk.refuse(group[1].number, Refused(problem))
+            return
+        number = walk.add(memory, group[0].number, "base")
+        walk.nodes[number] = ["array", None]
+        holder = _Span(start, stop, number, memory)
+    _hold(walk, holder.number, holder.array)
+    for span in group:
+        if span.number != holder.number:
+            array = span.array
+            offset = _address(array) - start
+            place = [[holder.number], offset, list(array.shape), list(array.strides)]
+            node = walk.nodes[span.number]
+            if node is not None:
+                code = None if array.dtype.hasobject else dtypes.encode(array.dtype)
+                node[:2] = "place", [*place, code]
+
+
+def _is_all(span: _Span, start: int, stop: int) -> bool:
+    flags = span.array.flags
+    is_whole = flags.c_contiguous or flags.f_contiguous
+    return is_whole and (span.start, span.stop) == (start, stop)
+
+
+def _memory(group: Sequence[_Span], start: int, stop: int) -> Any:
+    """Return the memory between two addresses as an array, or None."""
+    for span in group:
+        base = span.array
+        while isinstance(base, np.ndarray):
+            first, last = _bounds(base)
+            is_whole = base.flags.c_contiguous or base.flags.f_contiguous
+            if is_whole and first <= start and stop <= last and base.size:
+                flat = base.ravel(order="K").view(np.ndarray)
+                size = flat.itemsize
+                if base.dtype.hasobject:
+                    return None
+                if (start - first) % size or (stop - first) % size:
+                    flat, size = flat.view(np.uint8), 1
+                return flat[(start - first) // size : (stop - first) // size]
+            base = base.base
+    return None
+
+
+def _groups(spans: Sequence[_Span]) -> Iterator[list[_Span]]:
+    """Yield arrays whose addresses overlap, directly or by way of others."""
+    group: list[_Span] = []
+    end = 0
+    for span in sorted(spans, key=lambda span: span[:3]):
+        if group and span.start >= end:
+            yield group
+            group = []
+        group.append(span)
+        end = max(end, span.stop) if len(group) > 1 else span.stop
+    if group:
+        yield group
+
+
+def _address(array: Any) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address
+
+
+def _bounds(array: Any) -> tuple[int, int]:
+    """Return the addresses between which the elements of an array are."""
+    start = _address(array)
+    if array.flags.c_contiguous:
+        return start, start + array.nbytes
+    stop = start + array.itemsize
+    for count, stride in zip(array.shape, array.strides, strict=True):
+        if stride > 0:
+            stop += (count - 1) * stride
+        else:
+            start += (count - 1) * stride
+    return start, stop
+
+
+def _is_fortran(array: Any) -> bool:
+    return bool(array.flags.f_contiguous and not array.flags.c_contiguous)
+
+
+def _is_order(array: Any, order: str) -> bool:
+    flags = array.flags
+    return bool(flags.c_contiguous if order == "C" else flags.f_contiguous)
+
+
+def _base_of(array: Any) -> Any:
+    """Return the array in whose memory another one is; MISSING if none."""
+    found = MISSING
+    while isinstance(getattr(array, "base", None), np.ndarray):
+        found = array = array.base
+    return found
+
+
+def _owner(array: Any) -> str | None:
+    """Return the type of what owns the memory of an array, unless that is an array."""
+    base = array.base
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if base is None or isinstance(base, _PRIVATE):
+        return None
+    return objects.shown(type(base))
+
+
+# What lends memory to one array alone, or memory that does not change.
+_PRIVATE = (bytes, type(datetime.datetime_CAPI))
