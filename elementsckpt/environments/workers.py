@@ -1,0 +1,333 @@
+"""Environments in worker processes: asks the workers, and answers inside them.
+
+The vector environments of Gymnasium and Stable-Baselines3 call a method of the
+environment in each worker, by name. Ours is put there by an argument that installs it
+when the worker unpickles it, so that programs change nothing. A worker that raises is
+shut down by its library: ours never raises, and its errors are answers, too.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+from typing import Any, NamedTuple
+
+from ..components.rng import GlobalRNG, global_generators
+from ..errors import DamagedError, reason
+from . import snapshots
+from .families import Given, Refused, Unfit
+
+_METHOD = "_elementsckpt"  # Ours, of `gymnasium.Env` in the workers.
+_LOOK_S = 0.1
+STEPS = 2  # That Gymnasium's loop takes after a load, without the environment.
+_AGAIN = "Make the vector environment again, and load the newest save."
+
+
+# In the program
+
+
+class Workers(NamedTuple):
+    """The workers of a vector environment, which answer nothing else at the moment.
+
+    Attributes:
+      pipes: The program's end of the pipe to each.
+      processes: The processes.
+      request: Given a method and its arguments, returns the message for a call.
+      result: Given the answer to such a message, returns what the method returned.
+    """
+
+    pipes: Sequence[Any]
+    processes: Sequence[Any]
+    request: Callable[[str, tuple[Any, ...]], Any]
+    result: Callable[[Any], Answer]
+
+    def save(self, parts: Given | None) -> list[Any]:
+        """Return the state of each worker's environment, as plain data.
+
+        Raises:
+          Refused: workers cannot save it, or have died.
+        """
+        try:
+            answers = self._ask("save", [()] * len(self.pipes), parts)
+        except Died as error:
+            raise Refused(inside=error.sentences, remedy=_AGAIN) from None
+        refused = _sentences(answers)
+        if refused:
+            remedies = {answer.remedy for answer in answers if answer.problems}
+            raise Refused(
+                inside=refused, remedy=remedies.pop() if len(remedies) == 1 else None
+            )
+        return [answer.data for answer in answers]
+
+    def give(
+        self, verb: str, saved: Sequence[tuple[Any, ...]], parts: Given | None
+    ) -> None:
+        """Have each worker check, or load, a state that was saved.
+
+        Args:
+          verb: "check" or "load".
+          saved: The state for each worker, and further arguments.
+          parts: As for `Environment`.
+
+        Raises:
+          Unfit: states do not fit, or workers have died.
+          DamagedError: states are damaged.
+        """
+        if len(saved) != len(self.pipes):
+            here = f"{len(self.pipes)} here"
+            raise Unfit(f"saved with {len(saved)} workers, and there are {here}")
+        try:
+            answers = self._ask(verb, saved, parts)
+        except Died as error:
+            raise Unfit(inside=error.sentences) from None
+        problems = _sentences(answers)
+        if any(answer.is_damaged for answer in answers):
+            raise DamagedError("; ".join(problems))
+        if problems:
+            raise Unfit(inside=problems)
+
+    def _ask(
+        self, verb: str, arguments: Sequence[tuple[Any, ...]], parts: Given | None
+    ) -> list[Answer]:
+        # As these libraries pickle what makes environments. Inside of bytes, what
+        # cannot be unpickled is an error of our method, not the end of the worker.
+        pickled = importlib.import_module("cloudpickle").dumps(parts)
+        messages = [
+            self.request(_METHOD, (_Installer(), verb, pickled, *more))
+            for more in arguments
+        ]
+        return [self.result(found) for found in self.exchange(messages)]
+
+    def exchange(self, messages: Sequence[Any]) -> list[Any]:
+        """Send each worker a message, and return their answers.
+
+        A thread does it: an interrupt between a message and its answer would leave the
+        answer in the pipe, where the program would take it for that to its next one.
+
+        Raises:
+          Died: workers have died; the answers of the others have been read.
+        """
+        talk = _Talk(self, messages)
+        thread = threading.Thread(target=talk.run, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # Python can start none, as in exit hooks.
+            talk.run()
+        else:
+            try:
+                thread.join()
+            finally:
+                thread.join()  # Also after an interrupt, unless another one follows.
+        return talk.outcome()
+
+
+class Died(Exception):
+    """Workers have died.
+
+    Attributes:
+      sentences: That they have, each.
+    """
+
+    def __init__(self, numbers: Sequence[int]) -> None:
+        self.sentences = [f"worker {number} has died" for number in numbers]
+        super().__init__(*self.sentences)
+
+
+class _Talk:
+    """One message to each worker, and their answers."""
+
+    def __init__(self, workers: Workers, messages: Sequence[Any]) -> None:
+        self._workers = workers
+        self._messages = messages
+        self._answers: list[Any] = []
+        self._dead: list[int] = []
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            asked = [
+                self._send(pipe, message)
+                for pipe, message in zip(
+                    self._workers.pipes, self._messages, strict=True
+                )
+            ]
+            self._answers = [self._receive(*item) for item in enumerate(asked)]
+        except BaseException as error:
+            self._error = error
+
+    def outcome(self) -> list[Any]:
+        """Return the answers.
+
+        Raises:
+          Died: as `exchange`.
+        """
+        if self._error is not None:
+            raise self._error
+        if self._dead:
+            raise Died(self._dead)
+        return self._answers
+
+    def _send(self, pipe: Any, message: Any) -> bool:
+        try:
+            pipe.send(message)
+        except OSError:
+            return False
+        return True
+
+    def _receive(self, number: int, was_asked: bool) -> Any:
+        pipe, process = self._workers.pipes[number], self._workers.processes[number]
+        try:
+            # Of a worker that was killed, the pipe may have no end: others that were
+            # forked later hold it open, too.
+            while was_asked:
+                if pipe.poll(_LOOK_S):
+                    return pipe.recv()
+                if not process.is_alive() and not pipe.poll():
+                    break
+        except (EOFError, OSError):
+            pass
+        self._dead.append(number)
+        return None
+
+
+def _sentences(answers: Sequence[Answer]) -> list[str]:
+    return [
+        f"worker {number}: {problem}"
+        for number, answer in enumerate(answers)
+        for problem in answer.problems
+    ]
+
+
+# In the workers
+
+
+class Answer(NamedTuple):
+    """What a worker answers.
+
+    Attributes:
+      data: What was asked for.
+      problems: Why it cannot be done, as sentences; none if it was.
+      is_damaged: Whether what was given is damaged.
+      remedy: What to do, if that is not what helps with most objects.
+    """
+
+    data: Any = None
+    problems: tuple[str, ...] = ()
+    is_damaged: bool = False
+    remedy: str | None = None
+
+
+class _Installer:
+    """An argument that installs our method where it is unpickled."""
+
+    def __reduce__(self) -> tuple[Callable[[], None], tuple[()]]:
+        return install, ()
+
+
+def install() -> None:
+    """Let environments of this process answer us."""
+    setattr(sys.modules["gymnasium"].Env, _METHOD, _answer)
+
+
+def _answer(
+    env: Any, _installed: None, verb: str, pickled: bytes, *arguments: Any
+) -> Answer:
+    try:
+        data = _VERBS[verb](env, pickle.loads(pickled), *arguments)
+    except Refused as error:
+        return Answer(problems=_told(error), remedy=error.remedy)
+    except Unfit as error:
+        return Answer(problems=_told(error))
+    except DamagedError as error:
+        return Answer(problems=(str(error),), is_damaged=True)
+    except Exception as error:
+        return Answer(problems=(f"{type(error).__name__}: {reason(error)}",))
+    return Answer(data)
+
+
+def _told(error: Refused | Unfit) -> tuple[str, ...]:
+    return error.inside or tuple(str(item) for item in error.args if item)
+
+
+def _save(env: Any, parts: Given | None) -> dict[str, Any]:
+    saved: dict[str, Any] = {
+        "env": snapshots.capture(env, parts),
+        "generators": GlobalRNG().save(),
+    }
+    loop = _loop()
+    if "autoreset" in loop:
+        saved["reset_is_due"] = bool(loop["autoreset"])
+    elif "reset_info" in loop:
+        saved["reset_info"] = snapshots.capture(loop["reset_info"], parts)
+    else:
+        raise Refused(inside=["it has a loop of its own"])
+    return saved
+
+
+def _check(env: Any, parts: Given | None, saved: dict[str, Any]) -> None:
+    loop = _loop()
+    snapshots.check(env, saved["env"], parts)
+    global_generators(saved["generators"])
+    if "reset_info" in loop:
+        snapshots.check(loop["reset_info"], saved["reset_info"], parts)
+
+
+def _load(
+    env: Any, parts: Given | None, saved: dict[str, Any], observation: Any = None
+) -> None:
+    snapshots.restore(env, saved["env"], parts)
+    loop = _loop()
+    if "reset_info" in loop:
+        snapshots.restore(loop["reset_info"], saved["reset_info"], parts)
+    else:
+        _answer_next(env, observation, is_done=saved["reset_is_due"])
+    # A component for the program's own generators does not reach these.
+    GlobalRNG().load(saved["generators"])
+
+
+def _answer_next(env: Any, observation: Any, *, is_done: bool) -> None:
+    """Answer the next two steps in place of the environment, and a reset that is due.
+
+    Whether Gymnasium's loop resets the environment at the next step, and the last
+    observation, are local variables of the loop, which a step sets. If a reset was due
+    here, the first step asks for it. The second says whether one was due in the save.
+    """
+    left = STEPS
+
+    def answer() -> bool:
+        nonlocal left
+        left -= 1
+        if not left:
+            del env.step, env.reset
+        return is_done and not left
+
+    def step(_: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return observation, 0.0, answer(), False, {}
+
+    def reset(**_: Any) -> tuple[Any, dict[str, Any]]:
+        answer()
+        return observation, {}
+
+    env.step, env.reset = step, reset
+
+
+def _loop() -> dict[str, Any]:
+    """Return the local variables of the loop that answers the program, or none."""
+    for frame in _frames():
+        if frame.f_code.co_name in ("_async_worker", "_worker"):
+            return frame.f_locals
+    return {}
+
+
+def _frames() -> Iterator[FrameType]:
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+_VERBS: dict[str, Callable[..., Any]] = {"save": _save, "check": _check, "load": _load}
