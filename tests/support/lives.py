@@ -1,13 +1,12 @@
 """Is a loaded environment the one that was saved? Three processes tell.
 
-    python -m support.lives ROLE NAME FOLDER POINTS STEPS
-
 One lives and is never saved; one is saved at some points of its life and lives on; one
 has another life, and loads each of these saves. Each step of a life is a line: what the
 step returned, and the states of all generators that can be reached.
 """
 
 import hashlib
+import json
 import pathlib
 import sys
 import warnings
@@ -24,34 +23,51 @@ ROLES = ("whole", "saved", "loaded")
 CLOCKS = ("t", "_t")
 
 
-def prove(name, folder, points, steps):
-    """Let the three lives be lived; raise AssertionError where they differ.
+def prove(names, folder, points, long=()):
+    """Let the three lives of environments be lived.
 
     Args:
-      name: Name of the environment in the zoo.
+      names: Their names in the zoo.
       folder: A folder for the saves.
-      points: After how many steps it is saved.
-      steps: How many steps are compared after each load.
+      points: After how many steps they are saved.
+      long: Points after which hundreds of steps are compared, and not a few.
+
+    Returns:
+      What is wrong, by name; an empty text if nothing is.
     """
-    whole, saved, loaded = (run(role, name, folder, points, steps) for role in ROLES)
-    assert len(whole) == points[-1] + steps
-    assert first_difference(saved, whole) is None, "saving changed it"
-    for i, point in enumerate(points):
-        found = loaded[i * steps : (i + 1) * steps]
-        at = first_difference(found, whole[point : point + steps])
-        assert at is None, (
-            f"saved after step {point}, it differs {at + 1} steps after the load:\n"
-            f"{found[at]}\n{whole[point + at]}"
-        )
+    plan = [[point, 250 if point in long else 12] for point in points]
+    whole, saved, loaded = (run(role, names, folder, plan) for role in ROLES)
+    return {
+        name: compare(whole[name], saved[name], loaded[name], plan) for name in names
+    }
 
 
-def run(role, name, folder, points, steps):
-    """Return the lines of one life."""
-    arguments = [role, name, folder, ",".join(map(str, points)), steps]
+def compare(whole, saved, loaded, plan):
+    """Return what is wrong with three lives of one environment."""
+    at = first_difference(saved, whole)
+    if at is not None:
+        return f"saving changed it, which shows at step {at}"
+    for point, steps in plan:
+        found, loaded = loaded[:steps], loaded[steps:]
+        expected = whole[point : point + steps]
+        at = first_difference(found, expected)
+        if at is not None:
+            more = f"{found[at : at + 1]} instead of {expected[at : at + 1]}"
+            return f"saved after step {point}, it differs {at + 1} steps later: {more}"
+    return ""
+
+
+def run(role, names, folder, plan):
+    """Return the lines of one process, by the name of the environment."""
     script = "from support import lives; lives.main()"
-    result = boxes.python(script, *arguments, cwd=folder)
+    result = boxes.python(script, role, folder, json.dumps([names, plan]), cwd=folder)
     assert result.returncode == 0, f"{role}: {result.stderr[-3000:]}"
-    return [x for x in result.stdout.splitlines() if x.startswith("step ")]
+    found = {name: [] for name in names}
+    for line in result.stdout.splitlines():
+        if line.startswith("step:"):
+            _, name, text = line.split(":", 2)
+            found[name].append(text)
+    return found
 
 
 def first_difference(found, expected):
@@ -62,31 +78,36 @@ def first_difference(found, expected):
 
 
 def main():
-    """Live one life."""
+    """Live a life of each environment."""
     warnings.simplefilter("ignore")
-    role, name, folder, points, steps = sys.argv[1:]
-    points, steps = list(map(int, points.split(","))), int(steps)
-    env = zoo.make(name)
-    saves = pathlib.Path(folder) / "saves"
-    cp = elementsckpt.Checkpoint(saves, fsync=False)
-    cp.env = elementsckpt.Environment(env)
+    role, folder, task = sys.argv[1:]
+    names, plan = json.loads(task)
+    for i, name in enumerate(names):
+        env = zoo.make(name)
+        saves = pathlib.Path(folder, str(i))
+        cp = elementsckpt.Checkpoint(saves, fsync=False)
+        cp.env = elementsckpt.Environment(env)
+        for line in live(env, cp, saves, role, plan):
+            print(f"step:{name}:{line}", flush=True)
+        env.close()
+
+
+def live(env, cp, saves, role, plan):
+    """Yield the steps of one life."""
     if role == "loaded":
-        for i, point in enumerate(points):
+        for i, (point, steps) in enumerate(plan):
             if i:  # The first one is loaded into an environment that was never reset.
                 dirty(env, point)
             cp.load(saves / f"at_{point}")
-            walk(env, steps)
-    else:
-        live(env, cp if role == "saved" else None, saves, points, steps)
-    env.close()
-
-
-def live(env, cp, saves, points, steps):
+            for _ in range(steps):
+                yield step(env)
+        return
     start(env, 5)
-    for at in range(points[-1] + steps):
-        if at in points and cp is not None:
+    points = {point for point, _ in plan}
+    for at in range(max(point + steps for point, steps in plan)):
+        if at in points and role == "saved":
             cp.save(saves / f"at_{at}")
-        walk(env, 1)
+        yield step(env)
 
 
 def start(env, seed):
@@ -102,11 +123,6 @@ def dirty(env, point):
         step(env)
 
 
-def walk(env, steps):
-    for _ in range(steps):
-        print("step", *step(env), flush=True)
-
-
 def step(env):
     """Take a step; return what it returned, and generators, as text."""
     result = env.step(env.action_space.sample())
@@ -115,7 +131,7 @@ def step(env):
     is_over = not is_vector and (result[2] or result[3])
     if is_over and not isinstance(env, gymnasium.wrappers.Autoreset):
         found.append(digest(env.reset()))
-    return found
+    return " ".join(found)
 
 
 def digest(value):
