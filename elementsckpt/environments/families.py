@@ -36,7 +36,10 @@ from msgspec import Struct
 from ..kinds import references
 
 # Libraries, and the modules of this package that know their objects.
-LIBRARIES: dict[str, str] = {}
+LIBRARIES: dict[str, str] = {
+    "gymnasium.vector": "gymnasium_workers",
+    "stable_baselines3": "sb3_workers",
+}
 
 # What users give: (save, load), or None, by type.
 Given = Mapping[type, "tuple[Callable[[Any], Any], Callable[[Any, Any], Any]] | None"]

@@ -64,11 +64,11 @@ class Families(Instances):
             walk.problem(number, f"a {objects.shown(cls)} was saved, {there(live)}")
             live = MISSING
         if attributes is not None:
+            pair_attributes(walk, number, attributes, live)
             if live is not MISSING:
                 own = objects.layout(cls).attributes(live)
                 for skipped in part.skipped & own.keys():
                     attributes[skipped] = walk.keep(own[skipped])
-            pair_attributes(walk, number, attributes, live)
 
     def fill(self, walk: Loading, number: int, node: Node) -> None:
         if node[3] is not None:
