@@ -43,6 +43,8 @@ LIBRARIES: dict[str, str] = {
     f"{__package__}.recorded": "recorded",
     "Box2D": "foreign_worlds",
     "nle.nethack.nethack": "foreign_worlds",
+    "gymnasium.vector": "gymnasium_workers",
+    "stable_baselines3": "sb3_workers",
 }
 
 # What users give: (save, load), or None, by type.

@@ -23,6 +23,8 @@ from .families import Given, Refused, Unfit
 
 _METHOD = "_elementsckpt"  # Ours, of `gymnasium.Env` in the workers.
 _LOOK_S = 0.1
+# Functions with such a loop, of Gymnasium and Stable-Baselines3, and its variables.
+_VARIABLES = {"_async_worker": "autoreset", "_worker": "reset_info"}
 STEPS = 2  # That Gymnasium's loop takes after a load, without the environment.
 _AGAIN = "Make the vector environment again, and load the newest save."
 
@@ -316,10 +318,11 @@ def _answer_next(env: Any, observation: Any, *, is_done: bool) -> None:
 
 
 def _loop() -> dict[str, Any]:
-    """Return the local variables of the loop that answers the program, or none."""
+    """Return the variable that matters of the loop that answers the program, if any."""
     for frame in _frames():
-        if frame.f_code.co_name in ("_async_worker", "_worker"):
-            return frame.f_locals
+        name = _VARIABLES.get(frame.f_code.co_name)
+        if name is not None and name in frame.f_locals:
+            return {name: frame.f_locals[name]}
     return {}
 
 
