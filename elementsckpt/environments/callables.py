@@ -243,4 +243,7 @@ class Partials(Instances):
         if target.func is function and target.args is given:
             if target.keywords is keywords:
                 return
-        functools.partial.__setstate__(target, (function, given, keywords, None))
+        _set_partial(target, (function, given, keywords, None))
+
+
+_set_partial: Any = functools.partial.__dict__["__setstate__"]

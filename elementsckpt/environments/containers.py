@@ -43,7 +43,7 @@ def pair_items(walk: Loading, number: int, codes: list[Code], live: list[Any]) -
 
 
 def _is_environment(value: Any) -> bool:
-    return objects.layout(type(value)).is_environment
+    return objects.of(value).is_environment
 
 
 class Deque(Sequence):
@@ -238,7 +238,10 @@ class Default(Mapping):
 
     def put(self, walk: Loading, target: Any, content: Any) -> None:
         super().put(walk, target, content[1])
-        collections.defaultdict.default_factory.__set__(target, walk.value(content[0]))
+        _FACTORY.__set__(target, walk.value(content[0]))
+
+
+_FACTORY: Any = collections.defaultdict.__dict__["default_factory"]
 
 
 class Bytes(Instances):

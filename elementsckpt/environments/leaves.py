@@ -61,7 +61,7 @@ class Families(Instances):
             walk.targets[number] = part.make(data)
             live = MISSING
         else:
-            walk.problem(number, f"a {objects.shown(cls)} was saved, {there(live)}")
+            walk.problem(number, f"{objects.shown(cls)} was saved, {there(live)}")
             live = MISSING
         if attributes is not None:
             pair_attributes(walk, number, attributes, live)
@@ -108,4 +108,4 @@ def require_plain(data: Any) -> None:
         else:
             kind = leaves.kind_of(value)
             if kind.is_code or type(value) in (set, frozenset):
-                raise Refused(f"saved as a {objects.shown(type(value))}")
+                raise Refused(f"saved as {objects.shown(type(value))}")

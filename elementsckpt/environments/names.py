@@ -84,7 +84,7 @@ GRAPH = "#graph"  # The name of the leaf that holds the graph; not of an attribu
 
 def is_end(value: Any) -> bool:
     """Return whether an object is an environment that wraps no other."""
-    known = objects.layout(type(value))
+    known = objects.of(value)
     return known.has_unwrapped and objects.link_of(value) is None
 
 
@@ -100,7 +100,7 @@ def chain(value: Any) -> str:
     found, seen = [], set()
     while id(value) not in seen:
         seen.add(id(value))
-        known = objects.layout(type(value))
+        known = objects.of(value)
         own = known.attributes(value)
         found.append(link(known.name, own.get("num_envs")))
         value = own.get(objects.link_of(value), value)

@@ -121,7 +121,7 @@ class Restore:
         if type(index) is not int or index < 0:
             raise ValueError("no number of a class")
         name = self._graph.classes[index]
-        if live is not MISSING and objects.layout(type(live)).name == name:
+        if live is not MISSING and objects.of(live).name == name:
             return type(live)
         found = references.find(name)
         if isinstance(found, type):
@@ -159,13 +159,13 @@ class Restore:
         if hasattr(cls, "__del__") and not self._is_live(cls):
             is_calling = True
         if is_calling or objects.layout(cls).is_hidden:
-            what = f"a {objects.shown(cls)} was saved, and there is none here"
+            what = f"{objects.shown(cls)} was saved, and there is none here"
             self.problem(number, f"{what}; {HERE}")
             return None
         try:
             return objects.make(cls)
         except TypeError as error:
-            self.problem(number, f"{objects.shown(cls)} cannot be made: {error}")
+            self.problem(number, f"{objects.name_of(cls)} cannot be made: {error}")
             return None
 
     def use(self, number: int, part: Part, live: Any, data: Any) -> None:
@@ -239,7 +239,7 @@ class Restore:
                 return True
         elif isinstance(value, np.ufunc):
             return True
-        module = getattr(value, "__module__", None)
+        module = objects.module_of(value)
         return self._is_live(value) or module in self._reached.modules
 
     def _is_live(self, value: Any) -> bool:
@@ -401,9 +401,9 @@ class _Known:
         for value in walk.found:
             cls = type(value)
             self.code[id(cls)] = cls
-            root = cls.__module__.partition(".")[0]
+            root = objects.module_of(cls).partition(".")[0]
             if root not in sys.stdlib_module_names and root not in _LIBRARIES:
-                self.modules.add(cls.__module__)
+                self.modules.add(objects.module_of(cls))
             if inspect.isroutine(value) or isinstance(value, type | types.ModuleType):
                 self.code[id(value)] = value
             if type(value) is types.FunctionType:
