@@ -35,6 +35,11 @@ def capture(env: Any, parts: Given | Parts | None = None) -> dict[str, Any]:
     return Capture(_parts(parts)).run(env)
 
 
+def look(env: Any, parts: Given | None = None) -> None:
+    """Let the families see all objects, whether or not they can be saved."""
+    Capture(_parts(parts)).walk(env)
+
+
 def check(env: Any, data: Any, parts: Given | Parts | None = None) -> Restore:
     """Compare data with an environment; nothing changes.
 

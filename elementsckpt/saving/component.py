@@ -265,8 +265,8 @@ class ComponentSave:
 
 _ENVIRONMENT = (
     "Register the environment by itself, as elementsckpt.Environment(env), which saves "
-    "it in the middle of its episode; or call its reset() in load(), where a new episode "
-    "then begins."
+    "it in the middle of its episode; or call its reset() in load(), where a new "
+    "episode then begins."
 )
 _BY_HAND = (
     "Save it by hand, beside the object, and set it in load(); or begin anew there on "

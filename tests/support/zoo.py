@@ -219,8 +219,20 @@ for id_ in ["Swimmer-v5", "Hopper-v5", "Walker2d-v5", "HalfCheetah-v5", "Pusher-
 for id_ in ["Ant-v5", "Humanoid-v5", "HumanoidStandup-v5"]:
     add_made(id_, "mujoco")
 ROBOTICS = ["FetchPickAndPlace-v4", "HandReach-v3", "PointMaze_UMaze-v3"]
-for id_ in [*ROBOTICS, "AdroitHandDoor-v1", "FrankaKitchen-v1", "AntMaze_UMaze-v5"]:
+for id_ in [*ROBOTICS, "AdroitHandDoor-v1", "AntMaze_UMaze-v5"]:
     add_made(id_, "mujoco", "gymnasium_robotics")
+
+
+class Ordered(gymnasium.Wrapper):
+    """Orders the tasks in the info, which come in the order of the hashes of texts."""
+
+    def step(self, action):
+        *result, info = self.env.step(action)
+        tasks = {k: sorted(v) for k, v in info.items() if isinstance(v, (list, set))}
+        return *result, {**info, **tasks}
+
+
+add_made("FrankaKitchen-v1", "mujoco", "gymnasium_robotics", wrap=[Ordered])
 
 
 def add_randomized():
