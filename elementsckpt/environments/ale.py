@@ -29,7 +29,10 @@ _DRAWS = 1000  # So many in a row stick only if all do.
 def save(ale: Any) -> dict[str, Any]:
     """Return the emulator's state, and what its next frames do if an action sticks."""
     if ale.getBool("sound_obs"):
-        raise Refused("an ALE with sound_obs, whose sound is not in its state")
+        raise Refused(
+            "an ALE with sound_obs, whose sound is not in its state",
+            remedy="Make it without sound_obs.",
+        )
     state = _state(ale)
     frames = _stuck(state, ale.getFloat(_CHANCE))
     after = ""

@@ -18,6 +18,7 @@ import numpy as np
 from msgspec import Struct
 
 from ..format.digests import digest
+from ..format.sizes import DEFAULT
 from .families import Unfit
 
 _logger = logging.getLogger("elementsckpt")
@@ -52,14 +53,14 @@ class Seen(Struct, frozen=True):
     """A model as it was when it was first seen.
 
     Attributes:
+      about: The model's sizes, which arrays the numbers are, and digests of assets.
       numbers: All numbers that are not of assets, one array after the other.
-      about: JSON: the model's sizes, which arrays the numbers are, digests of assets.
-      digests: Digests of assets by name.
+      packed: Both as an array.
     """
 
+    about: dict[str, Any]
     numbers: bytes
-    about: bytes
-    digests: dict[str, str]
+    packed: Any
 
 
 # A model that lives is the one that was seen, and MuJoCo makes one object of each.
@@ -69,11 +70,8 @@ _seen: weakref.WeakKeyDictionary[Any, Seen] = weakref.WeakKeyDictionary()
 def save(model: Any) -> dict[str, Any]:
     """Return a model as it was first seen, and what has changed since."""
     seen = see(model)
-    return {
-        "first": np.frombuffer(seen.numbers, np.uint8),
-        "about": np.frombuffer(seen.about, np.uint8),
-        "changed": {x: np.array(y) for x, y in _changed(model, seen).items()},
-    }
+    changed = {name: np.array(array) for name, array in _changed(model, seen).items()}
+    return {"first": seen.packed, "changed": changed}
 
 
 def check(model: Any, data: Any) -> None:
@@ -86,13 +84,13 @@ def check(model: Any, data: Any) -> None:
     Raises:
       Unfit: it is.
     """
-    about, seen = json.loads(data["about"].tobytes()), see(model)
+    (about, numbers), seen = _unpack(data["first"]), see(model)
     _compare_sizes(about["sizes"], _sizes(model))
     changed = data["changed"]
-    saved = _split(data["first"], about)
+    saved = _split(numbers, about)
     for name, array in {**saved, **changed}.items():
         _require(model, name, array)
-    first = _split(seen.numbers, json.loads(seen.about))
+    first = _split(seen.numbers, seen.about)
     others = [
         name
         for name in saved.keys() & first.keys() - changed.keys()
@@ -112,23 +110,27 @@ def check(model: Any, data: Any) -> None:
 
 def load(model: Any, data: Any) -> None:
     """Make a model what it was."""
-    about, changed = data["about"].tobytes(), data["changed"]
-    as_it_was = about == see(model).about and not changed
-    if as_it_was and data["first"].tobytes() == b"".join(_numbers(model)):
-        return
-    for name, array in {**_split(data["first"], json.loads(about)), **changed}.items():
-        _put(model, name, array)
+    (about, numbers), changed = _unpack(data["first"]), data["changed"]
+    is_alike = about == see(model).about and not changed
+    if not is_alike or numbers != b"".join(_numbers(model)):
+        for name, array in {**_split(numbers, about), **changed}.items():
+            _put(model, name, array)
 
 
 def see(model: Any) -> Seen:
     """Return a model as it was when it was first seen, which is now at the latest."""
     if model not in _seen:
-        digests = {name: digest(array) for name, array in _assets(model)}
-        numbers = zip(_names_of_numbers(model), _numbers(model), strict=True)
-        arrays = {name: [array.dtype.str, *array.shape] for name, array in numbers}
-        about = {"sizes": _sizes(model), "arrays": arrays, "digests": digests}
-        text = json.dumps(about, separators=(",", ":")).encode()
-        _seen[model] = Seen(b"".join(_numbers(model)), text, digests)
+        names, numbers = _names_of_numbers(model), _numbers(model)
+        about = {
+            "sizes": _sizes(model),
+            "arrays": {
+                name: [array.dtype.str, *array.shape]
+                for name, array in zip(names, numbers, strict=True)
+            },
+            "digests": {name: digest(array) for name, array in _assets(model)},
+        }
+        content = b"".join(numbers)
+        _seen[model] = Seen(about, content, _pack(about, content))
     return _seen[model]
 
 
@@ -136,11 +138,10 @@ def _changed(model: Any, seen: Seen) -> dict[str, Any]:
     changed = {}
     now = b"".join(_numbers(model))
     if now != seen.numbers:
-        about = json.loads(seen.about)
-        first, here = _split(seen.numbers, about), _split(now, about)
+        first, here = _split(seen.numbers, seen.about), _split(now, seen.about)
         changed = {x: y for x, y in here.items() if _bytes(first[x]) != _bytes(y)}
     for name, array in _assets(model):
-        if digest(array) != seen.digests[name]:
+        if digest(array) != seen.about["digests"][name]:
             changed[name] = array
     return changed
 
@@ -250,6 +251,21 @@ def _put(model: Any, name: str, array: Any) -> None:
 def _owner(model: Any, name: str) -> tuple[Any, str]:
     path, _, last = name.rpartition(".")
     return (operator.attrgetter(path)(model) if path else model), last
+
+
+def _pack(about: dict[str, Any], numbers: bytes) -> Any:
+    """Return both as an array that is a block of its own, which later saves reuse."""
+    text = json.dumps(about, separators=(",", ":")).encode()
+    lengths = np.array([len(text), len(numbers)], "<u8").tobytes()
+    packed = b"".join([lengths, text, numbers])
+    return np.frombuffer(packed.ljust(DEFAULT.small, b"\0"), np.uint8)
+
+
+def _unpack(packed: Any) -> tuple[Any, bytes]:
+    content = packed.tobytes()
+    length, size = np.frombuffer(content[:16], "<u8").tolist()
+    start = 16 + length
+    return json.loads(content[16:start]), content[start : start + size]
 
 
 def _split(numbers: Any, about: Any) -> dict[str, Any]:
