@@ -321,9 +321,9 @@ class Restore:
             if kind.is_hashed or number in self._late:
                 hashed.append(number)
             else:
-                if self._late and not self._late.isdisjoint(self._below[number]):
-                    again.append(number)
                 kind.fill(self, number, self._nodes[number])
+            if self._late and not self._late.isdisjoint(self._below[number]):
+                again.append(number)  # What it holds may be made only then.
         self._fill_hashed(hashed)
         for number in again:
             self._fill(number)
