@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import MismatchError, StateError
 from ..user.arguments import shown
-from ..user.hints import listed
 
 if TYPE_CHECKING:
     from .restoring import Restore
@@ -127,8 +126,8 @@ class Environment:
             _logger.warning(
                 "The environment was saved with %s, and here is %s: it may go on in "
                 "another way than it would have.",
-                listed([f"{name} {saved}" for name, (saved, _) in new.items()]),
-                listed([f"{name} {here}" for name, (_, here) in new.items()]),
+                ", ".join(f"{name} {saved}" for name, (saved, _) in new.items()),
+                ", ".join(f"{name} {here}" for name, (_, here) in new.items()),
             )
 
 

@@ -14,6 +14,8 @@ from . import objects
 
 _MOST_PARTS = 24
 _LONG_PART = 60
+# What draws numbers, and what it draws from, have one state.
+_SILENT = ("bit_generator", "_bit_generator")
 # The object that holds this one, and the attribute, or the key in a tuple of one.
 Origin = tuple[int, Any]
 
@@ -41,7 +43,7 @@ class Names:
         return [self._unique(prefix + step, number) for step in steps]
 
     def _joined(self, number: int) -> str:
-        steps = self._steps(number)
+        steps = (x for x in self._steps(number) if x not in _SILENT)
         return "/".join(x if type(x) is str else _text(x[0]) for x in steps)
 
     def _unique(self, name: str, number: int) -> str:

@@ -203,7 +203,7 @@ class Restore:
         """Return versions, saved and here, where they differ."""
         graph = self._graph
         found = {x: (y, graphs.version_of(x)) for x, y in graph.libraries.items()}
-        found["the environment"] = graph.id, graphs.id_of(self._root)
+        found["id"] = graph.id, graphs.id_of(self._root)
         return {
             name: (saved, here)
             for name, (saved, here) in found.items()
@@ -321,9 +321,9 @@ class Restore:
             if kind.is_hashed or number in self._late:
                 hashed.append(number)
             else:
-                if self._late and not self._late.isdisjoint(self._below[number]):
-                    again.append(number)
                 kind.fill(self, number, self._nodes[number])
+            if self._late and not self._late.isdisjoint(self._below[number]):
+                again.append(number)  # What it holds may be made only then.
         self._fill_hashed(hashed)
         for number in again:
             self._fill(number)
@@ -375,9 +375,9 @@ class Restore:
 
     def _tell_of_order(self) -> None:
         _logger.warning(
-            "%s is a set that comes in another order here than it was saved in, as the "
-            "hashes of its items differ between processes: what depends on the order "
-            "differs, too. Set PYTHONHASHSEED, or sort it where it is read.",
+            "%s is a set that comes in another order here than it was saved in: what "
+            "depends on that differs, too. Text is hashed in another way by each "
+            "process; set PYTHONHASHSEED, or sort the set where it is read.",
             self.names.path(self._unordered[0]),
         )
 
