@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from .families import Given, Part, Refused, Unfit
-from .workers import STEPS, Answer, Died, Workers
+from .workers import STEPS, Answer, Workers
 
 _UNDER_WAY = "an AsyncVectorEnv with a step under way"
 _REMEDY = "Save before step_async() or after step_wait()."
@@ -36,15 +36,8 @@ def _load(envs: Any, saved: dict[str, Any], parts: Given | None) -> None:
     # for the steps that set what its loop holds.
     iterate = sys.modules["gymnasium.vector.utils"].iterate
     observations = iterate(envs.observation_space, envs.observations)
-    workers = _workers(envs)
-    try:
-        workers.give(
-            "load", list(zip(saved["workers"], observations, strict=True)), parts
-        )
-        for _ in range(STEPS):
-            workers.exchange([("step", None)] * len(workers.pipes))
-    except Died as error:
-        raise Unfit(inside=error.sentences) from None
+    states = list(zip(saved["workers"], observations, strict=True))
+    _workers(envs).give("load", states, parts, then=[("step", None)] * STEPS)
 
 
 def _is_idle(envs: Any) -> bool:

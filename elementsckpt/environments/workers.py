@@ -12,12 +12,13 @@ import importlib
 import pickle
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any, NamedTuple
 
 from ..components.rng import GlobalRNG, global_generators
 from ..errors import DamagedError, reason
+from ..system import threads
 from . import snapshots
 from .families import Given, Refused, Unfit
 
@@ -66,7 +67,11 @@ class Workers(NamedTuple):
         return [answer.data for answer in answers]
 
     def give(
-        self, verb: str, saved: Sequence[tuple[Any, ...]], parts: Given | None
+        self,
+        verb: str,
+        saved: Sequence[tuple[Any, ...]],
+        parts: Given | None,
+        then: Sequence[Any] = (),
     ) -> None:
         """Have each worker check, or load, a state that was saved.
 
@@ -74,6 +79,7 @@ class Workers(NamedTuple):
           verb: "check" or "load".
           saved: The state for each worker, and further arguments.
           parts: As for `Environment`.
+          then: Further messages to a worker that has done so.
 
         Raises:
           Unfit: states do not fit, or workers have died.
@@ -83,7 +89,7 @@ class Workers(NamedTuple):
             here = f"{len(self.pipes)} here"
             raise Unfit(f"saved with {len(saved)} workers, and there are {here}")
         try:
-            answers = self._ask(verb, saved, parts)
+            answers = self._ask(verb, saved, parts, then)
         except Died as error:
             raise Unfit(inside=error.sentences) from None
         problems = _sentences(answers)
@@ -93,8 +99,21 @@ class Workers(NamedTuple):
             raise Unfit(inside=problems)
 
     def _ask(
-        self, verb: str, arguments: Sequence[tuple[Any, ...]], parts: Given | None
+        self,
+        verb: str,
+        arguments: Sequence[tuple[Any, ...]],
+        parts: Given | None,
+        then: Sequence[Any] = (),
     ) -> list[Answer]:
+        """Have our method called in each worker, and return what it answers.
+
+        A thread talks to them: an interrupt between a message and its answer would
+        leave the answer in the pipe, where the program would take it for that to its
+        next message.
+
+        Raises:
+          Died: workers have died; the answers of the others have been read.
+        """
         # As these libraries pickle what makes environments. Inside of bytes, what
         # cannot be unpickled is an error of our method, not the end of the worker.
         pickled = importlib.import_module("cloudpickle").dumps(parts)
@@ -102,28 +121,14 @@ class Workers(NamedTuple):
             self.request(_METHOD, (_Installer(), verb, pickled, *more))
             for more in arguments
         ]
-        return [self.result(found) for found in self.exchange(messages)]
-
-    def exchange(self, messages: Sequence[Any]) -> list[Any]:
-        """Send each worker a message, and return their answers.
-
-        A thread does it: an interrupt between a message and its answer would leave the
-        answer in the pipe, where the program would take it for that to its next one.
-
-        Raises:
-          Died: workers have died; the answers of the others have been read.
-        """
-        talk = _Talk(self, messages)
-        thread = threading.Thread(target=talk.run, daemon=True)
+        talk = _Talk(self, messages, then)
         try:
-            thread.start()
-        except RuntimeError:  # Python can start none, as in exit hooks.
-            talk.run()
-        else:
-            try:
-                thread.join()
-            finally:
-                thread.join()  # Also after an interrupt, unless another one follows.
+            if not threads.start(talk.run, daemon=True):
+                talk.run()
+            talk.ended.wait()
+        except BaseException:
+            talk.leave()
+            raise
         return talk.outcome()
 
 
@@ -140,32 +145,53 @@ class Died(Exception):
 
 
 class _Talk:
-    """One message to each worker, and their answers."""
+    """Messages to workers, and their answers; it takes place once, and as a whole.
 
-    def __init__(self, workers: Workers, messages: Sequence[Any]) -> None:
+    Args:
+      workers: The workers.
+      messages: A message that calls our method, for each.
+      then: Messages for each of those that answer that they have done what was asked.
+
+    Attributes:
+      ended: Set when it has taken place.
+    """
+
+    def __init__(
+        self, workers: Workers, messages: Sequence[Any], then: Sequence[Any]
+    ) -> None:
+        self.ended = threading.Event()
         self._workers = workers
         self._messages = messages
-        self._answers: list[Any] = []
+        self._then = then
+        self._turn = [None]  # Who takes it decides whether it takes place.
+        self._answers: list[Answer] = []
         self._dead: list[int] = []
         self._error: BaseException | None = None
 
     def run(self) -> None:
+        """Talk, unless `leave` was called before."""
         try:
-            asked = [
-                self._send(pipe, message)
-                for pipe, message in zip(
-                    self._workers.pipes, self._messages, strict=True
-                )
-            ]
-            self._answers = [self._receive(*item) for item in enumerate(asked)]
+            self._turn.pop()
+        except IndexError:
+            return
+        try:
+            self._talk()
         except BaseException as error:
             self._error = error
+        self.ended.set()
 
-    def outcome(self) -> list[Any]:
-        """Return the answers.
+    def leave(self) -> None:
+        """Wait until all answers are read, or see to it that nothing is sent."""
+        try:
+            self._turn.pop()
+        except IndexError:
+            self.ended.wait()
+
+    def outcome(self) -> list[Answer]:
+        """Return the answers of our method.
 
         Raises:
-          Died: as `exchange`.
+          Died: workers have died.
         """
         if self._error is not None:
             raise self._error
@@ -173,27 +199,41 @@ class _Talk:
             raise Died(self._dead)
         return self._answers
 
-    def _send(self, pipe: Any, message: Any) -> bool:
+    def _talk(self) -> None:
+        found = self._round(dict(enumerate(self._messages)))
+        answers = {n: self._workers.result(answer) for n, answer in found.items()}
+        for message in self._then:
+            ready = [n for n in found if not answers[n].problems]
+            found = self._round(dict.fromkeys(ready, message))
+        self._answers = list(answers.values())
+
+    def _round(self, messages: Mapping[int, Any]) -> dict[int, Any]:
+        """Send messages; return the answers of workers that live, by number."""
+        asked = [n for n, message in messages.items() if self._send(n, message)]
+        return {n: answer for n in asked for answer in self._receive(n)}
+
+    def _send(self, number: int, message: Any) -> bool:
         try:
-            pipe.send(message)
+            self._workers.pipes[number].send(message)
         except OSError:
+            self._dead.append(number)
             return False
         return True
 
-    def _receive(self, number: int, was_asked: bool) -> Any:
+    def _receive(self, number: int) -> Iterator[Any]:
+        """Yield the answer, unless the worker dies before it answers."""
         pipe, process = self._workers.pipes[number], self._workers.processes[number]
+        # Of a worker that was killed, the pipe may have no end: others that were forked
+        # later hold it open, too.
+        while process.is_alive() and not pipe.poll(_LOOK_S):
+            pass
         try:
-            # Of a worker that was killed, the pipe may have no end: others that were
-            # forked later hold it open, too.
-            while was_asked:
-                if pipe.poll(_LOOK_S):
-                    return pipe.recv()
-                if not process.is_alive() and not pipe.poll():
-                    break
+            if pipe.poll():
+                yield pipe.recv()
+                return
         except (EOFError, OSError):
             pass
         self._dead.append(number)
-        return None
 
 
 def _sentences(answers: Sequence[Answer]) -> list[str]:
