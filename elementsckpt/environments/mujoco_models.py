@@ -23,10 +23,11 @@ from .families import Unfit
 
 _logger = logging.getLogger("elementsckpt")
 _ASSETS = re.compile("tex_|mesh_|skin_|bvh_|oct_")
-# What the compiler derives, and programs that change a model leave as it is.
-_DERIVED = re.compile(
-    "(body_subtreemass|.*_invweight0|dof_M0|tendon_length0|actuator_(acc|length)0"
-    "|geom_(rbound|aabb))$"
+# What programs that change a model leave as it is: which thing belongs to which, and
+# what the compiler derives.
+_FIXED = re.compile(
+    "names_map|(?!.*matid).*(adr|num|type|id)$|body_subtreemass|.*_invweight0|dof_M0"
+    "|tendon_length0|actuator_(acc|length)0|geom_(rbound|aabb)"
 )
 # Sizes of memory, in which versions of MuJoCo differ.
 _MEMORY = ("nbuffer", "narena")
@@ -78,8 +79,8 @@ def check(model: Any, data: Any) -> None:
     """Refuse what was saved of another model.
 
     A model of the same structure whose numbers are others may be of another XML, or it
-    was changed before it was first seen. The compiler derives numbers from others, so
-    if these differ, it is another XML.
+    was changed before it was first seen. Some numbers no program changes, so if these
+    differ, it is another XML.
 
     Raises:
       Unfit: it is.
@@ -98,7 +99,7 @@ def check(model: Any, data: Any) -> None:
     ]
     assets = {x: digest(y) for x, y in _assets(model) if x not in changed}
     other_assets = [x for x, y in assets.items() if about["digests"].get(x, y) != y]
-    certain = [x for x in others if _DERIVED.match(x)] + other_assets
+    certain = [x for x in others if _FIXED.fullmatch(x)] + other_assets
     if certain:
         raise Unfit(
             f"another MuJoCo model was saved, which differs from the one here in "
