@@ -57,14 +57,14 @@ class Arrays(Instances):
             walk.claimed[id(live)] = live
         else:
             live = MISSING
-        memory = _KINDS[node[0]](walk, number, node, cls, live)
+        memory = _KINDS[node[0]](number, node, cls, live)
         walk.arrays[number] = memory
-        memory.look()
+        memory.look(walk)
         if len(node) > 2:
             pair_attributes(walk, number, node[3], live)
 
     def fill(self, walk: Loading, number: int, node: Node) -> None:
-        walk.arrays[number].fill()
+        walk.arrays[number].fill(walk)
         if len(node) > 2:
             fill_attributes(walk, walk.targets[number], node[3])
 
@@ -77,16 +77,14 @@ class _Elements:
       is_shared: Whether others are places in it.
     """
 
-    def __init__(
-        self, walk: Loading, number: int, node: Node, cls: type, live: Any
-    ) -> None:
-        self.walk, self.number, self.cls, self.live = walk, number, cls, live
+    def __init__(self, number: int, node: Node, cls: type, live: Any) -> None:
+        self.number, self.cls, self.live = number, cls, live
         self.content = node[1]
         self.is_shared = False
 
-    def look(self) -> None:
+    def look(self, walk: Loading) -> None:
         name, self.is_writable, self.owner = self.content
-        self.saved = self.walk.leaf(name)
+        self.saved = walk.leaf(name)
         if not isinstance(self.saved, np.ndarray) or self.saved.dtype.hasobject:
             raise ValueError("an array that is none")
         self.shape, self.dtype = self.saved.shape, self.saved.dtype
@@ -104,15 +102,15 @@ class _Elements:
     def _is_equal(self, live: Any) -> bool:
         return bool(live.tobytes() == self.saved.tobytes())
 
-    def settle(self, stays: bool) -> None:
+    def settle(self, walk: Loading, stays: bool) -> None:
         """Set the target: the live array, or a new one."""
         if stays:
-            self.walk.targets[self.number] = self.live
+            walk.targets[self.number] = self.live
             return
         if self.owner is not None:
             text = f"its memory belongs to {self.owner}, and there is no such array"
-            self.walk.problem(self.number, f"{text} here; {HERE}")
-        self.walk.targets[self.number] = self.make()
+            walk.problem(self.number, f"{text} here; {HERE}")
+        walk.targets[self.number] = self.make()
 
     def make(self) -> Any:
         """Return a new array."""
@@ -123,8 +121,8 @@ class _Elements:
         made.flags.writeable = self.is_writable
         return made
 
-    def fill(self) -> None:
-        target = self.walk.targets[self.number]
+    def fill(self, walk: Loading) -> None:
+        target = walk.targets[self.number]
         if target.flags.writeable:
             np.ndarray.__setitem__(target, ..., self.saved)
 
@@ -132,7 +130,7 @@ class _Elements:
 class _Objects(_Elements):
     """An array of objects."""
 
-    def look(self) -> None:
+    def look(self, walk: Loading) -> None:
         shape, order, self.items = self.content
         self.order: Any = order
         self.shape, self.dtype = tuple(shape), np.dtype(object)
@@ -143,7 +141,7 @@ class _Objects(_Elements):
             now = self.live.ravel(order=self.order).tolist()
         for i, code in enumerate(self.items):
             there = now[i] if i < len(now) else MISSING
-            self.items[i] = self.walk.visit(code, there, self.number, (i,))
+            self.items[i] = walk.visit(code, there, self.number, (i,))
 
     def _is_equal(self, live: Any) -> bool:
         return False
@@ -151,10 +149,10 @@ class _Objects(_Elements):
     def make(self) -> Any:
         return np.ndarray.__new__(self.cls, self.shape, object, order=self.order)
 
-    def fill(self) -> None:
-        target = self.walk.targets[self.number]
+    def fill(self, walk: Loading) -> None:
+        target = walk.targets[self.number]
         items: Any = np.empty(len(self.items), object)
-        items[:] = [*map(self.walk.value, self.items)]
+        items[:] = [*map(walk.value, self.items)]
         items = items.reshape(self.shape, order=self.order)
         np.ndarray.__setitem__(target, ..., items)
 
@@ -162,17 +160,17 @@ class _Objects(_Elements):
 class _Place(_Elements):
     """An array in the memory of another."""
 
-    def look(self) -> None:
+    def look(self, walk: Loading) -> None:
         holder, self.offset, shape, strides, dtype = self.content
         self.shape, self.strides = tuple(shape), tuple(strides)
         self.dtype = np.dtype(object) if dtype is None else dtypes.decode(dtype)
-        self.holder = self.walk.visit(holder, _base_of(self.live), self.number, "base")
+        self.holder = walk.visit(holder, _base_of(self.live), self.number, "base")
         if type(self.holder) is not list:
             raise ValueError("a place in what is no array")
 
-    def finish(self) -> None:
+    def finish(self, walk: Loading) -> None:
         """Set the target: the live array if it is this place, or a new view."""
-        holder, live = self.walk.value(self.holder), self.live
+        holder, live = walk.value(self.holder), self.live
         if not isinstance(holder, np.ndarray):
             raise ValueError("a place in what is no array")
         flat = holder.ravel(order="K")
@@ -187,7 +185,7 @@ class _Place(_Elements):
             and live.dtype == self.dtype
             and _address(live) == _address(flat) + self.offset
         )
-        self.walk.targets[self.number] = live if is_here else self._view(flat)
+        walk.targets[self.number] = live if is_here else self._view(flat)
 
     def require_inside(self, size: int) -> None:
         """Refuse a place that is not all in the memory.
@@ -213,7 +211,7 @@ class _Place(_Elements):
         made = np.lib.stride_tricks.as_strided(start, self.shape, self.strides)
         return made if self.cls is np.ndarray else made.view(self.cls)
 
-    def fill(self) -> None:
+    def fill(self, walk: Loading) -> None:
         pass
 
 
@@ -240,9 +238,9 @@ def settle(walk: Loading) -> None:
         taken.add(min(span.number for span in group))
     empty = {x.number for x in staying if not x.live.size}
     for holder in holders:
-        holder.settle(holder.number in taken or holder.number in empty)
+        holder.settle(walk, holder.number in taken or holder.number in empty)
     for place in places:
-        place.finish()
+        place.finish(walk)
 
 
 # Saving

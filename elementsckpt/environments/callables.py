@@ -14,7 +14,7 @@ from typing import Any
 
 from . import objects
 from .instances import HERE, Instances, fill_attributes, pair_attributes
-from .node import MISSING, Code, Loading, Node, NodeKind, Saving
+from .node import MISSING, Code, Loading, Node, NodeKind, Saving, require
 
 
 @functools.lru_cache(maxsize=4096)
@@ -97,6 +97,11 @@ class Functions(NodeKind):
         made.__qualname__, made.__module__ = like.__qualname__, like.__module__
         made.__doc__, made.__annotations__ = like.__doc__, like.__annotations__
         return made
+
+    def verify(self, walk: Loading, number: int, node: Node) -> None:
+        if walk.value([number]) is not None:
+            require(walk, node[1][3], tuple, type(None))
+            require(walk, node[1][4], dict, type(None))
 
     def fill(self, walk: Loading, number: int, node: Node) -> None:
         function = walk.targets[number]
@@ -237,6 +242,14 @@ class Partials(Instances):
         for i, step in enumerate(("func", "args", "keywords")):
             there = getattr(live, step, MISSING)
             node[1][i] = walk.visit(node[1][i], there, number, step)
+
+    def verify(self, walk: Loading, number: int, node: Node) -> None:
+        function, given, keywords = node[1]
+        if type(function) is not list or not callable(walk.value(function) or int):
+            raise ValueError("a partial function of nothing")
+        if type(given) is not list or walk.value(given) is not None:
+            require(walk, given, tuple)
+        require(walk, keywords, dict)
 
     def put(self, walk: Loading, target: Any, content: Any) -> None:
         function, given, keywords = map(walk.value, content)

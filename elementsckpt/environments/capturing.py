@@ -13,7 +13,7 @@ from typing import Any
 from ..format import dtypes, scalars
 from . import arrays, graphs, nodes, objects, values
 from .families import Parts, Refused
-from .names import GRAPH, Names, Origin, is_end
+from .names import GRAPH, Names, Origin
 from .node import Code, Node
 
 REMEDY = (
@@ -47,7 +47,7 @@ class Capture:
         self._classes: dict[type, int] = {}
         self._encoders: dict[type, Any] = dict(values.ENCODERS)
         self._kinds: dict[type, Any] = {}
-        self.names = Names(self._origins, lambda number: is_end(self.found[number]))
+        self.names = Names(self._origins, self.found.__getitem__)
 
     def run(self, env: Any) -> dict[str, Any]:
         """Return the state of the environment.

@@ -258,6 +258,11 @@ class Default(Mapping):
         found: list[Code] = node[1][1][::2]
         return found
 
+    def verify(self, walk: Loading, number: int, node: Node) -> None:
+        factory = walk.value(node[1][0])
+        if factory is not None and not callable(factory):
+            raise ValueError("a dict with a factory that is no function")
+
     def put(self, walk: Loading, target: Any, content: Any) -> None:
         super().put(walk, target, content[1])
         _FACTORY.__set__(target, walk.value(content[0]))

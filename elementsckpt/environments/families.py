@@ -151,9 +151,9 @@ class Parts:
         """Leave attributes of a class's objects alone."""
         self._of[cls] = Part(_nothing, _nothing, attributes=True, skipped=names)
 
-    def all(self) -> list[type]:
-        """Return all types that have a part."""
-        return [*self._of, *self._families]
+    def left_alone(self) -> Parts:
+        """Return parts that leave all alone of which these know how it is saved."""
+        return Parts(dict.fromkeys([*self._of, *self._families]))
 
     def extra(self, part: Part) -> tuple[Given, ...]:
         """Return what the functions of a part take after the object and the data."""

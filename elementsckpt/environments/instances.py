@@ -83,6 +83,8 @@ def pair_attributes(
 ) -> None:
     """Decode attributes beside those of a live object."""
     own = {} if live is MISSING else objects.of(live).attributes(live)
+    if type(saved) is not dict:
+        raise ValueError("attributes without names")
     for name, code in saved.items():
         if type(code) in _NOT_PLAIN:
             saved[name] = walk.visit(code, own.get(name, MISSING), number, name)

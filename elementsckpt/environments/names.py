@@ -25,11 +25,11 @@ class Names:
 
     Args:
       origins: The origin of each object; the first one is the environment.
-      is_end: Returns whether an object is an environment that wraps no other.
+      found: Returns the live object of a number.
     """
 
-    def __init__(self, origins: list[Origin], is_end: Callable[[int], bool]) -> None:
-        self._origins, self._is_end = origins, is_end
+    def __init__(self, origins: list[Origin], found: Callable[[int], Any]) -> None:
+        self._origins, self._found = origins, found
         self._used = {"", GRAPH}
 
     def leaf(self, number: int) -> str:
@@ -68,7 +68,7 @@ class Names:
     def _upwards(self, number: int) -> Iterator[Any]:
         for _ in range(_MOST_PARTS):
             parent, step = self._origins[number]
-            if self._is_end(number):
+            if is_end(self._found(number)):
                 yield "unwrapped"
                 while number and step in objects.LINKS:
                     number = parent

@@ -115,6 +115,13 @@ class Loading(Protocol):
     def function(self, name: str, code: str) -> Any:
         """Return a function of this name and code that the environment reaches."""
 
+    def require_hashable(self, codes: list[Code]) -> None:
+        """Refuse values that have no hash, or that were made to have the same.
+
+        Raises:
+          ValueError, TypeError: some are.
+        """
+
     def named(self, name: str) -> Any:
         """Return what a module has under a name, unless calling it could do harm."""
 
@@ -166,6 +173,13 @@ class NodeKind:
         """Return the target if `pair` did not set it, because it never changes."""
         raise NotImplementedError
 
+    def verify(self, walk: Loading, number: int, node: Node) -> None:
+        """Refuse content that `fill` could not put in; all is made but what is hashed.
+
+        Raises:
+          ValueError, TypeError: it could not.
+        """
+
     def keys(self, node: Node) -> list[Code]:
         """Return the values that have to be filled before `fill` hashes them."""
         return []
@@ -174,6 +188,11 @@ class NodeKind:
         """Put the content into the target. It may be called more than once."""
 
 
-def is_reference(code: Code) -> bool:
-    """Return whether a value in a node refers to another node."""
-    return type(code) is list
+def require(walk: Loading, code: Code, *types: type) -> None:
+    """Refuse a value that is of none of these types.
+
+    Raises:
+      ValueError: it is none, or what is hashed.
+    """
+    if not isinstance(walk.value(code), types):
+        raise ValueError("a value of another type than it can be")

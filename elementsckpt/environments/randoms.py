@@ -12,7 +12,7 @@ import numpy as np
 from ..format import scalars
 from ..kinds import generators
 from .families import Refused
-from .node import MISSING, Code, Loading, Node, NodeKind, Saving
+from .node import MISSING, Code, Loading, Node, NodeKind, Saving, require
 
 _BITS = {x: getattr(np.random, x) for x in generators.NAMES}
 
@@ -31,6 +31,9 @@ class Generators(NodeKind):
         else:
             walk.targets[number] = np.random.Generator(np.random.PCG64(0))
         node[1] = walk.visit(node[1], now, number, "bit_generator")
+
+    def verify(self, walk: Loading, number: int, node: Node) -> None:
+        require(walk, node[1], np.random.BitGenerator)
 
     def fill(self, walk: Loading, number: int, node: Node) -> None:
         target, bits = walk.targets[number], walk.value(node[1])
@@ -55,6 +58,9 @@ class RandomStates(NodeKind):
             walk.targets[number] = np.random.RandomState(0)
         node[1] = walk.visit(node[1], now, number, "_bit_generator")
         node[2:] = int(node[2]), float(scalars.decode(node[3]))
+
+    def verify(self, walk: Loading, number: int, node: Node) -> None:
+        require(walk, node[1], np.random.BitGenerator)
 
     def fill(self, walk: Loading, number: int, node: Node) -> None:
         target, bits = walk.targets[number], walk.value(node[1])
@@ -95,6 +101,7 @@ class Bits(NodeKind):
     def build(self, walk: Loading, number: int, node: Node, context: Any) -> Any:
         cls, live = context
         seed = walk.value(node[3])
+        require(walk, node[3], np.random.SeedSequence, type(None))
         if live is MISSING or not (_CAN_SET_SEED or live.seed_seq is seed):
             return cls(0 if seed is None else seed)
         return live

@@ -6,21 +6,25 @@ which nothing that is live refers to yet. Only `load` changes live objects.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import logging
 import sys
 import types
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from ..errors import DamagedError, reason
+from ..format import scalars
 from ..kinds import references
 from . import arrays, callables, graphs, nodes, objects, values
 from .capturing import Capture
-from .families import Part, Parts, Unfit
+from .families import Part, Parts, Refused, Unfit
 from .graphs import Graph
 from .instances import HERE
-from .names import Names, Origin, is_end
+from .names import GRAPH, Names, Origin
 from .node import MISSING, Code, Node, NodeKind
 
 _logger = logging.getLogger("elementsckpt")
@@ -73,7 +77,7 @@ class Restore:
         self._unordered: list[int] = []
         self._root: Any = None
         self._known: _Known | None = None
-        self.names = Names(self._origins, self._is_end)
+        self.names = Names(self._origins, self._lives.get)
 
     # Checking
 
@@ -98,6 +102,8 @@ class Restore:
         if not self.problems:
             arrays.settle(self)
             self._build()
+        if not self.problems:
+            self._verify()
 
     def visit(self, code: Code, live: Any, number: int, step: Any) -> Code:
         """Look at a value of a node beside a live one; return it decoded."""
@@ -262,10 +268,6 @@ class Restore:
                 f"that have them"
             )
 
-    def _is_end(self, number: int) -> bool:
-        live = self._lives.get(number, MISSING)
-        return live is not MISSING and is_end(live)
-
     # Building what never changes
 
     def _build(self) -> None:
@@ -305,6 +307,34 @@ class Restore:
                     stack.pop()
         self._late = late
 
+    def _verify(self) -> None:
+        self._is_hashed_by_others = False
+        for number, _ in self._queue:
+            kind: Any = self._kinds[number]
+            if kind.is_hashed:
+                self.require_hashable(kind.keys(self._nodes[number]))
+            kind.verify(self, number, self._nodes[number])
+
+    def require_hashable(self, codes: list[Code]) -> None:
+        """Refuse values that have no hash, or that were made to have the same."""
+        plain = [code for code in codes if type(code) is not list]
+        scalars.refuse_twins(plain)
+        numbers, seen = _numbers(codes), set()
+        while numbers:
+            number = numbers.pop()
+            if number not in seen:
+                seen.add(number)
+                kind: Any = self._kinds[number]
+                if number in self._pending:  # Its hash is that of what it is made of.
+                    numbers += _numbers(kind.needs(self._nodes[number]))
+                else:
+                    target = self.targets[number]
+                    plain.append(target)
+                    if type(type(target).__hash__) is types.FunctionType:
+                        self._is_hashed_by_others = True
+        if any(type(value).__hash__ is None for value in plain):
+            raise TypeError("a key that has no hash")
+
     def _build_one(self, number: int) -> None:
         kind: Any = self._kinds[number]
         context = self._pending[number]
@@ -314,6 +344,38 @@ class Restore:
 
     def load(self) -> None:
         """Put the state into the live environment, which was checked."""
+        undo = self._undo() if self._is_hashed_by_others else None
+        try:
+            self._fill_all()
+        except Exception as error:
+            if undo is None:
+                raise
+            undo()
+            raise DamagedError(
+                f"The state of an environment is not a valid save: its keys cannot be "
+                f"hashed ({reason(error)}). Load another one; nothing has changed."
+            ) from error
+        for part, live, data in sorted(self.loads, key=lambda x: x[0].rank):
+            part.load(live, data, *self.parts.extra(part))
+        if self._unordered:
+            self._tell_of_order()
+
+    def _undo(self) -> Callable[[], None] | None:
+        """Return what puts the state of now back; None if it cannot be had."""
+        parts = self.parts.left_alone()
+        try:
+            now = copy.deepcopy(Capture(parts).run(self._root))
+        except Refused:
+            return None
+
+        def undo() -> None:
+            back = Restore(graphs.decode(now[GRAPH]), now, parts)
+            back.check(self._root)
+            back._fill_all()
+
+        return undo
+
+    def _fill_all(self) -> None:
         hashed: list[int] = []
         again: list[int] = []
         for number, _ in self._queue:
@@ -327,10 +389,6 @@ class Restore:
         self._fill_hashed(hashed)
         for number in again:
             self._fill(number)
-        for part, live, data in sorted(self.loads, key=lambda x: x[0].rank):
-            part.load(live, data, *self.parts.extra(part))
-        if self._unordered:
-            self._tell_of_order()
 
     def value(self, code: Code) -> Any:
         """Return what a decoded value of a node is: itself, or the target."""
@@ -393,7 +451,7 @@ class _Known:
     """
 
     def __init__(self, env: Any, parts: Parts) -> None:
-        walk = Capture(Parts({**parts.given, **dict.fromkeys(parts.all(), None)}))
+        walk = Capture(parts.left_alone())
         walk.walk(env)
         self.code: dict[int, Any] = {}
         self.modules: set[str] = set()
