@@ -90,7 +90,7 @@ class _Elements:
         if not isinstance(self.saved, np.ndarray) or self.saved.dtype.hasobject:
             raise ValueError("an array that is none")
         self.shape, self.dtype = self.saved.shape, self.saved.dtype
-        self.order = "F" if _is_fortran(self.saved) else "C"
+        self.order: Any = "F" if _is_fortran(self.saved) else "C"
 
     def can_stay(self) -> bool:
         """Return whether the live array can take the elements in place."""
@@ -110,13 +110,15 @@ class _Elements:
             self.walk.targets[self.number] = self.live
             return
         if self.owner is not None:
-            text = f"its memory belongs to a {self.owner}, and there is no such array"
+            text = f"its memory belongs to {self.owner}, and there is no such array"
             self.walk.problem(self.number, f"{text} here; {HERE}")
         self.walk.targets[self.number] = self.make()
 
     def make(self) -> Any:
         """Return a new array."""
-        made = np.ndarray.__new__(self.cls, self.shape, self.dtype, order=self.order)
+        made: Any = np.ndarray.__new__(
+            self.cls, self.shape, self.dtype, order=self.order
+        )
         made[...] = self.saved
         made.flags.writeable = self.is_writable
         return made
@@ -131,7 +133,8 @@ class _Objects(_Elements):
     """An array of objects."""
 
     def look(self) -> None:
-        shape, self.order, self.items = self.content
+        shape, order, self.items = self.content
+        self.order: Any = order
         self.shape, self.dtype = tuple(shape), np.dtype(object)
         if self.order not in ("C", "F") or len(self.items) != np.prod(shape):
             raise ValueError("an array with more or fewer items")
@@ -150,7 +153,7 @@ class _Objects(_Elements):
 
     def fill(self) -> None:
         target = self.walk.targets[self.number]
-        items = np.empty(len(self.items), object)
+        items: Any = np.empty(len(self.items), object)
         items[:] = [*map(self.walk.value, self.items)]
         items = items.reshape(self.shape, order=self.order)
         np.ndarray.__setitem__(target, ..., items)
@@ -386,10 +389,17 @@ def _owner(array: Any) -> str | None:
     base = array.base
     while isinstance(base, np.ndarray):
         base = base.base
-    if base is None or isinstance(base, _PRIVATE):
+    if isinstance(base, memoryview):
+        base = base.obj
+    if base is None or isinstance(base, _PRIVATE) or _is_result(base):
         return None
     return objects.shown(type(base))
 
 
 # What lends memory to one array alone, or memory that does not change.
 _PRIVATE = (bytes, type(datetime.datetime_CAPI))
+
+
+def _is_result(owner: Any) -> bool:
+    """Return whether memory was made for the result of a function, as ALE's are."""
+    return objects.name_of(type(owner)) == "nanobind:nb_ndarray"

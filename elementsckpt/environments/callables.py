@@ -240,7 +240,12 @@ class Partials(Instances):
 
     def put(self, walk: Loading, target: Any, content: Any) -> None:
         function, given, keywords = map(walk.value, content)
-        if target.func is function and target.args is given:
-            if target.keywords is keywords:
-                return
-        functools.partial.__setstate__(target, (function, given, keywords, None))
+        if function is None or given is None:  # They are made later.
+            return
+        now = target.func, target.args, target.keywords
+        if all(x is y for x, y in zip(now, (function, given, keywords), strict=True)):
+            return
+        _set_partial(target, (function, given, keywords, None))
+
+
+_set_partial: Any = functools.partial.__dict__["__setstate__"]

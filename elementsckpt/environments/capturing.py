@@ -74,7 +74,7 @@ class Capture:
             except Refused as error:
                 self.refuse(number, error)
             except (scalars.NotScalarError, dtypes.UnknownDtypeError) as error:
-                self.refuse(number, Refused(f"a {objects.shown(type(value))}: {error}"))
+                self.refuse(number, Refused(f"{objects.shown(type(value))}: {error}"))
             number += 1
         arrays.arrange(self)
 
@@ -98,7 +98,7 @@ class Capture:
         self, value: Any, number: int, skipped: Collection[str] = ()
     ) -> dict[str, Code]:
         """Return the attributes of an object as values."""
-        own = objects.layout(type(value)).attributes(value)
+        own = objects.of(value).attributes(value)
         if skipped:
             own = {name: x for name, x in own.items() if name not in skipped}
         code, encoders, found = self.code, self._encoders, {}
@@ -110,7 +110,7 @@ class Capture:
                 found[name] = encode(attribute)
             else:
                 found[name] = code(attribute, number, name)
-        if objects.layout(type(value)).is_environment:
+        if objects.of(value).is_environment:
             self._name_numbers(own, found, number)
         return found
 
@@ -129,7 +129,7 @@ class Capture:
 
     def global_name(self, value: Any) -> str | None:
         """Return the name of an object in one of the modules met so far, or None."""
-        for module in dict.fromkeys(type(x).__module__ for x in self.found):
+        for module in dict.fromkeys(objects.module_of(type(x)) for x in self.found):
             for name, found in list(vars(sys.modules.get(module, sys)).items()):
                 if found is value:
                     return f"{module}:{name}"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MismatchError, StateError
 from ..user.arguments import shown
-from ..user.hints import listed
 
 if TYPE_CHECKING:
     from .restoring import Restore
@@ -56,7 +56,15 @@ class Environment:
     def __init__(self, env: Any, parts: Mapping[type, Any] | None = None) -> None:
         self.env = env
         self._parts = _checked(parts)
+        if "mujoco" in sys.modules:
+            self._look()
         self._told: set[str] = set()
+
+    def _look(self) -> None:
+        """Let families see what they compare with later: models before they change."""
+        from . import snapshots
+
+        snapshots.look(self.env, self._parts)
 
     def save(self) -> dict[str, Any]:
         """Return the state: arrays and others by name, and the graph of its objects.
@@ -118,8 +126,8 @@ class Environment:
             _logger.warning(
                 "The environment was saved with %s, and here is %s: it may go on in "
                 "another way than it would have.",
-                listed([f"{name} {saved}" for name, (saved, _) in new.items()]),
-                listed([f"{name} {here}" for name, (_, here) in new.items()]),
+                ", ".join(f"{name} {saved}" for name, (saved, _) in new.items()),
+                ", ".join(f"{name} {here}" for name, (_, here) in new.items()),
             )
 
 

@@ -43,7 +43,7 @@ def pair_items(walk: Loading, number: int, codes: list[Code], live: list[Any]) -
 
 
 def _is_environment(value: Any) -> bool:
-    return objects.layout(type(value)).is_environment
+    return objects.of(value).is_environment
 
 
 class Deque(Sequence):
@@ -124,7 +124,9 @@ class FrozenSet(Frozen):
         items = list(map(walk.value, node[1]))
         if live is not MISSING and _stay(self.items(live), items, node[1]):
             return live
-        made = self.base.__new__(cls, items)
+        ordered: set[Any] = set()
+        fill_set(ordered, items)
+        made = self.base.__new__(cls, ordered)
         tell_of_order(walk, number, made, items)
         return made
 
@@ -149,8 +151,28 @@ class Set(Sequence):
     def put(self, walk: Loading, target: Any, content: Any) -> None:
         items = list(map(walk.value, content))
         if not _stay(list(set.__iter__(target)), items, content):
+            fill_set(target, items)
+
+
+def fill_set(target: Any, items: list[Any]) -> None:
+    """Fill a set, so that its items come in this order, if that can be had.
+
+    The order depends on the order in which colliding items came, and on how many others
+    there once were.
+    """
+    for count in _FORMER if len(items) <= _MANY_ITEMS else (0,):
+        former = [object() for _ in range(count)]
+        for order in (items[::-1], items):
             set.clear(target)
-            set.update(target, items)
+            set.update(target, order)
+            set.update(target, former)
+            set.difference_update(target, former)
+            if _are_same(list(set.__iter__(target)), items):
+                return
+
+
+_MANY_ITEMS = 1000
+_FORMER = (0, 8, 30, 120, 500)
 
 
 def tell_of_order(walk: Loading, number: int, made: Any, items: list[Any]) -> None:
@@ -238,7 +260,10 @@ class Default(Mapping):
 
     def put(self, walk: Loading, target: Any, content: Any) -> None:
         super().put(walk, target, content[1])
-        collections.defaultdict.default_factory.__set__(target, walk.value(content[0]))
+        _FACTORY.__set__(target, walk.value(content[0]))
+
+
+_FACTORY: Any = collections.defaultdict.__dict__["default_factory"]
 
 
 class Bytes(Instances):

@@ -78,7 +78,7 @@ def id_of(env: Any) -> str:
     seen: set[int] = set()
     while id(env) not in seen:
         seen.add(id(env))
-        own = objects.layout(type(env)).attributes(env)
+        own = objects.of(env).attributes(env)
         env = own.get(objects.link_of(env), env)
     spec = own.get("spec")
     return attributes.text(spec, "id")

@@ -52,7 +52,7 @@ class Instances(NodeKind):
             walk.claim(number, live)
             return live
         if objects.layout(cls).is_environment:
-            walk.problem(number, f"a {objects.shown(cls)} was saved, {there(live)}")
+            walk.problem(number, f"{objects.shown(cls)} was saved, {there(live)}")
             walk.targets[number] = None
         else:
             walk.targets[number] = walk.make(number, cls)
@@ -75,14 +75,14 @@ def there(live: Any) -> str:
     """Return what is in the place of an object, for errors."""
     if live is MISSING:
         return "and there is none here"
-    return f"and here is a {objects.shown(type(live))}"
+    return f"and here is {objects.shown(type(live))}"
 
 
 def pair_attributes(
     walk: Loading, number: int, saved: dict[str, Code], live: Any
 ) -> None:
     """Decode attributes beside those of a live object."""
-    own = {} if live is MISSING else objects.layout(type(live)).attributes(live)
+    own = {} if live is MISSING else objects.of(live).attributes(live)
     for name, code in saved.items():
         if type(code) in _NOT_PLAIN:
             saved[name] = walk.visit(code, own.get(name, MISSING), number, name)
@@ -106,7 +106,7 @@ def fill_attributes(walk: Loading, target: Any, saved: dict[str, Code]) -> None:
         value = walk.target(code) if type(code) is list else code
         if value is not MISSING:  # What is left alone may be there, or not.
             new[name] = value
-    objects.layout(type(target)).give(target, new)
+    objects.of(target).give(target, new)
 
 
 class Randoms(Instances):

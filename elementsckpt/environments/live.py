@@ -37,16 +37,16 @@ def name_of(value: Any) -> str | None:
         return f"{value.__name__}:"
     name = objects.name_of(value)
     if name.startswith("?:"):  # A ufunc of older versions of NumPy.
-        name = f"{type(value).__module__}{name[1:]}"
+        name = f"{objects.module_of(type(value))}{name[1:]}"
     return name if references.find(name) is value else None
 
 
 def global_name(value: Any) -> str | None:
     """Return the name of an object in the module of its class; None if it has none."""
-    module = sys.modules.get(type(value).__module__)
+    module = sys.modules.get(objects.module_of(type(value)))
     for name, found in list(vars(module).items()) if module else ():
         if found is value:
-            return f"{type(value).__module__}:{name}"
+            return f"{objects.module_of(type(value))}:{name}"
     return None
 
 
@@ -85,7 +85,7 @@ class Plain(Instances):
     """Objects of classes; one without attributes may be known by a name."""
 
     def save(self, walk: Saving, number: int, value: Any) -> Node:
-        if not objects.layout(type(value)).attributes(value):
+        if not objects.of(value).attributes(value):
             name = global_name(value) or walk.global_name(value)
             if name is not None:
                 return ["live", name, objects.name_of(type(value))]
@@ -136,7 +136,7 @@ class Enums(NodeKind):
         elif type(name) is str and name in cls._member_map_:
             walk.targets[number] = cls._member_map_[name]
         else:
-            walk.problem(number, f"{objects.shown(cls)} has no member {name} here")
+            walk.problem(number, f"{objects.name_of(cls)} has no member {name} here")
 
 
 class LeftAlone(NodeKind):

@@ -14,6 +14,8 @@ from . import objects
 
 _MOST_PARTS = 24
 _LONG_PART = 60
+# What draws numbers, and what it draws from, have one state.
+_SILENT = ("bit_generator", "_bit_generator")
 # The object that holds this one, and the attribute, or the key in a tuple of one.
 Origin = tuple[int, Any]
 
@@ -41,7 +43,7 @@ class Names:
         return [self._unique(prefix + step, number) for step in steps]
 
     def _joined(self, number: int) -> str:
-        steps = self._steps(number)
+        steps = (x for x in self._steps(number) if x not in _SILENT)
         return "/".join(x if type(x) is str else _text(x[0]) for x in steps)
 
     def _unique(self, name: str, number: int) -> str:
@@ -84,7 +86,7 @@ GRAPH = "#graph"  # The name of the leaf that holds the graph; not of an attribu
 
 def is_end(value: Any) -> bool:
     """Return whether an object is an environment that wraps no other."""
-    known = objects.layout(type(value))
+    known = objects.of(value)
     return known.has_unwrapped and objects.link_of(value) is None
 
 
@@ -100,7 +102,7 @@ def chain(value: Any) -> str:
     found, seen = [], set()
     while id(value) not in seen:
         seen.add(id(value))
-        known = objects.layout(type(value))
+        known = objects.of(value)
         own = known.attributes(value)
         found.append(link(known.name, own.get("num_envs")))
         value = own.get(objects.link_of(value), value)

@@ -7,23 +7,29 @@ object in braces, as `values` writes it; or a list of one number, which is anoth
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Protocol
 
-from .families import Parts
+from .families import Part, Parts
 
 Code = Any  # A value in a node.
 Node = list[Any]
 
 
-class Missing:
-    """What is in the place of a live object if there is none."""
+class _Missing:
+    """Stands for a live object where there is none."""
 
 
-MISSING: Any = Missing
+MISSING: Any = _Missing
 
 
 class Saving(Protocol):
-    """What the walk that saves offers to kinds of node."""
+    """What the walk that saves offers to kinds of node.
+
+    Attributes:
+      parts: The parts.
+      arrays: Arrays of NumPy that were met, with the numbers of their nodes.
+    """
 
     parts: Parts
     arrays: list[tuple[int, Any]]
@@ -37,7 +43,9 @@ class Saving(Protocol):
           step: What leads from there to it: an attribute, or a key in a tuple of one.
         """
 
-    def attributes(self, value: Any, number: int) -> dict[str, Code]:
+    def attributes(
+        self, value: Any, number: int, skipped: Collection[str] = ()
+    ) -> dict[str, Code]:
         """Return the attributes of an object as values."""
 
     def cls(self, cls: type) -> int:
@@ -46,21 +54,23 @@ class Saving(Protocol):
     def leaf(self, number: int, value: Any) -> str:
         """Save a value as a leaf of its own, named after a node; return its name."""
 
+    def global_name(self, value: Any) -> str | None:
+        """Return the name of an object in one of the modules met so far, or None."""
+
 
 class Loading(Protocol):
     """What the walk that loads offers to kinds of node.
 
     Attributes:
       parts: The parts.
-      targets: What each node becomes: the live object, a new one, or None as long as
-        it is not made.
-      claimed: Identities of live objects that are targets.
-      arrays: Live arrays by the number of the node beside them.
+      targets: What each node becomes: the live object, or a new one.
+      claimed: Live objects that are targets, or may become these, by identity.
+      arrays: What `arrays` knows of arrays, by the numbers of their nodes.
     """
 
     parts: Parts
     targets: list[Any]
-    claimed: set[int]
+    claimed: dict[int, Any]
     arrays: dict[int, Any]
 
     def visit(self, code: Code, live: Any, number: int, step: Any) -> Code:
@@ -72,20 +82,47 @@ class Loading(Protocol):
     def value(self, code: Code) -> Any:
         """Return what a decoded value of a node is: itself, or the target."""
 
-    def cls(self, index: int | None, live: Any) -> type:
-        """Return a saved class: that of the live object if that has the same name."""
+    def target(self, code: Code) -> Any:
+        """Return the same; MISSING for what is left alone and is not there."""
 
-    def leaf(self, name: str) -> Any:
+    def cls(self, index: Any, live: Any) -> Any:
+        """Return a saved class, or None, which is a problem, if it is not imported."""
+
+    def leaf(self, name: Any) -> Any:
         """Return a leaf."""
-
-    def claim(self, number: int, live: Any) -> None:
-        """Make the live object the target of a node."""
 
     def fits(self, live: Any, cls: type) -> bool:
         """Return whether a live object may become the target of a node."""
 
-    def trusts(self, function: Any, live: Any = MISSING) -> bool:
-        """Return whether a function may be called that the save names."""
+    def claim(self, number: int, live: Any) -> None:
+        """Make the live object the target of a node."""
+
+    def make(self, number: int, cls: type) -> Any:
+        """Return a new object without content, or None, which is a problem."""
+
+    def pend(self, number: int, context: Any) -> None:
+        """Have `build` make the target, from others, when these are there."""
+
+    def use(self, number: int, part: Part, live: Any, data: Any) -> None:
+        """Check the data of a part, which is loaded once all is checked."""
+
+    def is_left(self, live: Any) -> bool:
+        """Return whether a live object is left alone."""
+
+    def keep(self, live: Any) -> Code:
+        """Return a reference to a live object that stays as it is."""
+
+    def function(self, name: str, code: str) -> Any:
+        """Return a function of this name and code that the environment reaches."""
+
+    def named(self, name: str) -> Any:
+        """Return what a module has under a name, unless calling it could do harm."""
+
+    def require_trust(self, number: int, function: Any) -> None:
+        """Note a problem if calling a function could do harm."""
+
+    def disorder(self, number: int) -> None:
+        """Note a set that comes in another order than it was saved in."""
 
     def problem(self, number: int, text: str) -> None:
         """Note what does not fit."""
@@ -109,7 +146,7 @@ class NodeKind:
         raise NotImplementedError
 
     def pair(self, walk: Loading, number: int, node: Node, live: Any) -> None:
-        """Set the target beside a live object, visit what the node holds, and decode it.
+        """Set the target, visit what the node holds, and decode it in place.
 
         Nothing that is live may change.
 

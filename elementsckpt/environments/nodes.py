@@ -146,7 +146,7 @@ def kind_of(cls: type, parts: Parts) -> NodeKind:
         return _EXACT[cls]
     if issubclass(cls, enum.Enum):
         return _ENUM
-    module = cls.__module__ if type(cls.__module__) is str else ""
+    module = objects.module_of(cls)
     if issubclass(cls, live.TYPES) or module == "typing":
         return _NAMED
     if module.partition(".")[0] in _ARRAYS:
@@ -156,7 +156,9 @@ def kind_of(cls: type, parts: Parts) -> NodeKind:
 
 def _of_layout(cls: type) -> NodeKind:
     known = objects.layout(cls)
-    if known.is_hidden or (known.base is object and cls.__module__ == "builtins"):
+    if known.is_hidden or (
+        known.base is object and objects.module_of(cls) == "builtins"
+    ):
         if cls is not object:
             return _OPAQUE
     return _OPAQUE if _outside(cls) else _BASES[known.base]
@@ -177,7 +179,7 @@ def _outside(cls: type) -> str | None:
         return "an open file"
     bullet = sys.modules.get("pybullet")
     if bullet is not None and _mentions(cls, bullet):
-        return f"a {objects.shown(cls)}, whose world PyBullet holds"
+        return f"{objects.shown(cls)}, whose world PyBullet holds"
     for path, what in _OUTSIDE.items():
         found = references.find(path)
         if found is not None and issubclass(cls, found):
@@ -187,7 +189,7 @@ def _outside(cls: type) -> str | None:
 
 def _mentions(cls: type, module: Any) -> bool:
     """Return whether a module is a global of the module that has a class."""
-    home = sys.modules.get(cls.__module__)
+    home = sys.modules.get(objects.module_of(cls))
     return (
         any(found is module for found in list(vars(home).values())) if home else False
     )
@@ -204,5 +206,5 @@ def reason(value: Any) -> str:
     if isinstance(value, types.GeneratorType):
         return f"a generator that is running ({value.__qualname__})"
     if hasattr(cls, "__next__"):
-        return f"an iterator ({objects.shown(cls)})"
-    return f"a {objects.shown(cls)}, whose state is not in Python"
+        return f"an iterator ({cls.__qualname__})"
+    return f"{objects.shown(cls)}, whose state is not in Python"

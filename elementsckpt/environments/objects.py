@@ -82,7 +82,7 @@ class Layout(Struct, frozen=True):
 
 
 @functools.cache
-def layout(cls: type) -> Layout:
+def layout(cls: Any) -> Layout:
     """Return the layout of a class, which stays as it is."""
     base = next((x for x in cls.__mro__ if x in BASES), object)
     names = {name for x in cls.__mro__ for name in x.__dict__}
@@ -98,22 +98,34 @@ def layout(cls: type) -> Layout:
     )
 
 
+def of(value: Any) -> Layout:
+    """Return the layout of an object."""
+    cls: Any = type(value)
+    return layout(cls)
+
+
 def name_of(value: Any) -> str:
     """Return "module:qualname" of a class or function."""
-    module = attributes.text(value, "__module__") or "?"  # SWIG's types have none.
-    if module == "__mp_main__":  # As the main module is called in spawned processes.
-        module = "__main__"
     name = attributes.text(value, "__qualname__") or attributes.text(value, "__name__")
-    return f"{module}:{name}"
+    return f"{module_of(value) or '?'}:{name}"
+
+
+def module_of(value: Any) -> str:
+    """Return the name of the module of a class or function; "" if it says none."""
+    module = attributes.text(value, "__module__")  # SWIG's types have none.
+    # The main module has another name in processes that are spawned.
+    return "__main__" if module == "__mp_main__" else module
 
 
 def shown(cls: type) -> str:
-    """Return the name of a class as errors show it."""
+    """Return the name of a class as errors show it, with an article."""
     module, _, name = name_of(cls).partition(":")
-    return name if module in ("builtins", "?") else f"{module}.{name}"
+    if module not in ("builtins", "?"):
+        name = f"{module}.{name}"
+    return f"an {name}" if name[:1].lower() in "aeio" else f"a {name}"
 
 
-def _is_hidden(cls: type, base: type) -> bool:
+def _is_hidden(cls: Any, base: Any) -> bool:
     """Return whether instances are larger than their attributes and their content."""
     has_dict = bool(cls.__dictoffset__) and not base.__dictoffset__
     has_weakrefs = bool(cls.__weakrefoffset__) and not base.__weakrefoffset__
@@ -125,30 +137,36 @@ def _is_hidden(cls: type, base: type) -> bool:
         if "__slots__" in x.__dict__:
             found = x.__dict__.values()
             slots += sum(type(y) is types.MemberDescriptorType for y in found)
-    return cls.__basicsize__ > like + slots * tuple.__itemsize__
+    return _size(cls) > like + slots * tuple.__itemsize__
 
 
 @functools.cache
-def _like(base: type, has_dict: bool, has_weakrefs: bool) -> int:
+def _like(base: Any, has_dict: bool, has_weakrefs: bool) -> int:
     """Return how large instances of a class are that Python derives from a type."""
     slots = ["__dict__"] * has_dict + ["__weakref__"] * has_weakrefs
     if base.__itemsize__ and has_dict:  # Of varying size, so no slots can be named.
-        return type("Like", (base,), {}).__basicsize__
-    return type("Like", (base,), {"__slots__": slots}).__basicsize__
+        return _size(type("Like", (base,), {}))
+    return _size(type("Like", (base,), {"__slots__": slots}))
 
 
-def make(cls: type) -> Any:
+def _size(cls: Any) -> int:
+    size: int = cls.__basicsize__
+    return size
+
+
+def make(cls: Any) -> Any:
     """Return an object of a class without attributes and content, by no code of it.
 
     Raises:
       TypeError: the class makes its objects in another way.
     """
-    return layout(cls).base.__new__(cls)
+    base: Any = layout(cls).base
+    return base.__new__(cls)
 
 
 def link_of(value: Any) -> str | None:
     """Return the attribute by which a wrapper holds what it wraps; None for others."""
-    known = layout(type(value))
+    known = of(value)
     if not known.has_dict:
         return None
     own = object.__getattribute__(value, "__dict__")

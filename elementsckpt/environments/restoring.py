@@ -121,7 +121,7 @@ class Restore:
         if type(index) is not int or index < 0:
             raise ValueError("no number of a class")
         name = self._graph.classes[index]
-        if live is not MISSING and objects.layout(type(live)).name == name:
+        if live is not MISSING and objects.of(live).name == name:
             return type(live)
         found = references.find(name)
         if isinstance(found, type):
@@ -159,13 +159,13 @@ class Restore:
         if hasattr(cls, "__del__") and not self._is_live(cls):
             is_calling = True
         if is_calling or objects.layout(cls).is_hidden:
-            what = f"a {objects.shown(cls)} was saved, and there is none here"
+            what = f"{objects.shown(cls)} was saved, and there is none here"
             self.problem(number, f"{what}; {HERE}")
             return None
         try:
             return objects.make(cls)
         except TypeError as error:
-            self.problem(number, f"{objects.shown(cls)} cannot be made: {error}")
+            self.problem(number, f"{objects.name_of(cls)} cannot be made: {error}")
             return None
 
     def use(self, number: int, part: Part, live: Any, data: Any) -> None:
@@ -203,7 +203,7 @@ class Restore:
         """Return versions, saved and here, where they differ."""
         graph = self._graph
         found = {x: (y, graphs.version_of(x)) for x, y in graph.libraries.items()}
-        found["the environment"] = graph.id, graphs.id_of(self._root)
+        found["id"] = graph.id, graphs.id_of(self._root)
         return {
             name: (saved, here)
             for name, (saved, here) in found.items()
@@ -239,7 +239,7 @@ class Restore:
                 return True
         elif isinstance(value, np.ufunc):
             return True
-        module = getattr(value, "__module__", None)
+        module = objects.module_of(value)
         return self._is_live(value) or module in self._reached.modules
 
     def _is_live(self, value: Any) -> bool:
@@ -321,9 +321,9 @@ class Restore:
             if kind.is_hashed or number in self._late:
                 hashed.append(number)
             else:
-                if self._late and not self._late.isdisjoint(self._below[number]):
-                    again.append(number)
                 kind.fill(self, number, self._nodes[number])
+            if self._late and not self._late.isdisjoint(self._below[number]):
+                again.append(number)  # What it holds may be made only then.
         self._fill_hashed(hashed)
         for number in again:
             self._fill(number)
@@ -375,9 +375,9 @@ class Restore:
 
     def _tell_of_order(self) -> None:
         _logger.warning(
-            "%s is a set that comes in another order here than it was saved in, as the "
-            "hashes of its items differ between processes: what depends on the order "
-            "differs, too. Set PYTHONHASHSEED, or sort it where it is read.",
+            "%s is a set that comes in another order here than it was saved in: what "
+            "depends on that differs, too. Text is hashed in another way by each "
+            "process; set PYTHONHASHSEED, or sort the set where it is read.",
             self.names.path(self._unordered[0]),
         )
 
@@ -401,9 +401,9 @@ class _Known:
         for value in walk.found:
             cls = type(value)
             self.code[id(cls)] = cls
-            root = cls.__module__.partition(".")[0]
+            root = objects.module_of(cls).partition(".")[0]
             if root not in sys.stdlib_module_names and root not in _LIBRARIES:
-                self.modules.add(cls.__module__)
+                self.modules.add(objects.module_of(cls))
             if inspect.isroutine(value) or isinstance(value, type | types.ModuleType):
                 self.code[id(value)] = value
             if type(value) is types.FunctionType:
