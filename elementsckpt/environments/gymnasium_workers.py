@@ -28,16 +28,15 @@ def _check(envs: Any, saved: dict[str, Any], parts: Given | None) -> None:
         raise Unfit("it is closed")
     if not _is_idle(envs):
         raise Unfit("a step is under way")
-    _workers(envs).give("check", [(state,) for state in saved["workers"]], parts)
+    _workers(envs).check(saved["workers"], parts)
 
 
-def _load(envs: Any, saved: dict[str, Any], parts: Given | None) -> None:
+def _load(envs: Any, _saved: dict[str, Any], _parts: Given | None) -> None:
     # What the program holds is loaded already: each worker gets its observation of it,
     # for the steps that set what its loop holds.
     iterate = sys.modules["gymnasium.vector.utils"].iterate
     observations = iterate(envs.observation_space, envs.observations)
-    states = list(zip(saved["workers"], observations, strict=True))
-    _workers(envs).give("load", states, parts, then=[("step", None)] * STEPS)
+    _workers(envs).load([(x,) for x in observations], then=[("step", None)] * STEPS)
 
 
 def _is_idle(envs: Any) -> bool:

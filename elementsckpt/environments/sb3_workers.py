@@ -27,11 +27,11 @@ def _check(envs: Any, saved: dict[str, Any], parts: Given | None) -> None:
         raise Unfit("it is closed")
     if envs.waiting:
         raise Unfit("a step is under way")
-    _workers(envs).give("check", [(state,) for state in saved["workers"]], parts)
+    _workers(envs).check(saved["workers"], parts)
 
 
-def _load(envs: Any, saved: dict[str, Any], parts: Given | None) -> None:
-    _workers(envs).give("load", [(state,) for state in saved["workers"]], parts)
+def _load(envs: Any, _saved: dict[str, Any], _parts: Given | None) -> None:
+    _workers(envs).load([()] * len(envs.remotes))
 
 
 def _workers(envs: Any) -> Workers:

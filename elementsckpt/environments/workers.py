@@ -17,10 +17,11 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 from ..components.rng import GlobalRNG, global_generators
-from ..errors import DamagedError, reason
+from ..errors import DamagedError, damage, reason
 from ..system import threads
 from . import snapshots
 from .families import Given, Refused, Unfit
+from .restoring import Restore
 
 _METHOD = "_elementsckpt"  # Ours, of `gymnasium.Env` in the workers.
 _LOOK_S = 0.1
@@ -66,20 +67,8 @@ class Workers(NamedTuple):
             )
         return [answer.data for answer in answers]
 
-    def give(
-        self,
-        verb: str,
-        saved: Sequence[tuple[Any, ...]],
-        parts: Given | None,
-        then: Sequence[Any] = (),
-    ) -> None:
-        """Have each worker check, or load, a state that was saved.
-
-        Args:
-          verb: "check" or "load".
-          saved: The state for each worker, and further arguments.
-          parts: As for `Environment`.
-          then: Further messages to a worker that has done so.
+    def check(self, saved: Sequence[Any], parts: Given | None) -> None:
+        """Have each worker compare a state with its environment; nothing changes.
 
         Raises:
           Unfit: states do not fit, or workers have died.
@@ -88,8 +77,31 @@ class Workers(NamedTuple):
         if len(saved) != len(self.pipes):
             here = f"{len(self.pipes)} here"
             raise Unfit(f"saved with {len(saved)} workers, and there are {here}")
+        self._tell("check", [(state,) for state in saved], parts)
+
+    def load(
+        self, arguments: Sequence[tuple[Any, ...]], then: Sequence[Any] = ()
+    ) -> None:
+        """Have each worker load the state that it has checked.
+
+        Args:
+          arguments: What each needs beside it.
+          then: Further messages to each that has done so.
+
+        Raises:
+          Unfit: workers have died.
+        """
+        self._tell("load", arguments, None, then)
+
+    def _tell(
+        self,
+        verb: str,
+        arguments: Sequence[tuple[Any, ...]],
+        parts: Given | None,
+        then: Sequence[Any] = (),
+    ) -> None:
         try:
-            answers = self._ask(verb, saved, parts, then)
+            answers = self._ask(verb, arguments, parts, then)
         except Died as error:
             raise Unfit(inside=error.sentences) from None
         problems = _sentences(answers)
@@ -310,25 +322,49 @@ def _save(env: Any, parts: Given | None) -> dict[str, Any]:
     return saved
 
 
+class _Checked(NamedTuple):
+    """What a load puts into the environment, which is as it was at the check.
+
+    Attributes:
+      env: The environment's state.
+      info: That of what the loop holds of the last reset, for Stable-Baselines3.
+      generators: The states of the global generators.
+      reset_is_due: Whether the loop resets at the next step, for Gymnasium.
+    """
+
+    env: Restore
+    info: Restore | None
+    generators: Any
+    reset_is_due: bool
+
+
+# The state that was checked last; a load follows its check at once.
+_checked: list[_Checked] = []
+
+
 def _check(env: Any, parts: Given | None, saved: dict[str, Any]) -> None:
+    _checked.clear()
     loop = _loop()
-    snapshots.check(env, saved["env"], parts)
-    global_generators(saved["generators"])
-    if "reset_info" in loop:
-        snapshots.check(loop["reset_info"], saved["reset_info"], parts)
+    with damage("The state of a worker"):
+        generators, is_due = saved["generators"], saved.get("reset_is_due", False)
+        global_generators(generators)
+        info = saved["reset_info"] if "reset_info" in loop else None
+        state = saved["env"]
+    found = snapshots.check(env, state, parts)
+    if info is not None:
+        info = snapshots.check(loop["reset_info"], info, parts)
+    _checked.append(_Checked(found, info, generators, bool(is_due)))
 
 
-def _load(
-    env: Any, parts: Given | None, saved: dict[str, Any], observation: Any = None
-) -> None:
-    snapshots.restore(env, saved["env"], parts)
-    loop = _loop()
-    if "reset_info" in loop:
-        snapshots.restore(loop["reset_info"], saved["reset_info"], parts)
+def _load(env: Any, _parts: Given | None, observation: Any = None) -> None:
+    found = _checked.pop()
+    found.env.load()
+    if found.info is not None:
+        found.info.load()
     else:
-        _answer_next(env, observation, is_done=saved["reset_is_due"])
+        _answer_next(env, observation, is_done=found.reset_is_due)
     # A component for the program's own generators does not reach these.
-    GlobalRNG().load(saved["generators"])
+    GlobalRNG().load(found.generators)
 
 
 def _answer_next(env: Any, observation: Any, *, is_done: bool) -> None:
