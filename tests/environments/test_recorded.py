@@ -300,4 +300,3 @@ def test_actions_of_one_form_are_one_array():
 
     (run,) = actions.pack([of_agents(n) for n in range(1000)])
     assert [x.shape for x in run["columns"]] == [(1000, 2), (1000,), (1000,)]
-
