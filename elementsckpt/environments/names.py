@@ -97,10 +97,14 @@ def _text(key: Any, text: Callable[[Any], str] = str) -> str:
         return type(key).__name__
 
 
+_MOST_LINKS = 30
+
+
 def chain(value: Any) -> str:
     """Return the wrappers of an environment, from the outside in, for errors."""
-    found, seen = [], set()
-    while id(value) not in seen:
+    found: list[str] = []
+    seen: set[int] = set()
+    while id(value) not in seen and len(found) < _MOST_LINKS:
         seen.add(id(value))
         known = objects.of(value)
         own = known.attributes(value)
