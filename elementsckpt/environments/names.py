@@ -54,13 +54,15 @@ class Names:
 
     def path(self, number: int) -> str:
         """Return the name of an object as code, for errors."""
+        if not number:
+            return "the environment"
         found = ""
         for step in self._steps(number):
             if type(step) is str:
                 found += f".{step}" if found else step
             else:
                 found += f"[{_text(step[0], repr)}]"
-        return found or "the environment"
+        return found
 
     def _steps(self, number: int) -> list[Any]:
         return [*self._upwards(number)][::-1]
