@@ -41,7 +41,7 @@ LIBRARIES: dict[str, str] = {
     "ale_py": "ale",
     "pygame": "pygame",
     f"{__package__}.recorded": "recorded",
-    "Box2D": "foreign_worlds",
+    "Box2D": "box2d",
     "nle.nethack.nethack": "foreign_worlds",
     "gymnasium.vector": "gymnasium_workers",
     "stable_baselines3": "sb3_workers",
@@ -146,6 +146,14 @@ class Parts:
                 if base is cls or (part is not None and part.attributes):
                     return part
         raise KeyError(cls)
+
+    def has(self, cls: type) -> bool:
+        """Return whether there is a part for a type."""
+        try:
+            self.find(cls)
+        except KeyError:
+            return False
+        return True
 
     def leave(self, cls: type, names: frozenset[str]) -> None:
         """Leave attributes of a class's objects alone."""

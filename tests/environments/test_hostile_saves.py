@@ -202,11 +202,21 @@ def lively():
     slots.a, slots.z = thing, 2
     base = np.arange(9.0)
     return World(
-        base=base, view=base[1:5], row=row, thing=thing, s=slots,
-        keys={Keyed((1, 2)): thing}, set={Keyed(3)}, point=Point(1, [2]),
-        rng=np.random.default_rng(3), bound=thing.method, dot=...,
-        rights=Rights.READ | Rights.RUN, objects=np.array([slots, 1], object),
-        plain=Slots(), env=None,
+        base=base,
+        view=base[1:5],
+        row=row,
+        thing=thing,
+        s=slots,
+        keys={Keyed((1, 2)): thing},
+        set={Keyed(3)},
+        point=Point(1, [2]),
+        rng=np.random.default_rng(3),
+        bound=thing.method,
+        dot=...,
+        rights=Rights.READ | Rights.RUN,
+        objects=np.array([slots, 1], object),
+        plain=Slots(),
+        env=None,
     )
 
 

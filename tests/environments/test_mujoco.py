@@ -226,7 +226,9 @@ def test_another_xml_is_refused_before_anything_changes(tmp_path, name):
     )
     after = saved(other)
     data = "unwrapped/data"
-    assert all(np.array_equal(after[data][x], before[data][x]) for x in ["qpos", "xpos"])
+    assert all(
+        np.array_equal(after[data][x], before[data][x]) for x in ["qpos", "xpos"]
+    )
 
 
 def test_another_number_of_bodies_is_said_in_numbers():
