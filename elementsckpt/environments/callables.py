@@ -166,9 +166,9 @@ class Methods(NodeKind):
         owner, function = walk.value(node[1]), walk.value(node[3])
         if function is None:
             function = _of_class(owner, node[2])
-        if context is not MISSING and context.__func__ is function:
-            if context.__self__ is owner:
-                return context
+        is_here = context is not MISSING and context.__self__ is owner
+        if is_here and context.__func__ is function:
+            return context
         if not callable(function):
             walk.problem(number, f"there is no method {node[2]}() here")
             return None
@@ -209,9 +209,9 @@ class BuiltinMethods(NodeKind):
 
     def build(self, walk: Loading, number: int, node: Node, context: Any) -> Any:
         owner, name = walk.value(node[1]), node[2]
-        if context is not MISSING and context.__name__ == name:
-            if context.__self__ is owner:
-                return context
+        is_here = context is not MISSING and context.__self__ is owner
+        if is_here and context.__name__ == name:
+            return context
         found = _of_class(owner, name)
         if type(found) not in _DESCRIPTORS and "cython" not in type(found).__name__:
             walk.problem(number, f"there is no method {name}() here")

@@ -50,9 +50,9 @@ class WeakReferences(Instances):
     def build(self, walk: Loading, number: int, node: Node, context: Any) -> Any:
         cls, live = context
         referent, callback = map(walk.value, node[1])
-        if live is not MISSING and self.base.__call__(live) is referent:
-            if live.__callback__ is callback:
-                return live
+        is_here = live is not MISSING and self.base.__call__(live) is referent
+        if is_here and live.__callback__ is callback:
+            return live
         # A referent that is gone at once leaves a dead reference.
         return self.base.__new__(
             cls, _Gone() if referent is None else referent, callback

@@ -1,4 +1,4 @@
-"""Which kind of node an object becomes, by its type; and what has no kind is refused."""
+"""Which kind of node an object becomes, by its type; what has no kind is refused."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class ReadOnly(NodeKind):
 
 
 class Opaque(NodeKind):
-    """Objects whose state is not in Python: functions, as JAX makes some, or refused."""
+    """Objects whose state is not in Python: functions, such as JAX's, or refused."""
 
     def save(self, walk: Saving, number: int, value: Any) -> Node:
         is_wrapper = isinstance(getattr(value, "__wrapped__", None), types.FunctionType)
@@ -158,12 +158,10 @@ def kind_of(cls: type, parts: Parts) -> NodeKind:
 
 def _of_layout(cls: type) -> NodeKind:
     known = objects.layout(cls)
-    if known.is_hidden or (
-        known.base is object and objects.module_of(cls) == "builtins"
-    ):
-        if cls is not object:
-            return _OPAQUE
-    return _OPAQUE if _outside(cls) else _BASES[known.base]
+    is_builtin = known.base is object and objects.module_of(cls) == "builtins"
+    if known.is_hidden or (is_builtin and cls is not object) or _outside(cls):
+        return _OPAQUE
+    return _BASES[known.base]
 
 
 class _Arrays(NodeKind):
