@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .components.wrappers import Saveable as Saveable
     from .directory.retention import Keep as Keep
     from .environments.component import Environment as Environment
+    from .environments.recorded import Recorded as Recorded
     from .errors import CheckpointError as CheckpointError
     from .errors import ComponentError as ComponentError
     from .errors import DamagedError as DamagedError
@@ -79,6 +80,7 @@ _HOMES = {
     "components.wrappers": ["Counter", "Saveable"],
     "directory.retention": ["Keep"],
     "environments.component": ["Environment"],
+    "environments.recorded": ["Recorded"],
     "errors": [
         "CheckpointError",
         "ComponentError",

@@ -60,21 +60,36 @@ class GlobalRNG:
         Raises:
           MismatchError: the data is not such states; no generator has changed.
         """
+        python, numpy = global_generators(data)
         try:
-            like = random.Random()
-            generators.set_python_state(like, data["random"])
-            numpy = generators.randomstate(data["numpy"])  # Checks the state.
             if "torch" in data:
                 _load_torch(data["torch"])
         except _NO_STATE as error:
-            why = f" ({reason(error)})" if isinstance(error, ValueError) else ""
-            raise MismatchError(
-                f"Saved is {shown(data)}, and a GlobalRNG loads states of global "
-                f"generators{why}. Register what it was saved from; they have not "
-                f"changed."
-            ) from error
+            raise _misfit(data, error) from error
         _load_numpy(numpy)
-        random.setstate(like.getstate())
+        random.setstate(python.getstate())
+
+
+def global_generators(data: Mapping[str, Any]) -> tuple[random.Random, Any]:
+    """Return generators of `random` and NumPy with the states that were saved.
+
+    Raises:
+      MismatchError: the data is not such states.
+    """
+    try:
+        python = random.Random()
+        generators.set_python_state(python, data["random"])
+        return python, generators.randomstate(data["numpy"])
+    except _NO_STATE as error:
+        raise _misfit(data, error) from error
+
+
+def _misfit(data: Any, error: Exception) -> MismatchError:
+    why = f" ({reason(error)})" if isinstance(error, ValueError) else ""
+    return MismatchError(
+        f"Saved is {shown(data)}, and a GlobalRNG loads states of global generators"
+        f"{why}. Register what it was saved from; they have not changed."
+    )
 
 
 def last(functions: Mapping[str, Callable[..., Any]]) -> dict[str, Callable[..., Any]]:

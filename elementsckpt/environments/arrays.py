@@ -392,10 +392,17 @@ def _owner(array: Any) -> str | None:
     base = array.base
     while isinstance(base, np.ndarray):
         base = base.base
-    if base is None or isinstance(base, _PRIVATE):
+    if isinstance(base, memoryview):
+        base = base.obj
+    if base is None or isinstance(base, _PRIVATE) or _is_result(base):
         return None
     return objects.shown(type(base))
 
 
 # What lends memory to one array alone, or memory that does not change.
 _PRIVATE = (bytes, type(datetime.datetime_CAPI))
+
+
+def _is_result(owner: Any) -> bool:
+    """Return whether memory was made for the result of a function, as ALE's are."""
+    return objects.name_of(type(owner)) == "nanobind:nb_ndarray"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +56,15 @@ class Environment:
     def __init__(self, env: Any, parts: Mapping[type, Any] | None = None) -> None:
         self.env = env
         self._parts = _checked(parts)
+        if "mujoco" in sys.modules:
+            self._look()
         self._told: set[str] = set()
+
+    def _look(self) -> None:
+        """Let families see what they compare with later: models before they change."""
+        from . import snapshots
+
+        snapshots.look(self.env, self._parts)
 
     def save(self) -> dict[str, Any]:
         """Return the state: arrays and others by name, and the graph of its objects.

@@ -36,7 +36,16 @@ from msgspec import Struct
 from ..kinds import references
 
 # Libraries, and the modules of this package that know their objects.
-LIBRARIES: dict[str, str] = {}
+LIBRARIES: dict[str, str] = {
+    "mujoco": "mujoco",
+    "ale_py": "ale",
+    "pygame": "pygame",
+    f"{__package__}.recorded": "recorded",
+    "Box2D": "box2d",
+    "nle.nethack.nethack": "foreign_worlds",
+    "gymnasium.vector": "gymnasium_workers",
+    "stable_baselines3": "sb3_workers",
+}
 
 # What users give: (save, load), or None, by type.
 Given = Mapping[type, "tuple[Callable[[Any], Any], Callable[[Any, Any], Any]] | None"]
@@ -92,8 +101,9 @@ class Part(Struct, frozen=True):
       check: Takes the same; raises `Unfit` if the data does not fit. Any other error
         says that the data is damaged. None if all data fits. It changes nothing.
       make: Takes the data, returns a new object with that state, where there is no
-        live one; for objects that are values, such as a `pygame.Rect`. It is called
-        before all has been checked. None if a live object must be there.
+        live one, or one that does not fit; for objects that are values, such as a
+        `pygame.Rect`. It is called before all has been checked. None if a live object
+        must be there.
       rank: Of two parts, `load` of the one with the lower rank is called first.
       attributes: Whether the object's attributes in Python are saved, too, as those
         of any other object. Then instances of subclasses are of the part, too.
@@ -143,6 +153,18 @@ class Parts:
                     return part
         raise KeyError(cls)
 
+    def has(self, cls: type) -> bool:
+        """Return whether there is a part for a type."""
+        try:
+            self.find(cls)
+        except KeyError:
+            return False
+        return True
+
+    def leave(self, cls: type, names: frozenset[str]) -> None:
+        """Leave attributes of a class's objects alone."""
+        self._of[cls] = Part(_nothing, _nothing, attributes=True, skipped=names)
+
     def left_alone(self) -> Parts:
         """Return parts that leave all alone of which these know how it is saved."""
         return Parts(dict.fromkeys([*self._of, *self._families]))
@@ -150,6 +172,10 @@ class Parts:
     def extra(self, part: Part) -> tuple[Given, ...]:
         """Return what the functions of a part take after the object and the data."""
         return (self.given,) if part.takes_parts else ()
+
+
+def _nothing(live: Any, data: Any = None) -> None:
+    """Save, or load, nothing."""
 
 
 def families() -> dict[type, Part | None]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..kinds import leaves
 from . import objects
-from .families import Refused
+from .families import Refused, Unfit
 from .instances import Instances, fill_attributes, pair_attributes, there
 from .node import MISSING, Loading, Node, NodeKind, Saving
 
@@ -54,7 +54,7 @@ class Families(Instances):
         if cls is None:
             return
         part: Any = walk.parts.find(cls)
-        if walk.fits(live, cls):
+        if walk.fits(live, cls) and not _is_to_be_made(part, live, data):
             walk.claim(number, live)
             walk.use(number, part, live, data)
         elif part.make is not None:
@@ -64,15 +64,26 @@ class Families(Instances):
             walk.problem(number, f"{objects.shown(cls)} was saved, {there(live)}")
             live = MISSING
         if attributes is not None:
+            pair_attributes(walk, number, attributes, live)
             if live is not MISSING:
                 own = objects.layout(cls).attributes(live)
                 for skipped in part.skipped & own.keys():
                     attributes[skipped] = walk.keep(own[skipped])
-            pair_attributes(walk, number, attributes, live)
 
     def fill(self, walk: Loading, number: int, node: Node) -> None:
         if node[3] is not None:
             fill_attributes(walk, walk.targets[number], node[3])
+
+
+def _is_to_be_made(part: Any, live: Any, data: Any) -> bool:
+    """Return whether a live object is a value of another form, such as size."""
+    if part.make is None or part.check is None:
+        return False
+    try:
+        part.check(live, data)
+    except Unfit:
+        return True
+    return False
 
 
 def require_plain(data: Any) -> None:

@@ -28,6 +28,7 @@ from . import (
     randoms,
 )
 from .families import Parts, Refused
+from .foreign_worlds import REMEDY
 from .node import Node, NodeKind, Saving
 
 _BASES: dict[type, NodeKind] = {
@@ -84,7 +85,8 @@ class Opaque(NodeKind):
         is_wrapper = isinstance(getattr(value, "__wrapped__", None), types.FunctionType)
         if callable(value) and (is_wrapper or live.name_of(value) is not None):
             return _NAMED.save(walk, number, value)
-        raise Refused(reason(value))
+        remedy = REMEDY if _is_of_bullet(type(value)) else None
+        raise Refused(reason(value), remedy=remedy)
 
 
 _OPAQUE = Opaque()
@@ -173,8 +175,7 @@ class _Arrays(NodeKind):
 
 def _outside(cls: Any) -> str | None:
     """Return what an object stands for that is outside of Python, or None."""
-    bullet = sys.modules.get("pybullet")
-    if bullet is not None and _mentions(cls, bullet):
+    if _is_of_bullet(cls):
         return f"{objects.shown(cls)}, whose world PyBullet holds"
     return _standing_for(cls)
 
@@ -189,6 +190,12 @@ def _standing_for(cls: Any) -> str | None:
         if found is not None and issubclass(cls, found):
             return what
     return None
+
+
+def _is_of_bullet(cls: type) -> bool:
+    """Return whether a class uses PyBullet, which holds worlds under integers."""
+    bullet = sys.modules.get("pybullet")
+    return bullet is not None and _mentions(cls, bullet)
 
 
 def _mentions(cls: type, module: Any) -> bool:

@@ -15,7 +15,7 @@ from .names import GRAPH
 from .restoring import Restore
 
 
-def capture(env: Any, parts: Given | None = None) -> dict[str, Any]:
+def capture(env: Any, parts: Given | Parts | None = None) -> dict[str, Any]:
     """Return the state of an environment as plain data.
 
     Arrays in it are those of the environment, not copies: to keep the data while the
@@ -32,10 +32,15 @@ def capture(env: Any, parts: Given | None = None) -> dict[str, Any]:
     Raises:
       Refused: something cannot be saved; `inside` says all of it.
     """
-    return Capture(Parts(parts)).run(env)
+    return Capture(_parts(parts)).run(env)
 
 
-def check(env: Any, data: Any, parts: Given | None = None) -> Restore:
+def look(env: Any, parts: Given | None = None) -> None:
+    """Let the families see all objects, whether or not they can be saved."""
+    Capture(_parts(parts)).walk(env)
+
+
+def check(env: Any, data: Any, parts: Given | Parts | None = None) -> Restore:
     """Compare data with an environment; nothing changes.
 
     Returns:
@@ -46,17 +51,21 @@ def check(env: Any, data: Any, parts: Given | None = None) -> Restore:
       DamagedError: it is not such data.
     """
     with damage("The state of an environment"):
-        found = Restore(graphs.decode(data[GRAPH]), data, Parts(parts))
+        found = Restore(graphs.decode(data[GRAPH]), data, _parts(parts))
         found.check(env)
     if found.problems:
         raise Unfit(inside=found.problems)
     return found
 
 
-def restore(env: Any, data: Any, parts: Given | None = None) -> None:
+def restore(env: Any, data: Any, parts: Given | Parts | None = None) -> None:
     """Check data, and put it into an environment, whose objects stay the same ones.
 
     Raises:
       Unfit, DamagedError: as for `check`; nothing has changed.
     """
     check(env, data, parts).load()
+
+
+def _parts(given: Given | Parts | None) -> Parts:
+    return given if isinstance(given, Parts) else Parts(given)
