@@ -113,16 +113,16 @@ class Cells(NodeKind):
     """Cells of closures, which functions share: ["cell"] or ["cell", content]."""
 
     def save(self, walk: Saving, number: int, value: Any) -> Node:
-        try:
-            return ["cell", walk.code(value.cell_contents, number, "cell_contents")]
-        except ValueError:  # It is still empty.
+        content = _content(value)
+        if content is MISSING:
             return ["cell"]
+        return ["cell", walk.code(content, number, "cell_contents")]
 
     def pair(self, walk: Loading, number: int, node: Node, live: Any) -> None:
         now = MISSING
         if walk.fits(live, types.CellType):
             walk.claim(number, live)
-            now = getattr(live, "cell_contents", MISSING)
+            now = _content(live)
         else:
             walk.targets[number] = types.CellType()
         if len(node) > 1:
@@ -132,8 +132,16 @@ class Cells(NodeKind):
         cell = walk.targets[number]
         if len(node) > 1:
             cell.cell_contents = walk.value(node[1])
-        elif hasattr(cell, "cell_contents"):
+        elif _content(cell) is not MISSING:
             del cell.cell_contents
+
+
+def _content(cell: types.CellType) -> Any:
+    """Return the content of a cell; MISSING if it is still empty."""
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return MISSING
 
 
 class Methods(NodeKind):
@@ -166,9 +174,9 @@ class Methods(NodeKind):
         owner, function = walk.value(node[1]), walk.value(node[3])
         if function is None:
             function = _of_class(owner, node[2])
-        if context is not MISSING and context.__func__ is function:
-            if context.__self__ is owner:
-                return context
+        is_here = context is not MISSING and context.__self__ is owner
+        if is_here and context.__func__ is function:
+            return context
         if not callable(function):
             walk.problem(number, f"there is no method {node[2]}() here")
             return None
@@ -209,9 +217,9 @@ class BuiltinMethods(NodeKind):
 
     def build(self, walk: Loading, number: int, node: Node, context: Any) -> Any:
         owner, name = walk.value(node[1]), node[2]
-        if context is not MISSING and context.__name__ == name:
-            if context.__self__ is owner:
-                return context
+        is_here = context is not MISSING and context.__self__ is owner
+        if is_here and context.__name__ == name:
+            return context
         found = _of_class(owner, name)
         if type(found) not in _DESCRIPTORS and "cython" not in type(found).__name__:
             walk.problem(number, f"there is no method {name}() here")

@@ -103,9 +103,9 @@ class Environment:
             saved, here = graphs.decode(data[names.GRAPH]).chain, names.chain(self.env)
             raise _named(
                 MismatchError(
-                    f"Cannot load {_SUBJECT}: {_some(error.inside)}. Saved was {saved}, "
-                    f"and here is {here}. Make it by the code that made the saved one; "
-                    f"nothing has changed."
+                    f"Cannot load {_SUBJECT}: {_some(error.inside)}. Saved was "
+                    f"{saved}, and here is {here}. Make it by the code that made the "
+                    f"saved one; nothing has changed."
                 )
             ) from error
 

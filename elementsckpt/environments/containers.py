@@ -83,6 +83,9 @@ class Frozen(Sequence):
         found: list[Code] = node[1]
         return found
 
+    def hashed(self, node: Node) -> list[Code]:
+        return self.needs(node)
+
     def build(self, walk: Loading, number: int, node: Node, context: Any) -> Any:
         cls, live = context
         items, now = list(map(walk.value, node[1])), self.items(live)
@@ -219,7 +222,7 @@ class Mapping(Instances):
 
 
 def pair_pairs(walk: Loading, number: int, codes: list[Code], live: Any) -> None:
-    """Decode keys and values; a key that is an object is beside the one at its place."""
+    """Decode keys and values; an object is beside the key that has its place."""
     if type(codes) is not list or len(codes) % 2:
         raise ValueError("no list of pairs")
     own, places = dict(live), list(live)

@@ -41,7 +41,7 @@ LIBRARIES: dict[str, str] = {
     "ale_py": "ale",
     "pygame": "pygame",
     f"{__package__}.recorded": "recorded",
-    "Box2D": "foreign_worlds",
+    "Box2D": "box2d",
     "nle.nethack.nethack": "foreign_worlds",
     "gymnasium.vector": "gymnasium_workers",
     "stable_baselines3": "sb3_workers",
@@ -68,6 +68,9 @@ class Refused(Exception):
         super().__init__(reason, inside, remedy)
         self.reason, self.inside, self.remedy = reason, tuple(inside), remedy
 
+    def __str__(self) -> str:
+        return "; ".join(filter(None, (self.reason, *self.inside)))
+
 
 class Unfit(Exception):
     """What was saved cannot be loaded into the environment that is here.
@@ -80,8 +83,11 @@ class Unfit(Exception):
     """
 
     def __init__(self, *problems: str, inside: Sequence[str] = ()) -> None:
-        super().__init__(*problems, inside)
+        super().__init__(*problems)
         self.problems, self.inside = problems, tuple(inside)
+
+    def __str__(self) -> str:
+        return "; ".join((*self.problems, *self.inside))
 
 
 class Part(Struct, frozen=True):
@@ -146,6 +152,14 @@ class Parts:
                 if base is cls or (part is not None and part.attributes):
                     return part
         raise KeyError(cls)
+
+    def has(self, cls: type) -> bool:
+        """Return whether there is a part for a type."""
+        try:
+            self.find(cls)
+        except KeyError:
+            return False
+        return True
 
     def leave(self, cls: type, names: frozenset[str]) -> None:
         """Leave attributes of a class's objects alone."""

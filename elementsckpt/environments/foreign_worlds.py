@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from .families import Part, Refused
 
-_REMEDY = (
+REMEDY = (
     "Make it with elementsckpt.Recorded(env) below its other wrappers: its actions are "
     "then saved, and played again at a load."
 )
 
 
-def _refuse(what: str) -> Part:
+def refuse(what: str) -> Part:
+    """Return the part of a type that is refused."""
+
     def save(live: Any) -> None:
-        raise Refused(what, remedy=_REMEDY)
+        raise Refused(what, remedy=REMEDY)
 
     def load(live: Any, data: Any) -> None:
         """Do nothing, as nothing was saved."""
@@ -23,16 +24,6 @@ def _refuse(what: str) -> Part:
     return Part(save, load)
 
 
-def _classes_of_box2d() -> list[str]:
-    """Return the names of the classes that stand for objects in C++."""
-    box2d: Any = sys.modules.get("Box2D")
-    return [x for x in dir(box2d) if isinstance(getattr(box2d, x), type)]
-
-
 PARTS = {
-    "nle.nethack.nethack:Nethack": _refuse("a game of NetHack, which is not in Python"),
-    **{
-        f"Box2D:{name}": _refuse(f"a Box2D.{name}, whose world is not in Python")
-        for name in _classes_of_box2d()
-    },
+    "nle.nethack.nethack:Nethack": refuse("a game of NetHack, which is not in Python"),
 }

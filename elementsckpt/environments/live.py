@@ -71,10 +71,10 @@ class Named(NodeKind):
 
     def pair(self, walk: Loading, number: int, node: Node, live: Any) -> None:
         _, name, kind = node
-        if live is not MISSING and objects.name_of(type(live)) == kind:
-            if name == (name_of(live) or _description(live)):
-                walk.targets[number] = live
-                return
+        is_alike = live is not MISSING and objects.name_of(type(live)) == kind
+        if is_alike and name == (name_of(live) or _description(live)):
+            walk.targets[number] = live
+            return
         walk.targets[number] = found = walk.named(name)
         if found is None:
             what = name.lstrip("~").replace(":", ".").strip(".")

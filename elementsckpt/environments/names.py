@@ -54,13 +54,15 @@ class Names:
 
     def path(self, number: int) -> str:
         """Return the name of an object as code, for errors."""
+        if not number:
+            return "the environment"
         found = ""
         for step in self._steps(number):
             if type(step) is str:
                 found += f".{step}" if found else step
             else:
                 found += f"[{_text(step[0], repr)}]"
-        return found or "the environment"
+        return found
 
     def _steps(self, number: int) -> list[Any]:
         return [*self._upwards(number)][::-1]
@@ -97,10 +99,14 @@ def _text(key: Any, text: Callable[[Any], str] = str) -> str:
         return type(key).__name__
 
 
+_MOST_LINKS = 30
+
+
 def chain(value: Any) -> str:
     """Return the wrappers of an environment, from the outside in, for errors."""
-    found, seen = [], set()
-    while id(value) not in seen:
+    found: list[str] = []
+    seen: set[int] = set()
+    while id(value) not in seen and len(found) < _MOST_LINKS:
         seen.add(id(value))
         known = objects.of(value)
         own = known.attributes(value)

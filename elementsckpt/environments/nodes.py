@@ -1,4 +1,4 @@
-"""Which kind of node an object becomes, by its type; and what has no kind is refused."""
+"""Which kind of node an object becomes, by its type; what has no kind is refused."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from . import (
     randoms,
 )
 from .families import Parts, Refused
+from .foreign_worlds import REMEDY
 from .node import Node, NodeKind, Saving
 
 _BASES: dict[type, NodeKind] = {
@@ -78,13 +79,14 @@ class ReadOnly(NodeKind):
 
 
 class Opaque(NodeKind):
-    """Objects whose state is not in Python: functions, as JAX makes some, or refused."""
+    """Objects whose state is not in Python: functions, such as JAX's, or refused."""
 
     def save(self, walk: Saving, number: int, value: Any) -> Node:
         is_wrapper = isinstance(getattr(value, "__wrapped__", None), types.FunctionType)
         if callable(value) and (is_wrapper or live.name_of(value) is not None):
             return _NAMED.save(walk, number, value)
-        raise Refused(reason(value))
+        remedy = REMEDY if _is_of_bullet(type(value)) else None
+        raise Refused(reason(value), remedy=remedy)
 
 
 _OPAQUE = Opaque()
@@ -156,12 +158,10 @@ def kind_of(cls: type, parts: Parts) -> NodeKind:
 
 def _of_layout(cls: type) -> NodeKind:
     known = objects.layout(cls)
-    if known.is_hidden or (
-        known.base is object and objects.module_of(cls) == "builtins"
-    ):
-        if cls is not object:
-            return _OPAQUE
-    return _OPAQUE if _outside(cls) else _BASES[known.base]
+    is_builtin = known.base is object and objects.module_of(cls) == "builtins"
+    if known.is_hidden or (is_builtin and cls is not object) or _outside(cls):
+        return _OPAQUE
+    return _BASES[known.base]
 
 
 class _Arrays(NodeKind):
@@ -173,18 +173,29 @@ class _Arrays(NodeKind):
         return (_LEAF if is_leaf else _of_layout(type(value))).save(walk, number, value)
 
 
-def _outside(cls: type) -> str | None:
+def _outside(cls: Any) -> str | None:
     """Return what an object stands for that is outside of Python, or None."""
+    if _is_of_bullet(cls):
+        return f"{objects.shown(cls)}, whose world PyBullet holds"
+    return _standing_for(cls)
+
+
+@functools.cache
+def _standing_for(cls: Any) -> str | None:
+    """Return the same by the bases of a class, which it had when it was made."""
     if issubclass(cls, io.IOBase):
         return "an open file"
-    bullet = sys.modules.get("pybullet")
-    if bullet is not None and _mentions(cls, bullet):
-        return f"{objects.shown(cls)}, whose world PyBullet holds"
     for path, what in _OUTSIDE.items():
         found = references.find(path)
         if found is not None and issubclass(cls, found):
             return what
     return None
+
+
+def _is_of_bullet(cls: type) -> bool:
+    """Return whether a class uses PyBullet, which holds worlds under integers."""
+    bullet = sys.modules.get("pybullet")
+    return bullet is not None and _mentions(cls, bullet)
 
 
 def _mentions(cls: type, module: Any) -> bool:

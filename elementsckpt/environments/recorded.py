@@ -17,6 +17,7 @@ import numpy as np
 
 from ..errors import MismatchError
 from ..format.digests import digest
+from ..kinds import references
 from . import actions, objects, snapshots
 from .capturing import Capture
 from .families import Given, Part, Parts, Refused
@@ -143,10 +144,12 @@ def _play(env: Any, data: Any, parts: Given) -> None:
 def _save_reachable(env: Any, parts: Given) -> dict[str, Any]:
     """Return the state of an environment without the attributes that are refused."""
     left: dict[str, list[str]] = {}
+    known = Parts(parts)
     for owner in _chain(env):
+        if known.has(type(owner)):
+            continue
         names = [x for x, y in _attributes(owner) if not _is_reachable(y, parts)]
-        if names:
-            left.setdefault(objects.name_of(type(owner)), []).extend(names)
+        left.setdefault(objects.name_of(type(owner)), []).extend(names)
     state = snapshots.capture(env, _without(env, left, parts))
     return {"left": left, "state": state}
 
@@ -158,10 +161,11 @@ def _check_reachable(env: Any, data: Any, parts: Given) -> Any:
 def _without(env: Any, left: dict[str, list[str]], parts: Given) -> Parts:
     """Return the parts by which these attributes are left alone."""
     found = Parts(parts)
-    for owner in _chain(env):
-        names = left.get(objects.name_of(type(owner)))
-        if names:
-            found.leave(type(owner), frozenset(names))
+    own = {objects.name_of(type(owner)): type(owner) for owner in _chain(env)}
+    for name, names in left.items():
+        cls = own.get(name) or references.find(name)
+        if isinstance(cls, type):
+            found.leave(cls, frozenset(names))
     return found
 
 

@@ -194,24 +194,18 @@ def test_a_missing_wrapper_is_refused(tmp_path):
         cp.load()
 
 
-def test_another_number_of_environments_is_refused(tmp_path):
+@pytest.mark.parametrize("count", [1, 3])
+def test_another_number_of_environments_is_refused(tmp_path, count):
     save(tmp_path, World(envs=[Steps(), Steps()], num_envs=2))
     cp = Checkpoint(tmp_path)
-    for count, was in ((3, "[3]"), (1, "[1]")):
-        here = World(envs=[Steps() for _ in range(count)], num_envs=count)
-        cp.env = Environment(here)
-        with pytest.raises(MismatchError) as caught:
-            cp.load()
-        assert (
-            str(caught.value)
-            == (
-                f"Cannot load 'env': unwrapped.envs: 2 environments were saved, and there "
-                f"are {count} here. Saved was World[2], and here is World{was}. Make it by "
-                f"the code that made the saved one; nothing has changed."
-            )
-            or count == 1
-        )
-        cp = Checkpoint(tmp_path)
+    envs = [Steps() for _ in range(count)]
+    cp.env = Environment(World(envs=envs, num_envs=count))
+    with pytest.raises(MismatchError) as caught:
+        cp.load()
+    said = str(caught.value)
+    assert f"2 environments were saved, and there are {count} here" in said
+    assert f"Saved was World[2], and here is World[{count}]. Make it by the" in said
+    assert len(envs) == count
 
 
 def test_what_is_no_environment_is_refused(tmp_path):
@@ -220,7 +214,7 @@ def test_what_is_no_environment_is_refused(tmp_path):
     cp.save()
     cp = Checkpoint(tmp_path)
     cp.env = Environment(Steps())
-    with pytest.raises(MismatchError, match="'env': Saved is {'a': 1}, and an Env"):
+    with pytest.raises(MismatchError, match=r"'env': Saved is \{'a': 1\}, and an Env"):
         cp.load()
 
 

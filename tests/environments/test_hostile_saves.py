@@ -21,10 +21,11 @@ from support.worlds import Keyed, More, Point, Rights, Row, Slots, Thing, World,
 class Closing:
     """Its finalizer does something."""
 
-    calls = []
-
     def __del__(self):
-        self.calls.append(vars(self))
+        CALLS.append(vars(self))
+
+
+CALLS = []
 
 
 def state(**attributes):
@@ -107,9 +108,9 @@ def test_methods_of_what_the_environment_does_not_know_are_not_bound():
 
 def test_objects_that_can_be_called_or_finalized_are_not_made():
     data = state(a=Closing())
-    Closing.calls.clear()
+    CALLS.clear()
     assert "test_hostile_saves.Closing was saved" in refused(data)
-    assert Closing.calls == []
+    assert CALLS == []
     env = World(a=Closing())
     Environment(env).load(data)
 
@@ -222,8 +223,11 @@ def lively():
 
 BASE = copy.deepcopy(Environment(lively()).save())
 VALUES = st.sampled_from(
-    [None, True, -1, 0, 3, 1 << 70, "x", [], [0], [1], [3], [999], {}, {"$int": "zz"}]
-    + [{"$tuple": [[1]]}, {"$leaf": "base"}, ["list", []], "#graph", "unwrapped/base"]
+    [
+        *(None, True, -1, 0, 3, 1 << 70, "x", [], [0], [1], [3], [999], {}),
+        *({"$int": "zz"}, {"$tuple": [[1]]}, {"$leaf": "base"}, ["list", []]),
+        *("#graph", "unwrapped/base"),
+    ]
 )
 
 

@@ -19,6 +19,7 @@ from support.boxes import printed, python
 EXPORTS = {
     "Checkpoint",
     "Counter",
+    "Environment",
     "Every",
     "Keep",
     "Files",

@@ -85,8 +85,8 @@ class Rights(enum.Flag):
 
 
 class Color(enum.Enum):
-    RED = [1]  # Which has no hash.
-    BLUE = [2]
+    RED = bytearray(b"1")  # Which has no hash.
+    BLUE = bytearray(b"2")
 
 
 Point = collections.namedtuple("Point", "x y")
