@@ -282,7 +282,7 @@ def _hold(walk: Any, number: int, array: Any) -> None:
     node = walk.nodes[number]
     if node is not None and node[0] == "array":
         leaf = array if type(array) is np.ndarray else array.view(np.ndarray)
-        owner = _owner(array) if array.flags.writeable else None
+        owner = _owner(walk, array) if array.flags.writeable else None
         node[1] = [walk.leaf(number, leaf), array.flags.writeable, owner]
 
 
@@ -387,7 +387,7 @@ def _base_of(array: Any) -> Any:
     return found
 
 
-def _owner(array: Any) -> str | None:
+def _owner(walk: Any, array: Any) -> str | None:
     """Return the type of what owns the memory of an array, unless that is an array."""
     base = array.base
     while isinstance(base, np.ndarray):
@@ -396,6 +396,8 @@ def _owner(array: Any) -> str | None:
         base = base.obj
     if base is None or isinstance(base, _PRIVATE) or _is_result(base):
         return None
+    if objects.name_of(type(base)) == "torch:Tensor" and not walk.is_found(base):
+        return None  # As is the memory of an action that a network of torch chose.
     return objects.shown(type(base))
 
 
