@@ -396,9 +396,16 @@ def _owner(walk: Any, array: Any) -> str | None:
         base = base.obj
     if base is None or isinstance(base, _PRIVATE) or _is_result(base):
         return None
-    if objects.name_of(type(base)) == "torch:Tensor" and not walk.is_found(base):
+    if objects.name_of(type(base)) == "torch:Tensor" and not _is_met(walk, base):
         return None  # As is the memory of an action that a network of torch chose.
     return objects.shown(type(base))
+
+
+def _is_met(walk: Any, tensor: Any) -> bool:
+    """Return whether the environment reaches a tensor in the memory of this one."""
+    place = tensor.untyped_storage().data_ptr()
+    tensors = [x for x in walk.found if isinstance(x, type(tensor))]
+    return any(x.untyped_storage().data_ptr() == place for x in tensors)
 
 
 # What lends memory to one array alone, or memory that does not change.

@@ -144,10 +144,6 @@ class Capture:
         self.leaves[name] = value
         return name
 
-    def is_found(self, value: Any) -> bool:
-        """Return whether the environment reaches an object."""
-        return id(value) in self._numbers
-
     def add(self, value: Any, parent: int, step: Any) -> int:
         """Add a node for an object; return its number."""
         number = len(self.found)
