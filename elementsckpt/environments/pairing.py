@@ -43,7 +43,7 @@ class Pairing:
       nodes: The nodes.
       kinds: The kind of each; None as long as it is not met.
       below: The nodes that each refers to.
-      queue: The nodes in the order in which they are met, and the objects beside them.
+      queue: The nodes in the order in which they are met.
       pending: What is to be built from others, with what its kind needs for that.
       unordered: Sets that came in another order.
       root: The live environment.
@@ -60,7 +60,7 @@ class Pairing:
         self.nodes: list[Node] = graph.nodes
         self.kinds: list[NodeKind | None] = [None] * count
         self.below: list[list[int]] = [[] for _ in range(count)]
-        self.queue: list[tuple[int, Any]] = []
+        self.queue: list[int] = []
         self.pending: dict[int, Any] = {}
         self.unordered: list[int] = []
         self.root: Any = None
@@ -80,7 +80,8 @@ class Pairing:
         self.visit([0], env, 0, "")
         place = 0
         while place < len(self.queue):
-            number, live = self.queue[place]
+            number = self.queue[place]
+            live = self._lives[number]
             node = self.nodes[number]
             kind = self.kinds[number] = nodes.BY_NAME[node[0]]
             kind.pair(self, number, node, live)
@@ -101,7 +102,9 @@ class Pairing:
         if below not in self._lives:
             self._lives[below] = live
             self._origins[below] = number, step
-            self.queue.append((below, live))
+            self.queue.append(below)
+        elif self._lives[below] is MISSING and self.kinds[below] is None:
+            self._lives[below] = live
         return code
 
     def cls(self, index: Any, live: Any) -> Any:

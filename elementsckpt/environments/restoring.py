@@ -90,7 +90,7 @@ class Restore(Pairing):
 
     def _verify(self) -> None:
         self._runs_hashes = False
-        for number, _ in self.queue:
+        for number in self.queue:
             kind: Any = self.kinds[number]
             if kind.is_hashed:
                 self.require_hashable(kind.keys(self.nodes[number]))
@@ -157,7 +157,7 @@ class Restore(Pairing):
     def _fill_all(self) -> None:
         hashed: list[int] = []
         again: list[int] = []
-        for number, _ in self.queue:
+        for number in self.queue:
             kind: Any = self.kinds[number]
             if kind.is_hashed or number in self._late:
                 hashed.append(number)
