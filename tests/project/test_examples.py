@@ -2,7 +2,6 @@
 
 import ast
 import collections
-import functools
 import importlib.util
 import itertools
 import os
@@ -19,7 +18,7 @@ import pytest
 import elementsckpt
 from elementsckpt import Checkpoint
 
-from support.boxes import ROOT, environment, python
+from support.boxes import ROOT, environment
 from support.faults import contents
 
 STYLES = [[path] for path in sorted((ROOT / "examples").glob("*_style.py"))]
