@@ -27,6 +27,8 @@ from .families import Refused
 from .instances import HERE, Instances, fill_attributes, pair_attributes
 from .node import MISSING, Loading, Node, Saving
 
+_ODD = "an array whose elements only pickle holds"
+
 
 class Arrays(Instances):
     """Arrays; `arrange` decides what those that are saved become."""
@@ -37,13 +39,16 @@ class Arrays(Instances):
             node += [walk.cls(type(value)), walk.attributes(value, number)]
         if value.dtype.hasobject:
             if value.dtype != object:
-                raise Refused(f"an array of {value.dtype}")
+                raise Refused(_ODD)
             order = "F" if _is_fortran(value) else "C"
             items = enumerate(value.ravel(order=order).tolist())
             codes = [walk.code(x, number, (i,)) for i, x in items]
             node[:2] = "objects", [list(value.shape), order, codes]
         else:
-            dtypes.encode(value.dtype)  # Raises if only pickle holds such elements.
+            try:
+                dtypes.encode(value.dtype)
+            except dtypes.UnknownDtypeError as error:
+                raise Refused(_ODD) from error
         walk.arrays.append((number, value))
         return node
 

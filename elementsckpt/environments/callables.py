@@ -113,16 +113,16 @@ class Cells(NodeKind):
     """Cells of closures, which functions share: ["cell"] or ["cell", content]."""
 
     def save(self, walk: Saving, number: int, value: Any) -> Node:
-        try:
-            return ["cell", walk.code(value.cell_contents, number, "cell_contents")]
-        except ValueError:  # It is still empty.
+        content = _content(value)
+        if content is MISSING:
             return ["cell"]
+        return ["cell", walk.code(content, number, "cell_contents")]
 
     def pair(self, walk: Loading, number: int, node: Node, live: Any) -> None:
         now = MISSING
         if walk.fits(live, types.CellType):
             walk.claim(number, live)
-            now = getattr(live, "cell_contents", MISSING)
+            now = _content(live)
         else:
             walk.targets[number] = types.CellType()
         if len(node) > 1:
@@ -132,8 +132,16 @@ class Cells(NodeKind):
         cell = walk.targets[number]
         if len(node) > 1:
             cell.cell_contents = walk.value(node[1])
-        elif hasattr(cell, "cell_contents"):
+        elif _content(cell) is not MISSING:
             del cell.cell_contents
+
+
+def _content(cell: types.CellType) -> Any:
+    """Return the content of a cell; MISSING if it is still empty."""
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return MISSING
 
 
 class Methods(NodeKind):

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Collection
 from typing import Any
 
-from ..format import dtypes, scalars
+from ..format import scalars
 from . import arrays, graphs, nodes, objects, values
 from .families import Parts, Refused
 from .names import GRAPH, Names, Origin
@@ -73,8 +73,11 @@ class Capture:
                 self.nodes[number] = self._kind(value).save(self, number, value)
             except Refused as error:
                 self.refuse(number, error)
-            except (scalars.NotScalarError, dtypes.UnknownDtypeError) as error:
-                self.refuse(number, Refused(f"{objects.shown(type(value))}: {error}"))
+            except scalars.NotScalarError:
+                what = (
+                    f"{objects.shown(type(value))} with a value that only pickle holds"
+                )
+                self.refuse(number, Refused(what))
             number += 1
         arrays.arrange(self)
 

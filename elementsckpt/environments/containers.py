@@ -83,6 +83,9 @@ class Frozen(Sequence):
         found: list[Code] = node[1]
         return found
 
+    def hashed(self, node: Node) -> list[Code]:
+        return self.needs(node)
+
     def build(self, walk: Loading, number: int, node: Node, context: Any) -> Any:
         cls, live = context
         items, now = list(map(walk.value, node[1])), self.items(live)

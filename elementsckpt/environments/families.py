@@ -68,6 +68,9 @@ class Refused(Exception):
         super().__init__(reason, inside, remedy)
         self.reason, self.inside, self.remedy = reason, tuple(inside), remedy
 
+    def __str__(self) -> str:
+        return "; ".join(filter(None, (self.reason, *self.inside)))
+
 
 class Unfit(Exception):
     """What was saved cannot be loaded into the environment that is here.
@@ -80,8 +83,11 @@ class Unfit(Exception):
     """
 
     def __init__(self, *problems: str, inside: Sequence[str] = ()) -> None:
-        super().__init__(*problems, inside)
+        super().__init__(*problems)
         self.problems, self.inside = problems, tuple(inside)
+
+    def __str__(self) -> str:
+        return "; ".join((*self.problems, *self.inside))
 
 
 class Part(Struct, frozen=True):

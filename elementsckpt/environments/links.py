@@ -47,11 +47,16 @@ class WeakReferences(Instances):
         found: list[Code] = node[1]
         return found
 
+    def hashed(self, node: Node) -> list[Code]:
+        return self.needs(node)[:1]
+
     def build(self, walk: Loading, number: int, node: Node, context: Any) -> Any:
         cls, live = context
         referent, callback = map(walk.value, node[1])
         is_here = live is not MISSING and self.base.__call__(live) is referent
-        if is_here and live.__callback__ is callback:
+        # A reference remembers the hash of an object, which may get another one.
+        is_fixed = type(type(referent).__hash__) is not types.FunctionType
+        if is_here and is_fixed and live.__callback__ is callback:
             return live
         # A referent that is gone at once leaves a dead reference.
         return self.base.__new__(

@@ -180,6 +180,10 @@ class NodeKind:
           ValueError, TypeError: it could not.
         """
 
+    def hashed(self, node: Node) -> list[Code]:
+        """Return the values that make the hash of a target that `build` makes."""
+        return []
+
     def keys(self, node: Node) -> list[Code]:
         """Return the values that have to be filled before `fill` hashes them."""
         return []

@@ -173,12 +173,18 @@ class _Arrays(NodeKind):
         return (_LEAF if is_leaf else _of_layout(type(value))).save(walk, number, value)
 
 
-def _outside(cls: type) -> str | None:
+def _outside(cls: Any) -> str | None:
     """Return what an object stands for that is outside of Python, or None."""
-    if issubclass(cls, io.IOBase):
-        return "an open file"
     if _is_of_bullet(cls):
         return f"{objects.shown(cls)}, whose world PyBullet holds"
+    return _standing_for(cls)
+
+
+@functools.cache
+def _standing_for(cls: Any) -> str | None:
+    """Return the same by the bases of a class, which it had when it was made."""
+    if issubclass(cls, io.IOBase):
+        return "an open file"
     for path, what in _OUTSIDE.items():
         found = references.find(path)
         if found is not None and issubclass(cls, found):

@@ -30,10 +30,13 @@ from .node import MISSING, Code, Node, NodeKind
 _logger = logging.getLogger("elementsckpt")
 _MOST_CLASSES = 10
 # What code of a save may be made of, whatever the environment reaches.
-_HARMLESS = frozenset({*references.BUILTINS, frozenset, object, bytearray})
+_HARMLESS = frozenset({*references.BUILTINS, frozenset, object, np.ndarray})
 
 
-_HARMLESS_METHODS = ("random:Random.", "collections:", "threading:Condition.")
+_HARMLESS_METHODS = (
+    *("random:Random.", "collections:", "threading:Condition."),
+    *("numpy.random._generator:Generator.", "numpy.random.mtrand:RandomState."),
+)
 
 
 class _Unmade:
@@ -325,8 +328,8 @@ class Restore:
             if number not in seen:
                 seen.add(number)
                 kind: Any = self._kinds[number]
-                if number in self._pending:  # Its hash is that of what it is made of.
-                    numbers += _numbers(kind.needs(self._nodes[number]))
+                if number in self._pending:
+                    numbers += _numbers(kind.hashed(self._nodes[number]))
                 else:
                     target = self.targets[number]
                     plain.append(target)

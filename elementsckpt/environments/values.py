@@ -135,7 +135,10 @@ def encoder(cls: type) -> Callable[[Any], Any] | None:
 
 
 def _dtype(value: Any) -> Any:
-    return {"$dtype": dtypes.encode(value)}
+    try:
+        return {"$dtype": dtypes.encode(value)}
+    except dtypes.UnknownDtypeError as error:
+        raise scalars.NotScalarError(value) from error
 
 
 def is_plain(items: Any) -> bool:
