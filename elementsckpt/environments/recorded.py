@@ -95,7 +95,7 @@ def check(env: Any, data: Any, parts: Given) -> None:
     _check_reachable(env.env, first, parts)
     played = sum(run["count"] for run in data["actions"])
     if len(data["results"]) != (0 if data["start"] is None else played + 1):
-        raise ValueError("The recording has more or fewer results than actions.")
+        raise ValueError("a recording with more or fewer results than actions")
 
 
 def load(env: Any, data: Any, parts: Given) -> None:
