@@ -278,7 +278,7 @@ def nothing_changes_if_one_worker_does_not_fit(make):
         here.call_one(1, "change")
         before = here.call("where")
         said = error_of(MismatchError, checkpoint(here).load)
-        assert "worker 1: unwrapped" in said, said
+        assert "worker 1: the environment: a" in said, said
         assert "worker 0" not in said, said
         assert repr(here.call("where")) == repr(before)
         lives_on(here)
