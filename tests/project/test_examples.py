@@ -136,7 +136,9 @@ def bits(state):
     if isinstance(state, np.random.Generator):
         state = state.bit_generator.state
     if isinstance(state, dict):
-        return {key: bits(item) for key, item in state.items() if not is_accidental(key)}
+        return {
+            key: bits(item) for key, item in state.items() if not is_accidental(key)
+        }
     if isinstance(state, np.ndarray) and state.dtype == object:
         state = state.tolist()
     if isinstance(state, (list, tuple, collections.deque)):
