@@ -96,7 +96,7 @@ def parts_by_name(tmp, _):
 
 @says(
     MismatchError,
-    "Component 'env': Played again, Recorded<Moody> is not what it was saved as: step "
+    "Component 'env': Played again, Recorded<…Moody> is not what it was saved as: step "
     "2 of 3 returned something else. It depends on more than its actions and the "
     "generators that can be reached, or the program drew from these. Call reset(): the "
     "episode cannot go on.",
