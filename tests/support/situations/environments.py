@@ -96,7 +96,7 @@ def parts_by_name(tmp, _):
 
 @says(
     MismatchError,
-    "Component 'env': Played again, Recorded<…Moody> is not what it was saved as: step "
+    "Component 'env': Played again, Recorded<Moody> is not what it was saved as: step "
     "2 of 3 returned something else. It depends on more than its actions and the "
     "generators that can be reached, or the program drew from these. Call reset(): the "
     "episode cannot go on.",
@@ -112,6 +112,7 @@ def an_environment_that_is_played_again_and_differs(tmp, _):
         def step(self, action):
             return next(moods), 0.0, False, False, {}
 
+    Moody.__qualname__ = "Moody"
     env = Recorded(Moody())
     env.reset()
     cp = made(tmp, env)
