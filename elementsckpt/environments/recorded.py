@@ -108,6 +108,7 @@ def load(env: Any, data: Any, parts: Given) -> None:
     """
     kept = random.getstate(), np.random.get_state()
     env._call, env._start = None, data["start"]
+    env._actions, env._results = [], []
     try:
         if data["start"] is not None:
             _play(env, data, parts)

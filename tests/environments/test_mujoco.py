@@ -191,6 +191,17 @@ def test_a_model_that_was_changed_before_it_was_seen_is_loaded_and_told_of(caplo
     )
 
 
+def test_what_tasks_place_at_each_reset_is_not_told_of(caplog):
+    env, other = ant(), ant()
+    for n, changed in enumerate((env, other)):
+        changed.unwrapped.model.body_pos[1] = n
+        changed.unwrapped.model.geom_rgba[:] = n
+    state = saved(env)
+    Environment(other).load(state)
+    assert (other.unwrapped.model.body_pos[1] == 0).all()
+    assert not caplog.records
+
+
 OTHERS = {
     "masses": (
         [('density="5.0"', 'density="6.0"')],

@@ -75,6 +75,7 @@ def test_it_is_loaded_into_one_that_was_never_reset_and_the_other_way_round():
     Environment(fresh).load(state)
     assert steps(fresh, 40) == steps(begun, 40)
     Environment(begun).load(first)
+    Environment(begun).load(saved(begun))
     seen = [env.reset(seed=5)[0] for env in (begun, recorded(seed=7))]
     assert np.array_equal(*seen)
 
