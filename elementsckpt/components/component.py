@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct
 
-from ..environments.component import Environment
 from ..kinds.torch_tensors import is_module
 from ..state.flattening import Flat
 from ..user import attributes
@@ -18,6 +17,14 @@ from .value import NnxState, Value, is_empty, state_of, template, values_of
 
 class TypedKey(Value):
     """A typed key that is registered; the attribute returns the current key."""
+
+
+class Checking:
+    """A component that refuses a state before any component has changed."""
+
+    def check(self, data: Any) -> object:
+        """Refuse a state that `load` would; nothing changes."""
+        raise NotImplementedError
 
 
 # Methods that may take more entries than the object's current state has.
@@ -72,8 +79,8 @@ class Component(NamedTuple):
             return of_value(self.owner, self.state)
         load, grows = getattr(self.owner, self.load_name), self.load_name in _OF_DICTS
         is_complete = grows and is_module(self.value)
-        is_environment = attributes.is_instance(self.owner, Environment)
-        check = self.owner.check if is_environment else None
+        checks = attributes.is_instance(self.owner, Checking)
+        check = self.owner.check if checks else None
         return Target(
             load, self.state, check=check, grows=grows, is_complete=is_complete
         )

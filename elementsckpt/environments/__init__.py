@@ -7,4 +7,4 @@ graph beside the live one, twice: all is **checked**, then the live objects are
 **filled** in place, so that what others hold of them stays valid.
 """
 
-__all__ = ["component"]
+__all__ = []

@@ -15,14 +15,13 @@ The owner is an object of a library, such as a simulator, or None.
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from ..format import dtypes
-from . import objects
+from . import memory
 from .families import Refused
 from .instances import HERE, Instances, fill_attributes, pair_attributes
 from .node import MISSING, Loading, Node, Saving
@@ -40,7 +39,7 @@ class Arrays(Instances):
         if value.dtype.hasobject:
             if value.dtype != object:
                 raise Refused(_ODD)
-            order = "F" if _is_fortran(value) else "C"
+            order = "F" if memory.is_fortran(value) else "C"
             items = enumerate(value.ravel(order=order).tolist())
             codes = [walk.code(x, number, (i,)) for i, x in items]
             node[:2] = "objects", [list(value.shape), order, codes]
@@ -62,9 +61,8 @@ class Arrays(Instances):
             walk.claimed[id(live)] = live
         else:
             live = MISSING
-        memory = _KINDS[node[0]](number, node, cls, live)
-        walk.arrays[number] = memory
-        memory.look(walk)
+        held = walk.arrays[number] = _KINDS[node[0]](number, node, cls, live)
+        held.look(walk)
         if len(node) > 2:
             pair_attributes(walk, number, node[3], live)
 
@@ -93,14 +91,14 @@ class _Elements:
         if not isinstance(self.saved, np.ndarray) or self.saved.dtype.hasobject:
             raise ValueError("an array that is none")
         self.shape, self.dtype = self.saved.shape, self.saved.dtype
-        self.order: Any = "F" if _is_fortran(self.saved) else "C"
+        self.order: Any = "F" if memory.is_fortran(self.saved) else "C"
 
     def can_stay(self) -> bool:
         """Return whether the live array can take the elements in place."""
         live = self.live
         if live is MISSING or (live.shape, live.dtype) != (self.shape, self.dtype):
             return False
-        if self.is_shared and not _is_order(live, self.order):
+        if self.is_shared and not memory.is_order(live, self.order):
             return False
         return live.flags.writeable or self._is_equal(live)
 
@@ -169,7 +167,7 @@ class _Place(_Elements):
         holder, self.offset, shape, strides, dtype = self.content
         self.shape, self.strides = tuple(shape), tuple(strides)
         self.dtype = np.dtype(object) if dtype is None else dtypes.decode(dtype)
-        self.holder = walk.visit(holder, _base_of(self.live), self.number, "base")
+        self.holder = walk.visit(holder, memory.base_of(self.live), self.number, "base")
         if type(self.holder) is not list:
             raise ValueError("a place in what is no array")
 
@@ -188,7 +186,7 @@ class _Place(_Elements):
             live.shape == self.shape
             and live.strides == self.strides
             and live.dtype == self.dtype
-            and _address(live) == _address(flat) + self.offset
+            and memory.address(live) == memory.address(flat) + self.offset
         )
         walk.targets[self.number] = live if is_here else self._view(flat)
 
@@ -237,9 +235,9 @@ def settle(walk: Loading) -> None:
             raise ValueError("a place in what is no array")
         holder.is_shared = True
     staying = [x for x in holders if x.can_stay()]
-    spans = [_Span(*_bounds(x.live), x.number, x.live) for x in staying]
+    spans = [memory.Span(*memory.bounds(x.live), x.number, x.live) for x in staying]
     taken: set[int] = set()
-    for group in _groups(spans):
+    for group in memory.groups(spans):
         taken.add(min(span.number for span in group))
     empty = {x.number for x in staying if not x.live.size}
     for holder in holders:
@@ -248,29 +246,19 @@ def settle(walk: Loading) -> None:
         place.finish(walk)
 
 
-# Saving
-
-
-class _Span(NamedTuple):
-    """The addresses of an array."""
-
-    start: int
-    stop: int
-    number: int
-    array: Any
-
-
 def arrange(walk: Any) -> None:
     """Say for each array that was met whether it is elements, or a place in another.
 
     Args:
       walk: The walk that saves, which has met all objects.
     """
-    spans = [_Span(*_bounds(x), number, x) for number, x in walk.arrays if x.size]
+    spans = [
+        memory.Span(*memory.bounds(x), number, x) for number, x in walk.arrays if x.size
+    ]
     for number, array in walk.arrays:
         if not array.size:
             _hold(walk, number, array)
-    for group in _groups(spans):
+    for group in memory.groups(spans):
         if len(group) == 1:
             _hold(walk, group[0].number, group[0].array)
         else:
@@ -282,29 +270,29 @@ def _hold(walk: Any, number: int, array: Any) -> None:
     node = walk.nodes[number]
     if node is not None and node[0] == "array":
         leaf = array if type(array) is np.ndarray else array.view(np.ndarray)
-        owner = _owner(array) if array.flags.writeable else None
+        owner = memory.owner_of(array) if array.flags.writeable else None
         node[1] = [walk.leaf(number, leaf), array.flags.writeable, owner]
 
 
-def _share(walk: Any, group: Sequence[_Span]) -> None:
+def _share(walk: Any, group: Sequence[memory.Span]) -> None:
     """Let one array of those in the same memory hold all of it."""
     start, stop = min(x.start for x in group), max(x.stop for x in group)
     holder = next((x for x in group if _is_all(x, start, stop)), None)
     if holder is None:
-        memory = _memory(group, start, stop)
-        if memory is None:
+        held = memory.between(group, start, stop)
+        if held is None:
             what = walk.names.path(group[0].number)
             problem = f"an array that shares memory with {what}, which no array holds"
             walk.refuse(group[1].number, Refused(problem))
             return
-        number = walk.add(memory, group[0].number, "base")
+        number = walk.add(held, group[0].number, "base")
         walk.nodes[number] = ["array", None]
-        holder = _Span(start, stop, number, memory)
+        holder = memory.Span(start, stop, number, held)
     _hold(walk, holder.number, holder.array)
     for span in group:
         if span.number != holder.number:
             array = span.array
-            offset = _address(array) - start
+            offset = memory.address(array) - start
             place = [[holder.number], offset, list(array.shape), list(array.strides)]
             node = walk.nodes[span.number]
             if node is not None:
@@ -312,97 +300,7 @@ def _share(walk: Any, group: Sequence[_Span]) -> None:
                 node[:2] = "place", [*place, code]
 
 
-def _is_all(span: _Span, start: int, stop: int) -> bool:
+def _is_all(span: memory.Span, start: int, stop: int) -> bool:
     flags = span.array.flags
     is_whole = flags.c_contiguous or flags.f_contiguous
     return is_whole and (span.start, span.stop) == (start, stop)
-
-
-def _memory(group: Sequence[_Span], start: int, stop: int) -> Any:
-    """Return the memory between two addresses as an array, or None."""
-    for span in group:
-        base = span.array
-        while isinstance(base, np.ndarray):
-            first, last = _bounds(base)
-            is_whole = base.flags.c_contiguous or base.flags.f_contiguous
-            if is_whole and first <= start and stop <= last and base.size:
-                flat = base.ravel(order="K").view(np.ndarray)
-                size = flat.itemsize
-                if base.dtype.hasobject:
-                    return None
-                if (start - first) % size or (stop - first) % size:
-                    flat, size = flat.view(np.uint8), 1
-                return flat[(start - first) // size : (stop - first) // size]
-            base = base.base
-    return None
-
-
-def _groups(spans: Sequence[_Span]) -> Iterator[list[_Span]]:
-    """Yield arrays whose addresses overlap, directly or by way of others."""
-    group: list[_Span] = []
-    end = 0
-    for span in sorted(spans, key=lambda span: span[:3]):
-        if group and span.start >= end:
-            yield group
-            group = []
-        group.append(span)
-        end = max(end, span.stop) if len(group) > 1 else span.stop
-    if group:
-        yield group
-
-
-def _address(array: Any) -> int:
-    address: int = array.__array_interface__["data"][0]
-    return address
-
-
-def _bounds(array: Any) -> tuple[int, int]:
-    """Return the addresses between which the elements of an array are."""
-    start = _address(array)
-    if array.flags.c_contiguous:
-        return start, start + array.nbytes
-    stop = start + array.itemsize
-    for count, stride in zip(array.shape, array.strides, strict=True):
-        if stride > 0:
-            stop += (count - 1) * stride
-        else:
-            start += (count - 1) * stride
-    return start, stop
-
-
-def _is_fortran(array: Any) -> bool:
-    return bool(array.flags.f_contiguous and not array.flags.c_contiguous)
-
-
-def _is_order(array: Any, order: str) -> bool:
-    flags = array.flags
-    return bool(flags.c_contiguous if order == "C" else flags.f_contiguous)
-
-
-def _base_of(array: Any) -> Any:
-    """Return the array in whose memory another one is; MISSING if none."""
-    found = MISSING
-    while isinstance(getattr(array, "base", None), np.ndarray):
-        found = array = array.base
-    return found
-
-
-def _owner(array: Any) -> str | None:
-    """Return the type of what owns the memory of an array, unless that is an array."""
-    base = array.base
-    while isinstance(base, np.ndarray):
-        base = base.base
-    if isinstance(base, memoryview):
-        base = base.obj
-    if base is None or isinstance(base, _PRIVATE) or _is_result(base):
-        return None
-    return objects.shown(type(base))
-
-
-# What lends memory to one array alone, or memory that does not change.
-_PRIVATE = (bytes, type(datetime.datetime_CAPI))
-
-
-def _is_result(owner: Any) -> bool:
-    """Return whether memory was made for the result of a function, as ALE's are."""
-    return objects.name_of(type(owner)) == "nanobind:nb_ndarray"

@@ -183,6 +183,10 @@ class Methods(NodeKind):
         walk.require_trust(number, function)
         return types.MethodType(function, owner)
 
+    def verify(self, walk: Loading, number: int, node: Node) -> None:
+        if walk.value([number]) is None:  # It would be built without being checked.
+            raise ValueError("a method of what is hashed")
+
 
 def _of_class(owner: Any, name: str) -> Any:
     """Return the function that is bound to an object under this name."""

@@ -47,6 +47,8 @@ class Capture:
         self._classes: dict[type, int] = {}
         self._encoders: dict[type, Any] = dict(values.ENCODERS)
         self._kinds: dict[type, Any] = {}
+        self._modules: set[str] = set()  # Whose content is in `_globals`,
+        self._globals: dict[int, str] = {}  # by identity.
         self.names = Names(self._origins, self.found.__getitem__)
 
     def run(self, env: Any) -> dict[str, Any]:
@@ -132,11 +134,12 @@ class Capture:
 
     def global_name(self, value: Any) -> str | None:
         """Return the name of an object in one of the modules met so far, or None."""
-        for module in dict.fromkeys(objects.module_of(type(x)) for x in self.found):
+        modules = {objects.module_of(cls) for cls in self._kinds}
+        for module in sorted(modules - self._modules):
+            self._modules.add(module)
             for name, found in list(vars(sys.modules.get(module, sys)).items()):
-                if found is value:
-                    return f"{module}:{name}"
-        return None
+                self._globals.setdefault(id(found), f"{module}:{name}")
+        return self._globals.get(id(value))
 
     def leaf(self, number: int, value: Any) -> str:
         """Save a value as a leaf of its own, named after a node; return its name."""

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..components.component import Checking
 from ..errors import MismatchError, StateError
 from ..user.arguments import shown
 
@@ -19,7 +20,7 @@ _SUBJECT = "the environment"  # Until the key is known.
 _logger = logging.getLogger("elementsckpt")
 
 
-class Environment:
+class Environment(Checking):
     """A component that holds an environment, with its wrappers, mid-episode.
 
         env = gymnasium.make("Ant-v5")

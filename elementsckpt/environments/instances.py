@@ -52,7 +52,7 @@ class Instances(NodeKind):
             walk.claim(number, live)
             return live
         if objects.layout(cls).is_environment:
-            walk.problem(number, f"{objects.shown(cls)} was saved, {there(live)}")
+            walk.problem(number, not_here(cls, live))
             walk.targets[number] = None
         else:
             walk.targets[number] = walk.make(number, cls)
@@ -71,9 +71,15 @@ class Instances(NodeKind):
         """Replace the content of the target."""
 
 
+def not_here(cls: type, live: Any) -> str:
+    """Return the problem that an object of a class is not in its place."""
+    advice = f"; {HERE}" if live is MISSING or live is None else ""
+    return f"{objects.shown(cls)} was saved, {there(live)}{advice}"
+
+
 def there(live: Any) -> str:
     """Return what is in the place of an object, for errors."""
-    if live is MISSING:
+    if live is MISSING or live is None:
         return "and there is none here"
     return f"and here is {objects.shown(type(live))}"
 

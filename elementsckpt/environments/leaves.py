@@ -9,7 +9,7 @@ import numpy as np
 from ..kinds import leaves
 from . import objects
 from .families import Refused, Unfit
-from .instances import Instances, fill_attributes, pair_attributes, there
+from .instances import Instances, fill_attributes, not_here, pair_attributes
 from .node import MISSING, Loading, Node, NodeKind, Saving
 
 
@@ -61,7 +61,7 @@ class Families(Instances):
             walk.targets[number] = part.make(data)
             live = MISSING
         else:
-            walk.problem(number, f"{objects.shown(cls)} was saved, {there(live)}")
+            walk.problem(number, not_here(cls, live))
             live = MISSING
         if attributes is not None:
             pair_attributes(walk, number, attributes, live)

@@ -6,7 +6,6 @@ import _thread
 import abc
 import enum
 import logging
-import sys
 import threading
 import types
 from typing import Any
@@ -41,15 +40,6 @@ def name_of(value: Any) -> str | None:
     return name if references.find(name) is value else None
 
 
-def global_name(value: Any) -> str | None:
-    """Return the name of an object in the module of its class; None if it has none."""
-    module = sys.modules.get(objects.module_of(type(value)))
-    for name, found in list(vars(module).items()) if module else ():
-        if found is value:
-            return f"{objects.module_of(type(value))}:{name}"
-    return None
-
-
 def _description(value: Any) -> str:
     """Return what tells code apart that is not found by a name."""
     if isinstance(value, logging.Logger):
@@ -82,14 +72,31 @@ class Named(NodeKind):
 
 
 class Plain(Instances):
-    """Objects of classes; one without attributes may be known by a name."""
+    """Objects of classes; one without attributes may be one that a module has.
+
+    Such as what stands for a value that is not there: ["named", name, class].
+    """
 
     def save(self, walk: Saving, number: int, value: Any) -> Node:
-        if not objects.of(value).attributes(value):
-            name = global_name(value) or walk.global_name(value)
+        if number and not objects.of(value).attributes(value):
+            name = walk.global_name(value)
             if name is not None:
-                return ["live", name, objects.name_of(type(value))]
+                return ["named", name, walk.cls(type(value))]
         return super().save(walk, number, value)
+
+    def pair(self, walk: Loading, number: int, node: Node, live: Any) -> None:
+        if node[0] == "named":
+            cls, found = walk.cls(node[2], live), references.find(node[1])
+            is_one = cls is not None and type(found) is cls
+            if is_one and not objects.of(found).attributes(found):
+                walk.targets[number] = found
+                return
+            node[:] = "object", None, node[2], {}
+        super().pair(walk, number, node, live)
+
+    def fill(self, walk: Loading, number: int, node: Node) -> None:
+        if node[0] != "named":
+            super().fill(walk, number, node)
 
 
 class Locks(NodeKind):

@@ -115,13 +115,6 @@ class Loading(Protocol):
     def function(self, name: str, code: str) -> Any:
         """Return a function of this name and code that the environment reaches."""
 
-    def require_hashable(self, codes: list[Code]) -> None:
-        """Refuse values that have no hash, or that were made to have the same.
-
-        Raises:
-          ValueError, TypeError: some are.
-        """
-
     def named(self, name: str) -> Any:
         """Return what a module has under a name, unless calling it could do harm."""
 

@@ -108,6 +108,7 @@ _EXACT: dict[type, NodeKind] = {
 }
 BY_NAME: dict[str, NodeKind] = {
     **{kind.name: kind for kind in _BASES.values()},  # type: ignore[attr-defined]
+    "named": _BASES[object],
     "place": _BASES[np.ndarray],
     "objects": _BASES[np.ndarray],
     "function": _FUNCTION,

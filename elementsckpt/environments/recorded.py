@@ -190,8 +190,7 @@ def _chain(env: Any) -> Iterator[Any]:
 
 def _attributes(owner: Any) -> list[tuple[str, Any]]:
     link = objects.link_of(owner)
-    cls: Any = type(owner)
-    own = objects.layout(cls).attributes(owner)
+    own = objects.of(owner).attributes(owner)
     return [(name, value) for name, value in own.items() if name != link]
 
 

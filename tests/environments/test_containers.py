@@ -139,5 +139,6 @@ def test_environments_in_a_list_are_never_made():
     with pytest.raises(families.Unfit) as caught:
         reload(World(envs=[Steps()]), World(envs=[]))
     assert caught.value.inside == (
-        "unwrapped.envs[0]: a support.worlds.Steps was saved, and there is none here",
+        "unwrapped.envs[0]: a support.worlds.Steps was saved, and there is none here; "
+        "reset() the environment that is here before loading, or make it as it was",
     )

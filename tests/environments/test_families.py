@@ -114,7 +114,8 @@ def test_an_engine_that_is_not_there_is_refused_or_made(family):
     with pytest.raises(Unfit) as caught:
         snapshots.restore(World(a=None), data)
     assert caught.value.inside == (
-        "unwrapped.a: a test_families.Engine was saved, and here is a NoneType",
+        "unwrapped.a: a test_families.Engine was saved, and there is none here; "
+        "reset() the environment that is here before loading, or make it as it was",
     )
     part = parts["motor:Engine"]
     parts["motor:Engine"] = Part(

@@ -253,7 +253,7 @@ def test_a_changed_graph_is_loaded_or_refused_as_a_whole(changes):
             target = graph
             for key in path[:-1]:
                 target = target[key]
-            target[path[-1]] = value
+            target[path[-1]] = copy.deepcopy(value)
         except (TypeError, IndexError, KeyError):
             pass
     env, like = lively(), lively()

@@ -101,3 +101,23 @@ def test_what_pybullet_holds_is_refused(monkeypatch):
     assert caught.value.inside == (
         "the environment is a support.worlds.World, whose world PyBullet holds",
     )
+
+
+def test_a_program_s_own_variable_is_no_name_of_an_environment(monkeypatch):
+    """Only what has no attributes may be one, and it is looked for in one place."""
+    env = World()
+    monkeypatch.setattr(worlds, "env", env, raising=False)
+    monkeypatch.setattr(worlds, "tile", Thing(), raising=False)
+    data = snapshots.capture(World(env=env, tile=worlds.tile))
+    monkeypatch.undo()
+    live = World(env=World(), tile=Thing())
+    held = live.env, live.tile
+    snapshots.restore(live, data)
+    assert (live.env, live.tile) == held
+    assert reload(env, env) is env
+
+
+def test_objects_without_attributes_are_as_many_as_they_were():
+    env = World(tiles=[Thing() for _ in range(2000)])
+    found = reload(env, World())
+    assert len({*map(id, found.tiles)}) == 2000

@@ -57,6 +57,11 @@ def test_errors_name_objects_as_code_does():
     def bad():
         return iter([])
 
+    def function(x=None):
+        return x
+
+    function.__defaults__ = ([bad()],)
+
     class Odd:
         def __repr__(self):
             raise ValueError
@@ -65,7 +70,7 @@ def test_errors_name_objects_as_code_does():
         World(
             a=[{"k": bad()}],
             b={(1, 2): bad(), Odd(): bad()},
-            c=lambda x=[bad()]: x,
+            c=function,
             d=Thing(e=bad()),
         ),
         f=bad(),

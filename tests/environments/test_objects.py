@@ -32,7 +32,7 @@ class Named(typing.NamedTuple):
     a: int
 
 
-class Mixin(abc.ABC):
+class Mixin(abc.ABC):  # noqa: B024 (an abstract method would be in the way)
     __slots__ = ()
 
 
