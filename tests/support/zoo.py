@@ -308,7 +308,11 @@ def add_composer():
 
 
 class Composed(Control):
-    """The same for those of its composer, which compile models anew."""
+    """The same for those of its composer, which compile their model at a reset."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        env.reset()
 
     def reset(self, *, seed=None, options=None):
         if seed is not None:
