@@ -1,7 +1,7 @@
 """PPO for continuous actions in torch in one file, as CleanRL writes it, on MuJoCo.
 
 Run it again: it resumes, in the middle of episodes, with MuJoCo's state and that of all
-wrappers as they were. Each environment has seven of these, and some of them hold statistics.
+wrappers as they were. Each environment has seven of these, some with statistics.
 """
 
 import dataclasses

@@ -161,7 +161,7 @@ def is_accidental(key):
     """
     name = str(key)
     is_time = name.rpartition("/")[2] in TIMES | {"#graph"}
-    parts = "space/_np_random", "unwrapped/data/", "generators"
+    parts = "space/_np_random", "unwrapped/data", "generators"
     return is_time or any(part in name for part in parts)
 
 
