@@ -61,7 +61,7 @@ def check(ale: Any, data: Any) -> None:
         raise Unfit(f"saved with {_CHANCE}={data['chance']}; here it is {chance}")
     _ale_state(data["state"].tobytes())
     if data["frames"] != _stuck(data["state"].tobytes(), chance):
-        raise ValueError("The frames are not those of the generator in the state.")
+        raise ValueError("other frames than the generator in the state says")
 
 
 def load(ale: Any, data: Any) -> None:
@@ -82,8 +82,8 @@ def load(ale: Any, data: Any) -> None:
             _restore(ale, state)
             return
     raise RuntimeError(
-        "No action of this ALE sticks as the saved one did, so its episode cannot go "
-        "on: call reset()."
+        "no action of this ALE sticks as the saved one did, so its episode cannot go "
+        "on; call reset()"
     )
 
 

@@ -29,6 +29,8 @@ _FIXED = re.compile(
     "names_map|(?!.*matid).*(adr|num|type|id)$|body_subtreemass|.*_invweight0|dof_M0"
     "|tendon_length0|actuator_(acc|length)0|geom_(rbound|aabb)"
 )
+# What many tasks place at each reset, such as goals.
+_PLACED = re.compile("(body|geom|site|cam|light)_(pos|quat|dir|size|rgba)|hfield_data")
 # Sizes of memory, in which versions of MuJoCo differ.
 _MEMORY = ("nbuffer", "narena")
 _names: dict[type, _Names] = {}
@@ -105,8 +107,9 @@ def check(model: Any, data: Any) -> None:
             f"another MuJoCo model was saved, which differs from the one here in "
             f"{_listed(certain)}"
         )
-    if others:
-        _logger.warning(_OTHER_NUMBERS, _listed(others))
+    told = [x for x in others if not _PLACED.fullmatch(x)]
+    if told:
+        _logger.warning(_OTHER_NUMBERS, _listed(told))
 
 
 def load(model: Any, data: Any) -> None:

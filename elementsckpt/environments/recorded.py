@@ -18,7 +18,7 @@ import numpy as np
 from ..errors import MismatchError
 from ..format.digests import digest
 from ..kinds import references
-from . import actions, objects, snapshots
+from . import actions, names, objects, snapshots
 from .capturing import Capture
 from .families import Given, Part, Parts, Refused
 
@@ -95,7 +95,7 @@ def check(env: Any, data: Any, parts: Given) -> None:
     _check_reachable(env.env, first, parts)
     played = sum(run["count"] for run in data["actions"])
     if len(data["results"]) != (0 if data["start"] is None else played + 1):
-        raise ValueError("The recording has more or fewer results than actions.")
+        raise ValueError("a recording with more or fewer results than actions")
 
 
 def load(env: Any, data: Any, parts: Given) -> None:
@@ -108,6 +108,7 @@ def load(env: Any, data: Any, parts: Given) -> None:
     """
     kept = random.getstate(), np.random.get_state()
     env._call, env._start = None, data["start"]
+    env._actions, env._results = [], []
     try:
         if data["start"] is not None:
             _play(env, data, parts)
@@ -130,7 +131,7 @@ def _play(env: Any, data: Any, parts: Given) -> None:
     if env._results != results:
         at = len(env._results) - 1
         raise MismatchError(
-            f"Played again, {env.unwrapped} is not what it was saved as: "
+            f"Played again, {names.chain(env)} is not what it was saved as: "
             f"{f'step {at}' if at else 'reset()'} of {len(results) - 1} returned "
             f"something else. It depends on more than its actions and the generators "
             f"that can be reached, or the program drew from these. Call reset(): the "
@@ -148,8 +149,8 @@ def _save_reachable(env: Any, parts: Given) -> dict[str, Any]:
     for owner in _chain(env):
         if known.has(type(owner)):
             continue
-        names = [x for x, y in _attributes(owner) if not _is_reachable(y, parts)]
-        left.setdefault(objects.name_of(type(owner)), []).extend(names)
+        found = [x for x, y in _attributes(owner) if not _is_reachable(y, parts)]
+        left.setdefault(objects.name_of(type(owner)), []).extend(found)
     state = snapshots.capture(env, _without(env, left, parts))
     return {"left": left, "state": state}
 
@@ -162,10 +163,10 @@ def _without(env: Any, left: dict[str, list[str]], parts: Given) -> Parts:
     """Return the parts by which these attributes are left alone."""
     found = Parts(parts)
     own = {objects.name_of(type(owner)): type(owner) for owner in _chain(env)}
-    for name, names in left.items():
+    for name, attributes in left.items():
         cls = own.get(name) or references.find(name)
         if isinstance(cls, type):
-            found.leave(cls, frozenset(names))
+            found.leave(cls, frozenset(attributes))
     return found
 
 

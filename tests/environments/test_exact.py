@@ -1,4 +1,4 @@
-"""A loaded environment is the one that was saved: each step, and each draw, to the bit."""
+"""A loaded environment is the one that was saved: each step and draw, to the bit."""
 
 import functools
 

@@ -75,6 +75,7 @@ def test_it_is_loaded_into_one_that_was_never_reset_and_the_other_way_round():
     Environment(fresh).load(state)
     assert steps(fresh, 40) == steps(begun, 40)
     Environment(begun).load(first)
+    Environment(begun).load(saved(begun))
     seen = [env.reset(seed=5)[0] for env in (begun, recorded(seed=7))]
     assert np.array_equal(*seen)
 
@@ -124,7 +125,7 @@ def test_a_world_that_depends_on_more_than_its_actions_is_an_error():
 
     env = recorded(Counted)
     message = refusal(MismatchError, Environment(recorded(Counted)).load, saved(env))
-    assert message.startswith("Played again, <")
+    assert message.startswith("Played again, Recorded<")
     assert message.endswith(
         "is not what it was saved as: step 7 of 10 returned something else. It depends "
         "on more than its actions and the generators that can be reached, or the "
@@ -146,8 +147,8 @@ def test_after_an_error_in_a_step_it_is_refused_until_its_reset():
         env.step(None)
     message = refusal(StateError, Environment(env).save)
     assert message == (
-        "Cannot save the environment: env is a Recorded environment in which reset() or "
-        "step() raised an error. Call reset()."
+        "Cannot save the environment: env is a Recorded environment in which reset() "
+        "or step() raised an error. Call reset()."
     )
     env.reset()
     saved(env)
@@ -275,7 +276,7 @@ def test_worlds_that_outlive_their_episodes_are_exact_or_found(name):
         try:
             Environment(other).load(saved(env))
         except MismatchError as error:
-            assert str(error).startswith("Played again, <")  # noqa: PT017
+            assert str(error).startswith("Played again, Recorded<")  # noqa: PT017
             found += 1
         else:
             assert steps(other, 100) == steps(env, 100)

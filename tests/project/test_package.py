@@ -20,6 +20,7 @@ EXPORTS = {
     "Checkpoint",
     "Counter",
     "Environment",
+    "Recorded",
     "Every",
     "Keep",
     "Files",

@@ -298,6 +298,28 @@ for domain, task in [("cheetah", "run"), ("walker", "run")]:
     add_control(domain, task)
 
 
+def add_composer():
+    def make():
+        from dm_control import manipulation
+
+        return Composed(manipulation.load("stack_2_bricks_features", seed=1))
+
+    add("dm_control stack_2_bricks", make, "dm_control.manipulation", "mujoco")
+
+
+class Composed(Control):
+    """The same for those of its composer, which compile models anew."""
+
+    def reset(self, *, seed=None, options=None):
+        if seed is not None:
+            state = np.random.RandomState(seed).get_state()
+            self.env.random_state.set_state(state)
+        return self.env.reset().observation, {}
+
+
+add_composer()
+
+
 # Atari
 
 
@@ -496,6 +518,12 @@ add_vector("SyncVectorEnv of Ant", "SyncVectorEnv", ant, "mujoco")
 add_vector("AsyncVectorEnv of Ant", "AsyncVectorEnv", ant, "mujoco")
 add_vector("AsyncVectorEnv, spawned", "AsyncVectorEnv", ant, "mujoco", context="spawn")
 add_vector("AsyncVectorEnv of Pong", "AsyncVectorEnv", pong, "ale_py")
+add_vector(
+    "AsyncVectorEnv of LunarLander, recorded",
+    "AsyncVectorEnv",
+    lambda: record(limited("LunarLander-v3")),
+    "Box2D",
+)
 
 
 class FromStableBaselines(gymnasium.Env):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from elementsckpt import (
     Checkpoint,
     DamagedError,
     Environment,
     MismatchError,
+    Recorded,
     StateError,
 )
 
@@ -89,3 +92,33 @@ def an_environment_whose_keys_have_no_hash(tmp, _):
 def parts_by_name(tmp, _):
     yield
     Environment(World(), {"Simulator": 1})
+
+
+@says(
+    MismatchError,
+    "Component 'env': Played again, Recorded<Moody> is not what it was saved as: step "
+    "2 of 3 returned something else. It depends on more than its actions and the "
+    "generators that can be reached, or the program drew from these. Call reset(): the "
+    "episode cannot go on.",
+)
+def an_environment_that_is_played_again_and_differs(tmp, _):
+    gymnasium = pytest.importorskip("gymnasium")
+    moods = iter("aaabb")
+
+    class Moody(gymnasium.Env):
+        def reset(self, *, seed=None, options=None):
+            return "", {}
+
+        def step(self, action):
+            return next(moods), 0.0, False, False, {}
+
+    Moody.__qualname__ = "Moody"
+    env = Recorded(Moody())
+    env.reset()
+    cp = made(tmp, env)
+    for _ in range(3):
+        env.step(0)
+    cp.save()
+    moods = iter("aba")
+    yield
+    cp.load()
