@@ -159,6 +159,20 @@ def test_memory_of_others_is_filled_and_not_replaced():
     )
 
 
+@pytest.mark.torch
+def test_an_array_that_torch_has_made_is_an_array_unless_its_tensor_is_there():
+    """Stable-Baselines3 keeps the actions of its network, which is none of its own."""
+    torch = pytest.importorskip("torch")
+    data = snapshots.capture(World(a=torch.arange(3.0).numpy()))
+    env = World(a=None)
+    snapshots.restore(env, data)
+    assert env.a.tolist() == [0, 1, 2]
+    tensor = torch.arange(3.0)
+    data = snapshots.capture(World(tensor=tensor, a=tensor.numpy()))
+    with pytest.raises(families.Unfit, match=r"belongs to a torch\.Tensor"):
+        snapshots.restore(World(tensor=tensor, a=None), data)
+
+
 def test_memory_that_no_array_holds_is_refused_if_it_is_shared():
     memory = bytearray(64)
     c = np.frombuffer(memory, np.uint8, offset=8)
