@@ -270,7 +270,7 @@ def _hold(walk: Any, number: int, array: Any) -> None:
     node = walk.nodes[number]
     if node is not None and node[0] == "array":
         leaf = array if type(array) is np.ndarray else array.view(np.ndarray)
-        owner = memory.owner_of(array) if array.flags.writeable else None
+        owner = memory.owner_of(array, walk.found) if array.flags.writeable else None
         node[1] = [walk.leaf(number, leaf), array.flags.writeable, owner]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -90,8 +90,13 @@ def base_of(array: Any) -> Any:
     return found
 
 
-def owner_of(array: Any) -> str | None:
-    """Return the type of what owns the memory of an array, unless that is an array."""
+def owner_of(array: Any, found: Iterable[Any]) -> str | None:
+    """Return the type of what owns the memory of an array, unless that is an array.
+
+    Args:
+      array: The array.
+      found: All objects that the environment reaches.
+    """
     base = array.base
     while isinstance(base, np.ndarray):
         base = base.base
@@ -99,7 +104,16 @@ def owner_of(array: Any) -> str | None:
         base = base.obj
     if base is None or isinstance(base, _PRIVATE) or _is_result(base):
         return None
+    if objects.name_of(type(base)) == "torch:Tensor" and not _is_met(base, found):
+        return None  # As is the memory of an action that a network of torch chose.
     return objects.shown(type(base))
+
+
+def _is_met(tensor: Any, found: Iterable[Any]) -> bool:
+    """Return whether a tensor in the memory of this one is among the objects."""
+    place = tensor.untyped_storage().data_ptr()
+    tensors = [x for x in found if isinstance(x, type(tensor))]
+    return any(x.untyped_storage().data_ptr() == place for x in tensors)
 
 
 # What lends memory to one array alone, or memory that does not change.
