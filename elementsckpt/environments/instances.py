@@ -26,8 +26,10 @@ class Instances(NodeKind):
         content = self.content(walk, number, value)
         if type(value) is self.base and not self.base.__dictoffset__:
             return [self.name, content]
-        attributes = walk.attributes(value, number)
-        return [self.name, content, walk.cls(type(value)), attributes]
+        cls = walk.cls(type(value))
+        if objects.of(value).attributes(value) is value:  # Of a dict, these are items.
+            return [self.name, content, cls, None]
+        return [self.name, content, cls, walk.attributes(value, number)]
 
     def content(self, walk: Saving, number: int, value: Any) -> Any:
         """Return what the object holds besides attributes."""
@@ -41,7 +43,11 @@ class Instances(NodeKind):
         if walk.targets[number] is None:  # A problem, and so would be what is below.
             return
         self.pair_content(walk, number, node, live)
-        if len(node) > 2:
+        if len(node) > 2 and node[3] is None and cls is not None:
+            known = objects.layout(cls)
+            if not known.has_dict or not issubclass(self.base, dict):
+                raise ValueError("items that cannot be attributes")
+        elif len(node) > 2 and node[3] is not None:
             pair_attributes(walk, number, node[3], live)
 
     def choose(self, walk: Loading, number: int, cls: type | None, live: Any) -> Any:
@@ -107,14 +113,20 @@ def pair_attributes(
 _NOT_PLAIN = frozenset({list, dict})
 
 
-def fill_attributes(walk: Loading, target: Any, saved: dict[str, Code]) -> None:
-    """Give an object the attributes that were saved."""
+def fill_attributes(walk: Loading, target: Any, saved: dict[str, Code] | None) -> None:
+    """Give an object the attributes that were saved; None are its items."""
+    if saved is None:
+        object.__setattr__(target, "__dict__", target)
+        return
     new = {}
     for name, code in saved.items():
         value = walk.target(code) if type(code) is list else code
         if value is not MISSING:  # What is left alone may be there, or not.
             new[name] = value
-    objects.of(target).give(target, new)
+    known = objects.of(target)
+    if known.attributes(target) is target:
+        object.__setattr__(target, "__dict__", {})
+    known.give(target, new)
 
 
 class Randoms(Instances):

@@ -2,11 +2,14 @@
 
 import ctypes
 
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
 from elementsckpt.environments import families, snapshots
 
+from support.strategies import PROPERTY
 from support.twins import differ, reload
 from support.worlds import Thing, World
 
@@ -195,3 +198,39 @@ def test_elements_that_only_pickle_holds_are_refused(array):
     assert caught.value.inside == (
         "unwrapped.a is an array whose elements only pickle holds",
     )
+
+
+VIEWS = [
+    lambda base: base,
+    lambda base: base[:],
+    lambda base: base[1:4],
+    lambda base: base[2:],
+    lambda base: base[::2],
+    lambda base: base[::-1],
+    lambda base: base.reshape(2, 3),
+    lambda base: base.reshape(2, 3).T,
+    lambda base: base.view(np.int64)[3:],
+    lambda base: base[4:4],
+    lambda base: base.copy(),
+]
+PLACES = st.lists(
+    st.tuples(st.integers(0, 2), st.integers(0, len(VIEWS) - 1)), max_size=6
+)
+
+
+def spread(choices, start):
+    bases = [np.arange(6.0) + start + 10 * i for i in range(3)]
+    return World(arrays=[VIEWS[view](bases[base]) for base, view in choices])
+
+
+@hypothesis.settings(PROPERTY, max_examples=400)
+@hypothesis.given(PLACES, PLACES)
+def test_any_memory_is_shared_as_it_was(saved, live):
+    old, new = spread(saved, 1), spread(live, 100)
+    reload(old, new)
+    assert differ(old, new) is None
+    for i, pair in enumerate(zip(old.arrays, new.arrays, strict=True)):
+        for array in pair:
+            array.flat[:] = np.arange(array.size) + 20 * i
+    for a, b in zip(old.arrays, new.arrays, strict=True):
+        assert a.tobytes() == b.tobytes()

@@ -142,3 +142,34 @@ def test_environments_in_a_list_are_never_made():
         "unwrapped.envs[0]: a support.worlds.Steps was saved, and there is none here; "
         "reset() the environment that is here before loading, or make it as it was",
     )
+
+
+class Config(dict):
+    """Its items are its attributes, as in many configurations."""
+
+    def __init__(self, **items):
+        super().__init__(items)
+        self.__dict__ = self
+
+
+class Plain(dict):
+    """Its items are not its attributes, unless it says so."""
+
+
+def test_a_dict_whose_attributes_are_its_items_stays_one():
+    old = World(a=Config(x=1, y=[2]), b=Config(z=3))
+    for env in (World(), World(a=Config(x=5, k=6), b=None)):
+        reload(old, env)
+        assert env.a == {"x": 1, "y": [2]}
+        env.a.x = 7
+        env.b["w"] = 8
+        assert (env.a["x"], env.b.w) == (7, 8)
+
+
+def test_a_dict_whose_attributes_are_items_only_here_gets_others():
+    old, new = World(a=Plain(x=1)), World(a=Plain(y=2))
+    old.a.note = 3
+    new.a.__dict__ = new.a
+    reload(old, new)
+    assert differ(old, new) is None
+    assert vars(new.a) == {"note": 3}

@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from elementsckpt import Checkpoint, Environment, MismatchError, leaves
+from elementsckpt import Checkpoint, Environment, MismatchError, StateError, leaves
 
 from support.snapshots import refusal, saved, steps
 
@@ -264,6 +264,20 @@ def test_what_draws_is_left_alone():
     kept = other.renderer
     Environment(other).load(saved(env))
     assert other.renderer is kept
+
+
+def test_environments_of_the_composer_are_refused(monkeypatch):
+    monkeypatch.setenv("MUJOCO_GL", "disabled")
+    try:
+        manipulation = pytest.importorskip("dm_control.manipulation")
+    except AttributeError:
+        pytest.skip("this dm_control is not of this MuJoCo")
+    env = manipulation.load("reach_site_features", seed=1)
+    assert refusal(StateError, Environment(env).save) == (
+        "Cannot save the environment: the environment is one of dm_control's composer, "
+        "which compiles its models anew. Make a new one in load(), whose episode "
+        "begins anew."
+    )
 
 
 def test_leaves_are_called_after_the_arrays():

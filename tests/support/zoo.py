@@ -298,32 +298,6 @@ for domain, task in [("cheetah", "run"), ("walker", "run")]:
     add_control(domain, task)
 
 
-def add_composer():
-    def make():
-        from dm_control import manipulation
-
-        return Composed(manipulation.load("stack_2_bricks_features", seed=1))
-
-    add("dm_control stack_2_bricks", make, "dm_control.manipulation", "mujoco")
-
-
-class Composed(Control):
-    """The same for those of its composer, which compile their model at a reset."""
-
-    def __init__(self, env):
-        super().__init__(env)
-        env.reset()
-
-    def reset(self, *, seed=None, options=None):
-        if seed is not None:
-            state = np.random.RandomState(seed).get_state()
-            self.env.random_state.set_state(state)
-        return self.env.reset().observation, {}
-
-
-add_composer()
-
-
 # Atari
 
 
