@@ -5,11 +5,12 @@ Generators of torch have `get_state` and `set_state`, so they need no owner.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import random
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,11 +62,9 @@ class GlobalRNG:
           MismatchError: the data is not such states; no generator has changed.
         """
         python, numpy = global_generators(data)
-        try:
-            if "torch" in data:
+        if "torch" in data:
+            with _refusing(data):
                 _load_torch(data["torch"])
-        except _NO_STATE as error:
-            raise _misfit(data, error) from error
         _load_numpy(numpy)
         random.setstate(python.getstate())
 
@@ -76,20 +75,23 @@ def global_generators(data: Mapping[str, Any]) -> tuple[random.Random, Any]:
     Raises:
       MismatchError: the data is not such states.
     """
-    try:
+    with _refusing(data):
         python = random.Random()
         generators.set_python_state(python, data["random"])
         return python, generators.randomstate(data["numpy"])
+
+
+@contextlib.contextmanager
+def _refusing(data: Any) -> Iterator[None]:
+    """Refuse data from which no generator could be set."""
+    try:
+        yield
     except _NO_STATE as error:
-        raise _misfit(data, error) from error
-
-
-def _misfit(data: Any, error: Exception) -> MismatchError:
-    why = f" ({reason(error)})" if isinstance(error, ValueError) else ""
-    return MismatchError(
-        f"Saved is {shown(data)}, and a GlobalRNG loads states of global generators"
-        f"{why}. Register what it was saved from; they have not changed."
-    )
+        why = f" ({reason(error)})" if isinstance(error, ValueError) else ""
+        raise MismatchError(
+            f"Saved is {shown(data)}, and a GlobalRNG loads states of global "
+            f"generators{why}. Register what it was saved from; they have not changed."
+        ) from error
 
 
 def last(functions: Mapping[str, Callable[..., Any]]) -> dict[str, Callable[..., Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
@@ -122,3 +123,28 @@ def an_environment_that_is_played_again_and_differs(tmp, _):
     moods = iter("aba")
     yield
     cp.load()
+
+
+def cart_pole():
+    return pytest.importorskip("gymnasium").make("CartPole-v1")
+
+
+@says(
+    DamagedError,
+    "worker 1: The state of an environment is not a valid save (ValidationError: …). "
+    "Load another save by its path, or restore this one from a copy.",
+)
+def a_worker_whose_state_is_damaged(tmp, _):
+    envs = pytest.importorskip("gymnasium").vector.AsyncVectorEnv([cart_pole] * 2)
+    try:
+        envs.reset(seed=1)
+        data = copy.deepcopy(Environment(envs).save())
+        data["unwrapped"]["workers"][1]["env"]["#graph"] = "{}"
+        cp = Checkpoint(tmp)
+        cp.env = Box(data)
+        cp.save()
+        cp = made(tmp, envs)
+        yield
+        cp.load()
+    finally:
+        envs.close()
