@@ -20,6 +20,16 @@ _COUNTS = (
     *("nbody_awake", "nparent_awake", "ntree_awake", "nv_awake"),
     *("flg_energypos", "flg_energyvel", "flg_rnepost", "flg_subtreevel"),
 )
+# Integers that are state. The others say what is where, which is computed again, or are
+# pointers: from another process they would be wrong.
+_INTEGERS = {
+    "tree_asleep": "ntree",
+    "tree_awake": "",
+    "body_awake": "",
+    "body_awake_ind": "nbody",
+    "parent_awake_ind": "nbody",
+    "dof_awake_ind": "nv",
+}
 _names: dict[type, list[str]] = {}
 
 
@@ -46,6 +56,22 @@ def check(live: Any, data: Any) -> None:
             f"here it has {own.size}"
         )
     data["warnings"].reshape(len(live.warning), 2)
+    for name, array in _arrays(live).items():
+        if name in _INTEGERS and name in data:
+            _require_inside(live, name, data[name], array)
+    for name, count in data["counts"].items():
+        most = getattr(live.model, name.partition("_")[0].replace("parent", "body"), 1)
+        if type(count) is not int or not 0 <= count <= most:
+            raise ValueError(f"{name} is more than there are")
+
+
+def _require_inside(live: Any, name: str, saved: Any, array: Any) -> None:
+    """Refuse indices of what is not there, which MuJoCo would follow."""
+    size = _INTEGERS[name]
+    stop = getattr(live.model, size) if size else 2
+    first = 0 if name.endswith("_ind") else -(2**31)
+    if saved.dtype != array.dtype or not ((saved >= first) & (saved < stop)).all():
+        raise ValueError(f"{name} of what is not there")
 
 
 def load(live: Any, data: Any) -> None:
@@ -60,9 +86,9 @@ def load(live: Any, data: Any) -> None:
         if saved is not None and saved.shape == array.shape:
             array[...] = saved
     mujoco.mj_setState(live.model, live, data["state"], what)
-    for name, count in data["counts"].items():
-        if hasattr(live, name):
-            setattr(live, name, count)
+    for name in _COUNTS:
+        if hasattr(live, name) and name in data["counts"]:
+            setattr(live, name, data["counts"][name])
     for warning, pair in zip(live.warning, data["warnings"].tolist(), strict=True):
         warning.lastinfo, warning.number = pair
 
@@ -79,7 +105,10 @@ def _arrays(live: Any) -> dict[str, Any]:
     cls = type(live)
     if cls not in _names:
         public = [x for x in dir(live) if not x.startswith("_")]
-        _names[cls] = [x for x in public if isinstance(getattr(live, x), np.ndarray)]
+        arrays = [x for x in public if isinstance(getattr(live, x), np.ndarray)]
+        _names[cls] = [
+            x for x in arrays if getattr(live, x).dtype.kind in "fb" or x in _INTEGERS
+        ]
     found = {name: getattr(live, name) for name in _names[cls]}
     return {name: array for name, array in found.items() if array.size}
 

@@ -23,11 +23,14 @@ from .families import Unfit
 
 _logger = logging.getLogger("elementsckpt")
 _ASSETS = re.compile("tex_|mesh_|skin_|bvh_|oct_")
-# What programs that change a model leave as it is: which thing belongs to which, and
-# what the compiler derives.
-_FIXED = re.compile(
-    "names_map|(?!.*matid).*(adr|num|type|id)$|body_subtreemass|.*_invweight0|dof_M0"
-    "|tendon_length0|actuator_(acc|length)0|geom_(rbound|aabb)"
+# What the compiler derives, and programs that change a model leave as it is.
+_DERIVED = re.compile(
+    "body_subtreemass|.*_invweight0|dof_M0|tendon_length0|actuator_(acc|length)0"
+    "|geom_(rbound|aabb)"
+)
+# All other integers say which thing belongs to which: MuJoCo trusts them.
+_SETTABLE = re.compile(
+    ".*(contype|conaffinity|condim|priority|group|matid|castshadow|limited|mode)|(opt|vis)[.].*"
 )
 # What many tasks place at each reset, such as goals.
 _PLACED = re.compile("(body|geom|site|cam|light)_(pos|quat|dir|size|rgba)|hfield_data")
@@ -44,12 +47,16 @@ class _Names(Struct, frozen=True):
       structs: Names of structs, such as "opt", and those of their numbers.
       assets: Names of arrays that are large and hardly ever changed.
       sizes: Names of sizes, which tell models apart.
+      numbers: Names of arrays of numbers, and of numbers in structs.
+      known: These, and those of assets.
     """
 
     arrays: list[str]
     structs: dict[str, list[str]]
     assets: list[str]
     sizes: list[str]
+    numbers: list[str]
+    known: frozenset[str]
 
 
 class Seen(Struct, frozen=True):
@@ -89,42 +96,41 @@ def check(model: Any, data: Any) -> None:
     """
     (about, numbers), seen = _unpack(data["first"]), see(model)
     _compare_sizes(about["sizes"], _sizes(model))
-    changed = data["changed"]
-    saved = _split(numbers, about)
-    for name, array in {**saved, **changed}.items():
+    is_alike = about == seen.about and numbers == seen.numbers
+    saved = data["changed"] if is_alike else _arrays(data)
+    first = _split(seen.numbers, seen.about) if saved else {}
+    for name, array in saved.items():
         _require(model, name, array)
-    first = _split(seen.numbers, seen.about)
-    others = [
-        name
-        for name in saved.keys() & first.keys() - changed.keys()
-        if _bytes(saved[name]) != _bytes(first[name])
-    ]
-    assets = {x: digest(y) for x, y in _assets(model) if x not in changed}
-    other_assets = [x for x, y in assets.items() if about["digests"].get(x, y) != y]
-    certain = [x for x in others if _FIXED.fullmatch(x)] + other_assets
+    others = [x for x in saved if x in first and _differ(saved[x], first[x])]
+    assets = {x: digest(y) for x, y in _assets(model) if x not in data["changed"]}
+    certain = [x for x, y in assets.items() if about["digests"].get(x, y) != y]
+    unchanged = [x for x in others if x not in data["changed"]]
+    certain += [x for x in unchanged if _DERIVED.fullmatch(x)]
+    certain += [x for x in others if _is_structure(x, saved[x])]
+    certain += [x for x in data["changed"] if _is_asset_of_indices(x, saved)]
     if certain:
         raise Unfit(
             f"another MuJoCo model was saved, which differs from the one here in "
             f"{_listed(certain)}"
         )
-    told = [x for x in others if not _PLACED.fullmatch(x)]
+    told = [x for x in unchanged if not _PLACED.fullmatch(x)]
     if told:
         _logger.warning(_OTHER_NUMBERS, _listed(told))
 
 
 def load(model: Any, data: Any) -> None:
     """Make a model what it was."""
-    (about, numbers), changed = _unpack(data["first"]), data["changed"]
-    is_alike = about == see(model).about and not changed
+    about, numbers = _unpack(data["first"])
+    is_alike = about == see(model).about and not data["changed"]
     if not is_alike or numbers != b"".join(_numbers(model)):
-        for name, array in {**_split(numbers, about), **changed}.items():
+        for name, array in _arrays(data).items():
             _put(model, name, array)
 
 
 def see(model: Any) -> Seen:
     """Return a model as it was when it was first seen, which is now at the latest."""
     if model not in _seen:
-        names, numbers = _names_of_numbers(model), _numbers(model)
+        names, numbers = _names_of(model).numbers, _numbers(model)
         about = {
             "sizes": _sizes(model),
             "arrays": {
@@ -138,12 +144,18 @@ def see(model: Any) -> Seen:
     return _seen[model]
 
 
+def _arrays(data: Any) -> dict[str, Any]:
+    """Return the arrays that were saved."""
+    about, numbers = _unpack(data["first"])
+    return {**_split(numbers, about), **data["changed"]}
+
+
 def _changed(model: Any, seen: Seen) -> dict[str, Any]:
     changed = {}
     now = b"".join(_numbers(model))
     if now != seen.numbers:
         first, here = _split(seen.numbers, seen.about), _split(now, seen.about)
-        changed = {x: y for x, y in here.items() if _bytes(first[x]) != _bytes(y)}
+        changed = {x: y for x, y in here.items() if _differ(first[x], y)}
     for name, array in _assets(model):
         if digest(array) != seen.about["digests"][name]:
             changed[name] = array
@@ -172,15 +184,35 @@ def _compare_sizes(saved: dict[str, int], live: dict[str, int]) -> None:
 
 
 def _require(model: Any, name: str, array: Any) -> None:
-    owner, last = _owner(model, name)
-    if not hasattr(owner, last):
+    """Refuse an array that does not fit, and numbers that MuJoCo would not survive."""
+    if name not in _names_of(model).known:
         return  # Other versions of MuJoCo have other arrays.
+    owner, last = _owner(model, name)
     live = np.asarray(getattr(owner, last))
     if live.shape != array.shape or live.dtype != array.dtype:
         raise Unfit(
             f"another MuJoCo model was saved, whose {name} has the shape "
             f"{list(array.shape)}; here it has {list(live.shape)}"
         )
+    if name.endswith("condim") and not np.isin(array, (1, 3, 4, 6)).all():
+        raise ValueError(f"{name} of no contact")
+    if name.endswith("matid") and not ((array >= -1) & (array < model.nmat)).all():
+        raise ValueError(f"{name} of no material")
+    if array.dtype == np.int64 and not (np.abs(array) < 2**31).all():
+        raise ValueError(f"{name} that is too large")
+
+
+def _is_structure(name: str, array: Any) -> bool:
+    """Return whether an array is of integers that programs do not change."""
+    return array.dtype.kind == "i" and not _SETTABLE.fullmatch(name)
+
+
+def _is_asset_of_indices(name: str, saved: Any) -> bool:
+    return bool(_ASSETS.match(name)) and saved[name].dtype.kind == "i"
+
+
+def _differ(one: Any, other: Any) -> bool:
+    return bool(one.tobytes() != other.tobytes())
 
 
 def _listed(names: list[str]) -> str:
@@ -199,11 +231,16 @@ def _names_of(model: Any) -> _Names:
         arrays = [x for x, y in found.items() if isinstance(y, np.ndarray)]
         visual = [f"vis.{x}" for x in dir(model.vis) if x[0].islower()]
         structs = {path: _numbers_in(model, path) for path in ["opt", "stat", *visual]}
+        plain = [x for x in arrays if not _ASSETS.match(x)]
+        assets = [x for x in arrays if _ASSETS.match(x)]
+        numbers = [*plain, *(f"{x}.{y}" for x, own in structs.items() for y in own)]
         _names[cls] = _Names(
-            [x for x in arrays if not _ASSETS.match(x)],
+            plain,
             structs,
-            [x for x in arrays if _ASSETS.match(x)],
+            assets,
             [x for x, y in found.items() if type(y) is int and x not in _MEMORY],
+            numbers,
+            frozenset([*numbers, *assets]),
         )
     return _names[cls]
 
@@ -216,12 +253,6 @@ def _numbers_in(model: Any, path: str) -> list[str]:
         if not x.startswith("_")
         and isinstance(getattr(struct, x), (np.ndarray, int, float))
     ]
-
-
-def _names_of_numbers(model: Any) -> list[str]:
-    names = _names_of(model)
-    inside = [f"{path}.{x}" for path, own in names.structs.items() for x in own]
-    return [*names.arrays, *inside]
 
 
 def _numbers(model: Any) -> list[Any]:
@@ -244,6 +275,8 @@ def _sizes(model: Any) -> dict[str, int]:
 
 
 def _put(model: Any, name: str, array: Any) -> None:
+    if name not in _names_of(model).known:
+        return
     owner, last = _owner(model, name)
     live = getattr(owner, last, None)
     if isinstance(live, np.ndarray):
@@ -279,7 +312,3 @@ def _split(numbers: Any, about: Any) -> dict[str, Any]:
         found[name] = np.ndarray(shape, dtype, numbers, start)
         start += found[name].nbytes
     return found
-
-
-def _bytes(array: Any) -> bytes:
-    return array.tobytes()  # type: ignore[no-any-return]

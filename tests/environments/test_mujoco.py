@@ -6,7 +6,14 @@ import pathlib
 import numpy as np
 import pytest
 
-from elementsckpt import Checkpoint, Environment, MismatchError, StateError, leaves
+from elementsckpt import (
+    Checkpoint,
+    DamagedError,
+    Environment,
+    MismatchError,
+    StateError,
+    leaves,
+)
 
 from support.snapshots import refusal, saved, steps
 
@@ -252,6 +259,53 @@ def test_another_number_of_bodies_is_said_in_numbers():
     assert "unwrapped.data: the state of another MuJoCo model was saved, of" in message
 
 
+FORGED = {
+    "an index of no body": lambda data: data["body_awake_ind"].__setitem__(0, 1000),
+    "more bodies than there are": lambda data: data["counts"].update(nbody_awake=99),
+    "an attribute that is none": lambda data: data["counts"].update(__class__=7),
+    "warnings of another version": lambda data: data.update(warnings=np.zeros(3)),
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_forged_data_is_refused_before_anything_changes(name):
+    env, other = live(lambda: Bodies(STACK), 20), live(lambda: Bodies(STACK), 5)
+    state = saved(env)
+    if "body_awake_ind" not in state["unwrapped/data"]:
+        pytest.skip("this version of MuJoCo lets no bodies sleep")
+    FORGED[name](state["unwrapped/data"])
+    before = other.data.qpos.copy()
+    message = refusal(DamagedError, Environment(other).load, state)
+    assert "is not a valid save" in message
+    assert np.array_equal(other.data.qpos, before)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error"),
+    [
+        ({"geom_bodyid": np.full(7, 1000, np.int32)}, MismatchError),
+        ({"geom_condim": np.full(7, 1000, np.int32)}, DamagedError),
+        ({"geom_matid": np.full(7, 1000, np.int32)}, DamagedError),
+        ({"opt.iterations": np.array(2**40)}, DamagedError),
+        ({"geom_size": np.zeros((3, 3))}, MismatchError),
+    ],
+)
+def test_forged_models_are_refused_before_anything_changes(changed, error):
+    env, other = Bodies(STACK), Bodies(STACK)
+    state = saved(env)
+    state["unwrapped/model"]["changed"].update(changed)
+    refusal(error, Environment(other).load, state)
+    assert other.model.geom_bodyid.max() < 10
+
+
+def test_names_that_a_model_lacks_are_left_out():
+    env, other = Bodies(STACK), Bodies(STACK)
+    state = saved(env)
+    state["unwrapped/model"]["changed"]["__class__.__name__"] = np.array(7)
+    Environment(other).load(state)
+    assert type(other.model).__name__ == "MjModel"
+
+
 def test_what_draws_is_left_alone():
     class Drawn(Bodies):
         def __init__(self):
@@ -268,11 +322,11 @@ def test_what_draws_is_left_alone():
 
 def test_environments_of_the_composer_are_refused(monkeypatch):
     monkeypatch.setenv("MUJOCO_GL", "disabled")
+    manipulation = pytest.importorskip("dm_control.manipulation")
     try:
-        manipulation = pytest.importorskip("dm_control.manipulation")
+        env = manipulation.load("reach_site_features", seed=1)
     except AttributeError:
         pytest.skip("this dm_control is not of this MuJoCo")
-    env = manipulation.load("reach_site_features", seed=1)
     assert refusal(StateError, Environment(env).save) == (
         "Cannot save the environment: the environment is one of dm_control's composer, "
         "which compiles its models anew. Make a new one in load(), whose episode "

@@ -226,10 +226,17 @@ for id_ in [*ROBOTICS, "AdroitHandDoor-v1", "AntMaze_UMaze-v5"]:
 class Ordered(gymnasium.Wrapper):
     """Orders the tasks in the info, which come in the order of the hashes of texts."""
 
+    def reset(self, **arguments):
+        seen, info = self.env.reset(**arguments)
+        return seen, self.ordered(info)
+
     def step(self, action):
         *result, info = self.env.step(action)
+        return *result, self.ordered(info)
+
+    def ordered(self, info):
         tasks = {k: sorted(v) for k, v in info.items() if isinstance(v, (list, set))}
-        return *result, {**info, **tasks}
+        return {**info, **tasks}
 
 
 add_made("FrankaKitchen-v1", "mujoco", "gymnasium_robotics", wrap=[Ordered])
