@@ -10,7 +10,8 @@ AGAINST =
 OLDEST_PYTHON = $(shell for name in python3.10 python3.11 python3.12 python3; do \
 	$$name -c "import ensurepip" 2>/dev/null && echo $$name && break; done)
 
-.PHONY: demo manual pictures test check test-torch test-oldest bench soak fuzz clean
+.PHONY: demo manual pictures test check test-torch test-oldest environments
+.PHONY: bench soak fuzz clean
 
 # The targets share an environment, and pip needs it to itself.
 .NOTPARALLEL:
@@ -30,7 +31,7 @@ manual: $(VENV)/.examples
 	$(VENV)/bin/python -m elementsckpt.cli.manual > docs/cli.md
 
 test: $(VENV)/.test
-	$(VENV)/bin/python -m pytest -n logical --maxprocesses 4
+	$(VENV)/bin/python -m pytest -n logical --maxprocesses 4 -m "not environments"
 
 check: $(VENV)/.dev
 	$(VENV)/bin/python -m ruff format --check
@@ -49,6 +50,12 @@ test-oldest:
 	@$(MAKE) --no-print-directory test PYTHON=$(OLDEST_PYTHON) \
 		VENV=.venv-oldest CONSTRAINTS=.ci/oldest.txt
 
+# The environments of docs/environments.md, each saved 60 times, in their simulators.
+environments:
+	@$(MAKE) --no-print-directory .venv-environments/.test-environments \
+		VENV=.venv-environments CONSTRAINTS=.ci/environments.txt
+	.venv-environments/bin/python -m pytest -m environments -n logical --maxprocesses 4
+
 # With AGAINST=main, it says what became slower, and rewrites nothing.
 bench: $(VENV)/.bench
 	$(VENV)/bin/python -m benchmarks $(if $(AGAINST),--against $(AGAINST),--write)
@@ -62,7 +69,7 @@ fuzz: $(VENV)/.soak
 	$(VENV)/bin/python tests/fuzz.py
 
 clean:
-	rm -rf .venv .venv-torch .venv-oldest build dist *.egg-info
+	rm -rf .venv .venv-torch .venv-oldest .venv-environments build dist *.egg-info
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from .components.wrappers import Counter as Counter
     from .components.wrappers import Saveable as Saveable
     from .directory.retention import Keep as Keep
+    from .environments.component import Environment as Environment
+    from .environments.recorded import Recorded as Recorded
     from .errors import CheckpointError as CheckpointError
     from .errors import ComponentError as ComponentError
     from .errors import DamagedError as DamagedError
@@ -77,6 +79,8 @@ _HOMES = {
     "components.value": ["Value"],
     "components.wrappers": ["Counter", "Saveable"],
     "directory.retention": ["Keep"],
+    "environments.component": ["Environment"],
+    "environments.recorded": ["Recorded"],
     "errors": [
         "CheckpointError",
         "ComponentError",

@@ -48,7 +48,14 @@ class CheckpointError(Exception):
 
     Args:
       message: What is wrong, where, what was expected and found, and the remedy.
+
+    Attributes:
+      message: The same, printable.
+      subject: Words in it that stand for the key of the component, if it does not know
+        that.
     """
+
+    subject = ""
 
     def __init__(self, message: str) -> None:
         message = _printable(message)
@@ -144,7 +151,10 @@ def naming(key: str) -> Iterator[None]:
     try:
         yield
     except (StateError, MismatchError) as error:
-        error.message = _printable(f"Component {key!r}: {error.message}")
+        named = f"Component {key!r}: {error.message}"
+        if error.subject:
+            named = error.message.replace(error.subject, repr(key), 1)
+        error.message = _printable(named)
         error.args = (error.message,)
         raise
 

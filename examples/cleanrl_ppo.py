@@ -1,10 +1,9 @@
 """PPO in torch in one file, as CleanRL writes it. Run it again: it resumes.
 
 A save is made between iterations, in the middle of episodes: what the program holds
-then is in six components. What is before `layer` gets and sets what environments hold.
+then is in six components.
 """
 
-import collections
 import dataclasses
 import random
 
@@ -13,7 +12,6 @@ import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers import RecordEpisodeStatistics
-from gymnasium.wrappers.utils import RunningMeanStd
 from torch import nn
 from torch.distributions import Categorical
 
@@ -38,62 +36,8 @@ class Args:
     entropy: float = 0.01
 
 
-GAME = ["state", "_np_random"]  # What step() and reset() of this game change.
-# Wrappers' numbers are all saved, with those that they were made with; but for clocks
-# and times, which differ from process to process.
-NUMBERS = (int, float, list, collections.deque, np.generic, np.ndarray)
-CLOCKS = ("episode_start_time", "time_queue")
-
-
-def layers(env):
-    """Yield the attributes of all wrappers, and of the running means in them."""
-    while isinstance(env, (gymnasium.Wrapper, gymnasium.vector.VectorWrapper)):
-        found = vars(env)
-        yield found
-        yield from (vars(x) for x in found.values() if isinstance(x, RunningMeanStd))
-        env = env.env
-
-
-def get_numbers(env):
-    return [
-        {k: v for k, v in x.items() if isinstance(v, NUMBERS) and k not in CLOCKS}
-        for x in layers(env)
-    ]
-
-
-def set_numbers(env, saved):
-    for layer, numbers in zip(layers(env), saved, strict=True):
-        layer.update(numbers)
-
-
-class Resumable(gymnasium.Wrapper):
-    """Goes around all other wrappers, so that the episode can be got and set."""
-
-    @property
-    def episode(self):
-        game = vars(self.unwrapped)
-        return {name: game[name] for name in GAME}, get_numbers(self.env)
-
-    @episode.setter
-    def episode(self, saved):
-        game, numbers = saved
-        vars(self.unwrapped).update(game)
-        set_numbers(self.env, numbers)
-
-
-def get_state(envs):
-    """Return what environments hold, and the wrappers around all of them."""
-    return list(envs.unwrapped.call("episode")), get_numbers(envs)
-
-
-def set_state(envs, saved):  # After a reset.
-    episodes, numbers = saved
-    envs.unwrapped.set_attr("episode", episodes)
-    set_numbers(envs, numbers)
-
-
 def make_env():
-    return Resumable(RecordEpisodeStatistics(gymnasium.make("CartPole-v1")))
+    return RecordEpisodeStatistics(gymnasium.make("CartPole-v1"))
 
 
 def layer(inputs, outputs, scale=2**0.5):
@@ -133,9 +77,7 @@ cp = elementsckpt.Checkpoint(
     metadata=args,
 )
 cp.step, cp.agent, cp.optimizer, cp.now = iteration, agent, optimizer, now
-cp.envs = elementsckpt.Saveable(
-    lambda: get_state(envs), lambda saved: set_state(envs, saved)
-)
+cp.envs = elementsckpt.Environment(envs)
 cp.rng = elementsckpt.GlobalRNG()
 if cp.load_or_save():
     print("Resumed at iteration", int(iteration))

@@ -2,34 +2,24 @@
 
 python examples/sb3_callback.py dqn    # Run it again: it resumes.
 python examples/sb3_callback.py ppo    # Or sac.
+python examples/sb3_callback.py ppo --workers    # Environments in processes.
 
 It saves between two rollouts, when all that was collected has been learned from, also
-if a signal asks it to end. What the environments hold is saved by hand.
+if a signal asks it to end. Episodes go on where they were.
 """
 
-import collections
 import operator
 import sys
 import types
 
-import gymnasium
 import numpy as np
 import torch
 from stable_baselines3 import DQN, PPO, SAC
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.running_mean_std import RunningMeanStd
-from stable_baselines3.common.vec_env import VecEnvWrapper
-from stable_baselines3.common.vec_env.stacked_observations import StackedObservations
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
 import elementsckpt
-
-GAME = ["state", "_np_random"]  # What step() and reset() of these games change.
-# Wrappers' numbers are all saved, with those that they were made with; but for clocks
-# and times, which differ from process to process.
-NUMBERS = (int, float, list, collections.deque, np.generic, np.ndarray)
-CLOCKS = ("episode_start_time", "time_queue")
-OBJECTS = (RunningMeanStd, StackedObservations)  # With numbers, too.
 
 # What models of all algorithms have of these.
 NAMES = ["num_timesteps", "_episode_num", "_n_updates", "_n_calls", "action_noise"]
@@ -47,6 +37,7 @@ class SaveAndResume(BaseCallback):
 
     def _on_training_start(self):
         self.cp.training = Training(self.model)
+        self.cp.envs = elementsckpt.Environment(self.model.env)
         self.cp.rng = elementsckpt.GlobalRNG()
         self.cp.load_or_save()
 
@@ -63,7 +54,7 @@ class SaveAndResume(BaseCallback):
 
 
 class Training:
-    """What a model of any algorithm and its environments hold between two rollouts."""
+    """What a model of any algorithm holds between two rollouts."""
 
     def __init__(self, model):
         self.model = model
@@ -75,9 +66,6 @@ class Training:
             "tensors": {name: operator.attrgetter(name)(model) for name in tensors},
             "attributes": {x: vars(model)[x] for x in NAMES if x in vars(model)},
             "buffer": get_replay(model),
-            "actions_rng": model.action_space.np_random.bit_generator.state,
-            "episodes": model.env.env_method("get_episode"),
-            "numbers": get_numbers(model.env),
         }
 
     def load(self, data):
@@ -88,10 +76,6 @@ class Training:
         vars(model).update(data["attributes"])
         if data["buffer"]:
             vars(model.replay_buffer).update(data["buffer"])
-        model.action_space.np_random.bit_generator.state = data["actions_rng"]
-        for index, episode in enumerate(data["episodes"]):
-            model.env.env_method("set_episode", episode, indices=index)
-        set_numbers(model.env, data["numbers"])
 
 
 def get_replay(model):
@@ -113,40 +97,6 @@ def get_replay(model):
     }
 
 
-class Resumable(gymnasium.Wrapper):
-    """Goes around all other wrappers, Monitor too, so that the episode can be saved."""
-
-    def get_episode(self):
-        game = vars(self.unwrapped)
-        return {name: game[name] for name in GAME}, get_numbers(self.env)
-
-    def set_episode(self, saved):
-        game, numbers = saved
-        vars(self.unwrapped).update(game)
-        set_numbers(self.env, numbers)
-
-
-def layers(env):
-    """Yield the attributes of wrappers, of one environment or of several."""
-    while isinstance(env, (gymnasium.Wrapper, VecEnvWrapper)):
-        found = vars(env)
-        yield found
-        yield from (vars(x) for x in found.values() if isinstance(x, OBJECTS))
-        env = found.get("venv") or found["env"]
-
-
-def get_numbers(env):
-    return [
-        {k: v for k, v in x.items() if isinstance(v, NUMBERS) and k not in CLOCKS}
-        for x in layers(env)
-    ]
-
-
-def set_numbers(env, saved):
-    for layer, numbers in zip(layers(env), saved, strict=True):
-        layer.update(numbers)
-
-
 ALGORITHMS = {
     "ppo": (PPO, "CartPole-v1", {"n_steps": 128}),
     "dqn": (DQN, "CartPole-v1", {"learning_starts": 200, "buffer_size": 600}),
@@ -154,12 +104,13 @@ ALGORITHMS = {
 }
 
 
-def main(name="dqn"):
+def main(name="dqn", place=""):
     algorithm, game, settings = ALGORITHMS[name]
-    envs = make_vec_env(game, 2, wrapper_class=Resumable)
+    kind = SubprocVecEnv if place == "--workers" else DummyVecEnv
+    envs = make_vec_env(game, 2, vec_env_cls=kind)
     model = algorithm("MlpPolicy", envs, seed=0, device="cpu", **settings)
     cp = elementsckpt.Checkpoint(
-        f"logdir/sb3_{name}",
+        f"logdir/sb3_{name}{place}",
         keep=2,
         step=lambda: model.num_timesteps,
         every=elementsckpt.Every(256),

@@ -19,6 +19,14 @@ class TypedKey(Value):
     """A typed key that is registered; the attribute returns the current key."""
 
 
+class Checking:
+    """A component that refuses a state before any component has changed."""
+
+    def check(self, data: Any) -> object:
+        """Refuse a state that `load` would; nothing changes."""
+        raise NotImplementedError
+
+
 # Methods that may take more entries than the object's current state has.
 _OF_DICTS = frozenset({"load_state_dict", "from_state_dict"})
 
@@ -71,7 +79,11 @@ class Component(NamedTuple):
             return of_value(self.owner, self.state)
         load, grows = getattr(self.owner, self.load_name), self.load_name in _OF_DICTS
         is_complete = grows and is_module(self.value)
-        return Target(load, self.state, grows=grows, is_complete=is_complete)
+        checks = attributes.is_instance(self.owner, Checking)
+        check = self.owner.check if checks else None
+        return Target(
+            load, self.state, check=check, grows=grows, is_complete=is_complete
+        )
 
     def state(self) -> Any:
         """Return the state now."""
@@ -94,6 +106,8 @@ class Target(Struct, frozen=True):
     Attributes:
       load: Takes the state, or a folder; None if the state is only returned.
       state: Returns the current state; None if there is none.
+      check: Refuses a state that `load` would, before any component has changed; None
+        if nothing but `load` can tell.
       template: Returns the current value, flattened; all leaves of a saved value must
         match it. None if there is no template.
       is_rebuilt: Whether it takes a saved value with its classes.
@@ -103,6 +117,7 @@ class Target(Struct, frozen=True):
 
     load: Callable[[Any], Any] | None = None
     state: Callable[[], Any] | None = None
+    check: Callable[[Any], object] | None = None
     template: Callable[[], Flat] | None = None
     is_rebuilt: bool = False
     grows: bool = False
@@ -119,7 +134,7 @@ def of_value(value: Value, state: Callable[[], Any] | None = None) -> Target:
     load = functools.partial(setattr, value, "value")
     if is_empty(value):
         return Target(load, state, is_rebuilt=True)
-    return Target(load, state, functools.partial(template, value))
+    return Target(load, state, template=functools.partial(template, value))
 
 
 def of_loadfns(loadfns: Mapping[str, Callable[[Any], Any]]) -> dict[str, Target]:

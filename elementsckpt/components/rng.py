@@ -5,11 +5,12 @@ Generators of torch have `get_state` and `set_state`, so they need no owner.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import random
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,21 +61,37 @@ class GlobalRNG:
         Raises:
           MismatchError: the data is not such states; no generator has changed.
         """
-        try:
-            like = random.Random()
-            generators.set_python_state(like, data["random"])
-            numpy = generators.randomstate(data["numpy"])  # Checks the state.
-            if "torch" in data:
+        python, numpy = global_generators(data)
+        if "torch" in data:
+            with _refusing(data):
                 _load_torch(data["torch"])
-        except _NO_STATE as error:
-            why = f" ({reason(error)})" if isinstance(error, ValueError) else ""
-            raise MismatchError(
-                f"Saved is {shown(data)}, and a GlobalRNG loads states of global "
-                f"generators{why}. Register what it was saved from; they have not "
-                f"changed."
-            ) from error
         _load_numpy(numpy)
-        random.setstate(like.getstate())
+        random.setstate(python.getstate())
+
+
+def global_generators(data: Mapping[str, Any]) -> tuple[random.Random, Any]:
+    """Return generators of `random` and NumPy with the states that were saved.
+
+    Raises:
+      MismatchError: the data is not such states.
+    """
+    with _refusing(data):
+        python = random.Random()
+        generators.set_python_state(python, data["random"])
+        return python, generators.randomstate(data["numpy"])
+
+
+@contextlib.contextmanager
+def _refusing(data: Any) -> Iterator[None]:
+    """Refuse data from which no generator could be set."""
+    try:
+        yield
+    except _NO_STATE as error:
+        why = f" ({reason(error)})" if isinstance(error, ValueError) else ""
+        raise MismatchError(
+            f"Saved is {shown(data)}, and a GlobalRNG loads states of global "
+            f"generators{why}. Register what it was saved from; they have not changed."
+        ) from error
 
 
 def last(functions: Mapping[str, Callable[..., Any]]) -> dict[str, Callable[..., Any]]:
@@ -181,10 +198,7 @@ class NumpyBits:
 
     def set(self, bits: Any) -> None:
         """Set its state, and that of its seed."""
-        try:
-            self.bits.__setstate__((bits.state, bits.seed_seq))
-        except (TypeError, ValueError):  # NumPy 1 cannot set an existing one's seed.
-            self.bits.state = bits.state
+        generators.set_bits(self.bits, bits.state, bits.seed_seq)
 
 
 class NumpyGenerator(NumpyBits):

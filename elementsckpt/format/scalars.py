@@ -74,7 +74,7 @@ def build_dict(keys: Sequence[Any], values: Iterable[Any]) -> dict[Any, Any]:
       ValueError: two keys are the same, or many have the same hash.
       TypeError: a key has no hash.
     """
-    _refuse_twins(keys)
+    refuse_twins(keys)
     found = dict(zip(keys, values, strict=True))
     if len(found) != len(keys):
         raise ValueError("a dict has a key twice")
@@ -93,7 +93,7 @@ def decode_keys(codes: Iterable[Any]) -> list[str]:
     return found
 
 
-def _refuse_twins(keys: Collection[Any]) -> None:
+def refuse_twins(keys: Collection[Any]) -> None:
     """Refuse keys forged to have the same hash: building their dict takes too long.
 
     Text cannot be forged like this.
@@ -178,7 +178,7 @@ def _encode_items(name: str, value: Any) -> Any:
 
 def _decode_set(container: Callable[[Any], Any], code: Any) -> Any:
     items = [decode(item) for item in code]
-    _refuse_twins(items)
+    refuse_twins(items)
     return container(items)
 
 

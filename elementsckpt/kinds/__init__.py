@@ -15,6 +15,7 @@ __all__ = [
     "jax_kinds",
     "kind",
     "leaves",
+    "losses",
     "numpy_kinds",
     "pickles",
     "python_kinds",

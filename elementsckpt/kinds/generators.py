@@ -6,14 +6,16 @@ size in the state. So a state from a file must look like one that NumPy made.
 
 from __future__ import annotations
 
+import _random
 import math
 import random
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-_NAMES = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
+NAMES = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
 _ENDS = {"pos": 624, "buffer_pos": 4}  # The largest valid positions.
 _SEED = frozenset({"entropy", "spawn_key", "pool_size", "n_children_spawned"})
 # NumPy's work on a seed grows with the square of these.
@@ -29,7 +31,7 @@ def kind_of(value: Any) -> str | None:
         return None
     is_legacy = type(value) is module.RandomState
     bits = value._bit_generator if is_legacy else value.bit_generator
-    if type(bits).__name__ not in _NAMES:
+    if type(bits).__name__ not in NAMES:
         return None
     if is_legacy:
         return "randomstate"
@@ -57,7 +59,7 @@ def generator(state: Any, seed: Any) -> np.random.Generator:
     Raises:
       ValueError, TypeError, KeyError: no Generator has these states.
     """
-    bits = _bit_generator(state, _seed_sequence(seed))
+    bits = _bit_generator(state, seed_sequence(seed))
     _check(state, bits.state)
     bits.state = state
     return np.random.Generator(bits)
@@ -97,12 +99,12 @@ def set_python_state(generator: random.Random, state: Any) -> None:
 
 def _bit_generator(state: Any, seed: Any) -> Any:
     name = state["bit_generator"]
-    if name not in _NAMES:
+    if name not in NAMES:
         raise ValueError(f"no bit generator of NumPy's: {name!r}")
     return getattr(np.random, name)(seed)
 
 
-def _seed_sequence(state: Any) -> np.random.SeedSequence:
+def seed_sequence(state: Any) -> np.random.SeedSequence:
     if state is None:
         return np.random.SeedSequence(0)
     if type(state) is not dict or state.keys() != _SEED or not _is_small(state):
@@ -143,3 +145,92 @@ def _check(state: Any, like: Any) -> None:
                 raise ValueError(f"a generator whose {name} is another array")
         elif name in _ENDS and not 0 <= found <= _ENDS[name]:
             raise ValueError(f"a generator at position {found} of {_ENDS[name]}")
+
+
+# The same states as arrays of words, which are small leaves; a seed has none.
+
+
+def words_of(bits: Any) -> np.ndarray:
+    """Return the state of a bit generator as an array: two words for each number."""
+    words: list[Any] = []
+    for value in _numbers(bits.state):
+        if isinstance(value, np.ndarray):
+            words += value.tolist()
+        else:
+            words += (value & _WORD, value >> 64)
+    return np.array(words, np.uint64)
+
+
+def state_of_words(words: Any, like: Any) -> Any:
+    """Return the state that `words_of` returned, for a bit generator of this type.
+
+    Args:
+      words: The words.
+      like: The state of another one.
+
+    Raises:
+      ValueError, TypeError, IndexError: no bit generator has this state.
+    """
+    if type(words) is not np.ndarray or words.dtype != np.uint64:
+        raise ValueError("no words of a generator")
+    found = iter(words.tolist())
+    state = _with_numbers(like, found)
+    if next(found, None) is not None:
+        raise ValueError("too many words of a generator")
+    _check(state, like)
+    return state
+
+
+_WORD = (1 << 64) - 1
+
+
+def _numbers(state: Any) -> list[Any]:
+    """Return the numbers in a state, in one order."""
+    found = []
+    for value in state.values():
+        if type(value) is dict:
+            found += _numbers(value)
+        elif type(value) is not str:
+            found.append(value)
+    return found
+
+
+def _with_numbers(like: Any, words: Iterator[Any]) -> Any:
+    state = {}
+    for name, value in like.items():
+        if type(value) is dict:
+            state[name] = _with_numbers(value, words)
+        elif isinstance(value, np.ndarray):
+            found = [next(words, 0) for _ in range(value.size)]
+            state[name] = np.array(found, np.uint64).astype(value.dtype)
+        elif type(value) is str:
+            state[name] = value
+        else:
+            state[name] = next(words, 0) | next(words, 0) << 64
+    return state
+
+
+def set_bits(bits: Any, state: Any, seed: Any) -> bool:
+    """Set the state of a bit generator and its seed; False if it keeps its seed."""
+    try:
+        bits.__setstate__((state, seed))
+    except (TypeError, ValueError):  # NumPy 1 cannot set an existing one's seed.
+        bits.state = state
+    return bits.seed_seq is seed
+
+
+def python_words(generator: Any) -> np.ndarray:
+    """Return the words of a `random.Random`, without what it keeps as an attribute."""
+    words = _random.Random.getstate(generator)
+    return np.array(words, np.uint32)
+
+
+def set_python_words(generator: Any, words: Any) -> None:
+    """Set the words that `python_words` returned.
+
+    Raises:
+      ValueError, TypeError, AttributeError: they are none; nothing has changed.
+    """
+    if type(words) is not np.ndarray or words.dtype != np.uint32:
+        raise ValueError("no words of a generator")
+    _random.Random.setstate(generator, tuple(words.tolist()))

@@ -80,7 +80,7 @@ def _made(value: Any, reduction: tuple[Any, ...]) -> _Made:
 
 
 def _lost_attributes(value: Any, found: Mapping[str, Any], made: _Made) -> list[str]:
-    if found and _is_ez_pickle(type(value)):
+    if found and is_ez_pickle(type(value)):
         return _beyond_arguments(found)
     if not made.state:
         return _not_given(value, found, made)
@@ -105,7 +105,7 @@ def _attributes(value: Any) -> dict[str, Any]:
     }
 
 
-def _is_ez_pickle(cls: Any) -> bool:
+def is_ez_pickle(cls: Any) -> bool:
     """Return whether EzPickle of Gymnasium or Gym pickles the class.
 
     Its pickle holds the arguments of the constructor, no matter how the object has

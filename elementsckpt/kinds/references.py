@@ -20,8 +20,8 @@ from .classes import Change
 
 FROZEN_DICT = "flax.core.frozen_dict:FrozenDict"
 # Builtins that a defaultdict of a foreign save may call.
-_BUILTINS = (int, float, complex, bool, str, bytes, list, dict, set, tuple)
-_FACTORIES: dict[str, type] = {factory.__name__: factory for factory in _BUILTINS}
+BUILTINS = (int, float, complex, bool, str, bytes, list, dict, set, tuple)
+_FACTORIES: dict[str, type] = {factory.__name__: factory for factory in BUILTINS}
 
 
 def name_of(cls: type) -> str:
@@ -38,7 +38,7 @@ def path_of(value: Any) -> str | None:
     if module == "__main__":  # In another program, the path leads elsewhere.
         return None
     path = f"{module}:{name}"
-    return path if _find(path) is value else None
+    return path if find(path) is value else None
 
 
 def name_in_main(value: Any) -> str | None:
@@ -51,12 +51,12 @@ def name_in_main(value: Any) -> str | None:
 
 def is_jax_array_class(value: Any) -> bool:
     """Return whether it is `jax.Array`, which is not in the module that it names."""
-    return isinstance(value, type) and value is _find("jax:Array")
+    return isinstance(value, type) and value is find("jax:Array")
 
 
 def find_in_main(name: str) -> Any:
     """Return the class or function with this name in `__main__`, or None."""
-    return _find(f"__main__:{name}")
+    return find(f"__main__:{name}")
 
 
 def factory_name(factory: Any) -> str | None:
@@ -69,7 +69,7 @@ def factory(name: str) -> type:
     return _FACTORIES[name]
 
 
-def _find(path: str) -> Any:
+def find(path: str) -> Any:
     """Return the object at an import path in the modules imported so far, or None."""
     module, _, name = path.partition(":")
     value: Any = sys.modules.get(module)
@@ -178,7 +178,7 @@ class Resolver:
                 importlib.import_module(path.partition(":")[0])
             except Exception:  # The code of a module may raise anything.
                 return None
-        return _find(path)
+        return find(path)
 
     @functools.cached_property
     def _known(self) -> list[Any]:

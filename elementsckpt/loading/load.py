@@ -15,7 +15,7 @@ from typing import Any
 from ..components import rng, torch_states
 from ..components.component import Target
 from ..directory.entries import SaveEntry
-from ..errors import PickleError, add_note, naming
+from ..errors import MismatchError, PickleError, add_note, naming, reason
 from ..format.manifest import escape
 from ..state import saved_tree
 from ..state.unflattening import LEFT_OUT
@@ -111,6 +111,7 @@ def read(
             _read(loaded, is_own=candidates.are_own(found.path))
             loaded.notes.warn_of_classes()
             _note_misfits(loaded)
+            _check(loaded)
             if not request.dry_run:
                 refusals.refuse_misfits(loaded)
         except BaseException:
@@ -245,6 +246,19 @@ def _warn_of_plain(key: str, found: SaveEntry) -> None:
             key,
             found.path,
         )
+
+
+def _check(loaded: Loaded) -> None:
+    """Let components refuse their states, before one of them has changed."""
+    for key, target in loaded.targets.items():
+        if target.check is not None and key in loaded.states:
+            try:
+                with naming(key):
+                    target.check(loaded.states[key])
+            except MismatchError as error:
+                if not loaded.request.dry_run:
+                    raise
+                loaded.mismatched[key] = reason(error)
 
 
 def _note_misfits(loaded: Loaded) -> None:

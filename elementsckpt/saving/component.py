@@ -15,6 +15,7 @@ from ..errors import StateError, add_note, naming
 from ..format import scalars
 from ..format.manifest import Component, Tree, encode_tree
 from ..format.names import stems
+from ..kinds import losses as pickle_losses
 from ..state import flattening, recurring, saved_tree
 from ..state.recurring import Recurring
 from ..state.sharing import Losses
@@ -252,15 +253,25 @@ class ComponentSave:
             self._notices.warn(
                 ("losses", self.key, cls),
                 "%s%s holds a %s.%s, whose pickle leaves out %s, so a load will not "
-                "bring that back. Save it by hand, beside the object, and set it in "
-                "load(); or begin anew there on purpose, as reset() of an environment "
-                "does.",
+                "bring that back. %s",
                 saved_tree.full_name(self.key, prefix + names[0]),
                 more,
                 cls.__module__,
                 cls.__qualname__,
                 _some(attributes, " attributes"),
+                _ENVIRONMENT if pickle_losses.is_ez_pickle(cls) else _BY_HAND,
             )
+
+
+_ENVIRONMENT = (
+    "Register the environment by itself, as elementsckpt.Environment(env), which saves "
+    "it in the middle of its episode; or call its reset() in load(), where a new "
+    "episode then begins."
+)
+_BY_HAND = (
+    "Save it by hand, beside the object, and set it in load(); or begin anew there on "
+    "purpose."
+)
 
 
 def _some(names: Sequence[str], what: str = "") -> str:

@@ -53,7 +53,7 @@ def in_slots(value: Any) -> dict[str, Any]:
     """Return the attributes that are set in the slots of the object's class."""
     found = {}
     cls: Any = type(value)
-    for name, slot in _slots(cls).items():
+    for name, slot in slots(cls).items():
         with contextlib.suppress(AttributeError):
             found[name] = slot.__get__(value)
     return found
@@ -62,13 +62,13 @@ def in_slots(value: Any) -> dict[str, Any]:
 def takes(value: Any) -> bool:
     """Return whether instances of the object's class can have attributes."""
     cls: Any = type(value)
-    return bool(cls.__dictoffset__) or bool(_slots(cls))
+    return bool(cls.__dictoffset__) or bool(slots(cls))
 
 
 def has_place(value: Any, name: Any) -> bool:
     """Return whether the object can have an attribute of this name."""
     cls: Any = type(value)
-    return bool(cls.__dictoffset__) or name in _slots(cls)
+    return bool(cls.__dictoffset__) or name in slots(cls)
 
 
 def give(value: Any, attributes: Mapping[Any, Any]) -> None:
@@ -78,16 +78,16 @@ def give(value: Any, attributes: Mapping[Any, Any]) -> None:
       AttributeError: the object has no place for one.
     """
     cls: Any = type(value)
-    slots = _slots(cls)
+    found = slots(cls)
     for name, attribute in attributes.items():
-        if name in slots:
-            slots[name].__set__(value, attribute)
+        if name in found:
+            found[name].__set__(value, attribute)
         else:  # setattr would call properties, and could set the `__class__`.
             object.__getattribute__(value, "__dict__")[name] = attribute
 
 
 @functools.cache
-def _slots(cls: Any) -> dict[str, Any]:
+def slots(cls: Any) -> dict[str, Any]:
     """Return the slots of a class and its bases, by name."""
     return {
         name: member

@@ -90,7 +90,8 @@ def test_an_ez_pickle_is_told_of_wherever_it_is(tmp_path, caplog, place, backgro
     message = said(caplog)[0]
     assert message.startswith("agent/envs/0 holds a test_losses.environment.<locals>.H")
     assert "whose pickle leaves out simulator, so a load will not bring" in message
-    assert "reset()" in message
+    assert "as elementsckpt.Environment(env), which saves it in the middle" in message
+    assert "or call its reset() in load()" in message
 
 
 @pytest.mark.parametrize("name", ["gym", "gymnasium", "some.fork"])

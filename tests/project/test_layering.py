@@ -21,6 +21,7 @@ FLOORS = [
     {"engine"},
     {"functions", "inspection", "run"},
     {"saving", "loading"},
+    {"environments"},
     {"directory", "components"},
     {"state", "foreign"},
     {"storage", "kinds"},

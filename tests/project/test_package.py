@@ -19,6 +19,8 @@ from support.boxes import ROOT, printed, python
 EXPORTS = {
     "Checkpoint",
     "Counter",
+    "Environment",
+    "Recorded",
     "Every",
     "Keep",
     "Files",

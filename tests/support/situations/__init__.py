@@ -9,6 +9,7 @@ from . import (  # noqa: F401 (each fills the table)
     arguments,
     components,
     damage,
+    environments,
     looking,
     misfits,
     missing,

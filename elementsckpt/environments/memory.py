@@ -1,0 +1,125 @@
+"""Addresses of arrays: which of them are in the same memory, and whose it is."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import objects
+from .node import MISSING
+
+
+class Span(NamedTuple):
+    """The addresses of an array."""
+
+    start: int
+    stop: int
+    number: int
+    array: Any
+
+
+def between(group: Sequence[Span], start: int, stop: int) -> Any:
+    """Return the memory between two addresses as an array, or None."""
+    for span in group:
+        base = span.array
+        while isinstance(base, np.ndarray):
+            first, last = bounds(base)
+            is_whole = base.flags.c_contiguous or base.flags.f_contiguous
+            if is_whole and first <= start and stop <= last and base.size:
+                flat = base.ravel(order="K").view(np.ndarray)
+                size = flat.itemsize
+                if base.dtype.hasobject:
+                    return None
+                if (start - first) % size or (stop - first) % size:
+                    flat, size = flat.view(np.uint8), 1
+                return flat[(start - first) // size : (stop - first) // size]
+            base = base.base
+    return None
+
+
+def groups(spans: Sequence[Span]) -> Iterator[list[Span]]:
+    """Yield arrays whose addresses overlap, directly or by way of others."""
+    group: list[Span] = []
+    end = 0
+    for span in sorted(spans, key=lambda span: span[:3]):
+        if group and span.start >= end:
+            yield group
+            group = []
+        group.append(span)
+        end = max(end, span.stop) if len(group) > 1 else span.stop
+    if group:
+        yield group
+
+
+def address(array: Any) -> int:
+    start: int = array.__array_interface__["data"][0]
+    return start
+
+
+def bounds(array: Any) -> tuple[int, int]:
+    """Return the addresses between which the elements of an array are."""
+    start = address(array)
+    if array.flags.c_contiguous:
+        return start, start + array.nbytes
+    stop = start + array.itemsize
+    for count, stride in zip(array.shape, array.strides, strict=True):
+        if stride > 0:
+            stop += (count - 1) * stride
+        else:
+            start += (count - 1) * stride
+    return start, stop
+
+
+def is_fortran(array: Any) -> bool:
+    return bool(array.flags.f_contiguous and not array.flags.c_contiguous)
+
+
+def is_order(array: Any, order: str) -> bool:
+    flags = array.flags
+    return bool(flags.c_contiguous if order == "C" else flags.f_contiguous)
+
+
+def base_of(array: Any) -> Any:
+    """Return the array in whose memory another one is; MISSING if none."""
+    found = MISSING
+    while isinstance(getattr(array, "base", None), np.ndarray):
+        found = array = array.base
+    return found
+
+
+def owner_of(array: Any, found: Iterable[Any]) -> str | None:
+    """Return the type of what owns the memory of an array, unless that is an array.
+
+    Args:
+      array: The array.
+      found: All objects that the environment reaches.
+    """
+    base = array.base
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, memoryview):
+        base = base.obj
+    if base is None or isinstance(base, _PRIVATE) or _is_result(base):
+        return None
+    if objects.name_of(type(base)) == "torch:Tensor" and not _is_met(base, found):
+        return None  # As is the memory of an action that a network of torch chose.
+    return objects.shown(type(base))
+
+
+def _is_met(tensor: Any, found: Iterable[Any]) -> bool:
+    """Return whether a tensor in the memory of this one is among the objects."""
+    place = tensor.untyped_storage().data_ptr()
+    tensors = [x for x in found if isinstance(x, type(tensor))]
+    return any(x.untyped_storage().data_ptr() == place for x in tensors)
+
+
+# What lends memory to one array alone, or memory that does not change.
+_PRIVATE = (bytes, type(datetime.datetime_CAPI))
+
+
+def _is_result(owner: Any) -> bool:
+    """Return whether memory was made for the result of a function, as ALE's are."""
+    return objects.name_of(type(owner)) == "nanobind:nb_ndarray"
