@@ -6,7 +6,17 @@ import os
 from collections.abc import Callable
 from functools import partial
 
-from . import background, directories, footprint, many, replay, scaling, small, whole
+from . import (
+    background,
+    directories,
+    environments,
+    footprint,
+    many,
+    replay,
+    scaling,
+    small,
+    whole,
+)
 from .cases import Row, Setting
 
 ROWS: dict[str, Callable[[Setting], Row]] = {
@@ -31,6 +41,10 @@ ROWS: dict[str, Callable[[Setting], Row]] = {
     "numbered": directories.numbered,
     "replay": replay.replay,
     "scattered": replay.scattered,
+    "cartpole": environments.cartpole,
+    "ant": environments.ant,
+    "pong": environments.pong,
+    "ants-in-workers": environments.ants_in_workers,
     "compress-frames": replay.compress_frames,
     "compress-weights": replay.compress_weights,
     "memory-save": footprint.memory_save,
