@@ -7,7 +7,7 @@ others are places in this one. What is shared in the save is shared afterwards, 
 is not is not.
 
     ["array", [leaf, whether it is writable, owner of its memory], class, attributes]
-    ["place", [holder, offset, shape, strides, dtype], class, attributes]
+    ["place", [holder, its size, offset, shape, strides, dtype], class, attributes]
     ["objects", [shape, order, items], class, attributes]
 
 The owner is an object of a library, such as a simulator, or None.
@@ -164,10 +164,11 @@ class _Place(_Elements):
     """An array in the memory of another."""
 
     def look(self, walk: Loading) -> None:
-        holder, self.offset, shape, strides, dtype = self.content
+        holder, size, self.offset, shape, strides, dtype = self.content
         self.shape, self.strides = tuple(shape), tuple(strides)
         self.dtype = np.dtype(object) if dtype is None else dtypes.decode(dtype)
-        self.holder = walk.visit(holder, memory.base_of(self.live), self.number, "base")
+        beside = memory.around(self.live, self.offset, size)
+        self.holder = walk.visit(holder, beside, self.number, "base")
         if type(self.holder) is not list:
             raise ValueError("a place in what is no array")
 
@@ -293,7 +294,8 @@ def _share(walk: Any, group: Sequence[memory.Span]) -> None:
         if span.number != holder.number:
             array = span.array
             offset = memory.address(array) - start
-            place = [[holder.number], offset, list(array.shape), list(array.strides)]
+            place = [[holder.number], stop - start, offset]
+            place += [list(array.shape), list(array.strides)]
             node = walk.nodes[span.number]
             if node is not None:
                 code = None if array.dtype.hasobject else dtypes.encode(array.dtype)

@@ -82,12 +82,23 @@ def is_order(array: Any, order: str) -> bool:
     return bool(flags.c_contiguous if order == "C" else flags.f_contiguous)
 
 
-def base_of(array: Any) -> Any:
-    """Return the array in whose memory another one is; MISSING if none."""
+def around(array: Any, offset: int, size: int) -> Any:
+    """Return the array in whose memory another one is; MISSING if none.
+
+    Args:
+      array: The other one, or MISSING.
+      offset: Where it begins in the memory.
+      size: Size of the memory. If the array has a larger one, a part of that is meant.
+    """
     found = MISSING
-    while isinstance(getattr(array, "base", None), np.ndarray):
-        found = array = array.base
-    return found
+    base = array
+    while isinstance(getattr(base, "base", None), np.ndarray):
+        found = base = base.base
+    if found is MISSING or found.nbytes == size:
+        return found
+    start = address(array) - offset
+    part = between([Span(*bounds(array), 0, array)], start, start + size)
+    return found if part is None else part
 
 
 def owner_of(array: Any, found: Iterable[Any]) -> str | None:

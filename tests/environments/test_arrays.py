@@ -140,6 +140,20 @@ def test_an_array_that_cannot_be_written_to_stays_or_is_replaced():
     assert not env.b.flags.writeable
 
 
+def test_views_of_memory_that_no_attribute_holds_stay_the_same_arrays():
+    def world():
+        odd = np.arange(8.0)[1:-1:2]
+        return World(odd=odd, reverse=odd[::-1])
+
+    old, env = world(), world()
+    old.odd[:] = 7, 8, 9
+    held = env.odd, env.reverse
+    reload(old, env)
+    assert env.odd is held[0]
+    assert env.reverse is held[1]
+    assert held[1].tolist() == [9, 8, 7]
+
+
 def borrowed():
     return np.frombuffer((ctypes.c_double * 3)(), np.float64)
 

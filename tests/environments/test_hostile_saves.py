@@ -149,8 +149,8 @@ def test_the_graph_of_a_later_form_is_refused():
         ["nothing", 1],
         ["array", ["gone", True, None]],
         ["array", ["#graph", True, None]],
-        ["place", [[1], 0, [1], [8], "<f8"]],
-        ["place", [[0], 0, [1], [8], "<f8"]],
+        ["place", [[1], 8, 0, [1], [8], "<f8"]],
+        ["place", [[0], 8, 0, [1], [8], "<f8"]],
         ["objects", [[1 << 62, 4], "C", []]],
         ["objects", [[3], "C", [1]]],
         ["deque", [[], []]],
@@ -190,7 +190,7 @@ def test_a_place_outside_of_the_memory_is_refused():
 
         def change(graph, offset=offset, count=count, stride=stride):
             place = next(x for x in graph["nodes"] if x[0] == "place")
-            place[1][1:4] = offset, [count], [stride]
+            place[1][2:5] = offset, [count], [stride]
 
         assert "a place outside of the memory" in refused(with_node(data, change))
 
