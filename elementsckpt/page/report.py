@@ -208,14 +208,12 @@ def _finite_card(newest: Mapping[str, Any]) -> str:
     if not count:
         return _card("", "no floats", f"in {save}, so nothing in it can be NaN")
     if not read:
-        leaves = figures.count(count, "leaf")
-        return _card("", "not known", f"whether {leaves} of {save} are finite{rest}")
+        return _card("", "not known", f"whether the floats in {save} are finite{rest}")
     if rest:
         words = f"leaves of floats in {save} are finite{rest}"
         return _card("", f"{read:,} of {count:,}", words)
-    return _card(
-        "good", "finite", f"all {figures.count(count, 'leaf')} of floats in {save}"
-    )
+    words = f"all floats in {save}, {figures.count(count, 'leaf')}"
+    return _card("good", "finite", words)
 
 
 def _card(kind: str, title: str, words: str) -> str:

@@ -413,12 +413,12 @@ def test_nothing_is_called_finite_where_nothing_was_read(tmp_path):
     assert cards(page)[-1] == (
         "",
         "not known",
-        "whether 1 leaf of the newest save (#3) are finite; 1 not read",
+        "whether the floats in the newest save (#3) are finite; 1 not read",
     )
     page = elementsckpt.write_report(run, page)
     kind, title, said = cards(page)[-1]
     assert (kind, title) == ("good", "finite")
-    assert said == "all 1 leaf of floats in the newest save (#3)"
+    assert said == "all floats in the newest save (#3), 1 leaf"
     for folder in folders:
         (folder / "manifest.json").write_text("{}")
     page = elementsckpt.write_report(run, page)
