@@ -135,7 +135,9 @@ def cart_pole():
     "Load another save by its path, or restore this one from a copy.",
 )
 def a_worker_whose_state_is_damaged(tmp, _):
-    envs = pytest.importorskip("gymnasium").vector.AsyncVectorEnv([cart_pole] * 2)
+    vector = pytest.importorskip("gymnasium").vector
+    # This process has threads, so it does not fork.
+    envs = vector.AsyncVectorEnv([cart_pole] * 2, context="forkserver")
     try:
         envs.reset(seed=1)
         data = copy.deepcopy(Environment(envs).save())
