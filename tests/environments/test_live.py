@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import logging
 import math
+import sys
 import threading
 
 import pytest
@@ -68,6 +69,33 @@ def test_a_lock_that_is_held_is_a_step_under_way(kind):
         "unwrapped.lock is a lock that is held: a step is under way",
     )
     assert caught.value.remedy == "Save between two steps."
+
+
+@pytest.mark.parametrize("kind", [threading.Lock, threading.RLock])
+def test_a_lock_that_another_thread_holds_is_seen(kind):
+    env = World(lock=kind())
+    holder = threading.Thread(target=env.lock.acquire)
+    holder.start()
+    holder.join()
+    with pytest.raises(families.Refused, match="a lock that is held"):
+        snapshots.capture(env)
+
+
+@pytest.mark.parametrize("kind", [threading.Lock, threading.RLock])
+def test_a_save_takes_no_lock_of_an_environment(kind):
+    """An interrupt could leave it held."""
+    env, called = World(lock=kind()), []
+
+    def note(_frame, event, function):
+        if event == "c_call" and getattr(function, "__self__", None) is env.lock:
+            called.append(function.__name__)
+
+    sys.setprofile(note)
+    try:
+        snapshots.capture(env)
+    finally:
+        sys.setprofile(None)
+    assert not called
 
 
 def test_conditions_are_of_their_locks():
