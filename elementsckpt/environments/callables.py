@@ -86,7 +86,9 @@ class Functions(NodeKind):
         own, like = context
         cells = tuple(map(walk.value, node[1][2]))
         defaults, keywords = map(walk.value, node[1][3:])
-        if own is not MISSING and (own.__closure__ or ()) == cells:
+        now = MISSING if own is MISSING else own.__closure__ or ()
+        # Cells are compared by their content, and two may have the same.
+        if now is not MISSING and [*map(id, now)] == [*map(id, cells)]:
             return own
         if like is None:
             return None

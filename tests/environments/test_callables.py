@@ -2,6 +2,7 @@
 
 import functools
 import operator
+import types
 
 import numpy as np
 import pytest
@@ -113,6 +114,46 @@ def test_empty_cells_stay_empty():
     old, new = World(f=late()), World(f=late())
     reload(old, new)
     assert differ(old, new) is None
+
+
+def test_cells_that_hold_the_same_are_still_two():
+    def pair(start):
+        value = start
+
+        def read():
+            return value
+
+        def add():
+            nonlocal value
+            value += 1
+
+        return read, add
+
+    read, add = pair(0)
+    old = World(read=read, add=add)
+    env = World(read=pair(0)[0], add=pair(0)[1])  # Each with a cell of its own.
+    reload(old, env)
+    assert differ(old, env) is None
+    env.add()
+    assert env.read() == 1
+
+
+def test_cells_may_hold_arrays():
+    def reader(array):
+        return lambda: array
+
+    def two(one, other):
+        return World(a=reader(one), b=reader(other), live=[])
+
+    shared = reader(np.arange(3.0))
+    old = World(a=shared, b=shared)
+    old.b = types.FunctionType(
+        shared.__code__, shared.__globals__, shared.__name__, None, shared.__closure__
+    )
+    old.b.__qualname__ = shared.__qualname__
+    env = two(np.arange(3.0), np.arange(3.0))
+    reload(old, env)
+    assert env.a() is env.b()
 
 
 def test_recursive_functions_come_back():

@@ -66,6 +66,8 @@ class Twins:
             if a.__code__.co_code != b.__code__.co_code:
                 return f"{path}: other code"
             todo += zip_cells(a, b, path)
+        elif isinstance(a, types.CellType):
+            todo.append((content(a), content(b), f"{path}.cell_contents"))
         elif isinstance(a, types.MethodType):
             todo.append((a.__self__, b.__self__, f"{path}.__self__"))
             return None if a.__func__ is b.__func__ else f"{path}: other function"
@@ -137,11 +139,11 @@ class Twins:
 
 
 def zip_cells(a, b, path):
-    """Return pairs of the cells' contents, attributes and defaults of functions."""
+    """Return pairs of the cells, attributes and defaults of functions."""
     found = [((a.__defaults__, a.__dict__), (b.__defaults__, b.__dict__), f"{path}.d")]
     cells = zip(a.__closure__ or (), b.__closure__ or (), strict=True)
     for i, (x, y) in enumerate(cells):
-        found.append((content(x), content(y), f"{path}<{i}>"))
+        found.append((x, y, f"{path}<{i}>"))
     return found
 
 
