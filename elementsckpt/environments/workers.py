@@ -220,15 +220,25 @@ class _Talk:
         self._answers = list(answers.values())
 
     def _round(self, messages: Mapping[int, Any]) -> dict[int, Any]:
-        """Send messages; return the answers of workers that live, by number."""
+        """Send messages; return the answers of workers that live, by number.
+
+        Raises:
+          Exception: the first error of a pipe; all answers have been read.
+        """
         asked = [n for n, message in messages.items() if self._send(n, message)]
-        return {n: answer for n in asked for answer in self._receive(n)}
+        found = {n: answer for n in asked for answer in self._receive(n)}
+        if self._error is not None:
+            raise self._error
+        return found
 
     def _send(self, number: int, message: Any) -> bool:
         try:
             self._workers.pipes[number].send(message)
         except OSError:
             self._dead.append(number)
+            return False
+        except Exception as error:
+            self._error = self._error or error
             return False
         return True
 
@@ -245,6 +255,9 @@ class _Talk:
                 return
         except (EOFError, OSError):
             pass
+        except Exception as error:  # It was read, and cannot be unpickled.
+            self._error = self._error or error
+            return
         self._dead.append(number)
 
 
@@ -375,12 +388,14 @@ def _answer_next(env: Any, observation: Any, *, is_done: bool) -> None:
     here, the first step asks for it. The second says whether one was due in the save.
     """
     left = STEPS
+    own = {name: vars(env)[name] for name in ("step", "reset") if name in vars(env)}
 
     def answer() -> bool:
         nonlocal left
         left -= 1
         if not left:
             del env.step, env.reset
+            vars(env).update(own)
         return is_done and not left
 
     def step(_: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:

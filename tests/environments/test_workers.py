@@ -1,10 +1,13 @@
 """Environments in worker processes: exact, refused by worker, their pipes in order."""
 
 import json
+import pickle
 import subprocess
 import sys
 
 import pytest
+
+from elementsckpt.environments import workers
 
 from support.boxes import ROOT, environment
 
@@ -21,7 +24,11 @@ BOTH = [
     "parts_reach_the_workers",
     "leaves_have_names",
 ]
-GYMNASIUM = ["without_shared_memory_it_resumes", "with_same_step_it_resumes"]
+GYMNASIUM = [
+    "without_shared_memory_it_resumes",
+    "with_same_step_it_resumes",
+    "a_step_that_was_put_in_stays",
+]
 
 
 @pytest.fixture(scope="module")
@@ -55,3 +62,43 @@ def test_workers_of_gymnasium(tried, trial):
 @pytest.mark.parametrize("trial", BOTH)
 def test_workers_of_stable_baselines(tried, trial):
     assert tried("stable_baselines3")[trial] == ""
+
+
+class Pipe:
+    """A pipe to a worker that lives, which answers at once, or fails."""
+
+    def __init__(self, answer, sends=True):
+        self.answer, self.sends, self.unread = answer, sends, 0
+
+    def is_alive(self):
+        return True
+
+    def send(self, message):
+        if not self.sends:
+            raise pickle.PicklingError("cannot be sent")
+        self.unread += 1
+
+    def poll(self, timeout=0):
+        return self.unread > 0
+
+    def recv(self):
+        self.unread -= 1
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    "pipe", [Pipe(AttributeError("no such class")), Pipe(None, sends=False)]
+)
+def test_all_answers_are_read_if_one_cannot_be(pipe):
+    """One that stays in its pipe would be taken for that to the next message."""
+    pytest.importorskip("cloudpickle")
+    good = workers.Answer(data=1)
+    pipes = [Pipe(good), pipe, Pipe(good), Pipe(ValueError("later"))]
+    asked = workers.Workers(
+        pipes, pipes, request=lambda *message: message, result=lambda answer: answer
+    )
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        asked.save(None)
+    assert [x.unread for x in pipes] == [0, 0, 0, 0]

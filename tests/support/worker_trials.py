@@ -55,6 +55,13 @@ class Walk(gymnasium.Env):
     def change(self):
         self.__class__ = Other
 
+    def put_in(self):
+        self.step = self.twice
+
+    def twice(self, action):
+        Walk.step(self, action)
+        return Walk.step(self, action)
+
     def where(self):
         return self.place.tolist()
 
@@ -180,6 +187,19 @@ def with_same_step_it_resumes(make):
     modes = getattr(gymnasium.vector, "AutoresetMode", None)
     if modes is not None:  # From Gymnasium 1.1 on.
         resumes(make, autoreset_mode=modes.SAME_STEP)
+
+
+def a_step_that_was_put_in_stays(make):
+    with running(make(), make()) as (saved, here):
+        for envs, seed in ((saved, 0), (here, 9)):
+            envs.call("put_in")
+            envs.reset(seed)
+        play(saved, 5, 1)
+        checkpoint(saved).save()
+        expected = play(saved, 20, 2)
+        checkpoint(here).load()
+        assert play(here, 20, 2) == expected
+        assert here.call("where") == saved.call("where")
 
 
 def what_workers_cannot_save_is_refused(make):
@@ -345,7 +365,10 @@ BOTH = [
     leaves_have_names,
 ]
 TRIALS = {
-    "gymnasium": [*BOTH, without_shared_memory_it_resumes, with_same_step_it_resumes],
+    "gymnasium": [
+        *(*BOTH, without_shared_memory_it_resumes, with_same_step_it_resumes),
+        a_step_that_was_put_in_stays,
+    ],
     "stable_baselines3": BOTH,
 }
 
