@@ -93,12 +93,14 @@ class _Elements:
         self.shape, self.dtype = self.saved.shape, self.saved.dtype
         self.order: Any = "F" if memory.is_fortran(self.saved) else "C"
 
-    def can_stay(self) -> bool:
+    def can_stay(self, owners: memory.Owners) -> bool:
         """Return whether the live array can take the elements in place."""
         live = self.live
         if live is MISSING or (live.shape, live.dtype) != (self.shape, self.dtype):
             return False
         if self.is_shared and not memory.is_order(live, self.order):
+            return False
+        if self.owner != owners.of(live):
             return False
         return live.flags.writeable or self._is_equal(live)
 
@@ -235,8 +237,13 @@ def settle(walk: Loading) -> None:
         if holder is None or type(holder) is _Place:
             raise ValueError("a place in what is no array")
         holder.is_shared = True
-    staying = [x for x in holders if x.can_stay()]
-    spans = [memory.Span(*memory.bounds(x.live), x.number, x.live) for x in staying]
+    owners = memory.Owners(walk.targets)
+    staying = [x for x in holders if x.can_stay(owners)]
+    spans = [
+        memory.Span(*memory.bounds(x.live), x.number, x.live)
+        for x in staying
+        if x.live.size
+    ]
     taken: set[int] = set()
     for group in memory.groups(spans):
         taken.add(min(span.number for span in group))
@@ -256,26 +263,26 @@ def arrange(walk: Any) -> None:
     spans = [
         memory.Span(*memory.bounds(x), number, x) for number, x in walk.arrays if x.size
     ]
+    owners = memory.Owners(walk.found)
     for number, array in walk.arrays:
         if not array.size:
-            _hold(walk, number, array)
+            _hold(walk, number, array, owners)
     for group in memory.groups(spans):
         if len(group) == 1:
-            _hold(walk, group[0].number, group[0].array)
+            _hold(walk, group[0].number, group[0].array, owners)
         else:
-            _share(walk, sorted(group, key=lambda span: span.number))
+            _share(walk, sorted(group, key=lambda span: span.number), owners)
 
 
-def _hold(walk: Any, number: int, array: Any) -> None:
+def _hold(walk: Any, number: int, array: Any, owners: memory.Owners) -> None:
     """Let an array hold its elements."""
     node = walk.nodes[number]
     if node is not None and node[0] == "array":
         leaf = array if type(array) is np.ndarray else array.view(np.ndarray)
-        owner = memory.owner_of(array, walk.found) if array.flags.writeable else None
-        node[1] = [walk.leaf(number, leaf), array.flags.writeable, owner]
+        node[1] = [walk.leaf(number, leaf), array.flags.writeable, owners.of(array)]
 
 
-def _share(walk: Any, group: Sequence[memory.Span]) -> None:
+def _share(walk: Any, group: Sequence[memory.Span], owners: memory.Owners) -> None:
     """Let one array of those in the same memory hold all of it."""
     start, stop = min(x.start for x in group), max(x.stop for x in group)
     holder = next((x for x in group if _is_all(x, start, stop)), None)
@@ -289,7 +296,7 @@ def _share(walk: Any, group: Sequence[memory.Span]) -> None:
         number = walk.add(held, group[0].number, "base")
         walk.nodes[number] = ["array", None]
         holder = memory.Span(start, stop, number, held)
-    _hold(walk, holder.number, holder.array)
+    _hold(walk, holder.number, holder.array, owners)
     for span in group:
         if span.number != holder.number:
             array = span.array

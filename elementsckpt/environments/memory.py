@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import functools
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -101,30 +103,40 @@ def around(array: Any, offset: int, size: int) -> Any:
     return found if part is None else part
 
 
-def owner_of(array: Any, found: Iterable[Any]) -> str | None:
-    """Return the type of what owns the memory of an array, unless that is an array.
+class Owners:
+    """Tells what owns the memory of arrays.
 
     Args:
-      array: The array.
       found: All objects that the environment reaches.
     """
-    base = array.base
-    while isinstance(base, np.ndarray):
-        base = base.base
-    if isinstance(base, memoryview):
-        base = base.obj
-    if base is None or isinstance(base, _PRIVATE) or _is_result(base):
-        return None
-    if objects.name_of(type(base)) == "torch:Tensor" and not _is_met(base, found):
-        return None  # As is the memory of an action that a network of torch chose.
-    return objects.shown(type(base))
 
+    def __init__(self, found: Iterable[Any]) -> None:
+        self._found = found
 
-def _is_met(tensor: Any, found: Iterable[Any]) -> bool:
-    """Return whether a tensor in the memory of this one is among the objects."""
-    place = tensor.untyped_storage().data_ptr()
-    tensors = [x for x in found if isinstance(x, type(tensor))]
-    return any(x.untyped_storage().data_ptr() == place for x in tensors)
+    def of(self, array: Any) -> str | None:
+        """Return the type of what owns the memory of an array that can be written to.
+
+        None if that is an array, or if nothing else sees what is written.
+        """
+        base = array.base if array.flags.writeable else None
+        while isinstance(base, np.ndarray):
+            base = base.base
+        if isinstance(base, memoryview):
+            base = base.obj
+        if base is None or isinstance(base, _PRIVATE) or _is_result(base):
+            return None
+        if objects.name_of(type(base)) == "torch:Tensor" and (
+            base.untyped_storage().data_ptr() not in self._of_tensors
+        ):
+            return None  # As is the memory of an action that a network of torch chose.
+        return objects.shown(type(base))
+
+    @functools.cached_property
+    def _of_tensors(self) -> set[int]:
+        """Where the memory of tensors is that are among the objects."""
+        cls = sys.modules["torch"].Tensor
+        tensors = [x for x in self._found if issubclass(type(x), cls)]
+        return {x.untyped_storage().data_ptr() for x in tensors}
 
 
 # What lends memory to one array alone, or memory that does not change.

@@ -154,6 +154,17 @@ def test_views_of_memory_that_no_attribute_holds_stay_the_same_arrays():
     assert held[1].tolist() == [9, 8, 7]
 
 
+def test_an_empty_view_does_not_take_the_place_of_its_array():
+    def world():
+        held = np.arange(9.0)
+        return World(empty=held[5:][:0], held=held)
+
+    env = world()
+    held = env.held
+    reload(world(), env)
+    assert env.held is held
+
+
 def borrowed():
     return np.frombuffer((ctypes.c_double * 3)(), np.float64)
 
@@ -171,6 +182,56 @@ def test_memory_of_others_is_filled_and_not_replaced():
         "is no such array here; reset() the environment that is here before loading, "
         "or make it as it was",
     )
+
+
+def test_memory_of_others_and_of_an_array_are_told_apart():
+    data = snapshots.capture(World(a=borrowed()))
+    with pytest.raises(families.Unfit, match="its memory belongs to"):
+        snapshots.restore(World(a=np.ones(3)), data)
+    env = World(a=borrowed())
+    held = env.a
+    reload(World(a=np.ones(3)), env)
+    assert env.a is not held
+    assert (held.tolist(), env.a.tolist()) == ([0, 0, 0], [1, 1, 1])
+
+
+@pytest.mark.torch
+def test_an_array_in_the_memory_of_a_tensor_stays_if_it_was_there():
+    torch = pytest.importorskip("torch")
+
+    def world(start, *, is_shared):
+        tensor = torch.arange(3.0) + start
+        array = tensor.numpy()
+        return World(a=array if is_shared else array.copy(), tensor=tensor)
+
+    env = world(9, is_shared=True)
+    held = env.a
+    reload(world(0, is_shared=True), env)
+    assert env.a is held
+    assert held.tolist() == env.tensor.tolist() == [0, 1, 2]
+    reload(world(5, is_shared=False), env)
+    env.tensor[0] = -1
+    assert env.a.tolist() == [5, 6, 7]
+    alone = World(a=torch.arange(3.0).numpy())  # Of a tensor that none else holds.
+    held = alone.a
+    reload(World(a=np.ones(3, np.float32)), alone)
+    assert alone.a is held
+
+
+@pytest.mark.torch
+def test_tensors_are_looked_at_once_for_all_arrays(monkeypatch):
+    torch = pytest.importorskip("torch")
+    env = World(tensors=[torch.zeros(2) for _ in range(20)])
+    env.arrays = [tensor.numpy() for tensor in env.tensors]
+    asked, of_tensor = [], torch.Tensor.untyped_storage
+
+    def untyped_storage(tensor):
+        asked.append(tensor)
+        return of_tensor(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "untyped_storage", untyped_storage)
+    snapshots.capture(env)
+    assert len(asked) <= 3 * len(env.tensors)
 
 
 @pytest.mark.torch
