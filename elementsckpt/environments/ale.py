@@ -17,13 +17,15 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import MismatchError
 from ..format.digests import digest
 from .families import Part, Refused, Unfit
 
 _CHANCE = "repeat_action_probability"
 # A Mersenne Twister as text: its words and a position. The emulator's is the last one.
 _GENERATOR = re.compile(rb"(?:\d+ ){624}\d+")
-_DRAWS = 1000  # So many in a row stick only if all do.
+_DRAWS = 1000  # Drawn at once.
+_MOST_DRAWS = 1_000_000  # A generator whose words are 0 draws nothing else.
 
 
 def save(ale: Any) -> dict[str, Any]:
@@ -37,8 +39,10 @@ def save(ale: Any) -> dict[str, Any]:
     frames = _stuck(state, ale.getFloat(_CHANCE))
     after = ""
     if frames:
-        after = _play(ale, frames)
-        _restore(ale, state)
+        try:
+            after = _play(ale, frames)
+        finally:  # An interrupt leaves the game where it was, too.
+            _restore(ale, state)
     return {
         "state": np.frombuffer(state, np.uint8),
         "frames": frames,
@@ -68,7 +72,7 @@ def load(ale: Any, data: Any) -> None:
     """Set the emulator's state, and the action that sticks if it will matter.
 
     Raises:
-      RuntimeError: no action does what the saved one did.
+      MismatchError: no action does what the saved one did.
     """
     state, frames = data["state"].tobytes(), data["frames"]
     _restore(ale, state)
@@ -81,9 +85,9 @@ def load(ale: Any, data: Any) -> None:
         if _play(ale, frames) == data["after"]:
             _restore(ale, state)
             return
-    raise RuntimeError(
-        "no action of this ALE sticks as the saved one did, so its episode cannot go "
-        "on; call reset()"
+    raise MismatchError(
+        "No action of this ALE sticks as the saved one did. Call reset(): the episode "
+        "cannot go on."
     )
 
 
@@ -131,9 +135,12 @@ def _stuck(state: bytes, chance: float) -> int:
         "bit_generator": "MT19937",
         "state": {"key": np.array(words, np.uint32), "pos": position},
     }
-    # Every other number is drawn for the second player.
-    draws = bits.random_raw(2 * _DRAWS)[::2] / 2**32
-    return int(np.argmin(draws < chance))
+    for frames in range(0, _MOST_DRAWS, _DRAWS):
+        # Every other number is drawn for the second player.
+        sticks = bits.random_raw(2 * _DRAWS)[::2] / 2**32 < chance
+        if not sticks.all():
+            return frames + int(np.argmin(sticks))
+    raise Refused(f"an ALE whose action sticks for {_MOST_DRAWS} frames or more")
 
 
 def _play(ale: Any, frames: int) -> str:

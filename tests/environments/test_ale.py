@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from elementsckpt import Environment, MismatchError, StateError
+from elementsckpt.environments import ale
+from elementsckpt.environments.families import Refused
 
 from support.snapshots import refusal, saved, steps
 
@@ -56,6 +58,68 @@ def test_a_save_changes_nothing():
     for _ in range(60):
         Environment(env).save()
         assert steps(env, 1) == steps(twin, 1)
+
+
+@pytest.mark.parametrize("name", ["capture", "register"])
+def test_an_interrupt_amid_a_save_changes_nothing(name, monkeypatch):
+    """It comes when the frames that tell what sticks have been played."""
+    options = {"repeat_action_probability": 0.7, "frameskip": 1}
+    env, twin = make(**options), make(**options)
+    for x in (env, twin):
+        x.reset(seed=3)
+        x.action_space.seed(1)
+    component = Environment(env)
+
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    interrupted = 0
+    for _ in range(30):
+        with monkeypatch.context() as patch:
+            patch.setattr(ale, "digest", interrupt)
+            try:
+                component.save() if name == "capture" else Environment(env)
+            except KeyboardInterrupt:
+                interrupted += 1
+        assert steps(env, 1) == steps(twin, 1)
+    assert interrupted > 5 or name == "register"
+
+
+def test_an_action_that_sticks_for_long_is_saved():
+    options = {"repeat_action_probability": 0.999, "frameskip": 1}
+    env, other = make(**options), make(**options)
+    env.reset(seed=3)
+    found = set()
+    for _ in range(12):
+        steps(env, 1)
+        state = saved(env)
+        found.add(state["unwrapped/ale"]["frames"])
+        Environment(other).load(state)
+        assert steps(other, 3)
+    assert max(found) > 0
+
+
+def test_the_frames_that_stick_are_counted_however_many():
+    bits = np.random.MT19937(5)
+    state = bits.state["state"]
+    text = b" ".join(b"%d" % x for x in (*state["key"], state["pos"]))
+    draws = bits.random_raw(40_000)[::2] / 2**32
+    chance = 0.9998
+    assert ale._stuck(text, chance) == np.argmax(draws >= chance) > 1000
+    with pytest.raises(Refused, match="sticks for 1000000 frames or more"):
+        ale._stuck(b"0 " * 624 + b"624", 0.5)
+
+
+def test_an_action_that_none_does_is_a_mismatch(monkeypatch):
+    env = make(repeat_action_probability=0.9, frameskip=1)
+    env.reset(seed=3)
+    state = saved(env)
+    while not state["unwrapped/ale"]["frames"]:
+        steps(env, 1)
+        state = saved(env)
+    state["unwrapped/ale"]["after"] = "another"
+    message = refusal(MismatchError, Environment(env).load, state)
+    assert "No action of this ALE sticks as the saved one did" in message
 
 
 SAVES = {

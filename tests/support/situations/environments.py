@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
+import types
 
+import numpy as np
 import pytest
 
 from elementsckpt import (
@@ -123,6 +126,42 @@ def an_environment_that_is_played_again_and_differs(tmp, _):
     moods = iter("aba")
     yield
     cp.load()
+
+
+class Emulator:
+    """An ALE in which all actions do the same."""
+
+    def restoreState(self, state):
+        pass
+
+    def cloneState(self, include_rng):
+        return self
+
+    def serialize(self):
+        return b"state"
+
+    def act(self, action):
+        pass
+
+    def getMinimalActionSet(self):
+        return [0, 1]
+
+    getLegalActionSet = getMinimalActionSet
+
+
+@says(
+    MismatchError,
+    "No action of this ALE sticks as the saved one did. Call reset(): the episode "
+    "cannot go on.",
+)
+def an_emulator_in_which_no_action_sticks_as_it_did(tmp, patch):
+    from elementsckpt.environments import ale
+
+    library = types.SimpleNamespace(ALEState=bytes)
+    patch.setitem(sys.modules, "ale_py", library)
+    data = {"state": np.zeros(1, np.uint8), "frames": 1, "after": "another"}
+    yield
+    ale.load(Emulator(), data)
 
 
 def cart_pole():
