@@ -149,7 +149,7 @@ def _save_reachable(env: Any, parts: Given) -> dict[str, Any]:
     for owner in _chain(env):
         if known.has(type(owner)):
             continue
-        found = [x for x, y in _attributes(owner) if not _is_reachable(y, parts)]
+        found = [x for x, y in _attributes(owner) if not _is_reachable(y, known)]
         left.setdefault(objects.name_of(type(owner)), []).extend(found)
     state = snapshots.capture(env, _without(env, left, parts))
     return {"left": left, "state": state}
@@ -170,12 +170,21 @@ def _without(env: Any, left: dict[str, list[str]], parts: Given) -> Parts:
     return found
 
 
-def _is_reachable(value: Any, parts: Given) -> bool:
+class _Probe(Capture):
+    """A walk that ends at the first refusal."""
+
+    def refuse(self, number: int, error: Refused) -> None:
+        raise error
+
+
+def _is_reachable(value: Any, parts: Parts) -> bool:
     if isinstance(value, _PLAIN):
         return True
-    walk = Capture(Parts(parts))
-    walk.walk(value)
-    return not walk.refused
+    try:
+        _Probe(parts).walk(value)
+    except Refused:
+        return False
+    return True
 
 
 def _chain(env: Any) -> Iterator[Any]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import elementsckpt
 from elementsckpt import Checkpoint, Environment, MismatchError, Recorded, StateError
-from elementsckpt.environments import actions
+from elementsckpt.environments import actions, families
 
 from support import boxes
 from support.snapshots import refusal, saved, steps
@@ -78,6 +78,34 @@ def test_it_is_loaded_into_one_that_was_never_reset_and_the_other_way_round():
     Environment(begun).load(saved(begun))
     seen = [env.reset(seed=5)[0] for env in (begun, recorded(seed=7))]
     assert np.array_equal(*seen)
+
+
+def test_a_reset_asks_for_the_families_as_often_however_much_there_is(monkeypatch):
+    asked, of_all = [], families.families
+    monkeypatch.setattr(families, "families", lambda: asked.append(0) or of_all())
+
+    def count(attributes):
+        env = Recorded(Hidden())
+        vars(env.env).update({f"a{i}": [i] for i in range(attributes)})
+        asked.clear()
+        env.reset(seed=1)
+        return len(asked)
+
+    assert count(1) == count(30) <= 2
+
+
+def test_what_cannot_be_reached_is_looked_at_up_to_the_first_refusal(monkeypatch):
+    env = Recorded(Hidden())
+    env.env.many = [iter(()) for _ in range(50)]
+    refused = []
+    made = families.Refused.__init__
+    monkeypatch.setattr(
+        families.Refused,
+        "__init__",
+        lambda error, *args, **more: refused.append(0) or made(error, *args, **more),
+    )
+    env.reset(seed=1)
+    assert 0 < len(refused) < 5
 
 
 def test_what_was_loaded_is_saved_and_loaded_again():
