@@ -137,7 +137,8 @@ class Capture:
         modules = {objects.module_of(cls) for cls in self._kinds}
         for module in sorted(modules - self._modules):
             self._modules.add(module)
-            for name, found in list(vars(sys.modules.get(module, sys)).items()):
+            known = getattr(sys.modules.get(module), "__dict__", {})
+            for name, found in list(known.items()):
                 self._globals.setdefault(id(found), f"{module}:{name}")
         return self._globals.get(id(value))
 

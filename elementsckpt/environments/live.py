@@ -135,7 +135,7 @@ class Enums(NodeKind):
         if cls is None:
             return
         if not issubclass(cls, enum.Enum):
-            raise ValueError("a member of what is no enumeration")
+            raise ValueError("a member of a class that is not an enumeration")
         if name is None and issubclass(cls, enum.Flag) and type(value) is int:
             walk.targets[number] = cls(value)
         elif type(name) is str and name in cls._member_map_:

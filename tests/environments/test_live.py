@@ -145,6 +145,13 @@ def test_a_program_s_own_variable_is_no_name_of_an_environment(monkeypatch):
     assert reload(env, env) is env
 
 
+def test_a_class_of_a_module_that_is_not_imported_names_nothing(monkeypatch):
+    gone = type("Gone", (World,), {"__module__": "gone"})
+    monkeypatch.setattr(sys, "tile", Thing(), raising=False)
+    data = snapshots.capture(World(gone=gone(), tile=getattr(sys, "tile")))  # noqa: B009
+    assert "gone:tile" not in data["#graph"]
+
+
 def test_objects_without_attributes_are_as_many_as_they_were():
     env = World(tiles=[Thing() for _ in range(2000)])
     found = reload(env, World())
