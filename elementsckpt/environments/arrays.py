@@ -56,7 +56,7 @@ class Arrays(Instances):
         if cls is None:
             return
         if not issubclass(cls, np.ndarray):
-            raise ValueError("an array that is none")
+            raise ValueError("another value in place of an array")
         if walk.fits(live, cls):
             walk.claimed[id(live)] = live
         else:
@@ -89,7 +89,7 @@ class _Elements:
         name, self.is_writable, self.owner = self.content
         self.saved = walk.leaf(name)
         if not isinstance(self.saved, np.ndarray) or self.saved.dtype.hasobject:
-            raise ValueError("an array that is none")
+            raise ValueError("another value in place of an array")
         self.shape, self.dtype = self.saved.shape, self.saved.dtype
         self.order: Any = "F" if memory.is_fortran(self.saved) else "C"
 
@@ -172,13 +172,13 @@ class _Place(_Elements):
         beside = memory.around(self.live, self.offset, size)
         self.holder = walk.visit(holder, beside, self.number, "base")
         if type(self.holder) is not list:
-            raise ValueError("a place in what is no array")
+            raise ValueError("a place in what is not an array")
 
     def finish(self, walk: Loading) -> None:
         """Set the target: the live array if it is this place, or a new view."""
         holder, live = walk.value(self.holder), self.live
         if not isinstance(holder, np.ndarray):
-            raise ValueError("a place in what is no array")
+            raise ValueError("a place in what is not an array")
         flat = holder.ravel(order="K")
         if self.dtype.hasobject != holder.dtype.hasobject:
             raise ValueError("objects in the memory of numbers")
@@ -235,7 +235,7 @@ def settle(walk: Loading) -> None:
     for place in places:
         holder = walk.arrays.get(place.holder[0])
         if holder is None or type(holder) is _Place:
-            raise ValueError("a place in what is no array")
+            raise ValueError("a place in what is not an array")
         holder.is_shared = True
     owners = memory.Owners(walk.targets)
     staying = [x for x in holders if x.can_stay(owners)]

@@ -42,10 +42,10 @@ class Environment(Checking):
 
     Args:
       env: The environment.
-      parts: How objects of more types are saved: a pair of functions, of which the
-        first takes the object and returns arrays, numbers, text or containers of
-        these, and the second takes the object and that; or None for types whose
-        objects are left alone, as no step depends on them.
+      parts: How objects of more types are saved: a pair of functions, or None for types
+        whose objects are left alone, as no step depends on them. The first function
+        takes the object and returns arrays, numbers, text or containers of these; the
+        second takes the object and that.
 
     Attributes:
       env: The environment.

@@ -264,7 +264,7 @@ class Default(Mapping):
     def verify(self, walk: Loading, number: int, node: Node) -> None:
         factory = walk.value(node[1][0])
         if factory is not None and not callable(factory):
-            raise ValueError("a dict with a factory that is no function")
+            raise ValueError("a dict whose factory is not a function")
 
     def put(self, walk: Loading, target: Any, content: Any) -> None:
         super().put(walk, target, content[1])

@@ -20,7 +20,7 @@ None leaves objects of a type alone: the live one stays as it is. Users give the
 in `parts=`, by type instead of by name, as pairs `(save, load)`.
 
 What `save` cannot save it refuses with `Refused`. The data is saved under the name of
-the object, `unwrapped/data/qpos`. It may hold what `capturing.capture` returned for
+the object, `unwrapped/data/qpos`. It may hold what `snapshots.capture` returned for
 another environment, such as one in a worker process.
 """
 
@@ -166,7 +166,7 @@ class Parts:
         self._of[cls] = Part(_nothing, _nothing, attributes=True, skipped=names)
 
     def left_alone(self) -> Parts:
-        """Return parts that leave all alone of which these know how it is saved."""
+        """Return parts that leave alone what these know how to save."""
         return Parts(dict.fromkeys([*self._of, *self._families]))
 
     def extra(self, part: Part) -> tuple[Given, ...]:

@@ -51,7 +51,7 @@ def groups(spans: Sequence[Span]) -> Iterator[list[Span]]:
             yield group
             group = []
         group.append(span)
-        end = max(end, span.stop) if len(group) > 1 else span.stop
+        end = max(end, span.stop)
     if group:
         yield group
 

@@ -33,7 +33,6 @@ class Layout(Struct, frozen=True):
     """What instances of a class consist of.
 
     Attributes:
-      cls: The class.
       name: Where it is found: "module:qualname".
       base: The builtin type that holds the content; `object` if there is none.
       slots: Descriptors of the slots, by name.
@@ -43,7 +42,6 @@ class Layout(Struct, frozen=True):
       has_unwrapped: Whether they say which environment they wrap.
     """
 
-    cls: type
     name: str
     base: type
     slots: dict[str, Any]
@@ -87,7 +85,6 @@ def layout(cls: Any) -> Layout:
     base = next((x for x in cls.__mro__ if x in BASES), object)
     names = {name for x in cls.__mro__ for name in x.__dict__}
     return Layout(
-        cls,
         name_of(cls),
         base,
         attributes.slots(cls),

@@ -127,7 +127,7 @@ class Pairing:
     def _number(self, name: Any) -> Any:
         found = self.leaf(name)
         if type(found) not in (int, float):
-            raise ValueError("a number that is none")
+            raise ValueError("another value in place of a number")
         return found
 
     def fits(self, live: Any, cls: type) -> bool:
