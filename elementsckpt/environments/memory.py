@@ -118,7 +118,7 @@ class Owners:
 
         None if that is an array, or if nothing else sees what is written.
         """
-        base = array.base if array.flags.writeable else None
+        base: Any = array.base if array.flags.writeable else None
         while isinstance(base, np.ndarray):
             base = base.base
         if isinstance(base, memoryview):
