@@ -39,8 +39,8 @@ def run(plan: Plan, options: argparse.Namespace, screen: Screen) -> int:
         is_asked = sys.stdin is not None and sys.stdin.isatty()
         if not (is_asked and screen.is_terminal):
             raise ValueError(
-                "nobody can be asked here, so nothing was removed: pass --yes to "
-                "remove, or -n to see what would go"
+                "without a terminal this cannot ask, so nothing was removed: pass "
+                "--yes to remove, or -n to see what would go"
             )
         _show(plan.report(), screen)
         answer = input(f"Remove {figures.count(len(plan.gone), 'save')}? [y/N] ")

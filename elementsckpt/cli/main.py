@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
       The exit status: 0 fine, 1 something was found, 2 it failed, 130 interrupted, 141
-      nobody reads what it prints.
+      what reads its output has ended.
     """
     if sys.stderr is None:  # A program may be started without some streams.
         sys.stderr = io.StringIO()

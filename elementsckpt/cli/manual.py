@@ -35,7 +35,7 @@ The examples work in this order on the run that is made in
 | 1 | something was found: differences, damage, values that are not finite |
 | 2 | bad usage, not found, damaged or unreadable, or nothing can be printed |
 | 130 | interrupted |
-| 141 | nobody reads what it prints |
+| 141 | what reads its output has ended |
 """
 
 

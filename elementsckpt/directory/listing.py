@@ -267,10 +267,14 @@ class Directory:
         if damaged:  # Only the heads were read. Such a save stays, and does not count.
             self._damaged.update(paths.real(save.path) for save in damaged)
             return self.prune(keep, saves, written=written, fsync=fsync)
+        return self.remove(gone, fsync=fsync)
+
+    def remove(self, saves: Iterable[SaveEntry], *, fsync: bool) -> list[Path]:
+        """Remove these saves; return the paths of those that are gone."""
         remove = self.store.remove
         return [
             save.path
-            for save in gone
+            for save in saves
             if remove(save.path.name, fsync=fsync, known=save.segments)
         ]
 
@@ -280,8 +284,7 @@ class Directory:
         Returns:
           Paths of the removed saves.
         """
-        found = [save.path for save in saves]
-        removed = [path for path in found if self.store.remove(path.name, fsync=fsync)]
+        removed = self.remove(saves, fsync=fsync)
         left = [save for save in self.saves() if save.error is None]
         if removed and left:
             self.store.point_latest(left[-1].path.name)

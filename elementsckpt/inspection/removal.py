@@ -10,11 +10,11 @@ from ..directory import lookup, records, retention
 from ..directory.entries import SaveEntry
 from ..directory.listing import Directory
 from ..directory.retention import Keep
-from ..errors import one_line
+from ..errors import ReadError, one_line
 from ..format.manifest import Head
 from ..reports import figures
 from ..reports.disk import KeptSave, PruneReport
-from ..storage import paths
+from ..storage import paths, streams
 from ..user import hints
 from ..user.arguments import AnyPath, flag, local, shown
 from . import verification
@@ -119,18 +119,27 @@ def plan_prune(directory: AnyPath, keep: Keep) -> Plan:
     saves = lookup.required(here)
     ours = [x for x in saves if x.is_original]
     _require_metric(keep, [x.head for x in ours if x.head is not None], here.path)
-    why, gone = _chosen(here, keep, ours)
+    why, gone, good = _chosen(here, keep, ours)
 
     def kept(removed: Iterable[Path]) -> list[KeptSave]:
         left = {*(save.path for save in saves)} - {*removed}
         return [
             _kept(keep, save, why.get(save.path, ()), is_damaged=here.is_damaged(save))
             for save in saves
-            if save.path in left
+            if save.path in left and not save.source.is_missing()
         ]
 
     def remove() -> list[Path]:
-        found = here.prune(keep, saves, fsync=True) if gone else []
+        going = gone
+        if gone and any(save.has_changed() for save in saves):
+            again = _chosen(
+                here, keep, [x for x in here.saves() if x.is_original], good
+            )
+            why.update(again.why)
+            planned = {save.path for save in gone}
+            going = [save for save in again.gone if save.path in planned]
+        free = (save for save in going if not streams.is_held(save.path))
+        found = here.remove(free, fsync=True)
         here.sweep(here.look())
         return found
 
@@ -151,24 +160,48 @@ def plan_delete(path: AnyPath) -> Plan:
         )
     here = Directory(entry.path.parent)
     gone = lookup.deletable(here, entry.path, None, Keep())
-    _require_whole(here, gone)
+    good = _require_whole(here, gone)
+
+    def remove() -> list[Path]:
+        if good is None or good.has_changed():
+            _require_whole(here, gone)
+        return here.delete(gone, fsync=True)
+
     return Plan(
         path=place,
         gone=gone,
         kept=lambda _: [],
         unfinished=list,
-        remove=lambda: here.delete(gone, fsync=True),
+        remove=remove,
         freed=freed_by(gone),
     )
 
 
+class _Choice(NamedTuple):
+    """What the rules say.
+
+    Attributes:
+      why: Why saves stay, by their paths.
+      gone: The saves that are to go.
+      good: A save that stays and was verified; None if none is to go.
+    """
+
+    why: dict[Path, list[str]]
+    gone: list[SaveEntry]
+    good: SaveEntry | None
+
+
 def _chosen(
-    here: Directory, keep: Keep, saves: Sequence[SaveEntry]
-) -> tuple[dict[Path, list[str]], list[SaveEntry]]:
+    here: Directory,
+    keep: Keep,
+    saves: Sequence[SaveEntry],
+    good: SaveEntry | None = None,
+) -> _Choice:
     """Return why saves stay, and which are to go.
 
-    The bytes of the newest one that stays are verified. If they are damaged, the rules
-    are for the others, as in a process that found the damage when it loaded.
+    The bytes of the newest one that stays are verified, unless it is `good` and has not
+    changed since. If they are damaged, the rules are for the others, as in a process
+    that found the damage when it loaded.
     """
     while True:
         ours = [save for save in saves if not here.is_damaged(save)]
@@ -176,26 +209,56 @@ def _chosen(
         found = retention.reasons(keep, heads)
         why = {save.path: x for save, x in zip(ours, found, strict=True)}
         gone = [save for save in ours if not why[save.path]]
-        if not gone or verification.is_good(ours[-1]):
-            return why, gone
-        here.distrust(ours[-1].path)
+        if not gone:
+            return _Choice(why, gone, None)
+        newest = ours[-1]
+        place = newest.path, newest.signature
+        is_known = good is not None and place == (good.path, good.signature)
+        damaged = [save for save in gone if not here.is_whole(save)]
+        if not damaged and (is_known or verification.is_good(newest)):
+            return _Choice(why, gone, newest)
+        for save in damaged or [newest]:
+            here.distrust(save.path)
 
 
-def _require_whole(here: Directory, gone: Sequence[SaveEntry]) -> None:
-    """Refuse to remove the only save of which no byte is damaged."""
+def _require_whole(here: Directory, gone: Sequence[SaveEntry]) -> SaveEntry | None:
+    """Refuse to remove the only save of which no byte is damaged.
+
+    Returns:
+      A save that stays and was verified; None if what is lost is damaged, too.
+    """
     if all(save.error is not None for save in gone):
-        return  # What is lost is known to be damaged.
+        return None  # What is lost is known to be damaged.
     lost = {paths.real(save.path) for save in gone}
     left = [x for x in here.saves() if x.error is None]
     left = [x for x in left if paths.real(x.path) not in lost]
-    if any(map(verification.is_good, reversed(left))):
-        return
-    good = [save for save in gone if verification.is_good(save)]
-    if good:
+    stays = _first_good(reversed(left))
+    good = _first_good(gone) if stays is None else None
+    if good is not None:
         raise ValueError(
-            f"{good[0].path} is the only complete save, as all others are damaged, so "
-            f"it is not removed. Make another one first, or remove the folder yourself."
+            f"{good.path} is the only complete save, as all others are damaged or "
+            f"gone, so it is not removed. Make another one first, or remove the folder "
+            f"yourself."
         )
+    return stays
+
+
+def _first_good(saves: Iterable[SaveEntry]) -> SaveEntry | None:
+    """Return the first save without damage, or None.
+
+    Raises:
+      ReadError: the system refused to read some, and all others are damaged.
+    """
+    refused: ReadError | None = None
+    for save in saves:
+        try:
+            if verification.is_good(save):
+                return save
+        except ReadError as error:
+            refused = refused or error
+    if refused is not None:
+        raise refused
+    return None
 
 
 def _require_metric(keep: Keep, heads: Sequence[Head], place: Path) -> None:

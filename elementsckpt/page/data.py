@@ -175,17 +175,22 @@ def _changed_blocks(
 ) -> list[dict[str, Any]]:
     """Return which blocks of the largest leaves each save changed, from digests."""
     largest = sorted(newest.leaves(), key=lambda leaf: -leaf.size_bytes)[:_LARGEST]
+    largest = [leaf for leaf in largest if len(newest.blocks(leaf)) > 1]
+    shown = {leaf.full_name for leaf in largest}
+    named = [
+        {x.full_name: x for x in one.leaves() if x.full_name in shown}
+        for one in contents
+    ]
     found = []
     for leaf in largest:
-        if len(newest.blocks(leaf)) < 2:
-            continue
         rows: list[list[Any]] = []  # First and last save, how many, and the cells.
         before: set[str] | None = None
-        for one in contents:
-            digests = _digests(one, leaf.full_name)
-            row = None if digests is None else _row(digests, before)
-            if digests is not None:
-                before = {digest for digest, _ in digests}
+        for one, leaves in zip(contents, named, strict=True):
+            then = leaves.get(leaf.full_name)
+            blocks = None if then is None else _blocks(one, then)
+            row = None if blocks is None else _row(blocks, before)
+            if blocks is not None:
+                before = {digest for digest, _ in blocks}
             number = changes.sequence(one)
             if rows and rows[-1][3] == row:
                 rows[-1][1:3] = [number, rows[-1][2] + 1]
@@ -202,11 +207,8 @@ def _changed_blocks(
     return found
 
 
-def _digests(contents: Contents, name: str) -> list[tuple[str, int]] | None:
-    """Return digest and size of each block of a leaf, or None if it is not there."""
-    leaf = _by_name(contents).get(name)
-    if leaf is None:
-        return None
+def _blocks(contents: Contents, leaf: Leaf) -> list[tuple[str, int]]:
+    """Return digest and size of each block of a leaf."""
     blocks = contents.components[leaf.key].blocks
     return [
         (blocks[number].digest, end - begin)
@@ -214,15 +216,11 @@ def _digests(contents: Contents, name: str) -> list[tuple[str, int]] | None:
     ]
 
 
-def _by_name(contents: Contents) -> Mapping[str, Leaf]:
-    return {leaf.full_name: leaf for leaf in contents.leaves()}
-
-
-def _row(digests: Sequence[tuple[str, int]], before: set[str] | None) -> str:
+def _row(blocks: Sequence[tuple[str, int]], before: set[str] | None) -> str:
     """Return for each cell whether a block in it is new: "1", or else "0"."""
-    total = sum(size for _, size in digests) or 1
+    total = sum(size for _, size in blocks) or 1
     row, start = bytearray(b"0" * _CELLS), 0
-    for digest, size in digests:
+    for digest, size in blocks:
         first = start * _CELLS // total
         last = max(first + 1, (start + size) * _CELLS // total)
         if before is None or digest not in before:

@@ -20,7 +20,7 @@ class Problem(Report, frozen=True):
       offset: First byte of the range; 0 if the file is missing.
       size_bytes: Size of the range; of the file if it is missing.
       leaves: Full names of the leaves that it holds.
-      reason: What is wrong.
+      reason: What is wrong; of what could not be read, that it may be fine.
     """
 
     file: str

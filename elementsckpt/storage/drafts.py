@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
-import operator
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta, timezone
 from pathlib import Path
 
@@ -135,26 +133,25 @@ class Draft:
         """
         draft = self.path / names.DRAFT
         disk.write(self._file.fd, content, 0, path=draft)
+        relied_on = self._relied_on() if self.fsync else []
         if self.fsync:
-            self._sync([*self._unsynced, (self._file, draft)])
+            self._sync([*self._unsynced, (self._file, draft)], relied_on)
         disk.rename(draft, self.path / names.MANIFEST)
         if self.fsync:
             self._sync_name()
+        _reached.update(relied_on)  # Until then, an error removes those made for it.
         self._file.close()
         self._let_go()
 
-    def _sync(self, written: Iterable[tuple[Descriptor, Path]]) -> None:
+    def _sync(
+        self, written: Iterable[tuple[Descriptor, Path]], relied_on: Iterable[Path]
+    ) -> None:
         """Make files durable, and the folders that they and the save rely on.
 
         All at once, as a disk that is asked for several confirms them together.
         """
-        folders = self._relied_on()
-        calls: list[Callable[[], None]] = [
-            functools.partial(_sync_file, *x) for x in written
-        ]
-        calls += [functools.partial(disk.sync_folder, x) for x in (self.path, *folders)]
-        threads.run(operator.methodcaller("__call__"), calls)
-        _reached.update(folders)
+        entries = ((None, folder) for folder in (self.path, *relied_on))
+        threads.run(_sync_one, [*written, *entries])
 
     def _sync_name(self) -> None:
         try:
@@ -193,8 +190,13 @@ class Draft:
             self._let_go()
 
 
-def _sync_file(file: Descriptor, path: Path) -> None:
-    disk.sync(file.fd, path=path)
+def _sync_one(found: tuple[Descriptor | None, Path]) -> None:
+    """Make a file durable, or a folder if no file is open there."""
+    file, path = found
+    if file is None:
+        disk.sync_folder(path)
+    else:
+        disk.sync(file.fd, path=path)
 
 
 def _above(path: Path) -> Iterator[Path]:

@@ -20,6 +20,7 @@ from . import descriptors, disk, files, folders, paths
 from .descriptors import Descriptor
 
 _ATTEMPTS = 100
+_END = ".elementsckpt.part"  # Other programs end names in ".part", too.
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -50,8 +51,14 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
         with disk.refusing(path), os.fdopen(os.dup(file.fd), "wb") as stream:
             yield stream
         disk.sync(file.fd, path=path)
-        disk.link(new, path)
-        disk.sync_folder(path.parent)
+        try:
+            disk.link(new, path)
+            disk.sync_folder(path.parent)
+        except BaseException:
+            if descriptors.is_at(file.fd, path):
+                with contextlib.suppress(WriteError):
+                    disk.remove(path)
+            raise
 
 
 @contextlib.contextmanager
@@ -80,7 +87,7 @@ def _new(path: Path, *, is_folder: bool) -> Iterator[tuple[Path, Descriptor]]:
     finally:
         try:
             if not is_folder or descriptors.is_at(opened.fd, new):
-                with contextlib.suppress(WriteError):
+                with contextlib.suppress(CheckpointError):
                     remove(new)
         finally:
             opened.close()
@@ -88,10 +95,10 @@ def _new(path: Path, *, is_folder: bool) -> Iterator[tuple[Path, Descriptor]]:
 
 def _create(path: Path, *, is_folder: bool) -> tuple[Path, Descriptor]:
     for _ in range(_ATTEMPTS):
-        new = path.with_name(f".{path.name}.{os.urandom(4).hex()}.part")
+        new = path.with_name(f".{path.name}.{os.urandom(4).hex()}{_END}")
         if is_folder:
-            disk.make_folder(new)
-            opened = descriptors.open_folder(new)
+            is_new = disk.make_folder(new)
+            opened = descriptors.open_folder(new) if is_new else None
         else:
             opened = disk.create(new)
         if opened is None:
@@ -109,7 +116,7 @@ def _create(path: Path, *, is_folder: bool) -> tuple[Path, Descriptor]:
 
 def sweep(path: Path) -> None:
     """Remove what dead processes left of what they were to make at a path."""
-    form = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.part")
+    form = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}{re.escape(_END)}")
     for name in filter(form.fullmatch, paths.names_in(path.parent)):
         with contextlib.suppress(CheckpointError):
             _remove_if_free(path.with_name(name))
@@ -117,10 +124,10 @@ def sweep(path: Path) -> None:
 
 def _remove_if_free(place: Path) -> None:
     opened: Descriptor | None
-    if paths.is_folder(place):
+    if stat.S_ISDIR(files.status(place).st_mode):
         opened = descriptors.open_folder(place)
     else:
-        opened = files.File(place, to_lock=True)
+        opened = files.File(place, to_lock=True)  # Links are refused, and stay.
     if opened is None:
         return
     try:
@@ -131,11 +138,13 @@ def _remove_if_free(place: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder with all that is in it, if there is one."""
-    if paths.leads_to_file(path):
+    """Remove a file, a link, or a folder with all that is in it, if there is one."""
+    if not paths.is_there(path):
+        return
+    if not stat.S_ISDIR(files.status(path).st_mode):
         disk.remove(path)
-    elif paths.is_there(path):
-        for name, status in reversed(list(folders.below(path))):
-            is_folder = stat.S_ISDIR(status.st_mode)
-            (disk.remove_folder if is_folder else disk.remove)(path / name)
-        disk.remove_folder(path)
+        return
+    for name, status in reversed(list(folders.below(path))):
+        is_folder = stat.S_ISDIR(status.st_mode)
+        (disk.remove_folder if is_folder else disk.remove)(path / name)
+    disk.remove_folder(path)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import SaveExistsError, WriteError
+from ..errors import CheckpointError, SaveExistsError, WriteError
 from . import disk, folders, hidden, paths
 from .files import File
 
@@ -81,7 +81,7 @@ def _move(moves: Sequence[tuple[Path, Path]], folder: Path) -> None:
         for target in [
             target for source, target in moves if not paths.is_there(source)
         ]:
-            with contextlib.suppress(WriteError):
+            with contextlib.suppress(CheckpointError):
                 hidden.remove(target)
         raise
 

@@ -1,11 +1,14 @@
 """`prune` and `delete` remove saves, and say what stays, why, and what is freed."""
 
+import errno
+import os
 import shutil
 
 import pytest
 
 import elementsckpt
 from elementsckpt import Checkpoint, Keep, SaveNotFoundError
+from elementsckpt.inspection import removal
 from elementsckpt.storage.local import LocalStore
 from elementsckpt.user.notices import Notices
 
@@ -174,6 +177,75 @@ def test_the_only_save_without_damage_is_not_deleted(run):
         elementsckpt.delete(f"{run}@30")
     elementsckpt.delete(f"{run}@40")  # The damaged one may go.
     assert steps(run) == [30]
+
+
+def test_pruning_plans_anew_if_the_verified_save_has_gone(run):
+    plan = removal.plan_prune(run, Keep(latest=1))
+    *_, second, damaged, newest = elementsckpt.saves(run)
+    flip_block(damaged.path, 0, key="box")
+    shutil.rmtree(newest.path)
+    report = plan.carry_out()
+    assert [x.step for x in report.kept] == steps(run) == [0, 20, 30]
+    assert {x.step: x.reasons for x in report.kept}[20] == ("latest", "component")
+    assert elementsckpt.verify(run).newest_good == second.path
+
+
+def test_pruning_takes_only_what_was_planned(run):
+    plan = removal.plan_prune(run, Keep(latest=2))
+    assert [x.step for x in plan.gone] == [10, 20]
+    cp = Checkpoint(run, keep=None, step=lambda: 50, fsync=False)
+    cp.box = elementsckpt.Value(noise(2, 5000))
+    cp.save()
+    elementsckpt.pin(f"{run}@10", "mine")
+    plan.carry_out()
+    assert steps(run) == [0, 10, 30, 40, 50]
+
+
+def test_what_was_verified_and_has_not_changed_is_not_read_again(run, reads):
+    plans = [removal.plan_prune(run, Keep(latest=1)), removal.plan_delete(f"{run}@0")]
+    elementsckpt.pin(f"{run}@10", "mine")
+    reads.bytes.clear()
+    for plan in plans:
+        plan.carry_out()
+    assert steps(run) == [10, 40]
+    assert not {*reads.bytes} - {"manifest.json"}
+
+
+def test_two_plans_to_delete_leave_a_save(run):
+    for step in (0, 10, 20):
+        elementsckpt.delete(f"{run}@{step}")
+    first, second = (removal.plan_delete(f"{run}@{step}") for step in (30, 40))
+    first.carry_out()
+    with pytest.raises(ValueError, match="the only complete save"):
+        second.carry_out()
+    assert steps(run) == [40]
+
+
+def test_a_plan_to_delete_and_one_to_prune_leave_a_save(run):
+    for step in (0, 10, 20):
+        elementsckpt.delete(f"{run}@{step}")
+    first, second = removal.plan_delete(f"{run}@40"), removal.plan_prune(run, Keep())
+    first.carry_out()
+    second.carry_out()
+    assert steps(run) == [30]
+
+
+def test_an_older_save_can_be_the_one_that_stays(run, monkeypatch):
+    """What cannot be read may be damaged; so another one is tried."""
+    real, newest = os.open, str(elementsckpt.saves(run)[-1].path)
+
+    def refuse(path, *args, **options):
+        if str(path).startswith(newest) and str(path).endswith(".safetensors"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+    elementsckpt.delete(f"{run}@0")
+    for step in (10, 20):
+        elementsckpt.delete(f"{run}@{step}")
+    with pytest.raises(elementsckpt.ReadError):
+        elementsckpt.delete(f"{run}@30")
+    assert steps(run) == [30, 40]
 
 
 def test_what_a_killed_process_left_goes_and_is_told_of(run):

@@ -211,6 +211,7 @@ def test_a_file_that_cannot_be_read_is_a_problem_and_the_rest_is_verified(
     assert "not read" in repr(problem)
     assert "damaged or not read" in repr(report)
     assert "is_unread" not in problem.to_dict()
+    assert "The save itself may be fine" in problem.to_dict()["reason"]
     assert report.newest_good in (first, saves(run)[2])
 
 

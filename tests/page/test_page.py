@@ -16,6 +16,7 @@ from elementsckpt import (
     Value,
     WriteError,
 )
+from elementsckpt.inspection.contents import Contents
 
 from support.folders import flip_block, noise
 
@@ -274,6 +275,29 @@ def make_many(directory, count):
         metrics = {"return": float(number), "loss": 1 / (number + 1)}
         cp.save(metrics=metrics, keys=None if is_whole else ["step", "agent"])
     return directory
+
+
+def test_each_save_is_taken_apart_as_often_however_many_leaves_are_large(
+    tmp_path, monkeypatch
+):
+    counts, leaves = [], Contents.leaves
+    for large in (1, 3):
+        cp = Checkpoint(tmp_path / str(large), keep=None, fsync=False)
+        cp.net = Value({str(n): noise(n, 3 << 20) for n in range(large)})
+        for _ in range(3):
+            cp.save()
+        counts.append(0)
+
+        def count(*args):
+            counts[-1] += 1
+            return leaves(*args)
+
+        monkeypatch.setattr(Contents, "leaves", count)
+        page = elementsckpt.write_report(
+            tmp_path / str(large), tmp_path / f"{large}.html", max_bytes=0
+        )
+        assert len(data_of(page)["blocks"]) == large
+    assert counts[0] == counts[1]
 
 
 def test_a_leaf_of_several_blocks_has_a_picture_from_digests(tmp_path, browser):

@@ -67,6 +67,36 @@ def test_folders_that_another_process_has_not_synced_are_durable(
     assert resumed(left) == situation.new
 
 
+def test_folders_that_went_with_a_failed_save_are_made_durable_anew(
+    tmp_path, monkeypatch, record
+):
+    situation = First(tmp_path / "disk")
+    situation.root.mkdir()
+    medium = Medium(situation.root)
+
+    def refuse(call, *args):
+        if call is os.replace and args[1].name == "manifest.json":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return call(*args)
+
+    monkeypatch.setattr(disk, "syscall", refuse)
+    with pytest.raises(WriteError):
+        situation.save(situation.checkpoint())
+    assert not [*situation.root.iterdir()]
+
+    def make_folders():  # Another process does, and dies.
+        disk.make_folder(situation.directory.parent)
+        disk.make_folder(situation.directory)
+
+    events = record(make_folders)
+    events += record(lambda: situation.save(situation.checkpoint()))
+    for event in events:
+        medium.take(event)
+    left = First(tmp_path / "left")
+    medium.lose_power(left.root, lambda _: False)
+    assert resumed(left) == situation.new
+
+
 @pytest.mark.parametrize("copy", [shutil.copy, shutil.copy2])
 @pytest.mark.parametrize("kind", [Again, FilesAgain])
 def test_what_is_linked_to_a_copy_of_a_save_is_durable(kind, copy, tmp_path, record):

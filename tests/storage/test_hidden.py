@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import elementsckpt
-from elementsckpt.storage import descriptors, hidden, transfers
+from elementsckpt.storage import descriptors, disk, hidden, transfers
 
 from support.boxes import environment
 
@@ -80,12 +80,61 @@ def test_where_there_are_no_locks_nothing_is_removed(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", [".run.part", ".run.0123abcd", ".other.0123abcd.part", "run.0123abcd.part"]
+    "name",
+    [
+        ".run.elementsckpt.part",
+        ".run.0123abcd",
+        ".run.0123abcd.part",  # Of another program, which downloads.
+        ".other.0123abcd.elementsckpt.part",
+        "run.0123abcd.elementsckpt.part",
+    ],
 )
 def test_what_only_looks_like_it_stays(tmp_path, name):
     (tmp_path / name).write_bytes(b"mine")
     hidden.write_file(tmp_path / "run", b"whole")
     assert (tmp_path / name).read_bytes() == b"mine"
+
+
+def test_a_sweep_follows_no_links(tmp_path):
+    victim = tmp_path / "victim"
+    (victim / "inner").mkdir(parents=True)
+    (victim / "inner" / "file").write_bytes(b"mine")
+    links = [tmp_path / f".run.0123abc{n}.elementsckpt.part" for n in range(2)]
+    links[0].symlink_to(victim)
+    links[1].symlink_to(victim / "inner" / "file")
+    hidden.write_file(tmp_path / "run", b"whole")
+    assert (victim / "inner" / "file").read_bytes() == b"mine"
+    assert all(map(os.path.islink, links))
+    for link in links:
+        hidden.remove(link)
+        assert not os.path.lexists(link)
+    assert (victim / "inner" / "file").read_bytes() == b"mine"
+
+
+def test_a_folder_that_is_there_is_not_taken_over(tmp_path, monkeypatch):
+    numbers = [b"new!", bytes(4)]
+    taken = tmp_path / ".run.00000000.elementsckpt.part"
+
+    def urandom(count):
+        taken.mkdir(exist_ok=True)  # After the sweep.
+        (taken / "file").write_bytes(b"mine")
+        return numbers.pop()
+
+    monkeypatch.setattr(os, "urandom", urandom)
+    with hidden.new_folder(tmp_path / "run") as new:
+        assert new != taken
+    assert (taken / "file").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("error", [elementsckpt.WriteError("no"), KeyboardInterrupt()])
+def test_a_new_file_that_is_not_durable_does_not_stay(tmp_path, monkeypatch, error):
+    def refuse(path):
+        raise error
+
+    monkeypatch.setattr(disk, "sync_folder", refuse)
+    with pytest.raises(type(error)), hidden.new_file(tmp_path / "run") as stream:
+        stream.write(b"whole")
+    assert not [*tmp_path.iterdir()]
 
 
 def test_what_a_sweep_takes_before_it_is_locked_is_made_again(tmp_path, monkeypatch):

@@ -1,6 +1,6 @@
 """Write a file of others, or saves, as the saves of a new run.
 
-SRC is a file of safetensors or npz, a save, or a directory, of which the newest save is
+SRC is a file of safetensors or npz, a save, or a directory: then its newest save is
 meant, or with --all each. DIR must be new or empty. What is in a file becomes one
 component, safetensors or npz; in Python, keys={"agent": "npz"} gives it another key.
 

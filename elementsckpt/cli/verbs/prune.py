@@ -4,7 +4,7 @@ The newest save and pinned saves stay in any case. First, every byte of the newe
 that stays is verified; if it is damaged, it stays, but does not count. What is better
 is what the run records for that metric, or else must be said. What killed processes
 left unfinished goes, too. A save that stays as "component" is the newest with one that
-the run still has. It asks before it removes; where nobody can be asked, it needs --yes.
+the run still has. It asks before it removes; without a terminal, it needs --yes.
 
 Examples:
   elementsckpt prune runs/walker --latest 3 -n

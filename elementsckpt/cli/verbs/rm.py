@@ -1,8 +1,8 @@
 """Remove one save.
 
-It may be pinned or damaged. The only whole save of a directory is never removed: every
-byte of another one is verified first. It asks before it removes; where nobody can be
-asked, it needs --yes.
+It may be pinned or damaged. The only whole save of a directory is not removed: every
+byte of another one is verified first. It asks before it removes; without a terminal, it
+needs --yes.
 
 Examples:
   elementsckpt rm runs/walker@#2 -n

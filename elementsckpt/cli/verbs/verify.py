@@ -2,7 +2,8 @@
 
 A directory means all its saves; bytes that several saves link to are read once. Bytes
 of a file that are of no save, as between blocks, are not read. The exit status is 1 if
-something is damaged, and 2 if something cannot be read; the rest is verified, too.
+something is damaged, and 2 if something cannot be read; the rest is verified, too. The
+reason of what cannot be read says that it may be fine.
 
 Examples:
   elementsckpt verify runs/walker

@@ -300,8 +300,8 @@ def a_metric_function_to_prune_by_that_fails(tmp, _):
 
 @says(
     ValueError,
-    "{tmp}/run/… is the only complete save, as all others are damaged, so it is not "
-    "removed. Make another one first, or remove the folder yourself.",
+    "{tmp}/run/… is the only complete save, as all others are damaged or gone, so it "
+    "is not removed. Make another one first, or remove the folder yourself.",
 )
 def the_only_save_without_damage_to_delete(tmp, _):
     run = saved(tmp)
