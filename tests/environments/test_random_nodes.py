@@ -96,6 +96,6 @@ def test_bits_of_others_are_refused():
     with pytest.raises(families.Refused) as caught:
         snapshots.capture(World(rng=np.random.Generator(Bits(1))))
     assert caught.value.inside == (
-        "unwrapped.rng.bit_generator is a test_randoms.test_bits_of_others_are_refused."
-        "<locals>.Bits, whose state is not in Python",
+        "unwrapped.rng.bit_generator is a test_random_nodes."
+        "test_bits_of_others_are_refused.<locals>.Bits, whose state is not in Python",
     )
