@@ -101,10 +101,6 @@ def save_env(env: Any) -> None:
         )
 
 
-def load_env(env: Any, data: Any) -> None:
-    """Do nothing: its attributes, and its ALE among them, are saved as any."""
-
-
 def _state(ale: Any) -> bytes:
     return ale.cloneState(include_rng=True).serialize()  # type: ignore[no-any-return]
 
@@ -154,5 +150,5 @@ def _play(ale: Any, frames: int) -> str:
 
 PARTS = {
     "ale_py:ALEInterface": Part(save, load, check, rank=1),
-    "ale_py.env:AtariEnv": Part(save_env, load_env, attributes=True),
+    "ale_py.env:AtariEnv": Part(save_env, attributes=True),
 }

@@ -58,7 +58,7 @@ class Arrays(Instances):
         if not issubclass(cls, np.ndarray):
             raise ValueError("another value in place of an array")
         if walk.fits(live, cls):
-            walk.claimed[id(live)] = live
+            walk.reserve(live)
         else:
             live = MISSING
         held = walk.arrays[number] = _KINDS[node[0]](number, node, cls, live)

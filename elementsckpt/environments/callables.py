@@ -56,7 +56,8 @@ class Functions(NodeKind):
         like = self._like(walk, number, name, code, live)
         own = MISSING
         if like is live and walk.fits(live, types.FunctionType):
-            walk.claimed[id(live)] = own = live
+            own = live
+            walk.reserve(live)
         now = [] if own is MISSING else list(own.__closure__ or ())
         for i, cell in enumerate(cells):
             there = now[i] if i < len(now) else MISSING

@@ -6,7 +6,7 @@ import collections
 from typing import Any
 
 from . import objects
-from .instances import Instances
+from .instances import Built, Instances
 from .node import MISSING, Code, Loading, Node, Saving
 
 
@@ -67,17 +67,8 @@ class Deque(Sequence):
         collections.deque.extend(target, items)
 
 
-class Frozen(Sequence):
+class Frozen(Built, Sequence):
     """Tuples, which are made when their items are."""
-
-    def choose(self, walk: Loading, number: int, cls: type | None, live: Any) -> Any:
-        if cls is None or not walk.fits(live, cls):
-            live = MISSING
-        else:
-            walk.claimed[id(live)] = live
-        if cls is not None:
-            walk.pend(number, (cls, live))
-        return live
 
     def needs(self, node: Node) -> list[Code]:
         found: list[Code] = node[1]
@@ -92,9 +83,6 @@ class Frozen(Sequence):
         if live is not MISSING and _are_same(now, items):
             return live
         return self.base.__new__(cls, items)
-
-    def put(self, walk: Loading, target: Any, content: Any) -> None:
-        pass
 
 
 def _stay(now: list[Any], items: list[Any], codes: list[Code]) -> bool:

@@ -97,7 +97,8 @@ class Part(Struct, frozen=True):
       save: Takes the live object, returns plain data. Nothing may change by it, also if
         it raises `Refused`.
       load: Takes the live object and the data, which fits. It is called when all of
-        the environment has been checked, and what is in Python is loaded.
+        the environment has been checked, and what is in Python is loaded. None if
+        there is nothing to load.
       check: Takes the same; raises `Unfit` if the data does not fit. Any other error
         says that the data is damaged. None if all data fits. It changes nothing.
       make: Takes the data, returns a new object with that state, where there is no
@@ -113,7 +114,7 @@ class Part(Struct, frozen=True):
     """
 
     save: Callable[..., Any]
-    load: Callable[..., Any]
+    load: Callable[..., Any] | None = None
     check: Callable[..., Any] | None = None
     make: Callable[[Any], Any] | None = None
     rank: int = 0
@@ -163,7 +164,7 @@ class Parts:
 
     def leave(self, cls: type, names: frozenset[str]) -> None:
         """Leave attributes of a class's objects alone."""
-        self._of[cls] = Part(_nothing, _nothing, attributes=True, skipped=names)
+        self._of[cls] = Part(_nothing, attributes=True, skipped=names)
 
     def left_alone(self) -> Parts:
         """Return parts that leave alone what these know how to save."""
@@ -174,8 +175,8 @@ class Parts:
         return (self.given,) if part.takes_parts else ()
 
 
-def _nothing(live: Any, data: Any = None) -> None:
-    """Save, or load, nothing."""
+def _nothing(live: Any) -> None:
+    """Save nothing."""
 
 
 def families() -> dict[type, Part | None]:

@@ -12,16 +12,13 @@ REMEDY = (
 )
 
 
-def refuse(what: str) -> Part:
-    """Return the part of a type that is refused."""
+def refuse(what: str, remedy: str = REMEDY, *, attributes: bool = False) -> Part:
+    """Return the part of a type that is refused; `attributes` are as for `Part`."""
 
     def save(live: Any) -> None:
-        raise Refused(what, remedy=REMEDY)
+        raise Refused(what, remedy=remedy)
 
-    def load(live: Any, data: Any) -> None:
-        """Do nothing, as nothing was saved."""
-
-    return Part(save, load)
+    return Part(save, attributes=attributes)
 
 
 PARTS = {

@@ -77,6 +77,23 @@ class Instances(NodeKind):
         """Replace the content of the target."""
 
 
+class Built(Instances):
+    """Objects that never change, which are made when what they hold is."""
+
+    def choose(self, walk: Loading, number: int, cls: type | None, live: Any) -> Any:
+        if cls is None:
+            return MISSING
+        if walk.fits(live, cls):
+            walk.reserve(live)
+        else:
+            live = MISSING
+        walk.pend(number, (cls, live))
+        return live
+
+    def put(self, walk: Loading, target: Any, content: Any) -> None:
+        pass
+
+
 def not_here(cls: type, live: Any) -> str:
     """Return the problem that an object of a class is not in its place."""
     advice = f"; {HERE}" if live is MISSING or live is None else ""

@@ -8,11 +8,11 @@ import types
 import weakref
 from typing import Any
 
-from .instances import Instances
+from .instances import Built
 from .node import MISSING, Code, Loading, Node, NodeKind, Saving
 
 
-class WeakReferences(Instances):
+class WeakReferences(Built):
     """Weak references: [referent, function that is called when it dies]; None is dead.
 
     They may be of a class with attributes, as those of `weakref` itself.
@@ -25,15 +25,6 @@ class WeakReferences(Instances):
             walk.code(referent, number, "()"),
             walk.code(callback, number, "__callback__"),
         ]
-
-    def choose(self, walk: Loading, number: int, cls: type | None, live: Any) -> Any:
-        if cls is None or not walk.fits(live, cls):
-            live = MISSING
-        else:
-            walk.claimed[id(live)] = live
-        if cls is not None:
-            walk.pend(number, (cls, live))
-        return live
 
     def pair_content(self, walk: Loading, number: int, node: Node, live: Any) -> None:
         now = there = MISSING
@@ -62,9 +53,6 @@ class WeakReferences(Instances):
         return self.base.__new__(
             cls, _Gone() if referent is None else referent, callback
         )
-
-    def put(self, walk: Loading, target: Any, content: Any) -> None:
-        pass
 
 
 class _Gone:

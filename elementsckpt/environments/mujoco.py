@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from . import mujoco_models
-from .families import Part, Refused, Unfit
+from .families import Part, Unfit
+from .foreign_worlds import refuse
 
 # Which bodies are awake, and what has been computed of this state; newer versions have
 # more of them. MuJoCo aborts with sleeping bodies if these are wrong.
@@ -113,25 +114,15 @@ def _arrays(live: Any) -> dict[str, Any]:
     return {name: array for name, array in found.items() if array.size}
 
 
-def refuse(env: Any) -> None:
-    """Refuse environments of dm_control's composer."""
-    raise Refused(
-        "one of dm_control's composer, which compiles its models anew",
-        remedy="Make a new one in load(), whose episode begins anew.",
-    )
-
-
-def load_none(env: Any, data: Any) -> None:
-    """Do nothing, as nothing was saved."""
-
-
 PARTS = {
     "mujoco:MjModel": Part(
         mujoco_models.save, mujoco_models.load, mujoco_models.check, rank=0
     ),
     "mujoco:MjData": Part(save, load, check, rank=1),
-    "dm_control.composer.environment:Environment": Part(
-        refuse, load_none, attributes=True
+    "dm_control.composer.environment:Environment": refuse(
+        "one of dm_control's composer, which compiles its models anew",
+        remedy="Make a new one in load(), whose episode begins anew.",
+        attributes=True,
     ),
     # What draws, and views of a model that are made with it.
     "gymnasium.envs.mujoco.mujoco_rendering:MujocoRenderer": None,

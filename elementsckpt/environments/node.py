@@ -97,6 +97,9 @@ class Loading(Protocol):
     def claim(self, number: int, live: Any) -> None:
         """Make the live object the target of a node."""
 
+    def reserve(self, live: Any) -> None:
+        """Let the live object become the target of no other node."""
+
     def make(self, number: int, cls: type) -> Any:
         """Return a new object without content, or None, which is a problem."""
 

@@ -159,6 +159,10 @@ class Pairing:
     def claim(self, number: int, live: Any) -> None:
         """Make the live object the target of a node."""
         self.targets[number] = live
+        self.reserve(live)
+
+    def reserve(self, live: Any) -> None:
+        """Let the live object become the target of no other node."""
         self.claimed[id(live)] = live
 
     def pend(self, number: int, context: Any) -> None:

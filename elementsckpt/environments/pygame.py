@@ -6,7 +6,6 @@ What shows and plays them is not: windows, fonts and sounds stay as they are.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -69,8 +68,11 @@ def _pixels(surface: Any) -> Any:
     return np.asarray(surface.get_view("3" if surface.get_bytesize() == 3 else "2"))
 
 
-def _value(name: str, load: Callable[[Any, Any], Any]) -> Part:
+def _value(name: str) -> Part:
     """Return the part of a type that is a few numbers, from which it is made."""
+
+    def load(live: Any, data: Any) -> None:
+        live.update(*data)
 
     def make(data: Any) -> Any:
         return getattr(sys.modules["pygame"], name)(*data)
@@ -80,11 +82,11 @@ def _value(name: str, load: Callable[[Any, Any], Any]) -> Part:
 
 PARTS = {
     "pygame:Surface": Part(save, load, check, make),
-    "pygame:Rect": _value("Rect", lambda live, data: live.update(*data)),
-    "pygame:FRect": _value("FRect", lambda live, data: live.update(*data)),
-    "pygame:Vector2": _value("Vector2", lambda live, data: live.update(*data)),
-    "pygame:Vector3": _value("Vector3", lambda live, data: live.update(*data)),
-    "pygame:Color": _value("Color", lambda live, data: live.update(*data)),
+    "pygame:Rect": _value("Rect"),
+    "pygame:FRect": _value("FRect"),
+    "pygame:Vector2": _value("Vector2"),
+    "pygame:Vector3": _value("Vector3"),
+    "pygame:Color": _value("Color"),
     "pygame.time:Clock": None,
     "pygame.font:Font": None,
     "pygame.freetype:Font": None,

@@ -86,7 +86,7 @@ class Bits(NodeKind):
     def pair(self, walk: Loading, number: int, node: Node, live: Any) -> None:
         cls, now = _BITS[node[2]], MISSING
         if walk.fits(live, cls):
-            walk.claimed[id(live)] = live
+            walk.reserve(live)
             now = live.seed_seq
         else:
             live = MISSING

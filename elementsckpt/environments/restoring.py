@@ -135,7 +135,8 @@ class Restore(Pairing):
                 f"hashed ({reason(error)}). Load another one; nothing has changed."
             ) from error
         for part, live, data in sorted(self.loads, key=lambda x: x[0].rank):
-            part.load(live, data, *self.parts.extra(part))
+            if part.load is not None:
+                part.load(live, data, *self.parts.extra(part))
         if self.unordered:
             self._tell_of_order()
 
