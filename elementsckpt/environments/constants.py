@@ -28,8 +28,8 @@ Place = tuple[Any, ...]  # A name, and the keys that lead on from there.
 _DEEPEST = 4
 _MOST = 1000  # Items of one container.
 # Packages whose constants no environment changes.
-_FOREIGN = {"numpy", "jax", "jaxlib", "torch", "gymnasium", "stable_baselines3"}
-_FOREIGN |= {"mujoco", "ale_py"} | (sys.stdlib_module_names - {"__main__"})
+FOREIGN = {"numpy", "jax", "jaxlib", "torch", "gymnasium", "stable_baselines3"}
+FOREIGN |= {"mujoco", "ale_py"} | (sys.stdlib_module_names - {"__main__"})
 # What is drawn from is a part of the state, wherever it is held.
 _DRAWN = (np.random.Generator, np.random.RandomState, random.Random)
 
@@ -45,7 +45,8 @@ class Constants:
         self._objects: dict[Place, Any] = {}
         self._places: dict[int, Place] = {}
         modules: dict[str, ModuleType] = {}
-        for base in dict.fromkeys(x for cls in classes for x in cls.__mro__):
+        bases: list[Any] = [x for cls in classes for x in cls.__mro__]
+        for base in dict.fromkeys(bases):
             module = sys.modules.get(objects.module_of(base))
             if module is None or _is_foreign(module) or issubclass(base, enum.Enum):
                 continue
@@ -81,7 +82,7 @@ class Constants:
 
 
 def _is_foreign(module: ModuleType) -> bool:
-    return module.__name__.partition(".")[0] in _FOREIGN
+    return module.__name__.partition(".")[0] in FOREIGN
 
 
 def _is_constant(value: Any) -> bool:
