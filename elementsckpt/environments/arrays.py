@@ -133,7 +133,8 @@ class _Elements:
         target = walk.targets[self.number]
         if target.flags.writeable:
             np.ndarray.__setitem__(target, ..., self.saved)
-            target.flags.writeable = self.is_writable
+            if not self.is_writable:
+                target.flags.writeable = False
 
 
 class _Objects(_Elements):
