@@ -84,6 +84,7 @@ class _Elements:
         self.number, self.cls, self.live = number, cls, live
         self.content = node[1]
         self.is_shared = False
+        self.is_writable = True
 
     def look(self, walk: Loading) -> None:
         name, self.is_writable, self.owner = self.content
@@ -102,7 +103,9 @@ class _Elements:
             return False
         if self.owner != owners.of(live):
             return False
-        return live.flags.writeable or self._is_equal(live)
+        if live.flags.writeable:
+            return True
+        return not self.is_writable and self._is_equal(live)
 
     def _is_equal(self, live: Any) -> bool:
         return bool(live.tobytes() == self.saved.tobytes())
@@ -130,6 +133,8 @@ class _Elements:
         target = walk.targets[self.number]
         if target.flags.writeable:
             np.ndarray.__setitem__(target, ..., self.saved)
+            if not self.is_writable:
+                target.flags.writeable = False
 
 
 class _Objects(_Elements):

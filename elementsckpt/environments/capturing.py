@@ -12,6 +12,7 @@ from typing import Any
 
 from ..format import scalars
 from . import arrays, graphs, nodes, objects, values
+from .constants import Constants
 from .families import Parts, Refused
 from .names import GRAPH, Names, Origin
 from .node import Code, Node
@@ -62,8 +63,13 @@ class Capture:
             remedy = " ".join(self.remedies)
             raise Refused(inside=self.refused, remedy=remedy)
         classes = list(self._classes)
-        text = graphs.encode(classes, self.nodes, env)
+        text = graphs.encode(classes, self.nodes, self._constants(), env)
         return {GRAPH: text, **self.leaves}
+
+    def _constants(self) -> list[list[Any]]:
+        known = Constants(dict.fromkeys(map(type, self.found)))
+        places = [(number, known.place_of(x)) for number, x in enumerate(self.found)]
+        return [[number, *place] for number, place in places if number and place]
 
     def walk(self, env: Any) -> None:
         """Look at everything that the environment reaches."""

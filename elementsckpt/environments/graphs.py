@@ -25,6 +25,7 @@ class Graph(Struct, forbid_unknown_fields=True):
       libraries: Versions of the packages that its classes are from.
       classes: Names of these classes, "module:qualname".
       nodes: The nodes; the first one is the environment.
+      constants: Numbers of nodes that are constants, each with its place.
     """
 
     version: int
@@ -33,9 +34,12 @@ class Graph(Struct, forbid_unknown_fields=True):
     libraries: dict[str, str]
     classes: list[str]
     nodes: list[Node]
+    constants: list[list[Any]] = []
 
 
-def encode(classes: list[type], nodes: list[Any], env: Any) -> str:
+def encode(
+    classes: list[type], nodes: list[Any], constants: list[list[Any]], env: Any
+) -> str:
     """Return the graph of an environment as text."""
     found = Graph(
         VERSION,
@@ -44,6 +48,7 @@ def encode(classes: list[type], nodes: list[Any], env: Any) -> str:
         libraries(classes),
         [objects.layout(cls).name for cls in classes],
         nodes,
+        constants,
     )
     return msgspec.json.encode(found).decode()
 

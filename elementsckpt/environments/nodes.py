@@ -19,6 +19,7 @@ from ..kinds import leaves as leaf_kinds
 from . import (
     arrays,
     callables,
+    constants,
     containers,
     instances,
     leaves,
@@ -83,12 +84,16 @@ class Opaque(NodeKind):
 
     def save(self, walk: Saving, number: int, value: Any) -> Node:
         is_wrapper = isinstance(getattr(value, "__wrapped__", None), types.FunctionType)
+        has_cache = isinstance(value, _CACHING) and value.cache_info().currsize
+        if has_cache and live.name_of(value) is None:
+            raise Refused("a function whose cache, of functools, is not in Python")
         if callable(value) and (is_wrapper or live.name_of(value) is not None):
             return _NAMED.save(walk, number, value)
         remedy = REMEDY if _is_of_bullet(type(value)) else None
         raise Refused(reason(value), remedy=remedy)
 
 
+_CACHING = type(functools.cache(abs))
 _OPAQUE = Opaque()
 _EXACT: dict[type, NodeKind] = {
     types.FunctionType: Functions(),
@@ -136,6 +141,7 @@ _OUTSIDE = {
     "multiprocessing.process:BaseProcess": "a process",
     "multiprocessing.connection:_ConnectionBase": "a connection to another process",
     "subprocess:Popen": "a process",
+    "ctypes:CDLL": "a library in C",
 }
 
 
@@ -178,6 +184,8 @@ def _outside(cls: Any) -> str | None:
     """Return what an object stands for that is outside of Python, or None."""
     if _is_of_bullet(cls):
         return f"{objects.shown(cls)}, whose world PyBullet holds"
+    if _has_library(cls):
+        return f"{objects.shown(cls)}, of a module that calls a library in C"
     return _standing_for(cls)
 
 
@@ -197,6 +205,19 @@ def _is_of_bullet(cls: type) -> bool:
     """Return whether a class uses PyBullet, which holds worlds under integers."""
     bullet = sys.modules.get("pybullet")
     return bullet is not None and _mentions(cls, bullet)
+
+
+def _has_library(cls: type) -> bool:
+    """Return whether a class is of a module that has loaded a library with ctypes.
+
+    Its objects may hold what is in C under an integer, as emulators do.
+    """
+    module = objects.module_of(cls)
+    loading = sys.modules.get("ctypes")
+    if loading is None or module.partition(".")[0] in constants.FOREIGN:
+        return False
+    found = list(vars(sys.modules.get(module, types)).values())
+    return any(isinstance(value, loading.CDLL) for value in found)
 
 
 def _mentions(cls: type, module: Any) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..kinds import references
 from . import nodes, objects, values
+from .constants import Constants
 from .families import Part, Parts, Unfit
 from .graphs import Graph
 from .instances import HERE
@@ -67,6 +68,8 @@ class Pairing:
         self._graph, self._leaves = graph, leaves
         self._origins: list[Origin] = [(0, "")] * count
         self._lives: dict[int, Any] = {}
+        self._constants = Constants([])
+        self._marked: dict[int, Any] = {}  # Constants, by the number of the node.
         self._missing: dict[str, None] = {}
         self.names = Names(self._origins, self._lives.get)
 
@@ -77,6 +80,7 @@ class Pairing:
           ValueError, TypeError, KeyError, IndexError: no environment has this graph.
         """
         self.root = env
+        self._look_for_constants()
         self.visit([0], env, 0, "")
         place = 0
         while place < len(self.queue):
@@ -100,12 +104,30 @@ class Pairing:
             raise ValueError("a reference to no node")
         self.below[number].append(below)
         if below not in self._lives:
-            self._lives[below] = live
+            self._lives[below] = self._beside(below, live)
             self._origins[below] = number, step
             self.queue.append(below)
         elif self._lives[below] is MISSING and self.kinds[below] is None:
-            self._lives[below] = live
+            self._lives[below] = self._beside(below, live)
         return code
+
+    def _look_for_constants(self) -> None:
+        found = map(references.find, self._graph.classes)
+        classes = [x for x in found if isinstance(x, type)]
+        if self._graph.constants:  # Which a save may name where it may name code.
+            classes = [x for x in classes if self.reached.knows(x)]
+        self._constants = Constants(classes)
+        for number, *place in self._graph.constants:
+            constant = self._constants.at(tuple(place))
+            if constant is not None:
+                self._marked[number] = constant
+
+    def _beside(self, number: int, live: Any) -> Any:
+        """Return the live object for a node: a constant for that constant alone."""
+        if number in self._marked:
+            return self._marked[number]
+        is_other = number and self._constants.place_of(live) is not None
+        return MISSING if is_other else live
 
     def cls(self, index: Any, live: Any) -> Any:
         """Return a saved class, or None, which is a problem, if it is not imported."""

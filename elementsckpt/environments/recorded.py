@@ -18,6 +18,7 @@ import numpy as np
 from ..errors import MismatchError
 from ..format.digests import digest
 from ..kinds import references
+from ..user.hints import listed
 from . import actions, names, objects, snapshots
 from .capturing import Capture
 from .families import Given, Part, Parts, Refused
@@ -45,6 +46,7 @@ class Recorded(gymnasium.Wrapper):  # type: ignore[misc]
         self._call: Any = None
         self._actions: list[Any] = []
         self._results: list[int] = []
+        self._outlived: list[str] = []  # Attributes that are the same after a reset.
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -52,8 +54,11 @@ class Recorded(gymnasium.Wrapper):  # type: ignore[misc]
         """Keep what the environment is, and reset it."""
         self._call = None
         start = copy.deepcopy(_save_reachable(self.env, {}))
+        before = _worlds(self.env)
         call = {"seed": seed, "options": copy.deepcopy(options)}
         result = self.env.reset(seed=seed, options=options)
+        after = _worlds(self.env)
+        self._outlived = sorted(x for x in before if before[x] is after.get(x))
         self._start, self._call, self._actions = start, call, []
         self._results = [_digest(result[:1])]
         return result  # type: ignore[no-any-return]
@@ -75,6 +80,13 @@ def save(env: Any, parts: Given) -> dict[str, Any]:
         raise Refused(
             "a Recorded environment in which reset() or step() raised an error",
             remedy="Call reset().",
+        )
+    if env._outlived:
+        raise Refused(
+            f"a Recorded environment, of which reset() keeps {listed(env._outlived)}, "
+            f"whose state is not in Python",
+            remedy="It cannot be played again: save when an episode has ended, without "
+            "it, and begin a new one after a load.",
         )
     return {
         "start": env._start,
@@ -155,6 +167,20 @@ def _save_reachable(env: Any, parts: Given) -> dict[str, Any]:
     return {"left": left, "state": state}
 
 
+def _worlds(env: Any) -> dict[str, Any]:
+    """Return worlds of Box2D by the name of their attribute.
+
+    Gymnasium's BipedalWalker and CarRacing keep theirs from episode to episode, with
+    traces of those before in it (Gymnasium #728).
+    """
+    return {
+        name: value
+        for owner in _chain(env)
+        for name, value in objects.of(owner).attributes(owner).items()
+        if objects.name_of(type(value)).endswith(":b2World")
+    }
+
+
 def _check_reachable(env: Any, data: Any, parts: Given) -> Any:
     return snapshots.check(env, data["state"], _without(env, data["left"], parts))
 
@@ -232,7 +258,9 @@ PARTS = {
         check,
         rank=3,
         attributes=True,
-        skipped=frozenset({"env", "_start", "_call", "_actions", "_results"}),
+        skipped=frozenset(
+            {"env", "_start", "_call", "_actions", "_results", "_outlived"}
+        ),
         takes_parts=True,
     )
 }

@@ -309,3 +309,19 @@ def test_any_memory_is_shared_as_it_was(saved, live):
             array.flat[:] = np.arange(array.size) + 20 * i
     for a, b in zip(old.arrays, new.arrays, strict=True):
         assert a.tobytes() == b.tobytes()
+
+
+@pytest.mark.parametrize("here", [True, False])
+@pytest.mark.parametrize("saved", [True, False])
+def test_what_may_be_written_to_may_be_written_to_afterwards(saved, here):
+    def world(flag, number):
+        array = np.full(3, number)
+        array.flags.writeable = flag
+        return World(a=array)
+
+    env = world(here, 1)
+    reload(world(saved, 1), env)
+    assert (env.a.flags.writeable, env.a.tolist()) == (saved, [1, 1, 1])
+    env = world(here, 1)
+    reload(world(saved, 2), env)
+    assert (env.a.flags.writeable, env.a.tolist()) == (saved, [2, 2, 2])

@@ -1,7 +1,9 @@
 """Members of enumerations, locks, sentinels, modules: the live ones."""
 
 import collections
+import ctypes
 import dataclasses
+import functools
 import logging
 import math
 import sys
@@ -156,3 +158,33 @@ def test_objects_without_attributes_are_as_many_as_they_were():
     env = World(tiles=[Thing() for _ in range(2000)])
     found = reload(env, World())
     assert len({*map(id, found.tiles)}) == 2000
+
+
+def test_a_function_with_a_cache_of_its_own_is_refused():
+    """What it returns is found again, or not, wherever it is called."""
+
+    @functools.lru_cache
+    def remembered(x):
+        return [x]
+
+    snapshots.capture(World(call=remembered))  # It is empty yet.
+    remembered(1)
+    with pytest.raises(families.Refused) as caught:
+        snapshots.capture(World(call=remembered))
+    assert caught.value.inside == (
+        "unwrapped.call is a function whose cache, of functools, is not in Python",
+    )
+
+
+def test_libraries_in_c_are_refused(monkeypatch):
+    library = ctypes.CDLL(None)
+    with pytest.raises(families.Refused) as caught:
+        snapshots.capture(World(library=library))
+    assert caught.value.inside == ("unwrapped.library is a library in C",)
+    monkeypatch.setattr("support.worlds.LIBRARY", library, raising=False)
+    with pytest.raises(families.Refused) as caught:
+        snapshots.capture(World(emulator=140_000))
+    assert caught.value.inside == (
+        "the environment is a support.worlds.World, of a module that calls a library "
+        "in C",
+    )
