@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime
 import decimal
-import math
 import pathlib
 import re
 from collections.abc import Callable
@@ -17,20 +16,6 @@ from typing import Any
 import numpy as np
 
 from ..format import dtypes, scalars
-
-_SAFE_INT = 1 << 53
-
-
-def _float(value: float) -> Any:
-    return value if math.isfinite(value) else scalars.encode(value)
-
-
-def _int(value: int) -> Any:
-    return value if -_SAFE_INT < value < _SAFE_INT else scalars.encode(value)
-
-
-def _str(value: str) -> Any:
-    return value if value.isascii() else scalars.encode(value)
 
 
 def _same(value: Any) -> Any:
@@ -106,12 +91,7 @@ def _writer(name: str, write: Callable[[Any], Any]) -> Callable[[Any], Any]:
 ENCODERS: dict[type, Callable[[Any], Any]] = {
     type(None): _same,
     bool: _same,
-    int: _int,
-    float: _float,
-    str: _str,
-    complex: scalars.encode,
-    bytes: scalars.encode,
-    type(...): scalars.encode,
+    **dict.fromkeys((int, float, str, complex, bytes, type(...)), scalars.encode),
     **{cls: _writer(name, write) for cls, name, write, _ in _WRITTEN},
 }
 _DECODERS = {name: read for _, name, _, read in _WRITTEN}
